@@ -1,0 +1,1 @@
+"""fetcher: requests go in, exactly one outcome comes out of each."""

@@ -1,0 +1,271 @@
+"""Every setting, as one frozen ``Config`` made of small policies.
+
+The same flat names serve three callers: a command line flag ``--per-host``, a line ``per-host = 6`` of a TOML
+file, and ``Config.of(per_host=6)``. ``OPTIONS`` says which policy each name lands in. The environment is
+read in ``cli/`` alone: a library does not change behind its caller's back.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import msgspec
+
+from fetcher.errors import ConfigError
+from fetcher.options import (
+    Header,
+    flag,
+    number_from,
+    one_of,
+    optional_text,
+    parse_accept,
+    parse_cookies,
+    parse_headers,
+    parse_max_failed,
+    parse_proxy,
+    parse_rate,
+    parse_seconds,
+    parse_size,
+    parse_users,
+    positive_seconds,
+    texts,
+)
+
+__all__ = [
+    "OPTIONS",
+    "Accept",
+    "AddressPolicy",
+    "Config",
+    "Header",
+    "Identity",
+    "Limits",
+    "RetryPolicy",
+    "TLSPolicy",
+    "Timeouts",
+]
+
+VERSION = "0.1.0"
+MIB = 1024 * 1024
+
+PrivateNetwork = Literal["allow", "listed", "deny"]
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What one run may use at once. Sizes in bytes, times in seconds, ``rate`` in requests per second."""
+
+    concurrency: int = 100
+    per_host: int = 6
+    delay: float = 0.0
+    rate: float | None = None
+    max_redirects: int = 10
+    max_size: int = 10 * MIB
+    truncate: bool = False
+    memory: int = 256 * MIB
+    lookahead: int = 10_000
+    rows: int | None = None
+    time: float | None = None
+
+    @property
+    def window(self) -> int:
+        """Rows admitted whose outcome has not been read: ten times the concurrency, at least 1,000."""
+        return max(1_000, 10 * self.concurrency)
+
+
+class Timeouts(msgspec.Struct, frozen=True):
+    """Seconds for one exchange with waits excluded, to connect (DNS and TLS in it), between two reads."""
+
+    total: float = 30.0
+    connect: float = 10.0
+    read: float = 15.0
+
+
+class RetryPolicy(msgspec.Struct, frozen=True):
+    """How often a row is tried again, and how long a host may keep us waiting.
+
+    Backoff is exponential with full jitter (``backoff`` times 2 to the power of the attempts so far, at most
+    ``max_backoff``). A ``Retry-After`` above ``max_retry_after``, or ``host_patience`` seconds without one
+    success, ends a host's rows as ``host_budget``.
+    """
+
+    retries: int = 2
+    backoff: float = 0.5
+    max_backoff: float = 30.0
+    max_retry_after: float = 300.0
+    host_patience: float = 60.0
+
+
+class Accept(msgspec.Struct, frozen=True):
+    """Which status codes are pages: inclusive ranges."""
+
+    ranges: tuple[tuple[int, int], ...] = ((200, 299),)
+
+    def __contains__(self, status: int) -> bool:
+        return any(low <= status <= high for low, high in self.ranges)
+
+
+class AddressPolicy(msgspec.Struct, frozen=True):
+    """Which private addresses may be reached: all, those the list itself names, or none."""
+
+    private_network: PrivateNetwork = "listed"
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who we say we are, and the secrets that go to one host each.
+
+    ``headers`` without a host go to every listed URL; those with one, and the cookies of ``cookie_files``
+    (Netscape format), to their own host alone.
+    """
+
+    user_agent: str = f"fetcher/{VERSION} (+https://pypi.org/project/fetcher/)"
+    headers: tuple[Header, ...] = ()
+    cookie_files: tuple[str, ...] = ()
+
+
+class TLSPolicy(msgspec.Struct, frozen=True):
+    """Whether certificates are verified, and against which authorities (a PEM file, else the system's)."""
+
+    verify: bool = True
+    ca_bundle: str | None = None
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Everything that changes what a run does. ``Config()`` is the polite default.
+
+    >>> Config.of(per_host=2, timeout=5).timeouts.total
+    5.0
+    """
+
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    retry: RetryPolicy = RetryPolicy()
+    accept: Accept = Accept()
+    address: AddressPolicy = AddressPolicy()
+    identity: Identity = Identity()
+    tls: TLSPolicy = TLSPolicy()
+    proxy: str | None = None
+    default_scheme: Literal["https", "http"] = "https"
+    select: tuple[str, ...] = ()
+    preview: int = 0
+    dedupe: bool = False
+    max_failed: str | None = None
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """Build a config from flat option names, the same as the command line's with ``_`` for ``-``.
+
+        Values are Python's own or the text a user would type (``max_size="10M"``). Raises ``ConfigError``
+        with the name of the wrong option and the nearest valid one.
+        """
+        return cls.from_mapping(options)
+
+    @classmethod
+    def from_mapping(cls, options: Mapping[str, Any], *, extra: Iterable[str] = (), origin: str = "") -> Self:
+        """Build a config from a flat mapping; names of ``extra`` belong to the caller and are passed over."""
+        passed = set(extra)
+        policies: dict[str, dict[str, Any]] = {}
+        top: dict[str, Any] = {}
+        for name, value in options.items():
+            key = name.replace("-", "_")
+            if key in passed:
+                continue
+            if key not in OPTIONS:
+                raise ConfigError(f"{origin}unknown option {name!r}{_nearest(name, [*OPTIONS, *passed])}")
+            policy, field, convert = OPTIONS[key]
+            try:
+                converted = convert(value)
+            except (ConfigError, ValueError, TypeError) as error:
+                raise ConfigError(f"{origin}{key.replace('_', '-')}: {error}") from None
+            target = policies.setdefault(policy, {}) if policy else top
+            target[field] = target[field] + converted if field in target else converted
+        parts = {policy: POLICIES[policy](**fields) for policy, fields in policies.items()}
+        config = cls(**parts, **top)
+        config._check(origin)
+        return config
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a TOML file of flat option names. Raises ``ConfigError`` naming the file and the key."""
+        return cls.from_mapping(read_toml(path), origin=f"{path}: ")
+
+    @classmethod
+    def for_untrusted(cls, **options: Any) -> Self:
+        """Build a config for lists written by strangers: no private address is ever reached."""
+        return cls.of(**{"private_network": "deny", **options})
+
+    def _check(self, origin: str = "") -> None:
+        if self.proxy and self.address.private_network == "deny":
+            raise ConfigError(
+                f"{origin}private-network=deny cannot be kept through a proxy, which resolves the names itself: "
+                "drop the proxy, or use private-network=listed"
+            )
+        if self.limits.memory < self.limits.max_size:
+            raise ConfigError(f"{origin}memory must be at least max-size ({self.limits.max_size} bytes)")
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read a TOML file into a mapping. Raises ``ConfigError`` naming the file."""
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name.replace("-", "_"), list(known), n=1)
+    return f" (did you mean {close[0].replace('_', '-')!r}?)" if close else ""
+
+
+OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
+    "concurrency": ("limits", "concurrency", number_from(1, whole=True)),
+    "per_host": ("limits", "per_host", number_from(1, whole=True)),
+    "delay": ("limits", "delay", parse_seconds),
+    "rate": ("limits", "rate", parse_rate),
+    "max_redirects": ("limits", "max_redirects", number_from(0, whole=True)),
+    "max_size": ("limits", "max_size", parse_size),
+    "truncate": ("limits", "truncate", flag),
+    "memory": ("limits", "memory", parse_size),
+    "lookahead": ("limits", "lookahead", number_from(1, whole=True)),
+    "limit": ("limits", "rows", number_from(0, whole=True, optional=True)),
+    "time_limit": ("limits", "time", lambda value: None if value in (None, "") else positive_seconds(value)),
+    "timeout": ("timeouts", "total", positive_seconds),
+    "connect_timeout": ("timeouts", "connect", positive_seconds),
+    "read_timeout": ("timeouts", "read", positive_seconds),
+    "retries": ("retry", "retries", number_from(0, whole=True)),
+    "backoff": ("retry", "backoff", parse_seconds),
+    "max_backoff": ("retry", "max_backoff", parse_seconds),
+    "max_retry_after": ("retry", "max_retry_after", parse_seconds),
+    "host_patience": ("retry", "host_patience", parse_seconds),
+    "accept": ("accept", "ranges", parse_accept),
+    "private_network": ("address", "private_network", one_of(*get_args(PrivateNetwork))),
+    "user_agent": ("identity", "user_agent", lambda value: parse_headers(f"User-Agent: {value}")[0].value),
+    "header": ("identity", "headers", parse_headers),
+    "user": ("identity", "headers", parse_users),
+    "cookie": ("identity", "headers", parse_cookies),
+    "cookie_file": ("identity", "cookie_files", lambda value: tuple(texts(value))),
+    "insecure": ("tls", "verify", lambda value: not flag(value)),
+    "ca_bundle": ("tls", "ca_bundle", optional_text),
+    "proxy": ("", "proxy", parse_proxy),
+    "default_scheme": ("", "default_scheme", one_of("https", "http")),
+    "select": ("", "select", lambda value: tuple(texts(value))),
+    "preview": ("", "preview", number_from(0, whole=True)),
+    "dedupe": ("", "dedupe", flag),
+    "max_failed": ("", "max_failed", parse_max_failed),
+}
+"""Flat option name -> (policy, field, how a typed value is read). The command line adds its own few."""
+
+POLICIES: dict[str, Callable[..., Any]] = {
+    "limits": Limits,
+    "timeouts": Timeouts,
+    "retry": RetryPolicy,
+    "accept": Accept,
+    "address": AddressPolicy,
+    "identity": Identity,
+    "tls": TLSPolicy,
+}

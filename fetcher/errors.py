@@ -1,0 +1,199 @@
+"""Every exception of the package, and which of them are worth another try.
+
+Law 2: three kinds of trouble, three fates. A ``FetchError`` costs one URL and becomes a value; a
+``SourceError``, ``SinkError`` or ``ConfigError`` ends the run; anything else is a bug and propagates.
+
+::
+
+    FetcherError
+    ├── ConfigError(ValueError)   a setting is wrong: names the key and the nearest valid one
+    ├── SourceError               a list cannot be read: names the file and the line
+    ├── SinkError                 an output cannot be written: names the path
+    └── FetchError                one URL failed: ``.code`` and ``.retryable``
+        ├── InvalidURL            invalid_url
+        ├── Skipped               robots_denied · robots_unreachable · address_blocked · duplicate · host_budget
+        ├── DNSError              dns_not_found · dns_timeout
+        ├── ConnectError          connect_refused · connect_timeout · connect_reset
+        ├── TLSError              tls_verify · tls_protocol · tls_timeout
+        ├── FetchTimeout          read_timeout · too_slow · total_timeout
+        ├── ProtocolError         empty_reply · truncated · bad_encoding · malformed_response · headers_too_large
+        ├── StatusError           http_NNN; ``.status`` and ``.retry_after``
+        ├── RedirectError         redirect_loop · redirect_limit · bad_redirect
+        ├── TooLarge              too_large
+        └── ParseError            parse_timeout · parse_crash · extract_failed
+
+The codes are public: they stand in every record, keep their name, and are never reused.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "RETRYABLE",
+    "ConfigError",
+    "ConnectError",
+    "DNSError",
+    "FetchError",
+    "FetchTimeout",
+    "FetcherError",
+    "InvalidURL",
+    "ParseError",
+    "ProtocolError",
+    "RedirectError",
+    "SinkError",
+    "Skipped",
+    "SourceError",
+    "StatusError",
+    "TLSError",
+    "TooLarge",
+]
+
+RETRYABLE = frozenset({
+    "dns_timeout",
+    "connect_refused", "connect_timeout", "connect_reset",
+    "tls_timeout",
+    "read_timeout", "total_timeout",
+    "empty_reply", "truncated",
+    "http_408", "http_425", "http_429", "http_500", "http_502", "http_503", "http_504",
+})  # fmt: skip
+"""The codes that may go away by themselves. All others give the same answer when asked again."""
+
+
+class FetcherError(Exception):
+    """The root of everything the package raises on purpose."""
+
+
+class ConfigError(FetcherError, ValueError):
+    """A setting is unknown, malformed or contradicts another; nothing was started."""
+
+
+class SourceError(FetcherError):
+    """An input list cannot be read. The message names the file and, where there is one, the line."""
+
+
+class SinkError(FetcherError):
+    """An output cannot be written. The message names the path."""
+
+
+class FetchError(FetcherError):
+    """One URL failed, for the reason ``code``.
+
+    The fields live in ``args``, so that every error survives pickling unchanged; the text is formatted
+    when asked for. ``message`` may quote the web: whoever prints it escapes it.
+    """
+
+    codes: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, code: str, message: str = "") -> None:
+        super().__init__(code, message)
+
+    @property
+    def code(self) -> str:
+        """The stable name of what happened, such as ``connect_refused``."""
+        return str(self.args[0])
+
+    @property
+    def message(self) -> str:
+        """What happened in words, for people."""
+        return str(self.args[1])
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may succeed later (see ``RETRYABLE``)."""
+        return self.code in RETRYABLE
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}" if self.message else self.code
+
+
+class InvalidURL(FetchError):
+    """The row is no http(s) URL by the WHATWG URL Standard."""
+
+    codes = frozenset({"invalid_url"})
+
+    def __init__(self, code: str = "invalid_url", message: str = "") -> None:
+        super().__init__(code, message)
+
+
+class Skipped(FetchError):
+    """A rule of ours kept the request from being made, or from being made again."""
+
+    codes = frozenset({"robots_denied", "robots_unreachable", "address_blocked", "duplicate", "host_budget"})
+
+
+class DNSError(FetchError):
+    """The host's name did not resolve."""
+
+    codes = frozenset({"dns_not_found", "dns_timeout"})
+
+
+class ConnectError(FetchError):
+    """No connection, or it broke before anything was answered."""
+
+    codes = frozenset({"connect_refused", "connect_timeout", "connect_reset"})
+
+
+class TLSError(FetchError):
+    """The handshake failed, or the certificate did not hold."""
+
+    codes = frozenset({"tls_verify", "tls_protocol", "tls_timeout"})
+
+
+class FetchTimeout(FetchError):
+    """Time ran out: between two reads, with the body still coming, or before any answer."""
+
+    codes = frozenset({"read_timeout", "too_slow", "total_timeout"})
+
+
+class ProtocolError(FetchError):
+    """The answer is no whole HTTP message."""
+
+    codes = frozenset({"empty_reply", "truncated", "bad_encoding", "malformed_response", "headers_too_large"})
+
+
+class StatusError(FetchError):
+    """A whole answer, with a status that was not to be accepted.
+
+    ``retry_after`` is the server's wish in seconds (RFC 9110, 10.2.3), or ``None``.
+    """
+
+    def __init__(self, status: int, message: str = "", retry_after: float | None = None) -> None:
+        FetcherError.__init__(self, status, message, retry_after)
+
+    @property
+    def status(self) -> int:
+        """The status code of the final answer."""
+        return int(self.args[0])
+
+    @property
+    def code(self) -> str:
+        """``http_`` and the three digits."""
+        return f"http_{self.args[0]}"
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds the server asked for, if it did."""
+        value: float | None = self.args[2]
+        return value
+
+
+class RedirectError(FetchError):
+    """The chain of redirects has no usable end."""
+
+    codes = frozenset({"redirect_loop", "redirect_limit", "bad_redirect"})
+
+
+class TooLarge(FetchError):
+    """The decoded body is over ``max_size``."""
+
+    codes = frozenset({"too_large"})
+
+    def __init__(self, code: str = "too_large", message: str = "") -> None:
+        super().__init__(code, message)
+
+
+class ParseError(FetchError):
+    """The body came, and what was to be read out of it did not."""
+
+    codes = frozenset({"parse_timeout", "parse_crash", "extract_failed"})

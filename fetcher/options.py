@@ -1,0 +1,227 @@
+"""What a user may type for a setting, and how it is read: numbers, sizes, rates, headers, status codes.
+
+Each function takes what a command line, a TOML file or a caller gives and returns the value a policy holds;
+what cannot be read raises ``ConfigError`` in words that quote it.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from fetcher.errors import ConfigError
+
+
+def number_from(low: float, *, whole: bool = False, optional: bool = False) -> Callable[[Any], Any]:
+    """Return a reader of numbers of at least ``low``; an ``optional`` one takes ``none`` for no limit."""
+
+    def convert(value: Any) -> Any:
+        if value is None and optional:
+            return None
+        if optional and value in ("none", ""):
+            return None
+        try:
+            if isinstance(value, bool):
+                raise ValueError
+            number = int(value) if whole and not isinstance(value, float) else float(value)
+        except (ValueError, TypeError):
+            raise ConfigError(f"{value!r} is not a {'whole ' if whole else ''}number") from None
+        if whole and number != int(number):
+            raise ConfigError(f"{value!r} is not a whole number")
+        if not math.isfinite(number) or number < low:
+            raise ConfigError(f"{value!r} is below {low:g}" if number < low else f"{value!r} is not finite")
+        return int(number) if whole else number
+
+    return convert
+
+
+def parse_seconds(value: Any, low: float = 0.0) -> float:
+    """Read a duration: ``1.5``, ``"90"``, ``"500ms"``, ``"2m"``, ``"1h"``. Returns seconds."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*([0-9.]+)\s*(ms|s|m|h)?\s*", value)
+        if match:
+            unit = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}[match[2]]
+            value = float(number_from(0)(match[1])) * unit
+    return float(number_from(low)(value))
+
+
+def parse_size(value: Any) -> int:
+    """Read a size: ``1000``, ``"64K"``, ``"10M"``, ``"1GiB"`` (powers of 1024). Returns bytes."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmg]?)(?:i?b)?\s*", value, re.IGNORECASE)
+        if not match:
+            raise ConfigError(f"{value!r} is not a size (such as 500K or 10M)")
+        value = int(float(match[1]) * 1024 ** " kmg".index(match[2].lower() or " "))
+    return int(number_from(1, whole=True)(value))
+
+
+def parse_rate(value: Any) -> float | None:
+    """Read a rate: ``5``, ``"5/s"``, ``"30/m"``, ``"1000/h"``. Returns requests per second."""
+    if isinstance(value, str) and value not in ("none", ""):
+        number, _, unit = value.partition("/")
+        seconds = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}.get(unit.strip().lower())
+        if seconds is None:
+            raise ConfigError(f"{value!r} is not a rate (such as 5/s or 100/m)")
+        value = number_from(0)(number) / seconds
+    rate = number_from(0, optional=True)(value)
+    if rate == 0:
+        raise ConfigError("a rate of 0 would fetch nothing")
+    return None if rate is None else float(rate)
+
+
+def parse_accept(value: Any) -> tuple[tuple[int, int], ...]:
+    """Read status codes: ``"200-299,304"``, ``"2xx"``, ``404`` or a sequence of these."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(pair for item in value for pair in parse_accept(item))
+    ranges = []
+    for part in str(value).split(","):
+        text = part.strip().lower()
+        if match := re.fullmatch(r"([1-5])xx", text):
+            low, high = int(match[1]) * 100, int(match[1]) * 100 + 99
+        elif match := re.fullmatch(r"(\d{3})(?:-(\d{3}))?", text):
+            low, high = int(match[1]), int(match[2] or match[1])
+        else:
+            raise ConfigError(f"{part.strip()!r} is no status code, range or class (such as 200-299,304 or 2xx)")
+        if not 100 <= low <= high <= 599:
+            raise ConfigError(f"{part.strip()!r} is no range of status codes")
+        ranges.append((low, high))
+    return tuple(ranges)
+
+
+_TARGET = re.compile(r"@(\[[0-9A-Fa-f:.]+\]|[^\s:@/\[\]]+)(?::(\d{1,5}))?\s+(.*)", re.DOTALL)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
+
+
+def texts(value: Any) -> list[str]:
+    """Return a list of texts from one or several."""
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _targeted(text: str) -> tuple[str | None, int | None, str]:
+    """Split ``@HOST[:PORT] rest`` into its parts; without ``@`` the host is ``None``."""
+    if not text.startswith("@"):
+        return None, None, text
+    match = _TARGET.fullmatch(text)
+    if not match:
+        raise ConfigError(f"{text.split(' ', maxsplit=1)[0]!r} is not followed by a value (such as '@example.com Name: value')")
+    return match[1].lower(), int(match[2]) if match[2] else None, match[3]
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    name, value = name.strip(), value.strip()
+    if not colon or not _TOKEN.fullmatch(name):
+        raise ConfigError(f"{text!r} is not 'Name: value'")
+    if any((ord(c) < 32 and c != "\t") or ord(c) == 127 for c in value):
+        raise ConfigError(f"the value of {name} has a control character")
+    return name, value
+
+
+class Header(msgspec.Struct, frozen=True):
+    """A request header: for every listed URL, or for one host alone.
+
+    Without ``port`` a host means the scheme's default port. A secret (Authorization, Cookie) names its host.
+    """
+
+    name: str
+    value: str
+    host: str | None = None
+    port: int | None = None
+
+
+def parse_headers(value: Any) -> tuple[Header, ...]:
+    """Read ``Name: value`` and ``@HOST[:PORT] Name: value`` lines, or take ``Header`` values as they are."""
+    found = []
+    for item in [value] if isinstance(value, str | Header) else value:
+        if isinstance(item, str):
+            host, port, rest = _targeted(item)
+            item = Header(*_header(rest), host, port)
+        if item.host is None and item.name.lower() in SECRET_HEADERS:
+            raise ConfigError(f"{item.name} is a secret and must name its host: '@HOST {item.name}: …'")
+        found.append(item)
+    return tuple(found)
+
+
+def parse_users(value: Any) -> tuple[Header, ...]:
+    """Read ``@HOST[:PORT] USER:PASSWORD`` lines into Basic credentials (RFC 7617, UTF-8)."""
+    found = []
+    for item in texts(value):
+        host, port, rest = _targeted(item)
+        if host is None:
+            raise ConfigError("a password must name its host: '@HOST USER:PASSWORD'")
+        if ":" not in rest:
+            raise ConfigError(f"the credentials for {host} are not USER:PASSWORD")
+        token = base64.b64encode(rest.encode()).decode()
+        found.append(Header("Authorization", f"Basic {token}", host, port))
+    return tuple(found)
+
+
+def parse_cookies(value: Any) -> tuple[Header, ...]:
+    """Read ``@HOST[:PORT] name=value; …`` lines into Cookie headers."""
+    found = []
+    for item in texts(value):
+        host, port, rest = _targeted(item)
+        if host is None:
+            raise ConfigError("a cookie must name its host: '@HOST name=value' (or give a cookies.txt)")
+        if "=" not in rest:
+            raise ConfigError(f"the cookie for {host} is not 'name=value'")
+        found.append(Header(*_header(f"Cookie: {rest}"), host, port))
+    return tuple(found)
+
+
+def one_of(*choices: str) -> Callable[[Any], str]:
+    """Return a reader that takes one of ``choices``."""
+
+    def convert(value: Any) -> str:
+        if value not in choices:
+            raise ConfigError(f"{value!r} is none of {', '.join(choices)}")
+        return str(value)
+
+    return convert
+
+
+def flag(value: Any) -> bool:
+    """Check that ``value`` is a boolean."""
+    if isinstance(value, bool):
+        return value
+    raise ConfigError(f"{value!r} is not true or false")
+
+
+def optional_text(value: Any) -> str | None:
+    """Return the text, or ``None`` where it is empty."""
+    return str(value) if value not in (None, "") else None
+
+
+def parse_proxy(value: Any) -> str | None:
+    """Check a proxy URL: ``http://[user:password@]host:port`` (or https)."""
+    text = optional_text(value)
+    if text is None:
+        return None
+    if "://" not in text:
+        text = f"http://{text}"
+    if not re.fullmatch(r"https?://[^\s/?#]+/?", text, re.IGNORECASE):
+        hint = ": socks needs an HTTP proxy in front of it" if text.lower().startswith("socks") else ""
+        raise ConfigError(f"{value!r} is no http:// or https:// proxy URL{hint}")
+    return text.rstrip("/")
+
+
+def parse_max_failed(value: Any) -> str | None:
+    """Check ``N`` or ``N%``; it is kept as text, for a percentage needs the total."""
+    text = optional_text(value)
+    if text is not None and not re.fullmatch(r"\d+|\d+(\.\d+)?%", text):
+        raise ConfigError(f"{value!r} is neither a number nor a percentage (such as 10 or 5%)")
+    return text
+
+
+def positive_seconds(value: Any) -> float:
+    """Read a duration as ``parse_seconds`` does, above zero."""
+    seconds = parse_seconds(value)
+    if seconds <= 0:
+        raise ConfigError(f"{value!r} must be more than 0 seconds")
+    return seconds
