@@ -8,6 +8,7 @@ read in ``cli/`` alone: a library does not change behind its caller's back.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Literal, Self, get_args
 
 import msgspec
 
+from fetcher import __version__
 from fetcher.errors import ConfigError
 from fetcher.options import (
     Header,
@@ -43,12 +45,12 @@ __all__ = [
     "Header",
     "Identity",
     "Limits",
+    "ProxyPolicy",
     "RetryPolicy",
     "TLSPolicy",
     "Timeouts",
 ]
 
-VERSION = "0.1.0"
 MIB = 1024 * 1024
 
 PrivateNetwork = Literal["allow", "listed", "deny"]
@@ -120,9 +122,49 @@ class Identity(msgspec.Struct, frozen=True):
     (Netscape format), to their own host alone.
     """
 
-    user_agent: str = f"fetcher/{VERSION} (+https://pypi.org/project/fetcher/)"
+    user_agent: str = f"fetcher/{__version__} (+https://pypi.org/project/fetcher/)"
     headers: tuple[Header, ...] = ()
     cookie_files: tuple[str, ...] = ()
+
+
+class ProxyPolicy(msgspec.Struct, frozen=True):
+    """Which proxy stands before a host: ``every`` for all, else one for each scheme; ``bypass`` hosts need none.
+
+    A bypass is a host or domain suffix (``example.com`` covers its subdomains), with a port where wanted, a
+    network (``10.0.0.0/8``), or ``*``.
+    """
+
+    every: str | None = None
+    http: str | None = None
+    https: str | None = None
+    bypass: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.every or self.http or self.https)
+
+    def before(self, scheme: str, host: str, port: int) -> str | None:
+        """Return the proxy for an origin, or ``None`` to go there directly."""
+        proxy = self.every or (self.https if scheme == "https" else self.http)
+        if proxy is None or any(_bypasses(rule, host, port) for rule in self.bypass):
+            return None
+        return proxy
+
+
+def _bypasses(rule: str, host: str, port: int) -> bool:
+    rule, host = rule.lower(), host.strip("[]")
+    if rule == "*":
+        return True
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(rule, strict=False)
+    except ValueError:
+        pass
+    name, colon, number = rule.rpartition(":")
+    if colon and number.isdigit():
+        if int(number) != port:
+            return False
+        rule = name
+    rule = rule.strip("[]").removeprefix("*").lstrip(".")
+    return host == rule or host.endswith(f".{rule}")
 
 
 class TLSPolicy(msgspec.Struct, frozen=True):
@@ -146,7 +188,7 @@ class Config(msgspec.Struct, frozen=True):
     address: AddressPolicy = AddressPolicy()
     identity: Identity = Identity()
     tls: TLSPolicy = TLSPolicy()
-    proxy: str | None = None
+    proxy: ProxyPolicy = ProxyPolicy()
     default_scheme: Literal["https", "http"] = "https"
     select: tuple[str, ...] = ()
     preview: int = 0
@@ -251,7 +293,14 @@ OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "cookie_file": ("identity", "cookie_files", lambda value: tuple(texts(value))),
     "insecure": ("tls", "verify", lambda value: not flag(value)),
     "ca_bundle": ("tls", "ca_bundle", optional_text),
-    "proxy": ("", "proxy", parse_proxy),
+    "proxy": ("proxy", "every", parse_proxy),
+    "http_proxy": ("proxy", "http", parse_proxy),
+    "https_proxy": ("proxy", "https", parse_proxy),
+    "no_proxy": (
+        "proxy",
+        "bypass",
+        lambda value: tuple(part for item in texts(value) for part in item.replace(",", " ").split()),
+    ),
     "default_scheme": ("", "default_scheme", one_of("https", "http")),
     "select": ("", "select", lambda value: tuple(texts(value))),
     "preview": ("", "preview", number_from(0, whole=True)),
@@ -267,5 +316,6 @@ POLICIES: dict[str, Callable[..., Any]] = {
     "accept": Accept,
     "address": AddressPolicy,
     "identity": Identity,
+    "proxy": ProxyPolicy,
     "tls": TLSPolicy,
 }

@@ -109,7 +109,9 @@ def _targeted(text: str) -> tuple[str | None, int | None, str]:
         return None, None, text
     match = _TARGET.fullmatch(text)
     if not match:
-        raise ConfigError(f"{text.split(' ', maxsplit=1)[0]!r} is not followed by a value (such as '@example.com Name: value')")
+        raise ConfigError(
+            f"{text.split(' ', maxsplit=1)[0]!r} is not followed by a value (such as '@example.com Name: value')"
+        )
     return match[1].lower(), int(match[2]) if match[2] else None, match[3]
 
 
@@ -139,12 +141,13 @@ def parse_headers(value: Any) -> tuple[Header, ...]:
     """Read ``Name: value`` and ``@HOST[:PORT] Name: value`` lines, or take ``Header`` values as they are."""
     found = []
     for item in [value] if isinstance(value, str | Header) else value:
+        header = item
         if isinstance(item, str):
             host, port, rest = _targeted(item)
-            item = Header(*_header(rest), host, port)
-        if item.host is None and item.name.lower() in SECRET_HEADERS:
-            raise ConfigError(f"{item.name} is a secret and must name its host: '@HOST {item.name}: …'")
-        found.append(item)
+            header = Header(*_header(rest), host, port)
+        if header.host is None and header.name.lower() in SECRET_HEADERS:
+            raise ConfigError(f"{header.name} is a secret and must name its host: '@HOST {header.name}: …'")
+        found.append(header)
     return tuple(found)
 
 

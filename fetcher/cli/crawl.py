@@ -1,0 +1,94 @@
+"""``fetcher crawl``: the flags. What they do is in ``run.py``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from fetcher.cli.settings import Lines
+
+__all__ = ["command"]
+
+LINES = Lines()
+
+
+def _option(*names: str, **attributes: Any) -> Any:
+    """Make an option that can be given as FETCHER_NAME too; its default stands in the Config."""
+    long = next(name for name in names if name.startswith("--")).split("/")[0].strip()
+    attributes.setdefault("envvar", f"FETCHER_{long[2:].replace('-', '_').upper()}")
+    if not attributes.get("is_flag") and "/" not in "".join(names) and not attributes.get("count"):
+        attributes.setdefault("type", LINES)
+    return click.option(*names, **attributes)
+
+
+OPTIONS = [
+    _option("--from", "from", type=click.Choice(["txt", "csv", "tsv", "jsonl"]), help="Format of the lists, whatever their suffix."),
+    _option("--url-column", metavar="NAME", help="Column of a CSV or key of a JSON line with the URL.  [default: url]"),
+    _option("--demo", is_flag=True, envvar=None, help="Fetch the built-in site, served for the occasion on loopback."),
+    _option("-o", "--output", multiple=True, metavar="PATH", help="Where the records go, by suffix: .jsonl .csv .txt, each also .gz or .zst; repeatable.  [default: stdout, as text]"),
+    _option("-f", "--format", type=click.Choice(["text", "jsonl", "csv"]), help="Format of the output, whatever its suffix."),
+    _option("--preview", metavar="N", help="In text output, the first N characters as well."),
+    _option("--fresh", is_flag=True, help="Overwrite an output that exists."),
+    _option("-c", "--concurrency", metavar="N", help="Requests at once.  [default: 100]"),
+    _option("--per-host", metavar="N", help="Requests to one host at once.  [default: 6]"),
+    _option("--delay", metavar="S", help="Seconds between two requests to one host, start to start.  [default: 0]"),
+    _option("--rate", metavar="N/s", help="Requests per second (or N/m, N/h) for the whole run.  [default: none]"),
+    _option("--timeout", metavar="S", help="Seconds for one exchange, waits excluded.  [default: 30]"),
+    _option("--connect-timeout", metavar="S", help="Seconds to connect, DNS and TLS in it.  [default: 10]"),
+    _option("--read-timeout", metavar="S", help="Seconds between two reads.  [default: 15]"),
+    _option("--retries", metavar="N", help="Further tries of a row that failed in a way that may pass.  [default: 2]"),
+    _option("--max-retry-after", metavar="S", help="Obey a Retry-After up to this; a longer one ends the host's rows.  [default: 300]"),
+    _option("--host-patience", metavar="S", help="Give up a host that serves nothing for this long.  [default: 60]"),
+    _option("--default-scheme", type=click.Choice(["https", "http"]), help="Scheme of rows without one.  [default: https]"),
+    _option("--max-redirects", metavar="N", help="Redirects to follow; 0 takes the redirect as the answer.  [default: 10]"),
+    _option("--max-size", metavar="SIZE", help="Largest body, decoded (500K, 10M).  [default: 10M]"),
+    _option("--truncate", is_flag=True, help="Keep what came of a larger body, marked, instead of failing."),
+    _option("--accept", metavar="CODES", help="Statuses that are pages (200-299,404 or 2xx); others are failures.  [default: 200-299]"),
+    _option("-A", "--user-agent", metavar="TEXT", help="Who we say we are."),
+    _option("-H", "--header", multiple=True, metavar="LINE", help="'Name: value', or '@HOST[:PORT] Name: value' for that host alone; repeatable."),
+    _option("-b", "--cookie", multiple=True, metavar="COOKIE", help="'@HOST name=value', or a cookies.txt; repeatable."),
+    _option("-u", "--user", multiple=True, metavar="CRED", help="'@HOST USER:PASSWORD' (Basic); repeatable."),
+    _option("-x", "--proxy", metavar="URL", help="HTTP proxy.  [default: HTTP_PROXY, HTTPS_PROXY, NO_PROXY]"),
+    _option("-k", "--insecure", is_flag=True, help="Do not verify TLS certificates."),
+    _option("--ca-bundle", metavar="FILE", help="PEM file of the authorities to trust.  [default: the system's]"),
+    _option("--private-network", type=click.Choice(["allow", "listed", "deny"]), help="Private addresses: all, those of the list's own hosts, none.  [default: listed]"),
+    _option("--select", multiple=True, metavar="NAME=CSS[@ATTR]", help="Text or attribute of the first match ('NAME[]=' of all); repeatable."),
+    _option("--dedupe", is_flag=True, help="Fetch each distinct URL once."),
+    _option("--limit", metavar="N", help="The first N rows are the input."),
+    _option("--time-limit", metavar="S", help="Stop after this long (30, 10m, 2h)."),
+    _option("--max-failed", metavar="N|N%", help="Exit 3 when more rows than this failed."),
+    _option("--progress/--no-progress", default=None, envvar="FETCHER_PROGRESS", help="Progress on stderr.  [default: on a terminal]"),
+    _option("-q", "--quiet", is_flag=True, help="No progress, no summary: only data and errors."),
+    _option("-v", "--verbose", count=True, help="Tell of parked hosts and retries; -vv of everything."),
+    _option("--log-format", type=click.Choice(["text", "json"]), help="How -v tells it.  [default: text]"),
+    _option("--summary", metavar="PATH", help="Write the final counts as JSON ('-' is stdout)."),
+    _option("--config", metavar="FILE", help="Read settings from a TOML file.  [default: ./fetcher.toml, else the XDG one]"),
+]  # fmt: skip
+
+
+def _with_options(function: Any) -> Any:
+    for option in reversed(OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.command("crawl", short_help="Fetch a list of URLs and write what came.")
+@click.argument("inputs", nargs=-1, metavar="[INPUT]...")
+@_with_options
+@click.pass_context
+def command(context: click.Context, inputs: tuple[str, ...], config: str | None, demo: bool, **_: Any) -> None:
+    r"""Fetch every URL of the INPUTs: files, '-' for stdin, or URLs.
+
+    Lists are .txt, .csv, .tsv or .jsonl, each also .gz or .zst. Prints 'URL -> LENGTH' for each page, or
+    writes the records where -o says. Data goes to stdout, everything else to stderr.
+
+    \b
+      fetcher crawl urls.txt
+      fetcher crawl urls.csv --url-column link -o pages.jsonl.gz
+      fetcher crawl example.com --select 'headline=h1' -f jsonl
+    """
+    from fetcher.cli.run import crawl
+    from fetcher.cli.settings import gather
+
+    context.exit(crawl(list(inputs), gather(context, config), demo=demo))

@@ -1,0 +1,148 @@
+"""How a run's settings come together: flag > environment > configuration file > default.
+
+``RUN_KEYS`` are the settings that belong to the command alone; all others are the ``Config``'s.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.request import getproxies_environment
+
+import click
+from click.core import ParameterSource
+
+from fetcher.config import OPTIONS, Config, read_toml
+from fetcher.errors import ConfigError, InvalidURL
+from fetcher.options import SECRET_HEADERS
+from fetcher.urls import parse
+
+__all__ = ["RUN_KEYS", "Lines", "gather", "make_config"]
+
+RUN_KEYS: dict[str, Any] = {
+    "from": None,
+    "url_column": "url",
+    "output": [],
+    "format": None,
+    "fresh": False,
+    "progress": None,
+    "quiet": False,
+    "verbose": 0,
+    "log_format": "text",
+    "summary": None,
+}
+"""The settings of ``fetcher crawl`` that are no ``Config``'s, with their defaults."""
+
+
+class Lines(click.ParamType):
+    """A text that may hold spaces: several of them in one environment variable stand on lines of their own."""
+
+    name = "text"
+    envvar_list_splitter = "\n"
+
+
+def gather(context: click.Context, config_path: str | None) -> dict[str, Any]:
+    """Return all settings given anywhere, the strongest first. Raises ``ConfigError`` for an unknown key."""
+    path = _config_file(config_path)
+    given: dict[str, Any] = {}
+    if path is not None:
+        for key, value in read_toml(path).items():
+            given[key.replace("-", "_")] = value
+        Config.from_mapping(given, extra=RUN_KEYS, origin=f"{path}: ")  # names the file, where a later check cannot
+    for name, value in context.params.items():
+        source = context.get_parameter_source(name)
+        if source in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
+            given[name] = list(value) if isinstance(value, tuple) else value
+    return given
+
+
+def _config_file(given: str | None) -> Path | None:
+    if given:
+        return Path(given)
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    for path in (Path("fetcher.toml"), Path(home, "fetcher", "config.toml")):
+        if path.is_file():
+            return path
+    return None
+
+
+def make_config(settings: Mapping[str, Any], urls: Sequence[str]) -> Config:
+    """Build the config: secrets find their host, proxies come from the environment where none is given.
+
+    ``urls`` are the URL arguments when INPUT is nothing else: secrets without a host are for their one origin.
+    """
+    options = {key: value for key, value in settings.items() if key in OPTIONS}
+    cookies = options.pop("cookie", None)
+    if cookies:
+        texts = [cookies] if isinstance(cookies, str) else cookies
+        # Without '=' it is a file, as curl has it.
+        options["cookie_file"] = [*options.get("cookie_file", []), *(text for text in texts if "=" not in text)]
+        options["cookie"] = [text for text in texts if "=" in text]
+    origin = _only_origin(urls, options.get("default_scheme", "https"))
+    if origin is not None:
+        _bind_secrets(options, origin)
+    if "proxy" not in options:
+        proxies = getproxies_environment()
+        for scheme in ("http", "https"):
+            if scheme in proxies:
+                options.setdefault(f"{scheme}_proxy", proxies[scheme])
+    if "no_proxy" not in options and (bypass := getproxies_environment().get("no")):
+        options["no_proxy"] = bypass
+    return Config.from_mapping(options)
+
+
+def _only_origin(urls: Sequence[str], default_scheme: str) -> str | None:
+    """Return ``@host:port`` when all INPUTs are URLs of one origin."""
+    try:
+        origins = {parse(url, default_scheme).origin for url in urls}
+    except InvalidURL:
+        return None
+    if len(origins) != 1:
+        return None
+    _, host, port = origins.pop()
+    return f"@{host}:{port}"
+
+
+def _bind_secrets(options: dict[str, Any], origin: str) -> None:
+    for key in ("user", "cookie", "header"):
+        values = options.get(key)
+        if not values:
+            continue
+        texts = [values] if isinstance(values, str) else values
+        options[key] = [
+            f"{origin} {text}"
+            if not text.startswith("@")
+            and (key != "header" or text.partition(":")[0].strip().lower() in SECRET_HEADERS)
+            else text
+            for text in texts
+        ]
+
+
+def at_most_failed(rule: str | None, failed: int, total: int) -> bool:
+    """Whether ``failed`` of ``total`` rows is within ``--max-failed`` (a count or a percentage)."""
+    if rule is None:
+        return True
+    if rule.endswith("%"):
+        return failed * 100 <= float(rule[:-1]) * total
+    return failed <= int(rule)
+
+
+def descriptors_for(concurrency: int) -> None:
+    """Raise the soft limit of file descriptors, and refuse a concurrency above what it then allows."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Slots, the idle pool of twice the slots, and what the rest of the process holds.
+    wanted = 3 * concurrency + 200
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft != resource.RLIM_INFINITY and soft < concurrency + 50:
+        raise ConfigError(
+            f"concurrency {concurrency} needs {concurrency + 50} file descriptors and the limit is {soft}: "
+            f"use -c {max(1, soft - 50)}, or raise the limit (ulimit -n)"
+        )

@@ -1,0 +1,195 @@
+"""The ``Fetcher``: builds the handlers from a config and owns the session's life.
+
+The handlers, outermost first: yours ▶ retry ▶ accept ▶ redirects ▶ pacing ▶ transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Self, TypeVar
+
+from fetcher.books import Books
+from fetcher.config import Config
+from fetcher.flight import Flight, InFlight, current
+from fetcher.hosts import Hosts
+from fetcher.intake import Row
+from fetcher.model import Exchange, Extractor, Middleware, Outcome, Page, Request, Response, Sink
+from fetcher.page.parse import read_page
+from fetcher.page.select import Selection
+from fetcher.pipeline import Engine, OneByOne, Outcomes, concurrent, sequential
+from fetcher.policy.accept import accept
+from fetcher.policy.pacing import Gate, Waiter
+from fetcher.policy.redirects import Redirects
+from fetcher.policy.retry import Retry
+from fetcher.urls import parse
+
+__all__ = ["Fetcher", "fetch", "fetch_all"]
+
+T = TypeVar("T")
+
+
+class Fetcher:
+    """A polite, concurrent client for lists of URLs: ``fetch`` one, ``stream`` many, ``run`` into a sink.
+
+    Open it with ``async with``; nothing touches the network before the first request. ``middleware`` stands
+    around every row, outermost first; ``extract`` makes ``Page.data``; ``transport`` replaces aiohttp.
+
+    >>> async def titles(urls):
+    ...     async with Fetcher(Config.of(concurrency=20)) as fetcher, fetcher.stream(urls) as outcomes:
+    ...         return [outcome.title async for outcome in outcomes if outcome.ok]
+    """
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        middleware: Sequence[Middleware] = (),
+        extract: Extractor | None = None,
+        transport: Exchange | None = None,
+    ) -> None:
+        self.config = config or Config()
+        self._middleware = tuple(middleware)
+        self._extract = extract
+        self._given_transport = transport
+        self._selection = Selection.of(self.config.select) if self.config.select else None
+        self._engine: Engine | None = None
+        self._transport: Any = None
+        self._streams: list[Outcomes | OneByOne] = []
+
+    async def __aenter__(self) -> Self:
+        config = self.config
+        transport = self._given_transport
+        if transport is None:
+            from fetcher.transport.session import Transport
+
+            self._transport = transport = Transport(config)
+        gate = Gate(Hosts[Waiter](config.limits, config.retry))
+        handlers: list[Middleware] = [
+            *self._middleware,
+            Retry(config.retry, gate),
+            accept(config.accept),
+            Redirects(config),
+            gate,
+        ]
+        exchange: Exchange = transport
+        for handler in reversed(handlers):
+            exchange = functools.partial(_through, handler, exchange)
+        self._engine = Engine(config, exchange, self._read, gate)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.gate.close()
+        if self._transport is not None:
+            await self._transport.close()
+
+    async def fetch(self, url: str | Request) -> Page:
+        """Fetch one URL and return its page. Raises ``FetchError``."""
+        engine = self._running()
+        request = Request(1, url.strip()) if isinstance(url, str) else url
+        flight = Flight(request, parse(request.url, self.config.default_scheme))
+        flight.began = engine.gate.clock()
+        token = current.set(flight)
+        try:
+            response = await engine.exchange(request)
+            flight.ended = engine.gate.clock()
+            return self._read(response, flight)
+        finally:
+            flight.free()
+            current.reset(token)
+
+    @asynccontextmanager
+    async def stream(
+        self, urls: Iterable[Row] | AsyncIterable[Row], *, ordered: bool = False, sequentially: bool = False
+    ) -> AsyncIterator[Outcomes | OneByOne]:
+        """Open an async iterator of outcomes: as they complete, or ``ordered`` as the URLs are.
+
+        ``urls`` may be any iterable, endless too: it is read as fast as outcomes are taken. ``sequentially``
+        fetches one after the other, for comparison. Leaving the block cancels what is still under way.
+        """
+        flow = sequential if sequentially else concurrent
+        async with flow(self._running(), urls, ordered=ordered) as outcomes:
+            self._streams.append(outcomes)
+            limit = self.config.limits.time
+            timer = asyncio.get_running_loop().call_later(limit, outcomes.stop) if limit is not None else None
+            try:
+                yield outcomes
+            finally:
+                if timer is not None:
+                    timer.cancel()
+                self._streams.remove(outcomes)
+
+    async def run(self, urls: Iterable[Row] | AsyncIterable[Row], sink: Sink, *, sequentially: bool = False) -> Books:
+        """Drain all outcomes into a sink and return the books. Raises ``SinkError`` and ``SourceError``."""
+        async with sink, self.stream(urls, sequentially=sequentially) as outcomes:
+            async for outcome in outcomes:
+                await sink.write(outcome)
+            return outcomes.books
+
+    def in_flight(self) -> list[InFlight]:
+        """Return every running request of this fetcher's streams with its URL, stage and age."""
+        return [row for stream in self._streams for row in stream.in_flight()]
+
+    def stop(self, grace: float = 5.0) -> None:
+        """End all streams early: nothing new starts, what is on the wire has ``grace`` seconds to finish."""
+        for stream in self._streams:
+            stream.stop(grace)
+
+    def _running(self) -> Engine:
+        if self._engine is None:
+            raise RuntimeError("the Fetcher is not open: use it as 'async with Fetcher() as fetcher'")
+        return self._engine
+
+    def _read(self, response: Response, flight: Flight) -> Page:
+        return read_page(
+            response,
+            select=self._selection,
+            extract=self._extract,
+            preview=self.config.preview,
+            waited=flight.waited,
+            fetched_at=time.time(),
+        )
+
+
+async def _through(handler: Middleware, proceed: Exchange, request: Request) -> Response:
+    return await handler(request, proceed)
+
+
+def fetch(url: str, config: Config | None = None) -> Page:
+    """Fetch one URL, blocking. Raises ``FetchError``.
+
+    >>> page = fetch("https://example.com")  # doctest: +SKIP
+    """
+
+    async def main() -> Page:
+        async with Fetcher(config) as fetcher:
+            return await fetcher.fetch(url)
+
+    return _blocking(main())
+
+
+def fetch_all(urls: Iterable[Row], config: Config | None = None) -> list[Outcome]:
+    """Fetch all URLs, blocking, and return their outcomes in the order of the list: a ``Page`` or a ``Failure`` each.
+
+    >>> pages = fetch_all(["https://example.com", "https://example.org"])  # doctest: +SKIP
+    """
+
+    async def main() -> list[Outcome]:
+        async with Fetcher(config) as fetcher, fetcher.stream(urls, ordered=True) as outcomes:
+            return [outcome async for outcome in outcomes]
+
+    return _blocking(main())
+
+
+def _blocking(main: Coroutine[Any, Any, T]) -> T:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(main)
+    main.close()
+    raise RuntimeError("a loop is running here: use 'async with Fetcher()' instead of the blocking call")

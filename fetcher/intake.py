@@ -1,0 +1,127 @@
+"""What becomes of a row before it is a request: numbered, parsed, told from its duplicates, counted.
+
+Law 1: a row that is no URL, or the second of its kind, is an outcome too. Law 3: rows are taken one by one,
+and what has been seen is remembered on disk beyond a few megabytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sqlite3
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
+from typing import Any, Self, TypeAlias
+
+import msgspec
+
+from fetcher.books import Books
+from fetcher.config import Config
+from fetcher.errors import FetchError, InvalidURL, Skipped
+from fetcher.flight import Flight
+from fetcher.model import Request
+from fetcher.sources.rows import BadRow
+from fetcher.urls import Target, identity, parse
+
+__all__ = ["Intake", "Rejected", "Row"]
+
+Row: TypeAlias = str | Request | BadRow
+
+SLICE = 128  # rows taken from a plain iterable before the loop may turn
+
+_NOWHERE = Target("", "http", "", 0)
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """A row that ends without a request."""
+
+    flight: Flight
+    error: FetchError
+
+
+class Seen:
+    """The set of URLs so far, as 16-byte digests in a temporary database that spills to disk."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.execute("pragma journal_mode = off")
+        self._database.execute("create table seen (digest blob primary key) without rowid")
+
+    def add(self, url: str) -> bool:
+        """Note a URL; say whether it is new."""
+        digest = hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        return self._database.execute("insert or ignore into seen values (?)", (digest,)).rowcount == 1
+
+    def close(self) -> None:
+        """Drop it all."""
+        self._database.close()
+
+
+class Intake:
+    """An async iterator over a source: ``Flight`` for what may start, ``Rejected`` for what ends here.
+
+    ``pause`` says that whoever reads should let others run now: after every row of an async source, whose next
+    may take long, and after every few of a plain one.
+    """
+
+    def __init__(self, source: Iterable[Row] | AsyncIterable[Row], config: Config, books: Books) -> None:
+        self._later: AsyncIterator[Row] | None = None
+        self._now: Iterator[Row] | None = None
+        if isinstance(source, AsyncIterable):
+            self._later = aiter(source)
+        else:
+            self._now = iter(source)
+        self._config = config
+        self._books = books
+        self._seen = Seen() if config.dedupe else None
+        self.pause = self._later is not None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Flight | Rejected:
+        if self._books.input == self._config.limits.rows:
+            self._books.more = False  # the first rows are the input
+            raise StopAsyncIteration
+        row: Any
+        if self._now is not None:
+            self.pause = self._books.input % SLICE == SLICE - 1
+            if self._books.input % SLICE == 0:
+                await asyncio.sleep(0)
+            try:
+                row = next(self._now)
+            except StopIteration:
+                self._books.more = False
+                raise StopAsyncIteration from None
+        else:
+            assert self._later is not None
+            try:
+                row = await anext(self._later)
+            except StopAsyncIteration:
+                self._books.more = False
+                raise
+        self._books.input += 1
+        return self._take(row)
+
+    def _take(self, row: Row) -> Flight | Rejected:
+        order = self._books.input
+        if isinstance(row, BadRow):
+            return Rejected(Flight(row.request, _NOWHERE, order), row.error)
+        request = Request(order, row.strip()) if isinstance(row, str) else row
+        try:
+            flight = Flight(request, parse(request.url, self._config.default_scheme), order)
+            if self._seen is not None and not self._seen.add(identity(request.url, self._config.default_scheme)):
+                return Rejected(flight, Skipped("duplicate", "an earlier row has the same URL"))
+        except InvalidURL as error:
+            return Rejected(Flight(request, _NOWHERE, order), error)
+        return flight
+
+    async def close(self) -> None:
+        """End the source."""
+        if self._seen is not None:
+            self._seen.close()
+        if isinstance(self._later, AsyncGenerator):
+            await self._later.aclose()
+        elif self._later is not None and (close := getattr(self._later, "aclose", None)):
+            await close()
+        if isinstance(self._now, Generator):
+            self._now.close()

@@ -1,0 +1,1 @@
+"""Looking at a run: its figures, its progress, and what is in flight."""

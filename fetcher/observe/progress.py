@@ -1,0 +1,104 @@
+"""Progress on stderr while a run goes on: a live bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from fetcher.books import Books
+from fetcher.observe.report import human_seconds
+
+__all__ = ["Progress"]
+
+LIVE = 0.1  # seconds between two drawings on a terminal
+PLAIN = 10.0  # seconds between two lines elsewhere
+
+
+class Progress:
+    """Shows pages per second, ok and failed, and the time left where the ``total`` is known.
+
+    ``books`` is asked for the counts and ``busy`` for the requests in flight. Closed, it leaves nothing on the
+    terminal.
+    """
+
+    def __init__(self, books: Callable[[], Books], busy: Callable[[], int], total: int | None) -> None:
+        self._books = books
+        self._busy = busy
+        self._total = total
+        self._bar: Any = None
+        self._task: asyncio.Task[None] | None = None
+        self._began = time.monotonic()
+
+    async def __aenter__(self) -> Self:
+        if sys.stderr.isatty():
+            self._bar = _bar(self._total)
+            self._bar.start()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._bar is not None:
+            self._bar.stop()
+
+    async def _run(self) -> None:
+        last_time, last_done, rate = self._began, 0, 0.0
+        while True:
+            await asyncio.sleep(LIVE if self._bar is not None else PLAIN)
+            books, now = self._books(), time.monotonic()
+            momentary = (books.done - last_done) / max(1e-9, now - last_time)
+            share = min(1.0, (now - last_time) / 3)  # an average over some three seconds
+            rate = momentary if last_done == 0 else rate + share * (momentary - rate)
+            last_time, last_done = now, books.done
+            if self._bar is not None:
+                self._draw(books, rate)
+            else:
+                sys.stderr.write(f"{self._line(books, rate)}\n")
+                sys.stderr.flush()
+
+    def _draw(self, books: Books, rate: float) -> None:
+        self._bar.update(
+            self._bar.task_ids[0],
+            completed=books.done,
+            total=self._total if books.more or self._total is None else books.input,
+            rate=f"{rate:,.0f} pages/s",
+            counts=f"[green]{books.ok:,} ok[/] [red]{books.failed + books.skipped:,} failed[/] {self._busy()} in flight",
+        )
+
+    def _line(self, books: Books, rate: float) -> str:
+        of = f" of about {self._total:,}" if self._total is not None and books.more else ""
+        left = ""
+        if self._total is not None and rate > 0 and self._total > books.done:
+            left = f", about {human_seconds((self._total - books.done) / rate)} left"
+        return f"{books.done:,}{of} rows: {books.ok:,} ok, {books.failed + books.skipped:,} failed, {rate:,.0f} pages/s{left}"
+
+
+def _bar(total: int | None) -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    bar = RichProgress(
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[counts]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        auto_refresh=True,
+        refresh_per_second=8,
+    )
+    bar.add_task("", total=total, rate="", counts="")
+    return bar

@@ -1,0 +1,237 @@
+"""From a response to a page: its kind, its text and its tree, each made when asked for and once.
+
+Law 1: one outcome per request. What a user's extractor raises costs its own URL, as a ``ParseError``.
+Law 3: memory is bounded. A document is shared while somebody holds it; nothing here keeps one alive.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from typing import Any, Literal, TypeAlias
+
+from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
+
+from fetcher.errors import ParseError
+from fetcher.model import Extractor, Page, Response
+from fetcher.page.charset import decode_as, detect, read_media_type
+from fetcher.page.select import Selection
+
+__all__ = ["Document", "Kind", "kind_of", "parse", "read_page"]
+
+Kind: TypeAlias = Literal["html", "text", "binary"]
+
+_TEXT_TYPES = frozenset({
+    "application/ecmascript", "application/graphql", "application/javascript", "application/json",
+    "application/jsonl", "application/ndjson", "application/rtf", "application/sql", "application/toml",
+    "application/x-javascript", "application/x-ndjson", "application/x-sh", "application/x-www-form-urlencoded",
+    "application/x-yaml", "application/xml", "application/xml-dtd", "application/yaml",
+})  # fmt: skip
+_UNKNOWN_TYPES = frozenset({"", "*/*", "application/unknown", "unknown/unknown"})
+
+# WHATWG MIME Sniffing: the resource header is 1445 bytes; these are its "binary data bytes" and its HTML tags.
+_SNIFFED = 1445
+_BINARY_BYTE = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
+_BINARY_START = (b"%PDF-", b"%!PS-Adobe-")
+_MARKS = (b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe")
+_HTML_START = re.compile(
+    rb"(?:\xef\xbb\xbf)?[\t\n\f\r ]*+<(?:!doctype html|html|head|script|iframe|h1|div|font|table|a|style|title|body"
+    rb"|br|b|p|!--)[ >]",
+    re.IGNORECASE,
+)
+
+_SPACES = re.compile(r"[\t\n\f\r ]+")
+# Where HTML begins again inside SVG and MathML (HTML Standard, "HTML integration point").
+_INTEGRATION_POINTS = frozenset({
+    "foreignObject", "desc", "title", "annotation-xml", "mi", "mo", "mn", "ms", "mtext",
+})  # fmt: skip
+# Bounds for pages made to be slow: this many titles are looked at, each this far up.
+_TITLES = 256
+_DEPTH = 64
+
+_MESSAGE = 500
+_UNSET: Any = object()
+
+
+class Document:
+    """The text and the tree of a response's body, made lazily.
+
+    ``charset`` is the name ``sniff`` gives. Of ``tree`` only those who do not change it may share it.
+    """
+
+    __slots__ = ("__weakref__", "_links", "_start", "_text", "_title", "_tree", "charset", "response")
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+        self.charset, self._start, self._text = detect(response.body, response.header("content-type"))
+        self._tree: LexborHTMLParser | None = None
+        self._title: str | None = _UNSET
+        self._links: int = _UNSET
+
+    @property
+    def text(self) -> str:
+        """The body decoded, errors replaced, without its byte order mark."""
+        if self._text is None:
+            self._text = decode_as(self._bytes, self.charset)
+        return self._text
+
+    @property
+    def length(self) -> int:
+        """The number of characters of ``text``."""
+        if self._text is None and self.charset == "utf-8":
+            body = self._bytes
+            if body.isascii():
+                return len(body)
+        return len(self.text)
+
+    @property
+    def tree(self) -> LexborHTMLParser:
+        """The body as lexbor's tree. Raises ``ParseError`` (``parse_crash``) where lexbor gives up."""
+        if self._tree is None:
+            # Lexbor reads UTF-8 and replaces errors itself, where text is taken out.
+            source = self._bytes if self.charset == "utf-8" else self.text
+            try:
+                self._tree = LexborHTMLParser(source)
+            except (SelectolaxError, ValueError, RuntimeError) as error:
+                raise ParseError("parse_crash", str(error)) from error
+        return self._tree
+
+    @property
+    def title(self) -> str | None:
+        """What ``document.title`` says: ASCII whitespace stripped and collapsed; ``None`` without a title."""
+        if self._title is _UNSET:
+            node = _find_title(self.tree)
+            self._title = None if node is None else _SPACES.sub(" ", node.text(deep=False)).strip(" ")
+        return self._title
+
+    @property
+    def links(self) -> int:
+        """The number of ``a[href]``."""
+        if self._links is _UNSET:
+            self._links = len(self.tree.css("a[href]"))
+        return self._links
+
+    @property
+    def _bytes(self) -> bytes:
+        return self.response.body[self._start :] if self._start else self.response.body
+
+
+def _find_title(tree: LexborHTMLParser) -> LexborNode | None:
+    """Return the first HTML title element: those of SVG images have the same name."""
+    node = tree.css_first("title")
+    if node is None or _is_html(node):
+        return node
+    return next((other for other in tree.css("title")[1:_TITLES] if _is_html(other)), None)
+
+
+def _is_html(title: LexborNode) -> bool:
+    ancestor = title.parent
+    for _ in range(_DEPTH):
+        tag = ancestor.tag if ancestor is not None else None
+        if ancestor is None or tag in {"head", "body"} or tag in _INTEGRATION_POINTS:
+            return True
+        if tag in {"svg", "math"}:
+            return False
+        ancestor = ancestor.parent
+    return False
+
+
+_last: weakref.ref[Document] | None = None
+
+
+def parse(response: Response) -> Document:
+    """Return the document of ``response``; while somebody holds it, the same one for the same response.
+
+    So an extractor that parses the response at hand shares the tree that title and links came from.
+    """
+    global _last  # noqa: PLW0603 - one weak reference: it holds no body, and a lost race costs a second parse
+    document = _last() if _last is not None else None
+    if document is None or document.response is not response:
+        document = Document(response)
+        _last = weakref.ref(document)
+    return document
+
+
+def kind_of(response: Response) -> Kind:
+    """Tell what the body is by its Content-Type, and where that says nothing by its first bytes.
+
+    The look at the bytes is the WHATWG MIME Sniffing Standard's in small. An empty body of no known type is text.
+    """
+    essence = read_media_type(response.header("content-type")).essence
+    if essence in {"text/html", "application/xhtml+xml"}:
+        return "html"
+    if essence.startswith("text/") or essence.endswith(("+json", "+xml")) or essence in _TEXT_TYPES:
+        return "text"
+    unknown = essence in _UNKNOWN_TYPES
+    if not unknown and essence != "application/octet-stream":
+        return "binary"
+    if unknown and _HTML_START.match(response.body):
+        return "html"
+    head = response.body[:_SNIFFED]
+    if head.startswith(_MARKS):
+        return "text"
+    return "binary" if head.startswith(_BINARY_START) or _BINARY_BYTE.search(head) else "text"
+
+
+def read_page(
+    response: Response,
+    *,
+    select: Selection | None,
+    extract: Extractor | None,
+    preview: int = 0,
+    waited: float,
+    fetched_at: float,
+    keep_body: bool = False,
+) -> Page:
+    """Make the page of a response: what a record shows, and what ``extract`` or else ``select`` read out of it.
+
+    ``preview`` is a number of characters of the text, ``waited`` seconds, ``fetched_at`` seconds since the epoch.
+    Raises ``ParseError``: ``extract_failed`` with what the extractor raised, or ``parse_crash``.
+    """
+    kind = kind_of(response)
+    document = parse(response) if kind != "binary" else None
+    page = document if kind == "html" else None
+    data: Any = None
+    # The extractor last: it may do as it likes with the tree.
+    title, links = (page.title, page.links) if page else (None, None)
+    if extract is not None:
+        data = _extract(extract, response)
+    elif select is not None:
+        data = select.select(page.tree) if page else select.blank()
+    return Page(
+        request=response.request,
+        url=response.url,
+        status=response.status,
+        length=document.length if document else None,
+        bytes=len(response.body),
+        content_type=read_media_type(response.header("content-type")).essence or None,
+        charset=document.charset if document else None,
+        title=title,
+        links=links,
+        data=data,
+        redirects=response.redirects,
+        elapsed=response.elapsed,
+        waited=waited,
+        attempts=response.attempts,
+        fetched_at=fetched_at,
+        truncated=response.truncated,
+        preview=document.text[:preview] if document and preview else None,
+        body=response.body if keep_body else None,
+    )
+
+
+def _extract(extract: Extractor, response: Response) -> Any:
+    try:
+        return extract(response)
+    except ParseError:
+        raise
+    except Exception as error:
+        raise ParseError("extract_failed", _describe(error)) from error
+
+
+def _describe(error: Exception) -> str:
+    try:
+        message = str(error)
+    except Exception as broken:  # noqa: BLE001 - an error of the user's that cannot be shown must not end the run
+        message = f"(its message cannot be shown: {type(broken).__name__})"
+    return f"{type(error).__name__}: {message}"[:_MESSAGE]

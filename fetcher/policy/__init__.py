@@ -1,0 +1,1 @@
+"""What stands around an exchange: retry, accept, redirects, pacing. Each is one ``async (request, next)``."""

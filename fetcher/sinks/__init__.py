@@ -1,0 +1,104 @@
+"""Where outcomes go: one file a format, each an ``async with`` that takes one outcome after another.
+
+Law 2: an output that cannot be written ends the run (``SinkError``), for data would be lost.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from fetcher.errors import ConfigError
+from fetcher.model import Sink
+from fetcher.sinks.compress import SUFFIXES as COMPRESSED
+from fetcher.sinks.compress import codec_for
+from fetcher.sinks.escape import printable
+from fetcher.sinks.jsonl import JSONLSink
+from fetcher.sinks.place import check_place, is_special
+from fetcher.sinks.record import COLUMNS, Record, to_json, to_record
+from fetcher.sinks.stream import Output, StreamSink
+from fetcher.sinks.table import CSVSink
+from fetcher.sinks.text import TextSink
+
+__all__ = [
+    "COLUMNS",
+    "FORMATS",
+    "SUFFIXES",
+    "CSVSink",
+    "JSONLSink",
+    "Output",
+    "Record",
+    "StreamSink",
+    "TextSink",
+    "check_output",
+    "format_of",
+    "open_sink",
+    "printable",
+    "to_json",
+    "to_record",
+]
+
+FORMATS = ("text", "jsonl", "csv")
+SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".txt": "text", ".text": "text"}
+"""Suffix -> format. Each may be followed by ``.gz`` or ``.zst``."""
+
+
+def open_sink(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,  # noqa: A002  # the option's own name
+    fresh: bool = False,
+    fields: Sequence[str] | None = None,
+    select: Sequence[str] | None = None,
+) -> Sink:
+    """Return the sink for ``path``, in ``format`` or in the one its suffix names; it opens when it is entered.
+
+    ``fresh`` overwrites a file that stands. ``fields`` and ``select`` are the columns of a CSV (see ``CSVSink``).
+    Raises ``ConfigError`` for a format that is unknown or not installed.
+    """
+    match format_of(path, format):
+        case "csv":
+            return CSVSink(path, fresh=fresh, fields=fields, select=select)
+        case "jsonl":
+            return JSONLSink(path, fresh=fresh)
+        case _:
+            return TextSink(path, fresh=fresh)
+
+
+def check_output(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,  # noqa: A002  # the option's own name
+    fresh: bool = False,
+) -> None:
+    """Check before a run, changing nothing, that ``open_sink`` and entering its sink would succeed.
+
+    Raises ``ConfigError`` for an unknown format or a file that would be overwritten, ``SinkError`` for a place that
+    cannot be written.
+    """
+    format_of(path, format)
+    codec_for(os.fspath(path))
+    check_place(os.fspath(path), fresh=fresh)
+
+
+def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:  # noqa: A002  # as above
+    """Return ``text``, ``jsonl`` or ``csv``: what is asked for, else by the suffix, else text for stdout and devices.
+
+    Raises ``ConfigError`` naming what is known.
+    """
+    if format is not None:
+        if format not in FORMATS:
+            raise ConfigError(f"unknown format {format!r}: there are {', '.join(FORMATS)}")
+        return format
+    text = os.fspath(path)
+    name = PurePath(text.lower())
+    suffix = PurePath(name.stem).suffix if name.suffix in COMPRESSED else name.suffix
+    if suffix in SUFFIXES:
+        return SUFFIXES[suffix]
+    if is_special(text):
+        return "text"
+    raise ConfigError(
+        f"{text}: unknown suffix {suffix!r}: there are {', '.join(SUFFIXES)}, each also with "
+        f"{' or '.join(COMPRESSED)}; or name the format (text, jsonl, csv)"
+    )

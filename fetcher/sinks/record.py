@@ -1,0 +1,164 @@
+"""What is written of one outcome: the ``Record``, the same in every format, and its JSON.
+
+Law 1: one record per outcome, a failure's too. Law 7: a lone surrogate or a strange value of the caller's costs its
+own place in the record, never the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from fetcher.model import Outcome, Page
+
+__all__ = ["COLUMNS", "Record", "to_json", "to_record", "well_formed"]
+
+DEPTH = 100
+DIGIT_BITS = 10_000
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One line of output. The names and their order are public.
+
+    ``length`` is in characters, ``bytes`` decoded, ``elapsed`` and ``waited`` in seconds to the millisecond,
+    ``fetched_at`` UTC in ISO 8601 with milliseconds, or ``None`` where nothing was asked of the network.
+    """
+
+    id: int
+    url: str
+    final_url: str | None
+    status: int | None
+    length: int | None
+    bytes: int | None
+    content_type: str | None
+    charset: str | None
+    title: str | None
+    links: int | None
+    redirects: tuple[str, ...]
+    attempts: int
+    elapsed: float
+    waited: float
+    fetched_at: str | None
+    error: str | None
+    message: str | None
+    truncated: bool
+    fields: Mapping[str, Any] | None
+    data: Any
+
+
+COLUMNS: tuple[str, ...] = Record.__struct_fields__
+"""The names of a record's columns, in their order."""
+
+
+def to_record(outcome: Outcome) -> Record:
+    """Return the record of a page or a failure. Text is taken as it is: ``to_json`` makes it well-formed."""
+    request = outcome.request
+    if isinstance(outcome, Page):
+        return Record(
+            request.id,
+            request.url,
+            outcome.url,
+            outcome.status,
+            outcome.length,
+            outcome.bytes,
+            outcome.content_type,
+            outcome.charset,
+            outcome.title,
+            outcome.links,
+            outcome.redirects,
+            outcome.attempts,
+            round(outcome.elapsed, 3),
+            round(outcome.waited, 3),
+            _timestamp(outcome.fetched_at),
+            None,
+            None,
+            outcome.truncated,
+            request.fields,
+            outcome.data,
+        )
+    return Record(
+        id=request.id,
+        url=request.url,
+        final_url=outcome.url,
+        status=outcome.status,
+        length=None,
+        bytes=outcome.bytes,
+        content_type=None,
+        charset=None,
+        title=None,
+        links=None,
+        redirects=outcome.redirects,
+        attempts=outcome.attempts,
+        elapsed=round(outcome.elapsed, 3),
+        waited=round(outcome.waited, 3),
+        fetched_at=_timestamp(outcome.fetched_at),
+        error=outcome.error.code,
+        message=outcome.error.message or None,
+        truncated=False,
+        fields=request.fields,
+        data=None,
+    )
+
+
+def to_json(value: Any) -> bytes:
+    """Encode any value as one line of JSON (RFC 8259).
+
+    Not-a-number and the infinities become ``null``, types that JSON lacks their ``str()``, lone surrogates U+FFFD.
+    A value that contains itself, or is nested over a hundred deep, has ``"…"`` there.
+    """
+    try:
+        line = _ENCODER.encode(value)
+    except _REFUSALS:
+        line = _ENCODER.encode(_tamed(msgspec.structs.asdict(value) if isinstance(value, Record) else value, ()))
+    # A msgspec.Raw of the caller's comes through untouched; between JSON's tokens a newline is a space.
+    return line.replace(b"\n", b" ") if b"\n" in line else line
+
+
+def well_formed(text: str) -> str:
+    """Return ``text`` with surrogate pairs joined and lone surrogates replaced by U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _foreign(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+_REFUSALS = (TypeError, ValueError, RecursionError)  # a key, a surrogate or huge number, a loop
+_ENCODER = msgspec.json.Encoder(enc_hook=_foreign)
+
+
+def _tamed(value: Any, above: tuple[int, ...]) -> Any:
+    """Return a copy of ``value`` that JSON can hold; ``above`` are the ids of what it lies in."""
+    if isinstance(value, str):
+        return well_formed(value)
+    if value is None or isinstance(value, bool | float | msgspec.Raw):
+        return value
+    if isinstance(value, int):
+        return value if value.bit_length() < DIGIT_BITS else hex(value)  # Python refuses 4,300 digits and more
+    if id(value) in above or len(above) >= DEPTH:
+        return "…"
+    above = (*above, id(value))
+    if isinstance(value, Mapping):
+        return {well_formed(str(key)): _tamed(item, above) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_tamed(item, above) for item in value]
+    try:
+        return _tamed(msgspec.to_builtins(value, enc_hook=_foreign, str_keys=True), above)
+    except _REFUSALS:
+        return well_formed(str(value))
+
+
+def _timestamp(moment: float) -> str | None:
+    if not moment:
+        return None
+    second, milliseconds = divmod(round(moment * 1000), 1000)
+    return f"{_second(second)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -1,0 +1,139 @@
+"""CSV: a table with its columns fixed at the start, by RFC 4180, in UTF-8.
+
+Law 7: no cell runs. What a spreadsheet would take for a formula gets an apostrophe in front (OWASP, "CSV Injection");
+plain numbers stay. Nothing is lost by it: ``restore`` takes the apostrophe off again.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from fetcher.model import Outcome
+from fetcher.sinks.record import COLUMNS, to_json, to_record, well_formed
+from fetcher.sinks.stream import StreamSink
+
+__all__ = ["CSVSink", "defuse", "restore"]
+
+WIDEST = 1 << 64
+_STARTERS = "=+\\-@\t\r\n\0＝＋－＠"  # the wide ones run where the keyboard types them
+_RUNS = re.compile(f"'*[{_STARTERS}]")
+_DEFUSED = re.compile(f"''*[{_STARTERS}]")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+
+class CSVSink(StreamSink):
+    """Write each outcome as a row: the columns of a record, then the list's own, then one for each selected name.
+
+    ``fields`` names the list's own columns; without it the first outcome's are taken, and ``()`` means none. A name
+    that is taken already gets ``row_`` in front, a selected one ``data_``. What a row has beyond these columns
+    stands as JSON in ``fields`` and ``data``: no value is dropped.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        fresh: bool = False,
+        fields: Sequence[str] | None = None,
+        select: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(path, fresh=fresh)
+        self._fields = None if fields is None else tuple(dict.fromkeys(fields))
+        self._select = tuple(dict.fromkeys(select or ()))
+        self._line = csv.writer(_Passing()).writerow
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        if self._fields is not None:
+            await self.output.write(self._header(self._fields))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._fields is None:
+            await self.output.write(self._header(()))
+        await super().__aexit__(kind, error, trace)
+
+    def encode(self, outcome: Outcome) -> bytes:
+        """Return one row, with the header before the first where no columns were named."""
+        header = b""
+        if self._fields is None:
+            self._fields = tuple(outcome.request.fields or ())
+            header = self._header(self._fields)
+        record = to_record(outcome)
+        fields = dict(record.fields or ())
+        data = record.data
+        cells = [_cell(value) for value in msgspec.structs.astuple(record)[:-2]]
+        own = [_cell(fields.pop(name, None)) for name in self._fields]
+        selected = [""] * len(self._select)
+        if self._select and isinstance(data, Mapping):
+            data = dict(data)
+            selected = [_cell(data.pop(name, None)) for name in self._select]
+            data = data or None
+        cells += _json(fields or None), _json(data), *own, *selected
+        return header + self._encode(cells)
+
+    def _header(self, fields: Iterable[str]) -> bytes:
+        names = list(COLUMNS)
+        for prefix, more in (("row_", fields), ("data_", self._select)):
+            for name in more:
+                column = name
+                while column in names:
+                    column = prefix + column
+                names.append(column)
+        return self._encode([defuse(name) for name in names])
+
+    def _encode(self, cells: list[Any]) -> bytes:
+        line: str = self._line(cells)
+        try:
+            return line.encode()
+        except UnicodeEncodeError:
+            return well_formed(line).encode()
+
+
+def defuse(text: str) -> str:
+    """Return ``text`` with an apostrophe in front where a spreadsheet would run it (or where ``restore`` would take one).
+
+    >>> defuse("=1+1"), defuse("-5"), defuse("plain")
+    ("'=1+1", '-5', 'plain')
+    """
+    return f"'{text}" if _RUNS.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def restore(cell: str) -> str:
+    """Undo ``defuse``: return the text that ``cell`` was made of."""
+    return cell[1:] if _DEFUSED.match(cell) else cell
+
+
+def _cell(value: Any) -> Any:
+    kind = type(value)
+    if kind is str:
+        return defuse(value)
+    if value is None or (kind is int and -WIDEST < value < WIDEST):
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else None
+    if kind is bool:
+        return "true" if value else "false"
+    text = to_json(value)
+    return defuse(msgspec.json.decode(text, type=str)) if text.startswith(b'"') else text.decode()
+
+
+def _json(value: Any) -> str:
+    return "" if value is None else to_json(value).decode()
+
+
+class _Passing:
+    """A file for ``csv.writer`` that gives each row back instead of keeping it."""
+
+    def write(self, row: str) -> str:
+        return row

@@ -1,0 +1,52 @@
+"""Text for people: ``URL -> LENGTH`` or ``URL !! CODE: message``, and what was selected on lines of its own.
+
+Law 7: whatever comes from the web or the list is escaped: one outcome's text steers no terminal and forges no line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fetcher.model import Outcome, Page
+from fetcher.sinks.escape import printable
+from fetcher.sinks.record import to_json
+from fetcher.sinks.stream import StreamSink
+
+__all__ = ["TextSink"]
+
+INDENT = "    "
+
+
+class TextSink(StreamSink):
+    """Write each outcome as a line, its preview and selected values indented below it."""
+
+    def encode(self, outcome: Outcome) -> bytes:
+        """Return the lines of one outcome in UTF-8."""
+        url = printable(outcome.request.url)
+        if not isinstance(outcome, Page):
+            error = outcome.error
+            return f"{url} !! {printable(f'{error.code}: {error.message}' if error.message else error.code)}\n".encode()
+        if outcome.preview is None and outcome.data is None and outcome.length is not None:
+            return f"{url} -> {outcome.length}\n".encode()
+        return "".join([f"{url} -> {_size(outcome)}\n", *_below(outcome)]).encode()
+
+
+def _size(page: Page) -> str:
+    if page.length is not None:
+        return str(page.length)
+    return f"{page.bytes} bytes ({printable(page.content_type)})" if page.content_type else f"{page.bytes} bytes"
+
+
+def _below(page: Page) -> Iterator[str]:
+    if page.preview and (preview := _on_one_line(page.preview)):
+        yield f"{INDENT}{preview}\n"
+    if page.data is not None:
+        selected = page.data if isinstance(page.data, Mapping) else {"data": page.data}
+        for name, value in selected.items():
+            yield f"{INDENT}{_on_one_line(name)}: {_on_one_line(value)}\n"
+
+
+def _on_one_line(value: Any) -> str:
+    text = value if isinstance(value, str) else to_json(value).decode()
+    return printable(" ".join(text.split()))

@@ -1,0 +1,169 @@
+"""Lists of URLs: files, stdin and URL arguments become numbered rows, one at a time.
+
+Laws: every row of a list is yielded once, as a ``Request`` or, when there is no URL to try, as a ``BadRow``
+(law 1); what is wrong with a list as a whole is a ``SourceError`` (law 2); a list is streamed, whatever its
+size (law 3). Rows are numbered from 1 over all inputs; blank and comment lines are not counted.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from typing import BinaryIO
+
+from fetcher.errors import SourceError
+from fetcher.model import Request
+from fetcher.sources.inputs import FORMATS, format_of, is_url_argument
+from fetcher.sources.jsonl import read_jsonl
+from fetcher.sources.packing import MAGIC_BYTES, packing_of
+from fetcher.sources.rows import BadRow, Row, RowNumbers
+from fetcher.sources.streams import listing_name, open_list, reason_of
+from fetcher.sources.table import read_table
+from fetcher.sources.text import read_text
+
+__all__ = ["FORMATS", "BadRow", "Row", "check", "estimate_rows", "is_url_argument", "read"]
+
+_COUNTED_BYTES = 200 * 1024 * 1024
+_COUNTED_BLOCK = 1024 * 1024
+
+
+def read(
+    inputs: Sequence[str],
+    *,
+    format: str | None = None,  # noqa: A002 - the name of the option
+    url_column: str = "url",
+    stdin: BinaryIO | None = None,
+) -> Iterator[Row]:
+    """Yield the rows of all ``inputs``, in order, opening each when it is reached.
+
+    An input is a path, ``-`` for ``stdin`` (else the process's own), or a URL argument, which is one row.
+    ``format`` (one of ``FORMATS``) wins over the suffixes; gzip and zstd are undone wherever their first
+    bytes show. Raises ``SourceError`` for a list that cannot be read, and at the end when no input had a row.
+
+    >>> [row.request.url if isinstance(row, BadRow) else row.url for row in read(["https://example.com/"])]
+    ['https://example.com/']
+    """
+    numbers = count(1)
+    for source in inputs:
+        yield from _rows(source, format, url_column, stdin, numbers)
+    if next(numbers) == 1:
+        raise SourceError(_nothing_in(inputs))
+
+
+def check(
+    inputs: Sequence[str],
+    *,
+    format: str | None = None,  # noqa: A002 - the name of the option
+    url_column: str = "url",
+) -> None:
+    """Look into every input that can be looked into without using it up, and raise what ``read`` would.
+
+    Regular files are read as far as their first row; of stdin, a pipe or a device no byte is taken. Raises
+    ``SourceError``, also when there is not one row in all of the files and there is no other input.
+    """
+    found = False
+    for source in inputs:
+        if not is_url_argument(source):
+            format_of(source, format)
+            if _is_stream(source):
+                found = True
+                continue
+        with closing(_rows(source, format, url_column, None, count(1))) as rows:
+            found |= next(rows, None) is not None
+    if not found:
+        raise SourceError(_nothing_in(inputs))
+
+
+def estimate_rows(
+    inputs: Sequence[str],
+    *,
+    format: str | None = None,  # noqa: A002 - the name of the option
+) -> int | None:
+    """Return about how many rows there are, from above, or ``None`` where that would cost a reading.
+
+    Counts the lines, blank and comment lines too, of plain files in a format of lines, up to 200 MiB in all
+    (some 0.1 s); ``None`` as soon as there is another input. For a progress bar: never raises.
+    """
+    rows = 0
+    left = _COUNTED_BYTES
+    for source in inputs:
+        if is_url_argument(source):
+            rows += 1
+            continue
+        try:
+            if format_of(source, format) in _DELIMITERS or _is_stream(source):
+                return None
+            left -= Path(source).stat().st_size
+            lines = _count_lines(source) if left >= 0 else None
+        except (OSError, ValueError, SourceError):
+            return None
+        if lines is None:
+            return None
+        rows += lines
+    return rows
+
+
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
+
+
+def _rows(
+    source: str, kind: str | None, url_column: str, stdin: BinaryIO | None, numbers: RowNumbers
+) -> Generator[Row, None, None]:
+    """Yield the rows of one input."""
+    if is_url_argument(source):
+        yield Request(next(numbers), source.strip())
+        return
+    kind = format_of(source, kind)
+    name = listing_name(source)
+    with open_list(source, stdin=stdin, nul_allowed=kind in _DELIMITERS) as blocks:
+        try:
+            if kind == "txt":
+                yield from read_text(blocks, name=name, numbers=numbers)
+            elif kind == "jsonl":
+                yield from read_jsonl(blocks, name=name, numbers=numbers, url_column=url_column)
+            else:
+                yield from read_table(
+                    blocks, name=name, numbers=numbers, url_column=url_column, delimiter=_DELIMITERS[kind]
+                )
+        except OSError as error:
+            raise SourceError(f"{name}: at row {next(numbers)}: {reason_of(error)}") from error
+
+
+def _is_stream(source: str) -> bool:
+    """Tell whether looking into an input would use it up: stdin, a pipe, a device."""
+    if source == "-":
+        return True
+    try:
+        mode = Path(source).stat().st_mode
+    except (OSError, ValueError):
+        return False
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return False
+    if not os.access(source, os.R_OK):
+        raise SourceError(f"{source}: permission denied")
+    return True
+
+
+def _count_lines(path: str) -> int | None:
+    """Return the number of lines in a plain file, ``None`` for a packed one."""
+    lines = 0
+    last = b"\n"
+    with Path(path).open("rb", buffering=0) as file:
+        while block := file.read(_COUNTED_BLOCK):
+            if not lines and packing_of(block[:MAGIC_BYTES]):
+                return None
+            lines += block.count(b"\n")
+            last = block[-1:]
+    return lines + (last != b"\n")
+
+
+def _nothing_in(inputs: Sequence[str]) -> str:
+    """Return what to say when there was not one row."""
+    if not inputs:
+        return "no list of URLs is given"
+    more = f" and {len(inputs) - 1} more" if len(inputs) > 1 else ""
+    return f"{listing_name(inputs[0])}{more}: no URLs in {'them' if more else 'it'}"

@@ -1,0 +1,82 @@
+"""Tells what an input names: a URL, stdin, or a file and its format.
+
+A file that stands there wins over a bare domain, and a name that ends like a list is a missing file rather
+than a host: ``urls.txt`` mistyped must not become a request.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from ipaddress import AddressValueError, IPv4Address
+from pathlib import PurePath
+
+from fetcher.errors import SourceError
+
+__all__ = ["FORMATS", "format_of", "is_url_argument"]
+
+FORMATS = ("txt", "csv", "tsv", "jsonl")
+"""The formats of a list."""
+
+_SUFFIXES = {".txt": "txt", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_PACKED = (".gz", ".zst")
+_NO_LISTS = frozenset({
+    ".json", ".parquet", ".xlsx", ".xls", ".ods", ".xml", ".html", ".htm", ".pdf", ".sqlite", ".warc", ".arrow", ".feather",
+})  # fmt: skip
+_HTTP = re.compile(r"https?://", re.IGNORECASE)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_HOST = re.compile(r"(?P<name>[\w-]+(?:\.[\w-]+)*\.?|\[[0-9a-f:.]+\])(?P<port>:\d{1,5})?", re.IGNORECASE)
+
+
+def is_url_argument(text: str) -> bool:
+    """Tell whether an input is itself a row: a http(s) URL, or a bare host where no such file stands.
+
+    A bare host has a dot or is ``localhost``, has no whitespace, and may have a port, a path and a query.
+    """
+    text = text.strip()
+    if _HTTP.match(text):
+        return True
+    if not text or text == "-" or any(map(str.isspace, text)) or os.path.lexists(text):
+        return False
+    authority = re.split(r"[/?#]", text, maxsplit=1)[0]
+    suffix = PurePath(text).suffix.lower()
+    if suffix in _SUFFIXES or suffix in _PACKED or (authority == text and suffix in _NO_LISTS):
+        return False
+    host = _HOST.fullmatch(authority)
+    return host is not None and _is_host(host["name"])
+
+
+def _is_host(name: str) -> bool:
+    """Tell a host from a word: a literal address, ``localhost``, or labels the last of which is no number."""
+    if name.lower() == "localhost" or name[0] == "[":
+        return True
+    labels = name.removesuffix(".").split(".")
+    if not labels[-1].isdigit():
+        return len(labels) > 1
+    try:
+        IPv4Address(name)
+    except AddressValueError:
+        return False
+    return True
+
+
+def format_of(path: str, format: str | None) -> str:  # noqa: A002 - the public name of the option
+    """Return the format of the list ``path``: ``format``, or else by suffix, packing taken off.
+
+    No suffix or an unknown one is ``txt``. Raises ``SourceError`` for an unknown ``format`` and for a file
+    that is clearly no list, or a URL of another scheme.
+    """
+    if not path:
+        raise SourceError("'': no such file")
+    if format is not None:
+        if format not in FORMATS:
+            raise SourceError(f"{format!r} is no format of a list: there are {', '.join(FORMATS)}")
+        return format
+    if _SCHEME.match(path) and not os.path.lexists(path):
+        raise SourceError(f"{path}: only http:// and https:// URLs can be fetched")
+    file = PurePath(path.lower())
+    suffix = PurePath(file.stem).suffix if file.suffix in _PACKED else file.suffix
+    if suffix in _NO_LISTS:
+        known = f"{', '.join(_SUFFIXES)} (each also {' or '.join(_PACKED)})"
+        raise SourceError(f"{path}: a {suffix} file is no list of URLs that can be read: there are {known}")
+    return _SUFFIXES.get(suffix, "txt")

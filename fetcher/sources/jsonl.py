@@ -1,0 +1,77 @@
+"""Reads JSON Lines: an object with the URL under one key, or a string that is the URL, on each line.
+
+The object's other keys are the row's fields. A line that is neither is a bad row; only when the first one is
+not JSON at all, the list is taken for another format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from fetcher.errors import SourceError
+from fetcher.model import Request
+from fetcher.sources.rows import Row, RowNumbers, bad_row
+from fetcher.sources.streams import Overlong, whole_lines
+from fetcher.sources.text import NOT_UTF8, TOO_LONG
+
+__all__ = ["read_jsonl"]
+
+_TYPES = {list: "an array", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
+
+
+def read_jsonl(blocks: Iterator[bytes], *, name: str, numbers: RowNumbers, url_column: str) -> Iterator[Row]:
+    """Yield the rows of a JSON Lines list (RFC 8259 values, UTF-8); ``name`` is what messages call it."""
+    decode = msgspec.json.Decoder().decode
+    line = 0
+    first = True
+    for piece in whole_lines(blocks):
+        if isinstance(piece, Overlong):
+            line, first = line + 1, False
+            yield bad_row(next(numbers), _text(piece.start), f"{name}:{line}: the line {TOO_LONG}")
+            continue
+        for raw in piece.split(b"\n"):
+            line += 1
+            if not raw or raw.isspace():
+                continue
+            try:
+                value = decode(raw)
+            except UnicodeDecodeError:
+                yield bad_row(next(numbers), _text(raw), f"{name}:{line}: the line {NOT_UTF8}")
+            except (msgspec.DecodeError, RecursionError) as error:
+                if first:
+                    raise SourceError(
+                        f"{name}:{line}: is not JSON, so this is no jsonl list (one JSON value a line): {error}"
+                    ) from None
+                yield bad_row(next(numbers), _text(raw), f"{name}:{line}: is not JSON: {error}")
+            else:
+                yield _row(next(numbers), value, raw, f"{name}:{line}", url_column)
+            first = False
+
+
+def _row(number: int, value: Any, raw: bytes, where: str, url_column: str) -> Row:
+    """Return the row that a decoded line stands for."""
+    if isinstance(value, str):
+        url: Any = value
+        fields = None
+    elif isinstance(value, dict):
+        if url_column not in value:
+            keys = ", ".join(list(value)[:20]) or "none"
+            return bad_row(number, _text(raw), f"{where}: has no key {url_column!r} (its keys: {keys})")
+        url = value.pop(url_column)
+        fields = value or None
+    else:
+        return bad_row(number, _text(raw), f"{where}: is {_TYPES[type(value)]}, neither an object nor a URL")
+    if not isinstance(url, str):
+        kind = _TYPES.get(type(url), "an object")
+        return bad_row(number, _text(raw), f"{where}: {url_column!r} is {kind}, not a string", fields)
+    url = url.strip()
+    if not url:
+        return bad_row(number, "", f"{where}: the URL is empty", fields)
+    return Request(number, url, (), fields)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")

@@ -1,0 +1,71 @@
+"""Reads the plain list: one URL a line.
+
+Blank lines, and lines that begin with ``#`` after trimming, are no rows. Lines end in LF or CRLF; a carriage
+return anywhere else makes the row a bad one, for a URL parser would drop it and fetch two URLs as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from fetcher.model import Request
+from fetcher.sources.rows import Row, RowNumbers, bad_row
+from fetcher.sources.streams import Overlong, whole_lines
+
+__all__ = ["NOT_UTF8", "TOO_LONG", "read_text"]
+
+NOT_UTF8 = "is not UTF-8"
+TOO_LONG = "is over 64 KiB long"
+
+
+def read_text(blocks: Iterator[bytes], *, name: str, numbers: RowNumbers) -> Iterator[Row]:
+    """Yield the rows of a text list; ``name`` is what messages call it."""
+    line = 1
+    for piece in whole_lines(blocks):
+        if isinstance(piece, Overlong):
+            yield from _judged([piece.start], name, line, numbers, flaw=TOO_LONG)
+            line += 1
+            continue
+        urls = _plain_urls(piece)
+        if urls is None:
+            yield from _judged(piece.split(b"\n"), name, line, numbers)
+        else:
+            yield from map(Request, islice(numbers, len(urls)), urls)
+        line += piece.count(b"\n") + 1
+
+
+def _plain_urls(piece: bytes) -> list[str] | None:
+    """Return the URLs of whole lines, or ``None`` when a line must be judged by itself."""
+    try:
+        text = piece.decode()
+    except UnicodeDecodeError:
+        return None
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").removesuffix("\r")
+        if "\r" in text:
+            return None
+    return [url for line in text.split("\n") if (url := line.strip()) and url[0] != "#"]
+
+
+def _judged(lines: list[bytes], name: str, line: int, numbers: RowNumbers, *, flaw: str = "") -> Iterator[Row]:
+    """Yield the rows of ``lines``, the first being number ``line``, each looked at for what is wrong with it."""
+    for at, raw in enumerate(lines, line):
+        url = raw.decode(errors="replace").strip()
+        if url.startswith("#") or not (url or flaw):
+            continue
+        what = flaw
+        if not what and "\r" in url:
+            what = "has a carriage return within (lines end in LF or CRLF)"
+        if not what and "\ufffd" in url and not _is_utf8(raw):
+            what = NOT_UTF8
+        number = next(numbers)
+        yield bad_row(number, url, f"{name}:{at}: the line {what}") if what else Request(number, url)
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

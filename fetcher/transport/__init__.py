@@ -1,0 +1,1 @@
+"""Brings requests to the wire and whole, bounded responses back."""

@@ -1,0 +1,214 @@
+"""Owns the lab: an HTTP/1.1 server on raw sockets, a case a path, that keeps a log of all it sees.
+
+It listens on several loopback hosts at the same port (127.0.0.1, 127.0.0.2, …: Linux has them all), on request
+on a second port and on TLS ports too. In the test's own loop: ``async with LabServer() as lab``; for a client in
+another process: ``with LabServer.in_thread() as lab``.
+
+Law 1: nothing is left: on exit every socket is closed and every task has ended.
+Law 2: no exchange lasts longer than ``patience`` seconds: it is then aborted.
+Law 3: a bug in a case is raised when the lab closes, never hidden behind a closed connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for_either
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import tests.lab.cases  # noqa: F401 - importing them registers them
+from tests.lab.exchange import PLAIN, Case, Exchange, WireReader, case, find_case, parse_head, read_body
+from tests.lab.log import Connections, Entry, Log
+from tests.lab.ports import bind_hosts, black_hole, host_address, refused_port, silent_port
+
+__all__ = ["Connections", "Entry", "Exchange", "LabServer", "black_hole", "case", "refused_port", "silent_port"]
+
+CERTIFICATES = ("valid", "wrong_host", "expired", "unknown_ca")
+
+
+class LabServer:
+    """The lab's server.
+
+    ``hosts`` is how many loopback hosts it has, numbered from 1. ``second_port`` opens ``other_port`` on each,
+    ``tls`` a port for each of ``CERTIFICATES`` on each, and ``ca``: the path of the PEM file that vouches for
+    all but the last. ``state`` is what cases count by key; ``clear`` forgets it.
+    """
+
+    def __init__(
+        self, *, hosts: int = 3, second_port: bool = False, tls: bool = False, patience: float = 60.0
+    ) -> None:
+        self.hosts = hosts
+        self.patience = patience
+        self.books = Log()
+        self.state: dict[str, float] = {}
+        self.port = 0
+        self.other_port = 0
+        self.tls_ports: dict[str, int] = {}
+        self._wants = (second_port, tls)
+        self._ca: Path | None = None
+        self._own: dict[tuple[str, str], Case] = {}
+        self._listeners: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._bugs: list[Exception] = []
+
+    @classmethod
+    @contextmanager
+    def in_thread(cls, **options: Any) -> Iterator[LabServer]:
+        """Run a lab in a loop and a thread of its own, for a client in another process or a blocking one."""
+        lab = cls(**options)
+        ready: Future[Callable[[], None]] = Future()
+
+        async def live() -> None:
+            over = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            async with lab:
+                ready.set_result(lambda: loop.call_soon_threadsafe(over.set) and None)
+                await over.wait()
+
+        with ThreadPoolExecutor(1, "lab") as pool:
+            done = pool.submit(lambda: asyncio.run(live()))
+            wait_for_either([ready, done], return_when=FIRST_COMPLETED)
+            if not ready.done():
+                done.result()
+            try:
+                yield lab
+            finally:
+                ready.result()()
+                done.result(timeout=30)
+
+    async def __aenter__(self) -> Self:
+        second_port, tls = self._wants
+        self.port = self._listen(None)
+        if second_port:
+            self.other_port = self._listen(None)
+        if tls:
+            from tests.lab.certificates import server_contexts
+
+            self._ca, contexts = server_contexts([host_address(n) for n in range(1, self.hosts + 1)])
+            self.tls_ports = {name: self._listen(contexts[name]) for name in CERTIFICATES}
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.remove_reader(listener)
+            listener.close()
+        self._listeners.clear()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._ca is not None:
+            self._ca.unlink(missing_ok=True)
+        if self._bugs:
+            raise ExceptionGroup("cases of the lab have bugs", self._bugs) from error
+
+    def url(self, path: str, host: int = 1, port: int | None = None) -> str:
+        """Return the http URL of ``path`` on the host with that number."""
+        return f"http://{host_address(host)}:{port or self.port}{path}"
+
+    def https(self, path: str, host: int = 1, certificate: str = "valid") -> str:
+        """Return the https URL of ``path`` at the port that shows one of ``CERTIFICATES``."""
+        return f"https://{host_address(host)}:{self.tls_ports[certificate]}{path}"
+
+    @property
+    def ca(self) -> Path:
+        """The PEM file of the authority to trust; there while the lab runs with ``tls=True``."""
+        if self._ca is None:
+            raise RuntimeError("the lab runs without tls=True")
+        return self._ca
+
+    @property
+    def log(self) -> list[Entry]:
+        """The requests so far, in order of arrival."""
+        return self.books.entries()
+
+    @property
+    def connections(self) -> Connections:
+        """The sockets accepted, requests or not; ``.per_host["127.0.0.1"]`` has a host's."""
+        return self.books.connections()
+
+    def requests(self, path: str) -> list[Entry]:
+        """Return the requests for ``path`` and below, whatever their query."""
+        below = path.rstrip("/") + "/"
+        return [entry for entry in self.log if entry.path == path or entry.path.startswith(below)]
+
+    def peak(self, host: int | None = None) -> int:
+        """Return the most exchanges that were in flight at once, on one host or on all together."""
+        if host is None:
+            return max((entry.in_flight_total for entry in self.log), default=0)
+        return max((entry.in_flight for entry in self.log if entry.host == host_address(host)), default=0)
+
+    def clear(self) -> None:
+        """Forget the log, the counts and what the cases have counted; pages that were added stay."""
+        self.books.clear()
+        self.state.clear()
+
+    def add(self, path: str, answer: Case | str, host: int | None = None) -> None:
+        """Answer ``path``, and nothing below it, by a case or with plain text, on one host or on all."""
+
+        async def reply(exchange: Exchange) -> None:
+            await exchange.reply(str(answer), type=PLAIN)
+
+        self._own[host_address(host) if host else "", path] = reply if isinstance(answer, str) else answer
+
+    def find(self, path: str, host: str) -> tuple[Case, str] | None:
+        """Return the case for ``path``: one that was added, else one that is registered."""
+        own = self._own.get((host, path)) or self._own.get(("", path))
+        return (own, "") if own else find_case(path)
+
+    async def until(self, predicate: Callable[[], bool], timeout: float = 10.0) -> None:
+        """Wait in the loop until ``predicate`` holds; raises AssertionError when it does not in time.
+
+        From another thread than the lab's, ``lab.books.wait(predicate, timeout)`` does the same.
+        """
+        deadline = time.monotonic() + timeout
+        while not predicate():
+            assert time.monotonic() < deadline, f"not within {timeout} s"
+            await asyncio.sleep(0.002)
+
+    def _listen(self, context: ssl.SSLContext | None) -> int:
+        loop = asyncio.get_running_loop()
+        listeners = bind_hosts(self.hosts)
+        self._listeners += listeners
+        for listener in listeners:
+            loop.add_reader(listener, self._welcome, listener, context)
+        return int(listeners[0].getsockname()[1])
+
+    def _welcome(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
+        # Accepted by hand: a server of asyncio's counts a TLS connection only after its handshake, and
+        # leaves one behind that is still in it when the server closes.
+        for _ in range(256):
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            sock.setblocking(False)
+            task = asyncio.get_running_loop().create_task(self._converse(sock, context, self._open(sock)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda _, sock=sock: sock.close())  # type: ignore[misc]  # a default binds early
+
+    def _open(self, sock: socket.socket) -> int:
+        return self.books.open(sock.getsockname()[0])
+
+    async def _converse(self, sock: socket.socket, context: ssl.SSLContext | None, number: int) -> None:
+        try:
+            async with self._streams(sock, context) as (reader, writer, serving):
+                while await self._exchange(reader, writer, serving, sock, number):
+                    pass
+        except (OSError, EOFError):
+            return
+        except Exception as bug:  # noqa: BLE001 - kept, and raised when the lab closes
+            self._bugs.append(bug)
+        finally:
+            self.books.close(number)
