@@ -6,7 +6,6 @@ The handlers, outermost first: yours ▶ retry ▶ accept ▶ redirects ▶ paci
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -77,7 +76,7 @@ class Fetcher:
         ]
         exchange: Exchange = transport
         for handler in reversed(handlers):
-            exchange = functools.partial(_through, handler, exchange)
+            exchange = _stand(handler, exchange)
         self._engine = Engine(config, exchange, self._read, gate)
         return self
 
@@ -156,8 +155,9 @@ class Fetcher:
         )
 
 
-async def _through(handler: Middleware, proceed: Exchange, request: Request) -> Response:
-    return await handler(request, proceed)
+def _stand(handler: Middleware, proceed: Exchange) -> Exchange:
+    """Put a handler around an exchange; a plain function, for a coroutine more is a microsecond more."""
+    return lambda request: handler(request, proceed)
 
 
 def fetch(url: str, config: Config | None = None) -> Page:

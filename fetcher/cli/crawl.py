@@ -77,7 +77,7 @@ def _with_options(function: Any) -> Any:
 @click.argument("inputs", nargs=-1, metavar="[INPUT]...")
 @_with_options
 @click.pass_context
-def command(context: click.Context, inputs: tuple[str, ...], config: str | None, demo: bool, **_: Any) -> None:
+def command(context: click.Context, /, inputs: tuple[str, ...], config: str | None, demo: bool, **_: Any) -> None:
     r"""Fetch every URL of the INPUTs: files, '-' for stdin, or URLs.
 
     Lists are .txt, .csv, .tsv or .jsonl, each also .gz or .zst. Prints 'URL -> LENGTH' for each page, or

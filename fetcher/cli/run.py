@@ -234,9 +234,9 @@ class Crawl:
         if path is not None:
             try:
                 if path == "-":
-                    sys.stdout.buffer.write(summary.as_json())
+                    sys.stdout.write(summary.as_json())
                 else:
-                    Path(path).write_bytes(summary.as_json())
+                    Path(path).write_text(summary.as_json(), encoding="utf-8")
             except OSError as error:
                 raise SinkError(f"{path}: cannot write the summary: {error.strerror or error}") from None
         if not self._plan["quiet"]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from fetcher.config import parse_seconds
 from fetcher.errors import ConfigError, FetcherError
+from fetcher.options import parse_seconds
 
 __all__ = ["command"]
 

@@ -36,7 +36,7 @@ RUN_KEYS: dict[str, Any] = {
 """The settings of ``fetcher crawl`` that are no ``Config``'s, with their defaults."""
 
 
-class Lines(click.ParamType):
+class Lines(click.ParamType):  # type: ignore[type-arg]  # generic in new click, plain in old
     """A text that may hold spaces: several of them in one environment variable stand on lines of their own."""
 
     name = "text"

@@ -41,9 +41,9 @@ class Summary(msgspec.Struct, frozen=True):
             text += "\n  " + " · ".join(f"{code} {count:,}" for code, count in self.codes.items())
         return text
 
-    def as_json(self) -> bytes:
+    def as_json(self) -> str:
         """Return the same as one indented JSON object."""
-        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+        return msgspec.json.format(msgspec.json.encode(self), indent=2).decode() + "\n"
 
 
 def summarize(books: Books, seconds: float, **more: Any) -> Summary:

@@ -17,11 +17,12 @@ from typing import NamedTuple
 from fetcher.page.labels import REPLACEMENT, WHITESPACE, resolve_label
 from fetcher.page.prescan import prescan
 
-__all__ = ["MediaType", "Verdict", "decode", "decode_as", "detect", "read_media_type", "sniff"]
+__all__ = ["MediaType", "Verdict", "count_characters", "decode", "decode_as", "detect", "read_media_type", "sniff"]
 
 PRESCAN = 1024
 LATE = 16 * 1024
 SAMPLE = 16 * 1024
+PIECE = 8 * 1024
 FALLBACK = "windows-1252"
 
 _MULTIBYTE = frozenset({
@@ -30,7 +31,7 @@ _MULTIBYTE = frozenset({
 # A quoted value is taken whole, so that a "charset=" inside one is no parameter; an unquoted one ends at a comma
 # too, where a repeated header was folded into one.
 _PARAMETER = re.compile(
-    r"""(?:^|;)[\t\n\r ]*+([^\t\n\r ;,=/]++)=(?:"((?:[^"\\]|\\.)*+)"?|([^\t\n\r ;,]*+))""", re.DOTALL
+    r"""(?:^|;)[\t\n\r ]*+([^\t\n\r ;,=/]++)=(?:"((?:[^"\\]|\\.)*)"?|([^\t\n\r ;,]*+))""", re.DOTALL
 )
 _CONTINUATION = bytes(range(0x80, 0xC0))
 
@@ -109,6 +110,24 @@ def decode_as(body: bytes, charset: str) -> str:
         return "\ufffd" if body else ""
     table = _single_byte_table(charset)
     return body.decode(charset, "replace") if table is None else codecs.charmap_decode(body, "replace", table)[0]
+
+
+def count_characters(body: bytes, charset: str) -> int:
+    """Return ``len(decode_as(body, charset))`` without the text, where that is possible."""
+    if charset != "utf-8":
+        known = charset != REPLACEMENT and _single_byte_table(charset) is not None
+        return len(body) if known else len(decode_as(body, charset))
+    if body.isascii():
+        return len(body)
+    # By the piece, for a text as large as the page costs more in fresh memory than in decoding.
+    count = position = 0
+    view = memoryview(body)
+    while position < len(body):
+        end = position + PIECE
+        text, taken = codecs.utf_8_decode(view[position:end], "replace", end >= len(body))
+        count += len(text)
+        position += taken
+    return count
 
 
 @lru_cache(maxsize=64)

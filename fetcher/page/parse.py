@@ -14,7 +14,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 
 from fetcher.errors import ParseError
 from fetcher.model import Extractor, Page, Response
-from fetcher.page.charset import decode_as, detect, read_media_type
+from fetcher.page.charset import count_characters, decode_as, detect, read_media_type
 from fetcher.page.select import Selection
 
 __all__ = ["Document", "Kind", "kind_of", "parse", "read_page"]
@@ -40,7 +40,8 @@ _HTML_START = re.compile(
     re.IGNORECASE,
 )
 
-_SPACES = re.compile(r"[\t\n\f\r ]+")
+# A single space is left alone: most titles have no more.
+_SPACES = re.compile(r" [\t\n\f\r ]+|[\t\n\f\r][\t\n\f\r ]*")
 # Where HTML begins again inside SVG and MathML (HTML Standard, "HTML integration point").
 _INTEGRATION_POINTS = frozenset({
     "foreignObject", "desc", "title", "annotation-xml", "mi", "mo", "mn", "ms", "mtext",
@@ -78,11 +79,7 @@ class Document:
     @property
     def length(self) -> int:
         """The number of characters of ``text``."""
-        if self._text is None and self.charset == "utf-8":
-            body = self._bytes
-            if body.isascii():
-                return len(body)
-        return len(self.text)
+        return count_characters(self._bytes, self.charset) if self._text is None else len(self._text)
 
     @property
     def tree(self) -> LexborHTMLParser:

@@ -67,8 +67,9 @@ class Handover(AsyncIterator[T], Generic[T]):
                 if self._ready:  # added between the two looks
                     continue
                 self._closed = True
-                if self._error is not None:
-                    raise self._error
+                error, self._error = self._error, None
+                if error is not None:
+                    raise error
                 break
             await self._wait()
         raise StopAsyncIteration

@@ -11,8 +11,9 @@ import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
 from tests.lab.log import Entry, Log
@@ -24,19 +25,25 @@ HEAD_LIMIT = 1 << 20
 Headers: TypeAlias = Iterable[tuple[str, str]]
 
 
-class Site(Protocol):
-    """What a case may ask of the server it runs in."""
+@dataclass(slots=True)
+class Site:
+    """What the cases of one server share.
 
-    books: Log
-    state: dict[str, float]
+    ``state`` is what they count by key, ``own`` the pages a test has added, by host (or ``""``) and path,
+    ``patience`` the longest an exchange may last in seconds, ``bugs`` what a case raised against the rules.
+    """
 
-    def url(self, path: str, host: int = 1, port: int | None = None) -> str:
-        """Return the URL of a path."""
-        ...
+    url: Callable[[str, int], str]
+    patience: float
+    books: Log = field(default_factory=Log)
+    state: dict[str, float] = field(default_factory=dict)
+    own: dict[tuple[str, str], Case] = field(default_factory=dict)
+    bugs: list[Exception] = field(default_factory=list)
 
     def find(self, path: str, host: str) -> tuple[Case, str] | None:
-        """Return the case for a path, and what of the path is left below it."""
-        ...
+        """Return the case for ``path`` and what of it is left: one that was added, else one registered."""
+        own = self.own.get((host, path)) or self.own.get(("", path))
+        return (own, "") if own else find_case(path)
 
 
 class WireReader(asyncio.StreamReader):

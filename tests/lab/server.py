@@ -15,17 +15,19 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_either
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import tests.lab.cases  # noqa: F401 - importing them registers them
-from tests.lab.exchange import PLAIN, Case, Exchange, WireReader, case, find_case, parse_head, read_body
-from tests.lab.log import Connections, Entry, Log
+from tests.lab.conversation import converse
+from tests.lab.exchange import PLAIN, Case, Exchange, Site, case
+from tests.lab.log import Connections, Entry
 from tests.lab.ports import bind_hosts, black_hole, host_address, refused_port, silent_port
 
 __all__ = ["Connections", "Entry", "Exchange", "LabServer", "black_hole", "case", "refused_port", "silent_port"]
@@ -37,39 +39,33 @@ class LabServer:
     """The lab's server.
 
     ``hosts`` is how many loopback hosts it has, numbered from 1. ``second_port`` opens ``other_port`` on each,
-    ``tls`` a port for each of ``CERTIFICATES`` on each, and ``ca``: the path of the PEM file that vouches for
-    all but the last. ``state`` is what cases count by key; ``clear`` forgets it.
+    ``tls`` a port for each of ``CERTIFICATES`` on each, and ``ca`` is the path of the PEM file that vouches
+    for all but the last.
     """
 
-    def __init__(
-        self, *, hosts: int = 3, second_port: bool = False, tls: bool = False, patience: float = 60.0
-    ) -> None:
+    def __init__(self, *, hosts: int = 3, second_port: bool = False, tls: bool = False, patience: float = 60.0) -> None:
         self.hosts = hosts
-        self.patience = patience
-        self.books = Log()
-        self.state: dict[str, float] = {}
+        self.site = Site(self.url, patience)
         self.port = 0
         self.other_port = 0
         self.tls_ports: dict[str, int] = {}
         self._wants = (second_port, tls)
         self._ca: Path | None = None
-        self._own: dict[tuple[str, str], Case] = {}
         self._listeners: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._bugs: list[Exception] = []
 
     @classmethod
     @contextmanager
     def in_thread(cls, **options: Any) -> Iterator[LabServer]:
         """Run a lab in a loop and a thread of its own, for a client in another process or a blocking one."""
         lab = cls(**options)
-        ready: Future[Callable[[], None]] = Future()
+        ready: Future[Callable[[], object]] = Future()
 
         async def live() -> None:
             over = asyncio.Event()
             loop = asyncio.get_running_loop()
             async with lab:
-                ready.set_result(lambda: loop.call_soon_threadsafe(over.set) and None)
+                ready.set_result(partial(loop.call_soon_threadsafe, over.set))
                 await over.wait()
 
         with ThreadPoolExecutor(1, "lab") as pool:
@@ -109,8 +105,8 @@ class LabServer:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._ca is not None:
             self._ca.unlink(missing_ok=True)
-        if self._bugs:
-            raise ExceptionGroup("cases of the lab have bugs", self._bugs) from error
+        if self.site.bugs:
+            raise ExceptionGroup("cases of the lab have bugs", self.site.bugs) from error
 
     def url(self, path: str, host: int = 1, port: int | None = None) -> str:
         """Return the http URL of ``path`` on the host with that number."""
@@ -130,12 +126,12 @@ class LabServer:
     @property
     def log(self) -> list[Entry]:
         """The requests so far, in order of arrival."""
-        return self.books.entries()
+        return self.site.books.entries()
 
     @property
     def connections(self) -> Connections:
         """The sockets accepted, requests or not; ``.per_host["127.0.0.1"]`` has a host's."""
-        return self.books.connections()
+        return self.site.books.connections()
 
     def requests(self, path: str) -> list[Entry]:
         """Return the requests for ``path`` and below, whatever their query."""
@@ -150,8 +146,8 @@ class LabServer:
 
     def clear(self) -> None:
         """Forget the log, the counts and what the cases have counted; pages that were added stay."""
-        self.books.clear()
-        self.state.clear()
+        self.site.books.clear()
+        self.site.state.clear()
 
     def add(self, path: str, answer: Case | str, host: int | None = None) -> None:
         """Answer ``path``, and nothing below it, by a case or with plain text, on one host or on all."""
@@ -159,17 +155,12 @@ class LabServer:
         async def reply(exchange: Exchange) -> None:
             await exchange.reply(str(answer), type=PLAIN)
 
-        self._own[host_address(host) if host else "", path] = reply if isinstance(answer, str) else answer
-
-    def find(self, path: str, host: str) -> tuple[Case, str] | None:
-        """Return the case for ``path``: one that was added, else one that is registered."""
-        own = self._own.get((host, path)) or self._own.get(("", path))
-        return (own, "") if own else find_case(path)
+        self.site.own[host_address(host) if host else "", path] = reply if isinstance(answer, str) else answer
 
     async def until(self, predicate: Callable[[], bool], timeout: float = 10.0) -> None:
         """Wait in the loop until ``predicate`` holds; raises AssertionError when it does not in time.
 
-        From another thread than the lab's, ``lab.books.wait(predicate, timeout)`` does the same.
+        From another thread than the lab's, ``lab.site.books.wait(predicate, timeout)`` does the same.
         """
         deadline = time.monotonic() + timeout
         while not predicate():
@@ -193,22 +184,12 @@ class LabServer:
             except OSError:
                 return
             sock.setblocking(False)
-            task = asyncio.get_running_loop().create_task(self._converse(sock, context, self._open(sock)))
+            number = self.site.books.open(sock.getsockname()[0])
+            task = asyncio.get_running_loop().create_task(converse(self.site, sock, context, number))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            task.add_done_callback(lambda _, sock=sock: sock.close())  # type: ignore[misc]  # a default binds early
+            task.add_done_callback(partial(self._part, sock, number))
 
-    def _open(self, sock: socket.socket) -> int:
-        return self.books.open(sock.getsockname()[0])
-
-    async def _converse(self, sock: socket.socket, context: ssl.SSLContext | None, number: int) -> None:
-        try:
-            async with self._streams(sock, context) as (reader, writer, serving):
-                while await self._exchange(reader, writer, serving, sock, number):
-                    pass
-        except (OSError, EOFError):
-            return
-        except Exception as bug:  # noqa: BLE001 - kept, and raised when the lab closes
-            self._bugs.append(bug)
-        finally:
-            self.books.close(number)
+    def _part(self, sock: socket.socket, number: int, task: asyncio.Task[None]) -> None:
+        sock.close()
+        self.site.books.close(number)
+        self._tasks.discard(task)

@@ -1,0 +1,160 @@
+"""Which rows run: admits them to the window as slots, hosts and time allow, and takes them back when they must wait.
+
+Law 3: the window is a bounded semaphore and the look-ahead a bounded frontier; there is no task for a row that
+was not admitted. Law 4: a row that waits longer than a second has no task and no place in the window.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fetcher.config import Limits
+from fetcher.flight import Flight, InFlight
+from fetcher.frontier import Frontier
+from fetcher.policy.pacing import Gate
+
+__all__ = ["Admission"]
+
+WAITING = frozenset({"admitted", "pacing", "backoff"})  # stages in which nothing is on the wire
+
+
+class Admission:
+    """The running rows of one stream. ``fly`` is a row's task; ``landed`` is told of each one's end.
+
+    ``ordered``: whoever feeds rows has taken their places in the window, and deferring keeps them.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        limits: Limits,
+        *,
+        fly: Callable[[Flight], Coroutine[Any, Any, None]],
+        landed: Callable[[BaseException | None], None],
+        ordered: bool,
+    ) -> None:
+        self.window = asyncio.BoundedSemaphore(limits.window)
+        self.flights: dict[asyncio.Task[None], Flight] = {}
+        self._gate = gate
+        self._frontier = Frontier(gate.hosts)
+        self._fly = fly
+        self._landed = landed
+        self._ordered = ordered
+        self._lookahead = limits.lookahead
+        self._low_water = limits.lookahead - max(1, limits.lookahead // 16)
+        self._space = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake_at = 0.0
+        self._closed = False
+        gate.listeners.append(self.host_free)
+
+    @property
+    def full(self) -> bool:
+        """Whether the look-ahead has no place for a further row."""
+        return len(self._frontier) >= self._lookahead
+
+    def push(self, flight: Flight) -> None:
+        """Take a row of the list into the look-ahead."""
+        self._frontier.push(flight)
+
+    async def space(self) -> None:
+        """Wait until the look-ahead has place again."""
+        while self.full:
+            self._space.clear()
+            await self._space.wait()
+
+    def defer(self, flight: Flight, due: float) -> None:
+        """Take back a row that must wait until ``due``; its task is about to end."""
+        flight.enter("deferred")
+        if flight.chain is None:
+            flight.target = flight.first
+        if self._closed:
+            return
+        self._frontier.defer(flight, due)
+        if not self._ordered:
+            self.window.release()
+
+    def host_free(self, key: str) -> None:
+        """Note that a host may take a row again."""
+        self._frontier.host_free(key)
+        self.admit()
+
+    def admit(self) -> None:
+        """Start every row that the window, the slots and the hosts allow now."""
+        if self._closed:
+            return
+        now = self._gate.clock()
+        while self._ordered or not self.window.locked():
+            flight = self._frontier.pop(now)
+            if flight is None:
+                break
+            self._start(flight, now)
+        if len(self._frontier) <= self._low_water:
+            self._space.set()
+        due = self._frontier.due(now)
+        if due is not None and (self._timer is None or due < self._wake_at):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._wake_at = due
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, due - now), self._time_has_come)
+
+    def withdraw(self, flight: Flight) -> None:
+        """Free the place that a host still holds for a row that never came to the gate."""
+        if flight.promised is not None:
+            key = flight.promised.key
+            self._gate.fulfil(flight)
+            self.host_free(key)
+
+    def snapshot(self) -> list[InFlight]:
+        """Return what is running."""
+        return [flight.snapshot() for flight in self.flights.values()]
+
+    def stop(self, *, now: bool) -> None:
+        """Start nothing more; cancel what is not on the wire, and ``now`` what is. What came in is kept."""
+        self.close()
+        for task, flight in self.flights.items():
+            if flight.stage in WAITING or (now and flight.stage != "queued"):
+                task.cancel()
+
+    def close(self) -> None:
+        """Give up the look-ahead."""
+        if not self._closed:
+            self._closed = True
+            self._frontier.drain()
+            self._gate.listeners.remove(self.host_free)
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _start(self, flight: Flight, now: float) -> None:
+        if not self._ordered:
+            _take(self.window)
+        flight.deferrable = True
+        if not flight.began:
+            flight.began = now
+        flight.enter("admitted")
+        task = asyncio.get_running_loop().create_task(self._fly(flight))
+        self.flights[task] = flight
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        flight = self.flights.pop(task)
+        if task.cancelled():
+            flight.free()
+            self._landed(None)
+        else:
+            self._landed(task.exception())
+
+    def _time_has_come(self) -> None:
+        self._timer = None
+        self.admit()
+
+
+def _take(semaphore: asyncio.BoundedSemaphore) -> None:
+    """Acquire without waiting; the caller has seen that it is not locked."""
+    try:
+        semaphore.acquire().send(None)
+    except StopIteration:
+        return
+    raise RuntimeError("the window was locked")
