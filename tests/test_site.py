@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import http.client
+import itertools
 import os
 import re
 import signal
@@ -314,7 +315,7 @@ async def test_one_barista_serves_one_at_a_time_and_the_others_queue() -> None:
         await fetch_together([origin + path for path in stock(10, 1)][:5])
         served = sorted(process.log(), key=lambda entry: entry["end"])
     assert len(served) == 5
-    for before, after in zip(served, served[1:], strict=False):
+    for before, after in itertools.pairwise(served):
         assert after["start"] + after["queued"] >= before["end"] - 1e-6
 
 
@@ -341,10 +342,10 @@ def test_a_request_whose_client_left_is_no_longer_in_flight() -> None:
     with SiteProcess(site) as process:
         with socket.create_connection(("127.0.0.1", process.port), timeout=30) as left:
             left.sendall(f"GET {paths[-1]} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-            # Whoever comes second sees the first one waiting.
-            wait_until(lambda: get(f"http://127.0.0.1:{process.port}{paths[0]}").status == 200)
-            wait_until(lambda: process.log()[-1]["in_flight"] == 2)
-        wait_until(lambda: len(process.log()) == 2)
+            quick = f"http://127.0.0.1:{process.port}{paths[0]}"
+            # Whoever comes while the first one waits counts two.
+            wait_until(lambda: get(quick).status == 200 and process.log()[-1]["in_flight"] == 2)
+        wait_until(lambda: process.log()[-1]["status"] is None)
         entry = process.log()[-1]
         assert (entry["path"], entry["status"]) == (paths[-1], None)
 
@@ -373,18 +374,20 @@ def test_the_process_is_gone_after_its_owner_is_killed() -> None:
     script = (
         "from fetcher.bench.site import *\n"
         "with SiteProcess(Site(pages=5)) as process:\n"
-        "    print(process.port, flush=True)\n"
+        "    print(process.port, process.site.log, flush=True)\n"
         "    input()\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
     ) as owner:
         assert owner.stdout is not None
-        port = int(owner.stdout.readline())
+        words = owner.stdout.readline().split()
+        port, log = int(words[0]), Path(words[1].decode())
         assert not refuses(port)
+        assert log.exists()
         owner.kill()
         owner.wait()
-    wait_until(lambda: refuses(port))
+    wait_until(lambda: refuses(port) and not log.parent.exists())
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGINT")

@@ -33,6 +33,9 @@ VARIANTS = (
 )  # fmt: skip
 """Tongue, charset and where the charset is declared, dealt to the products in turn."""
 
+WEB_CODECS = {"shift_jis": "cp932"}
+"""Where the WHATWG Encoding Standard means another table than Python by the same name."""
+
 CODINGS = (None, "gzip", None, "br", "gzip")
 PARAGRAPHS = (4, 10, 24, 50, 110)
 PARAGRAPH_WEIGHTS = (30, 35, 22, 10, 3)
@@ -201,8 +204,10 @@ def _page(
         shop=escape(tongue.shop),
         foot=_link("mailto:post@shop.example", "post@shop.example"),
     )
-    # A page of one charset names goods of every tongue: what it cannot write becomes a character reference.
-    text = text.encode(charset, "xmlcharrefreplace").decode(charset)
+    # A page of one charset names goods of every tongue: what it cannot write becomes a character reference. So
+    # does what Python's codec and the web's read differently, such as the pound sign in Shift_JIS.
+    for codec in (WEB_CODECS.get(charset, charset), charset):
+        text = text.encode(codec, "xmlcharrefreplace").decode(codec)
     content_type = "text/html" if declared == "meta" else f"text/html; charset={charset}"
     return Document(title, text, text.count("<a href="), charset, content_type, coding)
 

@@ -50,7 +50,7 @@ async def serve(site: Site, ready: Callable[[int], None]) -> None:
     On a machine with one loopback address the hosts are the ports from that one on. Raises ``OSError`` when
     a port is taken or the log cannot be written.
     """
-    from fetcher.bench.site_server import serve_site  # noqa: PLC0415 - a client of the site needs no server
+    from fetcher.bench.site_server import serve_site  # a client of the site needs no server
 
     await serve_site(site, ready)
 
@@ -68,10 +68,11 @@ class SiteProcess:
 
     def __init__(self, site: Site | None = None) -> None:
         site = site or Site()
+        self._folder: str | None = None
         if site.log is None:
-            folder = tempfile.mkdtemp(prefix="fetcher-site-")
-            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-            site = msgspec.structs.replace(site, log=str(Path(folder, "site.log")))
+            self._folder = tempfile.mkdtemp(prefix="fetcher-site-")
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            site = msgspec.structs.replace(site, log=str(Path(self._folder, "site.log")))
         self.site = site
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -97,12 +98,12 @@ class SiteProcess:
         return [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
 
     def __enter__(self) -> Self:
-        settings = msgspec.json.encode(self.site).decode()
+        words = [msgspec.json.encode(self.site).decode(), *([self._folder] if self._folder else [])]
         self._complaints = tempfile.TemporaryFile()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 # -P: nothing in the working directory may stand in for a module.
-                [sys.executable, "-P", "-m", "fetcher.bench.site", settings],
+                [sys.executable, "-P", "-m", "fetcher.bench.site", *words],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._complaints,
@@ -190,16 +191,18 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def _end_with_owner() -> None:
-    """Turn the end of standard input, which comes when the owner is gone, into a SIGTERM."""
+def _end_with_owner(folders: list[str]) -> None:
+    """Turn the end of standard input, which comes when the owner is gone, into a SIGTERM; remove its folders."""
     while os.read(0, 4096):
         pass
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _raise_open_files() -> None:
     with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource  # noqa: PLC0415 - not on Windows
+        import resource  # not on Windows
 
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -209,7 +212,7 @@ def _main() -> None:
     # A terminal's Ctrl-C reaches us too; how to end on it is for the owner to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _raise_open_files()
-    threading.Thread(target=_end_with_owner, daemon=True).start()
+    threading.Thread(target=_end_with_owner, args=(sys.argv[2:],), daemon=True).start()
     site = msgspec.json.decode(sys.argv[1], type=Site)
     asyncio.run(serve(site, lambda port: print(f"ready {port}", flush=True)))  # noqa: T201 - what the owner waits for
 

@@ -108,7 +108,7 @@ def _redirect(site: Site, path: str, neighbour: tuple[str, int]) -> Answer | Non
 def _packers() -> dict[str, Callable[[bytes], bytes]]:
     packers: dict[str, Callable[[bytes], bytes]] = {"gzip": lambda body: gzip.compress(body, 6, mtime=0)}
     try:
-        import brotli  # noqa: PLC0415 - optional: without it those pages are sent as they are
+        import brotli  # optional: without it those pages are sent as they are
     except ImportError:
         return packers
     packers["br"] = lambda body: bytes(brotli.compress(body, quality=5))

@@ -10,14 +10,13 @@ __all__ = ["command"]
 
 @click.command("completion", short_help="Print the completion script of a shell.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def command(shell: str) -> None:
+@click.pass_context
+def command(context: click.Context, shell: str) -> None:
     """Print the completion script of SHELL.
 
     For bash: eval "$(fetcher completion bash)" in ~/.bashrc.
     """
-    from fetcher.cli.main import cli
-
     kind = get_completion_class(shell)
     assert kind is not None
     # The source of bash's asks the installed bash for its version; the others are plain templates.
-    click.echo(kind(cli, {}, "fetcher", "_FETCHER_COMPLETE").source())
+    click.echo(kind(context.find_root().command, {}, "fetcher", "_FETCHER_COMPLETE").source())

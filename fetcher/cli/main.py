@@ -34,6 +34,15 @@ class LazyGroup(click.Group):
         command: click.Command = import_module(f"fetcher.cli.{cmd_name}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Suggest what was meant where there is no such command."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"there is no command {name!r}: {_meant(name)}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  (click's)
         """Write the table of commands without importing them."""
         with formatter.section("Commands"):
@@ -51,8 +60,7 @@ def main() -> None:
     try:
         code = cli.main(prog_name="fetcher", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        code = _reject(error)
     except click.Abort:
         code = 130
     except BrokenPipeError:
@@ -66,6 +74,34 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _meant(name: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    if "." in name or "/" in name or os.path.exists(name):
+        return f"to fetch it, write 'fetcher crawl {name}'"
+    return f"there are {', '.join(COMMANDS)}"
+
+
+def _reject(error: click.ClickException) -> int:
+    """Put what is wrong with the command line on one line that says where the help is."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # of newer clicks, for 'fetcher' alone: it shows the help
+        error.show()
+        return error.exit_code
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    path = context.command_path if context is not None else "fetcher"
+    _say(f"{' '.join(error.format_message().split())} (see '{path} --help')")
+    return error.exit_code
+
+
+def _say(text: str) -> None:
+    from fetcher.sinks.escape import printable
+
+    print(f"fetcher: {printable(text)}", file=sys.stderr)
+
+
 def _closed_pipe() -> int:
     """Point stdout away from the closed pipe, so that the interpreter's own flush stays silent."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -74,7 +110,6 @@ def _closed_pipe() -> int:
 
 def _explain(error: Exception) -> int:
     from fetcher.errors import ConfigError, FetcherError, SourceError
-    from fetcher.sinks.escape import printable
 
     if os.environ.get("FETCHER_TRACEBACK") or "-vv" in sys.argv[1:] or sys.argv.count("-v") > 1:
         import traceback
@@ -82,6 +117,5 @@ def _explain(error: Exception) -> int:
         traceback.print_exception(error)
     kind = "" if isinstance(error, FetcherError) else f"internal error: {type(error).__name__}: "
     hint = "" if isinstance(error, FetcherError) else " (-vv shows where)"
-    text = " ".join(printable(str(error)).split())
-    print(f"fetcher: {kind}{text}{hint}", file=sys.stderr)
+    _say(f"{kind}{error}{hint}")
     return USAGE if isinstance(error, ConfigError | SourceError) else FAILED

@@ -22,11 +22,12 @@ __all__ = ["MediaType", "Verdict", "count_characters", "decode", "decode_as", "d
 PRESCAN = 1024
 LATE = 16 * 1024
 SAMPLE = 16 * 1024
-PIECE = 8 * 1024
+PIECE = 4 * 1024
 FALLBACK = "windows-1252"
 
 _MULTIBYTE = frozenset({
     "utf-8", "utf-16le", "utf-16be", "gb18030", "big5-hkscs", "euc-jp", "iso-2022-jp", "cp932", "cp949",
+    REPLACEMENT,
 })  # fmt: skip
 # A quoted value is taken whole, so that a "charset=" inside one is no parameter; an unquoted one ends at a comma
 # too, where a repeated header was folded into one.
@@ -115,8 +116,7 @@ def decode_as(body: bytes, charset: str) -> str:
 def count_characters(body: bytes, charset: str) -> int:
     """Return ``len(decode_as(body, charset))`` without the text, where that is possible."""
     if charset != "utf-8":
-        known = charset != REPLACEMENT and _single_byte_table(charset) is not None
-        return len(body) if known else len(decode_as(body, charset))
+        return len(decode_as(body, charset)) if charset in _MULTIBYTE else len(body)
     if body.isascii():
         return len(body)
     # By the piece, for a text as large as the page costs more in fresh memory than in decoding.

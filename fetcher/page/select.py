@@ -134,7 +134,7 @@ def _split_attribute(text: str) -> tuple[str, str | None]:
         position += 1
     if open_until:
         # CSS closes what is open at its end, which is seldom what was meant.
-        raise ConfigError(f"a closing {open_until[0]} is missing")
+        raise ConfigError(f"a closing {open_until[-1]} is missing")
     return text, None
 
 

@@ -44,8 +44,8 @@ def read(
     ``format`` (one of ``FORMATS``) wins over the suffixes; gzip and zstd are undone wherever their first
     bytes show. Raises ``SourceError`` for a list that cannot be read, and at the end when no input had a row.
 
-    >>> [row.request.url if isinstance(row, BadRow) else row.url for row in read(["https://example.com/"])]
-    ['https://example.com/']
+    >>> [row.id for row in read(["https://example.com/", "example.org"])]
+    [1, 2]
     """
     numbers = count(1)
     for source in inputs:

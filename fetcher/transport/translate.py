@@ -1,4 +1,8 @@
-"""Every exception aiohttp raises, in our words. A test walks aiohttp's tree and finds each one here."""
+"""Every exception aiohttp raises, in our words. A test walks aiohttp's tree and finds each one here.
+
+Law 2: a failed exchange costs one URL, so whatever the wire can do to us has a code of ours. Law 7: what an
+error quotes is the web's, so it is cut and put on one line.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import socket
 import ssl
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from fetcher.errors import (
     ConnectError,
@@ -24,12 +29,21 @@ from fetcher.transport.address import blocked_address
 
 __all__ = ["out_of_descriptors", "translate"]
 
+QUOTED = 500  # characters of a foreign message that are kept
+
 _RESET = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ESHUTDOWN}
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+
+_CONNECT_STAGES: dict[str, tuple[type[FetchError], str]] = {
+    "resolving": (DNSError, "dns_timeout"),
+    "connecting": (ConnectError, "connect_timeout"),
+    "handshaking": (TLSError, "tls_timeout"),
+}
 
 
 def out_of_descriptors(error: BaseException) -> bool:
     """Say whether the process has no file descriptor left: our own limit, and no fault of the host."""
-    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
+    return isinstance(error, OSError) and error.errno in _NO_DESCRIPTOR
 
 
 def translate(error: BaseException, stage: str) -> FetchError:
@@ -41,101 +55,133 @@ def translate(error: BaseException, stage: str) -> FetchError:
     blocked = blocked_address(error)
     if blocked is not None:
         return Skipped("address_blocked", str(blocked))
-    if isinstance(error, asyncio.TimeoutError):
+    if isinstance(error, asyncio.TimeoutError) and error.errno is None:  # with a number it is the system's
         return _timeout(error, stage)
-    if isinstance(error, aiohttp.ClientConnectorDNSError) or (
-        isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, socket.gaierror)
-    ):
-        return _dns(error.os_error)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return _connector(error, stage)
+    if isinstance(error, ssl.SSLError):
+        return _tls(error)
     if isinstance(error, aiohttp.ServerFingerprintMismatch):
-        return TLSError("tls_verify", str(error))
-    certificate = _certificate_error(error)
-    if certificate is not None:
-        return TLSError("tls_verify", certificate)
-    if isinstance(error, ssl.SSLError | aiohttp.ClientSSLError):
-        return TLSError("tls_protocol", _words(error))
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return ProtocolError("truncated", f"the body ended early ({_words(error)})")
-    if isinstance(error, aiohttp.ClientResponseError):
-        return _response(error)
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        if error.message is not None and not isinstance(error.message, str):
-            return ProtocolError("truncated", "the connection closed within the head of the answer")
-        return ProtocolError("empty_reply", "the connection closed before any answer")
-    if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
-        return InvalidURL(message=f"aiohttp refuses it: {_words(error)}")
+        return TLSError("tls_verify", f"the certificate of {_one_line(error.host)} is not the one that is pinned")
     if isinstance(error, aiohttp.RedirectClientError):
         return RedirectError("bad_redirect", _words(error))
-    if isinstance(error, OSError):
-        return _os_error(error, stage)
-    if isinstance(error, aiohttp.ClientConnectionError):
-        return ConnectError("connect_reset", _words(error))
+    if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
+        return InvalidURL(message=f"aiohttp refuses it: {_words(error)}")
+    if isinstance(error, aiohttp.ClientResponseError):
+        return _response(error)
+    if isinstance(error, HttpProcessingError):
+        return _malformed(error.message)
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return _payload(error)
+    if isinstance(error, OSError | aiohttp.ClientConnectionError):
+        return _broken(error, stage)
     return ProtocolError("malformed_response", _words(error))
 
 
 def _timeout(error: BaseException, stage: str) -> FetchError:
     if isinstance(error, aiohttp.SocketTimeoutError):
         return FetchTimeout("read_timeout", f"nothing came for the whole read-timeout while {stage}")
-    if isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.ServerTimeoutError) or stage in _CONNECT_STAGES:
+    connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
+    if connecting or stage in _CONNECT_STAGES:
         kind, code = _CONNECT_STAGES.get(stage, (ConnectError, "connect_timeout"))
-        return kind(code, f"connect-timeout ran out while {stage}")
+        return kind(code, f"{'connect-timeout' if connecting else 'timeout'} ran out while {stage}")
     return FetchTimeout("too_slow" if stage == "reading" else "total_timeout", f"timeout ran out while {stage}")
 
 
-_CONNECT_STAGES: dict[str, tuple[type[FetchError], str]] = {
-    "resolving": (DNSError, "dns_timeout"),
-    "connecting": (ConnectError, "connect_timeout"),
-    "handshaking": (TLSError, "tls_timeout"),
-}
-
-
-def _dns(error: BaseException) -> FetchError:
-    temporary = isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
-    return DNSError("dns_timeout" if temporary else "dns_not_found", getattr(error, "strerror", None) or str(error))
-
-
-def _certificate_error(error: BaseException) -> str | None:
+def _connector(error: aiohttp.ClientConnectorError, stage: str) -> FetchError:
+    """Judge a connection that did not come about by what the system said of it."""
+    cause: BaseException = error.os_error
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        cause: BaseException = error.certificate_error
-    elif isinstance(error, aiohttp.ClientConnectorError):
-        cause = error.os_error
-    else:
-        cause = error
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return cause.verify_message or _words(cause)
-    return _words(cause) if isinstance(error, aiohttp.ClientConnectorCertificateError) else None
+        cause = error.certificate_error
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return _proxy(cause)
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return TLSError("tls_verify", _certificate(cause))
+    if isinstance(cause, ssl.SSLError):
+        return _tls(cause)
+    if isinstance(error, aiohttp.ClientSSLError):
+        return TLSError("tls_protocol", _words(cause))
+    if isinstance(error, aiohttp.ClientConnectorDNSError) or isinstance(cause, socket.gaierror):
+        return _dns(cause)
+    if stage == "handshaking" and isinstance(cause, ConnectionAbortedError) and cause.errno is None:
+        return TLSError("tls_timeout", _words(cause))  # asyncio's own patience with a handshake
+    return _unconnected(cause, stage)
+
+
+def _unconnected(cause: BaseException, stage: str) -> FetchError:
+    number = getattr(cause, "errno", None)
+    if number == errno.ETIMEDOUT:
+        return ConnectError("connect_timeout", _words(cause))
+    if stage == "handshaking":
+        return TLSError("tls_protocol", _words(cause))
+    return ConnectError("connect_reset" if number in _RESET else "connect_refused", _words(cause))
+
+
+def _proxy(cause: BaseException) -> FetchError:
+    """Judge a proxy that cannot be reached: nothing is known of the host behind it, so its name is not at fault."""
+    number = getattr(cause, "errno", None)
+    code = {errno.ETIMEDOUT: "connect_timeout"}.get(number or 0, "connect_reset" if number in _RESET else None)
+    return ConnectError(code or "connect_refused", f"the proxy: {_words(cause)}")
+
+
+def _dns(cause: BaseException) -> FetchError:
+    temporary = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN
+    return DNSError("dns_timeout" if temporary else "dns_not_found", _words(cause))
+
+
+def _tls(error: ssl.SSLError) -> FetchError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return TLSError("tls_verify", _certificate(error))
+    return TLSError("tls_protocol", _words(error))
+
+
+def _certificate(error: BaseException) -> str:
+    # The attribute is there only where OpenSSL raised the error itself.
+    return _one_line(getattr(error, "verify_message", None) or "") or _words(error)
 
 
 def _response(error: aiohttp.ClientResponseError) -> FetchError:
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return ConnectError("connect_refused", f"the proxy answered {error.status} {error.message}".strip())
+        return ConnectError("connect_refused", f"the proxy answered {error.status} {_one_line(error.message)}".strip())
     if isinstance(error, aiohttp.TooManyRedirects):
         return RedirectError("redirect_limit", "too many redirects")
-    if "Got more than" in error.message or "Header value is too long" in error.message:
-        return ProtocolError("headers_too_large", error.message.strip())
-    return ProtocolError("malformed_response", error.message.strip() or "the answer is no HTTP")
+    return _malformed(error.message)
 
 
-def _os_error(error: OSError, stage: str) -> FetchError:
-    if isinstance(error, aiohttp.ClientConnectorError):
-        inner = error.os_error
-        number, text = inner.errno, inner.strerror or str(inner)
-        where = "the proxy: " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
-        if number == errno.ETIMEDOUT:
-            return ConnectError("connect_timeout", where + text)
-        if isinstance(inner, ssl.SSLError):
-            return TLSError("tls_protocol", where + text)
-        if number in _RESET or stage == "handshaking":
-            return (
-                TLSError("tls_protocol", where + text)
-                if stage == "handshaking"
-                else ConnectError("connect_reset", where + text)
-            )
-        return ConnectError("connect_refused", where + text)
+def _malformed(text: str) -> FetchError:
+    text = _one_line(text).removesuffix(" ^")  # llhttp draws an arrow at the place
+    # LineTooLong does not survive aiohttp's own translation: of it only the text is left.
+    large = text.startswith("Got more than") or (text.startswith("Too many") and text.endswith("received"))
+    return ProtocolError("headers_too_large" if large else "malformed_response", text or "the answer is no HTTP")
+
+
+def _payload(error: aiohttp.ClientPayloadError) -> FetchError:
+    """Tell a body that ended early from one that says what no body may say."""
+    if isinstance(error.__cause__, HttpProcessingError) and "Not enough data" not in error.__cause__.message:
+        return _malformed(error.__cause__.message)
+    return ProtocolError("truncated", f"the body ended early ({_words(error)})")
+
+
+def _broken(error: BaseException, stage: str) -> FetchError:
+    """Judge a connection that was there and is no more."""
+    if isinstance(error, socket.gaierror):
+        return _dns(error)
     if stage == "reading":
         return ProtocolError("truncated", f"the connection broke within the body ({_words(error)})")
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        if error.message is not None and not isinstance(error.message, str):
+            return ProtocolError("truncated", "the connection closed within the head of the answer")
+        return ProtocolError("empty_reply", "the connection closed before any answer")
+    if stage in _CONNECT_STAGES and isinstance(error, OSError) and not isinstance(error, aiohttp.ClientError):
+        return _unconnected(error, stage)
     return ConnectError("connect_reset", _words(error))
 
 
 def _words(error: BaseException) -> str:
-    return " ".join(str(error).split())[:500] or type(error).__name__
+    """Say what went wrong in the system's words, or in aiohttp's without the name it prints of an object of ours."""
+    text = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
+    return _one_line(text or str(error)) or type(error).__name__
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())[:QUOTED]

@@ -69,7 +69,7 @@ async def stacked(exchange: Exchange) -> None:
     for name in names:
         apply = coder(name)
         if apply is None:
-            await exchange.reply(f"no library for {name}\n", 501, type=PLAIN)
+            await exchange.reply(f"no library for {name}\n", 501, kind=PLAIN)
             return
         body = apply(body)
     await coded(exchange, body, ", ".join(names))
@@ -159,7 +159,7 @@ async def octets(exchange: Exchange) -> None:
     """``?n=1000&type=application/octet-stream``: so many bytes that are no text."""
     size = int(exchange.number("n", 1000))
     body = (bytes(range(256)) * (size // 256 + 1))[:size]
-    await exchange.reply(body, type=exchange.text("type", BINARY))
+    await exchange.reply(body, kind=exchange.text("type", BINARY))
 
 
 @case("/big")
@@ -187,9 +187,9 @@ async def charset(exchange: Exchange) -> None:
     """
     name, by = exchange.rest.strip("/"), exchange.text("by", "header")
     if name not in TEXTS:
-        await exchange.reply(f"no text in {name}\n", 404, type=PLAIN)
+        await exchange.reply(f"no text in {name}\n", 404, kind=PLAIN)
         return
     meta = f'<meta charset="{name}">' if by == "meta" else ""
     codec = "utf-8-sig" if name == "utf-8" and exchange.number("bom", 0) else name
     page = f"<!doctype html><html><head>{meta}<title>{TEXTS[name]}</title></head><body>{TEXTS[name]}</body></html>"
-    await exchange.reply(page.encode(codec), type=f"text/html; charset={name}" if by == "header" else "text/html")
+    await exchange.reply(page.encode(codec), kind=f"text/html; charset={name}" if by == "header" else "text/html")

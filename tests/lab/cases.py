@@ -38,14 +38,14 @@ async def ok(exchange: Exchange) -> None:
     """``?size=N&links=N&title=…&type=…&charset=…``: a page."""
     charset = exchange.text("charset", "utf-8")
     page = ok_page(int(exchange.number("size", 100)), exchange.text("title", "ok"), int(exchange.number("links", 0)))
-    kind = exchange.text("type", "text/html")
-    await exchange.reply(page.encode(charset), type=f"{kind}; charset={charset}" if charset else kind)
+    media = exchange.text("type", "text/html")
+    await exchange.reply(page.encode(charset), kind=f"{media}; charset={charset}" if charset else media)
 
 
 @case("/echo")
 async def echo(exchange: Exchange) -> None:
     """The request's head as it came, and its body, as text."""
-    await exchange.reply(exchange.entry.head.encode("latin-1") + exchange.body, type="text/plain; charset=latin-1")
+    await exchange.reply(exchange.entry.head.encode("latin-1") + exchange.body, kind="text/plain; charset=latin-1")
 
 
 @case("/status")
@@ -72,9 +72,8 @@ async def flaky(exchange: Exchange) -> None:
 async def delay(exchange: Exchange) -> None:
     """``/MS/rest…``: waits, then is the case ``/rest…`` (or ``/ok``) with the same query."""
     milliseconds, _, rest = exchange.rest.strip("/").partition("/")
-    query = exchange.entry.local.partition("?")[2]
     await exchange.pause(int(milliseconds) / 1000)
-    await exchange.become(f"/{rest or 'ok'}?{query}")
+    await exchange.become(f"/{rest or 'ok'}?{exchange.query}")
 
 
 async def move(exchange: Exchange, to: str, *headers: tuple[str, str]) -> None:
@@ -96,8 +95,7 @@ async def hops(exchange: Exchange) -> None:
     if left == 0:
         await exchange.become("/ok")
         return
-    query = exchange.entry.local.partition("?")[2]
-    path = (f"/hops/{left - 1}" if left > 1 else "/ok") + (f"?{query}" if query else "")
+    path = (f"/hops/{left - 1}" if left > 1 else "/ok") + (f"?{exchange.query}" if exchange.query else "")
     hosts = int(exchange.number("hosts", 1))
     await move(exchange, path if hosts == 1 else exchange.site.url(path, left % hosts + 1))
 
@@ -152,7 +150,7 @@ async def connection_count(exchange: Exchange) -> None:
     """The number of this connection, and how many are open and were accepted, as JSON."""
     counts = exchange.site.books.connections()
     body = {"connection": exchange.entry.connection, "open": counts.open, "total": counts.total}
-    await exchange.reply(json.dumps(body), type="application/json")
+    await exchange.reply(json.dumps(body), kind="application/json")
 
 
 @case("/throttle")
@@ -219,4 +217,4 @@ async def control(exchange: Exchange) -> None:
 @case("/robots.txt")
 async def robots(exchange: Exchange) -> None:
     """None: 404, until a test adds its own."""
-    await exchange.reply("no rules\n", 404, type=PLAIN)
+    await exchange.reply("no rules\n", 404, kind=PLAIN)

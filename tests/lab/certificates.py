@@ -7,8 +7,6 @@ import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import trustme
-
 CERTIFICATES = ("valid", "wrong_host", "expired", "unknown_ca")
 
 
@@ -18,6 +16,8 @@ def server_contexts(addresses: list[str]) -> tuple[Path, dict[str, ssl.SSLContex
     All are for ``addresses`` and ``localhost``, but ``wrong_host`` is for another name; ``unknown_ca`` is
     signed by an authority that is not in the file. The file is the caller's to remove.
     """
+    import trustme  # slow to import, and most labs speak no TLS
+
     authority = trustme.CA()
     names = [*addresses, "localhost"]
     now = datetime.now(UTC)

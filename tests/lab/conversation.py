@@ -89,7 +89,7 @@ async def _answer(line: Line, reader: WireReader, writer: asyncio.StreamWriter) 
             await exchange.become(entry.local)
         except (OSError, EOFError):
             raise
-        except Exception as bug:  # noqa: BLE001 - raised again when the lab closes
+        except Exception as bug:  # raised again when the lab closes
             line.site.bugs.append(bug)
             return False
     line.end()

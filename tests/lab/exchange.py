@@ -70,7 +70,7 @@ class WireReader(asyncio.StreamReader):
 class Exchange:
     """One request that has come, and the means to answer it well or badly.
 
-    ``rest`` is the path below the case's own, ``params`` the query, ``body`` the request's. The connection goes
+    ``rest`` is the path below the case's own, ``query`` the rest of the target, ``params`` what it says, ``body`` the request's. The connection goes
     on after the case unless it called ``close`` or ``reset``, or the client asked for its end.
     """
 
@@ -83,6 +83,7 @@ class Exchange:
         self.writer = writer
         self.body = b""
         self.rest = ""
+        self.query = ""
         self.params: dict[str, str] = {}
         self._sock = sock
         wish = (entry.header("connection") or "").lower()
@@ -113,12 +114,12 @@ class Exchange:
         return "\r\n".join([*lines, "", ""])
 
     async def reply(
-        self, body: bytes | str = b"", status: int = 200, *, type: str = HTML, headers: Headers = ()
+        self, body: bytes | str = b"", status: int = 200, *, kind: str = HTML, headers: Headers = ()
     ) -> None:
         """Send a whole answer with its length; to HEAD, and with 1xx, 204 and 304, the head alone."""
         data = body.encode() if isinstance(body, str) else body
         bare = status < 200 or status in {204, 304}
-        framing = [] if bare else [("Content-Type", type), ("Content-Length", str(len(data)))]
+        framing = [] if bare else [("Content-Type", kind), ("Content-Length", str(len(data)))]
         head = self.head(status, [*framing, *headers]).encode("latin-1")
         await self.send(head if bare or self.entry.method == "HEAD" else head + data)
 
@@ -147,11 +148,11 @@ class Exchange:
 
     async def become(self, target: str) -> None:
         """Answer as if ``target`` (a path and query) had been asked for; 404 where no case stands."""
-        path, _, query = target.partition("?")
-        self.params = dict(parse_qsl(query, keep_blank_values=True, encoding="latin-1"))
+        path, _, self.query = target.partition("?")
+        self.params = dict(parse_qsl(self.query, keep_blank_values=True, encoding="latin-1"))
         found = self.site.find(path, self.entry.host)
         if found is None:
-            await self.reply(f"no case {path}\n", 404, type=PLAIN)
+            await self.reply(f"no case {path}\n", 404, kind=PLAIN)
             return
         run, self.rest = found
         await run(self)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -79,7 +80,9 @@ class Log:
         self._changed = threading.Condition()
         self._entries: list[Entry] = []
         self._active: set[Entry] = set()
+        self._flying: Counter[str] = Counter()
         self._sockets: dict[int, str] = {}
+        self._open: Counter[str] = Counter()
         self._opened: dict[str, int] = {}
         self._peaks: dict[str, int] = {}
         self._last = 0
@@ -89,17 +92,19 @@ class Log:
         with self._changed:
             self._last += 1
             self._sockets[self._last] = host
-            open_here = sum(at == host for at in self._sockets.values())
-            for key, count in ((host, open_here), ("", len(self._sockets))):
+            for key in (host, ""):
+                self._open[key] += 1
                 self._opened[key] = self._opened.get(key, 0) + 1
-                self._peaks[key] = max(self._peaks.get(key, 0), count)
+                self._peaks[key] = max(self._peaks.get(key, 0), self._open[key])
             self._changed.notify_all()
             return self._last
 
     def close(self, connection: int) -> None:
         """Note that a socket is closed."""
         with self._changed:
-            self._sockets.pop(connection, None)
+            host = self._sockets.pop(connection, None)
+            if host is not None:
+                self._open.subtract((host, ""))
             self._changed.notify_all()
 
     def arrive(self, entry: Entry) -> None:
@@ -107,7 +112,8 @@ class Log:
         with self._changed:
             self._active.add(entry)
             entry.t = time.monotonic()
-            entry.in_flight = sum(other.host == entry.host for other in self._active)
+            self._flying[entry.host] += 1
+            entry.in_flight = self._flying[entry.host]
             entry.in_flight_total = len(self._active)
             self._entries.append(entry)
             self._changed.notify_all()
@@ -117,6 +123,7 @@ class Log:
         with self._changed:
             if entry in self._active:
                 self._active.discard(entry)
+                self._flying[entry.host] -= 1
                 entry.t_end = time.monotonic()
                 self._changed.notify_all()
 
@@ -150,5 +157,4 @@ class Log:
             return self._changed.wait_for(predicate, timeout)
 
     def _count(self, host: str) -> Connections:
-        open_now = sum(not host or at == host for at in self._sockets.values())
-        return Connections(open_now, self._opened.get(host, 0), self._peaks.get(host, 0))
+        return Connections(self._open[host], self._opened.get(host, 0), self._peaks.get(host, 0))

@@ -25,14 +25,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import tests.lab.cases  # noqa: F401 - importing them registers them
+from tests.lab.certificates import CERTIFICATES, server_contexts
 from tests.lab.conversation import converse
 from tests.lab.exchange import PLAIN, Case, Exchange, Site, case
 from tests.lab.log import Connections, Entry
 from tests.lab.ports import bind_hosts, black_hole, host_address, refused_port, silent_port
 
 __all__ = ["Connections", "Entry", "Exchange", "LabServer", "black_hole", "case", "refused_port", "silent_port"]
-
-CERTIFICATES = ("valid", "wrong_host", "expired", "unknown_ca")
 
 
 class LabServer:
@@ -70,7 +69,8 @@ class LabServer:
 
         with ThreadPoolExecutor(1, "lab") as pool:
             done = pool.submit(lambda: asyncio.run(live()))
-            wait_for_either([ready, done], return_when=FIRST_COMPLETED)
+            either: list[Future[Any]] = [ready, done]
+            wait_for_either(either, return_when=FIRST_COMPLETED)
             if not ready.done():
                 done.result()
             try:
@@ -85,8 +85,6 @@ class LabServer:
         if second_port:
             self.other_port = self._listen(None)
         if tls:
-            from tests.lab.certificates import server_contexts
-
             self._ca, contexts = server_contexts([host_address(n) for n in range(1, self.hosts + 1)])
             self.tls_ports = {name: self._listen(contexts[name]) for name in CERTIFICATES}
         return self
@@ -153,7 +151,7 @@ class LabServer:
         """Answer ``path``, and nothing below it, by a case or with plain text, on one host or on all."""
 
         async def reply(exchange: Exchange) -> None:
-            await exchange.reply(str(answer), type=PLAIN)
+            await exchange.reply(str(answer), kind=PLAIN)
 
         self.site.own[host_address(host) if host else "", path] = reply if isinstance(answer, str) else answer
 

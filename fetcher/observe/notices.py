@@ -1,0 +1,90 @@
+"""What a run says to people on stderr: whole lines, escaped, as text or as JSON.
+
+Law 7: nothing from the web or the list reaches the terminal raw. A notice never fails a run: where stderr is
+closed, or its reader has left, it falls silent and the data goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from fetcher.sinks.escape import printable
+
+__all__ = ["Notices"]
+
+
+class Notices:
+    """The voice of one run. ``as_json`` makes each notice an object on a line of its own (all of it ASCII)."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether stderr is a terminal that can be drawn on (NO_COLOR is rich's to honour)."""
+        dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+        return sys.stderr is not None and sys.stderr.isatty() and not dumb
+
+    def say(self, text: str, *, level: str = "info", **facts: Any) -> None:
+        """Write a line that begins with our name."""
+        self._tell(f"fetcher: {text}", text, level, "fetcher", time.time(), facts)
+
+    def show(self, text: str, **facts: Any) -> None:
+        """Write lines as they are laid out; ``facts`` are the same for machines."""
+        self._tell(text, text.partition("\n")[0], "info", "fetcher", time.time(), facts)
+
+    def listen(self, verbose: int) -> logging.Handler | None:
+        """Tell what the package logs: from ``verbose`` 1 on what is of note, from 2 on everything.
+
+        Returns the handler to give to ``mute`` in the end.
+        """
+        if not verbose:
+            return None
+        handler = _Handler(self)
+        logger = logging.getLogger("fetcher")
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
+        return handler
+
+    def hear(self, record: logging.LogRecord) -> None:
+        """Write what was logged."""
+        message = record.getMessage()
+        self._tell(f"fetcher: {message}", message, record.levelname.lower(), record.name, record.created, {})
+
+    def _tell(self, text: str, message: str, level: str, logger: str, moment: float, facts: dict[str, Any]) -> None:
+        if self.as_json:
+            when = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            entry = {"time": when, "level": level, "logger": logger, "message": message, **facts}
+            _write(json.dumps(entry).replace("\x7f", "\\u007f"))
+        else:
+            _write("\n".join(map(printable, text.split("\n"))))
+
+
+class _Handler(logging.Handler):
+    def __init__(self, notices: Notices) -> None:
+        super().__init__()
+        self._notices = notices
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._notices.hear(record)
+
+
+def _write(text: str) -> None:
+    # Looked up anew each time: a live bar stands in for it, and lifts the line above itself.
+    stream = sys.stderr
+    if stream is None:
+        return
+    try:
+        stream.write(f"{text}\n")
+        stream.flush()
+    except OSError:
+        # What stays in the buffer would fail again when the interpreter ends, and change the exit code.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)

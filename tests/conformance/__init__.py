@@ -1,0 +1,1 @@
+"""Third-party suites against the package."""

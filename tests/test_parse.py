@@ -1,0 +1,316 @@
+"""From a response to a page: kinds, titles, links, lengths, extractors, and what is shared and let go."""
+
+from __future__ import annotations
+
+import gc
+import time
+import weakref
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from selectolax.lexbor import LexborHTMLParser, SelectolaxError
+
+from fetcher.errors import ParseError
+from fetcher.model import Extractor, Page, Request, Response
+from fetcher.page import parse as module
+from fetcher.page.parse import Document, kind_of, parse, read_page
+from fetcher.page.select import Selection
+
+REQUEST = Request(7, "http://example.com/")
+HTML = "text/html; charset=utf-8"
+
+
+def respond(body: bytes | str, content_type: str | None = HTML, **known: Any) -> Response:
+    headers = (("server", "x"),) if content_type is None else (("content-type", content_type),)
+    return Response(REQUEST, REQUEST.url, 200, headers, body.encode() if isinstance(body, str) else body, **known)
+
+
+def read(response: Response, extract: Extractor | None = None, select: Selection | None = None, **more: Any) -> Page:
+    return read_page(response, select=select, extract=extract, waited=0.5, fetched_at=9.0, **more)
+
+
+# Titles
+
+
+@pytest.mark.parametrize(
+    ("html", "title"),
+    [
+        ("<title>Plain</title>", "Plain"),
+        ("<title>\n  A \t B\f\rC   D \n</title>", "A B C D"),
+        ("<title>A&nbsp; B&#x3000;</title>", "A\xa0 B\u3000"),
+        ("<title>a &amp; <b>c</b></title>", "a & <b>c</b>"),
+        ("<title></title>", ""),
+        ("<title> \n </title>", ""),
+        ("<p>none", None),
+        ("", None),
+        ("<title>One</title><title>Two</title>", "One"),
+        ("<body><p>late</p><title>Body</title>", "Body"),
+        ("<svg><title>Icon</title></svg>", None),
+        ("<svg><g><g><title>Icon</title></g></g></svg><title>Page</title>", "Page"),
+        ("<svg><title>Icon</title><foreignObject><title>Inside</title></foreignObject></svg>", "Inside"),
+        ("<svg><desc><title>Described</title></desc></svg>", "Described"),
+        ("<math><title>No</title></math><title>Page</title>", "Page"),
+        ("<template><title>Hidden</title></template><title>Seen</title>", "Seen"),
+        ("<title>caf\u00e9 \U0001f600</title>", "café 😀"),
+    ],
+)
+def test_the_title_is_the_documents(html: str, title: str | None) -> None:
+    assert parse(respond(html)).title == title
+
+
+def test_images_without_end_cost_no_more_than_a_look() -> None:
+    deep = "<svg>" + "<g>" * 200 + "<title>x</title>" * 2000
+    started = time.monotonic()
+    assert parse(respond(deep)).title is None
+    assert time.monotonic() - started < 30
+
+
+# Links, lengths, text
+
+
+def test_links_are_anchors_with_a_target() -> None:
+    html = "<a href=x>1</a><a name=y>2</a><a href>3</a><link href=z><template><a href=t></a></template><area href=q>"
+    assert parse(respond(html)).links == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "length", "charset"),
+    [
+        (b"", HTML, 0, "utf-8"),
+        (b"abc", HTML, 3, "utf-8"),
+        (b"\xef\xbb\xbfabc", HTML, 3, "utf-8"),
+        ("é漢😀".encode(), HTML, 3, "utf-8"),
+        ("é漢😀".encode(), "text/html", 3, "utf-8"),
+        (b"a\xff\xffb\xe6\xbc", HTML, 5, "utf-8"),
+        (b"a\xe9\x81", "text/html; charset=latin1", 3, "windows-1252"),
+        ("猫である".encode("euc-jp"), "text/html; charset=euc-jp", 4, "euc-jp"),
+        ("\ufeff漢😀".encode("utf-16le"), "text/html", 2, "utf-16le"),
+        (b"~{<a href=x>", "text/html; charset=hz-gb-2312", 1, "replacement"),
+    ],
+)
+def test_length_counts_characters(body: bytes, content_type: str, length: int, charset: str) -> None:
+    document = parse(respond(body, content_type))
+    assert (document.length, document.charset) == (length, charset)
+    assert len(document.text) == length
+    assert document.length == length
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.one_of(st.binary(max_size=200), st.text(max_size=100).map(str.encode)),
+    st.sampled_from([HTML, "text/html", None]),
+)
+def test_any_body_becomes_a_page(body: bytes, content_type: str | None) -> None:
+    response = respond(body, content_type)
+    page = read(response)
+    if page.length is not None:
+        assert page.length == len(Document(response).text)
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "cp1251", "koi8-r", "iso-8859-5"])
+def test_the_tree_is_of_the_decoded_text(codec: str) -> None:
+    html = "<!doctype html><title>Привет</title><p id=мир>да"
+    label = {"utf-8-sig": "utf-8", "cp1251": "windows-1251"}.get(codec, codec)
+    document = parse(respond(html.encode(codec), f"text/html; charset={label}"))
+    assert document.title == "Привет"
+    node = document.tree.css_first("p")
+    assert node is not None
+    assert (node.text(), node.attributes["id"]) == ("да", "мир")
+    assert document.text == html
+
+
+def test_a_byte_order_mark_does_not_push_the_head_into_the_body() -> None:
+    document = parse(respond(b"\xef\xbb\xbf<title>x</title><meta name=y>"))
+    assert document.tree.css_matches("head > meta")
+
+
+def test_a_tree_that_lexbor_refuses_is_a_parse_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_source: bytes | str) -> LexborHTMLParser:
+        raise SelectolaxError("Can't parse HTML.")
+
+    monkeypatch.setattr(module, "LexborHTMLParser", refuse)
+    with pytest.raises(ParseError) as caught:
+        read(respond("<p>"))
+    assert (caught.value.code, caught.value.message) == ("parse_crash", "Can't parse HTML.")
+    with pytest.raises(ParseError) as caught:
+        read(respond("x", "text/plain"), extract=lambda response: parse(response).tree)
+    assert caught.value.code == "parse_crash"
+
+
+# One document for one response
+
+
+def test_a_response_at_hand_is_parsed_once() -> None:
+    response, twin = respond("<p>"), respond("<p>")
+    document = parse(response)
+    assert parse(response) is document
+    assert parse(twin) is not document
+
+
+def test_nothing_is_kept_alive() -> None:
+    document = parse(respond("<p>" * 1000))
+    watch = weakref.ref(document)
+    del document
+    gc.collect()
+    assert watch() is None
+
+
+def test_an_extractor_shares_the_tree() -> None:
+    trees: list[LexborHTMLParser] = []
+    documents: list[Document] = []
+
+    def extract(response: Response) -> int:
+        documents.append(parse(response))
+        trees.extend(parse(response).tree for _ in range(2))
+        return parse(response).links
+
+    page = read(respond("<a href=x>"), extract)
+    assert page.data == 1
+    assert trees[0] is trees[1]
+    # Title and links were read before the extractor ran, from the same document.
+    assert documents[0]._links == 1
+
+
+# Kinds
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "kind"),
+    [
+        ("text/html", b"\0", "html"),
+        ("TEXT/HTML; charset=x", b"", "html"),
+        ("application/xhtml+xml", b"", "html"),
+        ("text/plain", b"\0", "text"),
+        ("text/css", b"", "text"),
+        ("application/json; charset=utf-8", b"{}", "text"),
+        ("application/problem+json", b"{}", "text"),
+        ("application/rss+xml", b"", "text"),
+        ("application/xml", b"", "text"),
+        ("image/svg+xml", b"", "text"),
+        ("application/javascript", b"", "text"),
+        ("image/png", b"text", "binary"),
+        ("application/pdf", b"", "binary"),
+        ("application/zip", b"abc", "binary"),
+        (None, b"", "text"),
+        ("application/octet-stream", b"", "text"),
+        (None, b"just words", "text"),
+        (None, b"esc \x1b[0m tab\t", "text"),
+        (None, b"caf\xe9", "text"),
+        (None, b"a\x00b", "binary"),
+        (None, b"x" * 1445 + b"\0", "text"),
+        (None, b"%PDF-1.7\n", "binary"),
+        (None, b"\x89PNG\r\n\x1a\n\0", "binary"),
+        (None, b"\xff\xfea\0b\0", "text"),
+        (None, b" \n<!DOCTYPE html>", "html"),
+        (None, b"\xef\xbb\xbf<html >", "html"),
+        (None, b"<P >hi", "html"),
+        (None, b"<!-- x", "html"),
+        (None, b"<pre>", "text"),
+        (None, b"<?xml version='1.0'?>", "text"),
+        ("nonsense", b"<html>", "html"),
+        ("unknown/unknown", b"<html>", "html"),
+        ("*/*", b"\0", "binary"),
+        ("application/octet-stream", b"<html>", "text"),
+        ("application/octet-stream", b"\x01", "binary"),
+    ],
+)
+def test_the_kind_is_the_headers_word_or_the_bytes(content_type: str | None, body: bytes, kind: str) -> None:
+    assert kind_of(respond(body, content_type)) == kind
+
+
+# Pages
+
+
+def test_a_page_carries_what_the_response_knew() -> None:
+    response = respond(
+        "<title>T</title><a href=x>é",
+        "Text/HTML;Charset=UTF-8",
+        redirects=("http://a/",),
+        elapsed=1.5,
+        attempts=3,
+        truncated=True,
+    )
+    assert read(response) == Page(
+        REQUEST,
+        REQUEST.url,
+        200,
+        length=27,
+        bytes=28,
+        content_type="text/html",
+        charset="utf-8",
+        title="T",
+        links=1,
+        redirects=("http://a/",),
+        elapsed=1.5,
+        waited=0.5,
+        attempts=3,
+        fetched_at=9.0,
+        truncated=True,
+    )
+
+
+def test_a_text_has_no_title_and_a_binary_no_length() -> None:
+    text = read(respond("<title>T</title>é", "text/plain"), preview=9)
+    assert (text.length, text.charset, text.title, text.links, text.preview) == (17, "utf-8", None, None, "<title>T<")
+    image = read(respond(b"\x89PNG", "image/png"), preview=9)
+    assert (image.length, image.charset, image.title, image.links, image.preview) == (None, None, None, None, None)
+    assert (image.bytes, image.content_type) == (4, "image/png")
+    assert read(respond(b"", None)).content_type is None
+
+
+def test_preview_and_body_are_kept_on_request() -> None:
+    response = respond("é" * 50)
+    assert read(response).preview is None
+    assert read(response).body is None
+    page = read(response, preview=10, keep_body=True)
+    assert page.preview == "é" * 10
+    assert page.body is response.body
+
+
+def test_selected_fields_are_the_data_of_html_and_blank_elsewhere() -> None:
+    selection = Selection.of(["h=h1", "all[]=a@href"])
+    html = "<h1>H</h1><a href=x>"
+    assert read(respond(html), select=selection).data == {"h": "H", "all": ["x"]}
+    assert read(respond(html, "image/png"), select=selection).data == {"h": None, "all": []}
+    assert read(respond(html, "text/plain"), select=selection).data == {"h": None, "all": []}
+    assert read(respond(html)).data is None
+
+
+def test_an_extractor_goes_before_a_selection_and_sees_every_kind() -> None:
+    selection = Selection.of(["h=h1"])
+    for content_type in (HTML, "text/plain", "image/png"):
+        assert read(respond("<h1>H", content_type), lambda response: len(response.body), selection).data == 5
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (KeyError("price"), "KeyError: 'price'"),
+        (ValueError("x" * 10_000), "ValueError: " + "x" * 488),
+        (Unspeakable(), "Unspeakable: (its message cannot be shown: RuntimeError)"),
+    ],
+)
+def test_a_failing_extractor_costs_its_own_page(error: Exception, reason: str) -> None:
+    def extract(_response: Response) -> None:
+        raise error
+
+    with pytest.raises(ParseError) as caught:
+        read(respond("<p>"), extract)
+    assert (caught.value.code, caught.value.message) == ("extract_failed", reason)
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_is_no_exception_passes(error: type[BaseException]) -> None:
+    def extract(_response: Response) -> None:
+        raise error
+
+    with pytest.raises(error):
+        read(respond("<p>"), extract)

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backports import zstd
+
+from fetcher.errors import SourceError
+from fetcher.sources import BadRow, check, read
+from fetcher.sources.streams import LINE_LIMIT
+from tests.test_sources import put, rows_of
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+LONG = "x" * (LINE_LIMIT + 1)
+CUT = "x" * 2000 + "…"
+
+BAD_ROWS: list[tuple[str, str | bytes, tuple[Any, ...]]] = [
+    ("l.txt", f"#\n{LONG}\nb.example\n", (1, CUT, "l.txt:2: the line is over 64 KiB long")),
+    ("l.txt", b"#\n\xff.example\nb.example\n", (1, "\ufffd.example", "l.txt:2: the line is not UTF-8")),
+    (
+        "l.txt",
+        "a.example\rc.example\nb.example\n",
+        (1, "a.example\rc.example", "l.txt:1: the line has a carriage return within (lines end in LF or CRLF)"),
+    ),
+    ("l.csv", "n,url\n1,\n2,b.example\n", (1, "", {"n": "1"}, "l.csv:2: no URL in column 'url'")),
+    ("l.csv", "n,url\n1\n2,b.example\n", (1, "", {"n": "1"}, "l.csv:2: no URL in column 'url'")),
+    ("l.csv", b"n,url\n\xe9,a.example\n2,b.example\n",
+     (1, "a.example", {"n": "\ufffd"}, "l.csv:2: the line is not UTF-8")),
+    ("l.csv", f"n,url\n{LONG},a.example\n2,b.example\n", (1, CUT, "l.csv:2: the line is over 64 KiB long")),
+    ("l.csv", f'n,url\n"{LONG}\n",a.example\n2,b.example\n', (1, '"' + CUT[1:], "l.csv:2: the line is over 64 KiB long")),
+    ("l.csv", f'n,url\n"\n{LONG}\n",a.example\n2,b.example\n', (1, CUT, "l.csv:2: the line is over 64 KiB long")),
+    ("l.csv", f'n,url\n"\n{LONG}",a.example\n2,b.example\n', (1, CUT, "l.csv:2: the line is over 64 KiB long")),
+    ("l.csv", "url\na.example/x,y\nb.example\n",
+     (1, "a.example/x", "l.csv:2: has 2 cells under 1 columns (a cell with ',' in it is quoted)")),
+    ("l.jsonl", '""\n"b.example"\n', (1, "", "l.jsonl:1: the URL is empty")),
+    ("l.jsonl", '{"URL": "a", "x": 1}\n"b.example"\n',
+     (1, '{"URL": "a", "x": 1}', "l.jsonl:1: has no key 'url' (its keys: URL, x)")),
+    ("l.jsonl", '{"url": 7, "x": 1}\n"b.example"\n',
+     (1, '{"url": 7, "x": 1}', {"x": 1}, "l.jsonl:1: 'url' is a number, not a string")),
+    ("l.jsonl", '["a.example"]\n"b.example"\n', (1, '["a.example"]', "l.jsonl:1: is an array, neither an object nor a URL")),
+    ("l.jsonl", b'"\xff"\n"b.example"\n', (1, '"\ufffd"', "l.jsonl:1: the line is not UTF-8")),
+    ("l.jsonl", f'"{LONG}"\n"b.example"\n', (1, '"' + CUT[1:], "l.jsonl:1: the line is over 64 KiB long")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "expected"), BAD_ROWS, ids=[row[2][-1][:50] for row in BAD_ROWS])
+def test_a_bad_row_is_a_row(name: str, content: str | bytes, expected: tuple[Any, ...]) -> None:
+    bad, good = rows_of(name, content)
+    assert bad == expected
+    assert good[:2] == (2, "b.example")
+    row = next(iter(read([name])))
+    assert isinstance(row, BadRow)
+    assert row.error.code == "invalid_url"
+    check([name])
+
+
+def test_a_later_line_that_is_not_json_is_a_bad_row() -> None:
+    found = rows_of("l.jsonl", '"a.example"\nb.example\n{"url": "c.example"\n' + "[" * 5000 + "\n")
+    assert [row[:2] for row in found] == [
+        (1, "a.example"), (2, "b.example"), (3, '{"url": "c.example"'), (4, "[" * 2000 + "…"),
+    ]  # fmt: skip
+    assert all(re.match(rf"l\.jsonl:{row[0]}: is not JSON: ", row[2]) for row in found[1:])
+
+
+FORMATS_THERE_ARE = ".txt, .csv, .tsv, .jsonl, .ndjson (each also .gz or .zst)"
+NOT_JSON = (
+    "urls.jsonl:1: is not JSON, so this is no jsonl list (one JSON value a line): "
+    "JSON is malformed: invalid character (byte 0)"
+)
+PLAIN_GZIP = gzip.compress(b"a.example\nb.example\n" * 100)
+PLAIN_ZSTD = zstd.compress(b"a.example\nb.example\n" * 100)
+
+BAD_LISTS: list[tuple[str, str | bytes | None, str]] = [
+    ("urls.txt", None, "urls.txt: no such file"),
+    ("lists/urls.csv", None, "lists/urls.csv: no such file"),
+    ("urls.txt.gz", None, "urls.txt.gz: no such file"),
+    ("urls", None, "urls: no such file"),
+    ("v1.2", None, "v1.2: no such file"),
+    ("./example.com", None, "./example.com: no such file"),
+    ("", None, "'': no such file"),
+    ("a\0b", None, "'a\\x00b': no such file"),
+    ("ftp://example.com/x", None, "ftp://example.com/x: only http:// and https:// URLs can be fetched"),
+    ("urls.txt", "", "urls.txt: no URLs in it"),
+    ("urls.txt", "# nothing\n\n", "urls.txt: no URLs in it"),
+    ("urls.txt", "\ufeff", "urls.txt: no URLs in it"),
+    ("urls.csv", "", "urls.csv: no URLs in it"),
+    ("urls.csv", "url\n", "urls.csv: no URLs in it"),
+    ("urls.jsonl", "\n \n", "urls.jsonl: no URLs in it"),
+    ("urls.txt", b"a\0b", "urls.txt: looks like a binary file, not a list of URLs"),
+    ("urls.jsonl", b'"a"\n\0', "urls.jsonl: looks like a binary file, not a list of URLs"),
+    ("urls.txt", b"%PDF-1.7\nx", "urls.txt: looks like a binary file (PDF), not a list of URLs"),
+    ("urls.csv", b"PK\x03\x04\0\0", "urls.csv: looks like a binary file (zip or xlsx), not a list of URLs"),
+    ("urls", b"\x89PNG\r\n\x1a\n", "urls: looks like a binary file (PNG), not a list of URLs"),
+    ("urls.csv", b"PAR1\x15\0\0", "urls.csv: looks like a binary file (Parquet), not a list of URLs"),
+    ("urls.txt.gz", gzip.compress(b"%PDF-1"), "urls.txt.gz: looks like a binary file (PDF), not a list of URLs"),
+    ("urls.txt", "a.example\n".encode("utf-16"), "urls.txt: is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)"),
+    ("urls.csv", b"\xfe\xff\0u", "urls.csv: is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)"),
+    ("urls.txt", "a".encode("utf-32"), "urls.txt: is UTF-32; convert it to UTF-8 (iconv -f UTF-32 -t UTF-8)"),
+    ("urls.gz", b"a.example\n", "urls.gz: is not gzip data, though its name ends in .gz"),
+    ("urls.zst", b"", "urls.zst: is not zstd data, though its name ends in .zst"),
+    ("urls.json", "[]", f"urls.json: a .json file is no list of URLs that can be read: there are {FORMATS_THERE_ARE}"),
+    ("u.parquet.gz", "", f"u.parquet.gz: a .parquet file is no list of URLs that can be read: there are {FORMATS_THERE_ARE}"),
+    ("urls.XLSX", None, f"urls.XLSX: a .xlsx file is no list of URLs that can be read: there are {FORMATS_THERE_ARE}"),
+    ("urls.csv", "\nid,link\n1,a\n", "urls.csv:2: there is no column 'url'; the columns are: id, link"),
+    ("urls.csv", "url;name\n", "urls.csv:1: there is no column 'url'; the columns are: url;name"),
+    ("urls.csv", "URL,Url\n", "urls.csv:1: several columns are called 'url'; the columns are: URL, Url"),
+    ("urls.csv", b"url,\xe9\n", "urls.csv:1: the header is not UTF-8"),
+    ("urls.csv", f"url,{LONG}\n", "urls.csv:1: the header is over 64 KiB long"),
+    ("urls.csv", b"url\r\na.example\rb.example\r\n", "urls.csv:2: has a carriage return within (lines end in LF or CRLF)"),
+    ("urls.csv", b"url\na\n\nb\0c\n", "urls.csv:4: has a NUL byte; this is no text"),
+    ("urls.csv", 'url,x\na,b\n"c,d\ne,f\n', "urls.csv:3: a quote is opened and never closed"),
+    ("urls.csv", 'url,x\n"c,d\n' + "e,f\n" * 50_000, "urls.csv:2: a cell is too large; is a quote left open?"),
+    ("urls.csv", 'url\n"' + '\n","' * 500_000, "urls.csv:2: a record of over 1 MiB; is a quote left open?"),
+    ("urls.jsonl", "a.example\n",
+     NOT_JSON),
+    ("urls.txt.gz", PLAIN_GZIP[:-9], "urls.txt.gz: at row 201: the gzip data is cut short"),
+    ("urls.txt.gz", PLAIN_GZIP[:-8] + bytes(8), "urls.txt.gz: at row 1: the gzip data is damaged"),
+    ("urls.txt.gz", PLAIN_GZIP + b"junk", "urls.txt.gz: at row 201: the gzip data is damaged"),
+    ("urls.txt.gz", PLAIN_GZIP[:3], "urls.txt.gz: at row 1: the gzip data is cut short"),
+    ("urls.txt.zst", PLAIN_ZSTD + PLAIN_ZSTD[:-1], "urls.txt.zst: at row 201: the zstd data is cut short"),
+    ("urls.txt.zst", PLAIN_ZSTD + b"junk", "urls.txt.zst: at row 201: the zstd data is damaged"),
+    ("/proc/self/mem", b"", "/proc/self/mem: at row 1: Input/output error"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD_LISTS, ids=[row[2][:60] for row in BAD_LISTS])
+def test_a_bad_list_is_one_clear_line(name: str, content: str | bytes | None, message: str) -> None:
+    if name.startswith("/proc"):
+        if not Path(name).exists():
+            pytest.skip("there is no /proc")
+    elif content is not None:
+        put(name, content)
+    with pytest.raises(SourceError) as caught:
+        list(read([name]))
+    assert str(caught.value) == message
+    first_rows_are_fine = re.search(r"at row (?!1:)|NUL|quote|:2: has a carriage", message)
+    if not first_rows_are_fine:
+        with pytest.raises(SourceError) as caught:
+            check([name])
+        assert str(caught.value) == message
+
+
+def test_a_directory_and_a_format_that_there_is_not() -> None:
+    Path("lists").mkdir()
+    for use in (lambda: list(read(["lists"])), lambda: check(["lists"])):
+        with pytest.raises(SourceError, match=r"^lists: is a directory, not a list of URLs$"):
+            use()
+    with pytest.raises(SourceError, match=r"^'xml' is no format of a list: there are txt, csv, tsv, jsonl$"):
+        check([put("list", "a.example")], format="xml")
+    with pytest.raises(SourceError, match=r"^no list of URLs is given$"):
+        list(read([]))
+    with pytest.raises(SourceError, match=r"^a.txt and 1 more: no URLs in them$"):
+        list(read([put("a.txt", ""), put("b.txt", "")]))
+    with pytest.raises(SourceError, match=r"^stdin: no URLs in it$"):
+        list(read(["-"], stdin=io.BytesIO()))
+
+
+def test_a_file_we_may_not_read() -> None:
+    name = put("secret.txt", "a.example")
+    Path(name).chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        for use in (lambda: list(read([name])), lambda: check([name])):
+            with pytest.raises(SourceError, match=r"^secret\.txt: permission denied$"):
+                use()
+    finally:
+        if user == 0:
+            os.seteuid(0)
