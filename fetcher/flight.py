@@ -48,6 +48,7 @@ class Flight:
         "stage",
         "status",
         "target",
+        "watch",
     )
 
     def __init__(self, request: Request, target: Target, order: int = 0) -> None:
@@ -69,6 +70,7 @@ class Flight:
         self.connection: str | None = None
         self.promised: Any = None  # the Host that holds a place for this row
         self.deferrable = False
+        self.watch: Any = None  # the clock of the exchange on the wire
         self.release: Callable[[], None] | None = None
 
     def enter(self, stage: str) -> None:

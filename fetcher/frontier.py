@@ -8,6 +8,7 @@ clock is a parameter.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from typing import Any
 
@@ -26,6 +27,7 @@ class Frontier:
         self._round: deque[str] = deque()
         self._in_round: set[str] = set()
         self._timed: list[tuple[float, str]] = []  # hosts whose time has not come
+        self._asked_again: dict[str, float] = {}  # when each of them is: one live entry a host
         self._later: list[tuple[float, int, Flight]] = []  # rows whose time has not come
         self._tick = 0
         self._size = 0
@@ -51,10 +53,13 @@ class Frontier:
 
     def pop(self, now: float) -> Flight | None:
         """Take the next row that may start now; its host has promised it a place."""
-        while self._later and self._later[0][0] <= now:
-            self._enqueue(heapq.heappop(self._later)[2], first=True)
+        if self._later and self._later[0][0] <= now:
+            self._take_up(now)
         while self._timed and self._timed[0][0] <= now:
-            self._enter_round(heapq.heappop(self._timed)[1])
+            due, key = heapq.heappop(self._timed)
+            if self._asked_again.get(key) == due:
+                del self._asked_again[key]
+                self._enter_round(key)
         while self._round and self._hosts.room(now):
             key = self._round.popleft()
             self._in_round.discard(key)
@@ -66,7 +71,9 @@ class Frontier:
             if opens is None:
                 continue  # host_free() brings it back
             if opens > now:
-                heapq.heappush(self._timed, (opens, key))
+                if opens < self._asked_again.get(key, math.inf):
+                    self._asked_again[key] = opens
+                    heapq.heappush(self._timed, (opens, key))
                 continue
             flight = queue.popleft()
             self._size -= 1
@@ -82,8 +89,8 @@ class Frontier:
     def due(self, now: float) -> float | None:
         """Say when time alone will let a further row start, or ``None``."""
         times = [heap[0][0] for heap in (self._later, self._timed) if heap]
-        if self._round and now < self._hosts.rate_next:
-            times.append(self._hosts.rate_next)
+        if self._round and (room := self._hosts.room_from(now)) is not None:
+            times.append(room)
         return min(times) if times else None
 
     def drain(self) -> list[Flight]:
@@ -94,9 +101,18 @@ class Frontier:
         self._round.clear()
         self._in_round.clear()
         self._timed.clear()
+        self._asked_again.clear()
         self._later.clear()
         self._size = 0
         return rows
+
+    def _take_up(self, now: float) -> None:
+        """Put the rows whose time has come before those of their host that never started, the oldest first."""
+        due = []
+        while self._later and self._later[0][0] <= now:
+            due.append(heapq.heappop(self._later)[2])
+        for flight in reversed(due):
+            self._enqueue(flight, first=True)
 
     def _enqueue(self, flight: Flight, *, first: bool) -> None:
         key = flight.target.host

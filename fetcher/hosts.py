@@ -20,6 +20,7 @@ __all__ = ["Host", "Hosts"]
 CHARGES = 20  # without one success in between
 KEPT = 65_536  # hosts remembered beyond those at work
 CATCH_UP = 0.05  # seconds of --rate that may be made up for a late wake-up
+SHORTLY = 0.05  # seconds until a host is asked again whose waiters alone are in the way
 
 W = TypeVar("W")
 
@@ -51,13 +52,12 @@ class Host(Generic[W]):
         self.charges = 0
         self.struck_at = 0.0
         self.given_up: str | None = None
-        self.waiters: deque[W] = deque()
+        self.waiters: list[W] = []  # a deque would hold 600 bytes for each host that nobody waits for
         self.contending = False
 
-    @property
-    def idle(self) -> bool:
+    def idle(self, now: float) -> bool:
         """Whether forgetting the host would change nothing but its reputation."""
-        return not (self.on_wire or self.promised or self.waiters or self.charges or self.given_up)
+        return not (self.on_wire or self.promised or self.waiters or self.not_before > now)
 
 
 class Hosts(Generic[W]):
@@ -91,23 +91,44 @@ class Hosts(Generic[W]):
         return host
 
     def _forget(self, now: float) -> None:
-        """Law 3: drop the hosts nothing depends on."""
-        self._hosts = {key: host for key, host in self._hosts.items() if not host.idle or host.not_before > now}
+        """Law 3: drop the hosts nothing depends on; of those that refused us the newest are kept."""
+        refused = [key for key, host in self._hosts.items() if (host.charges or host.given_up) and host.idle(now)]
+        remembered = set(refused[-KEPT // 2 :])
+        self._hosts = {key: host for key, host in self._hosts.items() if key in remembered or not host.idle(now)}
         self._sweep_at = max(KEPT, 2 * len(self._hosts))
 
     # Admission: may a new row start?
 
     def room(self, now: float) -> bool:
-        """Whether a further row of any host would find a slot at once."""
-        return self.on_wire + self.promised < self.limits.concurrency and not self._contenders and now >= self.rate_next
+        """Whether a further row of any host would find a slot at once, and its share of the rate."""
+        if self.on_wire + self.promised >= self.limits.concurrency or self._contenders:
+            return False
+        return not self.limits.rate or self._rate_allows(self.limits.rate, now) <= now
+
+    def room_from(self, now: float) -> float | None:
+        """Say when time alone will make room for a further row, or ``None`` if there is, or an exchange must end."""
+        rate = self.limits.rate
+        if not rate or self.on_wire + self.promised >= self.limits.concurrency:
+            return None
+        if self._contenders:  # they go first, at a time the gate keeps
+            return max(self.rate_next, now + CATCH_UP)
+        allowed = self._rate_allows(rate, now)
+        return allowed if allowed > now else None
+
+    def _rate_allows(self, rate: float, now: float) -> float:
+        """Say when the rate has place for one more start behind all that are promised."""
+        return max(self.rate_next, now - CATCH_UP) + self.promised / rate
 
     def opens(self, host: Host[W], now: float) -> float | None:
         """Say from when on the host takes a new row: a time (``<= now``: at once), or ``None`` for "when one ends"."""
         if host.given_up is not None:
             return now
-        most = 1 if self.limits.delay else self.limits.per_host
-        if host.on_wire + host.promised >= self.limits.per_host or host.promised >= most or host.waiters:
-            return None
+        ahead = host.promised + len(host.waiters)
+        if host.on_wire + ahead >= self.limits.per_host:
+            # Waiters may be cancelled, and nobody is told of that: only time can be promised then.
+            return None if host.on_wire or host.promised else max(host.not_before, now + SHORTLY)
+        if ahead and self.limits.delay:
+            return max(host.not_before, now) + ahead * self.limits.delay
         return host.not_before
 
     def promise(self, host: Host[W]) -> None:
@@ -171,7 +192,7 @@ class Hosts(Generic[W]):
         through: list[W] = []
         while self._contenders and self.on_wire < self.limits.concurrency and now >= self.rate_next:
             host = self._contenders.popleft()
-            if host.waiters and host.given_up is None and now < host.not_before:
+            if host.waiters and now < host.not_before:
                 self._tick += 1
                 heapq.heappush(self._sleepers, (host.not_before, self._tick, host))
                 continue
@@ -179,7 +200,7 @@ class Hosts(Generic[W]):
             if not host.waiters or host.on_wire >= self.limits.per_host:
                 continue  # the host's own finish() brings it back
             self.start(host, now)
-            through.append(host.waiters.popleft())
+            through.append(host.waiters.pop(0))
             self._contend(host)
         again = self._sleepers[0][0] if self._sleepers else None
         if self._contenders and now < self.rate_next:
@@ -196,24 +217,27 @@ class Hosts(Generic[W]):
     def charge(self, host: Host[W], now: float, retry_after: float | None) -> None:
         """Park a host that will not serve us now, or give it up.
 
-        Without ``Retry-After`` the pause doubles from ``backoff``. A host without one success in twenty
-        charges or in ``host_patience`` seconds, or that asks for more than ``max_retry_after``, is given up.
+        Without ``Retry-After``, or with one of 0, the pause doubles from ``backoff``. A host without one success
+        in twenty charges or in ``host_patience`` seconds, or that asks for more than ``max_retry_after``, is
+        given up. Answers to what was sent before the parking count for nothing new.
         """
-        if retry_after is not None and retry_after > self.retry.max_retry_after:
-            host.given_up = (
-                f"{host.key} asks to wait {retry_after:.0f} s, max-retry-after is {self.retry.max_retry_after:g} s"
-            )
+        host.answered = True  # it refused, or it could not be reached although it had answered before
+        if host.given_up is not None:
             return
-        if now >= host.parked_until:  # answers to what was sent before the parking say nothing new
+        retry = self.retry
+        if retry_after is not None and retry_after > retry.max_retry_after:
+            wish = f"{host.key} asks to wait {retry_after:.0f} s"
+            host.given_up = f"{wish}, max-retry-after is {retry.max_retry_after:g} s"
+            return
+        if now >= host.parked_until:
             host.charges += 1
             if host.charges == 1:
                 host.struck_at = now
+            refused = now - host.struck_at
             if host.charges >= CHARGES:
                 host.given_up = f"{host.key} refused {host.charges} times without one success"
-            elif now - host.struck_at >= self.retry.host_patience:
-                host.given_up = f"{host.key} refused for {now - host.struck_at:.0f} s, host-patience is {self.retry.host_patience:g} s"
-        pause = retry_after
-        if pause is None:
-            pause = min(self.retry.backoff * 2 ** (host.charges - 1), self.retry.max_backoff)
+            elif refused >= retry.host_patience:
+                host.given_up = f"{host.key} refused for {refused:.0f} s, host-patience is {retry.host_patience:g} s"
+        pause = retry_after or min(retry.backoff * 2 ** (host.charges - 1), retry.max_backoff)
         host.parked_until = max(host.parked_until, now + pause)
         host.not_before = max(host.not_before, host.parked_until)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, NoReturn
 
 import ada_url
 import msgspec
 
 from fetcher.errors import InvalidURL
 
-__all__ = ["Target", "join", "parse", "registrable_domain", "with_scheme"]
+__all__ = ["Target", "host_key", "identity", "join", "parse", "registrable_domain", "with_scheme"]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_URL = 65_536
@@ -23,16 +23,25 @@ MAX_URL = 65_536
 # An authority that lower-cases and serialises to itself, then a path and query of printable ASCII: no
 # fragment, no backslash (a slash to the standard), no space.
 _PLAIN = re.compile(r"(https?://[a-z0-9.\-]+(?::[0-9]{1,5})?)([/?][!-\"$-\[\]-~]*)?")
-_SPLIT = re.compile(r"[A-Za-z]+:[/\\]*[^/\\?#]*(.*)", re.DOTALL)
 _WIRE_SAFE = re.compile(r"[/?][!-\"$-\[\]-~]*")
-_PORT_OR_END = re.compile(r"[0-9]{1,5}(?=[/?#]|$)")
+# What follows the authority, as it was written; the standard takes any number of slashes of either kind.
+_SPLIT = re.compile(r"[A-Za-z]+:[/\\]*[^/\\?#]*([^#]*)")
+# The standard's serialisation of an http(s) URL. Its userinfo has no bare ':', '@' or '/' left in it.
+_SERIAL = re.compile(r"(https?)://(?:([^:@/]*)(?::([^@/]*))?@)?(\[[^\]]*\]|[^:/]*)(?::([0-9]+))?(/[^#]*)(?:#.*)?")
+_EDGES = "".join(map(chr, range(0x21)))  # C0 controls and the space: the standard strips them
+_REMOVED = {ord(c): None for c in "\t\n\r"}  # and drops these wherever they stand
+_PORT_OR_END = re.compile(r"[0-9]{1,5}(?=[/\\?#]|$)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
+_NO_HOST = frozenset(
+    {"about:", "callto:", "data:", "file:", "http:", "https:", "javascript:", "mailto:", "sms:", "tel:"}
+)
 
 
 class Target(msgspec.Struct, frozen=True):
     """A parsed URL: ``wire`` is what is asked for, without fragment and userinfo.
 
     ``host`` is the host key: the lower-case ASCII name or the IP literal (IPv6 in brackets), no final dot.
+    ``user`` and ``password`` are percent-encoded, as the standard serialises them.
     """
 
     wire: str
@@ -57,76 +66,103 @@ def parse(listed: str, default_scheme: str = "https") -> Target:
     if match is not None and len(listed) <= MAX_URL:
         prefix, tail = match.groups()
         scheme, host, port, serial = _authority(prefix)
-        return Target(
-            serial + (tail or "/") if tail is None or tail[0] == "/" else f"{serial}/{tail}", scheme, host, port
-        )
-    return _parse_slowly(with_scheme(listed.strip(), default_scheme))
+        if tail is None:
+            tail = "/"
+        return Target(serial + tail if tail[0] == "/" else f"{serial}/{tail}", scheme, host, port)
+    return _parse_slowly(_complete(listed, default_scheme))
 
 
 @lru_cache(maxsize=65_536)
 def _authority(prefix: str) -> tuple[str, str, int, str]:
     """Parse ``http://host:port`` into scheme, host key, port and serialised prefix."""
-    url = _ada(prefix)
-    return url.protocol[:-1], url.hostname.rstrip("."), _port(url), f"{url.protocol}//{url.host}"
+    target = _parse_slowly(prefix)
+    return target.scheme, target.host, target.port, target.wire[:-1]
 
 
-def _ada(text: str) -> ada_url.URL:
-    try:
-        url = ada_url.URL(text)
-    except (ValueError, UnicodeError):
-        raise InvalidURL(message="not a URL") from None
-    if url.protocol not in ("http:", "https:"):
-        raise InvalidURL(message=f"the scheme {url.protocol[:-1]!r} is not http or https")
-    if not url.hostname.rstrip("."):
-        raise InvalidURL(message="no host")
-    return url
-
-
-def _port(url: ada_url.URL) -> int:
-    return int(url.port) if url.port else DEFAULT_PORTS[url.protocol[:-1]]
-
-
-def _parse_slowly(text: str) -> Target:
+def _complete(listed: str, default_scheme: str) -> str:
+    """Return the text the standard would begin with, once it has its scheme. Raises ``InvalidURL``."""
+    text = listed.strip(_EDGES)
+    if "\n" in text or "\r" in text or "\t" in text:
+        text = text.translate(_REMOVED)
     if not text:
         raise InvalidURL(message="empty")
     if len(text) > MAX_URL:
         raise InvalidURL(message=f"{len(text)} characters long, over {MAX_URL}")
-    url = _ada(text)
-    scheme = url.protocol[:-1]
-    split = _SPLIT.fullmatch(text)
-    tail = split[1].partition("#")[0] if split else ""
-    if not _WIRE_SAFE.fullmatch(tail):
-        tail = url.pathname + url.search
-    elif tail[0] == "?":
-        tail = f"/{tail}"
-    user, password = url.username or None, url.password or None
-    return Target(f"{scheme}://{url.host}{tail}", scheme, url.hostname.rstrip("."), _port(url), user, password)
+    return with_scheme(text, default_scheme)
+
+
+def _parse_slowly(text: str) -> Target:
+    try:
+        serial = _SERIAL.fullmatch(ada_url.normalize_url(text))
+    except (ValueError, UnicodeError):
+        _refuse(text)
+    if serial is None:
+        raise InvalidURL(message=f"the scheme {text.partition(':')[0][:40]!r} is not http or https")
+    scheme, user, password, name, port, tail = serial.groups()
+    host = name.rstrip(".")
+    if not host:
+        raise InvalidURL(message="no host")
+    written = _SPLIT.match(text)
+    if written is not None and _WIRE_SAFE.fullmatch(written[1]):
+        tail = written[1] if written[1][0] == "/" else f"/{written[1]}"
+    authority = f"{name}:{port}" if port else name
+    number = int(port) if port else DEFAULT_PORTS[scheme]
+    return Target(f"{scheme}://{authority}{tail}", scheme, host, number, user or None, password or None)
+
+
+def _refuse(text: str) -> NoReturn:
+    """Raise ``InvalidURL`` for what the standard fails, saying what it can be in an http(s) URL."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidURL(message="not a URL: not all of it is text in UTF-8") from None
+    raise InvalidURL(message="not a URL: its host or port is none") from None
 
 
 def with_scheme(text: str, default_scheme: str) -> str:
-    """Put ``default_scheme`` before a bare domain; ``localhost:8000`` is a host and a port, no scheme."""
-    if text.startswith("//"):
+    """Put ``default_scheme`` before a bare domain; ``localhost:8000`` is a host and a port, no scheme.
+
+    Raises ``InvalidURL`` for a path alone: the standard would make its first segment the host.
+    """
+    if text[:1] in ("/", "\\", "?", "#"):
+        if text[1:2] not in ("/", "\\"):
+            raise InvalidURL(message="no host: a relative reference")
         return f"{default_scheme}:{text}"
     scheme = _SCHEME.match(text)
-    if scheme is None or (_PORT_OR_END.match(text, scheme.end()) and scheme[0].lower() not in ("tel:", "sms:")):
+    if scheme is None or (_PORT_OR_END.match(text, scheme.end()) and scheme[0].lower() not in _NO_HOST):
         return f"{default_scheme}://{text}" if text else text
     return text
 
 
 def join(base: str, location: str) -> str:
-    """Resolve a reference against a base URL, without its fragment. Raises ``InvalidURL``."""
+    """Resolve a reference against a base URL, without its fragment. Raises ``InvalidURL``.
+
+    The answer has the scheme http or https: ``localhost:8000`` is a host in a list, in a ``Location`` it is not.
+    """
     try:
-        return str(ada_url.join_url(base, location)).partition("#")[0]
+        url = str(ada_url.join_url(base, location))
     except (ValueError, UnicodeError):
         raise InvalidURL(message="not a URL") from None
+    if not url.startswith(("http://", "https://")):
+        raise InvalidURL(message=f"the scheme {url.partition(':')[0][:40]!r} is not http or https")
+    return url.partition("#")[0]
 
 
 def identity(listed: str, default_scheme: str = "https") -> str:
     """Return what two equal URLs share: the standard's serialisation without the fragment."""
+    text = _complete(listed, default_scheme)
     try:
-        return str(ada_url.normalize_url(with_scheme(listed.strip(), default_scheme))).partition("#")[0]
+        return str(ada_url.normalize_url(text)).partition("#")[0]
     except (ValueError, UnicodeError):
-        raise InvalidURL(message="not a URL") from None
+        _refuse(text)
+
+
+def host_key(text: str) -> str:
+    """Return the host key of a host as people write it (``Example.COM``, ``müller.de``, ``[::1]``).
+
+    Raises ``InvalidURL`` where it is no host, or more than one.
+    """
+    if any(mark in text for mark in "/\\?#@") or (":" in text and not text.startswith("[")):
+        raise InvalidURL(message="not a host")
+    return _parse_slowly(f"http://{text}").host
 
 
 def registrable_domain(host: str) -> str:

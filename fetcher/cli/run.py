@@ -1,12 +1,11 @@
-"""One crawl from the command line: checks everything first, then runs, and closes the books at every exit."""
+"""One crawl from the command line: runs what was planned, heeds signals, and closes the books at every exit."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import gc
 import os
-import shlex
 import signal
 import sys
 import time
@@ -17,76 +16,71 @@ from typing import Any
 import msgspec
 
 from fetcher.books import Books
-from fetcher.cli.exits import ALL_FAILED, COMPLETE, INTERRUPTED, TERMINATED, TIME_LIMIT
-from fetcher.cli.settings import RUN_KEYS, at_most_failed, descriptors_for, make_config
+from fetcher.cli.again import command_again
+from fetcher.cli.exits import ALL_FAILED, COMPLETE, INTERRUPTED, TERMINATED, TIME_LIMIT, exit_by, exit_of
+from fetcher.cli.plan import Plan, make_plan
+from fetcher.cli.settings import at_most_failed
 from fetcher.client import Fetcher
-from fetcher.config import Config
-from fetcher.errors import ConfigError, SinkError
+from fetcher.errors import ConfigError, FetcherError, SinkError
 from fetcher.model import Sink
 from fetcher.observe.inflight import describe
+from fetcher.observe.notices import Notices
+from fetcher.observe.progress import Progress
 from fetcher.observe.report import summarize
-from fetcher.sinks import check_output, open_sink
-from fetcher.sources import Row, check, estimate_rows, is_url_argument, read
+from fetcher.sinks import open_sink
+from fetcher.sinks.place import is_special
+from fetcher.sources import Row, estimate_rows, is_url_argument, read
 from fetcher.sources.handover import in_thread
 
 __all__ = ["crawl"]
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """A crawl that has been checked: nothing in it is known to be wrong."""
-
-    config: Config
-    inputs: list[str]
-    outputs: list[str]
-    settings: dict[str, Any]
-
-    def __getitem__(self, key: str) -> Any:
-        return self.settings.get(key, RUN_KEYS[key])
-
-
 def crawl(inputs: list[str], settings: dict[str, Any], *, demo: bool) -> int:
     """Run ``fetcher crawl`` and return its exit code."""
+    _occupy_descriptors()
+    notices = Notices(as_json=settings.get("log_format") == "json")
+    notices.listen(settings.get("verbose", 0))
+    try:
+        return _crawl(inputs, settings, notices, demo=demo)
+    except FetcherError as error:
+        if not notices.as_json:
+            raise
+        notices.say(str(error), level="error")
+        return exit_of(error)
+
+
+def _occupy_descriptors() -> None:
+    """Keep the numbers of streams that were closed before we began: a socket must not become our stderr."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def _crawl(inputs: list[str], settings: dict[str, Any], notices: Notices, *, demo: bool) -> int:
     if demo:
         if inputs:
             raise ConfigError("--demo brings its own list: leave out the INPUT, or leave out --demo")
         from fetcher.bench.site import Site, SiteProcess
 
         with SiteProcess(Site()) as site:
-            return _run(_plan(site.urls(), settings))
+            return _run(make_plan(site.urls(), settings), notices)
     if not inputs:
         if sys.stdin is None or sys.stdin.isatty():
             raise ConfigError("no INPUT: give a file, '-' for stdin, or URLs (or --demo for the built-in site)")
         inputs = ["-"]
-    return _run(_plan(inputs, settings))
+    return _run(make_plan(inputs, settings), notices)
 
 
-def _plan(inputs: list[str], settings: dict[str, Any]) -> Plan:
-    """Find everything that is wrong with the settings, the lists and the outputs before the first request."""
-    urls = inputs if all(is_url_argument(text) for text in inputs) else []
-    config = make_config(settings, urls)
-    plan = Plan(config, inputs, _texts(settings.get("output")) or ["-"], settings)
-    _set_up_log(int(plan["verbose"]), plan["log_format"])
-    descriptors_for(config.limits.concurrency)
-    check(inputs, format=plan["from"], url_column=plan["url_column"])
-    if len({os.path.realpath(path) for path in plan.outputs}) < len(plan.outputs):
-        raise ConfigError("output: the same file is given twice")
-    for path in plan.outputs:
-        check_output(path, format=plan["format"], fresh=plan["fresh"])
-    if plan["summary"] not in (None, "-") and not Path(plan["summary"]).absolute().parent.is_dir():
-        raise SinkError(f"{plan['summary']}: the folder {Path(plan['summary']).parent} does not exist")
-    if not config.tls.verify:
-        _say("warning: certificates are not verified (--insecure)")
-    return plan
-
-
-def _texts(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())
-
-
-def _run(plan: Plan) -> int:
+def _run(plan: Plan, notices: Notices) -> int:
     fetcher = Fetcher(plan.config)  # a selector that does not parse is found here
+    if not plan.config.tls.verify and not plan["quiet"]:
+        notices.say("warning: certificates are not verified (--insecure)", level="warning")
+    gc.freeze()  # what is loaded stays: no collection needs to look at it again
+    gc.set_threshold(50_000, 20, 50)  # rows come and go by reference count; cycles are rare
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(Crawl(plan, fetcher).run())
+        return runner.run(Crawl(plan, fetcher, notices).run())
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -104,45 +98,51 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 class Crawl:
     """A run in the loop: signals, sinks, progress, and the exit code that follows from the books."""
 
-    def __init__(self, plan: Plan, fetcher: Fetcher) -> None:
+    def __init__(self, plan: Plan, fetcher: Fetcher, notices: Notices) -> None:
         self._plan = plan
         self._fetcher = fetcher
-        self._books = Books()
+        self._notices = notices
+        self._books: Books | None = None  # opened with the stream
+        self._progress: Progress | None = None
         self._signal: int | None = None
         self._interrupts = 0
+        self._opening: asyncio.Task[Any] | None = None
 
     async def run(self) -> int:
         """Fetch everything and return the exit code."""
         began = time.monotonic()
         code: int | None = None
-        quiet_end = False
         try:
             with self._handling_signals():
                 await self._drain()
             code = self._exit_code()
-            return code
-        except BrokenPipeError:
-            quiet_end = True  # the reader has what it wanted
+        except (FetcherError, BrokenPipeError) as error:
+            self._close(time.monotonic() - began, exit_of(error), error)
             raise
-        finally:
-            if not quiet_end:
-                self._close(time.monotonic() - began, code)
+        except BaseException as error:
+            self._close(time.monotonic() - began, None, error)
+            raise
+        self._close(time.monotonic() - began, code)
+        return code
 
     async def _drain(self) -> None:
-        async with contextlib.AsyncExitStack() as stack:
-            sinks = [await stack.enter_async_context(sink) for sink in self._sinks()]
-            await stack.enter_async_context(self._fetcher)
-            outcomes = await stack.enter_async_context(self._fetcher.stream(self._rows()))
-            self._books = outcomes.books
-            if self._shows_progress():
-                from fetcher.observe.progress import Progress
-
-                await stack.enter_async_context(
-                    Progress(lambda: self._books, lambda: len(self._fetcher.in_flight()), self._total())
-                )
-            async for outcome in outcomes:
-                for sink in sinks:
-                    await sink.write(outcome)
+        self._opening = opening = asyncio.current_task()
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                # What a cookie file or a bundle has wrong is found before an output is opened, and cut.
+                await stack.enter_async_context(self._fetcher)
+                sinks = [await stack.enter_async_context(sink) for sink in self._sinks()]
+                outcomes = await stack.enter_async_context(self._fetcher.stream(self._rows()))
+                self._books = outcomes.books
+                await self._show_progress(stack)
+                self._announce_time_limit(stack)
+                async for outcome in outcomes:
+                    for sink in sinks:
+                        await sink.write(outcome)
+        except asyncio.CancelledError:
+            if self._signal is None or self._books is not None or opening is None:
+                raise
+            opening.uncancel()  # by ourselves, before anything had begun
 
     def _rows(self) -> Iterable[Row] | AsyncIterable[Row]:
         rows = read(self._plan.inputs, format=self._plan["from"], url_column=self._plan["url_column"])
@@ -166,17 +166,33 @@ class Crawl:
             for path in plan.outputs
         ]
 
-    def _total(self) -> int | None:
-        total = estimate_rows(self._plan.inputs, format=self._plan["from"])
-        rows = self._plan.config.limits.rows
-        return total if rows is None else min(rows, total or rows)
+    # What is told meanwhile
 
-    def _shows_progress(self) -> bool:
+    async def _show_progress(self, stack: contextlib.AsyncExitStack) -> None:
+        # With the lines themselves on the terminal, they are the progress, and a bar would be among them.
+        beside = "-" in self._plan.outputs and sys.stdout is not None and sys.stdout.isatty()
+        drawn = self._notices.can_draw and not beside
         wanted = self._plan["progress"]
         if wanted is None:
-            to_terminal = "-" in self._plan.outputs and sys.stdout.isatty()  # the lines themselves are the progress
-            return sys.stderr.isatty() and not self._plan["quiet"] and not to_terminal
-        return bool(wanted)
+            wanted = self._notices.on_terminal and not self._plan["quiet"] and not beside
+        if not wanted:
+            return
+        books = self._books or Books()
+        total = estimate_rows(self._plan.inputs, format=self._plan["from"])
+        rows = self._plan.config.limits.rows
+        self._progress = Progress(
+            lambda: books,
+            lambda: len(self._fetcher.in_flight()),
+            total if rows is None else min(rows, total or rows),
+            tell=None if drawn else self._notices.say,
+        )
+        await stack.enter_async_context(self._progress)
+
+    def _announce_time_limit(self, stack: contextlib.AsyncExitStack) -> None:
+        limit = self._plan.config.limits.time
+        if limit is not None:
+            text = "the time limit is reached: what is in flight has 5 s to finish"
+            stack.callback(asyncio.get_running_loop().call_later(limit, self._notices.say, text).cancel)
 
     # Signals
 
@@ -192,6 +208,8 @@ class Crawl:
         installed = []
         try:
             for number, handler in handlers.items():
+                if signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # by nohup, or by a shell for its background jobs: it is their word
                 with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C stays KeyboardInterrupt
                     loop.add_signal_handler(number, handler)
                     installed.append(number)
@@ -204,82 +222,61 @@ class Crawl:
         """First: finish what is in flight, at most 5 s. Second: end now, with all that is done written. Third: die."""
         self._signal = self._signal or number
         self._interrupts += 1
-        if self._interrupts == 1:
-            _say("stopping: what is in flight has 5 s to finish (once more ends it now)")
-            self._fetcher.stop()
-        elif self._interrupts == 2:
-            self._fetcher.stop(0)
-        else:
+        if self._interrupts > 2:
+            if self._progress is not None:
+                self._progress.clear()
             os._exit(128 + number)
+        if self._books is None:
+            if self._opening is not None:
+                self._opening.cancel()  # perhaps it waits for the reader of a FIFO
+        elif self._interrupts == 1:
+            self._notices.say("stopping: what is in flight has 5 s to finish (once more ends it now)")
+            self._fetcher.stop()
+        else:
+            self._fetcher.stop(0)
 
     def _show_in_flight(self) -> None:
-        print(describe(self._fetcher.in_flight()), file=sys.stderr, flush=True)
+        rows = self._fetcher.in_flight()
+        self._notices.show(describe(rows), in_flight=msgspec.to_builtins(rows))
 
     # The end
 
     def _exit_code(self) -> int:
         books = self._books
-        if books.pending or books.more:
-            if self._signal is not None:
-                return INTERRUPTED if self._signal == signal.SIGINT else TERMINATED
-            return TIME_LIMIT
+        if books is None or books.pending or books.more:
+            return TIME_LIMIT if self._signal is None else exit_by(self._signal)
         bad = books.failed + books.skipped
         if (books.input and not books.ok) or not at_most_failed(self._plan.config.max_failed, bad, books.input):
             return ALL_FAILED
         return COMPLETE
 
-    def _close(self, seconds: float, code: int | None) -> None:
-        summary = summarize(self._books, seconds, exit=code)
+    def _close(self, seconds: float, code: int | None, error: BaseException | None = None) -> None:
+        """Tell how it went, unless it never began, or whoever read it has what they wanted."""
+        if self._books is not None and not isinstance(error, BrokenPipeError):
+            summary = summarize(self._books, seconds, exit=code)
+            if not self._plan["quiet"] and (error is None or self._books.input):
+                self._notices.show(summary.as_text(), summary=msgspec.to_builtins(summary))
+            self._write_summary(summary.as_json())
+        if error is None and code in (INTERRUPTED, TERMINATED, TIME_LIMIT):
+            fresh = not self._plan["fresh"] and not all(map(is_special, self._plan.outputs))
+            command = command_again(sys.argv, self._plan.settings, fresh=fresh)
+            self._notices.say(f"not all was fetched; to begin again: {command}", command=command)
+
+    def _write_summary(self, text: str) -> None:
         path = self._plan["summary"]
-        if path is not None:
-            try:
-                if path == "-":
-                    sys.stdout.write(summary.as_json())
-                else:
-                    Path(path).write_text(summary.as_json(), encoding="utf-8")
-            except OSError as error:
-                raise SinkError(f"{path}: cannot write the summary: {error.strerror or error}") from None
-        if not self._plan["quiet"]:
-            print(summary.as_text(), file=sys.stderr)
-        if code in (INTERRUPTED, TERMINATED, TIME_LIMIT):
-            again = [] if self._plan.outputs == ["-"] or self._plan["fresh"] else ["--fresh"]
-            _say(f"not all was fetched; to begin again: {shlex.join(['fetcher', *sys.argv[1:], *again])}")
+        if path is None:
+            return
+        try:
+            if path == "-":
+                sys.stdout.write(text)
+                sys.stdout.flush()
+            else:
+                Path(path).write_text(text, encoding="utf-8")
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise SinkError(f"{path}: cannot write the summary: {error.strerror or error}") from None
 
 
 def _may_block(path: str) -> bool:
     return path == "-" or (not is_url_argument(path) and os.path.exists(path) and not os.path.isfile(path))
-
-
-def _say(text: str) -> None:
-    print(f"fetcher: {text}", file=sys.stderr, flush=True)
-
-
-# The log
-
-
-class _JSONLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        entry = {
-            "time": record.created,
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        return msgspec.json.encode(entry).decode()
-
-
-class _PlainLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        from fetcher.sinks.escape import printable
-
-        return printable(f"fetcher: {record.getMessage()}")
-
-
-def _set_up_log(verbose: int, kind: str) -> None:
-    if not verbose:
-        return
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JSONLines() if kind == "json" else _PlainLines())
-    logger = logging.getLogger("fetcher")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO if verbose == 1 else logging.DEBUG)

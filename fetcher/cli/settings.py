@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.request import getproxies_environment
@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from fetcher.config import OPTIONS, Config, read_toml
 from fetcher.errors import ConfigError, InvalidURL
-from fetcher.options import SECRET_HEADERS
+from fetcher.options import SECRET_HEADERS, flag, number_from, one_of, parse_proxy
 from fetcher.urls import parse
 
 __all__ = ["RUN_KEYS", "Lines", "gather", "make_config"]
@@ -36,6 +36,37 @@ RUN_KEYS: dict[str, Any] = {
 """The settings of ``fetcher crawl`` that are no ``Config``'s, with their defaults."""
 
 
+def _text(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"{value!r} is not a text")
+    return value or None
+
+
+def _texts(value: Any) -> list[str]:
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
+        raise ConfigError(f"{value!r} is neither a text nor a list of texts")
+    return listed
+
+
+RUN_READERS: dict[str, Callable[[Any], Any]] = {
+    "from": one_of("txt", "csv", "tsv", "jsonl"),
+    "url_column": _text,
+    "output": _texts,
+    "format": one_of("text", "jsonl", "csv"),
+    "fresh": flag,
+    "progress": flag,
+    "quiet": flag,
+    "verbose": number_from(0, whole=True),
+    "log_format": one_of("text", "json"),
+    "summary": _text,
+}
+"""How each of them is read, wherever it comes from."""
+
+BOUND_LATER = frozenset({"user", "header", "cookie"})
+"""Settings that may find their host only when the INPUTs are known."""
+
+
 class Lines(click.ParamType):  # type: ignore[type-arg]  # generic in new click, plain in old
     """A text that may hold spaces: several of them in one environment variable stand on lines of their own."""
 
@@ -44,18 +75,38 @@ class Lines(click.ParamType):  # type: ignore[type-arg]  # generic in new click,
 
 
 def gather(context: click.Context, config_path: str | None) -> dict[str, Any]:
-    """Return all settings given anywhere, the strongest first. Raises ``ConfigError`` for an unknown key."""
+    """Return all settings given anywhere, the strongest first, those of the run in their own types.
+
+    Raises ``ConfigError`` that names the file or the variable, for an unknown key and for a value of no use.
+    """
     path = _config_file(config_path)
     given: dict[str, Any] = {}
     if path is not None:
         for key, value in read_toml(path).items():
             given[key.replace("-", "_")] = value
-        Config.from_mapping(given, extra=RUN_KEYS, origin=f"{path}: ")  # names the file, where a later check cannot
+        _check(given, f"{path}: ")
+    variables = {param.name: param.envvar for param in context.command.params}
     for name, value in context.params.items():
         source = context.get_parameter_source(name)
         if source in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
             given[name] = list(value) if isinstance(value, tuple) else value
-    return given
+        if source is ParameterSource.ENVIRONMENT and name not in BOUND_LATER and name in {*OPTIONS, *RUN_KEYS}:
+            _check({name: given[name]}, f"{variables[name]}: ")
+    return {key: _read_run_key(key, value) if key in RUN_KEYS else value for key, value in given.items()}
+
+
+def _check(settings: Mapping[str, Any], origin: str) -> None:
+    """Raise what a later check would, with the place where the setting stands."""
+    Config.from_mapping(_with_cookie_files(settings, origin), extra=RUN_KEYS, origin=origin)
+    for key in RUN_KEYS.keys() & settings.keys():
+        _read_run_key(key, settings[key], origin)
+
+
+def _read_run_key(key: str, value: Any, origin: str = "") -> Any:
+    try:
+        return RUN_READERS[key](value)
+    except ConfigError as error:
+        raise ConfigError(f"{origin}{key.replace('_', '-')}: {error}") from None
 
 
 def _config_file(given: str | None) -> Path | None:
@@ -73,24 +124,45 @@ def make_config(settings: Mapping[str, Any], urls: Sequence[str]) -> Config:
 
     ``urls`` are the URL arguments when INPUT is nothing else: secrets without a host are for their one origin.
     """
-    options = {key: value for key, value in settings.items() if key in OPTIONS}
-    cookies = options.pop("cookie", None)
-    if cookies:
-        texts = [cookies] if isinstance(cookies, str) else cookies
-        # Without '=' it is a file, as curl has it.
-        options["cookie_file"] = [*options.get("cookie_file", []), *(text for text in texts if "=" not in text)]
-        options["cookie"] = [text for text in texts if "=" in text]
+    options = _with_cookie_files({key: value for key, value in settings.items() if key in OPTIONS})
     origin = _only_origin(urls, options.get("default_scheme", "https"))
     if origin is not None:
         _bind_secrets(options, origin)
+    proxies = getproxies_environment()
     if "proxy" not in options:
-        proxies = getproxies_environment()
         for scheme in ("http", "https"):
-            if scheme in proxies:
-                options.setdefault(f"{scheme}_proxy", proxies[scheme])
-    if "no_proxy" not in options and (bypass := getproxies_environment().get("no")):
+            if scheme in proxies and f"{scheme}_proxy" not in options:
+                options[f"{scheme}_proxy"] = _environment_proxy(scheme, proxies[scheme])
+    if "no_proxy" not in options and (bypass := proxies.get("no")):
         options["no_proxy"] = bypass
     return Config.from_mapping(options)
+
+
+def _with_cookie_files(settings: Mapping[str, Any], origin: str = "") -> dict[str, Any]:
+    """Tell cookies from files of them: without '=' it is a file, as curl has it."""
+    options = dict(settings)
+    cookies = options.pop("cookie", None)
+    if cookies is not None:
+        listed = _texts_of(f"{origin}cookie", cookies)
+        files = [text for text in listed if "=" not in text]
+        options["cookie"] = [text for text in listed if "=" in text]
+        if files:
+            options["cookie_file"] = [*_texts_of(f"{origin}cookie-file", options.get("cookie_file", [])), *files]
+    return options
+
+
+def _texts_of(name: str, value: Any) -> list[str]:
+    try:
+        return _texts(value)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+def _environment_proxy(scheme: str, value: str) -> str | None:
+    try:
+        return parse_proxy(value)
+    except ConfigError as error:
+        raise ConfigError(f"{scheme.upper()}_PROXY in the environment: {error} (-x '' does without)") from None
 
 
 def _only_origin(urls: Sequence[str], default_scheme: str) -> str | None:

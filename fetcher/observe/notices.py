@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import sys
-import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,39 +26,40 @@ class Notices:
 
     @property
     def on_terminal(self) -> bool:
-        """Whether stderr is a terminal that can be drawn on (NO_COLOR is rich's to honour)."""
+        """Whether people read along."""
+        return sys.stderr is not None and sys.stderr.isatty()
+
+    @property
+    def can_draw(self) -> bool:
+        """Whether a bar can be drawn and redrawn; its colours are rich's to leave away (NO_COLOR)."""
         dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
-        return sys.stderr is not None and sys.stderr.isatty() and not dumb
+        return self.on_terminal and not dumb and not self.as_json
 
     def say(self, text: str, *, level: str = "info", **facts: Any) -> None:
         """Write a line that begins with our name."""
-        self._tell(f"fetcher: {text}", text, level, "fetcher", time.time(), facts)
+        self._tell(f"fetcher: {text}", text, level=level, facts=facts)
 
     def show(self, text: str, **facts: Any) -> None:
         """Write lines as they are laid out; ``facts`` are the same for machines."""
-        self._tell(text, text.partition("\n")[0], "info", "fetcher", time.time(), facts)
+        self._tell(text, text.partition("\n")[0], level="info", facts=facts)
 
-    def listen(self, verbose: int) -> logging.Handler | None:
-        """Tell what the package logs: from ``verbose`` 1 on what is of note, from 2 on everything.
-
-        Returns the handler to give to ``mute`` in the end.
-        """
+    def listen(self, verbose: int) -> None:
+        """Tell what the package logs: with ``verbose`` 1 of parked hosts and retries, from 2 on of everything."""
         if not verbose:
-            return None
-        handler = _Handler(self)
+            return
         logger = logging.getLogger("fetcher")
-        logger.addHandler(handler)
+        logger.addHandler(_Handler(self))
         logger.setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
-        return handler
+        logging.getLogger("fetcher.retry").setLevel(logging.DEBUG)
 
     def hear(self, record: logging.LogRecord) -> None:
         """Write what was logged."""
         message = record.getMessage()
-        self._tell(f"fetcher: {message}", message, record.levelname.lower(), record.name, record.created, {})
+        self._tell(f"fetcher: {message}", message, level=record.levelname.lower(), logger=record.name, facts={})
 
-    def _tell(self, text: str, message: str, level: str, logger: str, moment: float, facts: dict[str, Any]) -> None:
+    def _tell(self, text: str, message: str, *, level: str, facts: dict[str, Any], logger: str = "fetcher") -> None:
         if self.as_json:
-            when = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            when = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             entry = {"time": when, "level": level, "logger": logger, "message": message, **facts}
             _write(json.dumps(entry).replace("\x7f", "\\u007f"))
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -16,26 +15,35 @@ from fetcher.observe.report import human_seconds
 __all__ = ["Progress"]
 
 LIVE = 0.1  # seconds between two drawings on a terminal
-PLAIN = 10.0  # seconds between two lines elsewhere
+FIRST = 1.0  # seconds to the first line elsewhere
+PLAIN = 10.0  # seconds between two lines then
 
 
 class Progress:
     """Shows pages per second, ok and failed, and the time left where the ``total`` is known.
 
-    ``books`` is asked for the counts and ``busy`` for the requests in flight. Closed, it leaves nothing on the
-    terminal.
+    ``books`` is asked for the counts and ``busy`` for the requests in flight. It is a bar where ``tell`` is
+    ``None``, and closed, that leaves nothing on the terminal; else each line goes to ``tell``, with the counts.
     """
 
-    def __init__(self, books: Callable[[], Books], busy: Callable[[], int], total: int | None) -> None:
+    def __init__(
+        self,
+        books: Callable[[], Books],
+        busy: Callable[[], int],
+        total: int | None,
+        *,
+        tell: Callable[..., None] | None = None,
+    ) -> None:
         self._books = books
         self._busy = busy
         self._total = total
+        self._tell = tell
         self._bar: Any = None
         self._task: asyncio.Task[None] | None = None
         self._began = time.monotonic()
 
     async def __aenter__(self) -> Self:
-        if sys.stderr.isatty():
+        if self._tell is None:
             self._bar = _bar(self._total)
             self._bar.start()
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -44,29 +52,40 @@ class Progress:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.clear()
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        if self._bar is not None:
-            self._bar.stop()
+            await asyncio.wait([self._task])
+            if not self._task.cancelled():
+                self._task.result()
+
+    def clear(self) -> None:
+        """Take the bar off the terminal and give the cursor back. Harmless twice."""
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            with contextlib.suppress(OSError):  # the terminal is gone, and the cursor with it
+                bar.stop()
 
     async def _run(self) -> None:
         last_time, last_done, rate = self._began, 0, 0.0
+        pause = LIVE if self._tell is None else FIRST
         while True:
-            await asyncio.sleep(LIVE if self._bar is not None else PLAIN)
+            await asyncio.sleep(pause)
             books, now = self._books(), time.monotonic()
             momentary = (books.done - last_done) / max(1e-9, now - last_time)
             share = min(1.0, (now - last_time) / 3)  # an average over some three seconds
             rate = momentary if last_done == 0 else rate + share * (momentary - rate)
             last_time, last_done = now, books.done
-            if self._bar is not None:
+            if self._tell is None:
                 self._draw(books, rate)
             else:
-                sys.stderr.write(f"{self._line(books, rate)}\n")
-                sys.stderr.flush()
+                facts = {"done": books.done, "ok": books.ok, "failed": books.failed + books.skipped}
+                self._tell(self._line(books, rate), **facts, pages_per_second=round(rate, 1))
+                pause = PLAIN
 
     def _draw(self, books: Books, rate: float) -> None:
+        if self._bar is None:
+            return
         self._bar.update(
             self._bar.task_ids[0],
             completed=books.done,
@@ -99,6 +118,7 @@ def _bar(total: int | None) -> Any:
         transient=True,
         auto_refresh=True,
         refresh_per_second=8,
+        redirect_stdout=False,  # data is data; what is said on stderr is lifted above the bar
     )
     bar.add_task("", total=total, rate="", counts="")
     return bar

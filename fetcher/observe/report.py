@@ -33,7 +33,7 @@ class Summary(msgspec.Struct, frozen=True):
         """Return one or two lines for people."""
         rest = f" + {self.pending:,} pending" if self.pending else ""
         text = (
-            f"{self.input:,} rows{' and more' if self.more else ''} = {self.ok:,} ok + {self.failed:,} failed"
+            f"{self.input:,} row{'' if self.input == 1 else 's'}{' and more' if self.more else ''} = {self.ok:,} ok + {self.failed:,} failed"
             f" + {self.skipped:,} skipped{rest}, in {human_seconds(self.seconds)}"
             f" ({self.pages_per_second:,.0f} pages/s, {human_bytes(self.bytes)})"
         )

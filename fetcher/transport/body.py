@@ -8,7 +8,6 @@ Law 7: what the server says of the size is a hint and never believed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 
 import aiohttp
 
@@ -16,6 +15,7 @@ from fetcher.config import Limits
 from fetcher.errors import TooLarge
 from fetcher.flight import Flight
 from fetcher.transport.decoding import Decoder
+from fetcher.transport.watchdog import Watch
 
 __all__ = ["Bodies", "Body"]
 
@@ -42,7 +42,7 @@ class Bodies:
         self._permits = asyncio.BoundedSemaphore(max(1, limits.memory // limits.max_size))
 
     async def read(
-        self, response: aiohttp.ClientResponse, flight: Flight | None, deadline: asyncio.Timeout, *, skim: bool = False
+        self, response: aiohttp.ClientResponse, flight: Flight | None, watch: Watch, *, skim: bool = False
     ) -> Body:
         """Read the body to its end. A redirect's is skimmed: cut short, for nobody reads it.
 
@@ -56,60 +56,43 @@ class Bodies:
             raise TooLarge(message=f"Content-Length is {response.content_length} bytes, max-size is {limit}")
         chunks: list[bytes] = []
         size = wire = 0
-        content = response.content
-        while True:
-            chunk = await content.readany()
-            if not chunk:
-                break
+        readany = response.content.readany
+        while size <= limit and wire <= limit + FREE and (chunk := await readany()):
+            watch.touch()
             wire += len(chunk)
-            for piece in self._pieces(chunk, decoder):
-                size += len(piece)
+            for piece in (chunk,) if decoder is None else decoder.pieces(chunk):
                 chunks.append(piece)
-                if size > FREE and flight is not None and flight.release is None:
-                    await self._permit(response, flight, deadline)
-            if flight is not None:
-                flight.length = min(size, limit)
-            if size > limit or wire > limit + FREE:
-                return self._over(response, chunks, wire, limit, cut=cut)
+                size += len(piece)
+                if flight is not None:
+                    flight.length = min(size, limit)
+                    if size > FREE and flight.release is None:
+                        await self._permit(response, flight, watch)
+        if size > limit or wire > limit + FREE:
+            response.close()
+            if not cut:
+                raise TooLarge(message=f"the body is over {limit} bytes (max-size)")
+            return Body(b"".join(chunks)[:limit], wire, truncated=True)
         if decoder is not None and wire:
-            chunks.append(decoder.finish())
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        if len(data) > limit:
-            return self._over(response, [data], wire, limit, cut=cut)
-        if flight is not None:
-            flight.length = len(data)
-        return Body(data, wire, truncated=False)
+            decoder.finish()
+        return Body(chunks[0] if len(chunks) == 1 else b"".join(chunks), wire, truncated=False)
 
-    @staticmethod
-    def _pieces(chunk: bytes, decoder: Decoder | None) -> Iterable[bytes]:
-        return (chunk,) if decoder is None else (decoder.feed(chunk),)
-
-    @staticmethod
-    def _over(response: aiohttp.ClientResponse, chunks: list[bytes], wire: int, limit: int, *, cut: bool) -> Body:
-        response.close()
-        if not cut:
-            raise TooLarge(message=f"the body is over {limit} bytes (max-size)")
-        return Body(b"".join(chunks)[:limit], wire, truncated=True)
-
-    async def _permit(self, response: aiohttp.ClientResponse, flight: Flight, deadline: asyncio.Timeout) -> None:
+    async def _permit(self, response: aiohttp.ClientResponse, flight: Flight, watch: Watch) -> None:
         """Wait for the right to hold more than 64 KB, with the transport and all clocks stopped."""
-        if self._permits.locked():
-            loop = asyncio.get_running_loop()
-            connection = response.connection
-            protocol = connection.protocol if connection is not None else None
-            if protocol is not None:
-                protocol.pause_reading()
-            began, until = loop.time(), deadline.when()
-            deadline.reschedule(None)
-            flight.enter("waiting for memory")
-            try:
-                await self._permits.acquire()
-            finally:
-                if until is not None:
-                    deadline.reschedule(until + loop.time() - began)
-                flight.enter("reading")
-                if protocol is not None and response.connection is connection:
-                    protocol.resume_reading()
-        else:
+        if not self._permits.locked():
             await self._permits.acquire()
-        flight.release = self._permits.release
+            flight.release = self._permits.release
+            return
+        connection = response.connection
+        protocol = connection.protocol if connection is not None else None
+        if protocol is not None:
+            protocol.pause_reading()
+        watch.pause()
+        flight.enter("waiting for memory")
+        try:
+            await self._permits.acquire()
+            flight.release = self._permits.release
+        finally:
+            watch.resume()
+            flight.enter("reading")
+            if protocol is not None and response.connection is connection:
+                protocol.resume_reading()

@@ -14,6 +14,7 @@ begin like one (zero padding, stray bytes) is ignored, as gzip(1) and browsers d
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from typing import Any, ClassVar, Final
@@ -250,15 +251,19 @@ class Decoder:
 
         Raises ``ProtocolError`` with ``bad_encoding`` for a wrong checksum or structure.
         """
-        if self.overflow or not data:
-            return b""
-        if not self._layers:
-            return self._admit(data)
-        self._layers[0].write(data)
-        pieces = []
-        while not self.overflow and (piece := self._pull(len(self._layers) - 1, self._left)):
-            pieces.append(self._admit(piece))
+        pieces = list(self.pieces(data, self._left))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def pieces(self, data: bytes, step: int = BLOCK) -> Iterator[bytes]:
+        """Do as ``feed`` does, by about ``step`` bytes: whoever reads may pause between two of them."""
+        if self.overflow or not data:
+            return
+        if not self._layers:
+            yield self._admit(data)
+            return
+        self._layers[0].write(data)
+        while not self.overflow and (piece := self._pull(len(self._layers) - 1, min(step, self._left))):
+            yield self._admit(piece)
 
     def finish(self) -> bytes:
         """Check that every coding came to its end, and return what was held back (none of them does).

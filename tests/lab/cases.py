@@ -5,6 +5,7 @@ The cases that break the protocol are in ``faults``, those about codings, charse
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import random
@@ -33,13 +34,22 @@ def ok_page(size: int = 100, title: str = "ok", links: int = 0) -> str:
     return f"<!doctype html><html><head><title>{title}</title></head><body>{anchors}<p>{text}</p></body></html>"
 
 
+def codec(charset: str) -> str:
+    """Return the charset if Python speaks it, else UTF-8."""
+    try:
+        return codecs.lookup(charset).name
+    except LookupError:
+        return "utf-8"
+
+
 @case("/ok")
 async def ok(exchange: Exchange) -> None:
-    """``?size=N&links=N&title=…&type=…&charset=…``: a page."""
+    """``?size=N&links=N&title=…&type=…&charset=…``: a page, in UTF-8 where the charset is empty or unknown."""
     charset = exchange.text("charset", "utf-8")
-    page = ok_page(int(exchange.number("size", 100)), exchange.text("title", "ok"), int(exchange.number("links", 0)))
+    title = exchange.text("title", "ok").encode("latin-1").decode(errors="replace")
+    page = ok_page(int(exchange.number("size", 100)), title, int(exchange.number("links", 0)))
     media = exchange.text("type", "text/html")
-    await exchange.reply(page.encode(charset), kind=f"{media}; charset={charset}" if charset else media)
+    await exchange.reply(page.encode(codec(charset)), kind=f"{media}; charset={charset}" if charset else media)
 
 
 @case("/echo")

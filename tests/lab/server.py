@@ -80,13 +80,11 @@ class LabServer:
                 done.result(timeout=30)
 
     async def __aenter__(self) -> Self:
-        second_port, tls = self._wants
-        self.port = self._listen(None)
-        if second_port:
-            self.other_port = self._listen(None)
-        if tls:
-            self._ca, contexts = server_contexts([host_address(n) for n in range(1, self.hosts + 1)])
-            self.tls_ports = {name: self._listen(contexts[name]) for name in CERTIFICATES}
+        try:
+            self._start(*self._wants)
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(
@@ -165,6 +163,14 @@ class LabServer:
             assert time.monotonic() < deadline, f"not within {timeout} s"
             await asyncio.sleep(0.002)
 
+    def _start(self, second_port: bool, tls: bool) -> None:
+        self.port = self._listen(None)
+        if second_port:
+            self.other_port = self._listen(None)
+        if tls:
+            self._ca, contexts = server_contexts([host_address(n) for n in range(1, self.hosts + 1)])
+            self.tls_ports = {name: self._listen(contexts[name]) for name in CERTIFICATES}
+
     def _listen(self, context: ssl.SSLContext | None) -> int:
         loop = asyncio.get_running_loop()
         listeners = bind_hosts(self.hosts)
@@ -191,3 +197,6 @@ class LabServer:
         sock.close()
         self.site.books.close(number)
         self._tasks.discard(task)
+        fault = None if task.cancelled() else task.exception()
+        if isinstance(fault, Exception):
+            self.site.bugs.append(fault)

@@ -1,0 +1,120 @@
+"""The clocks of all exchanges, kept by one timer: an exchange that stands still, or takes too long, is ended.
+
+Two timers an exchange, rearmed with every read, cost as much as the parsing of its head; a sweep costs
+nothing that counts. An exchange is late by at most a sweep: a twentieth of the shorter timeout, at most 0.25 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from time import monotonic
+from typing import Any, Self
+
+from fetcher.config import Timeouts
+from fetcher.errors import FetchError, FetchTimeout
+from fetcher.flight import Flight
+
+__all__ = ["Watch", "Watchdog"]
+
+
+class Watch:
+    """The clock of one exchange, for a ``with`` block around it. Raises ``FetchTimeout`` when time ran out.
+
+    ``touch`` is called with every read; between ``pause`` and ``resume`` no time passes.
+    """
+
+    __slots__ = ("_cancelling", "_dog", "_expired", "_flight", "_paused_at", "_read_until", "_task", "_until")
+
+    def __init__(self, dog: Watchdog, flight: Flight | None) -> None:
+        self._dog = dog
+        self._flight = flight
+        self._expired: FetchError | None = None
+        self._paused_at: float | None = None
+        self._read_until = math.inf  # connecting has a limit of its own
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task: asyncio.Task[Any] = task
+        self._cancelling = task.cancelling()
+        self._until = monotonic() + self._dog.timeouts.total
+        self._dog.watch(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._dog.watched.discard(self)
+        if self._expired is None or self._task.uncancel() > self._cancelling:
+            return
+        if kind is not None and issubclass(kind, asyncio.CancelledError):
+            raise self._expired from None
+
+    def touch(self) -> None:
+        """Note that something was sent or came."""
+        self._read_until = monotonic() + self._dog.timeouts.read
+
+    def pause(self) -> None:
+        """Stop the clocks."""
+        self._paused_at = monotonic()
+
+    def resume(self) -> None:
+        """Let the clocks go on from where they stood."""
+        if self._paused_at is not None:
+            pause = monotonic() - self._paused_at
+            self._until += pause
+            self._read_until += pause
+            self._paused_at = None
+
+    def check(self, now: float) -> None:
+        """End the exchange if its time ran out."""
+        if self._paused_at is not None or self._expired is not None:
+            return
+        stage = self._flight.stage if self._flight is not None else "waiting"
+        timeouts = self._dog.timeouts
+        if now >= self._until:
+            code = "too_slow" if stage == "reading" else "total_timeout"
+            self._expired = FetchTimeout(code, f"timeout ({timeouts.total:g} s) ran out while {stage}")
+        elif now >= self._read_until:
+            self._expired = FetchTimeout(
+                "read_timeout", f"nothing came for {timeouts.read:g} s (read-timeout) while {stage}"
+            )
+        else:
+            return
+        self._task.cancel()
+
+
+class Watchdog:
+    """Sweeps over the running exchanges as long as there are any."""
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self.timeouts = timeouts
+        self.watched: set[Watch] = set()
+        self._interval = max(0.005, min(0.25, timeouts.total / 20, timeouts.read / 20))
+        self._timer: asyncio.TimerHandle | None = None
+
+    def over(self, flight: Flight | None) -> Watch:
+        """Return the clock for one exchange."""
+        return Watch(self, flight)
+
+    def watch(self, exchange: Watch) -> None:
+        """Start to sweep, if nothing was watched."""
+        self.watched.add(exchange)
+        if self._timer is None:
+            self._arm()
+
+    def close(self) -> None:
+        """Stop sweeping."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _sweep(self) -> None:
+        now = monotonic()
+        for exchange in list(self.watched):
+            exchange.check(now)
+        self._timer = None
+        if self.watched:
+            self._arm()
+
+    def _arm(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._interval, self._sweep)
