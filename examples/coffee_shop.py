@@ -11,6 +11,7 @@ The pictures are drawn from the server's own log (· waiting outside, █ brewin
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import AsyncIterator
@@ -39,19 +40,19 @@ async def serve(shop: SiteProcess, arrivals: Arrivals, counter: int) -> None:
     ):
         served = [coffee async for coffee in coffees]
     took = time.monotonic() - opening
-    visits = {visit["path"]: visit for visit in shop.log()[seen:]}
+    visits = {"http://{host}:{port}{path}".format(**visit): visit for visit in shop.log()[seen:]}
     most = max(visit["in_flight"] for visit in visits.values())
     print(f"{counter} at the counter: {len(served)} coffees in {took:.2f} s, at most {most} brewing at once")
     for number, (at, order) in enumerate(arrivals, 1):
-        visit = visits[order.partition("/coffee")[1] + order.partition("/coffee")[2]]
-        came, begun, ended = (round(SCALE * t) for t in (at, visit["start"] - opening, visit["end"] - opening))
+        times = (at, visits[order]["start"] - opening, visits[order]["end"] - opening)
+        came, begun, ended = (round(SCALE * seconds) for seconds in times)
         print(f"  customer {number:2} {' ' * came}{'·' * (begun - came)}{'█' * max(1, ended - begun)}")
 
 
 if __name__ == "__main__":
-    rng, at, arrivals = random.Random(7), 0.0, []
+    rng = random.Random(7)
+    times = itertools.accumulate(rng.expovariate(40) for _ in range(CUSTOMERS))
     with SiteProcess(Site(hosts=1, latency=(0.05, 0.12), failures=False)) as shop:
-        for order in [url for url in shop.urls() if "/coffee/" in url][:CUSTOMERS]:
-            arrivals.append((at := at + rng.expovariate(40), order))
+        orders = list(zip(times, shop.urls(), strict=False))
         for counter in (1, 3, CUSTOMERS):
-            asyncio.run(serve(shop, arrivals, counter))
+            asyncio.run(serve(shop, orders, counter))

@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Awaitable, Sequence
 
-from fetcher import Fetcher, Outcome
+from fetcher import Fetcher, Outcome, Page
 from fetcher.bench.site import Site, SiteProcess
 
 
@@ -23,15 +24,15 @@ async def by_stream(urls: list[str], *, sequentially: bool) -> list[Outcome]:
         return [outcome async for outcome in outcomes]
 
 
-async def by_gather(urls: list[str]) -> list[object]:
-    """Do the same by hand: a task for each URL, and exceptions where failures were."""
+async def by_gather(urls: list[str]) -> list[Page | BaseException]:
+    """Do the same by hand: a task for each URL, and an exception where a page is not to be had."""
     async with Fetcher() as fetcher:
-        return list(await asyncio.gather(*map(fetcher.fetch, urls), return_exceptions=True))
+        return await asyncio.gather(*map(fetcher.fetch, urls), return_exceptions=True)
 
 
 async def main(urls: list[str]) -> None:
     """Fetch the list in three ways and compare."""
-    ways = {
+    ways: dict[str, Awaitable[Sequence[object]]] = {
         "one by one": by_stream(urls, sequentially=True),
         "gather": by_gather(urls),
         "stream, ordered": by_stream(urls, sequentially=False),

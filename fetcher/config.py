@@ -8,7 +8,6 @@ read in ``cli/`` alone: a library does not change behind its caller's back.
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -20,11 +19,14 @@ from fetcher import __version__
 from fetcher.errors import ConfigError
 from fetcher.options import (
     Header,
+    bypasses,
     flag,
     number_from,
     one_of,
+    optional_seconds,
     optional_text,
     parse_accept,
+    parse_bypass,
     parse_cookies,
     parse_headers,
     parse_max_failed,
@@ -32,24 +34,16 @@ from fetcher.options import (
     parse_rate,
     parse_seconds,
     parse_size,
+    parse_user_agent,
     parse_users,
     positive_seconds,
     texts,
 )
 
 __all__ = [
-    "OPTIONS",
-    "Accept",
-    "AddressPolicy",
-    "Config",
-    "Header",
-    "Identity",
-    "Limits",
-    "ProxyPolicy",
-    "RetryPolicy",
-    "TLSPolicy",
-    "Timeouts",
-]
+    "OPTIONS", "Accept", "AddressPolicy", "Config", "Header", "Identity", "Limits", "ProxyPolicy", "RetryPolicy",
+    "TLSPolicy", "Timeouts",
+]  # fmt: skip
 
 MIB = 1024 * 1024
 
@@ -88,9 +82,9 @@ class Timeouts(msgspec.Struct, frozen=True):
 class RetryPolicy(msgspec.Struct, frozen=True):
     """How often a row is tried again, and how long a host may keep us waiting.
 
-    Backoff is exponential with full jitter (``backoff`` times 2 to the power of the attempts so far, at most
-    ``max_backoff``). A ``Retry-After`` above ``max_retry_after``, or ``host_patience`` seconds without one
-    success, ends a host's rows as ``host_budget``.
+    Backoff is exponential with jitter: after the nth failed attempt a random time between half of ``backoff``
+    and ``backoff`` times 2 to the power of n - 1, at most ``max_backoff``. A ``Retry-After`` above
+    ``max_retry_after``, or ``host_patience`` seconds without one success, ends a host's rows as ``host_budget``.
     """
 
     retries: int = 2
@@ -145,26 +139,9 @@ class ProxyPolicy(msgspec.Struct, frozen=True):
     def before(self, scheme: str, host: str, port: int) -> str | None:
         """Return the proxy for an origin, or ``None`` to go there directly."""
         proxy = self.every or (self.https if scheme == "https" else self.http)
-        if proxy is None or any(_bypasses(rule, host, port) for rule in self.bypass):
+        if proxy is None or any(bypasses(rule, host, port) for rule in self.bypass):
             return None
         return proxy
-
-
-def _bypasses(rule: str, host: str, port: int) -> bool:
-    rule, host = rule.lower(), host.strip("[]")
-    if rule == "*":
-        return True
-    try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(rule, strict=False)
-    except ValueError:
-        pass
-    name, colon, number = rule.rpartition(":")
-    if colon and number.isdigit():
-        if int(number) != port:
-            return False
-        rule = name
-    rule = rule.strip("[]").removeprefix("*").lstrip(".")
-    return host == rule or host.endswith(f".{rule}")
 
 
 class TLSPolicy(msgspec.Struct, frozen=True):
@@ -214,6 +191,8 @@ class Config(msgspec.Struct, frozen=True):
             key = name.replace("-", "_")
             if key in passed:
                 continue
+            if isinstance(value, Mapping):
+                raise ConfigError(f"{origin}[{name}] is a table, and options stand flat: 'per-host = 6'")
             if key not in OPTIONS:
                 raise ConfigError(f"{origin}unknown option {name!r}{_nearest(name, [*OPTIONS, *passed])}")
             policy, field, convert = OPTIONS[key]
@@ -222,6 +201,8 @@ class Config(msgspec.Struct, frozen=True):
             except (ConfigError, ValueError, TypeError) as error:
                 raise ConfigError(f"{origin}{key.replace('_', '-')}: {error}") from None
             target = policies.setdefault(policy, {}) if policy else top
+            if field in target and not isinstance(converted, tuple):
+                raise ConfigError(f"{origin}{key.replace('_', '-')} is given twice")
             target[field] = target[field] + converted if field in target else converted
         parts = {policy: POLICIES[policy](**fields) for policy, fields in policies.items()}
         config = cls(**parts, **top)
@@ -275,7 +256,7 @@ OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "memory": ("limits", "memory", parse_size),
     "lookahead": ("limits", "lookahead", number_from(1, whole=True)),
     "limit": ("limits", "rows", number_from(0, whole=True, optional=True)),
-    "time_limit": ("limits", "time", lambda value: None if value in (None, "") else positive_seconds(value)),
+    "time_limit": ("limits", "time", optional_seconds),
     "timeout": ("timeouts", "total", positive_seconds),
     "connect_timeout": ("timeouts", "connect", positive_seconds),
     "read_timeout": ("timeouts", "read", positive_seconds),
@@ -286,7 +267,7 @@ OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "host_patience": ("retry", "host_patience", parse_seconds),
     "accept": ("accept", "ranges", parse_accept),
     "private_network": ("address", "private_network", one_of(*get_args(PrivateNetwork))),
-    "user_agent": ("identity", "user_agent", lambda value: parse_headers(f"User-Agent: {value}")[0].value),
+    "user_agent": ("identity", "user_agent", parse_user_agent),
     "header": ("identity", "headers", parse_headers),
     "user": ("identity", "headers", parse_users),
     "cookie": ("identity", "headers", parse_cookies),
@@ -296,11 +277,7 @@ OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "proxy": ("proxy", "every", parse_proxy),
     "http_proxy": ("proxy", "http", parse_proxy),
     "https_proxy": ("proxy", "https", parse_proxy),
-    "no_proxy": (
-        "proxy",
-        "bypass",
-        lambda value: tuple(part for item in texts(value) for part in item.replace(",", " ").split()),
-    ),
+    "no_proxy": ("proxy", "bypass", parse_bypass),
     "default_scheme": ("", "default_scheme", one_of("https", "http")),
     "select": ("", "select", lambda value: tuple(texts(value))),
     "preview": ("", "preview", number_from(0, whole=True)),
@@ -310,12 +287,6 @@ OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
 """Flat option name -> (policy, field, how a typed value is read). The command line adds its own few."""
 
 POLICIES: dict[str, Callable[..., Any]] = {
-    "limits": Limits,
-    "timeouts": Timeouts,
-    "retry": RetryPolicy,
-    "accept": Accept,
-    "address": AddressPolicy,
-    "identity": Identity,
-    "proxy": ProxyPolicy,
-    "tls": TLSPolicy,
-}
+    "limits": Limits, "timeouts": Timeouts, "retry": RetryPolicy, "accept": Accept, "address": AddressPolicy,
+    "identity": Identity, "proxy": ProxyPolicy, "tls": TLSPolicy,
+}  # fmt: skip

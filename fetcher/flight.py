@@ -34,7 +34,6 @@ class Flight:
         "chain",
         "connection",
         "deferrable",
-        "due",
         "elapsed",
         "ended",
         "first",
@@ -60,7 +59,6 @@ class Flight:
         self.elapsed = 0.0
         self.began = 0.0
         self.ended = 0.0
-        self.due = 0.0
         self.since = 0.0
         self.stage = "listed"
         self.status: int | None = None
@@ -87,7 +85,12 @@ class Flight:
         """Return what somebody looking in from outside may see."""
         now = time.monotonic()
         return InFlight(
-            self.request.id, self.target.wire, self.stage, now - self.began, now - self.since, self.attempts
+            self.request.id,
+            self.target.wire,
+            self.stage,
+            now - (self.began or now),
+            now - (self.since or self.began or now),
+            self.attempts,
         )
 
     def free(self) -> None:

@@ -27,6 +27,7 @@ __all__ = ["Intake", "Rejected", "Row"]
 Row: TypeAlias = str | Request | BadRow
 
 SLICE = 128  # rows taken from a plain iterable before the loop may turn
+CACHE = 8 * 1024 * 1024  # bytes of what has been seen that stay in memory
 
 _NOWHERE = Target("", "http", "", 0)
 
@@ -42,7 +43,8 @@ class Seen:
     """The set of URLs so far, as 16-byte digests in a temporary database that spills to disk."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None)
+        self._database = sqlite3.connect("", isolation_level=None)  # "": a file of its own, deleted by itself
+        self._database.execute(f"pragma cache_size = -{CACHE // 1024}")
         self._database.execute("pragma journal_mode = off")
         self._database.execute("create table seen (digest blob primary key) without rowid")
 
@@ -66,6 +68,8 @@ class Intake:
     def __init__(self, source: Iterable[Row] | AsyncIterable[Row], config: Config, books: Books) -> None:
         self._later: AsyncIterator[Row] | None = None
         self._now: Iterator[Row] | None = None
+        if isinstance(source, str | bytes | Request):
+            raise TypeError("the source is one URL: give a list of them, or fetch() it")
         if isinstance(source, AsyncIterable):
             self._later = aiter(source)
         else:
@@ -107,6 +111,8 @@ class Intake:
         if isinstance(row, BadRow):
             return Rejected(Flight(row.request, _NOWHERE, order), row.error)
         request = Request(order, row.strip()) if isinstance(row, str) else row
+        if not isinstance(request, Request):
+            raise TypeError(f"row {order} is neither a str nor a Request: {row!r:.200}")
         try:
             flight = Flight(request, parse(request.url, self._config.default_scheme), order)
             if self._seen is not None and not self._seen.add(identity(request.url, self._config.default_scheme)):

@@ -1,4 +1,4 @@
-"""What a user may type for a setting, and how it is read: numbers, sizes, rates, headers, status codes.
+"""What a user may type for a setting, and how it is read: numbers, sizes, rates, headers, proxies, status codes.
 
 Each function takes what a command line, a TOML file or a caller gives and returns the value a policy holds;
 what cannot be read raises ``ConfigError`` in words that quote it.
@@ -7,34 +7,39 @@ what cannot be read raises ``ConfigError`` in words that quote it.
 from __future__ import annotations
 
 import base64
+import ipaddress
 import math
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from fetcher.errors import ConfigError
 
+MOST = 1e15  # of anything that is counted here; beyond it floats miss whole numbers
+
 
 def number_from(low: float, *, whole: bool = False, optional: bool = False) -> Callable[[Any], Any]:
     """Return a reader of numbers of at least ``low``; an ``optional`` one takes ``none`` for no limit."""
 
     def convert(value: Any) -> Any:
-        if value is None and optional:
+        if optional and value in (None, "none", ""):
             return None
-        if optional and value in ("none", ""):
-            return None
+        kind = "a whole number" if whole else "a number"
         try:
             if isinstance(value, bool):
                 raise ValueError
             number = int(value) if whole and not isinstance(value, float) else float(value)
-        except (ValueError, TypeError):
-            raise ConfigError(f"{value!r} is not a {'whole ' if whole else ''}number") from None
+        except (ValueError, TypeError, OverflowError):
+            raise ConfigError(f"{value!r} is not {kind}") from None
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ConfigError(f"{value!r} is not finite")
         if whole and number != int(number):
             raise ConfigError(f"{value!r} is not a whole number")
-        if not math.isfinite(number) or number < low:
-            raise ConfigError(f"{value!r} is below {low:g}" if number < low else f"{value!r} is not finite")
+        if not low <= number <= MOST:
+            raise ConfigError(f"{value!r} is below {low:g}" if number < low else f"{value!r} is over {MOST:g}")
         return int(number) if whole else number
 
     return convert
@@ -43,10 +48,11 @@ def number_from(low: float, *, whole: bool = False, optional: bool = False) -> C
 def parse_seconds(value: Any, low: float = 0.0) -> float:
     """Read a duration: ``1.5``, ``"90"``, ``"500ms"``, ``"2m"``, ``"1h"``. Returns seconds."""
     if isinstance(value, str):
-        match = re.fullmatch(r"\s*([0-9.]+)\s*(ms|s|m|h)?\s*", value)
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h)\s*", value)
         if match:
-            unit = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}[match[2]]
-            value = float(number_from(0)(match[1])) * unit
+            value = float(match[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}[match[2]]
+        elif not re.fullmatch(r"\s*[+-]?[0-9.]+(?:e[+-]?[0-9]+)?\s*", value):
+            raise ConfigError(f"{value!r} is not a time (such as 30, 500ms or 2m)")
     return float(number_from(low)(value))
 
 
@@ -56,7 +62,8 @@ def parse_size(value: Any) -> int:
         match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmg]?)(?:i?b)?\s*", value, re.IGNORECASE)
         if not match:
             raise ConfigError(f"{value!r} is not a size (such as 500K or 10M)")
-        value = int(float(match[1]) * 1024 ** " kmg".index(match[2].lower() or " "))
+        value = float(match[1]) * 1024 ** " kmg".index(match[2].lower() or " ")
+        value = math.floor(value) if value <= MOST else value
     return int(number_from(1, whole=True)(value))
 
 
@@ -76,14 +83,16 @@ def parse_rate(value: Any) -> float | None:
 
 def parse_accept(value: Any) -> tuple[tuple[int, int], ...]:
     """Read status codes: ``"200-299,304"``, ``"2xx"``, ``404`` or a sequence of these."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, list | tuple):
+        if not value:
+            raise ConfigError("no status code is left to accept")
         return tuple(pair for item in value for pair in parse_accept(item))
     ranges = []
     for part in str(value).split(","):
         text = part.strip().lower()
         if match := re.fullmatch(r"([1-5])xx", text):
             low, high = int(match[1]) * 100, int(match[1]) * 100 + 99
-        elif match := re.fullmatch(r"(\d{3})(?:-(\d{3}))?", text):
+        elif match := re.fullmatch(r"([0-9]{3})(?:-([0-9]{3}))?", text):
             low, high = int(match[1]), int(match[2] or match[1])
         else:
             raise ConfigError(f"{part.strip()!r} is no status code, range or class (such as 200-299,304 or 2xx)")
@@ -93,14 +102,17 @@ def parse_accept(value: Any) -> tuple[tuple[int, int], ...]:
     return tuple(ranges)
 
 
-_TARGET = re.compile(r"@(\[[0-9A-Fa-f:.]+\]|[^\s:@/\[\]]+)(?::(\d{1,5}))?\s+(.*)", re.DOTALL)
+_TARGET = re.compile(r"@(\[[0-9A-Fa-f:.]+\]|[^\s:@/\[\]]+)(?::([0-9]{1,5}))?\s+(.*)", re.DOTALL)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 def texts(value: Any) -> list[str]:
     """Return a list of texts from one or several."""
-    return [value] if isinstance(value, str) else list(value)
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list | tuple) or not all(isinstance(text, str) for text in listed):
+        raise ConfigError(f"{value!r} is neither a text nor a list of texts")
+    return list(listed)
 
 
 def _targeted(text: str) -> tuple[str | None, int | None, str]:
@@ -112,7 +124,10 @@ def _targeted(text: str) -> tuple[str | None, int | None, str]:
         raise ConfigError(
             f"{text.split(' ', maxsplit=1)[0]!r} is not followed by a value (such as '@example.com Name: value')"
         )
-    return match[1].lower(), int(match[2]) if match[2] else None, match[3]
+    port = int(match[2]) if match[2] else None
+    if port is not None and not 0 < port < 65_536:
+        raise ConfigError(f"{match[2]} is no port")
+    return match[1].lower(), port, match[3]
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -122,6 +137,8 @@ def _header(text: str) -> tuple[str, str]:
         raise ConfigError(f"{text!r} is not 'Name: value'")
     if any((ord(c) < 32 and c != "\t") or ord(c) == 127 for c in value):
         raise ConfigError(f"the value of {name} has a control character")
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        raise ConfigError(f"the value of {name} is not text in UTF-8")
     return name, value
 
 
@@ -140,11 +157,15 @@ class Header(msgspec.Struct, frozen=True):
 def parse_headers(value: Any) -> tuple[Header, ...]:
     """Read ``Name: value`` and ``@HOST[:PORT] Name: value`` lines, or take ``Header`` values as they are."""
     found = []
-    for item in [value] if isinstance(value, str | Header) else value:
-        header = item
-        if isinstance(item, str):
+    for item in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(item, Header):
+            _header(f"{item.name}: {item.value}")
+            header = item
+        elif isinstance(item, str):
             host, port, rest = _targeted(item)
             header = Header(*_header(rest), host, port)
+        else:
+            raise ConfigError(f"{item!r} is not 'Name: value'")
         if header.host is None and header.name.lower() in SECRET_HEADERS:
             raise ConfigError(f"{header.name} is a secret and must name its host: '@HOST {header.name}: …'")
         found.append(header)
@@ -198,7 +219,22 @@ def flag(value: Any) -> bool:
 
 def optional_text(value: Any) -> str | None:
     """Return the text, or ``None`` where it is empty."""
-    return str(value) if value not in (None, "") else None
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str | os.PathLike):
+        raise ConfigError(f"{value!r} is not a text")
+    return os.fspath(value)
+
+
+def parse_user_agent(value: Any) -> str:
+    """Check that ``value`` can stand behind ``User-Agent:``."""
+    text = optional_text(value)
+    if text is None or not text.strip():
+        raise ConfigError("an empty User-Agent says nothing: leave the option out for the default")
+    return _header(f"User-Agent: {text}")[1]
+
+
+_PROXY = re.compile(r"https?://(?:[^\s/?#]*@)?(?:\[[0-9a-f:.]+\]|[^\s/?#@:\[\]]+)(?::([0-9]{1,5}))?/?", re.IGNORECASE)
 
 
 def parse_proxy(value: Any) -> str | None:
@@ -208,18 +244,49 @@ def parse_proxy(value: Any) -> str | None:
         return None
     if "://" not in text:
         text = f"http://{text}"
-    if not re.fullmatch(r"https?://[^\s/?#]+/?", text, re.IGNORECASE):
+    match = _PROXY.fullmatch(text)
+    if not match or (match[1] and not 0 < int(match[1]) < 65_536):
+        shown = re.sub(r"[^/]*@", "…@", text)  # no password in a message
         hint = ": socks needs an HTTP proxy in front of it" if text.lower().startswith("socks") else ""
-        raise ConfigError(f"{value!r} is no http:// or https:// proxy URL{hint}")
+        raise ConfigError(f"{shown!r} is no http:// or https:// proxy URL{hint}")
     return text.rstrip("/")
+
+
+def parse_bypass(value: Any) -> tuple[str, ...]:
+    """Read hosts that need no proxy: several texts, or one with commas or spaces between."""
+    return tuple(part for item in texts(value) for part in item.replace(",", " ").split())
+
+
+def bypasses(rule: str, host: str, port: int) -> bool:
+    """Whether ``rule`` covers a host: a name with all below it, either with a port, a network, or ``*``."""
+    rule, host = rule.lower(), host.strip("[]")
+    if rule == "*":
+        return True
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(rule, strict=False)
+    except ValueError:
+        pass
+    name, colon, number = rule.rpartition(":")
+    if colon and number.isdigit():
+        if int(number) != port:
+            return False
+        rule = name
+    rule = rule.strip("[]").removeprefix("*").lstrip(".")
+    return host == rule or host.endswith(f".{rule}")
 
 
 def parse_max_failed(value: Any) -> str | None:
     """Check ``N`` or ``N%``; it is kept as text, for a percentage needs the total."""
-    text = optional_text(value)
-    if text is not None and not re.fullmatch(r"\d+|\d+(\.\d+)?%", text):
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    text = str(value) if whole else optional_text(value)
+    if text is not None and not re.fullmatch(r"[0-9]+|[0-9]+(\.[0-9]+)?%", text):
         raise ConfigError(f"{value!r} is neither a number nor a percentage (such as 10 or 5%)")
     return text
+
+
+def optional_seconds(value: Any) -> float | None:
+    """Read a duration above zero, or ``none`` for no limit."""
+    return None if value in (None, "", "none") else positive_seconds(value)
 
 
 def positive_seconds(value: Any) -> float:

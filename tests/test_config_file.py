@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from fetcher import __version__
-from fetcher.cli.crawl import command
-from fetcher.cli.settings import RUN_KEYS, make_config
+from fetcher.cli.settings import RUN_KEYS, RUN_READERS, make_config
 from fetcher.config import OPTIONS, Config
 from fetcher.errors import ConfigError
 
@@ -87,17 +86,12 @@ def test_the_comment_of_the_user_agent_tells_its_default() -> None:
 
 
 def test_each_example_is_taken_when_its_line_is_switched_on() -> None:
-    choices = {
-        param.name: param.type.choices for param in command.params if hasattr(param.type, "choices") and param.name
-    }
     for key, value in off_settings().items():
         name = key.replace("-", "_")
         if name in OPTIONS:
             assert Config.from_mapping({**LIVE, key: value}, extra=RUN_KEYS) != Config(), key
-        elif name in choices:
-            assert value in choices[name], key
         else:
-            assert isinstance(value, bool if key == "progress" else str), key
+            assert RUN_READERS[name](value) == value != RUN_KEYS[name]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +105,9 @@ def test_each_example_is_taken_when_its_line_is_switched_on() -> None:
 def test_each_example_in_a_comment_is_taken_too(key: str, example: str) -> None:
     value = tomllib.loads(f"x = {example}")["x"]
     assert isinstance(value, list)
-    if key.replace("-", "_") in OPTIONS:
+    if key in RUN_KEYS:
+        assert RUN_READERS[key](value) == value
+    else:
         assert Config.from_mapping({**LIVE, key: value}, extra=RUN_KEYS) != Config()
 
 

@@ -372,7 +372,7 @@ BYTES: list[tuple[str, list[bytes], Expected]] = [
     ("cut between chunks", [HEAD], (ProtocolError, "truncated")),
     ("no answer", [], (ProtocolError, "empty_reply")),
     ("cut head", [b"HTTP/1.1 200 OK\r\nX-Some: th"], (ProtocolError, "truncated")),
-    ("not HTTP", [b"SSH-2.0-OpenSSH_9.6\r\n"], (ProtocolError, "malformed_response")),
+    ("not HTTP", [b"SSH-2.0-OpenSSH_9.6\r\n\r\n"], (ProtocolError, "malformed_response")),
     ("huge header", [b"HTTP/1.1 200 OK\r\nX: " + b"h" * 100_000], (ProtocolError, "headers_too_large")),
     ("many headers", [b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 5_000 + b"\r\n"], (ProtocolError, "headers_too_large")),
 ]

@@ -37,7 +37,7 @@ __all__ = ["crawl"]
 
 def crawl(inputs: list[str], settings: dict[str, Any], *, demo: bool) -> int:
     """Run ``fetcher crawl`` and return its exit code."""
-    _occupy_descriptors()
+    _occupy_streams()
     notices = Notices(as_json=settings.get("log_format") == "json")
     notices.listen(settings.get("verbose", 0))
     try:
@@ -49,13 +49,18 @@ def crawl(inputs: list[str], settings: dict[str, Any], *, demo: bool) -> int:
         return exit_of(error)
 
 
-def _occupy_descriptors() -> None:
-    """Keep the numbers of streams that were closed before we began: a socket must not become our stderr."""
+def _occupy_streams() -> None:
+    """Put /dev/null where a stream was closed before we began: a socket must not get the number of our stderr."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    # For whatever prints; that ``sys.__stdout__`` stays None tells an output that it is closed.
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  (for as long as we run)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  (as above)
 
 
 def _crawl(inputs: list[str], settings: dict[str, Any], notices: Notices, *, demo: bool) -> int:
@@ -233,6 +238,7 @@ class Crawl:
             self._notices.say("stopping: what is in flight has 5 s to finish (once more ends it now)")
             self._fetcher.stop()
         else:
+            self._notices.say("ending now: what is done is being written (once more kills)")
             self._fetcher.stop(0)
 
     def _show_in_flight(self) -> None:

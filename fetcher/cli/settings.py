@@ -82,9 +82,9 @@ def gather(context: click.Context, config_path: str | None) -> dict[str, Any]:
     path = _config_file(config_path)
     given: dict[str, Any] = {}
     if path is not None:
-        for key, value in read_toml(path).items():
-            given[key.replace("-", "_")] = value
-        _check(given, f"{path}: ")
+        listed = read_toml(path)
+        _check(listed, f"{path}: ")
+        given = {key.replace("-", "_"): value for key, value in listed.items()}
     variables = {param.name: param.envvar for param in context.command.params}
     for name, value in context.params.items():
         source = context.get_parameter_source(name)
@@ -98,8 +98,10 @@ def gather(context: click.Context, config_path: str | None) -> dict[str, Any]:
 def _check(settings: Mapping[str, Any], origin: str) -> None:
     """Raise what a later check would, with the place where the setting stands."""
     Config.from_mapping(_with_cookie_files(settings, origin), extra=RUN_KEYS, origin=origin)
-    for key in RUN_KEYS.keys() & settings.keys():
-        _read_run_key(key, settings[key], origin)
+    for name, value in settings.items():
+        key = name.replace("-", "_")
+        if key in RUN_KEYS:
+            _read_run_key(key, value, origin)
 
 
 def _read_run_key(key: str, value: Any, origin: str = "") -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
@@ -15,6 +15,8 @@ from fetcher.model import Exchange, Middleware, Request, Response
 
 __all__ = ["accept", "retry_after"]
 
+FOREVER = 1e12  # seconds
+
 
 def accept(statuses: Accept, clock: Callable[[], float] = time.time) -> Middleware:
     """Build the handler that lets through ``statuses`` and raises ``StatusError`` for the rest."""
@@ -22,8 +24,6 @@ def accept(statuses: Accept, clock: Callable[[], float] = time.time) -> Middlewa
     async def handle(request: Request, proceed: Exchange) -> Response:
         response = await proceed(request)
         status = response.status
-        if 200 <= status < 300 and status in statuses:  # the common case first
-            return response
         if status in statuses:
             return response
         wish = response.header("retry-after")
@@ -42,20 +42,16 @@ def _phrase(status: int) -> str:
 def retry_after(value: str, now: float) -> float | None:
     """Read a ``Retry-After`` (RFC 9110, 10.2.3): seconds from ``now`` (epoch seconds), ``None`` if malformed.
 
-    Takes delay-seconds and the three date forms of RFC 9110, 5.6.7; a date that is past means 0.
+    Takes delay-seconds and the three date forms of RFC 9110, 5.6.7; a date that is past means 0, and nothing is
+    longer than ``FOREVER``.
     """
     text = value.strip(" \t")
-    if re.fullmatch(r"[0-9]{1,12}", text):
-        return float(text)
+    if re.fullmatch(r"[0-9]+", text):
+        return min(float(text), FOREVER)
     try:
         when = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
-        when = None
-    if when is None:
-        try:
-            when = datetime.strptime(" ".join(text.split()), "%a %b %d %H:%M:%S %Y").replace(tzinfo=UTC)
-        except ValueError:
-            return None
+        return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
     return max(0.0, when.timestamp() - now)

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,20 +67,20 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     }
 
 
-def run(*arguments: str, folder: Path, stdin: bytes | None = b"", timeout: float = DEADLINE, **env: str) -> Ended:
+def run(*arguments: str, folder: Path, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Ended:
     """Run ``fetcher`` in ``folder`` to its end and return what it left."""
     with _signals_as_a_shell_has_them():
         process = subprocess.Popen(
             argv(*arguments),
             cwd=folder,
-            env=environment(folder, **env),
+            env=environment(folder, **env or {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
     with process:
         try:
-            out, err = process.communicate(stdin, timeout)
+            out, err = process.communicate(stdin, DEADLINE)
         except BaseException:
             process.kill()
             raise
@@ -110,7 +110,7 @@ class Running:
         stderr: int = subprocess.PIPE,
         reading: bool = True,
         before: Sequence[str] = (),
-        **env: str,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self._changed = threading.Condition()
         self._heard = {"out": bytearray(), "err": bytearray()}
@@ -118,7 +118,7 @@ class Running:
             self.process = subprocess.Popen(
                 [*before, *argv(*arguments)],
                 cwd=folder,
-                env=environment(folder, **env),
+                env=environment(folder, **env or {}),
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,

@@ -1,0 +1,354 @@
+"""How a crawl ends before its list does: signals, a time limit, a reader that leaves. The server sets the pace."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.command import Ended, Running, argv, environment, run
+from tests.lab.gate import Gate
+from tests.lab.server import LabServer
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+
+HELD = 3
+STOPPING = "fetcher: stopping: what is in flight has 5 s to finish (once more ends it now)"
+
+
+class Site:
+    """A lab with a page that waits behind a gate, and the list that leads there."""
+
+    def __init__(self, lab: LabServer, folder: Path) -> None:
+        self.lab = lab
+        self.folder = folder
+        self.gate = Gate()
+        lab.clear()
+        lab.add("/held", self.gate)
+
+    def list(self, rows: int, path: str = "/held") -> list[str]:
+        urls = [self.lab.url(f"{path}?n={n}") for n in range(rows)]
+        (self.folder / "l.txt").write_text("".join(f"{url}\n" for url in urls))
+        return urls
+
+    def start(self, *arguments: str, **more: object) -> Running:
+        return Running("crawl", *arguments, folder=self.folder, **more)  # type: ignore[arg-type]  # passed on
+
+    def until_held(self, requests: int = HELD) -> None:
+        """Wait until that many requests stand before the gate."""
+        assert self.lab.site.books.wait(lambda: len(self.lab.requests("/held")) >= requests, 60)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[LabServer]:
+    with LabServer.in_thread() as server:
+        yield server
+
+
+@pytest.fixture
+def site(lab: LabServer, tmp_path: Path) -> Iterator[Site]:
+    made = Site(lab, tmp_path)
+    yield made
+    made.gate.open()
+
+
+def balanced(folder: Path) -> dict[str, object]:
+    books: dict[str, object] = json.loads((folder / "s.json").read_text())
+    assert books["input"] == sum(int(str(books[key])) for key in ("ok", "failed", "skipped", "pending"))
+    return books
+
+
+def urls_of(ended: Ended) -> list[str]:
+    return [line.split(" -> ")[0] for line in ended.lines]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_lets_what_is_in_flight_finish(site: Site, number: int, code: int) -> None:
+    urls = site.list(20)
+    with site.start("l.txt", "-c", str(HELD), "--summary", "s.json") as crawl:
+        site.until_held()
+        crawl.send(number)
+        crawl.until_said(STOPPING)
+        site.gate.open()
+        ended = crawl.end()
+    assert ended.code == code
+    assert sorted(urls_of(ended)) == sorted(urls[:HELD])
+    assert len(site.lab.log) == HELD, "something new was asked for"
+    books = balanced(site.folder)
+    assert (books["ok"], books["exit"]) == (HELD, code)
+    assert books["pending"] or books["more"]
+    command = shlex.join(argv("crawl", "l.txt", "-c", str(HELD), "--summary", "s.json"))
+    assert ended.said.splitlines()[-1] == f"fetcher: not all was fetched; to begin again: {command}"
+
+
+def test_the_last_line_begins_again(site: Site) -> None:
+    urls = site.list(8)
+    with site.start("l.txt", "-c", str(HELD), "-o", "pages.jsonl") as crawl:
+        site.until_held()
+        crawl.send(signal.SIGINT)
+        crawl.until_said(STOPPING)
+        site.gate.open()
+        ended = crawl.end()
+    assert (ended.code, ended.out) == (130, b"")
+    pages = site.folder / "pages.jsonl"
+    assert sorted(json.loads(line)["url"] for line in pages.read_bytes().splitlines()) == sorted(urls[:HELD])
+    words = shlex.split(ended.said.splitlines()[-1].partition("begin again: ")[2])
+    assert words == argv("crawl", "--fresh", "l.txt", "-c", str(HELD), "-o", "pages.jsonl")
+    done = subprocess.run(words, cwd=site.folder, env=environment(site.folder), capture_output=True, timeout=60)
+    assert done.returncode == 0
+    assert len(pages.read_bytes().splitlines()) == len(urls)
+
+
+def test_no_secret_is_repeated_and_no_control_character(site: Site) -> None:
+    site.list(4)
+    host, _, _ = site.lab.url("").removeprefix("http://").partition(":")
+    secrets = ["-u", f"@{host}:{site.lab.port} me:hunter2", "-H", f"@{host} X-Api-Key: hunter3", f"-b@{host} a=hunter4"]
+    with site.start(
+        "l.txt", "-c", "1", *secrets, "-A", "it's \u202ea \\ \u009b31m", "-H", "Accept: text/html"
+    ) as crawl:
+        site.until_held(1)
+        crawl.send(signal.SIGINT)
+        crawl.until_said(STOPPING)
+        site.gate.open()
+        ended = crawl.end()
+    assert ended.code == 130
+    assert "hunter" not in ended.said
+    last = ended.said.splitlines()[-1]
+    assert last.endswith(" -H 'Accept: text/html'")
+    assert not {"\u202e", "\u009b"} & set(ended.said)
+    # As bash reads it, it is what was typed, but for the secrets.
+    words = (
+        subprocess.run(
+            ["bash", "-c", f"printf '%s\\0' {last.partition('begin again: ')[2]}"], capture_output=True, check=True
+        )
+        .stdout.decode()
+        .split("\0")
+    )
+    assert "it's \u202ea \\ \u009b31m" in words
+    assert f"@{host}:{site.lab.port} ***" in words
+
+
+def test_the_second_signal_ends_it_now(site: Site) -> None:
+    urls = site.list(20)
+    quick = site.lab.url("/ok?first")
+    (site.folder / "l.txt").write_text("\n".join([quick, *urls]))
+    with site.start("l.txt", "-c", str(HELD), "--summary", "s.json") as crawl:
+        site.until_held()
+        crawl.until(lambda crawl: quick.encode() in crawl.out)
+        crawl.send(signal.SIGINT)
+        crawl.until_said(STOPPING)
+        crawl.send(signal.SIGINT)
+        ended = crawl.end()
+    assert ended.code == 130
+    assert urls_of(ended) == [quick]
+    assert balanced(site.folder)["ok"] == 1
+
+
+def test_the_third_signal_kills(site: Site) -> None:
+    """Nobody reads what is printed, so nothing ends it but force."""
+    (site.folder / "l.txt").write_text("".join(f"{site.lab.url('/ok')}?size=20000&n={n}\n" for n in range(30)))
+    with site.start("l.txt", "--preview", "20000", reading=False) as crawl:
+        assert site.lab.site.books.wait(lambda: len(site.lab.requests("/ok")) > 0, 60)
+        crawl.send(signal.SIGINT)
+        crawl.until_said(STOPPING)
+        crawl.send(signal.SIGINT)
+        crawl.until_said("ending now")
+        crawl.send(signal.SIGINT)
+        ended = crawl.end()
+    assert ended.code == 130
+
+
+def test_what_never_answers_is_given_up_after_the_grace(site: Site) -> None:
+    site.list(2)
+    with site.start("l.txt", "--summary", "s.json") as crawl:
+        site.until_held(2)
+        crawl.send(signal.SIGTERM)
+        ended = crawl.end()
+    assert (ended.code, ended.out) == (143, b"")
+    assert balanced(site.folder)["pending"] == 2
+
+
+def test_a_signal_that_comes_when_all_is_done_changes_nothing(site: Site) -> None:
+    urls = site.list(HELD)
+    with site.start("l.txt", "--summary", "s.json") as crawl:
+        site.until_held()
+        crawl.send(signal.SIGINT)
+        crawl.until_said(STOPPING)
+        site.gate.open()
+        ended = crawl.end()
+    assert ended.code == 0
+    assert sorted(urls_of(ended)) == sorted(urls)
+    assert "begin again" not in ended.said
+
+
+def test_a_signal_that_is_ignored_stays_ignored(site: Site) -> None:
+    """As by nohup, or by a shell for its background jobs."""
+    urls = site.list(HELD)
+    with site.start("l.txt", before=["bash", "-c", 'trap "" INT; exec "$@"', "bash"]) as crawl:
+        site.until_held()
+        crawl.send(signal.SIGINT)
+        crawl.send(signal.SIGUSR1)  # delivered after it, so that the first is over when this is heard
+        crawl.until_said("in flight: 3")
+        site.gate.open()
+        ended = crawl.end()
+    assert ended.code == 0
+    assert sorted(urls_of(ended)) == sorted(urls)
+
+
+def test_a_list_that_is_still_being_written_is_left(site: Site) -> None:
+    url = site.lab.url("/ok")
+    with site.start("-", stdin=subprocess.PIPE) as crawl:
+        assert crawl.process.stdin is not None
+        crawl.process.stdin.write(f"{url}\n".encode())
+        crawl.process.stdin.flush()
+        crawl.until(lambda crawl: url.encode() in crawl.out)
+        crawl.send(signal.SIGINT)
+        ended = crawl.end()
+    assert ended.code == 130
+    assert urls_of(ended) == [url]
+
+
+def test_an_output_nobody_opens_is_left(site: Site) -> None:
+    site.list(1)
+    os.mkfifo(site.folder / "fifo")
+    with site.start("l.txt", "-k", "-f", "jsonl", "-o", "fifo") as crawl:
+        crawl.until_said("certificates are not verified")
+        crawl.send(signal.SIGINT)
+        ended = crawl.end()
+    assert (ended.code, ended.out) == (130, b"")
+    assert site.lab.log == []
+
+
+def test_a_stop_leaves_whole_files(site: Site) -> None:
+    import gzip
+
+    site.list(20)
+    outputs = ["pages.jsonl", "pages.csv", "pages.jsonl.gz"]
+    with site.start("l.txt", "-c", str(HELD), *[word for name in outputs for word in ("-o", name)]) as crawl:
+        site.until_held()
+        crawl.send(signal.SIGINT)
+        crawl.until_said(STOPPING)
+        site.gate.open()
+        assert crawl.end().code == 130
+    plain = (site.folder / "pages.jsonl").read_bytes()
+    assert len([json.loads(line) for line in plain.splitlines()]) == HELD
+    assert gzip.decompress((site.folder / "pages.jsonl.gz").read_bytes()) == plain
+    assert (site.folder / "pages.csv").read_bytes().count(b"\r\n") == HELD + 1
+
+
+# The time limit
+
+
+def test_the_time_limit_stops_as_the_first_signal_does(site: Site) -> None:
+    urls = site.list(20)
+    with site.start("l.txt", "-c", str(HELD), "--time-limit", "500ms", "--summary", "s.json") as crawl:
+        crawl.until_said("fetcher: the time limit is reached: what is in flight has 5 s to finish")
+        begun = len(site.lab.requests("/held"))
+        site.gate.open()
+        ended = crawl.end()
+    assert ended.code == 4
+    assert sorted(urls_of(ended)) == sorted(urls[:begun])
+    assert balanced(site.folder)["exit"] == 4
+    assert "not all was fetched; to begin again: " in ended.said.splitlines()[-1]
+
+
+def test_a_time_limit_that_is_not_reached_says_nothing(site: Site) -> None:
+    site.list(HELD, "/ok")
+    ended = run("crawl", "l.txt", "--time-limit", "1h", folder=site.folder)
+    assert ended.code == 0
+    assert "time limit" not in ended.said
+
+
+# A reader that leaves
+
+
+def test_a_closed_stdout_ends_it_silently(site: Site) -> None:
+    site.list(20)
+    quick = site.lab.url("/ok?first")
+    (site.folder / "l.txt").write_text("\n".join([quick, *site.list(20)]))
+    reader, writer = os.pipe()
+    try:
+        with site.start("l.txt", "-c", str(HELD), "-o", "-", "-o", "pages.csv", stdout=writer) as crawl:
+            os.close(writer)
+            writer = -1
+            line = os.read(reader, 65_536)
+            assert line.startswith(quick.encode())
+            os.close(reader)
+            reader = -1
+            site.gate.open()
+            ended = crawl.end()
+    finally:
+        for descriptor in (reader, writer):
+            if descriptor >= 0:
+                os.close(descriptor)
+    assert (ended.code, ended.err) == (141, b"")
+    rows = (site.folder / "pages.csv").read_bytes()
+    assert rows.endswith(b"\r\n")
+
+
+@pytest.mark.parametrize("flags", ["", "-f jsonl", "-f csv", "--preview 50", "-v", "--progress"])
+def test_head_takes_what_it_wants(site: Site, flags: str) -> None:
+    site.list(300, "/ok")
+    script = f"$CRAWL l.txt {flags} | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=site.folder,
+        env=environment(site.folder, CRAWL=" ".join(argv("crawl"))),
+        capture_output=True,
+        timeout=60,
+    )
+    first, code, end = done.stdout.decode().split("\n")
+    assert first
+    assert (code, end, done.stderr) == ("141", "", b"")
+
+
+def test_a_stderr_whose_reader_left_changes_nothing(site: Site) -> None:
+    urls = site.list(HELD)
+    reader, writer = os.pipe()
+    with site.start("l.txt", "-v", "--progress", "--summary", "s.json", stderr=writer) as crawl:
+        os.close(writer)
+        os.close(reader)
+        site.until_held()
+        crawl.send(signal.SIGUSR1)
+        site.gate.open()
+        ended = crawl.end()
+    assert ended.code == 0
+    assert sorted(urls_of(ended)) == sorted(urls)
+
+
+# Looking into it
+
+
+def test_sigusr1_shows_what_is_in_flight(site: Site) -> None:
+    urls = site.list(HELD)
+    with site.start("l.txt") as crawl:
+        site.until_held()
+        crawl.send(signal.SIGUSR1)
+        crawl.until(lambda crawl: crawl.err.count(b"\n") > HELD)
+        table = crawl.err.decode().splitlines()
+        site.gate.open()
+        ended = crawl.end()
+    assert ended.code == 0
+    assert table[0].startswith(f"in flight: {HELD} waiting {HELD}")
+    for url in urls:
+        assert sum(line.endswith(f"  {url}") for line in table) == 1
+    assert all(" s  waiting " in line and "  row " in line for line in table[1:])
+
+
+def test_sigusr1_speaks_json_too(site: Site) -> None:
+    urls = site.list(HELD)
+    with site.start("l.txt", "--log-format", "json") as crawl:
+        site.until_held()
+        crawl.send(signal.SIGUSR1)
+        crawl.until(lambda crawl: b"\n" in crawl.err)
+        site.gate.open()
+        ended = crawl.end()
+    first, last = map(json.loads, ended.said.splitlines())
+    assert sorted(row["url"] for row in first["in_flight"]) == sorted(urls)
+    assert last["summary"]["ok"] == HELD

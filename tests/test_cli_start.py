@@ -1,0 +1,416 @@
+"""The command line before it does anything: help, version, completion, mistakes, and where a setting comes from."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import pytest
+
+import fetcher.cli.run
+from fetcher import __version__
+from fetcher.cli.crawl import command
+from fetcher.cli.main import COMMANDS, cli
+from fetcher.cli.settings import RUN_KEYS, make_config
+from fetcher.config import OPTIONS, Accept, Config, Header
+
+ROOT = Path(__file__).resolve().parents[1]
+CONSOLE = Path(sys.executable).with_name("fetcher")
+MODULE = [sys.executable, "-m", "fetcher"]
+
+FLAGS = """
+--from --url-column --demo -o --output -f --format --preview --fresh -c --concurrency --per-host --delay --rate
+--timeout --connect-timeout --read-timeout --retries --max-retry-after --host-patience --default-scheme
+--max-redirects --max-size --truncate --accept -A --user-agent -H --header -b --cookie -u --user -x --proxy -k
+--insecure --ca-bundle --private-network --select --dedupe --limit --time-limit --max-failed --progress --no-progress
+-q --quiet -v --verbose --log-format --summary --config -h --help
+""".split()
+"""Every flag that is promised."""
+
+NO_SETTING = {"demo", "config", "inputs", "help"}
+"""What says how to run rather than how to fetch: no key of the configuration file."""
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder and a home with nothing in them, and no variable of ours."""
+    for name in list(os.environ):
+        if name.upper().startswith(("FETCHER_", "_FETCHER")) or name.upper().endswith("_PROXY"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str, start: list[str] = MODULE, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*start, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+Gathered = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def gathered(monkeypatch: pytest.MonkeyPatch) -> Gathered:
+    """Run ``fetcher crawl`` up to where it would begin, and return the settings it has found."""
+
+    def gather(*arguments: str, **environment: str) -> dict[str, Any]:
+        found: list[dict[str, Any]] = []
+
+        def crawl(_: list[str], settings: dict[str, Any], *, demo: bool) -> int:
+            assert not demo
+            found.append(settings)
+            return 0
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fetcher.cli.run, "crawl", crawl)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            assert cli.main(["crawl", *arguments], prog_name="fetcher", standalone_mode=False) == 0
+        return {name: value for name, value in found[0].items() if name != "inputs"}
+
+    return gather
+
+
+def config_of(settings: dict[str, Any]) -> Config:
+    return make_config(settings, [])
+
+
+# Help and version
+
+
+def test_the_version_is_told_however_it_is_called() -> None:
+    starts = [MODULE, [str(CONSOLE)]] if CONSOLE.exists() else [MODULE]
+    for start in starts:
+        done = run("--version", start=start)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"fetcher, version {__version__}\n", "")
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_the_help_names_every_command(flag: str) -> None:
+    done = run(flag)
+    assert (done.returncode, done.stderr) == (0, "")
+    for name, text in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(text)}$", done.stdout, re.MULTILINE)
+        module = cli.get_command(click.Context(cli), name)
+        assert module is not None
+        assert module.get_short_help_str(200) == text, "the table of the group repeats the command's own"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str) -> None:
+    for flag in ("-h", "--help"):
+        done = run(name, flag)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"Usage: fetcher {name} ")
+
+
+def test_the_help_of_crawl_names_every_flag() -> None:
+    text = run("crawl", "--help").stdout
+    listed = set(re.findall(r"(?<![\w-])--?[a-zA-Z][a-z-]*", text))
+    assert set(FLAGS) - listed == set()
+    options = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
+    assert options - {"inputs"} | {"-h", "--help"} == set(FLAGS)
+
+
+def test_the_help_is_laid_out_as_written() -> None:
+    text = run("crawl", "--help").stdout
+    assert "\\b" not in text
+    assert [line for line in text.splitlines() if line.startswith("    fetcher crawl")]
+    for line in text.splitlines():
+        assert line.count("fetcher crawl ") <= 1
+
+
+def told_defaults() -> dict[str, str]:
+    found = {}
+    for param in command.params:
+        match = re.search(r"\[default: (.*)\]", getattr(param, "help", None) or "")
+        if match and param.name:
+            found[param.name] = match[1]
+    return found
+
+
+def test_the_defaults_that_are_told_are_the_codes() -> None:
+    told = told_defaults()
+    values = {
+        name: text for name, text in told.items() if name in OPTIONS and not re.search(r"HTTP_PROXY|system", text)
+    }
+    assert Config.from_mapping(values) == Config()
+    assert told["url_column"] == RUN_KEYS["url_column"]
+    assert told["log_format"] == RUN_KEYS["log_format"]
+
+
+def test_a_default_that_is_a_value_is_told() -> None:
+    default = Config()
+    for name, (policy, field, _) in OPTIONS.items():
+        value = getattr(getattr(default, policy) if policy else default, field)
+        param = next((param for param in command.params if param.name == name), None)
+        if param is None or isinstance(value, bool) or value in (None, (), 0) or name in ("header", "user", "cookie"):
+            continue
+        assert name in told_defaults() or name == "user_agent", name
+
+
+def test_every_flag_has_a_variable_and_a_key() -> None:
+    for param in command.params:
+        if param.name in NO_SETTING - {"config"}:
+            continue
+        long = next(name for name in param.opts if name.startswith("--"))
+        assert param.envvar == f"FETCHER_{long[2:].replace('-', '_').upper()}"
+        assert param.name in {*OPTIONS, *RUN_KEYS} or param.name in NO_SETTING
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["crwal"], "did you mean 'crawl'?"),
+        (["completions"], "did you mean 'completion'?"),
+        (["xyz"], "there are crawl, serve, completion"),
+        (["urls.txt"], "write 'fetcher crawl urls.txt'"),
+        (["https://example.com/a"], "write 'fetcher crawl https://example.com/a'"),
+        (["--verson"], "'--version'"),
+        (["crawl", "--concurency", "5"], "'--concurrency'"),
+        (["crawl", "--perhost=5"], "'--per-host'"),
+        (["crawl", "-Z"], "-Z"),
+        (["crawl", "-c"], "'-c'"),
+        (["crawl", "--from", "xml", "-"], "'csv'"),
+        (["crawl", "--private-network", "no", "-"], "'deny'"),
+        (["crawl", "-c", "0", "-"], "concurrency"),
+        (["crawl", "--config", "there-is-none.toml", "-"], "there-is-none.toml"),
+        (["completion"], "bash, zsh, fish"),
+        (["completion", "tcsh"], "'fish'"),
+        (["serve", "--port", "x"], "--port"),
+        (["cr\x1b[31mawl\n"], "\\x1b"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_was_meant(arguments: list[str], said: str) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("fetcher: ")
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_no_command_shows_the_help() -> None:
+    done = run()
+    assert "Commands:" in done.stdout + done.stderr
+    assert done.returncode in (0, 2)  # as click has it, old and new
+
+
+# Completion
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_for_the_shell(shell: str) -> None:
+    done = run("completion", shell)
+    assert done.returncode == 0
+    assert f"_FETCHER_COMPLETE={shell}_complete" in done.stdout
+    assert "fetcher" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("fetcher cr", ["crawl"]),
+        ("fetcher ", [*COMMANDS]),
+        ("fetcher crawl --per", ["--per-host"]),
+        ("fetcher crawl --private-network ", ["allow", "listed", "deny"]),
+        ("fetcher completion z", ["zsh"]),
+    ],
+)
+def test_completion_completes(words: str, expected: list[str]) -> None:
+    count = str(len(words.split(" ")) - 1)
+    done = run(_FETCHER_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=count)
+    assert done.returncode == 0
+    assert [line.partition(",")[2] for line in done.stdout.splitlines()] == expected
+
+
+# Where a setting comes from
+
+
+class Row(NamedTuple):
+    """A setting as a variable and as flags, where it is kept, and what it comes to."""
+
+    name: str
+    value: str
+    flags: list[str]
+    kept: str
+    expected: Any
+
+
+TABLE = [
+    Row("CONCURRENCY", "7", ["-c", "7"], "limits.concurrency", 7),
+    Row("PER_HOST", "3", ["--per-host", "3"], "limits.per_host", 3),
+    Row("DELAY", "500ms", ["--delay", "500ms"], "limits.delay", 0.5),
+    Row("RATE", "30/m", ["--rate", "30/m"], "limits.rate", 0.5),
+    Row("TIMEOUT", "5", ["--timeout", "5"], "timeouts.total", 5.0),
+    Row("CONNECT_TIMEOUT", "4", ["--connect-timeout", "4"], "timeouts.connect", 4.0),
+    Row("READ_TIMEOUT", "3", ["--read-timeout", "3"], "timeouts.read", 3.0),
+    Row("RETRIES", "0", ["--retries", "0"], "retry.retries", 0),
+    Row("MAX_RETRY_AFTER", "9", ["--max-retry-after", "9"], "retry.max_retry_after", 9.0),
+    Row("HOST_PATIENCE", "2m", ["--host-patience", "2m"], "retry.host_patience", 120.0),
+    Row("DEFAULT_SCHEME", "http", ["--default-scheme", "http"], "default_scheme", "http"),
+    Row("MAX_REDIRECTS", "0", ["--max-redirects", "0"], "limits.max_redirects", 0),
+    Row("MAX_SIZE", "1M", ["--max-size", "1M"], "limits.max_size", 1 << 20),
+    Row("TRUNCATE", "1", ["--truncate"], "limits.truncate", True),
+    Row("ACCEPT", "2xx,404", ["--accept", "2xx,404"], "accept", Accept(((200, 299), (404, 404)))),
+    Row("USER_AGENT", "bot/1 (x)", ["-A", "bot/1 (x)"], "identity.user_agent", "bot/1 (x)"),
+    Row(
+        "HEADER",
+        "X-A: b c\nX-D: e",
+        ["-H", "X-A: b c", "-H", "X-D: e"],
+        "identity.headers",
+        (Header("X-A", "b c"), Header("X-D", "e")),
+    ),
+    Row(
+        "COOKIE",
+        "@a.example s=1; t=2",
+        ["-b", "@a.example s=1; t=2"],
+        "identity.headers",
+        (Header("Cookie", "s=1; t=2", "a.example"),),
+    ),
+    Row("COOKIE", "cookies.txt", ["-b", "cookies.txt"], "identity.cookie_files", ("cookies.txt",)),
+    Row(
+        "USER",
+        "@a.example U:P",
+        ["-u", "@a.example U:P"],
+        "identity.headers",
+        (Header("Authorization", "Basic VTpQ", "a.example"),),
+    ),
+    Row("PROXY", "127.0.0.1:9", ["-x", "127.0.0.1:9"], "proxy.every", "http://127.0.0.1:9"),
+    Row("INSECURE", "true", ["-k"], "tls.verify", False),
+    Row("CA_BUNDLE", "ca.pem", ["--ca-bundle", "ca.pem"], "tls.ca_bundle", "ca.pem"),
+    Row("PRIVATE_NETWORK", "deny", ["--private-network", "deny"], "address.private_network", "deny"),
+    Row("SELECT", "h=h1\np=a b@href", ["--select", "h=h1", "--select", "p=a b@href"], "select", ("h=h1", "p=a b@href")),
+    Row("DEDUPE", "yes", ["--dedupe"], "dedupe", True),
+    Row("PREVIEW", "40", ["--preview", "40"], "preview", 40),
+    Row("LIMIT", "9", ["--limit", "9"], "limits.rows", 9),
+    Row("TIME_LIMIT", "2h", ["--time-limit", "2h"], "limits.time", 7200.0),
+    Row("MAX_FAILED", "5%", ["--max-failed", "5%"], "max_failed", "5%"),
+]
+"""The settings of the Config."""
+
+RUN_TABLE = [
+    Row("FROM", "csv", ["--from", "csv"], "from", "csv"),
+    Row("URL_COLUMN", "link", ["--url-column", "link"], "url_column", "link"),
+    Row("OUTPUT", "a b.jsonl\nc.csv", ["-o", "a b.jsonl", "-o", "c.csv"], "output", ["a b.jsonl", "c.csv"]),
+    Row("FORMAT", "csv", ["-f", "csv"], "format", "csv"),
+    Row("FRESH", "1", ["--fresh"], "fresh", True),
+    Row("PROGRESS", "0", ["--no-progress"], "progress", False),
+    Row("PROGRESS", "1", ["--progress"], "progress", True),
+    Row("QUIET", "1", ["-q"], "quiet", True),
+    Row("VERBOSE", "2", ["-vv"], "verbose", 2),
+    Row("LOG_FORMAT", "json", ["--log-format", "json"], "log_format", "json"),
+    Row("SUMMARY", "s.json", ["--summary", "s.json"], "summary", "s.json"),
+]
+"""The settings of the run."""
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+def test_a_setting_by_flag_and_by_variable(gathered: Gathered, row: Row) -> None:
+    kept = attrgetter(row.kept)
+    assert kept(config_of(gathered("-"))) != row.expected, "the row would hold by default"
+    by_flag = gathered(*row.flags, "-")
+    assert kept(config_of(by_flag)) == row.expected
+    assert gathered("-", **{f"FETCHER_{row.name}": row.value}) == by_flag
+
+
+@pytest.mark.parametrize("row", RUN_TABLE, ids=lambda row: row.name)
+def test_a_setting_of_the_run_by_flag_and_by_variable(gathered: Gathered, row: Row) -> None:
+    assert row.kept not in gathered("-")
+    by_flag = gathered(*row.flags, "-")
+    assert by_flag[row.kept] == row.expected
+    assert gathered("-", **{f"FETCHER_{row.name}": row.value}) == by_flag
+
+
+def test_the_tables_have_every_flag() -> None:
+    tried = {row.name.lower() for row in (*TABLE, *RUN_TABLE)}
+    assert tried == {param.name for param in command.params} - NO_SETTING
+
+
+def test_a_variable_that_is_empty_or_off_is_none(gathered: Gathered) -> None:
+    assert gathered("-", FETCHER_RATE="") == {}
+    Path("fetcher.toml").write_text("truncate = true\n", encoding="utf-8")
+    assert gathered("-")["truncate"] is True
+    assert gathered("-", FETCHER_TRUNCATE="0")["truncate"] is False
+
+
+def write(path: Path, per_host: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"per-host = {per_host}\n", encoding="utf-8")
+    return path
+
+
+def test_flag_before_variable_before_config_before_folder_before_home(gathered: Gathered, tmp_path: Path) -> None:
+    def per_host(*arguments: str, **environment: str) -> int:
+        return config_of(gathered(*arguments, "-", **environment)).limits.per_host
+
+    assert per_host() == Config().limits.per_host
+    write(tmp_path / "xdg" / "fetcher" / "config.toml", 11)
+    assert per_host() == 11
+    write(tmp_path / "fetcher.toml", 12)
+    assert per_host() == 12
+    given = str(write(tmp_path / "given.toml", 13))
+    assert per_host("--config", given) == 13
+    assert per_host(FETCHER_CONFIG=given) == 13
+    assert per_host("--config", given, FETCHER_PER_HOST="14") == 14
+    assert per_host("--config", given, "--per-host", "15", FETCHER_PER_HOST="14") == 15
+
+
+def test_without_xdg_it_is_below_the_home(gathered: Gathered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    write(tmp_path / "home" / ".config" / "fetcher" / "config.toml", 16)
+    assert config_of(gathered("-")).limits.per_host == 16
+
+
+def test_one_file_is_read_and_no_other(gathered: Gathered, tmp_path: Path) -> None:
+    write(tmp_path / "xdg" / "fetcher" / "config.toml", 11)
+    (tmp_path / "fetcher.toml").write_text("concurrency = 5\n", encoding="utf-8")
+    config = config_of(gathered("-"))
+    assert (config.limits.concurrency, config.limits.per_host) == (5, Config().limits.per_host)
+
+
+def test_the_file_that_is_shipped_changes_nothing(gathered: Gathered) -> None:
+    shipped = gathered("--config", str(ROOT / "config.toml"), "-")
+    assert config_of(shipped) == config_of({})
+    assert {key: shipped.get(key, RUN_KEYS[key]) for key in RUN_KEYS} == RUN_KEYS
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("per-hots = 3", "did you mean 'per-host'"),
+        ("per-host = 'x'", "per-host"),
+        ("per-host = ", "TOML"),
+        ("[limits]\nper-host = 3", "limits"),
+        ("fresh = 'false'", "fresh"),
+        ("verbose = 'x'", "verbose"),
+        ("output = 5", "output"),
+    ],
+)
+def test_a_file_that_is_wrong_is_named_with_its_key(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "fetcher.toml").write_text(text, encoding="utf-8")
+    done = run("crawl", "http://127.0.0.1:1/", "--retries", "0")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("fetcher: fetcher.toml: ")
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
