@@ -46,8 +46,7 @@ class Heartbeat:
 
 async def main(catalogue: Catalogue) -> None:
     """Read an endless catalogue until ten pages are there."""
-    config = Config.of(concurrency=4, lookahead=4)
-    async with Heartbeat(), Fetcher(config) as fetcher, fetcher.stream(catalogue) as outcomes:
+    async with Heartbeat(), Fetcher(Config.of(lookahead=9)) as fetcher, fetcher.stream(catalogue) as outcomes:
         async for outcome in outcomes:
             print(f"{outcomes.books.done:2}. {outcome.title if isinstance(outcome, Page) else outcome.error}")
             if outcomes.books.done == 10:

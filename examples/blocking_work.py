@@ -42,8 +42,7 @@ async def measure(urls: list[str], name: str, work: Callable[[bytes], Awaitable[
     async with Fetcher(extract=body_of) as fetcher, fetcher.stream(urls) as outcomes:
         scores = [await work(outcome.data) async for outcome in outcomes if isinstance(outcome, Page)]
     clock.cancel()
-    worst = 1000 * max(waits)
-    print(f"{name:8}{len(scores)} pages, the longest tick took {worst:3.0f} ms {'█' * round(worst / 5)}")
+    print(f"{name:8}{len(scores)} pages, the longest tick: {max(waits):.3f} s {'█' * round(200 * max(waits))}")
 
 
 async def here(body: bytes) -> int:

@@ -1,9 +1,8 @@
 """Embedding: a fetcher as one part of a larger asyncio program, which goes on while pages come.
 
-The idea: one ``Fetcher`` for the whole program, opened where the program begins. Whoever has it may use it at any
-time: here a small TCP service that answers each line, a URL, with the page's title, and beside it a walk that goes
-round the shop for ever, both within the same slots and the same politeness. A ``TaskGroup`` holds the parts
-together: an error in one ends all. When the last client has gone, ``fetcher.stop()`` ends the walk.
+The idea: one ``Fetcher`` for the whole program, and whoever has it may use it at any time: here a small TCP service
+that answers each line, a URL, with the page's title, and a walk that goes round the shop for ever, both within the
+same slots. A ``TaskGroup`` holds them together; when the last client has gone, ``fetcher.stop()`` ends the walk.
 """
 
 from __future__ import annotations

@@ -11,15 +11,17 @@ from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, S
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
 
+from fetcher.baseline import OneByOne
 from fetcher.books import Books
 from fetcher.config import Config
+from fetcher.engine import Engine
 from fetcher.flight import Flight, InFlight, current
 from fetcher.hosts import Hosts
 from fetcher.intake import Row
 from fetcher.model import Exchange, Extractor, Middleware, Outcome, Page, Request, Response, Sink
 from fetcher.page.parse import read_page
 from fetcher.page.select import Selection
-from fetcher.pipeline import Engine, OneByOne, Outcomes, concurrent, sequential
+from fetcher.pipeline import Outcomes, concurrent, sequential
 from fetcher.policy.accept import accept
 from fetcher.policy.pacing import Gate, Waiter
 from fetcher.policy.redirects import Redirects

@@ -47,6 +47,7 @@ class Seen:
         self._database.execute(f"pragma cache_size = -{CACHE // 1024}")
         self._database.execute("pragma journal_mode = off")
         self._database.execute("create table seen (digest blob primary key) without rowid")
+        self._database.execute("begin")  # never ended: each commit would go through all pages in memory
 
     def add(self, url: str) -> bool:
         """Note a URL; say whether it is new."""

@@ -129,6 +129,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 Outcome: TypeAlias = Page | Failure
+"""What comes out of every request, exactly once: told apart by ``ok`` or by its class."""
 
 Exchange: TypeAlias = Callable[[Request], Awaitable[Response]]
 """One request, one whole response, or a ``FetchError``: the shape of a transport and of every ``next``."""

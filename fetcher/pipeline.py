@@ -13,36 +13,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Self, TypeAlias
 
-import msgspec
-
 from fetcher.admission import Admission
+from fetcher.baseline import OneByOne
 from fetcher.books import Books
-from fetcher.config import Config
+from fetcher.engine import Engine, read
 from fetcher.errors import FetchError, SourceError
 from fetcher.flight import Flight, InFlight, Later, current
 from fetcher.intake import Intake, Rejected, Row
-from fetcher.model import Exchange, Outcome, Page, Response
-from fetcher.policy.pacing import Gate
+from fetcher.model import Outcome, Response
 
-__all__ = ["Engine", "OneByOne", "Outcomes", "concurrent", "sequential"]
+__all__ = ["Outcomes", "concurrent", "sequential"]
 
 Source: TypeAlias = Iterable[Row] | AsyncIterable[Row]
 
 SLICE = 0.005  # seconds the consumer parses before the loop may turn
 GRACE = 5.0  # seconds that exchanges on the wire are given to finish when a run is stopped
-
-
-class Engine(msgspec.Struct, frozen=True):
-    """What both pipelines run on: the handlers, the reader of bodies, and the gate they share."""
-
-    config: Config
-    exchange: Exchange
-    read: Callable[[Response, Flight], Page]
-    gate: Gate
 
 
 class Outcomes:
@@ -153,7 +142,7 @@ class Outcomes:
             if isinstance(result, FetchError):
                 outcome: Outcome = flight.fail(result)
             else:
-                outcome = _read(self._engine, flight, result)
+                outcome = read(self._engine, flight, result)
                 del result
             flight.free()
             self._deliver(flight, outcome)
@@ -212,14 +201,6 @@ class Outcomes:
         await self._intake.close()
 
 
-def _read(engine: Engine, flight: Flight, response: Response) -> Outcome:
-    try:
-        return engine.read(response, flight)
-    except FetchError as error:
-        flight.attempts += 1
-        return flight.fail(error)
-
-
 @asynccontextmanager
 async def concurrent(engine: Engine, source: Source, *, ordered: bool = False) -> AsyncIterator[Outcomes]:
     """Fan the source out: outcomes as they complete, or in the order of the source.
@@ -228,58 +209,6 @@ async def concurrent(engine: Engine, source: Source, *, ordered: bool = False) -
     """
     async with Outcomes(engine, source, ordered=ordered) as outcomes:
         yield outcomes
-
-
-class OneByOne:
-    """The baseline: the same handlers, reader and books, one row after the other; made by ``sequential``."""
-
-    def __init__(self, engine: Engine, source: Source) -> None:
-        self.books = Books()
-        self._engine = engine
-        self._intake = Intake(source, engine.config, self.books)
-        self._flight: Flight | None = None
-        self._stopping = False
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Outcome:
-        """Fetch the next row and return its outcome."""
-        if self._stopping:
-            raise StopAsyncIteration
-        row = await anext(self._intake)
-        outcome = row.flight.fail(row.error) if isinstance(row, Rejected) else await self._fetch(row)
-        self.books.enter(outcome)
-        return outcome
-
-    async def _fetch(self, flight: Flight) -> Outcome:
-        clock = self._engine.gate.clock
-        self._flight = flight
-        token = current.set(flight)
-        flight.began = clock()
-        try:
-            response = await self._engine.exchange(flight.request)
-            flight.ended = clock()
-            return _read(self._engine, flight, response)
-        except FetchError as error:
-            flight.ended = clock()
-            return flight.fail(error)
-        finally:
-            flight.free()
-            current.reset(token)
-            self._flight = None
-
-    def in_flight(self) -> list[InFlight]:
-        """Return the running row, if there is one."""
-        return [] if self._flight is None else [self._flight.snapshot()]
-
-    def stop(self, grace: float = GRACE) -> None:  # noqa: ARG002  (the contract's)
-        """End after the present row."""
-        self._stopping = True
-
-    async def close(self) -> None:
-        """End the source."""
-        await self._intake.close()
 
 
 @asynccontextmanager

@@ -294,7 +294,8 @@ def test_a_closed_stdout_ends_it_silently(site: Site) -> None:
 
 @pytest.mark.parametrize("flags", ["", "-f jsonl", "-f csv", "--preview 50", "-v", "--progress"])
 def test_head_takes_what_it_wants(site: Site, flags: str) -> None:
-    site.list(300, "/ok")
+    # More than a pipe holds and head reads, so that something is left to write when head has gone.
+    (site.folder / "l.txt").write_text("".join(f"{site.lab.url('/ok')}?{n}{'x' * 1000}\n" for n in range(300)))
     script = f"$CRAWL l.txt {flags} | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(
         ["bash", "-c", script],

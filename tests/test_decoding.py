@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.errors import ProtocolError
-from fetcher.transport import decoding
+from fetcher.transport import codings as backends
 from fetcher.transport.decoding import Decoder, accept_encoding, decode_whole
 from tests.lab.suites import suite
 
@@ -27,7 +27,7 @@ NOISE = random.Random(7).randbytes(300_000)
 
 
 def clear_caches() -> None:
-    decoding.load.cache_clear()
+    backends.load.cache_clear()
     accept_encoding.cache_clear()
 
 
@@ -39,14 +39,14 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     else:
         monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
     clear_caches()
-    assert (decoding.load("isal.isal_zlib", "zlib") is zlib) == (request.param == "zlib")
+    assert (backends.load("isal.isal_zlib", "zlib") is zlib) == (request.param == "zlib")
     yield request.param
     monkeypatch.undo()
     clear_caches()
 
 
 def zstd() -> Any:
-    return decoding.load("compression.zstd", "backports.zstd") or pytest.skip("no zstd is installed")
+    return backends.load("compression.zstd", "backports.zstd") or pytest.skip("no zstd is installed")
 
 
 def raw_deflate(data: bytes, level: int = 6) -> bytes:
@@ -528,7 +528,7 @@ def test_a_library_that_overshoots_is_cut_back(monkeypatch: pytest.MonkeyPatch) 
         def decompressobj(wbits: int) -> Stream:
             return Stream()
 
-    monkeypatch.setattr(decoding, "load", lambda *names: Overshooting)
+    monkeypatch.setattr(backends, "load", lambda *names: Overshooting)
     decoder = Decoder("gzip", 1000)
     assert len(decoder.feed(b"\x1f\x8b\x08\x00")) == 1001
     assert decoder.overflow

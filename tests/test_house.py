@@ -37,7 +37,8 @@ ORDER = (
     ("urls", "options", "config"),
     ("flight", "hosts", "books"),
     ("frontier", "transport", "policy", "page", "sources", "sinks"),
-    ("intake", "admission"),
+    ("intake", "admission", "engine"),
+    ("baseline",),
     ("pipeline",),
     ("client",),
     ("observe", "bench"),
@@ -296,7 +297,7 @@ def test_no_name_is_imported_behind_the_tables_back() -> None:
         )
     }
     assert users <= {
-        "fetcher", "fetcher.cli.main", "fetcher.sinks.compress", "fetcher.sources.packing", "fetcher.transport.decoding",
+        "fetcher", "fetcher.cli.main", "fetcher.sinks.compress", "fetcher.sources.packing", "fetcher.transport.codings",
     }  # fmt: skip
 
 

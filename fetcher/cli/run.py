@@ -17,7 +17,7 @@ import msgspec
 
 from fetcher.books import Books
 from fetcher.cli.again import command_again
-from fetcher.cli.exits import ALL_FAILED, COMPLETE, INTERRUPTED, TERMINATED, TIME_LIMIT, exit_by, exit_of
+from fetcher.cli.exits import ALL_FAILED, COMPLETE, INTERRUPTED, PIPE_CLOSED, TERMINATED, TIME_LIMIT, exit_by, exit_of
 from fetcher.cli.plan import Plan, make_plan
 from fetcher.cli.settings import at_most_failed
 from fetcher.client import Fetcher
@@ -42,6 +42,12 @@ def crawl(inputs: list[str], settings: dict[str, Any], *, demo: bool) -> int:
     notices.listen(settings.get("verbose", 0))
     try:
         return _crawl(inputs, settings, notices, demo=demo)
+    except BrokenPipeError:
+        # Said here, for click would make it a 1. What the interpreter still flushes must go nowhere.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+        return PIPE_CLOSED
     except FetcherError as error:
         if not notices.as_json:
             raise
@@ -251,7 +257,7 @@ class Crawl:
         books = self._books
         if books is None or books.pending or books.more:
             return TIME_LIMIT if self._signal is None else exit_by(self._signal)
-        bad = books.failed + books.skipped
+        bad = books.failed + books.skipped - books.codes["duplicate"]  # those were asked to be left out
         if (books.input and not books.ok) or not at_most_failed(self._plan.config.max_failed, bad, books.input):
             return ALL_FAILED
         return COMPLETE

@@ -79,27 +79,32 @@ class Progress:
             if self._tell is None:
                 self._draw(books, rate)
             else:
-                facts = {"done": books.done, "ok": books.ok, "failed": books.failed + books.skipped}
+                facts = {"done": books.done, "ok": books.ok, "failed": books.failed, "skipped": books.skipped}
                 self._tell(self._line(books, rate), **facts, pages_per_second=round(rate, 1))
                 pause = PLAIN
 
     def _draw(self, books: Books, rate: float) -> None:
         if self._bar is None:
             return
+        skipped = f" {books.skipped:,} skipped" if books.skipped else ""
         self._bar.update(
             self._bar.task_ids[0],
             completed=books.done,
             total=self._total if books.more or self._total is None else books.input,
             rate=f"{rate:,.0f} pages/s",
-            counts=f"[green]{books.ok:,} ok[/] [red]{books.failed + books.skipped:,} failed[/] {self._busy()} in flight",
+            counts=f"[green]{books.ok:,} ok[/] [red]{books.failed:,} failed[/]{skipped} {self._busy()} in flight",
         )
 
     def _line(self, books: Books, rate: float) -> str:
         of = f" of about {self._total:,}" if self._total is not None and books.more else ""
+        skipped = f", {books.skipped:,} skipped" if books.skipped else ""
         left = ""
         if self._total is not None and rate > 0 and self._total > books.done:
             left = f", about {human_seconds((self._total - books.done) / rate)} left"
-        return f"{books.done:,}{of} rows: {books.ok:,} ok, {books.failed + books.skipped:,} failed, {rate:,.0f} pages/s{left}"
+        return (
+            f"{books.done:,}{of} rows: {books.ok:,} ok, {books.failed:,} failed{skipped}, "
+            f"{self._busy():,} in flight, {rate:,.0f} pages/s{left}"
+        )
 
 
 def _bar(total: int | None) -> Any:

@@ -1,0 +1,35 @@
+# Sourced by the scripts beside it: finds interpreters and makes environments. Their folder is the repository's.
+
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PYTHONUNBUFFERED=1
+
+# Has Debian bring Python's venv module where we may ask it to; whoever has it already notices nothing.
+need_venv() {
+  if python3 -c 'import ensurepip, venv' 2>/dev/null; then return; fi
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq update || true
+    apt-get -qq install -y --no-install-recommends python3 python3-venv || true
+  fi
+  python3 -c 'import ensurepip, venv' || { echo "python3 with its venv module is needed" >&2; return 1; }
+}
+
+# Prints the path of a Python of that version (3.12): on PATH, or where pyenv and uv keep theirs.
+find_python() {
+  local candidate home=${HOME:-/nowhere}
+  for candidate in "python$1" {"${PYENV_ROOT:-$home/.pyenv}",/opt/pyenv,/usr/local/pyenv}/versions/"$1".*/bin/python \
+    "$home"/.local/share/uv/python/cpython-"$1".*/bin/python; do
+    # A shim may stand for a version that is not switched on, and a wildcard for nothing: only running it tells.
+    if [ "$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$1" ]; then
+      "$candidate" -c 'import sys; print(sys.executable)'
+      return
+    fi
+  done
+  return 1
+}
+
+# make_environment PYTHON FOLDER REQUIREMENT...
+make_environment() {
+  local python=$1 folder=$2
+  shift 2
+  "$python" -m venv "$folder" && "$folder/bin/python" -m pip install -q "$@"
+}

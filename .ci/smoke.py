@@ -1,0 +1,112 @@
+"""Tries a built wheel as a user would have it: ``python .ci/smoke.py dist/fetcher-….whl``.
+
+It is installed into two fresh environments, without extras and with ``speed``, and run from a folder that has
+nothing of ours, with an empty home.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+SPEED = ("uvloop", "isal", "brotli", "backports.zstd")
+OTHERS = ("pytest", "hypothesis", "mypy", "ruff", "hatchling")
+
+LOOK = """
+import importlib.util, json, sys
+from importlib.metadata import files, version
+
+def found(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+import fetcher
+assert not {"click", "rich", "aiohttp"} & set(sys.modules), "import fetcher imports what it does not need"
+for name in fetcher.__all__:
+    getattr(fetcher, name)
+assert version("fetcher") == fetcher.__version__
+print(json.dumps({
+    "version": fetcher.__version__,
+    "home": fetcher.__file__,
+    "files": [str(file) for file in files("fetcher")],
+    "libraries": [name for name in sys.argv[1:] if found(name)],
+}))
+"""
+
+
+class Installed:
+    """An environment with the wheel in it, and an empty folder to run from."""
+
+    def __init__(self, ground: Path, wheel: Path, extra: str) -> None:
+        self.folder = ground / "here"
+        self.bin = ground / "env" / ("Scripts" if os.name == "nt" else "bin")
+        self.folder.mkdir(parents=True)
+        venv.create(ground / "env", with_pip=True)
+        self.run("python", "-m", "pip", "install", "-q", f"{wheel.resolve()}{extra}")
+        self.run("python", "-m", "pip", "check")
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Run a program of the environment and return what it prints; what it says goes to our stderr."""
+        kept = ("PATH", "SYSTEMROOT", "PIP_CERT", "PIP_INDEX_URL", "PIP_FIND_LINKS", "HTTPS_PROXY", "https_proxy")
+        environment = {name: os.environ[name] for name in kept if name in os.environ} | {"HOME": str(self.folder)}
+        done = subprocess.run(
+            [str(self.bin / program), *arguments],
+            cwd=self.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            check=True,
+            timeout=600,
+        )
+        return done.stdout
+
+
+def try_out(installed: Installed, *, speed: bool) -> None:
+    """Look at what was installed and run the demo. Raises ``AssertionError``."""
+    seen = json.loads(installed.run("python", "-P", "-c", LOOK, *SPEED, *OTHERS))
+    version, files = seen["version"], set(seen["files"])
+    assert Path(seen["home"]).is_relative_to(installed.bin.parent), seen["home"]
+    strange = {name for name in files if not name.startswith(("fetcher/", f"fetcher-{version}.dist-info/"))}
+    assert all(name.startswith("../") for name in strange), strange
+    assert not [name for name in files if "test" in name.lower()], "tests are in the wheel"
+    assert "fetcher/py.typed" in files
+    assert f"fetcher-{version}.dist-info/licenses/LICENSE" in files
+    assert not set(OTHERS) & set(seen["libraries"]), seen["libraries"]
+    assert bool(set(SPEED) & set(seen["libraries"])) == speed, seen["libraries"]
+
+    assert installed.run("fetcher", "--version") == f"fetcher, version {version}\n"
+    assert "crawl" in installed.run("python", "-m", "fetcher", "--help")
+    check_demo(installed)
+
+
+def check_demo(installed: Installed) -> None:
+    """Crawl the built-in site and add the records up."""
+    printed = installed.run("fetcher", "crawl", "--demo", "--summary", "summary.json", "-f", "jsonl")
+    records = [json.loads(line) for line in printed.splitlines()]
+    books = json.loads((installed.folder / "summary.json").read_text(encoding="utf-8"))
+    assert books["input"] == books["ok"] + books["failed"] + books["skipped"], books
+    assert (books["pending"], books["more"], books["exit"]) == (0, False, 0), books
+    assert sorted(record["id"] for record in records) == list(range(1, books["input"] + 1))
+    assert sum(record["error"] is None for record in records) == books["ok"] > 0
+    assert books["codes"] == {"http_404": 1}, books
+
+
+def main(wheel: Path) -> None:
+    """Try the wheel without extras, then with ``speed``."""
+    with tempfile.TemporaryDirectory(prefix="fetcher-smoke-") as ground:
+        for name, extra, speed in (("core", "", False), ("speed", "[speed]", True)):
+            try_out(Installed(Path(ground, name), wheel, extra), speed=speed)
+            print(f"{wheel.name}{extra}: works")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

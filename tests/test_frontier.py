@@ -1,0 +1,511 @@
+"""The frontier's order, and a whole world of hosts simulated around it with a clock and an event queue of its own."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fetcher.config import Limits, RetryPolicy
+from fetcher.flight import Flight
+from fetcher.frontier import Frontier
+from fetcher.hosts import CATCH_UP, KEPT, SHORTLY, Host, Hosts
+from fetcher.model import Request
+from fetcher.urls import Target
+
+RETRY = RetryPolicy()
+NUMBERS = itertools.count(1)
+PATIENCE = 1.0
+SLACK = 1e-6
+
+
+def row(host: str) -> Flight:
+    number = next(NUMBERS)
+    return Flight(Request(number, f"http://{host}/{number}"), Target(f"http://{host}/{number}", "http", host, 80))
+
+
+def world_of(**limits: Any) -> tuple[Hosts[Any], Frontier]:
+    hosts = Hosts[Any](Limits(**limits), RETRY)
+    return hosts, Frontier(hosts)
+
+
+def pop_all(frontier: Frontier, now: float) -> list[Flight]:
+    return list(iter(lambda: frontier.pop(now), None))
+
+
+# The order
+
+
+def test_a_list_grouped_by_host_starts_host_by_host_in_turn() -> None:
+    hosts, frontier = world_of(concurrency=9)
+    rows = [row(host) for host in "aaabbbccc"]
+    for flight in rows:
+        frontier.push(flight)
+    started = pop_all(frontier, 0.0)
+    assert [flight.target.host for flight in started] == list("abcabcabc")
+    assert [flight.request.id for flight in started if flight.target.host == "a"] == [r.request.id for r in rows[:3]]
+    assert hosts.promised == 9
+    assert len(frontier) == 0
+
+
+def test_nothing_is_popped_from_nothing() -> None:
+    _, frontier = world_of()
+    assert frontier.pop(0.0) is None
+    assert frontier.due(0.0) is None
+    frontier.host_free("nobody")
+    assert frontier.pop(0.0) is None
+
+
+def test_a_row_carries_the_promise_of_its_host() -> None:
+    hosts, frontier = world_of()
+    frontier.push(row("a"))
+    flight = frontier.pop(0.0)
+    assert flight is not None
+    assert flight.promised is hosts.get("a", 0.0)
+    assert flight.promised.promised == 1
+
+
+def test_no_more_than_the_slots_are_promised() -> None:
+    hosts, frontier = world_of(concurrency=4, per_host=3)
+    for host in "aaaaabbbbb":
+        frontier.push(row(host))
+    started = pop_all(frontier, 0.0)
+    assert Counter(flight.target.host for flight in started) == {"a": 2, "b": 2}
+    assert frontier.due(0.0) is None  # only an end makes room
+    hosts.withdraw(started[0].promised)
+    assert len(pop_all(frontier, 0.0)) == 1
+
+
+def test_a_full_host_takes_rows_again_when_one_ends() -> None:
+    hosts, frontier = world_of(per_host=2)
+    for host in "aaa":
+        frontier.push(row(host))
+    one, two = pop_all(frontier, 0.0)
+    hosts.withdraw(one.promised)
+    assert frontier.pop(0.0) is None  # nobody said so
+    frontier.host_free("a")
+    assert pop_all(frontier, 0.0) != []
+    assert two.promised.promised == 2
+
+
+def test_a_parked_host_is_left_out_and_comes_back_by_itself() -> None:
+    hosts, frontier = world_of()
+    hosts.charge(hosts.get("a", 0.0), 0.0, 7.0)
+    for host in "aab":
+        frontier.push(row(host))
+    assert [flight.target.host for flight in pop_all(frontier, 0.0)] == ["b"]
+    assert frontier.due(0.0) == 7.0
+    assert pop_all(frontier, 6.9) == []
+    assert len(pop_all(frontier, 7.0)) == 2
+
+
+def test_the_rows_of_a_host_that_is_given_up_come_at_once() -> None:
+    hosts, frontier = world_of(per_host=1)
+    hosts.charge(hosts.get("a", 0.0), 0.0, 1e6)
+    for host in "aaa":
+        frontier.push(row(host))
+    assert len(pop_all(frontier, 0.0)) == 3
+
+
+def test_a_deferred_row_comes_when_it_is_due_before_those_that_never_started() -> None:
+    _, frontier = world_of(per_host=4)
+    late, soon, sooner, new = (row("a") for _ in range(4))
+    frontier.push(new)
+    frontier.defer(late, 9.0)
+    frontier.defer(soon, 2.0)
+    frontier.defer(sooner, 1.0)
+    assert len(frontier) == 4
+    assert frontier.due(0.0) == 1.0
+    assert pop_all(frontier, 3.0) == [sooner, soon, new]
+    assert frontier.due(3.0) == 9.0
+    assert pop_all(frontier, 9.0) == [late]
+    assert len(frontier) == 0
+
+
+def test_draining_gives_every_row_back() -> None:
+    hosts, frontier = world_of(concurrency=1)
+    hosts.charge(hosts.get("p", 0.0), 0.0, 60.0)
+    rows = [row(host) for host in "abp"]
+    for flight in rows:
+        frontier.push(flight)
+    frontier.defer(rows[0], 5.0)
+    assert frontier.pop(0.0) is rows[0]
+    assert {id(flight) for flight in frontier.drain()} == {id(flight) for flight in rows}
+    assert (len(frontier), frontier.pop(99.0), frontier.due(0.0)) == (0, None, None)
+
+
+def test_asking_again_and_again_leaves_nothing_behind() -> None:
+    hosts, frontier = world_of()
+    host = hosts.get("a", 0.0)
+    hosts.charge(host, 0.0, 300.0)
+    for n in range(2_000):
+        frontier.push(row("a"))
+        assert frontier.pop(n / 10_000) is None
+    assert len(frontier._timed) == 1
+    assert len(frontier._round) <= 1
+
+
+def test_with_a_rate_no_more_is_promised_than_the_rate_allows() -> None:
+    hosts, frontier = world_of(rate=2.0)
+    for _ in range(5):
+        frontier.push(row("a"))
+    now = 100.0
+    first = frontier.pop(now)
+    assert first is not None
+    assert frontier.pop(now) is None
+    due = frontier.due(now)
+    assert due is not None
+    assert now < due <= now + 0.5
+    hosts.withdraw(first.promised)
+    hosts.start(first.promised, now)
+    assert frontier.pop(now + 0.1) is None
+    assert frontier.due(now + 0.1) == hosts.rate_next
+    assert frontier.pop(hosts.rate_next) is not None
+
+
+def test_with_a_delay_a_host_is_asked_again_while_its_row_is_on_the_wire() -> None:
+    hosts, frontier = world_of(delay=1.0, per_host=3)
+    for _ in range(3):
+        frontier.push(row("a"))
+    first = frontier.pop(0.0)
+    assert first is not None
+    assert frontier.pop(0.0) is None
+    assert frontier.due(0.0) == 1.0  # although nobody will say that it started
+    hosts.withdraw(first.promised)
+    hosts.start(first.promised, 0.0)
+    assert frontier.pop(1.0) is not None
+
+
+# The world
+
+
+class Step(NamedTuple):
+    """One exchange of a row: with whom, how long, and what comes of it."""
+
+    host: str
+    seconds: float
+    answer: str  # ok, hop, retry, cancelled (if it must wait), or refused
+    wish: float | None = None  # the Retry-After of a refusal, or the backoff of a retry
+
+
+class World:
+    """Admission and gate as the pipeline has them, with a clock that jumps from event to event.
+
+    Every law is checked at every start, and at the end nothing may be left.
+    """
+
+    def __init__(self, limits: Limits, scripts: list[list[Step]], window: int = 1_000, lag: float = 0.0) -> None:
+        self.limits = limits
+        self.hosts = Hosts[Flight](limits, RETRY)
+        self.frontier = Frontier(self.hosts)
+        self.now = 1_000.0
+        self.lag = lag  # seconds by which timers are late
+        self.window = window
+        self.left = {id(flight): script for flight, script in ((row(s[0].host), list(s)) for s in scripts)}
+        self.rows: list[Flight] = []
+        self.events: list[tuple[float, int, Callable[[], None]]] = []
+        self.ticks = itertools.count()
+        self.starts: list[tuple[float, str]] = []
+        self.on_wire: Counter[str] = Counter()
+        self.fates: Counter[str] = Counter()
+        self.ended_at: dict[str, float] = {}
+        self.wakes: dict[str, float] = {}
+        self.startable_since: float | None = None
+        self.scripts = scripts
+
+    def at(self, when: float, act: Callable[[], None]) -> None:
+        heapq.heappush(self.events, (when, next(self.ticks), act))
+
+    def run(self) -> World:
+        self.left.clear()
+        for script in self.scripts:
+            flight = row(script[0].host)
+            self.rows.append(flight)
+            self.left[id(flight)] = list(script)
+            self.frontier.push(flight)
+        self.admit()
+        steps = 0
+        while self.events:
+            steps += 1
+            assert steps < 400 * len(self.scripts) + 1_000, "it goes round in circles"
+            when, _, act = heapq.heappop(self.events)
+            if when > self.now:
+                self.look_for_lost_wakes(when)
+                self.now = when
+            act()
+            assert len(self.hosts._sleepers) <= len(self.hosts)
+            assert len(self.frontier._timed) <= 40 * len(self.hosts)
+        assert len(self.frontier) == 0, f"{len(self.frontier)} rows starve"
+        assert sum(self.fates.values()) == len(self.scripts)
+        assert (self.hosts.on_wire, self.hosts.promised) == (0, 0)
+        assert all(not (h.on_wire or h.promised or h.waiters) for h in self.hosts._hosts.values())
+        self.check_rate()
+        return self
+
+    def look_for_lost_wakes(self, until: float) -> None:
+        """A row that may start must not wait for longer than a late timer or a turn of the gate takes."""
+        startable = self.window > 0 and self.hosts.room(self.now) and any(
+            (opens := self.hosts.opens(self.hosts.get(key, self.now), self.now)) is not None and opens <= self.now
+            for key in self.frontier._queues
+        )  # fmt: skip
+        if not startable:
+            self.startable_since = None
+            return
+        if self.startable_since is None:
+            self.startable_since = self.now
+        assert until - self.startable_since <= max(CATCH_UP, SHORTLY) + self.lag + SLACK, "a wake-up was lost"
+
+    # Admission
+
+    def admit(self) -> None:
+        while self.window > 0 and (flight := self.frontier.pop(self.now)) is not None:
+            self.window -= 1
+            self.at(self.now, lambda flight=flight: self.arrive(flight))  # type: ignore[misc]  # bound at once
+        self.wake_at("admission", self.frontier.due(self.now), self.admit)
+
+    def wake_at(self, who: str, when: float | None, act: Callable[[], None]) -> None:
+        if when is None or self.wakes.get(who, float("inf")) <= when:
+            return
+        self.wakes[who] = when
+
+        def wake() -> None:
+            if self.wakes.get(who) == when:
+                del self.wakes[who]
+                act()
+
+        self.at(max(when, self.now) + self.lag, wake)
+
+    def defer(self, flight: Flight, due: float) -> None:
+        self.frontier.defer(flight, due)
+        self.window += 1
+        self.admit()
+
+    def end(self, flight: Flight, fate: str) -> None:
+        self.fates[fate] += 1
+        self.ended_at[flight.first.host] = self.now
+        self.window += 1
+        self.admit()
+
+    def tell(self, host: Host[Flight]) -> None:
+        self.frontier.host_free(host.key)
+        self.admit()
+
+    # The gate
+
+    def arrive(self, flight: Flight) -> None:
+        host = self.hosts.get(self.left[id(flight)][0].host, self.now)
+        if flight.promised is not None:
+            self.hosts.withdraw(flight.promised)
+            flight.promised = None
+        if host.given_up is not None:
+            self.end(flight, "host_budget")
+        elif not host.waiters and self.hosts.may_start(host, self.now):
+            self.hosts.start(host, self.now)
+            self.begin(flight, host)
+        elif host.not_before - self.now > PATIENCE:
+            self.defer(flight, host.not_before)
+        else:
+            self.hosts.wait(host, flight)
+            self.let_through()
+            if self.left[id(flight)][0].answer == "cancelled":
+                self.at(self.now + 0.01, lambda: self.cancel(flight, host))
+
+    def cancel(self, flight: Flight, host: Host[Flight]) -> None:
+        if flight in host.waiters:
+            self.hosts.leave(host, flight)  # and nobody is told
+            self.end(flight, "cancelled")
+
+    def let_through(self) -> None:
+        through, again = self.hosts.next_through(self.now)
+        for flight in through:
+            self.begin(flight, self.hosts.get(self.left[id(flight)][0].host, self.now))
+        self.wake_at("gate", again, self.let_through)
+
+    def begin(self, flight: Flight, host: Host[Flight]) -> None:
+        last = max((when for when, key in self.starts[-200:] if key == host.key), default=None)
+        assert last is None or self.now - last >= self.limits.delay - SLACK
+        assert self.now >= host.parked_until
+        assert host.given_up is None
+        self.starts.append((self.now, host.key))
+        self.on_wire[host.key] += 1
+        assert self.on_wire[host.key] == host.on_wire <= self.limits.per_host
+        assert sum(self.on_wire.values()) == self.hosts.on_wire <= self.limits.concurrency
+        step = self.left[id(flight)].pop(0)
+        self.at(self.now + step.seconds, lambda: self.finish(flight, host, step))
+
+    def finish(self, flight: Flight, host: Host[Flight], step: Step) -> None:
+        self.on_wire[host.key] -= 1
+        self.hosts.finish(host)
+        self.let_through()
+        self.tell(host)
+        if step.answer == "refused":
+            self.refused(flight, host, step)
+            return
+        self.hosts.praise(host)
+        if not self.left[id(flight)]:
+            self.end(flight, "ok")
+        elif step.answer == "retry" and (step.wish or 0) > PATIENCE:
+            self.defer(flight, self.now + (step.wish or 0))
+        else:
+            self.at(self.now + (step.wish or 0), lambda: self.arrive(flight))
+
+    def refused(self, flight: Flight, host: Host[Flight], step: Step) -> None:
+        self.left[id(flight)].insert(0, step._replace(answer="ok"))  # the next time it serves us
+        self.hosts.charge(host, self.now, step.wish)
+        waiters: Iterator[Flight] = iter(())
+        if host.given_up is not None or host.not_before - self.now > PATIENCE:
+            waiters = iter([*host.waiters])
+            host.waiters.clear()
+        for waiter in (flight, *waiters):
+            if host.given_up is not None:
+                self.end(waiter, "host_budget")
+            elif host.not_before - self.now > PATIENCE:
+                self.defer(waiter, host.not_before)
+            else:
+                self.at(host.not_before, lambda: self.arrive(flight))
+        self.tell(host)
+
+    def check_rate(self) -> None:
+        if self.limits.rate:
+            times = [when for when, _ in self.starts]
+            for first in range(0, len(times), 7):
+                for last in range(first, len(times), 5):
+                    allowed = self.limits.rate * (times[last] - times[first] + CATCH_UP) + 1
+                    assert last - first + 1 <= allowed + SLACK
+
+
+def steps() -> st.SearchStrategy[Step]:
+    return st.builds(
+        Step,
+        st.sampled_from("abcdef"),
+        st.sampled_from([0.0, 0.01, 0.1, 0.7, 5.0]),
+        st.sampled_from(["ok", "ok", "ok", "hop", "hop", "retry", "refused", "cancelled"]),
+        st.sampled_from([None, 0.0, 0.3, 0.9, 2.0, 70.0]),
+    )
+
+
+SCRIPTS = st.lists(st.lists(steps(), min_size=1, max_size=4), min_size=1, max_size=40)
+LIMITS = st.builds(
+    Limits,
+    concurrency=st.sampled_from([1, 2, 3, 7, 100]),
+    per_host=st.sampled_from([1, 2, 6]),
+    delay=st.sampled_from([0.0, 0.0, 0.05, 0.5, 3.0]),
+    rate=st.sampled_from([None, None, 0.5, 3.0, 40.0, 2_000.0]),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(LIMITS, SCRIPTS, st.sampled_from([1, 3, 1_000]), st.sampled_from([0.0, 0.0, 0.004]))
+def test_the_laws_hold_in_any_world(limits: Limits, scripts: list[list[Step]], window: int, lag: float) -> None:
+    World(limits, scripts, window, lag).run()
+
+
+def plain(host: str, seconds: float, rows: int) -> list[list[Step]]:
+    return [[Step(host, seconds, "ok")] for _ in range(rows)]
+
+
+def length_of(world: World) -> float:
+    return world.now - 1_000.0
+
+
+@pytest.mark.parametrize("order", ["grouped", "mixed"])
+def test_a_slow_host_does_not_hold_up_the_others(order: str) -> None:
+    scripts = plain("slow", 10.0, 60)
+    for n in range(20):
+        scripts += plain(f"h{n}", 0.1, 30)
+    if order == "mixed":
+        scripts = scripts[::7] + [script for n, script in enumerate(scripts) if n % 7]
+    world = World(Limits(concurrency=30, per_host=6), scripts).run()
+    assert max(when for host, when in world.ended_at.items() if host != "slow") - 1_000 < 0.1 * 600 / 24 * 1.3
+    assert length_of(world) < 60 / 6 * 10.0 * 1.1
+
+
+def test_a_parked_host_does_not_hold_up_the_others() -> None:
+    scripts = [[Step("parked", 0.1, "refused", 50.0)] for _ in range(50)]
+    scripts += [script for n in range(5) for script in plain(f"h{n}", 0.1, 60)]
+    world = World(Limits(concurrency=30, per_host=6), scripts).run()
+    assert max(when for host, when in world.ended_at.items() if host != "parked") - 1_000 < 2.0
+    assert world.fates == {"ok": 350}
+
+
+def test_a_delay_counts_from_start_to_start() -> None:
+    world = World(Limits(delay=0.1, per_host=6), plain("a", 0.5, 50)).run()
+    assert length_of(world) == pytest.approx(49 * 0.1 + 0.5, rel=0.02)
+    many = [script for n in range(20) for script in plain(f"h{n}", 0.5, 10)]
+    assert length_of(World(Limits(delay=0.1), many).run()) == pytest.approx(9 * 0.1 + 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("lag", [0.0, 0.001, 0.02])
+@pytest.mark.parametrize("rate", [1.0, 30.0, 900.0])
+def test_a_rate_is_kept_and_used(rate: float, lag: float) -> None:
+    rows = max(20, int(rate * 3))
+    scripts = [script for n in range(10) for script in plain(f"h{n}", 0.02, rows // 10)]
+    world = World(Limits(rate=rate, concurrency=100, per_host=50), scripts, lag=lag).run()
+    assert length_of(world) == pytest.approx(len(scripts) / rate, rel=0.1, abs=0.2)
+
+
+def test_a_rate_is_shared_with_hops_and_nothing_waits_for_an_end() -> None:
+    scripts = [[Step("a", 8.0, "hop"), Step("b", 8.0, "ok")] for _ in range(20)]
+    world = World(Limits(rate=2.0, concurrency=100, per_host=100), scripts).run()
+    assert length_of(world) == pytest.approx(40 / 2.0 + 8.0, rel=0.15)
+
+
+def test_hops_go_before_new_rows() -> None:
+    scripts = [[Step("a", 1.0, "hop"), Step("b", 1.0, "ok")], *plain("b", 1.0, 10)]
+    world = World(Limits(per_host=1), scripts).run()
+    hop = [when for when, host in world.starts if host == "b"][1]
+    assert hop == 1_001.0  # the second on b's wire, before nine that were listed
+
+
+def test_a_million_hosts_do_not_stay() -> None:
+    limits = Limits()
+    hosts, frontier = Hosts[Any](limits, RETRY), None
+    frontier = Frontier(hosts)
+    now, most = 0.0, 0
+    tracemalloc.start()
+    try:
+        for n in range(200_000):
+            frontier.push(row(f"h{n}.example"))
+            flight = frontier.pop(now)
+            assert flight is not None
+            host = flight.promised
+            hosts.withdraw(host)
+            hosts.start(host, now)
+            hosts.finish(host)
+            if n % 3 == 0:
+                hosts.charge(host, now, 1e6)  # given up: still not for ever
+            else:
+                hosts.praise(host)
+            frontier.host_free(host.key)
+            now += 0.01
+            most = max(most, len(hosts))
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most <= KEPT
+    assert used < 64 * 1024 * 1024
+    assert (len(frontier._queues), len(frontier._timed), len(frontier._in_round)) == (0, 0, 0)
+
+
+def test_a_delay_over_many_hosts_leaves_nothing_behind() -> None:
+    hosts, frontier = world_of(delay=2.0)
+    now = 0.0
+    for n in range(30_000):
+        key = f"h{n}"
+        frontier.push(row(key))
+        frontier.push(row(key))
+        while (flight := frontier.pop(now)) is not None:
+            hosts.withdraw(flight.promised)
+            hosts.start(flight.promised, now)
+            hosts.finish(flight.promised)
+            frontier.host_free(flight.target.host)
+        now += 0.01
+        assert len(frontier._timed) <= 2 * 200 + 2
+    assert len(frontier) <= 201
