@@ -87,8 +87,11 @@ class Frontier:
         return None
 
     def due(self, now: float) -> float | None:
-        """Say when time alone will let a further row start, or ``None``."""
-        times = [heap[0][0] for heap in (self._later, self._timed) if heap]
+        """Say when time alone will let a further row start, or ``None``.
+
+        What is due already waits for something else: whoever did not ``pop`` it has no place for it.
+        """
+        times = [heap[0][0] for heap in (self._later, self._timed) if heap and heap[0][0] > now]
         if self._round and (room := self._hosts.room_from(now)) is not None:
             times.append(room)
         return min(times) if times else None

@@ -10,6 +10,7 @@ does.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from typing import Generic, TypeVar
 
@@ -20,7 +21,7 @@ __all__ = ["Host", "Hosts"]
 CHARGES = 20  # without one success in between
 KEPT = 65_536  # hosts remembered beyond those at work
 CATCH_UP = 0.05  # seconds of --rate that may be made up for a late wake-up
-SHORTLY = 0.05  # seconds until a host is asked again whose waiters alone are in the way
+SHORTLY = 0.05  # seconds until what is held by promises and waiters alone is asked again
 
 W = TypeVar("W")
 
@@ -108,12 +109,16 @@ class Hosts(Generic[W]):
     def room_from(self, now: float) -> float | None:
         """Say when time alone will make room for a further row, or ``None`` if there is, or an exchange must end."""
         rate = self.limits.rate
-        if not rate or self.on_wire + self.promised >= self.limits.concurrency:
+        if self.on_wire + self.promised >= self.limits.concurrency:
+            return now + SHORTLY if self.promised else None  # a promise may come to nothing, and nobody is told
+        if not rate:
             return None
         if self._contenders:  # they go first, at a time the gate keeps
             return max(self.rate_next, now + CATCH_UP)
         allowed = self._rate_allows(rate, now)
-        return allowed if allowed > now else None
+        if allowed <= now:
+            return None
+        return min(allowed, max(self.rate_next, now + SHORTLY)) if self.promised else allowed
 
     def _rate_allows(self, rate: float, now: float) -> float:
         """Say when the rate has place for one more start behind all that are promised."""
@@ -125,8 +130,8 @@ class Hosts(Generic[W]):
             return now
         ahead = host.promised + len(host.waiters)
         if host.on_wire + ahead >= self.limits.per_host:
-            # Waiters may be cancelled, and nobody is told of that: only time can be promised then.
-            return None if host.on_wire or host.promised else max(host.not_before, now + SHORTLY)
+            # Promises may come to nothing and waiters be cancelled, and nobody is told: only time is sure then.
+            return None if host.on_wire else max(host.not_before, now + SHORTLY)
         if ahead and self.limits.delay:
             return max(host.not_before, now) + ahead * self.limits.delay
         return host.not_before
@@ -226,7 +231,7 @@ class Hosts(Generic[W]):
             return
         retry = self.retry
         if retry_after is not None and retry_after > retry.max_retry_after:
-            wish = f"{host.key} asks to wait {retry_after:.0f} s"
+            wish = f"{host.key} asks to wait {math.ceil(retry_after)} s"
             host.given_up = f"{wish}, max-retry-after is {retry.max_retry_after:g} s"
             return
         if now >= host.parked_until:

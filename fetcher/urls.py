@@ -160,7 +160,7 @@ def host_key(text: str) -> str:
 
     Raises ``InvalidURL`` where it is no host, or more than one.
     """
-    if any(mark in text for mark in "/\\?#@") or (":" in text and not text.startswith("[")):
+    if any(mark in text for mark in "/\\?#@") or ":" in text.rpartition("]")[2]:
         raise InvalidURL(message="not a host")
     return _parse_slowly(f"http://{text}").host
 

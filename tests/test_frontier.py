@@ -78,8 +78,12 @@ def test_no_more_than_the_slots_are_promised() -> None:
         frontier.push(row(host))
     started = pop_all(frontier, 0.0)
     assert Counter(flight.target.host for flight in started) == {"a": 2, "b": 2}
+    assert frontier.due(0.0) == SHORTLY  # a promise may come to nothing
+    for flight in started:
+        hosts.withdraw(flight.promised)
+        hosts.start(flight.promised, 0.0)
     assert frontier.due(0.0) is None  # only an end makes room
-    hosts.withdraw(started[0].promised)
+    hosts.finish(started[0].promised)
     assert len(pop_all(frontier, 0.0)) == 1
 
 
@@ -88,11 +92,25 @@ def test_a_full_host_takes_rows_again_when_one_ends() -> None:
     for host in "aaa":
         frontier.push(row(host))
     one, two = pop_all(frontier, 0.0)
-    hosts.withdraw(one.promised)
-    assert frontier.pop(0.0) is None  # nobody said so
+    for flight in (one, two):
+        hosts.withdraw(flight.promised)
+        hosts.start(flight.promised, 0.0)
     frontier.host_free("a")
-    assert pop_all(frontier, 0.0) != []
-    assert two.promised.promised == 2
+    assert pop_all(frontier, 9.0) == []
+    hosts.finish(one.promised)
+    assert pop_all(frontier, 9.0) == []  # nobody said so
+    frontier.host_free("a")
+    assert len(pop_all(frontier, 9.0)) == 1
+
+
+def test_a_host_whose_promises_came_to_nothing_is_asked_again() -> None:
+    hosts, frontier = world_of(per_host=2)
+    for _ in range(3):
+        frontier.push(row("a"))
+    for flight in pop_all(frontier, 0.0):
+        hosts.withdraw(flight.promised)  # and nobody says so
+    assert frontier.due(0.0) == SHORTLY
+    assert len(pop_all(frontier, SHORTLY)) == 1
 
 
 def test_a_parked_host_is_left_out_and_comes_back_by_itself() -> None:
@@ -201,7 +219,13 @@ class World:
     Every law is checked at every start, and at the end nothing may be left.
     """
 
-    def __init__(self, limits: Limits, scripts: list[list[Step]], window: int = 1_000, lag: float = 0.0) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        scripts: list[list[Step]],
+        window: int = 1_000,
+        lag: float = 0.0,
+    ) -> None:
         self.limits = limits
         self.hosts = Hosts[Flight](limits, RETRY)
         self.frontier = Frontier(self.hosts)
@@ -240,6 +264,7 @@ class World:
                 self.look_for_lost_wakes(when)
                 self.now = when
             act()
+            assert sum(self.on_wire.values()) == self.hosts.on_wire
             assert len(self.hosts._sleepers) <= len(self.hosts)
             assert len(self.frontier._timed) <= 40 * len(self.hosts)
         assert len(self.frontier) == 0, f"{len(self.frontier)} rows starve"
@@ -283,6 +308,8 @@ class World:
         self.at(max(when, self.now) + self.lag, wake)
 
     def defer(self, flight: Flight, due: float) -> None:
+        host = self.left[id(flight)][0].host
+        flight.target = Target(f"http://{host}/", "http", host, 80)
         self.frontier.defer(flight, due)
         self.window += 1
         self.admit()
@@ -313,8 +340,9 @@ class World:
             self.defer(flight, host.not_before)
         else:
             self.hosts.wait(host, flight)
+            fickle = self.left[id(flight)][0].answer == "cancelled"
             self.let_through()
-            if self.left[id(flight)][0].answer == "cancelled":
+            if fickle:
                 self.at(self.now + 0.01, lambda: self.cancel(flight, host))
 
     def cancel(self, flight: Flight, host: Host[Flight]) -> None:
@@ -335,8 +363,8 @@ class World:
         assert host.given_up is None
         self.starts.append((self.now, host.key))
         self.on_wire[host.key] += 1
-        assert self.on_wire[host.key] == host.on_wire <= self.limits.per_host
-        assert sum(self.on_wire.values()) == self.hosts.on_wire <= self.limits.concurrency
+        assert self.on_wire[host.key] <= host.on_wire <= self.limits.per_host
+        assert sum(self.on_wire.values()) <= self.hosts.on_wire <= self.limits.concurrency
         step = self.left[id(flight)].pop(0)
         self.at(self.now + step.seconds, lambda: self.finish(flight, host, step))
 
@@ -401,7 +429,7 @@ LIMITS = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(LIMITS, SCRIPTS, st.sampled_from([1, 3, 1_000]), st.sampled_from([0.0, 0.0, 0.004]))
 def test_the_laws_hold_in_any_world(limits: Limits, scripts: list[list[Step]], window: int, lag: float) -> None:
     World(limits, scripts, window, lag).run()
@@ -454,7 +482,8 @@ def test_a_rate_is_kept_and_used(rate: float, lag: float) -> None:
 def test_a_rate_is_shared_with_hops_and_nothing_waits_for_an_end() -> None:
     scripts = [[Step("a", 8.0, "hop"), Step("b", 8.0, "ok")] for _ in range(20)]
     world = World(Limits(rate=2.0, concurrency=100, per_host=100), scripts).run()
-    assert length_of(world) == pytest.approx(40 / 2.0 + 8.0, rel=0.15)
+    # 16 rows start in 8 s, then their hops have the rate for 8 s, then come the last 4 rows and their hops.
+    assert length_of(world) == pytest.approx(8 + 8 + 2 + 8 + 8, rel=0.02)
 
 
 def test_hops_go_before_new_rows() -> None:

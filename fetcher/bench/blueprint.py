@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from fetcher.bench.scenarios import Scenario, pace
 from fetcher.bench.shop import Document, notice, stock
 from fetcher.errors import ConfigError
 
@@ -55,8 +56,9 @@ class Site(msgspec.Struct, frozen=True):
     ``pages`` are the same on each of the ``hosts``. ``latency`` is the range of the seconds a page takes to
     brew, drawn by ``seed``. With ``baristas`` a host serves that many requests at once and the others queue.
     ``robots`` is the text of every host's robots.txt (``None``: 404). With ``failures`` the list holds a 404,
-    a 503 that recovers and two redirects. ``port`` 0 lets the system choose. Each request adds a JSON line to
-    the file ``log``, which is written anew. Raises ``ConfigError``.
+    a 503 that recovers and two redirects. ``scenario`` is how some of its hosts or pages behave beyond that.
+    ``port`` 0 lets the system choose. Each request adds a JSON line to the file ``log``, which is written anew.
+    Raises ``ConfigError``.
     """
 
     hosts: int = 10
@@ -69,6 +71,7 @@ class Site(msgspec.Struct, frozen=True):
     compress: bool = True
     port: int = 0
     log: str | None = None
+    scenario: Scenario = "latency"
 
     def __post_init__(self) -> None:
         low, high = self.latency
@@ -147,11 +150,14 @@ def urls(site: Site, port: int, n: int | None = None) -> list[str]:
     return listed[:size]
 
 
-def brewing(site: Site, path: str) -> float:
-    """Return the seconds the path takes to brew, drawn from the site's seed; a query changes nothing."""
+def brewing(site: Site, path: str, host: int = 0) -> float:
+    """Return the seconds the path takes to brew on the ``host`` of that number, drawn from the site's seed.
+
+    A query changes nothing, and the host only where the scenario has slow ones.
+    """
     low, high = site.latency
     draw = hashlib.blake2b(f"{site.seed} {_bare(path)}".encode(), digest_size=8).digest()
-    return low + (high - low) * int.from_bytes(draw, "big") / 2**64
+    return pace(site.scenario, host) * (low + (high - low) * int.from_bytes(draw, "big") / 2**64)
 
 
 def redirect_of(site: Site, path: str) -> Hop | None:

@@ -24,6 +24,7 @@ from typing import IO, Any, Self
 import msgspec
 
 from fetcher.bench.blueprint import BUSY, GONE, MOVED, PARTNER, Expected, Site, brewing, expected, urls
+from fetcher.bench.spawn import command, environment, when_owner_ends
 from fetcher.errors import FetcherError
 
 __all__ = [
@@ -102,12 +103,11 @@ class SiteProcess:
         self._complaints = tempfile.TemporaryFile()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
-                # -P: nothing in the working directory may stand in for a module.
-                [sys.executable, "-P", "-m", "fetcher.bench.site", *words],
+                command("fetcher.bench.site", *words),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._complaints,
-                env=_environment(),
+                env=environment(),
             )
             self.port = self._wait_until_ready(self._process)
         except BaseException:
@@ -181,20 +181,8 @@ class SiteProcess:
             self._complaints = None
 
 
-def _environment() -> dict[str, str]:
-    """Return our environment, with a checkout's folder on the path of modules."""
-    environment = dict(os.environ)
-    root = Path(__file__).resolve().parents[2]
-    if root.name not in ("site-packages", "dist-packages"):
-        known = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = os.pathsep.join([str(root), known] if known else [str(root)])
-    return environment
-
-
-def _end_with_owner(folders: list[str]) -> None:
-    """Turn the end of standard input, which comes when the owner is gone, into a SIGTERM; remove its folders."""
-    while os.read(0, 4096):
-        pass
+def _leave(folders: list[str]) -> None:
+    """Remove our owner's folders, who is gone, and end as if by a SIGTERM of theirs."""
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -212,7 +200,7 @@ def _main() -> None:
     # A terminal's Ctrl-C reaches us too; how to end on it is for the owner to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _raise_open_files()
-    threading.Thread(target=_end_with_owner, args=(sys.argv[2:],), daemon=True).start()
+    when_owner_ends(lambda: _leave(sys.argv[2:]))
     site = msgspec.json.decode(sys.argv[1], type=Site)
     asyncio.run(serve(site, lambda port: print(f"ready {port}", flush=True)))  # noqa: T201 - what the owner waits for
 

@@ -12,15 +12,18 @@ from types import MappingProxyType
 import msgspec
 
 from fetcher.bench.blueprint import BUSY, GONE, MOVED, PARTNER, Site, brewing, document_at, redirect_of
-from fetcher.bench.shop import stock
+from fetcher.bench.scenarios import RETRY_AFTER, Temper, pace
+from fetcher.bench.shop import notice, stock
 
 __all__ = ["Answer", "Answers", "accepted_codings"]
+
+_TROUBLE = notice("Spilled", "Somebody is fetching a cloth. Please ask again.")
 
 
 class Answer(msgspec.Struct, frozen=True):
     """A response made in advance: the body as it is and, where there is one, in a content coding.
 
-    ``seconds`` is how long it brews.
+    ``seconds`` is how long it brews. Of a ``reset`` nothing is sent: the connection is cut then.
     """
 
     status: int
@@ -29,6 +32,7 @@ class Answer(msgspec.Struct, frozen=True):
     seconds: float
     coding: str | None = None
     packed: bytes = b""
+    reset: bool = False
 
     def for_client(self, accept_encoding: str) -> tuple[Mapping[str, str], bytes]:
         """Return headers and body for a client with this Accept-Encoding."""
@@ -38,16 +42,30 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Answers:
-    """Every answer of a host; ``neighbour`` is the address and port of the one its partner page is on."""
+    """Every answer of the host ``number``; ``neighbour`` is the address and port of the one its partner page is on."""
 
-    def __init__(self, site: Site, neighbour: tuple[str, int]) -> None:
+    def __init__(self, site: Site, neighbour: tuple[str, int], number: int = 0) -> None:
         self._site = site
+        self._pace = pace(site.scenario, number)
+        self._temper = Temper(site.scenario, site.seed, number)
         self._kept = _shared(site)
         self._redirects = {path: answer for path in (MOVED, PARTNER) if (answer := _redirect(site, path, neighbour))}
         self._busy = False
 
-    def choose(self, path: str) -> Answer:
-        """Return the answer to a request for ``path``; asking for ``BUSY`` changes its next one."""
+    def choose(self, path: str, round_: str = "", now: float = 0.0) -> Answer:
+        """Return the answer to a request for ``path`` that came at ``now`` (monotonic seconds).
+
+        Asking changes what comes next, of ``BUSY`` and where the scenario says so; a new ``round_`` begins afresh.
+        """
+        answer = self._page(path)
+        trouble = self._temper.meet(path, round_, now)
+        if trouble is not None:
+            return _refusal(trouble, answer.seconds * self._pace)
+        if self._pace != 1:
+            return msgspec.structs.replace(answer, seconds=answer.seconds * self._pace)
+        return answer
+
+    def _page(self, path: str) -> Answer:
         path = path.partition("?")[0]
         if path == BUSY and self._site.failures:
             self._busy = not self._busy
@@ -93,6 +111,14 @@ def _answer(site: Site, path: str, *, busy: bool = False) -> Answer:
     if pack is None:
         return Answer(status, headers, body, seconds)
     return Answer(status, {**headers, "Vary": "Accept-Encoding"}, body, seconds, document.coding, pack(body))
+
+
+def _refusal(status: int, seconds: float) -> Answer:
+    """Make the answer of a host in trouble: 429 comes at once, an error as late as the page would, 0 is a reset."""
+    headers = {"Content-Type": _TROUBLE.content_type}
+    if status == 429:
+        return Answer(status, {**headers, "Retry-After": str(RETRY_AFTER)}, _TROUBLE.body, 0.0)
+    return Answer(status, headers, _TROUBLE.body, seconds, reset=not status)
 
 
 def _redirect(site: Site, path: str, neighbour: tuple[str, int]) -> Answer | None:

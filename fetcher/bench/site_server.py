@@ -1,7 +1,8 @@
 """Serves the built-in site with ``aiohttp.web``: the sockets, the queue for a barista, the brewing, the log.
 
 Laws: it listens on loopback addresses and nowhere else; a line is in the log before its answer is on the
-wire, so whoever has read an answer finds it there; a request its client has left is no longer in flight.
+wire, so whoever has read an answer finds it there; a request its client has left is no longer in flight. A
+``bench-round`` header names the round a request belongs to: each round meets the site as it was at first.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,6 +21,7 @@ import msgspec
 from aiohttp import web
 
 from fetcher.bench.blueprint import Site, addresses
+from fetcher.bench.scenarios import ROUND
 from fetcher.bench.site_answers import Answers
 
 __all__ = ["Visit", "listen", "open_site", "serve_site"]
@@ -33,7 +36,8 @@ class Visit(msgspec.Struct):
     ``start`` and ``end`` are the monotonic clock's seconds at its arrival and its answer; ``queued`` of them
     went by before a barista was free, ``service`` after; ``brewing`` is what was drawn for the page.
     ``in_flight`` counts the requests at arrival with this one, on all hosts, ``host_in_flight`` on this host.
-    ``path`` has the query, ``headers`` have lower-case names. ``status`` is ``None`` when the client left.
+    ``path`` has the query, ``headers`` have lower-case names. ``status`` is ``None`` when the client left, or
+    was cut off.
     """
 
     start: float
@@ -92,10 +96,12 @@ class Bar:
         try:
             async with self._baristas:
                 begun = time.monotonic()
-                answer = self._answers.choose(request.raw_path)
+                answer = self._answers.choose(request.raw_path, request.headers.get(ROUND, ""), begun)
                 brewing = answer.seconds
                 if brewing:
                     await asyncio.sleep(brewing)
+                if answer.reset:
+                    await _cut(request)
             headers, body = answer.for_client(request.headers.get("Accept-Encoding", ""))
             status = answer.status
             return web.Response(status=status, headers=headers, body=body)
@@ -141,8 +147,8 @@ async def open_site(site: Site) -> AsyncIterator[int]:
         where: list[tuple[str, int]] = [listener.getsockname() for listener in sockets]
         neighbours = [*where[1:], where[0]]
         bars = [
-            Bar(house, at, Answers(site, neighbour), site.baristas)
-            for at, neighbour in zip(where, neighbours, strict=True)
+            Bar(house, at, Answers(site, neighbour, number), site.baristas)
+            for number, (at, neighbour) in enumerate(zip(where, neighbours, strict=True))
         ]
         servers = [web.Server(bar.serve, access_log=None, handler_cancellation=True) for bar in bars]
         doors: list[asyncio.Server] = []
@@ -154,6 +160,17 @@ async def open_site(site: Site) -> AsyncIterator[int]:
             for door in doors:
                 door.close()
             await asyncio.gather(*(server.shutdown(timeout=0.05) for server in servers))
+
+
+async def _cut(request: web.BaseRequest) -> None:
+    """Reset the connection, and wait until our own handler is told so by its cancellation."""
+    if request.transport is not None:
+        # Closing with a linger of no time is what makes a reset of it (Linux and POSIX: socket(7)).
+        request.transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+        )
+        request.transport.abort()
+    await asyncio.Event().wait()
 
 
 def listen(hosts: int, port: int, *, many: bool | None = None) -> list[socket.socket]:

@@ -2,47 +2,73 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
+
 import click
 
-from fetcher.errors import ConfigError, FetcherError
-from fetcher.options import parse_seconds
+from fetcher.cli.exits import PIPE_CLOSED
+from fetcher.errors import ConfigError, FetcherError, SinkError
 
 __all__ = ["command"]
 
 
 @click.command("serve", short_help="Serve the built-in site on loopback, to play with.")
-@click.option("--port", default=8000, show_default=True, help="The port on every host.")
+@click.option("--port", default=8000, show_default=True, help="The port on every host; 0 takes a free one.")
 @click.option("--hosts", default=10, show_default=True, help="Loopback hosts: 127.0.0.1, 127.0.0.2, …")
 @click.option("--pages", default=300, show_default=True, help="Pages of the shop.")
 @click.option("--latency", default="20-60", show_default=True, metavar="LOW-HIGH", help="Milliseconds a page takes.")
 @click.option("--seed", default=1, show_default=True, help="The draw of pages and latencies.")
 @click.option("--log", metavar="PATH", help="Write each request as a JSON line.")
 @click.option("--list", "print_list", is_flag=True, help="Print the list of URLs on stdout and serve on.")
-def command(port: int, hosts: int, pages: int, latency: str, seed: int, log: str | None, print_list: bool) -> None:
+@click.pass_context
+def command(
+    context: click.Context, /, *, port: int, hosts: int, pages: int, latency: str, seed: int, log: str | None,
+    print_list: bool,
+) -> None:  # fmt: skip
     """Serve the built-in site: a shop on many loopback hosts, with honest failures. Ctrl-C ends it."""
     import asyncio
 
     from fetcher.bench.site import Site, serve, urls
 
-    low, dash, high = latency.partition("-")
-    try:
-        bounds = (parse_seconds(low) / 1000, parse_seconds(high if dash else low) / 1000)
-    except ConfigError as error:
-        raise ConfigError(f"latency: {error}") from None
-    if bounds[0] > bounds[1]:
-        raise ConfigError(f"latency: {low} is above {high}")
-    site = Site(hosts=hosts, pages=pages, seed=seed, latency=bounds, port=port, log=log)
+    site = Site(hosts=hosts, pages=pages, seed=seed, latency=_seconds(latency), port=port, log=log)
 
     def ready(port: int) -> None:
         listing = urls(site, port)
         click.echo(f"serving {len(listing)} URLs, the first is {listing[0]} (Ctrl-C ends it)", err=True)
         if print_list:
-            for url in listing:
-                click.echo(url)
+            click.echo("\n".join(listing))
+            _release_stdout()
 
     try:
         asyncio.run(serve(site, ready))
     except KeyboardInterrupt:
         click.echo("closed", err=True)
+    except BrokenPipeError:
+        _release_stdout()
+        context.exit(PIPE_CLOSED)
     except OSError as error:
-        raise FetcherError(f"cannot serve on port {port}: {error.strerror or error}") from None
+        reason = error.strerror or str(error)
+        if log is not None and error.filename == log:
+            raise SinkError(f"{log}: cannot write the log: {reason}") from None
+        raise FetcherError(f"cannot serve on port {port}: {reason}") from None
+
+
+def _seconds(latency: str) -> tuple[float, float]:
+    """Read ``LOW-HIGH`` or one number, in milliseconds."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(?:-\s*(\d+(?:\.\d*)?))?\s*", latency)
+    if match is None:
+        raise ConfigError(f"latency: {latency!r} is not LOW-HIGH in milliseconds (such as 20-60)")
+    low, high = float(match[1]), float(match[2] or match[1])
+    if low > high:
+        raise ConfigError(f"latency: {low:g} is above {high:g}")
+    return low / 1000, high / 1000
+
+
+def _release_stdout() -> None:
+    """Let whoever reads the list see its end, though we live on."""
+    if sys.stdout is not None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

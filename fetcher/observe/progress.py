@@ -90,17 +90,18 @@ class Progress:
         self._bar.update(
             self._bar.task_ids[0],
             completed=books.done,
-            total=self._total if books.more or self._total is None else books.input,
+            total=self._total if books.more else books.input,
             rate=f"{rate:,.0f} pages/s",
             counts=f"[green]{books.ok:,} ok[/] [red]{books.failed:,} failed[/]{skipped} {self._busy()} in flight",
         )
 
     def _line(self, books: Books, rate: float) -> str:
-        of = f" of about {self._total:,}" if self._total is not None and books.more else ""
+        total, about = (self._total, "about ") if books.more else (books.input, "")
+        of = f" of {about}{total:,}" if total is not None else ""
         skipped = f", {books.skipped:,} skipped" if books.skipped else ""
         left = ""
-        if self._total is not None and rate > 0 and self._total > books.done:
-            left = f", about {human_seconds((self._total - books.done) / rate)} left"
+        if total is not None and rate > 0 and total > books.done:
+            left = f", about {human_seconds((total - books.done) / rate)} left"
         return (
             f"{books.done:,}{of} rows: {books.ok:,} ok, {books.failed:,} failed{skipped}, "
             f"{self._busy():,} in flight, {rate:,.0f} pages/s{left}"

@@ -52,11 +52,14 @@ class Gate:
         flight = current.get()
         now = self.clock()
         host = self.hosts.get(flight.target.host, now)
+        promised = flight.promised
         self.fulfil(flight)
         if host.given_up is None and not host.waiters and self.hosts.may_start(host, now):
             self.hosts.start(host, now)
+            if promised is not None and promised is not host:  # a middleware asks elsewhere
+                self._tell(promised.key)
         else:
-            await self._wait(host, flight, now)
+            await self._wait(host, flight, now, promised)
         await self._slots.acquire()
         began = self.clock()
         try:
@@ -102,15 +105,19 @@ class Gate:
             self._timer.cancel()
             self._timer = None
 
-    async def _wait(self, host: Host[Waiter], flight: Flight, now: float) -> None:
+    async def _wait(self, host: Host[Waiter], flight: Flight, now: float, promised: Host[Waiter] | None) -> None:
+        flight.enter("pacing")
+        waiter: Waiter | None = None
+        if host.given_up is None and not (flight.deferrable and host.not_before - now > PATIENCE):
+            waiter = Waiter(host, flight)
+            self.hosts.wait(host, waiter)
+            self._let_through()
+        if promised is not None:
+            self._tell(promised.key)  # what waits holds no promise: another row may have it
         if host.given_up is not None:
             raise Skipped("host_budget", host.given_up)
-        if flight.deferrable and host.not_before - now > PATIENCE:
+        if waiter is None:
             raise Later(host.not_before)
-        flight.enter("pacing")
-        waiter = Waiter(host, flight)
-        self.hosts.wait(host, waiter)
-        self._let_through()
         try:
             await waiter.future
         except asyncio.CancelledError:
@@ -132,11 +139,14 @@ class Gate:
     def _let_through(self) -> None:
         now = self.clock()
         through, again = self.hosts.next_through(now)
-        for waiter in through:
-            if waiter.future.done():
-                self.hosts.finish(waiter.host)
-            else:
-                waiter.future.set_result(None)
+        while through:
+            unclaimed = [waiter.host for waiter in through if waiter.future.done()]  # cancelled in this instant
+            for waiter in through:
+                if not waiter.future.done():
+                    waiter.future.set_result(None)
+            for host in unclaimed:
+                self.hosts.finish(host)
+            through, again = self.hosts.next_through(now) if unclaimed else ([], again)
         if again is not None and (self._timer is None or again < self._wake_at):
             if self._timer is not None:
                 self._timer.cancel()

@@ -24,10 +24,10 @@ STATUSES = frozenset({301, 302, 303, 307, 308})
 class Chain:
     """Where a row stands between two hops, so that it can go on from there after a wait."""
 
-    __slots__ = ("asked", "jar", "seen", "target")
+    __slots__ = ("asked", "first", "jar", "seen", "target")
 
-    def __init__(self, target: Target, asked: str) -> None:
-        self.target = target
+    def __init__(self, first: Target, asked: str) -> None:
+        self.first = self.target = first
         self.asked = asked
         self.seen: set[tuple[str, str | None]] = set()
         self.jar: ChainJar | None = None
@@ -48,8 +48,9 @@ class Redirects:
         if chain is None or chain.asked != request.url:
             first = flight.first if request.url == flight.request.url else parse(request.url, self._default_scheme)
             flight.target, flight.redirects, flight.connection = first, (), None
+            flight.chain = chain = None
         else:
-            first = flight.first
+            first = chain.first  # not the row's own where a middleware asks for another URL
             flight.target = chain.target
         while True:
             target = flight.target

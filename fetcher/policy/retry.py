@@ -1,8 +1,9 @@
 """Another try: tenacity's strategies decide whether and when; the waiting is done here or in the frontier.
 
 Whose fault a failure is decides who pays. 429, 503 with ``Retry-After`` and a failed connect to a host that
-has answered before are charged to the *host*, which is parked; the row keeps its attempts. Anything else
-costs the row an attempt. Law 4: a backoff over a second leaves the task; a shorter one holds no slot.
+has answered before are charged to the *host*, which is parked; the row keeps its attempts. Anything else, a
+connection that broke over the request included, costs the row an attempt: one URL that kills its connection
+does not park its host. Law 4: a backoff over a second leaves the task; a shorter one holds no slot.
 """
 
 from __future__ import annotations
@@ -63,13 +64,13 @@ class Retry:
             try:
                 response = await proceed(request)
             except FetchError as error:
+                flight.chain = None  # whoever asks again, a middleware too, starts from the first URL
+                flight.free()
                 wait = self._judge(flight, error)
             else:
                 self._praise(flight)
                 return response
             log.debug("row %d: %s; again in %.1f s", flight.request.id, flight.target.wire, wait)
-            flight.chain = None  # a retry starts again from the first URL
-            flight.free()
             if wait > PATIENCE and flight.deferrable:
                 raise Later(self._gate.clock() + wait)
             if wait > 0:
@@ -81,7 +82,7 @@ class Retry:
         if isinstance(error, Skipped):
             raise error
         host = self._gate.hosts.get(flight.target.host, self._gate.clock())
-        if _hosts_fault(error, answered=host.answered):
+        if _hosts_fault(error, flight.stage, answered=host.answered):
             wish = error.retry_after if isinstance(error, StatusError) else None
             self._gate.charge(host.key, wish)
             if host.given_up is not None:
@@ -99,7 +100,7 @@ class Retry:
         self._gate.hosts.praise(self._gate.hosts.get(flight.target.host, self._gate.clock()))
 
 
-def _hosts_fault(error: FetchError, *, answered: bool) -> bool:
+def _hosts_fault(error: FetchError, stage: str, *, answered: bool) -> bool:
     if isinstance(error, StatusError):
         return error.status == 429 or (error.status == 503 and error.retry_after is not None)
-    return isinstance(error, ConnectError) and answered
+    return isinstance(error, ConnectError) and answered and stage != "waiting"  # by then it had been connected

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from fetcher.config import Limits
 from fetcher.errors import TooLarge
@@ -17,10 +18,10 @@ from fetcher.flight import Flight
 from fetcher.transport.decoding import Decoder
 from fetcher.transport.watchdog import Watch
 
-__all__ = ["Bodies", "Body"]
+__all__ = ["Bodies", "Body", "skim"]
 
 FREE = 65_536  # bytes of a body that need no permit
-REDIRECT_BODY = 65_536  # of a redirect nobody reads more
+SKIMMED = 65_536  # bytes that are read past; opening a connection costs less than reading on
 
 
 class Body:
@@ -41,15 +42,12 @@ class Bodies:
         self._limits = limits
         self._permits = asyncio.BoundedSemaphore(max(1, limits.memory // limits.max_size))
 
-    async def read(
-        self, response: aiohttp.ClientResponse, flight: Flight | None, watch: Watch, *, skim: bool = False
-    ) -> Body:
-        """Read the body to its end. A redirect's is skimmed: cut short, for nobody reads it.
+    async def read(self, response: aiohttp.ClientResponse, flight: Flight | None, watch: Watch) -> Body:
+        """Read the body to its end.
 
         Raises ``TooLarge`` (unless ``truncate`` is set) and ``ProtocolError`` for a coding that does not hold.
         """
-        limit = REDIRECT_BODY if skim else self._limits.max_size
-        cut = skim or self._limits.truncate
+        limit, cut = self._limits.max_size, self._limits.truncate
         codings = response.headers.getall("Content-Encoding", ())
         decoder = Decoder(", ".join(codings), limit) if codings else None
         if not cut and decoder is None and (response.content_length or 0) > limit:
@@ -58,14 +56,13 @@ class Bodies:
         size = wire = 0
         readany = response.content.readany
         while size <= limit and wire <= limit + FREE and (chunk := await readany()):
-            watch.touch()
             wire += len(chunk)
             for piece in (chunk,) if decoder is None else decoder.pieces(chunk):
                 chunks.append(piece)
                 size += len(piece)
                 if flight is not None:
                     flight.length = min(size, limit)
-                    if size > FREE and flight.release is None:
+                    if FREE < size <= limit and flight.release is None:
                         await self._permit(response, flight, watch)
         if size > limit or wire > limit + FREE:
             response.close()
@@ -84,7 +81,7 @@ class Bodies:
             return
         connection = response.connection
         protocol = connection.protocol if connection is not None else None
-        if protocol is not None:
+        if protocol is not None and protocol.connected:
             protocol.pause_reading()
         watch.pause()
         flight.enter("waiting for memory")
@@ -94,5 +91,23 @@ class Bodies:
         finally:
             watch.resume()
             flight.enter("reading")
-            if protocol is not None and response.connection is connection:
+            if protocol is not None and protocol.connected and response.connection is connection:
                 protocol.resume_reading()
+
+
+async def skim(response: aiohttp.ClientResponse, flight: Flight | None) -> Body:
+    """Read past a body that nobody wants, so that its connection serves again; let go of one that is long or broken.
+
+    What it is coded in does not matter then: the status is the news, and where to go on.
+    """
+    wire = 0
+    try:
+        while wire <= SKIMMED and (chunk := await response.content.readany()):
+            wire += len(chunk)
+    except (aiohttp.ClientError, HttpProcessingError):
+        response.close()
+    if wire > SKIMMED:
+        response.close()
+    if flight is not None and "Content-Encoding" not in response.headers:
+        flight.length = wire
+    return Body(b"", wire, truncated=wire > SKIMMED)

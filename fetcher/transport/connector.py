@@ -6,10 +6,14 @@ its sockets are made.
 
 from __future__ import annotations
 
+import functools
 import ssl
+from collections.abc import Coroutine
+from time import monotonic
 from typing import Any, Literal, TypeAlias
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 
 from fetcher.config import Config, TLSPolicy
 from fetcher.errors import ConfigError
@@ -55,8 +59,30 @@ class StagedRequest(aiohttp.ClientRequest):
         if flight is not None:
             flight.enter("waiting")
             if flight.watch is not None:
-                flight.watch.touch()
+                flight.watch.listen(conn.protocol)
         return await super().send(conn)
+
+
+class StampedProtocol(ResponseHandler):
+    """aiohttp's connection, noting when bytes came: a head that comes drop by drop is no silence."""
+
+    heard = 0.0  # monotonic seconds
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        if data:
+            self.heard = monotonic()
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Learn that there is no more: a body that lasts until the end is whole only if that came in order."""
+        if exc is not None and self._payload is not None and not self._payload.is_eof():
+            self._payload.set_exception(aiohttp.ClientPayloadError(f"the connection broke: {exc}"))  # RFC 9112, 8
+        super().connection_lost(exc)
+
+    def close(self) -> None:
+        """Let go of the socket now: over TLS a transport would wait half a minute for the other side's farewell."""
+        self.abort()
 
 
 class StagedTLS(ssl.SSLContext):
@@ -71,38 +97,51 @@ class StagedTLS(ssl.SSLContext):
 class BoundedConnector(aiohttp.TCPConnector):
     """A connector that keeps at most ``max_idle`` idle connections, the latest used."""
 
-    max_idle = 200
-    _idle_at_most = 0
+    def __init__(self, *, max_idle: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory = functools.partial(StampedProtocol, loop=self._loop)
+        self._keep = max_idle * 3 // 4
+        self._every = max(1, max_idle // 8)
+        self._most = max_idle - self._every
+        self._released = 0
+
+    def _create_connection(self, *args: Any) -> Coroutine[Any, Any, ResponseHandler]:
+        # Also where aiohttp asks once more, because a connection it had kept was gone.
+        flight = current.get(None)
+        if flight is not None:
+            flight.enter("connecting")
+            if flight.watch is not None:
+                flight.watch.listen(None)
+        return super()._create_connection(*args)
 
     def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
         super()._release(key, protocol, should_close=should_close)
-        self._idle_at_most += 1
-        if self._idle_at_most > self.max_idle:
-            idle = sorted((t, id(p), p, k) for k, pool in self._conns.items() for p, t in pool)
-            self._idle_at_most = len(idle)
-            if len(idle) > self.max_idle:
-                self._drop(idle[: len(idle) - self.max_idle * 3 // 4])
+        self._released += 1
+        if self._released >= self._every:  # counting costs what a request costs: not each time
+            self._released = 0
+            if sum(map(len, self._conns.values())) > self._most:
+                self._drop_oldest()
 
-    def _drop(self, oldest: list[Any]) -> None:
-        for since, _, protocol, key in oldest:
+    def _drop_oldest(self) -> None:
+        idle = sorted((since, id(one), one, key) for key, pool in self._conns.items() for one, since in pool)
+        for since, _, protocol, key in idle[: -self._keep]:
             pool = self._conns[key]
             pool.remove((protocol, since))
             if not pool:
                 del self._conns[key]
             protocol.close()
-        self._idle_at_most -= len(oldest)
 
 
 def open_session(config: Config, pool: Pool, resolver: Resolver) -> aiohttp.ClientSession:
     """Open the session of one pool. Bounds are ours: aiohttp queues, decodes, follows and remembers nothing."""
     connector = BoundedConnector(
+        max_idle=max(100, 2 * config.limits.concurrency),
         limit=0,
         use_dns_cache=False,
         resolver=resolver,
         keepalive_timeout=KEEP_ALIVE,
         socket_factory=socket_guard(REACHES[pool], lambda _: _enter("connecting")) if pool in REACHES else None,
     )
-    connector.max_idle = max(100, 2 * config.limits.concurrency)
     return aiohttp.ClientSession(
         connector=connector,
         headers={"User-Agent": config.identity.user_agent, "Accept": ACCEPT, "Accept-Encoding": accept_encoding()},

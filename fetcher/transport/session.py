@@ -7,19 +7,20 @@ anything but the exchange itself and its share of memory.
 
 from __future__ import annotations
 
-import asyncio
 import ssl
+import time
 from typing import Any
 
 import aiohttp
 import yarl
+from aiohttp.http_exceptions import HttpProcessingError
 
 from fetcher.config import Config
 from fetcher.errors import ConnectError, InvalidURL, ProtocolError, Skipped
 from fetcher.flight import Flight, Later, current
 from fetcher.model import Pairs, Request, Response
 from fetcher.transport.address import BlockedAddress, blocked_address, classify, literal
-from fetcher.transport.body import Bodies, Body
+from fetcher.transport.body import Bodies, Body, skim
 from fetcher.transport.connector import Pool, StagedResolver, open_session, tls_context
 from fetcher.transport.resolver import Resolver
 from fetcher.transport.translate import out_of_descriptors, translate
@@ -62,14 +63,15 @@ class Transport:
         try:
             return await self._exchange(request, flight, pool)
         except BlockedAddress as error:
-            if pool != "public" or not self._may_go_private(flight):
+            if pool == "any" or error.kind == "metadata" or not self._may_go_private(flight):
                 raise Skipped("address_blocked", str(error)) from None
-        # A name of the list that is not public: its own host may be private.
+        # A name of the list that is not, or no longer, where it was looked for: its own host may be private.
+        pool = "private" if pool == "public" else "public"
         try:
-            response = await self._exchange(request, flight, "private")
+            response = await self._exchange(request, flight, pool)
         except BlockedAddress as error:
             raise Skipped("address_blocked", str(error)) from None
-        self._remember(host, "private")
+        self._remember(host, pool)
         return response
 
     # Which pool: the address rule
@@ -122,7 +124,7 @@ class Transport:
                 if flight is not None:
                     flight.watch = watch
                 answer, body = await self._talk(request, flight, pool, watch)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             if flight is not None:
                 stage = flight.stage
             raise self._explain(error, stage, deferrable=flight is not None and flight.deferrable) from error
@@ -142,23 +144,30 @@ class Transport:
             _wire(url),
             headers=request.headers or None,
             allow_redirects=False,
-            ssl=self._tls_context() if url.startswith("https:") else True,
+            ssl=self._tls_context() if url.startswith("https:") or self._config.proxy else True,
             proxy=self._proxy(url) if self._config.proxy else None,
         )
         try:
-            watch.touch()
             if flight is not None:
                 flight.status = answer.status
                 flight.connection = pool if pool != "any" else self._behind_proxy(flight)
                 flight.enter("reading")
             _check_head(answer)
-            skim = answer.status in REDIRECTS and "Location" in answer.headers
-            body = await self._bodies.read(answer, flight, watch, skim=skim)
+            if answer.status >= 300 and not self._is_wanted(answer):
+                body = await skim(answer, flight)
+            else:
+                body = await self._bodies.read(answer, flight, watch)
         except BaseException:
             answer.close()
             raise
         answer.release()
         return answer, body
+
+    def _is_wanted(self, answer: aiohttp.ClientResponse) -> bool:
+        """Whether somebody will look at the body of an answer that is no success."""
+        if answer.status in REDIRECTS and self._config.limits.max_redirects and "Location" in answer.headers:
+            return False
+        return answer.status in self._config.accept
 
     def _explain(self, error: BaseException, stage: str, *, deferrable: bool) -> BaseException:
         blocked = blocked_address(error)
@@ -167,7 +176,7 @@ class Transport:
         inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
         if out_of_descriptors(inner):  # our own limit: no fault of the row's
             if deferrable:
-                return Later(asyncio.get_running_loop().time() + 0.5)
+                return Later(time.monotonic() + 0.5)
             return ConnectError("connect_refused", "no file descriptor left: lower concurrency or raise ulimit -n")
         return translate(error, stage)
 
@@ -200,7 +209,7 @@ def _wire(url: str) -> yarl.URL:
     """Make the URL aiohttp takes without touching a byte; yarl would drop an empty query's ``?``."""
     try:
         wire = yarl.URL(url, encoded=True)
-        if url[-1] != "?":
+        if url[-1] != "?" or wire.raw_query_string:
             return wire
         path = f"{wire.raw_path}?"
         return yarl.URL.build(
@@ -214,9 +223,10 @@ def _check_head(answer: aiohttp.ClientResponse) -> None:
     """Refuse what aiohttp lets pass: 101 to a plain GET, and a body whose length nobody can know."""
     if answer.status == 101:
         raise ProtocolError("malformed_response", "101 Switching Protocols to a plain GET")
-    coding = answer.headers.get("Transfer-Encoding")
-    if coding is not None and coding.lower().rpartition(",")[2].strip() != "chunked":
-        raise ProtocolError("malformed_response", "the last Transfer-Encoding is not chunked")
+    if "Transfer-Encoding" in answer.headers:
+        codings = ",".join(answer.headers.getall("Transfer-Encoding"))
+        if codings.lower().rpartition(",")[2].strip() != "chunked":
+            raise ProtocolError("malformed_response", "the last Transfer-Encoding is not chunked")
 
 
 _names: dict[bytes, str] = {}

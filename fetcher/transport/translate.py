@@ -27,7 +27,7 @@ from fetcher.errors import (
 )
 from fetcher.transport.address import blocked_address
 
-__all__ = ["out_of_descriptors", "translate"]
+__all__ = ["out_of_descriptors", "out_of_time", "translate"]
 
 QUOTED = 500  # characters of a foreign message that are kept
 
@@ -78,14 +78,19 @@ def translate(error: BaseException, stage: str) -> FetchError:
     return ProtocolError("malformed_response", _words(error))
 
 
+def out_of_time(stage: str, clock: str = "timeout") -> FetchError:
+    """Say in which stage the time for the whole exchange ran out, by the ``clock`` that is named."""
+    slow = (FetchTimeout, "too_slow" if stage == "reading" else "total_timeout")
+    kind, code = _CONNECT_STAGES.get(stage, slow)
+    return kind(code, f"{clock} ran out while {stage}")
+
+
 def _timeout(error: BaseException, stage: str) -> FetchError:
     if isinstance(error, aiohttp.SocketTimeoutError):
         return FetchTimeout("read_timeout", f"nothing came for the whole read-timeout while {stage}")
-    connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
-    if connecting or stage in _CONNECT_STAGES:
-        kind, code = _CONNECT_STAGES.get(stage, (ConnectError, "connect_timeout"))
-        return kind(code, f"{'connect-timeout' if connecting else 'timeout'} ran out while {stage}")
-    return FetchTimeout("too_slow" if stage == "reading" else "total_timeout", f"timeout ran out while {stage}")
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return out_of_time(stage if stage in _CONNECT_STAGES else "connecting", "connect-timeout")
+    return out_of_time(stage)
 
 
 def _connector(error: aiohttp.ClientConnectorError, stage: str) -> FetchError:

@@ -7,31 +7,38 @@ nothing that counts. An exchange is late by at most a sweep: a twentieth of the 
 from __future__ import annotations
 
 import asyncio
-import math
 from time import monotonic
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from fetcher.config import Timeouts
 from fetcher.errors import FetchError, FetchTimeout
 from fetcher.flight import Flight
+from fetcher.transport.translate import out_of_time
 
-__all__ = ["Watch", "Watchdog"]
+__all__ = ["Heard", "Watch", "Watchdog"]
+
+
+class Heard(Protocol):
+    """A connection that knows when bytes came last (monotonic seconds)."""
+
+    heard: float
 
 
 class Watch:
-    """The clock of one exchange, for a ``with`` block around it. Raises ``FetchTimeout`` when time ran out.
+    """The clock of one exchange, for a ``with`` block around it. Raises ``FetchError`` when time ran out.
 
-    ``touch`` is called with every read; between ``pause`` and ``resume`` no time passes.
+    ``listen`` starts the time between two reads; between ``pause`` and ``resume`` no time passes.
     """
 
-    __slots__ = ("_cancelling", "_dog", "_expired", "_flight", "_paused_at", "_read_until", "_task", "_until")
+    __slots__ = ("_cancelling", "_connection", "_dog", "_expired", "_flight", "_paused_at", "_since", "_task", "_until")
 
     def __init__(self, dog: Watchdog, flight: Flight | None) -> None:
         self._dog = dog
         self._flight = flight
         self._expired: FetchError | None = None
         self._paused_at: float | None = None
-        self._read_until = math.inf  # connecting has a limit of its own
+        self._connection: Heard | None = None  # connecting has a limit of its own
+        self._since = 0.0
 
     def __enter__(self) -> Self:
         task = asyncio.current_task()
@@ -49,9 +56,10 @@ class Watch:
         if kind is not None and issubclass(kind, asyncio.CancelledError):
             raise self._expired from None
 
-    def touch(self) -> None:
-        """Note that something was sent or came."""
-        self._read_until = monotonic() + self._dog.timeouts.read
+    def listen(self, connection: Heard | None) -> None:
+        """Note that the request goes out on this connection, or that there is none yet."""
+        self._connection = connection
+        self._since = monotonic()
 
     def pause(self) -> None:
         """Stop the clocks."""
@@ -62,7 +70,7 @@ class Watch:
         if self._paused_at is not None:
             pause = monotonic() - self._paused_at
             self._until += pause
-            self._read_until += pause
+            self._since = self._last() + pause
             self._paused_at = None
 
     def check(self, now: float) -> None:
@@ -72,15 +80,18 @@ class Watch:
         stage = self._flight.stage if self._flight is not None else "waiting"
         timeouts = self._dog.timeouts
         if now >= self._until:
-            code = "too_slow" if stage == "reading" else "total_timeout"
-            self._expired = FetchTimeout(code, f"timeout ({timeouts.total:g} s) ran out while {stage}")
-        elif now >= self._read_until:
+            self._expired = out_of_time(stage, f"timeout ({timeouts.total:g} s)")
+        elif self._connection is not None and now >= self._last() + timeouts.read:
             self._expired = FetchTimeout(
                 "read_timeout", f"nothing came for {timeouts.read:g} s (read-timeout) while {stage}"
             )
         else:
             return
         self._task.cancel()
+
+    def _last(self) -> float:
+        """Say when the connection was last heard of."""
+        return self._since if self._connection is None else max(self._since, self._connection.heard)
 
 
 class Watchdog:

@@ -152,6 +152,11 @@ class Running:
         """Wait for ``text`` on stderr."""
         self.until(lambda running: text.encode() in running.err)
 
+    def until_printed(self) -> None:
+        """Wait for the end of its standard output; the process may live on."""
+        self._listeners[0].join(DEADLINE)
+        assert not self._listeners[0].is_alive(), "its stdout is still open"
+
     def send(self, number: int) -> None:
         """Send a signal to the process."""
         self.process.send_signal(number)

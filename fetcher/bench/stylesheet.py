@@ -1,0 +1,147 @@
+"""How the picture looks: two palettes of the same names, and the one style sheet that uses them.
+
+Laws: text has a contrast of at least 4.5 to its ground, a mark of at least 3, in both themes (a test computes it). The
+kinds of outcome differ in lightness and in dashes, never by colour alone. The theme follows the system until one is
+chosen, by radio buttons and ``:has()``: no script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["DARK", "LIGHT", "style"]
+
+LIGHT: Mapping[str, str] = {
+    "paper": "#fdfdfc", "ink": "#15181e", "quiet": "#555c68", "rule": "#e2e4e8", "axis": "#8a909c", "well": "#f3f4f5",
+    "accent": "#1b61b8", "soft": "#aecbee", "plain": "#5f6774", "plain-soft": "#c3c8d0",
+    "came": "#2f74c9", "status": "#b25400", "silent": "#b3125f", "unasked": "#7b828e",
+    "warn": "#7a4a00", "warn-paper": "#fff4dd", "bad": "#a31919", "bad-paper": "#fdecea",
+}  # fmt: skip
+DARK: Mapping[str, str] = {
+    "paper": "#13151a", "ink": "#eceef1", "quiet": "#a7aeba", "rule": "#2a2e36", "axis": "#6f7784", "well": "#1c1f26",
+    "accent": "#7db4ff", "soft": "#274a78", "plain": "#a3abb8", "plain-soft": "#424956",
+    "came": "#5c9df2", "status": "#ffae57", "silent": "#ff86bd", "unasked": "#868d99",
+    "warn": "#f5c56b", "warn-paper": "#2b2312", "bad": "#ff9c94", "bad-paper": "#341a1a",
+}  # fmt: skip
+
+_RULES = """
+*{box-sizing:border-box}
+html{-webkit-text-size-adjust:100%;text-size-adjust:100%}
+body{margin:0;background:var(--paper);color:var(--ink);font:1rem/1.55 system-ui,-apple-system,"Segoe UI",Roboto,
+"Helvetica Neue","Noto Sans","Liberation Sans",Arial,sans-serif;font-variant-numeric:tabular-nums}
+header,main,footer{max-width:66rem;margin:0 auto;padding:0 1.25rem}
+header{padding-top:1.5rem}
+.top{display:flex;flex-wrap:wrap;gap:.5rem 1rem;justify-content:space-between;align-items:center;font-size:.875rem;
+color:var(--quiet)}
+.top p{margin:0}
+.top strong{color:var(--ink)}
+.theme{border:0;margin:0;padding:0;display:flex;background:var(--well);border-radius:.5rem}
+.theme label{position:relative;padding:.2rem .7rem;border-radius:.5rem;cursor:pointer;line-height:1.5}
+.theme input{position:absolute;inset:0;opacity:0;margin:0;cursor:pointer}
+.theme label:has(:checked){background:var(--paper);color:var(--ink);box-shadow:0 0 0 1px var(--axis)}
+:focus-visible,.theme label:has(:focus-visible){outline:3px solid var(--accent);outline-offset:2px}
+h1{font-size:clamp(1.9rem,1.2rem + 3.2vw,3.1rem);line-height:1.1;letter-spacing:-.02em;margin:2.2rem 0 .75rem;
+text-wrap:balance}
+.lede{font-size:clamp(1.05rem,1rem + .4vw,1.25rem);color:var(--quiet);max-width:46rem;margin:0;text-wrap:pretty}
+h2{font-size:1.35rem;line-height:1.25;letter-spacing:-.01em;margin:0 0 .35rem}
+h3{font-size:.95rem;margin:0}
+section{margin-top:3.25rem}
+figure{margin:0}
+figcaption,.note{color:var(--quiet);max-width:46rem;margin:0 0 1.1rem;font-size:.95rem}
+.tiles{display:grid;grid-template-columns:repeat(4,1fr);gap:1px;background:var(--rule);border-block:1px solid var(--rule);
+margin:2rem 0 0}
+.tiles div{background:var(--paper);padding:1rem 1rem 1rem 1.25rem;display:flex;flex-direction:column}
+.tiles div:first-child{padding-left:0}
+.tiles dt{font-size:.875rem;color:var(--quiet)}
+.tiles dd{margin:0;font-size:.8125rem;line-height:1.4;color:var(--quiet)}
+.tiles dd:first-of-type{font-size:2.1rem;line-height:1.25;font-weight:650;letter-spacing:-.02em;color:var(--ink)}
+.tiles div:first-child dd:first-of-type{color:var(--accent)}
+.alert{border-left:4px solid;border-radius:.25rem;padding:.75rem 1rem;margin:1.5rem 0 0;overflow-wrap:anywhere}
+.alert h2{font-size:1rem}
+.alert ul{margin:.25rem 0 0;padding-left:1.1rem}
+.alert p{margin:.25rem 0 0}
+.warn{background:var(--warn-paper);border-color:var(--warn);color:var(--ink)}
+.warn h2{color:var(--warn)}
+.bad{background:var(--bad-paper);border-color:var(--bad)}
+.bad h2{color:var(--bad)}
+.halves{display:grid;grid-template-columns:1fr 1fr;gap:0 3.5rem}
+.pair{display:grid;grid-template-columns:1fr 1fr;gap:1.5rem 2rem}
+.panel p{margin:0 0 .6rem;font-size:.9rem;color:var(--quiet)}
+.panel b{color:var(--ink)}
+.panel+.panel b{color:var(--accent)}
+figure>h3{margin:1.5rem 0 .6rem}
+.plot{padding:2px 1.1rem 0 1px}
+.panel .plot{padding-right:.4rem}
+.wide-right{padding:.5rem 4.6rem 0 2.9rem}
+svg{display:block;overflow:visible}
+text{font-size:.8125rem;fill:var(--ink)}
+.tick,.quiet{fill:var(--quiet)}
+.name,.value,.strong{font-weight:600}
+.strong{fill:var(--accent)}
+.halo{paint-order:stroke;stroke:var(--paper);stroke-width:4px;stroke-linejoin:round}
+.grid{stroke:var(--rule)}
+.axis{stroke:var(--axis)}
+path{fill:none;vector-effect:non-scaling-stroke}
+.came,.status,.silent,.unasked{vector-effect:none}
+.came{stroke:var(--came)}
+.status{stroke:var(--status);stroke-dasharray:7 3}
+.silent{stroke:var(--silent);stroke-dasharray:3 2}
+.unasked{stroke:var(--unasked);stroke-dasharray:1.5 2}
+.ideal{stroke:var(--axis);stroke-width:1.5;stroke-dasharray:5 4}
+.allowed{stroke:var(--axis);stroke-width:1.5}
+.measured{stroke:var(--accent);stroke-width:3;stroke-linejoin:round}
+.whisker{stroke:var(--accent);stroke-width:1.5}
+.dot{fill:var(--paper);stroke:var(--accent);stroke-width:2}
+.chosen{fill:var(--accent);stroke:var(--paper);stroke-width:2}
+.area{stroke-width:1.25}
+.area.concurrent{fill:var(--soft);stroke:var(--accent)}
+.area.sequential{fill:var(--plain-soft);stroke:var(--plain)}
+.mark{stroke:var(--ink);stroke-width:1.25}
+.p95,.p99{stroke-dasharray:2 3}
+.p99{stroke-dasharray:1 4}
+.legend{list-style:none;display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;margin:.5rem 0 0;padding:0;font-size:.875rem;
+color:var(--quiet)}
+.legend li{display:flex;gap:.5rem;align-items:center}
+details{margin-top:.9rem;font-size:.9rem}
+summary{cursor:pointer;color:var(--quiet);width:fit-content;padding:.15rem .3rem;margin-left:-.3rem;border-radius:.25rem}
+summary:hover{color:var(--ink)}
+.scroll{overflow-x:auto;margin-top:.5rem;max-width:100%;scrollbar-width:thin}
+table{border-collapse:collapse;font-size:.875rem;width:100%}
+caption{text-align:left;color:var(--quiet);padding:0 0 .4rem;font-size:.875rem}
+th,td{padding:.5rem .9rem .5rem 0;text-align:right;white-space:nowrap;border-bottom:1px solid var(--rule);
+vertical-align:top}
+thead th{color:var(--quiet);font-weight:500;border-bottom-color:var(--axis);vertical-align:bottom}
+tbody th{font-weight:600}
+th:first-child{text-align:left;position:sticky;left:0;background:var(--paper)}
+td small,th small{display:block;color:var(--quiet);font-size:.8125rem;font-weight:400}
+.prose td,.prose th{white-space:normal;overflow-wrap:anywhere;text-align:left}
+.prose td:nth-child(2){min-width:16rem}
+.badge{display:inline-block;color:var(--accent);border:1px solid;border-radius:1rem;padding:0 .5rem;margin-left:.5rem;
+font-size:.75rem;font-weight:600}
+pre{background:var(--well);padding:.8rem 1rem;border-radius:.4rem;white-space:pre-wrap;overflow-wrap:anywhere;margin:0 0 1.25rem}
+code,pre{font:.875rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace}
+.facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(13rem,1fr));gap:1rem 2rem;margin:0}
+.facts dt{font-size:.8125rem;color:var(--quiet)}
+.facts dd{margin:0;overflow-wrap:anywhere}
+footer{margin-top:3.5rem;padding-bottom:3rem;color:var(--quiet);font-size:.875rem}
+footer p{border-top:1px solid var(--rule);padding-top:1rem;margin:0}
+@media (max-width:52rem){.halves{grid-template-columns:1fr}
+.tiles{grid-template-columns:1fr 1fr}.tiles div:nth-child(odd){padding-left:0}}
+@media (max-width:38rem){.pair{grid-template-columns:1fr}header,main,footer{padding-left:1rem;padding-right:1rem}
+.tiles dd:first-of-type{font-size:1.7rem}section{margin-top:2.5rem}text{font-size:.75rem}}
+@media (forced-colors:active){path,line,circle{forced-color-adjust:none}}
+@media print{.theme,details:not([open]){display:none}section{break-inside:avoid}}
+"""
+
+
+def style() -> str:
+    """Return the style sheet: the light palette, the dark one by the system's wish or the reader's, and the rules."""
+    return (
+        f":root{{color-scheme:light;{_named(LIGHT)}}}"
+        f"@media (prefers-color-scheme:dark){{:root:not(:has(#light:checked)){{color-scheme:dark;{_named(DARK)}}}}}"
+        f":root:has(#dark:checked){{color-scheme:dark;{_named(DARK)}}}{_RULES}"
+    )
+
+
+def _named(palette: Mapping[str, str]) -> str:
+    return "".join(f"--{name}:{value};" for name, value in palette.items())

@@ -1,0 +1,163 @@
+"""Owns a headless Chromium for a page under test: what it asked for, what it complained of, and what it shows.
+
+It is driven by the DevTools protocol over a WebSocket on loopback, with a profile of its own, and ends with the test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import shutil
+import signal
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+DEADLINE = 120.0
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars",
+    "--remote-debugging-port=0", "--remote-debugging-address=127.0.0.1",
+)  # fmt: skip
+TROUBLE = {"Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded", "Audits.issueAdded"}
+
+
+def find() -> str | None:
+    """The path of a Chromium, or ``None``."""
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+class Browser:
+    """One tab of one Chromium. ``requests`` and ``troubles`` collect what happens in it."""
+
+    def __init__(self, program: str, profile: Path) -> None:
+        self._program = program
+        self._profile = profile
+        self._number = 0
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._loaded = asyncio.Event()
+        self.requests: list[str] = []
+        self.troubles: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        async with asyncio.timeout(DEADLINE):
+            self._process = await asyncio.create_subprocess_exec(
+                self._program,
+                *FLAGS,
+                f"--user-data-dir={self._profile}",
+                "about:blank",
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
+            try:
+                await self._attach(await self._address())
+            except BaseException:
+                await self._end()
+                raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listener.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._listener
+        await self._socket.close()
+        await self._session.close()
+        await self._end()
+
+    async def _address(self) -> str:
+        """The endpoint, which Chromium says on stderr."""
+        assert self._process.stderr is not None
+        said = []
+        async for raw in self._process.stderr:
+            line = raw.decode(errors="replace").strip()
+            said.append(line)
+            if line.startswith("DevTools listening on "):
+                self._drain = asyncio.create_task(self._process.stderr.read())
+                return line.rpartition(" ")[2]
+        raise RuntimeError("Chromium ended before it listened:\n" + "\n".join(said[-10:]))
+
+    async def _attach(self, endpoint: str) -> None:
+        self._session = aiohttp.ClientSession()
+        self._socket = await self._session.ws_connect(endpoint, max_msg_size=0)
+        self._listener = asyncio.create_task(self._listen())
+        self._tab: str | None = None
+        made = await self.call("Target.createTarget", url="about:blank")
+        attached = await self.call("Target.attachToTarget", targetId=made["targetId"], flatten=True)
+        self._tab = attached["sessionId"]
+        for domain in ("Page", "Network", "Runtime", "Log", "Audits", "Accessibility"):
+            await self.call(f"{domain}.enable")
+
+    async def _end(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+        if drain := getattr(self, "_drain", None):
+            await drain
+
+    async def _listen(self) -> None:
+        async for message in self._socket:
+            said = message.json()
+            if waiting := self._answers.pop(said.get("id", 0), None):
+                if not waiting.done():
+                    waiting.set_result(said)
+            elif said.get("method") == "Network.requestWillBeSent":
+                self.requests.append(said["params"]["request"]["url"])
+            elif said.get("method") == "Page.loadEventFired":
+                self._loaded.set()
+            elif said.get("method") in TROUBLE:
+                self.troubles.append(str(said["params"]))
+
+    async def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """Ask for one thing; raises what the browser answers as an error."""
+        self._number += 1
+        answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
+        tab = {"sessionId": self._tab} if self._tab else {}
+        await self._socket.send_json({"id": self._number, "method": method, "params": params, **tab})
+        async with asyncio.timeout(DEADLINE):
+            said = await answer
+        if "error" in said:
+            raise RuntimeError(f"{method}: {said['error']}")
+        result: dict[str, Any] = said["result"]
+        return result
+
+    async def open(self, page: Path) -> None:
+        """Load a file and wait until all of it is."""
+        self._loaded.clear()
+        self.requests.clear()
+        self.troubles.clear()
+        await self.call("Page.navigate", url=page.as_uri())
+        async with asyncio.timeout(DEADLINE):
+            await self._loaded.wait()
+
+    async def look(self, width: int, theme: str = "light", height: int = 900) -> None:
+        """Make the window so many pixels wide, and the system's theme ``light`` or ``dark``."""
+        await self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        await self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+
+    async def ask(self, expression: str) -> Any:
+        """The value of an expression in the page."""
+        said = await self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in said:
+            raise RuntimeError(str(said["exceptionDetails"]))
+        return said["result"].get("value")
+
+    async def press(self, key: str, code: int) -> None:
+        """Press and let go one key."""
+        for kind in ("rawKeyDown", "keyUp"):
+            await self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+
+    async def photograph(self, path: Path) -> None:
+        """Save the whole page as a PNG."""
+        said = await self.call("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(said["data"]))

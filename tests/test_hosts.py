@@ -1,0 +1,388 @@
+"""What is known of a host: slots and promises, delay and rate, the queue at the gate, parking and giving up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fetcher.config import Limits, RetryPolicy
+from fetcher.hosts import CATCH_UP, CHARGES, KEPT, SHORTLY, Host, Hosts
+
+NOW = 1_000.0
+
+
+def hosts_of(retry: RetryPolicy | None = None, **limits: Any) -> Hosts[str]:
+    return Hosts[str](Limits(**limits), retry or RetryPolicy())
+
+
+# Slots and promises
+
+
+def test_a_new_host_is_a_blank_sheet() -> None:
+    hosts = hosts_of()
+    host = hosts.get("a", NOW)
+    assert hosts.get("a", NOW) is host
+    assert (host.on_wire, host.promised, host.answered, host.given_up, len(hosts)) == (0, 0, False, None, 1)
+    assert host.idle(NOW)
+    assert hosts.opens(host, NOW) == 0.0
+    assert hosts.may_start(host, NOW)
+
+
+def test_both_slots_are_taken_and_given_back_together() -> None:
+    hosts = hosts_of(concurrency=3, per_host=2)
+    a, b = hosts.get("a", NOW), hosts.get("b", NOW)
+    hosts.start(a, NOW)
+    hosts.start(a, NOW)
+    assert not hosts.may_start(a, NOW)
+    hosts.start(b, NOW)
+    assert not hosts.may_start(b, NOW)
+    assert (hosts.on_wire, a.on_wire, b.on_wire) == (3, 2, 1)
+    hosts.finish(a)
+    assert hosts.may_start(b, NOW)
+    assert (hosts.on_wire, a.on_wire, b.on_wire) == (2, 1, 1)
+
+
+def test_promises_count_for_admission_and_block_nobody_at_the_gate() -> None:
+    hosts = hosts_of(concurrency=2, per_host=2)
+    host = hosts.get("a", NOW)
+    hosts.promise(host)
+    hosts.promise(host)
+    assert not hosts.room(NOW)
+    assert hosts.may_start(host, NOW)
+    assert hosts.opens(host, NOW) == NOW + SHORTLY
+    hosts.withdraw(host)
+    assert hosts.room(NOW)
+    assert (hosts.promised, host.promised) == (1, 1)
+
+
+def test_a_full_host_opens_when_one_ends() -> None:
+    hosts = hosts_of(per_host=2)
+    host = hosts.get("a", NOW)
+    hosts.start(host, NOW)
+    hosts.promise(host)
+    assert hosts.opens(host, NOW) is None
+    hosts.withdraw(host)
+    assert hosts.opens(host, NOW) == 0.0
+
+
+def test_those_who_wait_at_the_gate_count_before_new_rows() -> None:
+    hosts = hosts_of(per_host=2)
+    host = hosts.get("a", NOW)
+    hosts.charge(host, NOW, 5.0)
+    hosts.wait(host, "one")
+    assert hosts.opens(host, NOW) == NOW + 5.0
+    hosts.wait(host, "two")
+    assert hosts.opens(host, NOW) == NOW + 5.0
+    assert hosts.opens(host, NOW + 5.0) == NOW + 5.0 + SHORTLY  # they go first, and they may be cancelled
+
+
+# Delay and rate
+
+
+def test_the_delay_is_from_start_to_start() -> None:
+    hosts = hosts_of(delay=2.0)
+    host = hosts.get("a", NOW)
+    hosts.start(host, NOW)
+    assert not hosts.may_start(host, NOW + 1.99)
+    assert hosts.may_start(host, NOW + 2.0)
+    assert hosts.opens(host, NOW) == NOW + 2.0
+    assert hosts.may_start(hosts.get("b", NOW), NOW)
+
+
+def test_promises_take_their_turns_in_the_delay() -> None:
+    hosts = hosts_of(delay=2.0)
+    host = hosts.get("a", NOW)
+    hosts.promise(host)
+    assert hosts.opens(host, NOW) == NOW + 2.0
+    hosts.promise(host)
+    assert hosts.opens(host, NOW) == NOW + 4.0
+
+
+def test_the_rate_is_for_all_hosts_together() -> None:
+    hosts = hosts_of(rate=4.0)
+    a, b = hosts.get("a", NOW), hosts.get("b", NOW)
+    hosts.start(a, NOW)
+    assert not hosts.may_start(b, NOW)
+    assert not hosts.room(NOW)
+    assert hosts.room_from(NOW) == hosts.rate_next == NOW + 0.25 - CATCH_UP
+    assert hosts.may_start(b, NOW + 0.25)
+
+
+def test_an_idle_rate_saves_nothing_up() -> None:
+    hosts = hosts_of(rate=100.0, per_host=100)
+    host = hosts.get("a", NOW)
+    hosts.start(host, NOW)
+    started, now = 0, NOW + 3_600
+    while hosts.may_start(host, now):
+        hosts.start(host, now)
+        started += 1
+    assert started <= 100 * CATCH_UP + 1
+
+
+@given(st.lists(st.floats(0.0, 0.4), max_size=120), st.sampled_from([0.5, 3.0, 50.0, 2_000.0]))
+def test_no_window_of_time_has_more_starts_than_the_rate(gaps: list[float], rate: float) -> None:
+    hosts = hosts_of(rate=rate, per_host=1_000, concurrency=1_000)
+    host, now, starts = hosts.get("a", NOW), NOW, []
+    for gap in gaps:
+        now += gap
+        if hosts.may_start(host, now):
+            hosts.start(host, now)
+            starts.append(now)
+    for first, since in enumerate(starts):
+        for last in range(first, len(starts)):
+            assert last - first + 1 <= rate * (starts[last] - since + CATCH_UP) + 1 + 1e-6
+
+
+def test_there_is_room_from_when_time_alone_makes_it() -> None:
+    hosts = hosts_of(concurrency=1, rate=1.0)
+    host = hosts.get("a", NOW)
+    assert hosts.room_from(NOW) is None  # there is room
+    hosts.start(host, NOW)
+    assert hosts.room_from(NOW) is None  # an exchange must end
+    hosts.finish(host)
+    assert hosts.room_from(NOW) == hosts.rate_next
+    assert hosts.room(hosts.rate_next)
+    hosts.promise(host)
+    assert hosts.room_from(NOW) == NOW + SHORTLY  # it may come to nothing
+    hosts.withdraw(host)
+    hosts.wait(host, "w")
+    assert not hosts.room(hosts.rate_next)
+    assert hosts.room_from(hosts.rate_next) == hosts.rate_next + CATCH_UP  # the gate's turn comes first
+
+
+# The gate
+
+
+def test_waiters_go_through_one_host_after_the_other() -> None:
+    hosts = hosts_of(concurrency=5, per_host=2)
+    for waiter in ("a1", "a2", "a3", "b1", "b2", "c1"):
+        hosts.wait(hosts.get(waiter[0], NOW), waiter)
+    through, again = hosts.next_through(NOW)
+    assert (through, again) == (["a1", "b1", "c1", "a2", "b2"], None)
+    assert hosts.on_wire == 5
+    hosts.finish(hosts.get("b", NOW))
+    assert hosts.next_through(NOW) == ([], None)  # a is full, and b has no waiter left
+    hosts.finish(hosts.get("a", NOW))
+    assert hosts.next_through(NOW) == (["a3"], None)
+
+
+def test_waiters_of_one_host_keep_their_order_and_its_delay() -> None:
+    hosts = hosts_of(delay=1.0)
+    host = hosts.get("a", NOW)
+    for waiter in ("one", "two", "three"):
+        hosts.wait(host, waiter)
+    assert hosts.next_through(NOW) == (["one"], NOW + 1)
+    assert hosts.next_through(NOW + 0.5) == ([], NOW + 1)
+    assert hosts.next_through(NOW + 1) == (["two"], NOW + 2)
+    assert hosts.next_through(NOW + 9) == (["three"], None)
+
+
+def test_a_parked_host_holds_up_nobody_at_the_gate() -> None:
+    hosts = hosts_of(concurrency=2)
+    parked = hosts.get("p", NOW)
+    hosts.charge(parked, NOW, 9.0)
+    hosts.wait(parked, "p1")
+    hosts.wait(hosts.get("a", NOW), "a1")
+    assert hosts.next_through(NOW) == (["a1"], NOW + 9)
+    assert hosts.room(NOW)
+    assert hosts.next_through(NOW + 9) == (["p1"], None)
+
+
+def test_the_gate_asks_again_when_the_rate_allows() -> None:
+    hosts = hosts_of(rate=1.0)
+    hosts.start(hosts.get("a", NOW), NOW)
+    hosts.wait(hosts.get("b", NOW), "b1")
+    assert hosts.next_through(NOW) == ([], hosts.rate_next)
+    assert hosts.next_through(hosts.rate_next)[0] == ["b1"]
+
+
+def test_who_leaves_is_not_let_through() -> None:
+    hosts = hosts_of(per_host=1)
+    host = hosts.get("a", NOW)
+    hosts.start(host, NOW)
+    hosts.wait(host, "one")
+    hosts.wait(host, "two")
+    hosts.leave(host, "one")
+    hosts.leave(host, "never came")
+    hosts.finish(host)
+    assert hosts.next_through(NOW) == (["two"], None)
+    hosts.leave(host, "two")
+    hosts.finish(host)
+    assert hosts.next_through(NOW) == ([], None)
+
+
+def test_coming_and_going_leaves_nothing_in_the_gate() -> None:
+    hosts = hosts_of()
+    host = hosts.get("a", NOW)
+    hosts.charge(host, NOW, 200.0)
+    for n in range(1_000):
+        hosts.wait(host, "w")
+        assert hosts.next_through(NOW + n / 100) == ([], NOW + 200)
+        hosts.leave(host, "w")
+    assert len(hosts._sleepers) + len(hosts._contenders) == 1
+    assert hosts.next_through(NOW + 200) == ([], None)
+    assert not host.contending
+
+
+# Whose fault
+
+
+def charged(policy: RetryPolicy, *charges: tuple[float, float | None]) -> Host[str]:
+    hosts = hosts_of(policy)
+    host = hosts.get("a.example", NOW)
+    for after, wish in charges:
+        hosts.charge(host, NOW + after, wish)
+    return host
+
+
+def test_retry_after_is_obeyed() -> None:
+    host = charged(RetryPolicy(), (0.0, 17.0))
+    assert (host.parked_until, host.not_before, host.given_up) == (NOW + 17, NOW + 17, None)
+
+
+def test_retry_after_is_obeyed_when_it_is_longer_than_our_patience() -> None:
+    host = charged(RetryPolicy(host_patience=60, max_retry_after=300), (0.0, 300.0))
+    assert (host.not_before, host.given_up) == (NOW + 300, None)
+
+
+def test_retry_after_over_the_maximum_gives_the_host_up() -> None:
+    host = charged(RetryPolicy(), (0.0, 300.5))
+    assert host.given_up == "a.example asks to wait 301 s, max-retry-after is 300 s"
+    assert hosts_of().opens(host, NOW) == NOW  # its rows come, to be told
+
+
+def test_without_retry_after_the_pause_doubles() -> None:
+    policy = RetryPolicy(backoff=0.5, max_backoff=3.0, host_patience=1_000)
+    hosts = hosts_of(policy)
+    host, now, pauses = hosts.get("a", NOW), NOW, []
+    for _ in range(6):
+        hosts.charge(host, now, None)
+        pauses.append(host.not_before - now)
+        now = host.not_before
+    assert pauses == [0.5, 1.0, 2.0, 3.0, 3.0, 3.0]
+
+
+def test_a_retry_after_of_nothing_is_no_leave_to_hammer() -> None:
+    policy = RetryPolicy(backoff=0.5)
+    assert charged(policy, (0.0, 0.0)).not_before == NOW + 0.5
+    assert charged(policy, (0.0, 0.0), (0.5, 0.0)).not_before == NOW + 1.5
+
+
+def test_answers_from_before_the_parking_count_once() -> None:
+    host = charged(RetryPolicy(), *[(0.01 * n, 10.0) for n in range(50)])
+    assert host.charges == 1
+    assert host.given_up is None
+    assert host.not_before == pytest.approx(NOW + 10.49)  # the latest wish holds
+
+
+def test_a_shorter_wish_does_not_shorten_the_parking() -> None:
+    assert charged(RetryPolicy(), (0.0, 10.0), (1.0, 2.0)).not_before == NOW + 10
+
+
+def test_twenty_refusals_are_enough() -> None:
+    policy = RetryPolicy(host_patience=1e6)
+    assert charged(policy, *[(2.0 * n, 1.0) for n in range(CHARGES - 1)]).given_up is None
+    host = charged(policy, *[(2.0 * n, 1.0) for n in range(CHARGES)])
+    assert host.given_up == "a.example refused 20 times without one success"
+
+
+def test_patience_ends() -> None:
+    policy = RetryPolicy(host_patience=60)
+    assert charged(policy, (0.0, 30.0), (59.9, 1.0)).given_up is None
+    host = charged(policy, (0.0, 30.0), (60.0, 1.0))
+    assert host.given_up == "a.example refused for 60 s, host-patience is 60 s"
+
+
+def test_no_patience_at_all() -> None:
+    assert charged(RetryPolicy(host_patience=0), (0.0, 1.0)).given_up is not None
+
+
+def test_a_success_begins_a_new_count() -> None:
+    hosts = hosts_of(RetryPolicy(host_patience=60, backoff=0.5))
+    host = hosts.get("a", NOW)
+    for n in range(CHARGES - 1):
+        hosts.charge(host, NOW + n, 0.5)
+    hosts.praise(host)
+    assert (host.answered, host.charges) == (True, 0)
+    hosts.charge(host, NOW + 100, None)
+    assert (host.charges, host.given_up, host.not_before) == (1, None, NOW + 100.5)
+
+
+def test_a_success_while_parked_does_not_break_the_doubling() -> None:
+    hosts = hosts_of()
+    host = hosts.get("a", NOW)
+    hosts.charge(host, NOW, 10.0)
+    hosts.praise(host)
+    hosts.charge(host, NOW + 1, None)
+    assert host.not_before == NOW + 10
+
+
+def test_who_is_given_up_stays_so_for_the_first_reason() -> None:
+    hosts = hosts_of(RetryPolicy(backoff=0.0))
+    host = hosts.get("a", NOW)
+    hosts.charge(host, NOW, 999.0)
+    for _ in range(5_000):  # what was in flight
+        hosts.charge(host, NOW, None)
+    hosts.praise(host)
+    assert host.given_up == "a asks to wait 999 s, max-retry-after is 300 s"
+
+
+def test_a_refusal_is_an_answer() -> None:
+    assert charged(RetryPolicy(), (0.0, 1.0)).answered
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 50), st.none() | st.floats(0, 400)), max_size=60),
+    st.sampled_from([RetryPolicy(), RetryPolicy(backoff=0.0), RetryPolicy(max_backoff=0.0, host_patience=1e9)]),
+)
+def test_a_host_is_never_unparked_and_charges_end(
+    charges: list[tuple[float, float | None]], policy: RetryPolicy
+) -> None:
+    hosts = hosts_of(policy)
+    host, now = hosts.get("a", NOW), NOW
+    for gap, wish in charges:
+        now += gap
+        before = host.not_before
+        hosts.charge(host, now, wish)
+        assert host.not_before >= before
+        assert host.not_before <= now + max(policy.max_retry_after, policy.max_backoff)
+        assert host.charges < CHARGES or host.given_up is not None
+
+
+# Forgetting
+
+
+def test_what_nothing_depends_on_is_forgotten_and_nothing_else() -> None:
+    hosts = hosts_of(delay=5.0)
+    busy, promised, waiting, parked, delayed = (hosts.get(key, NOW) for key in ("b", "p", "w", "k", "d"))
+    hosts.start(busy, NOW)
+    hosts.promise(promised)
+    hosts.charge(parked, NOW, 90.0)
+    hosts.wait(waiting, "w")
+    hosts.start(delayed, NOW)
+    hosts.finish(delayed)
+    given_up = hosts.get("g", NOW)
+    hosts.charge(given_up, NOW, 1e9)
+    for n in range(KEPT):
+        hosts.get(f"h{n}", NOW + 1)
+    assert len(hosts) < 100
+    for host in (busy, promised, waiting, parked, delayed, given_up):
+        assert hosts.get(host.key, NOW + 1) is host
+
+
+def test_those_who_refused_are_not_remembered_for_ever() -> None:
+    hosts = hosts_of()
+    for n in range(3 * KEPT):
+        hosts.charge(hosts.get(f"h{n}", NOW), NOW, 1e9)
+        assert len(hosts) <= KEPT
+    assert hosts.get(f"h{3 * KEPT - 1}", NOW).given_up is not None
+
+
+def test_when_all_are_at_work_all_are_kept() -> None:
+    hosts = hosts_of()
+    for n in range(KEPT + 1_000):
+        hosts.promise(hosts.get(f"h{n}", NOW))
+    assert len(hosts) == hosts.promised == KEPT + 1_000
