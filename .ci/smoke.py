@@ -54,8 +54,9 @@ class Installed:
 
     def run(self, program: str, *arguments: str) -> str:
         """Run a program of the environment and return what it prints; what it says goes to our stderr."""
-        kept = ("PATH", "SYSTEMROOT", "PIP_CERT", "PIP_INDEX_URL", "PIP_FIND_LINKS", "HTTPS_PROXY", "https_proxy")
-        environment = {name: os.environ[name] for name in kept if name in os.environ} | {"HOME": str(self.folder)}
+        kept = ("PATH", "SYSTEMROOT", "HTTPS_PROXY", "https_proxy")
+        environment = {name: value for name, value in os.environ.items() if name in kept or name.startswith("PIP_")}
+        environment["HOME"] = str(self.folder)
         done = subprocess.run(
             [str(self.bin / program), *arguments],
             cwd=self.folder,

@@ -75,6 +75,7 @@ class Admission:
         self._frontier.defer(flight, due)
         if not self._ordered:
             self.window.release()
+        self.admit()  # it may be the only row left: the timer must know of it
 
     def host_free(self, key: str) -> None:
         """Note that a host may take a row again."""
@@ -99,13 +100,6 @@ class Admission:
                 self._timer.cancel()
             self._wake_at = due
             self._timer = asyncio.get_running_loop().call_later(max(0.0, due - now), self._time_has_come)
-
-    def withdraw(self, flight: Flight) -> None:
-        """Free the place that a host still holds for a row that never came to the gate."""
-        if flight.promised is not None:
-            key = flight.promised.key
-            self._gate.fulfil(flight)
-            self.host_free(key)
 
     def snapshot(self) -> list[InFlight]:
         """Return what is running."""
@@ -140,11 +134,15 @@ class Admission:
 
     def _end(self, task: asyncio.Task[None]) -> None:
         flight = self.flights.pop(task)
-        if task.cancelled():
-            flight.free()
-            self._landed(None)
-        else:
+        if flight.promised is not None:  # a middleware answered by itself, or the row never began
+            key = flight.promised.key
+            self._gate.fulfil(flight)
+            self.host_free(key)
+        if not task.cancelled():
             self._landed(task.exception())
+            return
+        flight.free()
+        self._landed(None if self._closed else RuntimeError(f"row {flight.request.id} was cancelled from within"))
 
     def _time_has_come(self) -> None:
         self._timer = None

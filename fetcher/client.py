@@ -11,6 +11,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, S
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
 
+import msgspec
+
 from fetcher.baseline import OneByOne
 from fetcher.books import Books
 from fetcher.config import Config
@@ -147,7 +149,7 @@ class Fetcher:
         return self._engine
 
     def _read(self, response: Response, flight: Flight) -> Page:
-        return read_page(
+        page = read_page(
             response,
             select=self._selection,
             extract=self._extract,
@@ -155,6 +157,8 @@ class Fetcher:
             waited=flight.waited,
             fetched_at=time.time(),
         )
+        # A middleware may have asked for something else, or answered out of its store: the row is the row.
+        return page if page.request is flight.request else msgspec.structs.replace(page, request=flight.request)
 
 
 def _stand(handler: Middleware, proceed: Exchange) -> Exchange:

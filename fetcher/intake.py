@@ -87,11 +87,11 @@ class Intake:
         if self._books.input == self._config.limits.rows:
             self._books.more = False  # the first rows are the input
             raise StopAsyncIteration
+        if self._books.input % SLICE == 0:
+            await asyncio.sleep(0)  # a source that never waits would leave nobody else a turn
         row: Any
         if self._now is not None:
             self.pause = self._books.input % SLICE == SLICE - 1
-            if self._books.input % SLICE == 0:
-                await asyncio.sleep(0)
             try:
                 row = next(self._now)
             except StopIteration:

@@ -71,8 +71,7 @@ class Outcomes:
                 if self._source_error is not None:
                     raise self._source_error
                 raise StopAsyncIteration
-            self._reader = asyncio.get_running_loop().create_future()
-            await self._reader
+            await self._something()
         outcome = self._ready.popleft()
         self._handed += 1
         self.books.enter(outcome)
@@ -105,8 +104,6 @@ class Outcomes:
             flight.free()
             self._admission.defer(flight, later.due)
             return
-        finally:
-            self._admission.withdraw(flight)  # a middleware answered by itself
         flight.ended = self._engine.gate.clock()
         flight.enter("queued")
         await self._queue.put((flight, result))
@@ -164,6 +161,17 @@ class Outcomes:
         if self._stopping:
             return not self._admission.flights and self._queue.empty()
         return self._source_ended and self._handed == self._taken
+
+    async def _something(self) -> None:
+        """Sleep until there may be an outcome. Several readers share one future: one's cancellation is not the others'."""
+        if self._reader is None or self._reader.done():
+            self._reader = asyncio.get_running_loop().create_future()
+        try:
+            await self._reader
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():

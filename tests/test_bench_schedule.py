@@ -86,7 +86,9 @@ def test_nothing_beats_the_sum_the_longest_and_the_hosts(
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 4))
 def test_without_host_limits_it_is_within_grahams_bound_of_the_best(latencies: list[int], slots: int) -> None:
     best = min(
-        max(sum(latency for latency, slot in zip(latencies, given_to, strict=True) if slot == at) for at in range(slots))
+        max(
+            sum(latency for latency, slot in zip(latencies, given_to, strict=True) if slot == at) for at in range(slots)
+        )
         for given_to in itertools.product(range(slots), repeat=len(latencies))
     )
     least = least_time(latencies, [str(row) for row in range(len(latencies))], slots, 1)

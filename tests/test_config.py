@@ -134,8 +134,10 @@ def test_the_callers_own_names_are_passed_over_and_suggested() -> None:
         ({"memory": "1M"}, "memory must be at least max-size (10485760 bytes)"),
         (
             {"proxy": "p.example:1", "private_network": "deny"},
-            "private-network=deny cannot be kept through a proxy, which resolves the names itself: "
-            "drop the proxy, or use private-network=listed",
+            (
+                "private-network=deny cannot be kept through a proxy, which resolves the names itself: "
+                "drop the proxy, or use private-network=listed"
+            ),
         ),
         ({"per-host": 1, "per_host": 2}, "per-host is given twice"),
     ],

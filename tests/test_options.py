@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import math
 import os
 from collections.abc import Callable
@@ -118,7 +118,7 @@ LIST = "is neither a text nor a list of texts"
         (parse_seconds, "5M", f"'5M' {TIME}"), (parse_seconds, "nan", f"'nan' {TIME}"), (parse_seconds, ".s", f"'.s' {TIME}"),
         (parse_seconds, "1.2.3", "'1.2.3' is not a number"), (parse_seconds, "-1", "'-1' is below 0"),
         (parse_seconds, None, "None is not a number"), (parse_seconds, True, "True is not a number"),
-        (parse_seconds, datetime.time(1), "datetime.time(1, 0) is not a number"),
+        (parse_seconds, dt.time(1), "datetime.time(1, 0) is not a number"),
         (positive_seconds, 0, "0 must be more than 0 seconds"), (positive_seconds, "0ms", "'0ms' must be more than 0 seconds"),
         (optional_seconds, 0, "0 must be more than 0 seconds"), (optional_seconds, [1], "[1] is not a number"),
         (parse_size, "big", f"'big' {SIZE}"), (parse_size, "", f"'' {SIZE}"), (parse_size, "-1", f"'-1' {SIZE}"),

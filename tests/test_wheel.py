@@ -98,7 +98,7 @@ def test_it_runs_from_nothing_else(unpacked: Path, tmp_path: Path) -> None:
 
 def imported(folder: Path) -> set[str]:
     """The top-level names of all that the modules below ``folder`` import."""
-    names = set()
+    names: set[str] = set()
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):

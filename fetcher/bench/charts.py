@@ -7,17 +7,16 @@ not measured is not drawn: a report without a baseline has no speed-up, and no e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
-from fetcher.bench.drawing import Scale, details, fitting, frame, label, line, spaced, stretched, table
+from fetcher.bench.drawing import Scale, details, fitting, frame, label, line, mark, spaced, stretched, table
 from fetcher.bench.findings import Findings, rounds_of, typical
-from fetcher.bench.results import Mode, Report, Round, Sample
-from fetcher.bench.wording import counted, duration, labelled, multiple, significant, spread, tick
+from fetcher.bench.results import Mode, Report, Round
+from fetcher.bench.wording import duration, labelled, multiple, significant, spread, tick
 
 __all__ = ["draw_latency", "draw_speed_up", "draw_throughput"]
 
 _HEIGHT = 270.0
-_BINS = 80
+_MOST_BINS = 60
 _STRIP = 46.0
 
 
@@ -31,8 +30,11 @@ def draw_speed_up(report: Report, findings: Findings) -> str:
     if baseline is None or not measured:
         return ""
     most = max(mode.concurrency for mode in measured)
-    allowed = [(float(mode.concurrency), baseline.wall.median / mode.least) for mode in measured if mode.least > 0]
-    speeds = [(float(mode.concurrency), mode.speed_up.median) for mode in measured if mode.speed_up]
+    # Where nothing was measured at 1, the baseline is the first point: once as fast as itself.
+    first = [(1.0, 1.0)] if measured[0].concurrency > 1 else []
+    found = [(float(mode.concurrency), baseline.wall.median / mode.least) for mode in measured if mode.least > 0]
+    allowed = first + found
+    speeds = first + [(float(mode.concurrency), mode.speed_up.median) for mode in measured if mode.speed_up]
     reached = max([speed for _, speed in [*allowed, *speeds] if math.isfinite(speed)] or [1.0])
     across = Scale(0.0, most * 1.04)
     up = Scale(0.0, max(1.0, min(most * 1.04, reached * 1.3)))
@@ -43,7 +45,7 @@ def draw_speed_up(report: Report, findings: Findings) -> str:
     body += stretched(_HEIGHT, _polyline(allowed, across, up, "allowed") + _polyline(speeds, across, up, "measured"))
     body += _points(measured, report.recommended, across, up)
     ends = [(_y(up, speeds[-1][1]), "measured", "strong")]
-    if allowed and allowed[-1][1] < ideal * 0.995:
+    if found and found[-1][1] < ideal * 0.995:
         ends.append((_y(up, allowed[-1][1]), "possible", "quiet"))
     if ideal == across.high:
         ends.append((0.0, "ideal", "quiet"))
@@ -52,27 +54,33 @@ def draw_speed_up(report: Report, findings: Findings) -> str:
     for y, text, look in _apart(ends):
         body += label(1, y + 4, text, dx=10, look=look)
     said = "; ".join(f"{multiple(speed)} at {concurrency:,.0f}" for concurrency, speed in speeds)
-    plot = frame("speed-up", "Speed-up over one after another, by concurrency", said, _HEIGHT + 44, body, "plot wide-right")
-    return plot + _speed_up_table(measured, dict(allowed))
+    title = "Speed-up over one after another, by concurrency"
+    plot = frame("speed-up-chart", title, said, _HEIGHT + 44, body, look="plot wide-right")
+    return plot + _speed_up_table(measured, dict(found))
 
 
 def draw_latency(report: Report) -> str:
     """Return a histogram of the times on the wire for each mode, over all counted rounds, on one axis."""
-    found = [(mode, [s.latency for r in rounds_of(report, mode) for s in r.samples if s.latency > 0]) for mode in report.modes]
+    found = [
+        (mode, [s.latency for r in rounds_of(report, mode) for s in r.samples if s.latency > 0])
+        for mode in report.modes
+    ]
     found = [(mode, latencies) for mode, latencies in found if latencies]
     if not found:
         return ""
     scale = fitting([latency for _, latencies in found for latency in latencies])
+    bins = max(20, min(_MOST_BINS, max(len(latencies) for _, latencies in found) // 6))
     body, y = "", 0.0
     for mode, latencies in found:
-        counts = [0] * _BINS
+        counts = [0] * bins
         for latency in latencies:
-            counts[min(_BINS - 1, int(scale.at(latency) * _BINS))] += 1
+            counts[min(bins - 1, int(scale.at(latency) * bins))] += 1
         heights = [count / max(counts) for count in counts]
         quantiles = [(name, mode.latency[name]) for name in ("p50", "p95", "p99") if name in mode.latency]
-        body += label(0, y + 14, labelled(mode), look="name")
-        said = " · ".join(f"{name} {duration(value)}" for name, value in quantiles)
-        body += label(1, y + 14, said, anchor="end", look="tick")
+        body += label(0, y + 14, labelled(mode), look="name halo")
+        names = [f"{name} {duration(value)}" for name, value in quantiles]
+        body += label(1, y + 14, " · ".join(names), anchor="end", look="tick halo roomy")
+        body += label(1, y + 14, "".join(names[:1]), anchor="end", look="tick halo tight")
         body += stretched(_STRIP, _steps(heights, mode), y=y + 22)
         for name, value in quantiles:
             body += line(scale.at(value), y + 20, scale.at(value), y + 22 + _STRIP, f"mark {name}")
@@ -80,7 +88,7 @@ def draw_latency(report: Report) -> str:
     for value in _thinned(scale):
         place = scale.at(value)
         body = line(place, 0, place, y - 4, "grid") + body
-        body += label(place, y + 14, tick(value), anchor="middle" if place > 0.02 else "start", look="tick")
+        body += mark(place, y + 14, tick(value))
     said = "; ".join(f"{labelled(mode)}: half within {duration(mode.latency.get('p50'))}" for mode, _ in found)
     plot = frame("latency", "Time on the wire of a request, by mode", said, y + 20, body)
     return plot + _latency_table(found)
@@ -89,11 +97,11 @@ def draw_latency(report: Report) -> str:
 def draw_throughput(report: Report) -> str:
     """Return pages done per second over the time of each mode's typical round, each on its own axes."""
     drawn = [(mode, round_) for mode in report.modes if (round_ := typical(report, mode)) and round_.wall > 0]
-    if not drawn:
+    if not any(sample.code is None for _, round_ in drawn for sample in round_.samples):
         return ""
     body, y = "", 0.0
     for mode, round_ in drawn:
-        rates = _rates(round_, max(8, min(48, len(round_.samples) // 8)))
+        rates = _rates(round_, max(8, min(48, len(round_.samples) // 10)))
         top = max(*rates, mode.pages_per_second) or 1.0
         body += label(0, y + 14, labelled(mode), look="name")
         mean = f"{significant(mode.pages_per_second)}/s over {duration(round_.wall)}"
@@ -131,7 +139,11 @@ def _points(measured: list[Mode], recommended: int | None, across: Scale, up: Sc
         body += f'<circle cx="{100 * x:.2f}%" cy="{y:.1f}" r="{6 if chosen else 4}" class="{"chosen" if chosen else "dot"}"/>'
         if chosen or all(abs(x - other) > 0.2 for other in taken):
             taken.append(x)
-            body += label(x, y + 24, multiple(mode.speed_up.median), anchor="middle", look="value halo")
+            said = multiple(mode.speed_up.median)
+            if x < 0.8:
+                body += label(x, y + 17, said, dx=9, look="value halo")
+            else:
+                body += label(x, y + 26, said, anchor="middle", look="value halo")
     return body
 
 
@@ -180,7 +192,7 @@ def _speed_up_table(measured: list[Mode], allowed: dict[float, float]) -> str:
     for mode in measured:
         median, ends = spread(mode.speed_up, "times")
         possible = multiple(allowed.get(float(mode.concurrency)))
-        rows.append([labelled(mode), f"{mode.concurrency:,}×", possible, median, ends or "one round"])
+        rows.append([labelled(mode), f"{mode.concurrency:,}×", possible, median, ends or median])
     heads = ["Mode", "Ideal", "Possible", "Measured", "Lowest to highest"]
     return details("The speed-up as a table", table("Speed-up over one after another", heads, rows, "speed-up-table"))
 
@@ -189,7 +201,9 @@ def _latency_table(found: list[tuple[Mode, list[float]]]) -> str:
     rows = []
     for mode, latencies in found:
         quantiles = [duration(mode.latency.get(name)) for name in ("p50", "p95", "p99")]
-        rows.append([labelled(mode), f"{len(latencies):,}", duration(min(latencies)), *quantiles, duration(max(latencies))])
+        rows.append(
+            [labelled(mode), f"{len(latencies):,}", duration(min(latencies)), *quantiles, duration(max(latencies))]
+        )
     heads = ["Mode", "Requests", "Least", "p50", "p95", "p99", "Most"]
     return details("The answer times as a table", table("Time on the wire, all rounds", heads, rows, "latency-table"))
 
@@ -198,6 +212,9 @@ def _throughput_table(drawn: list[tuple[Mode, Round]]) -> str:
     heads = ["Part of the run", *(labelled(mode) for mode, _ in drawn)]
     columns = [_rates(round_, 10) for _, round_ in drawn]
     rows = [
-        [f"{10 * part} to {10 * part + 10}\xa0%", *(significant(column[part]) for column in columns)] for part in range(10)
+        [f"{10 * part} to {10 * part + 10}\xa0%", *(significant(column[part]) for column in columns)]
+        for part in range(10)
     ]
-    return details("The flow as a table", table("Pages per second, by tenths of the run", heads, rows, "throughput-table"))
+    return details(
+        "The flow as a table", table("Pages per second, by tenths of the run", heads, rows, "throughput-table")
+    )

@@ -14,7 +14,7 @@ import msgspec
 
 from fetcher.bench.wording import escaped
 
-__all__ = ["Scale", "details", "fitting", "frame", "label", "line", "spaced", "stretched", "table"]
+__all__ = ["Scale", "details", "fitting", "frame", "label", "line", "mark", "spaced", "stretched", "table"]
 
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
@@ -70,17 +70,25 @@ def spaced(places: Iterable[float], gap: float) -> list[bool]:
     return kept
 
 
-def label(x: float, y: float, text: str, *, anchor: str = "start", dx: float = 0, look: str = "") -> str:
-    """Return a text at the share ``x`` of the width and the pixel ``y``; ``look`` is its class."""
-    shift = f' dx="{dx:g}"' if dx else ""
+def label(
+    x: float, y: float | str, text: str, *, anchor: str = "start", dx: float = 0, dy: float = 0, look: str = ""
+) -> str:
+    """Return a text at the share ``x`` of the width and the pixel (or ``"50%"``) ``y``; ``look`` is its class."""
+    shift = (f' dx="{dx:g}"' if dx else "") + (f' dy="{dy:g}"' if dy else "")
     side = f' text-anchor="{anchor}"' if anchor != "start" else ""
     named = f' class="{look}"' if look else ""
-    return f'<text x="{100 * x:.2f}%" y="{y:.1f}"{shift}{side}{named}>{escaped(text)}</text>'
+    return f'<text x="{100 * x:.2f}%" y="{_along_y(y)}"{shift}{side}{named}>{escaped(text)}</text>'
 
 
-def line(x1: float, y1: float, x2: float, y2: float, look: str) -> str:
-    """Return a straight stroke; along x in shares of the width, along y in pixels."""
-    return f'<line x1="{100 * x1:.2f}%" y1="{y1:.1f}" x2="{100 * x2:.2f}%" y2="{y2:.1f}" class="{look}"/>'
+def mark(x: float, y: float | str, text: str, *, dy: float = 0) -> str:
+    """Return what an axis says at ``x``, in its middle, or within the edge where it lies on one."""
+    anchor = "start" if x < 0.02 else "end" if x > 0.96 else "middle"
+    return label(x, y, text, anchor=anchor, dy=dy, look="tick")
+
+
+def line(x1: float, y1: float, x2: float, y2: float | str, look: str) -> str:
+    """Return a straight stroke; along x in shares of the width, along y in pixels (or ``"100%"``)."""
+    return f'<line x1="{100 * x1:.2f}%" y1="{y1:.1f}" x2="{100 * x2:.2f}%" y2="{_along_y(y2)}" class="{look}"/>'
 
 
 def stretched(height: float, paths: str, y: float = 0) -> str:
@@ -88,7 +96,7 @@ def stretched(height: float, paths: str, y: float = 0) -> str:
     return f'<svg y="{y:g}" width="100%" height="{height:g}" viewBox="0 0 1000 {height:g}" preserveAspectRatio="none">{paths}</svg>'
 
 
-def frame(key: str, title: str, description: str, height: float, body: str, look: str = "plot") -> str:
+def frame(key: str, title: str, description: str, height: float, body: str, *, look: str = "plot") -> str:
     """Return a chart: one image to a screen reader, with its name and what it shows in words (both plain text)."""
     return (
         f'<div class="{look}"><svg role="img" aria-labelledby="{key}-t {key}-d" width="100%" height="{height:g}">'
@@ -111,3 +119,7 @@ def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], key
 def details(summary: str, content: str) -> str:
     """Return what is shown when asked for."""
     return f"<details><summary>{summary}</summary>{content}</details>"
+
+
+def _along_y(y: float | str) -> str:
+    return y if isinstance(y, str) else f"{y:.1f}"

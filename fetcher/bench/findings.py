@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import msgspec
 
 from fetcher.bench.results import Mode, Report, Round, Sample
-from fetcher.bench.wording import counted, duration, labelled, percent, significant
+from fetcher.bench.wording import counted, duration, percent, significant
 
 __all__ = ["KINDS", "Findings", "find", "kind_of", "on_wire", "rounds_of", "tally", "typical"]
 
@@ -82,7 +82,9 @@ def find(report: Report) -> Findings:
         return Findings(None, None, "Nothing was measured", "No round was complete.")
     came = any(sample.code is None for mode in report.modes for r in rounds_of(report, mode) for sample in r.samples)
     if not came:
-        tried = f"All of {counted(report.rows, 'row')} failed, in every mode: the times below are those of failures."
+        tried = (
+            f"{counted(report.rows, 'row')}, and every one failed in every mode: the times below are those of failures."
+        )
         return Findings(best, baseline, "No page came", tried)
     return Findings(best, baseline, _title(best, baseline), _sentence(report, best, baseline))
 
@@ -91,17 +93,19 @@ def _title(best: Mode, baseline: Mode | None) -> str:
     if best.mode == "sequential":
         return f"{significant(best.pages_per_second)} pages a second, one after another"
     if best.speed_up is None or baseline is None:
-        return f"{significant(best.pages_per_second)} pages a second, {labelled(best)}"
+        return (
+            f"{significant(best.pages_per_second)} pages a second with {counted(best.concurrency, 'request')} at once"
+        )
     times = significant(best.speed_up.median)
     if best.speed_up.median < 1.05:
         return f"Side by side is no faster here: {times} times"
-    return f"{times} times as fast, {labelled(best)}"
+    return f"{times} times as fast with {counted(best.concurrency, 'request')} at once"
 
 
 def _sentence(report: Report, best: Mode, baseline: Mode | None) -> str:
-    pages = counted(report.rows, "page").replace("\xa0", " ")
-    hosts = counted(report.hosts, "host").replace("\xa0", " ")
-    took = f"{pages} from {hosts} took {duration(best.wall.median)}"
+    rows = f"{counted(report.rows, 'page')} from {counted(report.hosts, 'host')}"
+    took = f"{rows} took {duration(best.wall.median)}"
     if baseline is not None and best is not baseline:
         took += f" instead of {duration(baseline.wall.median)} one after another"
-    return f"{took}. That is {percent(best.efficiency)} of what these answer times allow."
+    least = f"The least possible with these answer times is {duration(best.least)}"
+    return f"{took}. {least}: an efficiency of {percent(best.efficiency)}."

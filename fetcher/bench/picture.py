@@ -35,12 +35,13 @@ _ICON = (
 def render(report: Report) -> str:
     """Return the report as a self-contained HTML page (UTF-8)."""
     findings = find(report)
+    compared = findings.baseline is not None and findings.baseline is not findings.best
     sections = [
         _figure(
             "when",
             "When each request ran",
-            "A bar is a request on the wire, a row is a slot. Both halves show the same stretch of time; where a slot is "
-            "empty, nothing was under way in it.",
+            "A bar is a request on the wire, a row is a slot; where a row is blank, its slot stood empty."
+            + (" Both modes are shown over the same stretch of time." if compared else ""),
             draw(report, findings),
         ),
         '<div class="halves">',
@@ -106,13 +107,24 @@ def _tiles(report: Report, findings: Findings) -> str:
     best = findings.best
     if best is None:
         return ""
-    rounds = f"{spread(best.speed_up, 'times')[1] or 'one round'}, {labelled(best)}" if best.speed_up else "no baseline was run"
+    speed = best.speed_up.median if best.speed_up else None
+    ends = spread(best.speed_up, "times")[1]
+    over = f"{ends + ' ' if ends else ''}over {counted(best.rounds, 'round')}, {labelled(best)}"
+    rounds = over if best.speed_up else "no baseline was run"
     before = findings.baseline
-    against = f"{significant(before.pages_per_second)} one after another" if before and before is not best else labelled(best)
+    against = (
+        f"{significant(before.pages_per_second)} one after another" if before and before is not best else labelled(best)
+    )
     recommended = "–" if report.recommended is None else f"{report.recommended:,}"
     why = "the least within 5\xa0% of the best time" if report.recommended is not None else "nothing to choose from"
     tiles = [
-        ("Speed-up", "speed-up", best.speed_up and best.speed_up.median, multiple(best.speed_up and best.speed_up.median), rounds),
+        (
+            "Speed-up",
+            "speed-up",
+            speed,
+            multiple(speed),
+            rounds,
+        ),
         ("Efficiency", "efficiency", best.efficiency, percent(best.efficiency), "least possible time over time taken"),
         ("Recommended", "recommended", report.recommended, recommended, f"requests at once: {why}"),
         ("Pages a second", "pages-per-second", best.pages_per_second, significant(best.pages_per_second), against),
@@ -132,7 +144,13 @@ def _alerts(report: Report) -> str:
         shown = report.mismatches[:MOST_MISMATCHES]
         rest = len(report.mismatches) - len(shown)
         rows = [
-            [f"row {m.id:,}", f"<bdi>{escaped(m.url, 300)}</bdi>", escaped(m.expected, 100), escaped(m.got, 100), _who(m.mode, m.concurrency)]
+            [
+                f"row {m.id:,}",
+                f"<bdi>{escaped(m.url, 300)}</bdi>",
+                escaped(m.expected, 100),
+                escaped(m.got, 100),
+                _who(m.mode, m.concurrency),
+            ]
             for m in shown
         ]
         listed = table("What each saw", ["Row", "URL", "Expected", "Got", "In"], rows, "mismatches")
@@ -140,7 +158,7 @@ def _alerts(report: Report) -> str:
         alerts += (
             '<section class="alert bad" aria-labelledby="differ"><h2 id="differ">The modes got different pages</h2>'
             f"<p>{counted(len(report.mismatches), 'difference')}: the times below do not compare the same work.</p>"
-            f'<div class="prose">{listed}</div>{more}</section>'
+            f"{listed}{more}</section>"
         )
     if not report.complete:
         alerts += (
@@ -167,21 +185,37 @@ def _modes(report: Report, findings: Findings) -> str:
         return ""
     heads = [
         "Mode", "Time", "Pages/s", "Speed-up", "Efficiency", "p50", "p95", "p99",
-        "CPU a page", "Bytes", "Peak memory", "Most in flight", "Failures", "Rounds",
+        "CPU/page", "Bytes", "Peak<br>memory", "In<br>flight", "Failures",
     ]  # fmt: skip
     rows = [_row(mode, badge=mode.concurrency == report.recommended and mode is findings.best) for mode in report.modes]
     listed = table("Medians over the counted rounds, with the range below", heads, rows, "modes-table")
-    note = '<p class="note">Most in flight is what the server saw. – was not measured.</p>'
+    note = '<p class="note">In flight is the most that the server saw. – was not measured.</p>'
     every = [_every(round_) for round_ in report.rounds]
-    heads = ["Round", "Mode", "Time", "CPU", "Peak memory", "Most in flight", "Rows", "Failures"]
-    rounds = details("Every round", table("In the order they ran, warm-ups included", heads, every, "rounds-table")) if every else ""
-    return f'<section aria-labelledby="modes"><h2 id="modes">All modes</h2>{note}{listed}{rounds}</section>'
+    heads = ["Round", "Mode", "Time", "CPU", "Peak memory", "In flight", "Rows", "Failures"]
+    rounds = (
+        details("Every round", table("In the order they ran, warm-ups included", heads, every, "rounds-table"))
+        if every
+        else ""
+    )
+    parts = f"{note}{listed}{_failures(report)}{rounds}"
+    return f'<section aria-labelledby="modes"><h2 id="modes">All modes</h2>{parts}</section>'
+
+
+def _failures(report: Report) -> str:
+    """Return how often each failure struck, over the counted rounds; empty without one."""
+    codes = sorted({code for mode in report.modes for code in mode.failures})
+    if not codes:
+        return ""
+    rows = [[escaped(code, 60), *(f"{mode.failures.get(code, 0):,}" for mode in report.modes)] for code in codes]
+    return table(
+        "Failures by code, over the counted rounds", ["Code", *map(labelled, report.modes)], rows, "failures-table"
+    )
 
 
 def _row(mode: Mode, *, badge: bool) -> list[str]:
-    failures = "<br>".join(f"{escaped(code, 60)}\xa0{count:,}" for code, count in mode.failures.items()) or "0"
     return [
-        labelled(mode) + (' <span class="badge">recommended</span>' if badge else ""),
+        f"{labelled(mode)}<small>{mode.mode}, {counted(mode.rounds, 'round')}</small>"
+        + ('<span class="badge">recommended</span>' if badge else ""),
         _ranged(mode.wall, "seconds"),
         significant(mode.pages_per_second),
         _ranged(mode.speed_up, "times"),
@@ -191,8 +225,7 @@ def _row(mode: Mode, *, badge: bool) -> list[str]:
         size(mode.bytes),
         size(mode.peak_memory),
         "–" if mode.most_in_flight is None else f"{mode.most_in_flight:,}",
-        failures,
-        f"{mode.rounds:,}",
+        f"{sum(mode.failures.values()):,}",
     ]
 
 

@@ -71,7 +71,8 @@ margin:2rem 0 0}
 .panel+.panel b{color:var(--accent)}
 figure>h3{margin:1.5rem 0 .6rem}
 .plot{padding:2px 1.1rem 0 1px}
-.panel .plot{padding-right:.4rem}
+.panel .plot{padding:2px .4rem 24px 1px}
+.panel:only-child,.halves>:only-child{grid-column:1/-1}
 .wide-right{padding:.5rem 4.6rem 0 2.9rem}
 svg{display:block;overflow:visible}
 text{font-size:.8125rem;fill:var(--ink)}
@@ -79,6 +80,7 @@ text{font-size:.8125rem;fill:var(--ink)}
 .name,.value,.strong{font-weight:600}
 .strong{fill:var(--accent)}
 .halo{paint-order:stroke;stroke:var(--paper);stroke-width:4px;stroke-linejoin:round}
+.tight{display:none}
 .grid{stroke:var(--rule)}
 .axis{stroke:var(--axis)}
 path{fill:none;vector-effect:non-scaling-stroke}
@@ -105,22 +107,27 @@ color:var(--quiet)}
 details{margin-top:.9rem;font-size:.9rem}
 summary{cursor:pointer;color:var(--quiet);width:fit-content;padding:.15rem .3rem;margin-left:-.3rem;border-radius:.25rem}
 summary:hover{color:var(--ink)}
-.scroll{overflow-x:auto;margin-top:.5rem;max-width:100%;scrollbar-width:thin}
+.scroll{background:linear-gradient(to left,var(--paper) 1.3rem,transparent) 100% 0/2.5rem 100% no-repeat local,
+linear-gradient(to left,var(--rule),transparent) 100% 0/1.25rem 100% no-repeat scroll;overflow-x:auto;margin-top:.5rem;max-width:100%;scrollbar-width:thin}
 table{border-collapse:collapse;font-size:.875rem;width:100%}
 caption{text-align:left;color:var(--quiet);padding:0 0 .4rem;font-size:.875rem}
-th,td{padding:.5rem .9rem .5rem 0;text-align:right;white-space:nowrap;border-bottom:1px solid var(--rule);
+th,td{padding:.5rem .8rem .5rem 0;text-align:right;white-space:nowrap;border-bottom:1px solid var(--rule);
 vertical-align:top}
 thead th{color:var(--quiet);font-weight:500;border-bottom-color:var(--axis);vertical-align:bottom}
 tbody th{font-weight:600}
+th:last-child,td:last-child{padding-right:0}
+.scroll+.scroll{margin-top:2rem}
 th:first-child{text-align:left;position:sticky;left:0;background:var(--paper)}
 td small,th small{display:block;color:var(--quiet);font-size:.8125rem;font-weight:400}
-.prose td,.prose th{white-space:normal;overflow-wrap:anywhere;text-align:left}
-.prose td:nth-child(2){min-width:16rem}
-.badge{display:inline-block;color:var(--accent);border:1px solid;border-radius:1rem;padding:0 .5rem;margin-left:.5rem;
+.alert .scroll{max-height:18rem;overflow:auto;background:none}
+.alert th,.alert td{border-color:var(--axis);text-align:left}
+.alert th:first-child{background:none;position:static}
+.alert td:nth-child(2){white-space:normal;overflow-wrap:anywhere;min-width:14rem}
+.badge{display:inline-block;color:var(--accent);border:1px solid;border-radius:1rem;padding:0 .5rem;margin-top:.2rem;
 font-size:.75rem;font-weight:600}
 pre{background:var(--well);padding:.8rem 1rem;border-radius:.4rem;white-space:pre-wrap;overflow-wrap:anywhere;margin:0 0 1.25rem}
 code,pre{font:.875rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace}
-.facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(13rem,1fr));gap:1rem 2rem;margin:0}
+.facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(9rem,1fr));gap:1rem 2rem;margin:0}
 .facts dt{font-size:.8125rem;color:var(--quiet)}
 .facts dd{margin:0;overflow-wrap:anywhere}
 footer{margin-top:3.5rem;padding-bottom:3rem;color:var(--quiet);font-size:.875rem}
@@ -128,7 +135,8 @@ footer p{border-top:1px solid var(--rule);padding-top:1rem;margin:0}
 @media (max-width:52rem){.halves{grid-template-columns:1fr}
 .tiles{grid-template-columns:1fr 1fr}.tiles div:nth-child(odd){padding-left:0}}
 @media (max-width:38rem){.pair{grid-template-columns:1fr}header,main,footer{padding-left:1rem;padding-right:1rem}
-.tiles dd:first-of-type{font-size:1.7rem}section{margin-top:2.5rem}text{font-size:.75rem}}
+.tiles dd:first-of-type{font-size:1.7rem}.lone>svg{height:7rem}section{margin-top:2.5rem}text{font-size:.75rem}
+.roomy{display:none}.tight{display:inline}}
 @media (forced-colors:active){path,line,circle{forced-color-adjust:none}}
 @media print{.theme,details:not([open]){display:none}section{break-inside:avoid}}
 """

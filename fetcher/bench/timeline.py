@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from fetcher.bench.drawing import Scale, details, frame, label, line, stretched, table
+from fetcher.bench.drawing import Scale, details, frame, label, line, mark, stretched, table
 from fetcher.bench.findings import KINDS, Findings, kind_of, on_wire, tally, typical
 from fetcher.bench.results import Report, Round
 from fetcher.bench.wording import counted, duration, labelled, significant, tick
@@ -70,10 +70,10 @@ def assign(round_: Round) -> list[Bar]:
     return bars
 
 
-def merged(bars: Iterable[Bar], scale: Scale, gap: float, least: float) -> list[tuple[int, float, float, str]]:
-    """Return (slot, x, width, kind) in thousandths: short neighbours of one kind as one, others ``gap`` apart.
+def merged(bars: Iterable[Bar], scale: Scale, least: float, gap: float = 0) -> list[tuple[int, float, float, str]]:
+    """Return (slot, x, width, kind) in thousandths: neighbours of one kind as one where they are short or touch.
 
-    ``least`` is the width under which bars are not told apart.
+    ``least`` is the width under which a bar is not told apart from its neighbour; with a ``gap``, all others are.
     """
     lanes: dict[int, list[Bar]] = defaultdict(list)
     for bar in bars:
@@ -84,7 +84,8 @@ def merged(bars: Iterable[Bar], scale: Scale, gap: float, least: float) -> list[
         kind = ""
         for bar in sorted(lane, key=lambda bar: bar.start):
             x, end = _WIDE * scale.at(bar.start), _WIDE * scale.at(bar.end)
-            if kind == bar.kind and x - right < least / 2 and (end - x < least or right - left < least):
+            short = not gap or end - x < least or right - left < least
+            if kind == bar.kind and short and x - right < least:
                 right = max(right, end)
                 continue
             if kind:
@@ -115,32 +116,42 @@ def _close_up(pair: list[Track]) -> str:
     """Draw one or two modes over the time of the shorter one."""
     shortest = min(pair, key=lambda track: track.round.wall)
     scale = Scale(0.0, shortest.round.wall or 1.0)
-    panels = []
-    for number, track in enumerate(pair):
-        done = sum(sample.code is None and sample.end <= scale.high for sample in track.round.samples)
-        panels.append(_panel(track, scale, done, key=f"close{number}"))
+    height = max(112.0, min(252.0, 20.0 * max(_lanes(track)[0] for track in pair)))
+    panels = [_panel(track, scale, height, key=f"close{number}") for number, track in enumerate(pair)]
     return f'<div class="pair">{"".join(panels)}</div>'
 
 
-def _panel(track: Track, scale: Scale, done: int, *, key: str) -> str:
-    every = math.ceil(track.slots / MOST_SLOTS)
-    lanes = math.ceil(min(track.slots, 1 + max((bar.slot for bar in track.bars), default=0)) / every)
-    pitch = min(14.0, max(2.2, 240.0 / lanes))
-    height = 252.0
+def _lanes(track: Track) -> tuple[int, int]:
+    """Return how many lanes a track is drawn with, and of how many slots one is."""
+    used = 1 + max((bar.slot for bar in track.bars), default=0)
+    every = math.ceil(used / MOST_SLOTS)
+    return math.ceil(used / every), every
+
+
+def _panel(track: Track, scale: Scale, height: float, *, key: str) -> str:
+    lanes, every = _lanes(track)
+    pitch = min(18.0, height / lanes)
+    done = sum(sample.code is None and sample.end <= scale.high for sample in track.round.samples)
     shown = [
         msgspec.structs.replace(bar, slot=bar.slot // every)
         for bar in track.bars
         if bar.slot % every == 0 and bar.start < scale.high
     ]
-    body = stretched(height, _bars(merged(shown, scale, 3.0, 1.5), pitch, pitch * 0.78))
+    body = stretched(height, _bars(merged(shown, scale, 1.5, gap=3), pitch, pitch * 0.78))
     for value in scale.ticks(3):
-        body = line(scale.at(value), 0, scale.at(value), height, "grid") + body
-        body += label(scale.at(value), height + 18, tick(value), anchor="middle" if value else "start", look="tick")
+        body = line(scale.at(value), 0, scale.at(value), "100%", "grid") + body
+        body += mark(scale.at(value), "100%", tick(value), dy=18)
+    left = sum(sample.end > scale.high for sample in track.round.samples)
+    if lanes == 1 and left:
+        to_come, ends = f"{counted(left, 'request')} still to come,", f"done after {duration(track.round.wall)}"
+        body += label(0.5, "50%", to_come, anchor="middle", look="quiet halo")
+        body += label(0.5, "50%", ends, anchor="middle", dy=20, look="quiet halo")
     cut = "" if every == 1 else f", 1 in {every} slots shown"
     words = f"{track.name}: {counted(done, 'page')} in {duration(scale.high)}"
     said = f"{counted(track.slots, 'slot')}{cut}; {counted(len(track.round.samples), 'request')} in the whole run"
     head = f"<h3>{track.name.capitalize()}</h3><p><b>{counted(done, 'page')}</b> in {duration(scale.high)}{cut}</p>"
-    return f'<div class="panel">{head}{frame(key, words, said, height + 24, body)}</div>'
+    look = "plot lone" if lanes == 1 else "plot"
+    return f'<div class="panel">{head}{frame(key, words, said, height, body, look=look)}</div>'
 
 
 def _to_scale(tracks: list[Track]) -> str:
@@ -150,7 +161,9 @@ def _to_scale(tracks: list[Track]) -> str:
     for track in tracks:
         slots = 1 + max((bar.slot for bar in track.bars), default=0)
         thick = 12.0 if slots == 1 else 26.0
-        bars = _bars(merged(track.bars, scale, 1.2, 2.0), thick / slots, thick / slots)
+        # Lanes thinner than a pixel are drawn a little over one another: else their seams show as stripes.
+        drawn = merged(track.bars, scale, 2, gap=1.2 if slots == 1 else 0)
+        bars = _bars(drawn, thick / slots, thick / slots * (1.4 if slots > 12 else 1))
         end = scale.at(track.round.wall)
         body += label(0, y + 14, track.name, look="name") + stretched(thick, bars, y=y + 22)
         if end < 0.8:
@@ -160,7 +173,7 @@ def _to_scale(tracks: list[Track]) -> str:
         y += 22 + thick + 14
     for value in scale.ticks(5):
         body = line(scale.at(value), 0, scale.at(value), y, "grid") + body
-        body += label(scale.at(value), y + 16, tick(value), anchor="middle" if value else "start", look="tick")
+        body += mark(scale.at(value), y + 16, tick(value))
     said = "; ".join(f"{track.name}: {duration(track.round.wall)}" for track in tracks)
     return f"<h3>The same list, to scale</h3>{frame('scale', 'How long each mode took', said, y + 22, body)}"
 
@@ -197,6 +210,8 @@ def _as_table(tracks: list[Track]) -> str:
         slots = 1 + max((bar.slot for bar in track.bars), default=0)
         under_way = sum(bar.end - bar.start for bar in track.bars) / track.round.wall if track.round.wall > 0 else 0.0
         cells = [track.name, duration(track.round.wall), f"{len(track.round.samples):,}"]
-        rows.append([*cells, *(f"{kinds[kind]:,}" for kind in KINDS), f"{slots:,}", f"{significant(under_way)} on average"])
+        rows.append(
+            [*cells, *(f"{kinds[kind]:,}" for kind in KINDS), f"{slots:,}", f"{significant(under_way)} on average"]
+        )
     caption = "The round of each mode nearest to its median time"
     return details("The timeline as a table", table(caption, heads, rows, "timeline-table"))

@@ -93,13 +93,18 @@ def size(bytes_: float | None) -> str:
 
 
 def spread(value: Spread | None, words: str = "seconds") -> tuple[str, str]:
-    """Return a median and its range in words: ``words`` says what it is, ``seconds`` or ``times``."""
+    """Return a median and its range, empty where there is none: ``46.2×`` and ``45.1–47.0×``.
+
+    ``words`` says what the figure is: ``seconds`` or ``times``.
+    """
     if value is None:
         return UNKNOWN, ""
     say = duration if words == "seconds" else multiple
-    if value.low == value.high:
+    low, high = say(value.low), say(value.high)
+    if low == high:
         return say(value.median), ""
-    return say(value.median), f"{say(value.low)} to {say(value.high)}"
+    unit = high.lstrip("0123456789.,")
+    return say(value.median), f"{low.removesuffix(unit)}–{high}"
 
 
 def counted(number: int, noun: str) -> str:

@@ -78,7 +78,7 @@ def _with_options(function: Any) -> Any:
 @_with_options
 @click.pass_context
 def command(context: click.Context, /, inputs: tuple[str, ...], config: str | None, demo: bool, **_: Any) -> None:
-    r"""Fetch every URL of the INPUTs: files, '-' for stdin, or URLs.
+    """Fetch every URL of the INPUTs: files, '-' for stdin, or URLs.
 
     Lists are .txt, .csv, .tsv or .jsonl, each also .gz or .zst. Prints 'URL -> LENGTH' for each page, or
     writes the records where -o says. Data goes to stdout, everything else to stderr.
@@ -87,7 +87,7 @@ def command(context: click.Context, /, inputs: tuple[str, ...], config: str | No
       fetcher crawl urls.txt
       fetcher crawl urls.csv --url-column link -o pages.jsonl.gz
       fetcher crawl example.com --select 'headline=h1' -f jsonl
-    """
+    """  # noqa: D301  (click keeps the lines below this very control character as they are)
     from fetcher.cli.run import crawl
     from fetcher.cli.settings import gather
 

@@ -49,7 +49,7 @@ class Cookie(msgspec.Struct, frozen=True):
 
 
 class _Jar:
-    """Cookies by domain. The order of a header is that of 5.4: longer paths first, then the older ones."""
+    """Cookies by domain. In a header the longer paths come first (5.4), then the nearer domains, then the older."""
 
     def __init__(self) -> None:
         self._domains: dict[str, dict[tuple[str, str], Cookie]] = {}

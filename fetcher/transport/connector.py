@@ -54,7 +54,9 @@ class StagedRequest(aiohttp.ClientRequest):
     """aiohttp's request, telling the flight when there is a connection and the waiting begins."""
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        """Send the head of the request."""
+        """Send the head of the request, unless the connection says something before it was asked."""
+        if conn.protocol.should_close:  # aiohttp would take that for the answer, and then each row's for the next's
+            raise aiohttp.ServerDisconnectedError("bytes came on an idle connection")
         flight = current.get(None)
         if flight is not None:
             flight.enter("waiting")
@@ -76,9 +78,19 @@ class StampedProtocol(ResponseHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Learn that there is no more: a body that lasts until the end is whole only if that came in order."""
-        if exc is not None and self._payload is not None and not self._payload.is_eof():
-            self._payload.set_exception(aiohttp.ClientPayloadError(f"the connection broke: {exc}"))  # RFC 9112, 8
+        if exc is not None:  # RFC 9112, 8
+            self._break_body(aiohttp.ClientPayloadError(f"the connection broke: {exc}"))
         super().connection_lost(exc)
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """Learn what is wrong. aiohttp would leave whoever reads the body to wait until the time is over."""
+        self._break_body(exc)
+        super().set_exception(exc, *cause)
+
+    def _break_body(self, error: BaseException) -> None:
+        body = self._payload
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(error)
 
     def close(self) -> None:
         """Let go of the socket now: over TLS a transport would wait half a minute for the other side's farewell."""
@@ -99,7 +111,8 @@ class BoundedConnector(aiohttp.TCPConnector):
 
     def __init__(self, *, max_idle: int, **options: Any) -> None:
         super().__init__(**options)
-        self._factory = functools.partial(StampedProtocol, loop=self._loop)
+        kind: type[ResponseHandler] = StampedProtocol
+        self._factory = functools.partial(kind, loop=self._loop)
         self._keep = max_idle * 3 // 4
         self._every = max(1, max_idle // 8)
         self._most = max_idle - self._every

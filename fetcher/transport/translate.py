@@ -162,8 +162,11 @@ def _malformed(text: str) -> FetchError:
 
 def _payload(error: aiohttp.ClientPayloadError) -> FetchError:
     """Tell a body that ended early from one that says what no body may say."""
-    if isinstance(error.__cause__, HttpProcessingError) and "Not enough data" not in error.__cause__.message:
-        return _malformed(error.__cause__.message)
+    cause = error.__cause__
+    if isinstance(cause, HttpProcessingError):
+        if "Not enough data" not in cause.message:
+            return _malformed(cause.message)
+        return ProtocolError("truncated", f"the body ended early ({_one_line(cause.message).rstrip('.')})")
     return ProtocolError("truncated", f"the body ended early ({_words(error)})")
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import heapq
 import random
-import statistics
-from collections import Counter
 
-from fetcher.bench.results import Machine, Mode, Report, Round, Sample, Spread
+from fetcher.bench.measure import recommended, summarise
+from fetcher.bench.results import Machine, Report, Round, Sample
 
 OVERHEAD = 0.0004
 """Seconds of the one core that every request takes."""
+
+PER_HOST = 10
 
 HOSTILE = "</script></style><img src=x onerror=alert(1)>\"'&\x00\u202egro.live\ud800"
 
@@ -21,17 +22,13 @@ def answers(rows: int, seed: int = 1, failing: float = 0.0, slow: float = 0.0) -
     drawn: list[tuple[float, str | None]] = []
     for _ in range(rows):
         seconds = rng.uniform(0.02, 0.06) * (rng.uniform(8, 20) if rng.random() < slow else 1)
-        code = rng.choice(["http_503", "read_timeout", "connect_reset", "robots_denied"]) if rng.random() < failing else None
+        code = (
+            rng.choice(["http_503", "read_timeout", "connect_reset", "robots_denied"])
+            if rng.random() < failing
+            else None
+        )
         drawn.append((seconds * (4 if code == "read_timeout" else 1), code))
     return drawn
-
-
-def least(times: list[float], slots: int) -> float:
-    """The time in which greedy list scheduling gets the same through so many slots."""
-    ends = [0.0] * slots
-    for seconds in times:
-        heapq.heapreplace(ends, ends[0] + seconds)
-    return max(ends)
 
 
 def one_round(answered: list[tuple[float, str | None]], slots: int, index: int, *, warm_up: bool = False) -> Round:
@@ -47,7 +44,9 @@ def one_round(answered: list[tuple[float, str | None]], slots: int, index: int, 
         heapq.heappush(ends, end)
         status = None if code else 200
         host = f"shop{number % 12}.test"
-        samples.append(Sample(number, host, start, end, latency, code, status, None if code else 5_000, 0 if code else 21_000))
+        samples.append(
+            Sample(number, host, start, end, latency, code, status, None if code else 5_000, 0 if code else 21_000)
+        )
     wall = max((sample.end for sample in samples), default=0.0) + 0.002
     return Round(
         mode="concurrent" if slots else "sequential",
@@ -59,34 +58,6 @@ def one_round(answered: list[tuple[float, str | None]], slots: int, index: int, 
         peak_memory=48_000_000 + 60_000 * slots,
         most_in_flight=max(slots, 1),
         samples=samples,
-    )
-
-
-def summed_up(rounds: list[Round], baseline: list[Round]) -> Mode:
-    walls = [round_.wall for round_ in rounds]
-    samples = [sample for round_ in rounds for sample in round_.samples]
-    latencies = sorted(sample.latency for sample in samples)
-    slots = rounds[0].concurrency
-    shortest = statistics.mean(least([s.latency for s in r.samples], slots) for r in rounds)
-    wall = Spread(statistics.median(walls), min(walls), max(walls))
-    speeds = [before.wall / after.wall for before, after in zip(baseline, rounds, strict=False)]
-    concurrent = rounds[0].mode == "concurrent"
-    came = sum(sample.code is None for sample in samples)
-    return Mode(
-        mode=rounds[0].mode,
-        concurrency=slots,
-        rounds=len(rounds),
-        wall=wall,
-        pages_per_second=came / len(rounds) / wall.median,
-        cpu_ms_per_page=0.9 + 0.001 * slots,
-        latency={f"p{p}": latencies[min(len(latencies) - 1, len(latencies) * p // 100)] for p in (50, 95, 99)},
-        bytes=sum(sample.bytes for sample in samples),
-        failures=dict(Counter(sample.code for sample in samples if sample.code)),
-        peak_memory=rounds[0].peak_memory,
-        most_in_flight=rounds[0].most_in_flight,
-        speed_up=Spread(statistics.median(speeds), min(speeds), max(speeds)) if concurrent and speeds else None,
-        least=shortest,
-        efficiency=shortest / wall.median,
     )
 
 
@@ -106,21 +77,27 @@ def made(
     slots = ([0] if sequential else []) + list(sweep)
     warm = [one_round(answered, slots[-1], 0, warm_up=True)] if slots else []
     ran = [one_round(answered, c, index) for index in range(1, rounds + 1) for c in slots]
-    baseline = [r for r in ran if r.mode == "sequential"]
-    groups = {c: [r for r in ran if (r.mode, r.concurrency) == ("concurrent" if c else "sequential", max(c, 1))] for c in slots}
-    modes = [summed_up(group, baseline) for group in groups.values() if group]
-    concurrent = [mode for mode in modes if mode.mode == "concurrent"]
-    quickest = min((mode.wall.median for mode in concurrent), default=0.0)
+    modes = summarise(ran, PER_HOST)
     return Report(
-        command=["fetcher", "bench", "--sequential", "-n", str(rows), "-c", ",".join(map(str, sweep)), "--html", "bench.html"],
+        command=[
+            "fetcher",
+            "bench",
+            "--sequential",
+            "-n",
+            str(rows),
+            "-c",
+            ",".join(map(str, sweep)),
+            "--html",
+            "bench.html",
+        ],
         source=source,
         rows=rows,
         hosts=12,
-        per_host=8,
+        per_host=PER_HOST,
         machine=Machine("Linux-6.1-x86_64", "3.11.7", "0.1.0", "3.14.5", "uvloop", 2, "2026-11-21 09:03 UTC"),
         modes=modes,
         rounds=warm + ran,
-        recommended=next((mode.concurrency for mode in concurrent if mode.wall.median <= 1.05 * quickest), None),
+        recommended=recommended(modes),
         warnings=list(warnings),
         mismatches=[],
     )

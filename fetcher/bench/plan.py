@@ -1,0 +1,159 @@
+"""What a bench is going to do: its settings, its rows, and the order of its rounds.
+
+Laws: everything that is wrong with the settings is found here, before the first request; the rounds of all modes are
+interleaved, so that what changes in between strikes them alike; a warm-up comes first and is not counted. Law 9:
+plain functions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import msgspec
+
+from fetcher.bench.blueprint import Site
+from fetcher.bench.results import ModeName
+from fetcher.bench.scenarios import SCENARIOS, Scenario
+from fetcher.bench.worker import Row
+from fetcher.config import AddressPolicy, Config, ProxyPolicy
+from fetcher.errors import ConfigError, FetcherError, InvalidURL
+from fetcher.model import Request
+from fetcher.options import number_from
+from fetcher.sources.rows import BadRow
+from fetcher.urls import parse
+
+__all__ = ["Bench", "Listing", "Step", "listing_of", "requests_by_host", "site_of", "steps_of"]
+
+WARM_UP = 20
+"""Rows of the sequential warm-up: what the hosts and the system remember is warm from the concurrent ones."""
+_HOSTS = 50
+_MOST_HOSTS = 1_000
+
+
+class Bench(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of a bench. Raises ``ConfigError`` that names the one that is wrong.
+
+    ``concurrency`` is swept, and ``n`` rows are fetched in each of ``rounds``; ``sequential`` is the baseline.
+    ``latency`` (seconds, from and to), ``seed`` and ``scenario`` are of the built-in site. ``config`` is how every
+    row is fetched; its concurrency, its number of rows and its time limit are the bench's own, and a URL that
+    stands twice is fetched twice.
+    """
+
+    concurrency: tuple[int, ...] = (10, 50, 100)
+    n: int = 200
+    rounds: int = 3
+    sequential: bool = True
+    latency: tuple[float, float] = (0.02, 0.06)
+    seed: int = 1
+    scenario: Scenario = "latency"
+    config: Config = Config()
+
+    def __post_init__(self) -> None:
+        if not self.concurrency:
+            raise ConfigError("concurrency: there is none to measure")
+        for name, values in (("concurrency", self.concurrency), ("n", (self.n,)), ("rounds", (self.rounds,))):
+            for value in values:
+                try:
+                    number_from(1, whole=True)(value)
+                except ConfigError as error:
+                    raise ConfigError(f"{name}: {error}") from None
+        if self.scenario not in SCENARIOS:
+            raise ConfigError(f"scenario: {self.scenario!r} is none of {', '.join(SCENARIOS)}")
+        site_of(self)
+
+    def config_of(self, concurrency: int, *, built_in: bool) -> Config:
+        """Return the config of a round. The built-in site is on loopback, whatever is said of other networks."""
+        limits = msgspec.structs.replace(self.config.limits, concurrency=concurrency, rows=None, time=None)
+        config = msgspec.structs.replace(self.config, limits=limits, dedupe=False)
+        if built_in:
+            config = msgspec.structs.replace(config, proxy=ProxyPolicy(), address=AddressPolicy())
+        return config
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One round to come: the ``index``-th of its mode (0 is the warm-up), over the first ``rows`` of the list."""
+
+    mode: ModeName
+    concurrency: int
+    index: int
+    rows: int
+
+    @property
+    def warm_up(self) -> bool:
+        """Whether it is reported and not counted."""
+        return self.index == 0
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """The rows to fetch and the host of each; ``source`` says in words where they come from.
+
+    ``left_out`` tells of each row that is no URL.
+    """
+
+    source: str
+    rows: list[Row]
+    hosts: list[str]
+    left_out: list[str] = []
+    more: bool = False
+
+
+def site_of(bench: Bench) -> Site:
+    """Return the built-in site for a bench: hosts enough that the per-host limit does not cut its concurrency."""
+    hosts = -(-2 * max(bench.concurrency) // bench.config.limits.per_host)
+    return Site(
+        hosts=min(max(_HOSTS, hosts), _MOST_HOSTS),
+        seed=bench.seed,
+        latency=bench.latency,
+        failures=False,
+        scenario=bench.scenario,
+    )
+
+
+def listing_of(urls: Iterable[str | Request | BadRow], bench: Bench, source: str) -> Listing:
+    """Take the first ``n`` rows of a list, those that are no URL left out. Raises ``FetcherError`` when none is left."""
+    listing = Listing(source, [], [], [])
+    seen: set[int] = set()
+    rest = iter(urls)
+    for number, row in enumerate(islice(rest, bench.n), 1):
+        request = Request(number, row.strip()) if isinstance(row, str) else row
+        if isinstance(request, BadRow):
+            listing.left_out.append(request.error.message)
+            continue
+        if request.id in seen:
+            raise ConfigError(f"two rows have the id {request.id}, and rows are told apart by it")
+        seen.add(request.id)
+        try:
+            host = parse(request.url, bench.config.default_scheme).host
+        except InvalidURL as error:
+            listing.left_out.append(f"row {request.id}: {error.message}")
+            continue
+        listing.rows.append(Row(request.id, request.url, request.headers))
+        listing.hosts.append(host)
+    if not listing.rows:
+        why = f": {listing.left_out[0]}" if listing.left_out else ""
+        raise FetcherError(f"{source}: there is no URL to fetch{why}")
+    return msgspec.structs.replace(listing, more=next(rest, None) is not None)
+
+
+def steps_of(bench: Bench, rows: int) -> list[Step]:
+    """Return all rounds in order: the warm-ups, then round by round every mode."""
+    sweep = sorted(set(bench.concurrency))
+    steps = [Step("concurrent", slots, 0, rows) for slots in sweep]
+    if bench.sequential:
+        steps.append(Step("sequential", 1, 0, min(rows, WARM_UP)))
+    for index in range(1, bench.rounds + 1):
+        if bench.sequential:
+            steps.append(Step("sequential", 1, index, rows))
+        steps += [Step("concurrent", slots, index, rows) for slots in sweep]
+    return steps
+
+
+def requests_by_host(steps: Sequence[Step], hosts: Sequence[str]) -> Counter[str]:
+    """Count the requests each host will get, those of redirects and further tries excepted."""
+    total: Counter[str] = Counter()
+    for rows, times in Counter(step.rows for step in steps).items():
+        for host, asked in Counter(hosts[:rows]).items():
+            total[host] += asked * times
+    return total

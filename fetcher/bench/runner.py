@@ -1,0 +1,283 @@
+"""Runs a bench: one process after another, each a round, and what they measured as one report.
+
+Laws: nothing else of ours works while a round runs; a bench that is stopped reports what is complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fetcher.bench.dispatch import dispatch
+from fetcher.bench.doubts import doubts_of
+from fetcher.bench.machine import this_machine
+from fetcher.bench.measure import all_failed, mismatches, recommended, summarise
+from fetcher.bench.plan import Bench, Listing, Step, listing_of, site_of, steps_of
+from fetcher.bench.results import Report, Round
+from fetcher.bench.scenarios import ROUND, Scenario
+from fetcher.bench.site import SiteProcess
+from fetcher.bench.wording import duration
+from fetcher.bench.worker import Row, Spec
+from fetcher.config import Config
+from fetcher.model import Request
+
+__all__ = ["Moment", "compare", "heeding", "measure"]
+
+log = logging.getLogger("fetcher.bench")
+
+LONG = 120.0  # seconds a sequential baseline may take without a word about it
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """How far a bench is: ``done`` rows of the ``number``-th of ``of`` rounds, and that round once it is complete."""
+
+    step: Step
+    number: int
+    of: int
+    done: int
+    round: Round | None = None
+
+
+Tell = Callable[[Moment], None]
+
+
+def compare(
+    urls: Iterable[str | Request] | None = None,
+    *,
+    concurrency: Sequence[int] = (10, 50, 100),
+    n: int = 200,
+    rounds: int = 3,
+    sequential: bool = True,
+    latency: tuple[float, float] = (0.02, 0.06),
+    seed: int = 1,
+    scenario: Scenario = "latency",
+    config: Config | None = None,
+    progress: Tell | None = None,
+) -> Report:
+    """Fetch a list one by one and side by side, blocking, and report what each took.
+
+    Without ``urls`` it is the built-in site, whose pages take ``latency`` seconds. The other parameters are those
+    of ``plan.Bench``. ``progress`` is told a ``Moment`` now and then. Ctrl-C ends it early: the report then has
+    ``complete`` off, as has that of a list of which the first round brought no page. Raises ``FetcherError``, and
+    ``ConfigError`` for a parameter of no use.
+
+    >>> compare(concurrency=[20], n=100).modes[-1].speed_up.median  # doctest: +SKIP
+    18.7
+    """
+    bench = Bench(
+        concurrency=tuple(concurrency),
+        n=n,
+        rounds=rounds,
+        sequential=sequential,
+        latency=latency,
+        seed=seed,
+        scenario=scenario,
+        config=config or Config(),
+    )
+    listing = None if urls is None else listing_of(urls, bench, "the list")
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(_measure_until_ctrl_c(bench, listing, progress))
+    raise RuntimeError("a loop is running here: use 'await fetcher.bench.runner.measure(…)'")
+
+
+async def _measure_until_ctrl_c(bench: Bench, listing: Listing | None, progress: Tell | None) -> Report:
+    stop = asyncio.Event()
+    with heeding(lambda _: stop.set(), signal.SIGINT):
+        return await measure(bench, listing, progress=progress, stop=stop)
+
+
+async def measure(
+    bench: Bench,
+    listing: Listing | None = None,
+    *,
+    progress: Tell | None = None,
+    say: Callable[[str], None] = log.warning,
+    stop: asyncio.Event | None = None,
+    words: Sequence[str] = (),
+) -> Report:
+    """Run a bench over a listing, or over the built-in site. Setting ``stop`` ends it with what is complete.
+
+    ``say`` is told beforehand what will take long; ``words`` are the command, for the report. Raises what
+    ``compare`` does.
+    """
+    async with _subject(bench, listing) as (subject, site):
+        run = _Run(bench, subject, site, progress or (lambda _: None), say)
+        await run.go(stop or asyncio.Event())
+        return run.report(words)
+
+
+@contextlib.asynccontextmanager
+async def _subject(bench: Bench, listing: Listing | None) -> AsyncIterator[tuple[Listing, SiteProcess | None]]:
+    """Give what is fetched; the built-in site runs as long as the block."""
+    if listing is not None:
+        yield listing, None
+        return
+    async with SiteProcess(site_of(bench)) as site:
+        low, high = (round(seconds * 1000, 3) for seconds in bench.latency)
+        words = bench.scenario if bench.scenario == "fast" else f"{bench.scenario}, {low:g}-{high:g} ms"
+        yield listing_of(site.urls(bench.n), bench, f"the built-in site ({words}, seed {bench.seed})"), site
+
+
+class _Run:
+    """A bench under way: the rounds so far."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        listing: Listing,
+        site: SiteProcess | None,
+        tell: Tell,
+        say: Callable[[str], None],
+    ) -> None:
+        self._bench = bench
+        self._listing = listing
+        self._site = site
+        self._tell = tell
+        self._say = say
+        self._steps = steps_of(bench, len(listing.rows))
+        self._rounds: list[Round] = []
+        self._loop = ""
+
+    async def go(self, stop: asyncio.Event) -> None:
+        """Run one round after the other, until all are done, ``stop`` is set, or no page came in the first."""
+        stopping = asyncio.ensure_future(stop.wait())
+        try:
+            for number, step in enumerate(self._steps):
+                if step.mode == "sequential" and step.warm_up:
+                    self._announce_baseline()
+                round_ = await _unless(stopping, self._round(number, step))
+                if round_ is None:
+                    return
+                self._rounds.append(round_)
+                if all_failed(self._rounds):
+                    return
+        finally:
+            stopping.cancel()
+
+    def report(self, words: Sequence[str]) -> Report:
+        """Sum up what is complete."""
+        rounds, limits = self._seen_by_site(), self._bench.config.limits
+        modes = summarise(rounds, limits.per_host)
+        return Report(
+            command=list(words),
+            source=self._listing.source,
+            rows=len(self._listing.rows),
+            hosts=len(set(self._listing.hosts)),
+            per_host=limits.per_host,
+            machine=this_machine(self._loop),
+            modes=modes,
+            rounds=rounds,
+            recommended=recommended(modes),
+            warnings=doubts_of(rounds, limits, self._listing),
+            mismatches=mismatches(rounds, {row.id: row.url for row in self._listing.rows}),
+            complete=len(rounds) == len(self._steps),
+        )
+
+    async def _round(self, number: int, step: Step) -> Round:
+        moment = Moment(step, number + 1, len(self._steps), 0)
+        self._tell(moment)
+        label = ((ROUND, str(number)),) if self._site is not None else ()
+        rows = [Row(row.id, row.url, (*row.headers, *label)) for row in self._listing.rows[: step.rows]]
+        config = self._bench.config_of(step.concurrency, built_in=self._site is not None)
+        spec = Spec(config, step.mode == "sequential", rows)
+        result = await dispatch(spec, lambda done: self._tell(msgspec.structs.replace(moment, done=done)))
+        self._loop = result.loop
+        round_ = Round(
+            mode=step.mode,
+            concurrency=step.concurrency,
+            index=step.index,
+            warm_up=step.warm_up,
+            wall=result.wall,
+            cpu=result.cpu,
+            peak_memory=result.peak_memory,
+            most_in_flight=None,
+            samples=result.samples,
+        )
+        self._tell(msgspec.structs.replace(moment, done=step.rows, round=round_))
+        return round_
+
+    def _announce_baseline(self) -> None:
+        """Say how long the baseline will take, where that is long: by the latencies of the first warm-up."""
+        latencies = [sample.latency for sample in self._rounds[0].samples]
+        once = sum(latencies)
+        seconds = once / len(latencies) * sum(step.rows for step in self._steps if step.mode == "sequential")
+        if seconds > LONG:
+            n = max(1, int(len(latencies) * LONG / seconds))
+            text = f"the sequential baseline will take about {duration(seconds)}, {duration(once)} a round"
+            hint = f"-n {n} brings it to about two minutes, --no-sequential leaves it out"
+            self._say(f"{text}; {hint}".replace("\xa0", " "))
+
+    def _seen_by_site(self) -> list[Round]:
+        """Return the rounds with what the built-in site saw of them, by its log."""
+        if self._site is None:
+            return self._rounds
+        most = _most_in_flight(Path(str(self._site.site.log)))
+        return [
+            msgspec.structs.replace(round_, most_in_flight=most.get(str(number)))
+            for number, round_ in enumerate(self._rounds)
+        ]
+
+
+class _Line(msgspec.Struct):
+    """What is looked at of a line of the site's log."""
+
+    in_flight: int
+    headers: dict[str, str]
+
+
+def _most_in_flight(path: Path) -> dict[str, int]:
+    """Return for each round the most requests that were in flight at the site's at once."""
+    most: dict[str, int] = {}
+    decoder = msgspec.json.Decoder(_Line)
+    with path.open("rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n"):  # the last one may be under way
+                visit = decoder.decode(line)
+                label = visit.headers.get(ROUND, "")
+                most[label] = max(most.get(label, 0), visit.in_flight)
+    return most
+
+
+async def _unless(stopping: asyncio.Future[Any], work: Coroutine[Any, Any, Round]) -> Round | None:
+    """Run a round, or end it when ``stopping`` comes first: ``None`` then."""
+    running = asyncio.get_running_loop().create_task(work)
+    try:
+        await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if not running.done():
+            running.cancel()
+            await asyncio.wait([running])
+    if running.cancelled() or (stopping.done() and running.exception() is not None):
+        return None  # the same Ctrl-C may have struck its process before it would not listen
+    return running.result()
+
+
+@contextlib.contextmanager
+def heeding(act: Callable[[int], None], *numbers: signal.Signals) -> Iterator[None]:
+    """Call ``act`` on these signals instead of what they do, where a loop can be told so: in the main thread.
+
+    A signal that is ignored stays so: by nohup, or by a shell for its background jobs.
+    """
+    loop = asyncio.get_running_loop()
+    heeded = []
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in numbers:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C stays KeyboardInterrupt
+                        loop.add_signal_handler(number, act, number)
+                        heeded.append(number)
+        yield
+    finally:
+        for number in heeded:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,128 @@
+"""A report for a terminal: its figures as a table, a bar for each mode, and what follows from them. Plain text.
+
+Laws: what was not measured is ``–``; a failed list, one mode or a bench cut short are laid out as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fetcher.bench.doubts import named
+from fetcher.bench.results import Mismatch, Mode, Report, Spread
+from fetcher.bench.wording import UNKNOWN, duration, multiple, percent, significant, size
+
+__all__ = ["lay_out", "mismatch_lines"]
+
+BAR = 30
+"""Characters of the longest bar."""
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def lay_out(report: Report) -> str:
+    """Return the whole report as lines of at most 110 characters, the last with its newline."""
+    hosts = f"{report.hosts:,} host{'' if report.hosts == 1 else 's'}"
+    rows = f"{report.rows:,} row{'' if report.rows == 1 else 's'}"
+    lines = [f"{report.source}: {rows}, {hosts}, at most {report.per_host} to a host at once", *_rounds(report), ""]
+    if report.modes:
+        lines += [*_figures(report.modes), *_failures(report.modes), "", *_bars(report.modes), ""]
+    return "\n".join([*lines, _conclusion(report), ""])
+
+
+def mismatch_lines(mismatches: Sequence[Mismatch], most: int = 20) -> list[str]:
+    """Return a line for each page that came differently in another mode, of very many the first ``most``."""
+    lines = [
+        f"row {found.id} {found.url}: {found.expected}, and with {named(found.mode, found.concurrency)} {found.got}"
+        for found in mismatches[:most]
+    ]
+    return lines + ([f"… and {len(mismatches) - most:,} more"] if len(mismatches) > most else [])
+
+
+def _rounds(report: Report) -> list[str]:
+    """Tell how many rounds were run, and the warm-ups, which count for nothing."""
+    warm = [
+        f"{named(round_.mode, round_.concurrency)} {_plain(duration(round_.wall))}"
+        + (f" for {len(round_.samples)} rows" if len(round_.samples) < report.rows else "")
+        for round_ in report.rounds
+        if round_.warm_up
+    ]
+    counted = max((mode.rounds for mode in report.modes), default=0)
+    said = [f"{counted} round{'' if counted == 1 else 's'} of each mode, in turn"] if counted else []
+    return said + ([f"after warm-ups that do not count: {', '.join(warm)}"] if warm else [])
+
+
+def _figures(modes: Sequence[Mode]) -> list[str]:
+    heads = ["", "wall", "pages/s", "CPU/page", "p50", "p95", "p99", "bytes", "memory", "in flight", "failed"]
+    table = [
+        [
+            named(mode.mode, mode.concurrency),
+            duration(mode.wall.median),
+            significant(mode.pages_per_second),
+            duration(mode.cpu_ms_per_page / 1000),
+            *(duration(mode.latency.get(name)) for name in ("p50", "p95", "p99")),
+            size(mode.bytes),
+            size(mode.peak_memory),
+            UNKNOWN if mode.most_in_flight is None else f"{mode.most_in_flight:,}",
+            f"{sum(mode.failures.values()):,}",
+        ]
+        for mode in modes
+    ]
+    return _aligned([heads, *table])
+
+
+def _failures(modes: Sequence[Mode]) -> list[str]:
+    return [
+        f"{named(mode.mode, mode.concurrency)} failed: "
+        + ", ".join(f"{code} {times:,}" for code, times in mode.failures.items())
+        for mode in modes
+        if mode.failures
+    ]
+
+
+def _bars(modes: Sequence[Mode]) -> list[str]:
+    fastest = max(mode.pages_per_second for mode in modes)
+    heads = ["", "speed-up", "low to high", "efficiency", f"{'pages/s':<{BAR}}"]
+    table = [
+        [
+            named(mode.mode, mode.concurrency),
+            multiple(mode.speed_up.median if mode.speed_up else None),
+            _range(mode.speed_up),
+            percent(mode.efficiency),
+            f"{_bar(mode.pages_per_second / fastest if fastest else 0.0):<{BAR}}",
+        ]
+        for mode in modes
+    ]
+    return _aligned([heads, *table])
+
+
+def _range(spread: Spread | None) -> str:
+    if spread is None or spread.low == spread.high:
+        return ""
+    return f"{multiple(spread.low)} to {multiple(spread.high)}"
+
+
+def _bar(share: float) -> str:
+    eighths = max(1, round(share * BAR * 8)) if share > 0 else 0
+    return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Set the first column to the left and the others to the right."""
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    return [
+        _plain("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()) for row in table
+    ]
+
+
+def _conclusion(report: Report) -> str:
+    if not report.modes:
+        return "no counted round is complete"
+    tried = [mode for mode in report.modes if mode.mode == "concurrent"]
+    best = next((mode for mode in tried if mode.concurrency == report.recommended), None)
+    if best is None:
+        return "recommended: nothing, for one concurrency was measured (-c 10,50,100 compares three)"
+    over = f", {_plain(multiple(best.speed_up.median))} as fast as one by one" if best.speed_up else ""
+    return f"recommended: -c {best.concurrency}, the least that is within 5 % of the best time{over}"
+
+
+def _plain(text: str) -> str:
+    return text.replace("\xa0", " ")

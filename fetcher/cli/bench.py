@@ -1,0 +1,71 @@
+"""``fetcher bench``: its flags. What one request is, is said by flags of ``crawl``; what happens is in ``bench_run.py``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from fetcher.cli.crawl import command as crawl
+from fetcher.cli.settings import Lines
+
+__all__ = ["command"]
+
+LINES = Lines()
+
+SHARED = (
+    "from", "url_column", "per_host", "delay", "rate", "timeout", "connect_timeout", "read_timeout", "retries",
+    "max_retry_after", "default_scheme", "max_redirects", "max_size", "truncate", "accept", "user_agent", "header",
+    "cookie", "user", "proxy", "insecure", "ca_bundle", "private_network", "select", "progress", "quiet", "config",
+)  # fmt: skip
+"""The flags of ``crawl`` that mean the same here: the very same options."""
+
+
+def _option(*names: str, **attributes: Any) -> Any:
+    """Make an option that can be given as FETCHER_NAME too; its default stands in ``bench.plan``."""
+    long = next(name for name in names if name.startswith("--")).split("/")[0]
+    attributes.setdefault("envvar", f"FETCHER_{long[2:].upper()}")
+    attributes.setdefault("type", None if "/" in "".join(names) else LINES)
+    return click.option(*names, **attributes)
+
+
+OPTIONS = [
+    _option("--sequential/--no-sequential", default=None, help="The baseline, one row after the other.  [default: on]"),
+    _option("-n", "--rows", metavar="N", help="The first N rows of the list, or N pages of the built-in site.  [default: 200]"),
+    _option("-c", "--concurrency", "sweep", metavar="N[,N...]", help="Requests at once, one mode for each N.  [default: 10,50,100]"),
+    _option("--rounds", metavar="R", help="Rounds of each mode, in turn.  [default: 3]"),
+    _option("--latency", metavar="LOW-HIGH", help="Milliseconds a page of the built-in site takes.  [default: 20-60]"),
+    _option("--seed", metavar="N", help="The draw of the built-in site's pages and latencies.  [default: 1]"),
+    _option("--scenario", type=click.Choice(["latency", "fast", "mixed", "errors", "throttled"]), help="How the built-in site behaves.  [default: latency]"),
+    _option("--json", metavar="FILE", help="Write everything measured, every raw time too ('-' is stdout)."),
+    _option("--html", metavar="FILE", help="Write a picture of it: one page that needs no network."),
+]  # fmt: skip
+
+
+def _with_options(function: Any) -> Any:
+    for option in reversed(OPTIONS):
+        function = option(function)
+    function.__click_params__ += [param for param in crawl.params[::-1] if param.name in SHARED]
+    return function
+
+
+@click.command("bench", short_help="Measure what concurrency buys, on your list or the built-in site.")
+@click.argument("inputs", nargs=-1, metavar="[INPUT]...")
+@_with_options
+@click.pass_context
+def command(context: click.Context, /, inputs: tuple[str, ...], config: str | None, **_: Any) -> None:
+    r"""Fetch the same rows one by one and side by side, and tell how much faster that is.
+
+    INPUTs are those of 'crawl'. Without one it is the built-in site, served for the occasion on loopback. Every
+    row is fetched once in each round of each mode, and in a warm-up that is not counted. The table goes to stdout,
+    everything else to stderr. Exit 1 where the modes got different pages.
+
+    \b
+      fetcher bench
+      fetcher bench -n 300 -c 50 --latency 50-150 --html bench.html
+      fetcher bench urls.txt -n 100 -c 1,10,50,100
+    """
+    from fetcher.cli.bench_run import bench
+    from fetcher.cli.settings import gather
+
+    context.exit(bench(list(inputs), gather(context, config)))

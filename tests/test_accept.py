@@ -1,0 +1,116 @@
+"""Which statuses are pages, and what the others say about waiting."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fetcher.config import Accept, Config
+from fetcher.errors import StatusError
+from fetcher.model import Request, Response
+from fetcher.policy.accept import FOREVER, accept, retry_after
+
+NOW = 1_559_559_600.0  # Mon, 03 Jun 2019 11:00:00 GMT
+REQUEST = Request(1, "http://a.example/")
+
+
+async def answered(status: int, statuses: Accept | None = None, **headers: str) -> Response:
+    response = Response(REQUEST, REQUEST.url, status, tuple((k.replace("_", "-"), v) for k, v in headers.items()))
+
+    async def proceed(request: Request) -> Response:
+        assert request is REQUEST
+        return response
+
+    found = await accept(statuses or Accept(), lambda: NOW)(REQUEST, proceed)
+    assert found is response
+    return found
+
+
+@pytest.mark.parametrize("status", [200, 204, 206, 299])
+async def test_the_usual_pages_pass(status: int) -> None:
+    assert (await answered(status)).status == status
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (304, "the server answered 304 Not Modified"),
+        (404, "the server answered 404 Not Found"),
+        (418, "the server answered 418 I'm a Teapot"),
+        (503, "the server answered 503 Service Unavailable"),
+        (999, "the server answered 999"),
+        (100, "the server answered 100 Continue"),
+    ],
+)
+async def test_the_others_are_status_errors(status: int, message: str) -> None:
+    with pytest.raises(StatusError) as caught:
+        await answered(status)
+    error = caught.value
+    assert (error.status, error.code, error.message, error.retry_after) == (status, f"http_{status}", message, None)
+
+
+async def test_what_is_accepted_is_for_the_user_to_say() -> None:
+    statuses = Config.of(accept="404,5xx").accept
+    assert (await answered(404, statuses)).status == 404
+    assert (await answered(503, statuses)).status == 503
+    with pytest.raises(StatusError, match="http_200"):
+        await answered(200, statuses)
+
+
+async def test_the_wish_to_wait_is_read() -> None:
+    with pytest.raises(StatusError) as caught:
+        await answered(429, retry_after="Mon, 03 Jun 2019 11:00:30 GMT")
+    assert caught.value.retry_after == 30.0
+    with pytest.raises(StatusError) as caught:
+        await answered(429, retry_after="soon")
+    assert caught.value.retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0.0),
+        ("000120", 120.0),
+        (" 7\t", 7.0),
+        ("9" * 13, FOREVER),
+        ("9" * 6_000, FOREVER),
+        ("Mon, 03 Jun 2019 12:00:00 GMT", 3600.0),
+        ("Monday, 03-Jun-19 12:00:00 GMT", 3600.0),
+        ("Mon Jun  3 12:00:00 2019", 3600.0),
+        ("Mon, 03 Jun 2019 14:00:00 +0200", 3600.0),
+        ("Mon, 03 Jun 2019 12:00:00 -0000", 3600.0),
+        ("Sun Nov  6 08:49:37 1994", 0.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("", None),
+        ("-1", None),
+        ("+1", None),
+        ("1.5", None),
+        ("1e3", None),
+        ("120, 60", None),
+        ("120s", None),
+        ("²", None),
+        ("٣", None),
+        ("1\n2", None),
+        ("2019-06-03T12:00:00Z", None),
+        ("Mon, 03 Jun 2019 25:00:00 GMT", None),
+        ("Mon, 03 Jun 99999 12:00:00 GMT", None),
+        ("Mon, 03 Jun 2019 12:00:00 +9999", None),
+        ("Mon, 32 Jun 2019 12:00:00 GMT", None),
+    ],
+)
+def test_what_retry_after_says(value: str, seconds: float | None) -> None:
+    assert retry_after(value, NOW) == seconds
+
+
+PIECES = st.sampled_from(
+    ["Mon,", " ", "03", "Jun", "2019", "11:30:12", "GMT", "-", "+9999", "EST", "9" * 12, "\x00", ":", "\t", "²", "é"]
+)
+
+
+@given(st.text() | st.lists(PIECES, max_size=9).map(" ".join) | st.lists(PIECES, max_size=9).map("".join))
+def test_nothing_a_server_says_breaks_it(value: str) -> None:
+    seconds = retry_after(value, NOW)
+    assert seconds is None or (seconds >= 0 and math.isfinite(seconds))
