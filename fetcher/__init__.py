@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fetcher.blocking import fetch as fetch
+    from fetcher.blocking import fetch_all as fetch_all
     from fetcher.books import Books as Books
     from fetcher.client import Fetcher as Fetcher
-    from fetcher.client import fetch as fetch
-    from fetcher.client import fetch_all as fetch_all
     from fetcher.config import Config as Config
     from fetcher.errors import ConfigError as ConfigError
     from fetcher.errors import FetcherError as FetcherError
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "fetcher.blocking": ("fetch", "fetch_all"),
     "fetcher.books": ("Books",),
-    "fetcher.client": ("Fetcher", "fetch", "fetch_all"),
+    "fetcher.client": ("Fetcher",),
     "fetcher.config": ("Config",),
     "fetcher.errors": (
         "ConfigError",

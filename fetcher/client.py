@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import msgspec
 
@@ -20,7 +20,7 @@ from fetcher.engine import Engine
 from fetcher.flight import Flight, InFlight, current
 from fetcher.hosts import Hosts
 from fetcher.intake import Row
-from fetcher.model import Exchange, Extractor, Middleware, Outcome, Page, Request, Response, Sink
+from fetcher.model import Exchange, Extractor, Middleware, Page, Request, Response, Sink
 from fetcher.page.parse import read_page
 from fetcher.page.select import Selection
 from fetcher.pipeline import Outcomes, concurrent, sequential
@@ -30,9 +30,7 @@ from fetcher.policy.redirects import Redirects
 from fetcher.policy.retry import Retry
 from fetcher.urls import parse
 
-__all__ = ["Fetcher", "fetch", "fetch_all"]
-
-T = TypeVar("T")
+__all__ = ["Fetcher"]
 
 
 class Fetcher:
@@ -164,38 +162,3 @@ class Fetcher:
 def _stand(handler: Middleware, proceed: Exchange) -> Exchange:
     """Put a handler around an exchange; a plain function, for a coroutine more is a microsecond more."""
     return lambda request: handler(request, proceed)
-
-
-def fetch(url: str, config: Config | None = None) -> Page:
-    """Fetch one URL, blocking. Raises ``FetchError``.
-
-    >>> page = fetch("https://example.com")  # doctest: +SKIP
-    """
-
-    async def main() -> Page:
-        async with Fetcher(config) as fetcher:
-            return await fetcher.fetch(url)
-
-    return _blocking(main())
-
-
-def fetch_all(urls: Iterable[Row], config: Config | None = None) -> list[Outcome]:
-    """Fetch all URLs, blocking, and return their outcomes in the order of the list: a ``Page`` or a ``Failure`` each.
-
-    >>> pages = fetch_all(["https://example.com", "https://example.org"])  # doctest: +SKIP
-    """
-
-    async def main() -> list[Outcome]:
-        async with Fetcher(config) as fetcher, fetcher.stream(urls, ordered=True) as outcomes:
-            return [outcome async for outcome in outcomes]
-
-    return _blocking(main())
-
-
-def _blocking(main: Coroutine[Any, Any, T]) -> T:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(main)
-    main.close()
-    raise RuntimeError("a loop is running here: use 'async with Fetcher()' instead of the blocking call")

@@ -19,6 +19,7 @@ from fetcher.config import Limits, RetryPolicy
 __all__ = ["Host", "Hosts"]
 
 CHARGES = 20  # without one success in between
+PORTS = 16  # of one host that are known to have answered
 KEPT = 65_536  # hosts remembered beyond those at work
 CATCH_UP = 0.05  # seconds of --rate that may be made up for a late wake-up
 SHORTLY = 0.05  # seconds until what is held by promises and waiters alone is asked again
@@ -49,7 +50,7 @@ class Host(Generic[W]):
         self.promised = 0
         self.not_before = 0.0
         self.parked_until = 0.0
-        self.answered = False
+        self.answered: tuple[int, ...] = ()  # ports
         self.charges = 0
         self.struck_at = 0.0
         self.given_up: str | None = None
@@ -59,6 +60,18 @@ class Host(Generic[W]):
     def idle(self, now: float) -> bool:
         """Whether forgetting the host would change nothing but its reputation."""
         return not (self.on_wire or self.promised or self.waiters or self.not_before > now)
+
+    def answer(self, port: int, *, well: bool = True) -> None:
+        """Note an answer from a port; one that served us, ``well``, ends the count of refusals."""
+        if port not in self.answered:
+            self.answered = (*self.answered, port)[-PORTS:]
+        if well:
+            self.charges = 0
+
+    def leave(self, waiter: W) -> None:
+        """Stop waiting at the gate (the task was cancelled)."""
+        if waiter in self.waiters:
+            self.waiters.remove(waiter)
 
 
 class Hosts(Generic[W]):
@@ -177,11 +190,6 @@ class Hosts(Generic[W]):
         host.waiters.append(waiter)
         self._contend(host)
 
-    def leave(self, host: Host[W], waiter: W) -> None:
-        """Stop waiting (the task was cancelled)."""
-        if waiter in host.waiters:
-            host.waiters.remove(waiter)
-
     def _contend(self, host: Host[W]) -> None:
         if host.waiters and not host.contending and host.on_wire < self.limits.per_host:
             host.contending = True
@@ -214,11 +222,6 @@ class Hosts(Generic[W]):
 
     # Health: whose fault was it?
 
-    def praise(self, host: Host[W]) -> None:
-        """Note an answer that was not a refusal to serve us."""
-        host.answered = True
-        host.charges = 0
-
     def charge(self, host: Host[W], now: float, retry_after: float | None) -> None:
         """Park a host that will not serve us now, or give it up.
 
@@ -226,7 +229,6 @@ class Hosts(Generic[W]):
         in twenty charges or in ``host_patience`` seconds, or that asks for more than ``max_retry_after``, is
         given up. Answers to what was sent before the parking count for nothing new.
         """
-        host.answered = True  # it refused, or it could not be reached although it had answered before
         if host.given_up is not None:
             return
         retry = self.retry

@@ -187,6 +187,8 @@ class Outcomes:
     def _worker_ended(self, worker: asyncio.Task[None]) -> None:
         if not worker.cancelled():
             self._landed(worker.exception())
+        elif not self._stopping:
+            self._landed(RuntimeError("the source was cancelled from within"))
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()

@@ -347,7 +347,7 @@ class World:
 
     def cancel(self, flight: Flight, host: Host[Flight]) -> None:
         if flight in host.waiters:
-            self.hosts.leave(host, flight)  # and nobody is told
+            host.leave(flight)  # and nobody is told
             self.end(flight, "cancelled")
 
     def let_through(self) -> None:
@@ -376,7 +376,7 @@ class World:
         if step.answer == "refused":
             self.refused(flight, host, step)
             return
-        self.hosts.praise(host)
+        host.answer(80)
         if not self.left[id(flight)]:
             self.end(flight, "ok")
         elif step.answer == "retry" and (step.wish or 0) > PATIENCE:
@@ -511,7 +511,7 @@ def test_a_million_hosts_do_not_stay() -> None:
             if n % 3 == 0:
                 hosts.charge(host, now, 1e6)  # given up: still not for ever
             else:
-                hosts.praise(host)
+                host.answer(80)
             frontier.host_free(host.key)
             now += 0.01
             most = max(most, len(hosts))

@@ -25,7 +25,7 @@ def test_a_new_host_is_a_blank_sheet() -> None:
     hosts = hosts_of()
     host = hosts.get("a", NOW)
     assert hosts.get("a", NOW) is host
-    assert (host.on_wire, host.promised, host.answered, host.given_up, len(hosts)) == (0, 0, False, None, 1)
+    assert (host.on_wire, host.promised, host.answered, host.given_up, len(hosts)) == (0, 0, (), None, 1)
     assert host.idle(NOW)
     assert hosts.opens(host, NOW) == 0.0
     assert hosts.may_start(host, NOW)
@@ -205,11 +205,11 @@ def test_who_leaves_is_not_let_through() -> None:
     hosts.start(host, NOW)
     hosts.wait(host, "one")
     hosts.wait(host, "two")
-    hosts.leave(host, "one")
-    hosts.leave(host, "never came")
+    host.leave("one")
+    host.leave("never came")
     hosts.finish(host)
     assert hosts.next_through(NOW) == (["two"], None)
-    hosts.leave(host, "two")
+    host.leave("two")
     hosts.finish(host)
     assert hosts.next_through(NOW) == ([], None)
 
@@ -221,7 +221,7 @@ def test_coming_and_going_leaves_nothing_in_the_gate() -> None:
     for n in range(1_000):
         hosts.wait(host, "w")
         assert hosts.next_through(NOW + n / 100) == ([], NOW + 200)
-        hosts.leave(host, "w")
+        host.leave("w")
     assert len(hosts._sleepers) + len(hosts._contenders) == 1
     assert hosts.next_through(NOW + 200) == ([], None)
     assert not host.contending
@@ -305,8 +305,8 @@ def test_a_success_begins_a_new_count() -> None:
     host = hosts.get("a", NOW)
     for n in range(CHARGES - 1):
         hosts.charge(host, NOW + n, 0.5)
-    hosts.praise(host)
-    assert (host.answered, host.charges) == (True, 0)
+    host.answer(80)
+    assert (host.answered, host.charges) == ((80,), 0)
     hosts.charge(host, NOW + 100, None)
     assert (host.charges, host.given_up, host.not_before) == (1, None, NOW + 100.5)
 
@@ -315,7 +315,7 @@ def test_a_success_while_parked_does_not_break_the_doubling() -> None:
     hosts = hosts_of()
     host = hosts.get("a", NOW)
     hosts.charge(host, NOW, 10.0)
-    hosts.praise(host)
+    host.answer(80)
     hosts.charge(host, NOW + 1, None)
     assert host.not_before == NOW + 10
 
@@ -326,12 +326,21 @@ def test_who_is_given_up_stays_so_for_the_first_reason() -> None:
     hosts.charge(host, NOW, 999.0)
     for _ in range(5_000):  # what was in flight
         hosts.charge(host, NOW, None)
-    hosts.praise(host)
+    host.answer(80)
     assert host.given_up == "a asks to wait 999 s, max-retry-after is 300 s"
 
 
-def test_a_refusal_is_an_answer() -> None:
-    assert charged(RetryPolicy(), (0.0, 1.0)).answered
+def test_a_refusal_is_an_answer_and_no_success() -> None:
+    host = charged(RetryPolicy(), (0.0, 1.0))
+    host.answer(8080, well=False)
+    assert (host.answered, host.charges) == ((8080,), 1)
+
+
+def test_a_bounded_number_of_ports_is_known() -> None:
+    host = hosts_of().get("a", NOW)
+    for port in (*range(1, 100), 99):
+        host.answer(port)
+    assert host.answered == tuple(range(84, 100))
 
 
 @given(

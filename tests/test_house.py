@@ -41,7 +41,7 @@ ORDER = (
     ("baseline",),
     ("pipeline",),
     ("client",),
-    ("observe", "bench"),
+    ("observe", "bench", "blocking"),
     ("cli",),
     ("__main__",),
 )

@@ -141,7 +141,7 @@ def _points(measured: list[Mode], recommended: int | None, across: Scale, up: Sc
             taken.append(x)
             said = multiple(mode.speed_up.median)
             if x < 0.8:
-                body += label(x, y + 17, said, dx=9, look="value halo")
+                body += label(x, min(y + 17, _HEIGHT - 6), said, dx=10, look="value halo")
             else:
                 body += label(x, y + 26, said, anchor="middle", look="value halo")
     return body

@@ -18,7 +18,7 @@ SPREAD = 0.10  # of the median, between the fastest and the slowest round
 OUTLYING = 3.5  # modified Z score (Iglewicz and Hoaglin, 1993)
 ENOUGH = 5  # rounds to tell an outlier by
 SATURATED = 0.9  # of the wall time
-LONGEST = 0.5  # of the wall time, in one row
+LONGEST = 0.75  # of the wall time, in one row
 
 
 def named(mode: str, concurrency: int) -> str:

@@ -103,7 +103,7 @@ def _title(best: Mode, baseline: Mode | None) -> str:
 
 
 def _sentence(report: Report, best: Mode, baseline: Mode | None) -> str:
-    rows = f"{counted(report.rows, 'page')} from {counted(report.hosts, 'host')}"
+    rows = f"{counted(report.rows, 'row' if best.failures else 'page')} from {counted(report.hosts, 'host')}"
     took = f"{rows} took {duration(best.wall.median)}"
     if baseline is not None and best is not baseline:
         took += f" instead of {duration(baseline.wall.median)} one after another"

@@ -21,7 +21,18 @@ from fetcher.bench.findings import Findings, find
 from fetcher.bench.results import Mode, Report, Round, Spread
 from fetcher.bench.stylesheet import style
 from fetcher.bench.timeline import draw
-from fetcher.bench.wording import counted, duration, escaped, labelled, multiple, percent, significant, size, spread
+from fetcher.bench.wording import (
+    UNKNOWN,
+    counted,
+    duration,
+    escaped,
+    labelled,
+    multiple,
+    percent,
+    significant,
+    size,
+    spread,
+)
 
 __all__ = ["render"]
 
@@ -107,27 +118,20 @@ def _tiles(report: Report, findings: Findings) -> str:
     best = findings.best
     if best is None:
         return ""
-    speed = best.speed_up.median if best.speed_up else None
+    speed, before = best.speed_up.median if best.speed_up else None, findings.baseline
     ends = spread(best.speed_up, "times")[1]
-    over = f"{ends + ' ' if ends else ''}over {counted(best.rounds, 'round')}, {labelled(best)}"
-    rounds = over if best.speed_up else "no baseline was run"
-    before = findings.baseline
-    against = (
+    rounds = f"{ends} over {counted(best.rounds, 'round')}, {labelled(best)}".strip() if ends or speed else ""
+    chosen = report.recommended
+    why = "needs two concurrencies" if chosen is None else "requests at once: the least within 5\xa0% of the best time"
+    pages = best.pages_per_second
+    row = (
         f"{significant(before.pages_per_second)} one after another" if before and before is not best else labelled(best)
     )
-    recommended = "–" if report.recommended is None else f"{report.recommended:,}"
-    why = "the least within 5\xa0% of the best time" if report.recommended is not None else "nothing to choose from"
-    tiles = [
-        (
-            "Speed-up",
-            "speed-up",
-            speed,
-            multiple(speed),
-            rounds,
-        ),
+    tiles: list[tuple[str, str, float | None, str, str]] = [
+        ("Speed-up", "speed-up", speed, multiple(speed), rounds or "no baseline was run"),
         ("Efficiency", "efficiency", best.efficiency, percent(best.efficiency), "least possible time over time taken"),
-        ("Recommended", "recommended", report.recommended, recommended, f"requests at once: {why}"),
-        ("Pages a second", "pages-per-second", best.pages_per_second, significant(best.pages_per_second), against),
+        ("Recommended", "recommended", chosen, UNKNOWN if chosen is None else f"{chosen:,}", why),
+        ("Pages a second", "pages-per-second", pages, significant(pages), row),
     ]
     cells = "".join(
         f'<div><dt>{name}</dt><dd><data id="{key}" value="{"" if value is None else repr(value)}">{shown}</data></dd>'
@@ -224,7 +228,7 @@ def _row(mode: Mode, *, badge: bool) -> list[str]:
         duration(mode.cpu_ms_per_page / 1000),
         size(mode.bytes),
         size(mode.peak_memory),
-        "–" if mode.most_in_flight is None else f"{mode.most_in_flight:,}",
+        UNKNOWN if mode.most_in_flight is None else f"{mode.most_in_flight:,}",
         f"{sum(mode.failures.values()):,}",
     ]
 
@@ -242,7 +246,7 @@ def _every(round_: Round) -> list[str]:
         duration(round_.wall),
         duration(round_.cpu),
         size(round_.peak_memory),
-        "–" if round_.most_in_flight is None else f"{round_.most_in_flight:,}",
+        UNKNOWN if round_.most_in_flight is None else f"{round_.most_in_flight:,}",
         f"{len(round_.samples):,}",
         f"{failed:,}",
     ]

@@ -59,7 +59,7 @@ def _figures(modes: Sequence[Mode]) -> list[str]:
             significant(mode.pages_per_second),
             duration(mode.cpu_ms_per_page / 1000),
             *(duration(mode.latency.get(name)) for name in ("p50", "p95", "p99")),
-            size(mode.bytes),
+            size(mode.bytes / mode.rounds),
             size(mode.peak_memory),
             UNKNOWN if mode.most_in_flight is None else f"{mode.most_in_flight:,}",
             f"{sum(mode.failures.values()):,}",

@@ -15,7 +15,7 @@ LINES = Lines()
 
 SHARED = (
     "from", "url_column", "per_host", "delay", "rate", "timeout", "connect_timeout", "read_timeout", "retries",
-    "max_retry_after", "default_scheme", "max_redirects", "max_size", "truncate", "accept", "user_agent", "header",
+    "max_retry_after", "host_patience", "default_scheme", "max_redirects", "max_size", "truncate", "accept", "user_agent", "header",
     "cookie", "user", "proxy", "insecure", "ca_bundle", "private_network", "select", "progress", "quiet", "config",
 )  # fmt: skip
 """The flags of ``crawl`` that mean the same here: the very same options."""
@@ -45,7 +45,6 @@ OPTIONS = [
 def _with_options(function: Any) -> Any:
     for option in reversed(OPTIONS):
         function = option(function)
-    function.__click_params__ += [param for param in crawl.params[::-1] if param.name in SHARED]
     return function
 
 
@@ -69,3 +68,6 @@ def command(context: click.Context, /, inputs: tuple[str, ...], config: str | No
     from fetcher.cli.settings import gather
 
     context.exit(bench(list(inputs), gather(context, config)))
+
+
+command.params.extend(param for param in crawl.params if param.name in SHARED)

@@ -124,7 +124,7 @@ class Gate:
             if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
                 self._finish(host)  # let through in the same instant: the slots were ours
             else:
-                self.hosts.leave(host, waiter)
+                host.leave(waiter)
             raise
 
     def _finish(self, host: Host[Waiter]) -> None:

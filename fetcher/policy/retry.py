@@ -1,6 +1,6 @@
 """Another try: tenacity's strategies decide whether and when; the waiting is done here or in the frontier.
 
-Whose fault a failure is decides who pays. 429, 503 with ``Retry-After`` and a failed connect to a host that
+Whose fault a failure is decides who pays. 429, 503 with ``Retry-After`` and a failed connect to a port that
 has answered before are charged to the *host*, which is parked; the row keeps its attempts. Anything else, a
 connection that broke over the request included, costs the row an attempt: one URL that kills its connection
 does not park its host. Law 4: a backoff over a second leaves the task; a shorter one holds no slot.
@@ -18,8 +18,9 @@ from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, wai
 from fetcher.config import RetryPolicy
 from fetcher.errors import ConnectError, FetchError, Skipped, StatusError
 from fetcher.flight import Flight, Later, current
+from fetcher.hosts import Host
 from fetcher.model import Exchange, Request, Response
-from fetcher.policy.pacing import PATIENCE, Gate
+from fetcher.policy.pacing import PATIENCE, Gate, Waiter
 
 __all__ = ["Backoff", "Retry"]
 
@@ -68,7 +69,7 @@ class Retry:
                 flight.free()
                 wait = self._judge(flight, error)
             else:
-                self._praise(flight)
+                self._host(flight).answer(flight.target.port)
                 return response
             log.debug("row %d: %s; again in %.1f s", flight.request.id, flight.target.wire, wait)
             if wait > PATIENCE and flight.deferrable:
@@ -81,23 +82,24 @@ class Retry:
         """Return the seconds until the next try, or raise what ends the row."""
         if isinstance(error, Skipped):
             raise error
-        host = self._gate.hosts.get(flight.target.host, self._gate.clock())
-        if _hosts_fault(error, flight.stage, answered=host.answered):
+        host = self._host(flight)
+        port = flight.target.port
+        if isinstance(error, StatusError):
+            host.answer(port, well=not error.retryable)
+        if _hosts_fault(error, flight.stage, answered=port in host.answered):
             wish = error.retry_after if isinstance(error, StatusError) else None
             self._gate.charge(host.key, wish)
             if host.given_up is not None:
                 raise Skipped("host_budget", f"{host.given_up} ({error})") from error
             return max(0.0, host.not_before - self._gate.clock()) if flight.deferrable else 0.0
-        if isinstance(error, StatusError) and not error.retryable:
-            self._praise(flight)
         flight.attempts += 1
         wait = self._backoff.after(error, flight.attempts)
         if wait is None:
             raise error
         return wait
 
-    def _praise(self, flight: Flight) -> None:
-        self._gate.hosts.praise(self._gate.hosts.get(flight.target.host, self._gate.clock()))
+    def _host(self, flight: Flight) -> Host[Waiter]:
+        return self._gate.hosts.get(flight.target.host, self._gate.clock())
 
 
 def _hosts_fault(error: FetchError, stage: str, *, answered: bool) -> bool:

@@ -44,10 +44,9 @@ class StagedResolver(Resolver):
     async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[Any]:
         """Look a name up."""
         _enter("resolving")
-        try:
-            return await super().resolve(host, port, family)
-        finally:
-            _enter("connecting")
+        places = await super().resolve(host, port, family)
+        _enter("connecting")  # not where it failed: then time ran out, or the name is none
+        return places
 
 
 class StagedRequest(aiohttp.ClientRequest):

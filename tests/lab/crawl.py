@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fetcher.client import Fetcher
 from fetcher.config import Config
-from fetcher.model import Exchange, Middleware, Outcome, Request
+from fetcher.model import Exchange, Middleware, Outcome, Page, Request
+from fetcher.transport.connector import StagedResolver
+from fetcher.transport.session import Transport
 
 DEADLINE = 60.0
 QUICK: dict[str, Any] = {"retries": 0, "default_scheme": "http"}
@@ -41,7 +44,33 @@ async def one(url: str | Request, **options: Any) -> Outcome:
 
 def code_of(outcome: Outcome) -> str | int:
     """Return the status of a page, the code of a failure."""
-    return outcome.status if outcome.ok else outcome.error.code  # type: ignore[union-attr,return-value]  # ok tells which
+    return outcome.status if isinstance(outcome, Page) else outcome.error.code
+
+
+def names(table: dict[str, Any]) -> StagedResolver:
+    """Return a resolver that knows a few names: an address each, addresses in turn, an error, or a function."""
+
+    def lookup(host: str, port: int, family: int) -> list[tuple[Any, ...]]:
+        answer = table[host]
+        if isinstance(answer, list):
+            answer = answer.pop(0) if len(answer) > 1 else answer[0]
+        if callable(answer):
+            answer = answer()
+        if isinstance(answer, BaseException):
+            raise answer
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in answer.split()]
+
+    return StagedResolver(lookup, ttl=0, failure_ttl=0)
+
+
+async def with_names(table: dict[str, Any], urls: list[str], **options: Any) -> list[Outcome]:
+    """Fetch in turn by a transport whose resolver is ours."""
+    options = {"retries": 0, **options}
+    transport = Transport(Config.of(**options), resolver=names(table))
+    try:
+        return [await one(url, transport=transport, **options) for url in urls]
+    finally:
+        await transport.close()
 
 
 def open_sockets() -> set[str]:

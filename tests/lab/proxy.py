@@ -73,7 +73,8 @@ class LabProxy:
         parts = urlsplit(f"//{target}" if method == "CONNECT" else target)
         host = self._names.get(parts.hostname or "", parts.hostname or "")
         if self._status != 200 or not host.startswith("127."):
-            writer.write(b"HTTP/1.1 %d Refused\r\nContent-Length: 0\r\n\r\n" % (self._status + 302 * (self._status == 200)))
+            status = 502 if self._status == 200 else self._status
+            writer.write(b"HTTP/1.1 %d Refused\r\nContent-Length: 0\r\n\r\n" % status)
             await writer.drain()
             return
         beyond, onward = await asyncio.open_connection(host, parts.port or 80)

@@ -1,0 +1,255 @@
+"""One bench from the command line: what is wrong with it is found before the first request, what came of it printed.
+
+Laws: the result goes to stdout and everything else to stderr; Ctrl-C prints what is complete; no secret of the command
+line is repeated in a report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fetcher.bench.measure import all_failed
+from fetcher.bench.plan import Bench, Listing, listing_of, requests_by_host, steps_of
+from fetcher.bench.results import Report
+from fetcher.bench.runner import heeding, measure
+from fetcher.bench.table import lay_out, mismatch_lines
+from fetcher.cli.again import command_again
+from fetcher.cli.bench_progress import BenchProgress
+from fetcher.cli.exits import COMPLETE, FAILED, PIPE_CLOSED, exit_by
+from fetcher.cli.settings import RUN_KEYS, descriptors_for, make_config
+from fetcher.errors import ConfigError, SinkError
+from fetcher.observe.notices import Notices
+from fetcher.options import number_from
+from fetcher.sinks.escape import printable
+from fetcher.sinks.place import check_place
+from fetcher.sources import is_url_argument, read
+
+__all__ = ["bench"]
+
+TOP = 10  # hosts that are named before a run
+
+
+class Outputs(msgspec.Struct, frozen=True):
+    """Where the report goes beside the table, and what makes the picture."""
+
+    json: str | None
+    html: str | None
+    render: Callable[[Report], str] | None
+
+
+def bench(inputs: list[str], settings: dict[str, Any]) -> int:
+    """Run ``fetcher bench`` and return its exit code."""
+    notices = Notices()
+    try:
+        plan, outputs = _plan(inputs, settings), _outputs(inputs, settings)
+        listing = _listing(inputs, settings, plan) if inputs else None
+        quiet = settings.get("quiet", False)
+        if not plan.config.tls.verify and not quiet:
+            notices.say("warning: certificates are not verified (--insecure)", level="warning")
+        if listing is not None and not quiet:
+            _announce(listing, plan, notices)
+        report, number = asyncio.run(_measure(plan, listing, settings, notices))
+        return _tell(report, number, outputs, notices, quiet=quiet)
+    except BrokenPipeError:
+        # Said here, for click would make it a 1. What the interpreter still flushes must go nowhere.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+        return PIPE_CLOSED
+
+
+# What is asked for
+
+
+def _plan(inputs: Sequence[str], settings: Mapping[str, Any]) -> Bench:
+    """Read the settings. Raises ``ConfigError`` in the words of whoever typed them."""
+    for name in ("latency", "seed", "scenario"):
+        if inputs and settings.get(name) is not None:
+            raise ConfigError(f"{name}: is of the built-in site: leave it out, or leave out the INPUT")
+    if settings.get("scenario") == "fast" and settings.get("latency") is not None:
+        raise ConfigError("latency: the scenario 'fast' has none: leave one of them out")
+    urls = inputs if all(map(is_url_argument, inputs)) else []
+    given: dict[str, Any] = {
+        "concurrency": _numbers("concurrency", settings.get("sweep", settings.get("concurrency"))),
+        "n": _number("rows", settings.get("rows"), 1),
+        "rounds": _number("rounds", settings.get("rounds"), 1),
+        "seed": _number("seed", settings.get("seed"), 0),
+        "latency": _latency(settings.get("latency")),
+        "scenario": settings.get("scenario"),
+        "sequential": settings.get("sequential"),
+        "config": make_config({key: value for key, value in settings.items() if key != "concurrency"}, urls),
+    }
+    plan = Bench(**{name: value for name, value in given.items() if value is not None})
+    descriptors_for(max(plan.concurrency))
+    return plan
+
+
+def _number(name: str, value: Any, low: int) -> int | None:
+    try:
+        return None if value is None else int(number_from(low, whole=True)(value))
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+def _numbers(name: str, value: Any) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    return tuple(int(_number(name, part.strip(), 1) or 0) for part in str(value).split(","))
+
+
+def _latency(value: str | None) -> tuple[float, float] | None:
+    """Read ``LOW-HIGH`` or one number, in milliseconds. Returns seconds."""
+    if value is None:
+        return None
+    low, dash, high = value.partition("-")
+    try:
+        bounds = [number_from(0)(text.strip()) / 1000 for text in (low, high if dash else low)]
+    except ConfigError:
+        raise ConfigError(f"latency: {value!r} is no range of milliseconds (such as 20-60)") from None
+    if bounds[0] > bounds[1]:
+        raise ConfigError(f"latency: {low.strip()} is above {high.strip()}")
+    return bounds[0], bounds[1]
+
+
+def _outputs(inputs: Sequence[str], settings: Mapping[str, Any]) -> Outputs:
+    """Check where the report goes, and load what makes the picture, before anything is measured."""
+    paths = {name: settings.get(name) or None for name in ("json", "html")}
+    for name, path in paths.items():
+        if path is None:
+            continue
+        check_place(path, fresh=True)
+        if any(_same_file(path, text) for text in inputs if not is_url_argument(text)):
+            raise ConfigError(f"{name}: {path} is a list that is to be read; write to another file")
+    if paths["json"] is not None and paths["json"] == paths["html"]:
+        raise ConfigError(f"html: {paths['html']} is given twice (as json)")
+    if paths["html"] is None:
+        return Outputs(paths["json"], None, None)
+    from fetcher.bench.picture import render
+
+    return Outputs(paths["json"], paths["html"], render)
+
+
+def _same_file(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False
+
+
+def _listing(inputs: list[str], settings: Mapping[str, Any], plan: Bench) -> Listing:
+    kind, column = (settings.get(key, RUN_KEYS[key]) for key in ("from", "url_column"))
+    source = ", ".join("stdin" if text == "-" else text for text in inputs[:3]) + (", …" if len(inputs) > 3 else "")
+    return listing_of(read(inputs, format=kind, url_column=column), plan, source)
+
+
+# What is told
+
+
+def _announce(listing: Listing, plan: Bench, notices: Notices) -> None:
+    """Say how many requests each host will get, before it gets them."""
+    rows = len(listing.rows)
+    if rows < plan.n and not listing.left_out:
+        notices.say(f"{listing.source} has {rows:,} row{'' if rows == 1 else 's'}, not {plan.n:,}: all are used")
+    elif listing.more:
+        notices.say(f"the first {plan.n:,} rows of {listing.source} are used (-n)")
+    steps = steps_of(plan, rows)
+    by_host = requests_by_host(steps, listing.hosts)
+    lines = [f"fetcher: {by_host.total():,} requests in {len(steps)} rounds, redirects and further tries not counted:"]
+    lines += [f"  {times:>9,}  {host}" for host, times in by_host.most_common(TOP)]
+    if len(by_host) > TOP:
+        rest = by_host.most_common()[TOP:]
+        lines.append(
+            f"  {sum(times for _, times in rest):>9,}  to {len(rest):,} more hosts, at most {rest[0][1]:,} each"
+        )
+    notices.show("\n".join(lines))
+
+
+async def _measure(
+    plan: Bench, listing: Listing | None, settings: Mapping[str, Any], notices: Notices
+) -> tuple[Report, int | None]:
+    """Run it, with progress; the number of the signal that stopped it, if one did."""
+    stop = asyncio.Event()
+    signals: list[int] = []
+
+    def interrupt(number: int) -> None:
+        signals.append(number)
+        stop.set()
+
+    quiet = settings.get("quiet", False)
+    wanted = settings.get("progress")
+    with (
+        heeding(interrupt, signal.SIGINT, signal.SIGTERM),
+        BenchProgress(notices, shown=not quiet if wanted is None else wanted) as progress,
+    ):
+        report = await measure(
+            plan,
+            listing,
+            progress=progress.tell,
+            say=notices.say,
+            stop=stop,
+            words=_words(settings),
+        )
+    return report, signals[0] if signals else None
+
+
+def _words(settings: Mapping[str, Any]) -> list[str]:
+    """Return our command line without its secrets."""
+    shown = command_again(sys.argv, settings, fresh=False)
+    try:
+        return shlex.split(shown)
+    except ValueError:  # quotes of bash's that spell characters out
+        return shown.split()
+
+
+def _tell(report: Report, number: int | None, outputs: Outputs, notices: Notices, *, quiet: bool) -> int:
+    """Print and write the report, and return the exit code it means."""
+    table = "\n".join(map(printable, lay_out(report).split("\n")))
+    if "-" in (outputs.json, outputs.html):
+        notices.show(table.rstrip())
+    else:
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(table.encode(encoding, "replace").decode(encoding))
+        sys.stdout.flush()
+    if not quiet:
+        for text in report.warnings:
+            notices.say(f"warning: {text}", level="warning")
+    if outputs.json is not None:
+        _write(outputs.json, msgspec.json.encode(report).decode() + "\n")
+    if outputs.html is not None and outputs.render is not None:
+        _write(outputs.html, outputs.render(report))
+    if report.mismatches:
+        pages = len({found.id for found in report.mismatches})
+        notices.say(f"the modes got different pages, {pages:,} of {report.rows:,} rows:", level="error")
+        notices.show("\n".join(f"  {line}" for line in mismatch_lines(report.mismatches)))
+    if number is not None:
+        notices.say(f"stopped: {len(report.rounds)} rounds are complete")
+        return exit_by(number)
+    if all_failed(report.rounds):
+        codes = sorted({str(sample.code) for sample in report.rounds[0].samples})
+        rows = len(report.rounds[0].samples)
+        notices.say(
+            f"not one of {rows:,} rows is a page ({', '.join(codes)}): there is nothing to compare", level="error"
+        )
+    return FAILED if report.mismatches or not report.complete else COMPLETE
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        if path == "-":
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        else:
+            Path(path).write_text(text, encoding="utf-8")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SinkError(f"{path}: cannot write the report: {error.strerror or error}") from None

@@ -1,0 +1,208 @@
+"""Each thing the wire can do to an exchange has its one outcome, in time; and no row gets another's answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from fetcher.model import Failure, Page
+from tests.lab.crawl import code_of, crawl, one
+from tests.lab.faults import PAGE
+from tests.lab.server import Exchange, LabServer
+
+MB = 1 << 20
+
+
+@pytest.fixture
+async def lab() -> AsyncIterator[LabServer]:
+    async with LabServer(hosts=3) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def tls_lab() -> Iterator[LabServer]:
+    with LabServer.in_thread(hosts=1, tls=True) as lab:
+        yield lab
+
+
+# What comes, and what it is
+
+CASES: dict[str, str | int] = {
+    "/ok": 200,
+    "/status/204": 204,
+    "/status/404": "http_404",
+    "/status/500": "http_500",
+    "/status/599": "http_599",
+    "/status/304": "http_304",
+    "/no-location": "http_302",
+    "/empty": "empty_reply",
+    "/cut-headers": "truncated",
+    "/cut-body": "truncated",
+    "/cut-body?sent=0": "truncated",
+    "/cut-chunked": "truncated",
+    "/cut-chunked?inside=1": "truncated",
+    "/reset": "connect_reset",
+    "/reset-body": "truncated",
+    "/malformed": "malformed_response",
+    "/bad-status-line": "malformed_response",
+    "/bad-status-line?v=ICY+200+OK": "malformed_response",
+    "/bad-status-line?v=HTTP/2+200+OK": "malformed_response",
+    "/bad-status-line?v=HTTP/1.1+99+Low": "malformed_response",
+    "/bad-status-line?v=HTTP/1.1+1000+High": "malformed_response",
+    "/bad-status-line?v=HTTP/1.1+200": 200,
+    "/bad-header": "malformed_response",
+    "/bad-header?v=A%00B:+c": "malformed_response",
+    "/bad-header?v=:+nameless": "malformed_response",
+    "/bad-header?v=X-Latin:+%e4": 200,
+    "/bad-length": "malformed_response",
+    "/bad-length?kind=negative": "malformed_response",
+    "/bad-length?kind=two": "malformed_response",
+    "/bad-chunk": "malformed_response",
+    "/huge-header": "headers_too_large",
+    "/huge-header?size=60000": 200,
+    "/many-headers": "headers_too_large",
+    "/many-headers?n=100": 200,
+    "/101": "malformed_response",
+    "/informational": 200,
+    "/no-length": 200,
+    "/keep-alive-close": 200,
+    "/http10": 200,
+    "/lf-only": 200,
+    "/slow-headers?n=3&gap=0.01": 200,
+    "/slow-body?chunks=3&gap=0.01": 200,
+    "/gzip": 200,
+    "/deflate?raw=1": 200,
+    "/stacked": 200,
+    "/gzip-cut": "truncated",
+    "/gzip-bad-crc": "bad_encoding",
+    "/unknown-encoding": "bad_encoding",
+    "/gzip-bomb?mb=30": "too_large",
+    "/big?mb=11": "too_large",
+    "/big?mb=11&chunked=1": "too_large",
+    "/big?mb=9&chunked=1": 200,
+}
+
+
+@pytest.mark.parametrize("target", CASES)
+async def test_each_case_has_its_outcome(lab: LabServer, target: str) -> None:
+    outcome = await one(lab.url(target))
+    assert code_of(outcome) == CASES[target], outcome
+    assert outcome.request.id == 1
+    if isinstance(outcome, Failure):
+        assert outcome.error.message
+        assert outcome.attempts == 1
+        assert outcome.url == lab.url(target)
+    await lab.until(lambda: lab.connections.open == 0)
+
+
+LINES: dict[str, str | int] = {
+    "Transfer-Encoding: gzip": "malformed_response",
+    "Transfer-Encoding: identity": "malformed_response",
+    "Transfer-Encoding: chunked, gzip": "malformed_response",
+    "Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip": "malformed_response",
+    "Transfer-Encoding: gzip, chunked": "malformed_response",
+    "Transfer-Encoding: identity\r\nContent-Length: 5": "malformed_response",
+    "Content-Length: 5": 200,
+    "Content-Length: +5": "malformed_response",
+    "Content-Length: 0x5": "malformed_response",
+    "Content-Length:": "malformed_response",
+    "Content-Length: 99999999999999999999999": "malformed_response",
+    "Content-Length: 5\r\nContent-Length: 5": "malformed_response",
+    "Content-Encoding: identity": 200,
+    "Content-Encoding: gzip": "bad_encoding",
+    "Content-Encoding: gzip\r\nContent-Encoding: deflate": "bad_encoding",
+    "Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 5": 200,
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+async def test_a_framing_that_leaves_a_doubt_is_no_answer(lab: LabServer, line: str) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(f"HTTP/1.1 200 OK\r\n{line}\r\n\r\nhello")
+        exchange.close()
+
+    lab.add("/lines", answer)
+    outcome = await one(lab.url("/lines"))
+    assert code_of(outcome) == LINES[line], outcome
+
+
+async def test_a_body_that_lasts_until_the_end_is_whole_only_if_that_came_in_order(lab: LabServer) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send("HTTP/1.1 200 OK\r\n\r\nhello")
+        await exchange.pause(0.05)
+        exchange.reset()
+
+    lab.add("/until-reset", answer)
+    assert code_of(await one(lab.url("/until-reset"))) == "truncated"
+    assert code_of(await one(lab.url("/no-length"))) == 200
+
+
+# What is no page is not read
+
+
+async def test_the_status_is_the_news_whatever_the_body_of_an_error_is(lab: LabServer) -> None:
+    bodies = {
+        "large": "Content-Length: 99999999\r\n\r\n" + "x" * 300_000,
+        "miscoded": "Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello",
+        "cut": "Content-Length: 100\r\n\r\nhello",
+    }
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send("HTTP/1.1 404 Not Found\r\n" + bodies[exchange.text("as")])
+        exchange.close()
+
+    lab.add("/bad", answer)
+    outcomes = await crawl([lab.url(f"/bad?as={name}") for name in bodies])
+    assert [code_of(outcome) for outcome in outcomes] == ["http_404"] * 3
+    accepted = await crawl([lab.url(f"/bad?as={name}") for name in bodies], accept="404")
+    assert [code_of(outcome) for outcome in accepted] == [
+        "too_large",
+        "bad_encoding",
+        "truncated",
+    ]
+
+
+async def test_the_body_of_an_accepted_status_is_read_to_its_end(lab: LabServer) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.reply("x" * 200_000, int(exchange.text("s")), headers=[("Location", "/ok")])
+
+    lab.add("/large", answer)
+    for status in (302, 404, 503):
+        page = await one(lab.url(f"/large?s={status}"), accept=status, max_redirects=0)
+        assert (code_of(page), page.bytes) == (status, 200_000)
+
+
+# What is sent
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/echo", "/echo?", "/echo/?", "/echo/a?b?", "/echo?a=b?c=d?", "/echo/%7e|{}^`/../x/./y?q=[]|'", "//echo/a//b",
+        "/echo?x=%zz&y=%e4%f6", "/echo;p=1,2:3@4!$&()*+=~", "/echo/%2F%2e%2E/%", "/echo?a=%20+b", "/echo/.", "/echo/..;/x",
+        "/echo/%c3%a9", "/echo?q=%22%3C%3E",
+    ],
+)  # fmt: skip
+async def test_the_wire_carries_the_listed_bytes(lab: LabServer, target: str) -> None:
+    await one(lab.url(target))
+    assert lab.log[0].target == target
+    await one(f"http://127.0.0.1:{lab.port}{target}#fragment")
+    assert lab.log[1].target == target
+
+
+async def test_our_own_headers_are_said_once_and_may_be_replaced(lab: LabServer) -> None:
+    await one(lab.url("/echo"), user_agent="lab/1")
+    await one(lab.url("/echo"), header=["Accept: text/plain", "User-Agent: mine", "X-Twice: 1"])
+    names = [name.lower() for name, _ in lab.log[1].headers]
+    assert sorted(names) == sorted(set(names))
+    assert set(names) == {"host", "user-agent", "accept", "accept-encoding", "x-twice"}
+    assert lab.log[0].header("user-agent") == "lab/1"
+    assert (lab.log[1].header("user-agent"), lab.log[1].header("accept")) == ("mine", "text/plain")
+    assert "gzip" in (lab.log[1].header("accept-encoding") or "")
+
+
+async def test_page_is_what_the_lab_sent(lab: LabServer) -> None:
+    page = await one(lab.url("/informational"))
+    assert isinstance(page, Page)
+    assert (page.title, page.bytes, page.url) == ("lab", len(PAGE), lab.url("/informational"))
