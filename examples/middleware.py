@@ -36,7 +36,7 @@ class Cache:
         """Ask once for each URL."""
         if request.url not in self.kept:
             self.kept[request.url] = await proceed(request)
-        return msgspec.structs.replace(self.kept[request.url], request=request)  # whose answer it is now
+        return self.kept[request.url]
 
 
 async def signed(request: Request, proceed: Exchange) -> Response:

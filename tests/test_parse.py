@@ -15,7 +15,7 @@ from selectolax.lexbor import LexborHTMLParser, SelectolaxError
 from fetcher.errors import ParseError
 from fetcher.model import Extractor, Page, Request, Response
 from fetcher.page import parse as module
-from fetcher.page.parse import Document, kind_of, parse, read_page
+from fetcher.page.parse import KEPT_BYTES, Document, kind_of, parse, read_page
 from fetcher.page.select import Selection
 
 REQUEST = Request(7, "http://example.com/")
@@ -149,12 +149,16 @@ def test_a_response_at_hand_is_parsed_once() -> None:
     assert parse(twin) is not document
 
 
-def test_nothing_is_kept_alive() -> None:
-    document = parse(respond("<p>" * 1000))
-    watch = weakref.ref(document)
-    del document
+def test_a_large_document_is_not_kept_alive_and_of_small_ones_the_last_two() -> None:
+    def alive(size: int) -> weakref.ref[Document]:
+        return weakref.ref(parse(respond("<p>" + "x" * size)))
+
+    large = alive(KEPT_BYTES)
     gc.collect()
-    assert watch() is None
+    assert large() is None
+    small = [alive(1000) for _ in range(10)]
+    gc.collect()
+    assert [document() is None for document in small] == [True] * 8 + [False] * 2
 
 
 def test_an_extractor_shares_the_tree() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import math
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -155,7 +156,7 @@ def test_hostile_text_stays_text() -> None:
     assert html.encode()
     assert not re.search("[\x00\u202e\ud800]|<img|</script", html)
     page = Reader(html)
-    assert page.text.count(shown) >= 9
+    assert page.text.count(shown) >= 6
     assert page.text.count("onerror") == html.count("onerror")
 
 
@@ -298,7 +299,7 @@ def test_headings_skip_no_level(report: Report) -> None:
     levels = [int(tag[1]) for tag, _ in Reader(render(report)).tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
 def luminance(colour: str) -> float:
@@ -379,9 +380,9 @@ def test_short_neighbours_are_drawn_as_one_but_no_failure_into_a_success() -> No
 
 def test_bars_long_enough_are_drawn_apart() -> None:
     bars = [Bar(0, n / 10, (n + 1) / 10, "came") for n in range(10)]
-    assert merged(bars, Scale(0.0, 1.0), 2.0, gap=3) == [
-        (0, pytest.approx(100 * n), pytest.approx(97), "came") for n in range(10)
-    ]
+    drawn = merged(bars, Scale(0.0, 1.0), 2.0, gap=3)
+    assert [x for _, x, _, _ in drawn] == pytest.approx([100.0 * n for n in range(10)])
+    assert [width for _, _, width, _ in drawn] == pytest.approx([97.0] * 10)
 
 
 def test_a_request_is_drawn_while_it_is_on_the_wire() -> None:
@@ -441,7 +442,7 @@ def test_counted() -> None:
     ("scale", "ticks"),
     [
         (Scale(0, 8.2), [0, 2, 4, 6, 8]),
-        (Scale(0, 0.142), [0, 0.025, 0.05, 0.075, 0.1, 0.125]),
+        (Scale(0, 0.142), [0, 0.05, 0.1]),
         (Scale(0, 100), [0, 20, 40, 60, 80, 100]),
         (Scale(0.018, 1.1, log=True), [0.02, 0.05, 0.1, 0.2, 0.5, 1]),
         (Scale(1.0, 1.0), [1.0]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -249,10 +250,21 @@ def test_the_versions_are_the_versions() -> None:
 
 def test_the_map_shows_every_module_once() -> None:
     drawn = [name.strip("`") for name, _ in rows(CONTRIBUTING, "module")]
-    modules = [module.name.partition(".")[2].replace(".", "/") for module in HOUSE if module.name != "fetcher"]
-    packages = {module.name.partition(".")[2].replace(".", "/") for module in HOUSE if module.package}
-    expected = [f"{name}/" if name in packages else f"{name}.py" for name in modules]
-    assert sorted(drawn) == sorted(expected)
+    house = {
+        module.name.removeprefix("fetcher.").replace(".", "/") + ("/" if module.package else ".py"): module
+        for module in HOUSE
+        if module.name != "fetcher"
+    }
+    missing = [f"| `{name}` | {first_line(house[name].text)} |" for name in house if name not in drawn]
+    assert "\n".join(missing) == "", "rows for CONTRIBUTING's map"
+    assert [name for name in drawn if name not in house] == []
+    assert len(drawn) == len(set(drawn))
+
+
+def first_line(text: str) -> str:
+    """What a module owns, in its own words."""
+    doc = ast.get_docstring(ast.parse(text)) or ""
+    return doc.splitlines()[0] if doc else ""
 
 
 def test_the_dependency_table_is_the_one_that_is_tested() -> None:

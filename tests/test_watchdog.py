@@ -57,8 +57,8 @@ async def test_time_runs_out_when_it_should(
 async def test_time_to_connect_is_told_by_what_it_was_spent_on() -> None:
     with black_hole() as hole, silent_port() as silent:
         urls = [f"http://127.0.0.1:{hole}/", f"https://127.0.0.1:{silent}/"]
-        options: dict[str, Any]
-        for options in ({"connect_timeout": 0.3}, {"timeout": 0.3}):
+        for clock in ("connect_timeout", "timeout"):
+            options: dict[str, Any] = {clock: 0.3}
             outcomes = await crawl(urls, **options)
             assert [code_of(outcome) for outcome in outcomes] == ["connect_timeout", "tls_timeout"]
             for outcome in outcomes:

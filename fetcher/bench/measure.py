@@ -91,7 +91,7 @@ def _pages(round_: Round) -> int:
 
 
 def _least(round_: Round, per_host: int) -> float:
-    rows = sorted(round_.samples, key=lambda sample: sample.id)
+    rows = sorted(round_.samples, key=lambda sample: sample.start)
     latencies, hosts = [row.latency for row in rows], [row.host for row in rows]
     return least_time(latencies, hosts, round_.concurrency, per_host)
 

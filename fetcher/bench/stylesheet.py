@@ -72,6 +72,7 @@ margin:2rem 0 0}
 figure>h3{margin:1.5rem 0 .6rem}
 .plot{padding:2px 1.1rem 0 1px}
 .panel .plot{padding:2px .4rem 24px 1px}
+.halves>*,.pair>*{min-width:0}
 .panel:only-child,.halves>:only-child{grid-column:1/-1}
 .wide-right{padding:.5rem 4.6rem 0 2.9rem}
 svg{display:block;overflow:visible}

@@ -120,8 +120,11 @@ def _conclusion(report: Report) -> str:
     best = next((mode for mode in tried if mode.concurrency == report.recommended), None)
     if best is None:
         return "recommended: nothing, for one concurrency was measured (-c 10,50,100 compares three)"
-    over = f", {_plain(multiple(best.speed_up.median))} as fast as one by one" if best.speed_up else ""
-    return f"recommended: -c {best.concurrency}, the least that is within 5 % of the best time{over}"
+    advice = f"recommended: -c {best.concurrency}, the least that is within 5 % of the best time"
+    if best.speed_up is None:
+        return advice
+    but = ", though one by one is as fast here" if best.speed_up.median < 1.05 else ""
+    return f"{advice}: {_plain(multiple(best.speed_up.median))} as fast as one by one{but}"
 
 
 def _plain(text: str) -> str:

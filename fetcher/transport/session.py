@@ -16,7 +16,7 @@ import yarl
 from aiohttp.http_exceptions import HttpProcessingError
 
 from fetcher.config import Config
-from fetcher.errors import ConnectError, InvalidURL, ProtocolError, Skipped
+from fetcher.errors import ConnectError, DNSError, InvalidURL, ProtocolError, Skipped
 from fetcher.flight import Flight, Later, current
 from fetcher.model import Pairs, Request, Response
 from fetcher.transport.address import BlockedAddress, blocked_address, classify, literal
@@ -127,7 +127,7 @@ class Transport:
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             if flight is not None:
                 stage = flight.stage
-            raise self._explain(error, stage, deferrable=flight is not None and flight.deferrable) from error
+            raise self._explain(error, stage, request.url, flight) from error
         finally:
             if flight is not None:
                 flight.watch = None
@@ -169,16 +169,19 @@ class Transport:
             return False
         return answer.status in self._config.accept
 
-    def _explain(self, error: BaseException, stage: str, *, deferrable: bool) -> BaseException:
+    def _explain(self, error: BaseException, stage: str, url: str, flight: Flight | None) -> BaseException:
         blocked = blocked_address(error)
         if blocked is not None:
             return blocked
         inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
         if out_of_descriptors(inner):  # our own limit: no fault of the row's
-            if deferrable:
+            if flight is not None and flight.deferrable:
                 return Later(time.monotonic() + 0.5)
             return ConnectError("connect_refused", "no file descriptor left: lower concurrency or raise ulimit -n")
-        return translate(error, stage)
+        found = translate(error, stage)
+        if isinstance(found, DNSError) and self._proxy(url) is not None:  # the host's name is the proxy's business
+            return ConnectError("connect_refused", f"the proxy: {found.message}")
+        return found
 
     @staticmethod
     def _behind_proxy(flight: Flight) -> str:
