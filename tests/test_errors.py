@@ -115,11 +115,11 @@ def test_the_codes_of_the_docstring_are_those_of_the_classes() -> None:
 
 def test_the_codes_of_the_readme_are_those_of_the_classes() -> None:
     readme = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
-    rows = re.findall(r"^\| *`([a-z_]+|http_NNN)`", readme, re.MULTILINE)
-    if not {"read_timeout", "host_budget"} & set(rows):
-        pytest.skip("README.md has no table of the codes")
-    codes = {code for kind in KINDS if issubclass(kind, FetchError) for code in kind.codes}
-    assert {row for row in rows if row in codes or "_" in row} >= codes
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", readme, re.MULTILINE))
+    told = {name: set(re.findall(r"`([a-z_]+)`", text)) for name, text in rows.items() if name in vars(errors)}
+    fetch_errors = [kind for kind in KINDS if issubclass(kind, FetchError) and kind is not FetchError]
+    assert told == {kind.__name__: kind.codes for kind in fetch_errors}
+    assert {code for name in told for code in re.findall(r"`([a-z0-9_]+)`↻", rows[name])} == RETRYABLE
 
 
 def test_only_what_the_module_exports_is_there() -> None:

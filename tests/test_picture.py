@@ -23,6 +23,7 @@ from fetcher.bench.wording import (
     duration,
     escaped,
     labelled,
+    moment,
     multiple,
     percent,
     significant,
@@ -211,7 +212,8 @@ def test_every_mode_is_in_the_table(name: str) -> None:
     report = REPORTS[name]
     cells = Reader(render(report)).cells
     for mode in report.modes:
-        first = f"{labelled(mode)}{mode.mode}, {counted(mode.rounds, 'round')}"
+        flag = mode.mode if mode.mode == "sequential" else f"-c\xa0{mode.concurrency}"
+        first = f"{labelled(mode)}{flag}, {counted(mode.rounds, 'round')}"
         row = next(row for row in cells if row[0].startswith(first))
         assert row[1].startswith(duration(mode.wall.median))
         assert row[2] == significant(mode.pages_per_second)
@@ -432,6 +434,19 @@ def test_the_round_nearest_the_median_is_drawn_and_no_warm_up() -> None:
 def test_figures_in_words(say: object, value: object, said: object) -> None:
     assert callable(say)
     assert say(value) == said
+
+
+@pytest.mark.parametrize(
+    ("date", "shown"),
+    [
+        ("2026-11-21T09:33:50Z", "2026-11-21 09:33:50 UTC"),
+        ("2026-11-21T09:33:50.123+00:00", "2026-11-21 09:33:50 UTC"),
+        ("2026-11-21T09:33:50+01:00", "2026-11-21T09:33:50+01:00"),
+        ("<b>", "&lt;b&gt;"),
+    ],
+)
+def test_a_date_is_written_as_people_do(date: str, shown: str) -> None:
+    assert moment(date) == shown
 
 
 def test_counted() -> None:

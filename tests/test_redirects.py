@@ -7,7 +7,7 @@ import base64
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 import pytest
 
@@ -107,7 +107,8 @@ async def test_no_secret_reaches_another_origin(
             INFO: named,
             USER: at_home and not named,  # of two the one in the URL is sent
         }
-        assert {secret: secret in entry.head for secret in expected} == expected, (name, entry.head)
+        said = str(entry.headers)
+        assert {secret: secret in said for secret in expected} == expected, (name, entry.head)
         assert entry.header("accept-language") == "eo"
         assert "s3cret" not in entry.target.replace("chain-s3cret", "")
         assert entry.header("referer") is None
@@ -136,9 +137,9 @@ async def test_an_origin_named_again_in_another_spelling_is_the_same(lab: LabSer
 
 async def test_headers_that_cannot_be_sent_are_not(lab: LabServer) -> None:
     """A server's cookie is the web's: its bytes do not end the run."""
-    for bytes_ in ("a=%ff%fe; Path=/", "a=b%01c; Path=/", "%00=b", "a=b; Domain=%ff", "a=%c3%a4"):
-        page = await one(lab.url(f"/set-cookie-then?to=/echo&cookie={bytes_}"))
-        assert code_of(page) == 200, bytes_
+    for value in ("a=%ff%fe; Path=/", "a=b%01c; Path=/", "a=b; Domain=%ff", "a=%c3%a4", "=b", "a", "; ;=;"):
+        page = await one(lab.url(f"/set-cookie-then?to=/echo&cookie={value}"))
+        assert code_of(page) in (200, "malformed_response"), value
 
 
 # How far, and where to
@@ -195,14 +196,13 @@ async def test_a_location_is_read_as_browsers_do(lab: LabServer, location: str) 
     code, target = LOCATIONS[location]
 
     async def move(exchange: Exchange) -> None:
-        to = exchange.query if exchange.query != "q=1" else "?q=1"
-        from urllib.parse import unquote_to_bytes
-
+        to = "?q=1" if exchange.query == "q=1" else exchange.query
         await exchange.send(
             b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + unquote_to_bytes(to) + b"\r\n\r\n"
         )
 
     lab.add("/at/it", move)
+    lab.add("/at/echo", "here")
     outcome = await one(lab.url(f"/at/it?{location}"))
     assert code_of(outcome) == code, outcome
     if target:

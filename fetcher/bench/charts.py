@@ -32,12 +32,14 @@ def draw_speed_up(report: Report, findings: Findings) -> str:
     most = max(mode.concurrency for mode in measured)
     # Where nothing was measured at 1, the baseline is the first point: once as fast as itself.
     first = [(1.0, 1.0)] if measured[0].concurrency > 1 else []
-    found = [(float(mode.concurrency), baseline.wall.median / mode.least) for mode in measured if mode.least > 0]
+    found = [
+        (float(mode.concurrency), baseline.wall.median / mode.least) for mode in measured if 0 < mode.least < math.inf
+    ]
     allowed = first + found
     speeds = first + [(float(mode.concurrency), mode.speed_up.median) for mode in measured if mode.speed_up]
     reached = max([speed for _, speed in [*allowed, *speeds] if math.isfinite(speed)] or [1.0])
     across = Scale(0.0, most * 1.04)
-    up = Scale(0.0, max(1.0, min(most * 1.04, reached * 1.3)))
+    up = Scale(0.0, max(1.0, min(most * 1.04, reached * 1.3), reached * 1.05))
 
     ideal = min(across.high, up.high)
     body = _grid(across, up, [mode.concurrency for mode in measured])
@@ -45,10 +47,10 @@ def draw_speed_up(report: Report, findings: Findings) -> str:
     body += stretched(_HEIGHT, _polyline(allowed, across, up, "allowed") + _polyline(speeds, across, up, "measured"))
     body += _points(measured, report.recommended, across, up)
     ends = [(_y(up, speeds[-1][1]), "measured", "strong")]
-    if found and found[-1][1] < ideal * 0.995:
+    if found:
         ends.append((_y(up, allowed[-1][1]), "possible", "quiet"))
     if ideal == across.high:
-        ends.append((0.0, "ideal", "quiet"))
+        ends.append((_y(up, ideal), "ideal", "quiet"))
     else:
         body += label(across.at(ideal), 6, "ideal", dx=8, look="quiet")
     for y, text, look in _apart(ends):

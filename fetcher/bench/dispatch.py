@@ -20,6 +20,7 @@ from fetcher.errors import ConfigError, FetcherError
 
 __all__ = ["dispatch"]
 
+_STOP = 5.0
 _LINE = 1 << 30  # bytes of the longest answer: that of some five million rows
 
 
@@ -55,6 +56,8 @@ async def _listen(process: asyncio.subprocess.Process, spec: Spec, tell: Callabl
         process.stdin.write(msgspec.json.encode(spec) + b"\n")
         await process.stdin.drain()
     async for line in process.stdout:
+        if not line.endswith(b"\n"):
+            break  # it died over it
         message = msgspec.json.decode(line, type=Message)
         if isinstance(message, Done):
             tell(message.rows)
@@ -66,13 +69,14 @@ async def _listen(process: asyncio.subprocess.Process, spec: Spec, tell: Callabl
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """See the process to its end, by force where it goes on."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+    """See the process to its end: it goes when its input ends, and by force where it does not."""
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        await asyncio.wait_for(process.wait(), _STOP)
+    except TimeoutError:
+        process.kill()
         await process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
 
 
 def _quoted(complaints: IO[bytes]) -> str:

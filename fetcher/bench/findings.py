@@ -107,5 +107,5 @@ def _sentence(report: Report, best: Mode, baseline: Mode | None) -> str:
     took = f"{rows} took {duration(best.wall.median)}"
     if baseline is not None and best is not baseline:
         took += f" instead of {duration(baseline.wall.median)} one after another"
-    least = f"The least possible with these answer times is {duration(best.least)}"
+    least = f"Without any wait in between, the same answers could have come in {duration(best.least)}"
     return f"{took}. {least}: an efficiency of {percent(best.efficiency)}."

@@ -27,6 +27,7 @@ from fetcher.bench.wording import (
     duration,
     escaped,
     labelled,
+    moment,
     multiple,
     percent,
     significant,
@@ -51,7 +52,8 @@ def render(report: Report) -> str:
         _figure(
             "when",
             "When each request ran",
-            "A bar is a request on the wire, a row is a slot; where a row is blank, its slot stood empty."
+            "A bar is a request's time on the wire, all its tries as one; a line of bars is a slot. Where it is blank, "
+            "the slot stood empty: nothing was left, or what was left had to wait (a backoff, a limit for each host)."
             + (" Both modes are shown over the same stretch of time." if compared else ""),
             draw(report, findings),
         ),
@@ -59,8 +61,8 @@ def render(report: Report) -> str:
         _figure(
             "how-many",
             "What concurrency buys",
-            "Ideal is as many times as requests at once. Possible is what is left of it with these answer times and "
-            "limits for each host, by greedy scheduling. The filled point is the recommended concurrency.",
+            "Ideal is as many times as requests at once. Possible is what these answer times and the limit for each "
+            "host allow, by greedy scheduling and without a wait. The filled point is the recommended concurrency.",
             draw_speed_up(report, findings),
         ),
         _figure(
@@ -106,7 +108,7 @@ def _header(report: Report, findings: Findings) -> str:
         for name in ("System", "Light", "Dark")
     )
     return (
-        f'<div class="top"><p><strong>fetcher bench</strong> · {escaped(report.machine.date, 60)}</p>'
+        f'<div class="top"><p><strong>fetcher bench</strong> · {moment(report.machine.date)}</p>'
         f'<div class="theme" role="radiogroup" aria-label="Theme">{themes}</div></div>'
         f'<h1>{escaped(findings.title)}</h1><p class="lede">{escaped(findings.sentence)}</p>'
         f"{_alerts(report)}{_tiles(report, findings)}"
@@ -193,7 +195,9 @@ def _modes(report: Report, findings: Findings) -> str:
     ]  # fmt: skip
     rows = [_row(mode, badge=mode.concurrency == report.recommended and mode is findings.best) for mode in report.modes]
     listed = table("Medians over the counted rounds, with the range below", heads, rows, "modes-table")
-    note = '<p class="note">In flight is the most that the server saw. – was not measured.</p>'
+    note = (
+        '<p class="note">Bytes are those of a round, in flight is the most that the server saw; – was not measured.</p>'
+    )
     every = [_every(round_) for round_ in report.rounds]
     heads = ["Round", "Mode", "Time", "CPU", "Peak memory", "In flight", "Rows", "Failures"]
     rounds = (
@@ -217,8 +221,9 @@ def _failures(report: Report) -> str:
 
 
 def _row(mode: Mode, *, badge: bool) -> list[str]:
+    flag = mode.mode if mode.mode == "sequential" else f"-c\xa0{mode.concurrency}"
     return [
-        f"{labelled(mode)}<small>{mode.mode}, {counted(mode.rounds, 'round')}</small>"
+        f"{labelled(mode)}<small>{flag}, {counted(mode.rounds, 'round')}</small>"
         + ('<span class="badge">recommended</span>' if badge else ""),
         _ranged(mode.wall, "seconds"),
         significant(mode.pages_per_second),
@@ -226,7 +231,7 @@ def _row(mode: Mode, *, badge: bool) -> list[str]:
         percent(mode.efficiency),
         *(duration(mode.latency.get(name)) for name in ("p50", "p95", "p99")),
         duration(mode.cpu_ms_per_page / 1000),
-        size(mode.bytes),
+        size(mode.bytes / max(1, mode.rounds)),
         size(mode.peak_memory),
         UNKNOWN if mode.most_in_flight is None else f"{mode.most_in_flight:,}",
         f"{sum(mode.failures.values()):,}",
@@ -266,7 +271,7 @@ def _conditions(report: Report) -> str:
         ("aiohttp", escaped(machine.aiohttp, 60)),
         ("Python", f"{escaped(machine.python, 60)}, {escaped(machine.loop, 60)}"),
         ("Machine", f"{escaped(machine.platform, 200)}, {counted(machine.cpus, 'CPU')}"),
-        ("Date", escaped(machine.date, 60)),
+        ("Date", moment(machine.date)),
     ]
     listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     command = escaped(shlex.join(report.command))

@@ -19,6 +19,7 @@ __all__ = [
     "duration",
     "escaped",
     "labelled",
+    "moment",
     "multiple",
     "percent",
     "significant",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 UNKNOWN = "–"
+_ISO = re.compile(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d(?::\d\d)?)(?:\.\d+)?(?:Z|\+00:00)$", re.ASCII)
 _NO_CHARACTER = re.compile("[\ufdd0-\ufdef\ufffe\uffff]")
 
 
@@ -115,6 +117,11 @@ def counted(number: int, noun: str) -> str:
 def labelled(mode: Mode) -> str:
     """Return what a mode is called: ``one after another``, ``50 at once``."""
     return "one after another" if mode.mode == "sequential" else f"{mode.concurrency:,} at once"
+
+
+def moment(date: str) -> str:
+    """Return an ISO 8601 date and time for HTML, as people write it: ``2026-11-21 09:33:50 UTC``; else what it is."""
+    return escaped(_ISO.sub(r"\1 \2 UTC", date), 60)
 
 
 def _with(value: float | None, text: str, unit: str) -> str:

@@ -26,6 +26,7 @@ from fetcher.client import Fetcher
 from fetcher.config import Config
 from fetcher.errors import ConfigError, FetcherError
 from fetcher.model import Exchange, Outcome, Page, Request, Response
+from fetcher.sinks.courier import write_all
 from fetcher.sinks.jsonl import JSONLSink
 from fetcher.urls import parse
 
@@ -196,8 +197,8 @@ def _main() -> None:
 
 
 def _say(message: Message) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(message) + b"\n")
-    sys.stdout.buffer.flush()
+    # Not by sys.stdout: under PYTHONUNBUFFERED it writes once, and what a pipe does not take of a long line is lost.
+    write_all(1, msgspec.json.encode(message) + b"\n")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from fetcher.cli.settings import RUN_KEYS, descriptors_for, make_config
 from fetcher.errors import ConfigError, SinkError
 from fetcher.observe.notices import Notices
 from fetcher.options import number_from
+from fetcher.sinks.courier import write_all
 from fetcher.sinks.escape import printable
 from fetcher.sinks.place import check_place
 from fetcher.sources import is_url_argument, read
@@ -216,9 +217,7 @@ def _tell(report: Report, number: int | None, outputs: Outputs, notices: Notices
     if "-" in (outputs.json, outputs.html):
         notices.show(table.rstrip())
     else:
-        encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.write(table.encode(encoding, "replace").decode(encoding))
-        sys.stdout.flush()
+        _print(table)
     if not quiet:
         for text in report.warnings:
             notices.say(f"warning: {text}", level="warning")
@@ -242,11 +241,16 @@ def _tell(report: Report, number: int | None, outputs: Outputs, notices: Notices
     return FAILED if report.mismatches or not report.complete else COMPLETE
 
 
+def _print(text: str) -> None:
+    """Write to stdout, all of it: under PYTHONUNBUFFERED ``sys.stdout`` would write once, and lose what a pipe left."""
+    sys.stdout.flush()
+    write_all(1, text.encode(sys.stdout.encoding or "utf-8", "replace"))
+
+
 def _write(path: str, text: str) -> None:
     try:
         if path == "-":
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            _print(text)
         else:
             Path(path).write_text(text, encoding="utf-8")
     except BrokenPipeError:
