@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import msgspec
-import numpy
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +33,9 @@ LISTING = Listing("urls.txt", [Row(row, url) for row, url in URLS.items()], [HOS
 def sampled(row: int, latency: float = 1.0, **more: Any) -> Sample:
     """A page of 100 characters, taken up in the order of the list."""
     page: dict[str, Any] = {"status": 200, "length": 100, "bytes": 120}
-    return Sample(id=row, host=HOSTS[row % 4], start=row / 1000, end=row / 1000 + latency, latency=latency, **page | more)
+    return Sample(
+        id=row, host=HOSTS[row % 4], start=row / 1000, end=row / 1000 + latency, latency=latency, **page | more
+    )
 
 
 def sequential(index: int, wall: float = 8.0, **more: Any) -> Round:
@@ -63,7 +65,7 @@ def summed(*rounds: Round, per_host: int = 6) -> dict[tuple[str, int], Mode]:
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=200), st.sampled_from([0.0, 0.25, 0.5, 0.95, 0.99, 1.0]))
 def test_percentiles_are_numpys(values: list[float], share: float) -> None:
-    assert percentile(values, share) == pytest.approx(numpy.percentile(values, share * 100, method="linear"), rel=1e-9)
+    assert percentile(values, share) == pytest.approx(np.percentile(values, share * 100, method="linear"), rel=1e-9)
 
 
 def test_the_percentiles_of_a_mode_are_those_of_its_raw_times() -> None:
@@ -74,7 +76,7 @@ def test_the_percentiles_of_a_mode_are_those_of_its_raw_times() -> None:
     mode = summed(*rounds)["concurrent", 2]
     raw = [sample.latency for round_ in rounds[1:] for sample in round_.samples]
     for name, share in (("p50", 50), ("p95", 95), ("p99", 99)):
-        assert mode.latency[name] == pytest.approx(numpy.percentile(raw, share))
+        assert mode.latency[name] == pytest.approx(np.percentile(raw, share))
 
 
 def test_the_figures_of_a_mode_by_hand() -> None:
@@ -200,7 +202,9 @@ def test_a_page_that_is_missing_is_named() -> None:
     short = concurrent(4, 1, 2.0)
     short = msgspec.structs.replace(short, samples=short.samples[1:])
     assert [(found.id, found.got) for found in mismatches([sequential(1), short], URLS)] == [(1, "nothing")]
-    (found,) = mismatches([msgspec.structs.replace(short, mode="sequential", concurrency=1), concurrent(4, 1, 2.0)], URLS)
+    (found,) = mismatches(
+        [msgspec.structs.replace(short, mode="sequential", concurrency=1), concurrent(4, 1, 2.0)], URLS
+    )
     assert (found.id, found.expected, found.got) == (1, "nothing", "100 characters")
 
 
@@ -208,12 +212,12 @@ def test_every_counted_round_is_compared_and_no_warm_up() -> None:
     rounds = [sequential(1), altered(concurrent(4, 0, 2.0), 3, length=1), concurrent(4, 1, 2.0)]
     assert mismatches(rounds, URLS) == []
     (found,) = mismatches([*rounds, altered(concurrent(4, 2, 2.0), 3, length=1)], URLS)
-    assert (found.expected, found.got) == ("100 characters", "1 characters or 100 characters")
+    assert (found.expected, found.got) == ("100 characters", "1 character or 100 characters")
 
 
 def test_without_a_baseline_the_smallest_concurrency_is_the_measure() -> None:
     (found,) = mismatches([altered(concurrent(50, 1, 2.0), 3, length=1), concurrent(10, 1, 2.0)], URLS)
-    assert (found.concurrency, found.expected, found.got) == (50, "100 characters", "1 characters")
+    assert (found.concurrency, found.expected, found.got) == (50, "100 characters", "1 character")
 
 
 def test_a_list_that_fails_wholly() -> None:

@@ -138,7 +138,8 @@ def _seen(rounds: Sequence[Round]) -> dict[int, frozenset[str]]:
 def _what_came(sample: Sample) -> str:
     if sample.code is not None:
         return sample.code
-    return f"{sample.bytes:,} bytes" if sample.length is None else f"{sample.length:,} characters"
+    count, unit = (sample.bytes, "byte") if sample.length is None else (sample.length, "character")
+    return f"{count:,} {unit}{'' if count == 1 else 's'}"
 
 
 def all_failed(rounds: Iterable[Round]) -> bool:

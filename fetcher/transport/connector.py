@@ -26,6 +26,7 @@ __all__ = ["Pool", "StagedResolver", "open_session", "tls_context"]
 
 ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 HEAD_LIMIT = 65_536  # bytes of one header line
+UNREAD = 65_536  # bytes of a body that may wait to be read, twice over
 KEEP_ALIVE = 15.0  # seconds an idle connection is kept
 
 Pool: TypeAlias = Literal["public", "private", "any"]
@@ -163,6 +164,7 @@ def open_session(config: Config, pool: Pool, resolver: Resolver) -> aiohttp.Clie
         request_class=StagedRequest,
         max_line_size=HEAD_LIMIT,
         max_field_size=HEAD_LIMIT,
+        read_bufsize=UNREAD,
         trust_env=False,
     )
 

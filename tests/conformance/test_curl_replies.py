@@ -105,8 +105,12 @@ def first_reply(case: dict[str, Any]) -> str:
 async def player(pieces: int) -> AsyncIterator[int]:
     """Serve the replies, each in so many pieces, and then the end of the connection."""
     known = replies()
+    playing: set[asyncio.Task[None]] = set()
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        playing.add(task)
         try:
             path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode()
             size = len(known[path]) // pieces + 1
@@ -121,12 +125,14 @@ async def player(pieces: int) -> AsyncIterator[int]:
             return
         finally:
             writer.transport.abort()
+            playing.discard(task)
 
     server = await asyncio.start_server(play, "127.0.0.1", 0, limit=1 << 20)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+        await asyncio.gather(*playing)  # each ends with its client
 
 
 async def fetch_each(pieces: int) -> dict[str, Outcome]:
@@ -184,7 +190,6 @@ RFC_9110 = re.compile(
 """The three forms of RFC 9110, 5.6.7. curl reads many more."""
 
 LEAP_SECOND = "Wed, 31 Dec 2008 23:59:60 GMT"
-BEYOND_CURL = "Sun, 06 Nov 2044 08:49:37 GMT"  # refused for the 32 bits of the machine the suite was made for
 
 
 def test_dates_of_the_standards_forms_are_read_as_curl_does() -> None:
@@ -194,17 +199,7 @@ def test_dates_of_the_standards_forms_are_read_as_curl_does() -> None:
         text, epoch = date["input"], date["epoch"]
         wait = retry_after(text, 0.0)
         assert wait is None or wait >= 0, text
-        if RFC_9110.fullmatch(text) and text not in (LEAP_SECOND, BEYOND_CURL):
+        if RFC_9110.fullmatch(text) and epoch >= 0 and text != LEAP_SECOND:
             known += 1
-            assert wait == max(0, epoch), text
+            assert wait == epoch, text
     assert known >= 5
-
-
-def test_a_wish_to_wait_is_read_or_refused() -> None:
-    from email.utils import parsedate_to_datetime
-
-    table = json.loads((suite("retry-after") / "cases.json").read_text(encoding="utf-8"))
-    now = parsedate_to_datetime(table["now"]).timestamp()
-    for case in table["cases"]:
-        expected = None if case["expect"] == "invalid" else case["expect"]
-        assert retry_after(case["value"], now) == expected, case

@@ -1,0 +1,33 @@
+"""What the tests share: a mocked aiohttp, made to fit the aiohttp that is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+
+@pytest.fixture
+def mocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Let aioresponses 0.7.9 answer in place of aiohttp 3.14 and later.
+
+    It does not know of ``stream_writer`` (https://github.com/pnuckowski/aioresponses/issues/289), and its reader
+    of bodies pauses a connection that is not there at 128 KiB.
+    """
+    import aiohttp
+    import aioresponses
+    from aiohttp.client_proto import ResponseHandler
+
+    class MockedResponse(aiohttp.ClientResponse):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{"stream_writer": Mock(output_size=0), **options})
+
+    def stream_reader(loop: Any = None) -> aiohttp.StreamReader:
+        return aiohttp.StreamReader(ResponseHandler(loop=loop), limit=1 << 30, loop=loop)
+
+    monkeypatch.setattr("aioresponses.core.ClientResponse", MockedResponse)
+    monkeypatch.setattr("aioresponses.core.stream_reader_factory", stream_reader)
+    with aioresponses.aioresponses() as mocks:
+        yield mocks
