@@ -182,7 +182,7 @@ def test_every_flag_has_a_variable_and_a_key() -> None:
     [
         (["crwal"], "did you mean 'crawl'?"),
         (["completions"], "did you mean 'completion'?"),
-        (["xyz"], "there are crawl, serve, completion"),
+        (["xyz"], "there are crawl, bench, serve, completion"),
         (["urls.txt"], "write 'fetcher crawl urls.txt'"),
         (["https://example.com/a"], "write 'fetcher crawl https://example.com/a'"),
         (["--verson"], "--version"),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+import trustme
 
 from fetcher.client import Fetcher
 from fetcher.config import Config
-from tests.lab.crawl import code_of, crawl, with_names
+from tests.lab.crawl import code_of, crawl, one, open_sockets, with_names
 from tests.lab.server import Exchange, LabServer, black_hole, refused_port, silent_port
 
 
@@ -130,3 +133,50 @@ def idle_connections(fetcher: Fetcher) -> list[Any]:
         for pool in session.connector._conns.values()
         for connection, _ in pool
     ]
+
+
+async def test_a_head_is_bounded_as_a_whole(lab: LabServer) -> None:
+    async def lines(exchange: Exchange) -> None:
+        headers = [(f"X-{n}", "h" * 8_000) for n in range(int(exchange.number("n", 0)))]
+        await exchange.reply("x" * 500_000, headers=headers)
+
+    async def interim(exchange: Exchange) -> None:
+        for _ in range(int(exchange.number("n", 0))):
+            await exchange.send("HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n" * 100)
+        await exchange.reply("x" * 500_000)
+
+    lab.add("/lines", lines)
+    lab.add("/interim", interim)
+    targets = ["/lines?n=25", "/lines?n=120", "/interim?n=10", "/interim?n=100000"]
+    outcomes = await crawl([lab.url(target) for target in targets], per_host=1)
+    assert [code_of(outcome) for outcome in outcomes] == [200, "headers_too_large", 200, "headers_too_large"]
+
+
+async def test_nothing_waits_for_the_farewell_of_a_server_that_hangs() -> None:
+    """Over TLS a transport that closes in order would stay for half a minute."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    hung: list[asyncio.StreamWriter] = []
+    over = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hung.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # a TLS transport has it
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+        await over.wait()
+        writer.transport.abort()
+
+    before = open_sockets()
+    server = await asyncio.start_server(hang, "127.0.0.1", 0, ssl=context)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    listening = open_sockets()
+    outcome = await one(url, insecure=True, read_timeout=0.2)
+    assert code_of(outcome) == "read_timeout"
+    await asyncio.sleep(0)
+    assert len(open_sockets() - listening) == len(hung) == 1  # the server's own
+    over.set()
+    server.close()
+    async with asyncio.timeout(30):
+        while open_sockets() != before:
+            await asyncio.sleep(0.001)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -171,6 +172,35 @@ async def test_the_body_of_an_accepted_status_is_read_to_its_end(lab: LabServer)
     for status in (302, 404, 503):
         page = await one(lab.url(f"/large?s={status}"), accept=status, max_redirects=0)
         assert (code_of(page), page.bytes) == (status, 200_000)
+
+
+# Whose fault it is
+
+
+async def test_a_url_that_kills_its_connection_is_no_fault_of_its_host(lab: LabServer) -> None:
+    """The host has answered before: it is not parked for one URL, whose row pays for its own tries."""
+    urls = [lab.url("/ok"), lab.url("/reset"), *(lab.url(f"/delay/5/ok?{n}") for n in range(40))]
+    outcomes = await crawl(urls, per_host=2, retries=2, backoff=0.01, deadline=30)
+    assert [(code_of(outcome), outcome.attempts) for outcome in outcomes[:2]] == [(200, 1), ("connect_reset", 3)]
+    assert {code_of(outcome) for outcome in outcomes[2:]} == {200}
+
+
+async def test_a_host_that_cannot_be_reached_any_more_is_parked() -> None:
+    """It has answered before, and its rows pay nothing until its patience is over."""
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        server.close()
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(once, "127.0.0.1", 0)
+    prefix = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    outcomes = await crawl([f"{prefix}{n}" for n in range(4)], per_host=1, retries=2, backoff=0.01, host_patience=0.1)
+    assert [code_of(outcome) for outcome in outcomes] == [200, *["host_budget"] * 3]
+    assert [outcome.attempts for outcome in outcomes[1:]] == [0, 0, 0]
 
 
 # What is sent

@@ -118,8 +118,10 @@ def _conclusion(report: Report) -> str:
         return "no counted round is complete"
     tried = [mode for mode in report.modes if mode.mode == "concurrent"]
     best = next((mode for mode in tried if mode.concurrency == report.recommended), None)
-    if best is None:
+    if best is None and len(tried) == 1:
         return "recommended: nothing, for one concurrency was measured (-c 10,50,100 compares three)"
+    if best is None:
+        return f"recommended: nothing, for no {'page came' if tried else 'concurrent round is complete'}"
     advice = f"recommended: -c {best.concurrency}, the least that is within 5 % of the best time"
     if best.speed_up is None:
         return advice

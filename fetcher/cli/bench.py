@@ -39,6 +39,7 @@ OPTIONS = [
     _option("--scenario", type=click.Choice(["latency", "fast", "mixed", "errors", "throttled"]), help="How the built-in site behaves.  [default: latency]"),
     _option("--json", metavar="FILE", help="Write everything measured, every raw time too ('-' is stdout)."),
     _option("--html", metavar="FILE", help="Write a picture of it: one page that needs no network."),
+    click.option("-v", "--verbose", count=True, help="Twice: show where an error of ours struck."),
 ]  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def _with_options(function: Any) -> Any:
     return function
 
 
-@click.command("bench", short_help="Measure what concurrency buys, on your list or the built-in site.")
+@click.command("bench", short_help="Measure what concurrency buys.")
 @click.argument("inputs", nargs=-1, metavar="[INPUT]...")
 @_with_options
 @click.pass_context

@@ -26,7 +26,7 @@ from fetcher.cli.again import command_again
 from fetcher.cli.bench_progress import BenchProgress
 from fetcher.cli.exits import COMPLETE, FAILED, PIPE_CLOSED, exit_by
 from fetcher.cli.settings import RUN_KEYS, descriptors_for, make_config
-from fetcher.errors import ConfigError, SinkError
+from fetcher.errors import ConfigError, FetcherError, SinkError
 from fetcher.observe.notices import Notices
 from fetcher.options import number_from
 from fetcher.sinks.courier import write_all
@@ -59,6 +59,8 @@ def bench(inputs: list[str], settings: dict[str, Any]) -> int:
         if listing is not None and not quiet:
             _announce(listing, plan, notices)
         report, number = asyncio.run(_measure(plan, listing, settings, notices))
+        if report is None:
+            return exit_by(number or signal.SIGINT)
         return _tell(report, number, outputs, notices, quiet=quiet)
     except BrokenPipeError:
         # Said here, for click would make it a 1. What the interpreter still flushes must go nowhere.
@@ -176,8 +178,11 @@ def _announce(listing: Listing, plan: Bench, notices: Notices) -> None:
 
 async def _measure(
     plan: Bench, listing: Listing | None, settings: Mapping[str, Any], notices: Notices
-) -> tuple[Report, int | None]:
-    """Run it, with progress; the number of the signal that stopped it, if one did."""
+) -> tuple[Report | None, int | None]:
+    """Run it, with progress; return the number of the signal that stopped it as well, if one did.
+
+    There is no report where the signal came before the built-in site was up, and struck it too.
+    """
     stop = asyncio.Event()
     signals: list[int] = []
 
@@ -191,14 +196,13 @@ async def _measure(
         heeding(interrupt, signal.SIGINT, signal.SIGTERM),
         BenchProgress(notices, shown=not quiet if wanted is None else wanted) as progress,
     ):
-        report = await measure(
-            plan,
-            listing,
-            progress=progress.tell,
-            say=notices.say,
-            stop=stop,
-            words=_words(settings),
-        )
+        words = _words(settings)
+        try:
+            report = await measure(plan, listing, progress=progress.tell, say=notices.say, stop=stop, words=words)
+        except FetcherError:
+            if not signals:
+                raise
+            report = None
     return report, signals[0] if signals else None
 
 
@@ -230,7 +234,8 @@ def _tell(report: Report, number: int | None, outputs: Outputs, notices: Notices
         notices.say(f"the modes got different pages, {pages:,} of {report.rows:,} rows:", level="error")
         notices.show("\n".join(f"  {line}" for line in mismatch_lines(report.mismatches)))
     if number is not None:
-        notices.say(f"stopped: {len(report.rounds)} rounds are complete")
+        complete = len(report.rounds)
+        notices.say(f"stopped: {complete} round{' is' if complete == 1 else 's are'} complete")
         return exit_by(number)
     if all_failed(report.rounds):
         codes = sorted({str(sample.code) for sample in report.rounds[0].samples})

@@ -15,7 +15,7 @@ __all__ = ["cli", "main"]
 
 COMMANDS = {
     "crawl": "Fetch a list of URLs and write what came.",
-    "bench": "Measure what concurrency buys, on your list or the built-in site.",
+    "bench": "Measure what concurrency buys.",
     "serve": "Serve the built-in site on loopback, to play with.",
     "completion": "Print the completion script of a shell.",
 }

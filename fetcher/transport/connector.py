@@ -7,6 +7,7 @@ its sockets are made.
 from __future__ import annotations
 
 import functools
+import math
 import ssl
 from collections.abc import Coroutine
 from time import monotonic
@@ -14,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import LineTooLong
 
 from fetcher.config import Config, TLSPolicy
 from fetcher.errors import ConfigError
@@ -26,6 +28,7 @@ __all__ = ["Pool", "StagedResolver", "open_session", "tls_context"]
 
 ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 HEAD_LIMIT = 65_536  # bytes of one header line
+HEADS_LIMIT = 262_144  # bytes of a whole head, and of the interim ones before it
 UNREAD = 65_536  # bytes of a body that may wait to be read, twice over
 KEEP_ALIVE = 15.0  # seconds an idle connection is kept
 
@@ -57,6 +60,7 @@ class StagedRequest(aiohttp.ClientRequest):
         """Send the head of the request, unless the connection says something before it was asked."""
         if conn.protocol.should_close:  # aiohttp would take that for the answer, and then each row's for the next's
             raise aiohttp.ServerDisconnectedError("bytes came on an idle connection")
+        conn.protocol.head = 0.0
         flight = current.get(None)
         if flight is not None:
             flight.enter("waiting")
@@ -69,12 +73,23 @@ class StampedProtocol(ResponseHandler):
     """aiohttp's connection, noting when bytes came: a head that comes drop by drop is no silence."""
 
     heard = 0.0  # monotonic seconds
+    head = 0.0  # bytes of it so far; less than any number once it is there
 
     def data_received(self, data: bytes) -> None:
-        """Take what came."""
+        """Take what came. Law 3: aiohttp bounds the lines of a head and their number, not what they make together."""
         if data:
             self.heard = monotonic()
+            self.head += len(data)
         super().data_received(data)
+        if self.head > HEADS_LIMIT and self.transport is not None:
+            self.set_exception(LineTooLong(b"the head", HEADS_LIMIT))
+            self.transport.close()
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        """Take a head that is whole."""
+        if data[0].code >= 200:
+            self.head = -math.inf
+        super().feed_data(data, size)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Learn that there is no more: a body that lasts until the end is whole only if that came in order."""

@@ -38,6 +38,7 @@ class Transport:
 
     def __init__(self, config: Config, *, resolver: Resolver | None = None) -> None:
         self._config = config
+        self._proxied = bool(config.proxy)
         self._resolver = resolver or StagedResolver()
         self._bodies = Bodies(config.limits)
         self._watchdog = Watchdog(config.timeouts)
@@ -96,11 +97,11 @@ class Transport:
     def _remember(self, host: str, pool: Pool) -> None:
         if len(self._pools) >= REMEMBERED:
             self._pools.clear()
-        if not self._config.proxy:
+        if not self._proxied:
             self._pools[host] = pool
 
     def _proxy(self, url: str) -> str | None:
-        if not self._config.proxy:
+        if not self._proxied:
             return None
         target = parse(url)
         return self._config.proxy.before(target.scheme, target.host, target.port)
@@ -144,8 +145,8 @@ class Transport:
             _wire(url),
             headers=request.headers or None,
             allow_redirects=False,
-            ssl=self._tls_context() if url.startswith("https:") or self._config.proxy else True,
-            proxy=self._proxy(url) if self._config.proxy else None,
+            ssl=self._tls_context() if self._proxied or url.startswith("https:") else True,
+            proxy=self._proxy(url),
         )
         try:
             if flight is not None:

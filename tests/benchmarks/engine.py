@@ -1,0 +1,132 @@
+"""Owns what the engine itself costs per request: the flow, the handlers, the reader and a sink around a transport that
+answers at once.
+
+Run it with ``python -m tests.benchmarks.engine [ROWS]``; it exits with 1 when everything together costs more than
+``MOST`` on the best round. The rounds are interleaved and the best of each is taken: what disturbs one only adds to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from time import process_time
+from typing import Any
+
+from fetcher import Config, Fetcher
+from fetcher.bench.worker import fastest_loop
+from fetcher.errors import StatusError
+from fetcher.model import Exchange, Request, Response
+from fetcher.sinks.jsonl import JSONLSink
+
+MOST = 60.0  # microseconds
+ROWS = 20_000
+ROUNDS = 5
+HOSTS = 200
+BODY = b"<!doctype html><html lang=en><title>A page</title><p>Some words and <a href='/next'>a link</a>.</p></html>"
+HEADERS = (("content-type", "text/html; charset=utf-8"), ("content-length", str(len(BODY))))
+NO_TEXT = (("content-type", "application/octet-stream"),)
+
+
+class Discard:
+    """A sink that takes everything and does nothing."""
+
+    async def __aenter__(self) -> Discard:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def write(self, outcome: Any) -> None:
+        pass
+
+
+async def answer(request: Request) -> Response:
+    """Answer with a body that is no text: there is nothing to read."""
+    return Response(request, request.url, 200, NO_TEXT, b"", 0)
+
+
+async def answer_with_page(request: Request) -> Response:
+    """Answer with a small page, to be decoded, parsed and looked through."""
+    return Response(request, request.url, 200, HEADERS, BODY, len(BODY))
+
+
+def answer_again(once: Exchange) -> Exchange:
+    """Return a transport that fails every row's first try with a 500."""
+    tried: set[int] = set()
+
+    async def answered(request: Request) -> Response:
+        if request.id in tried:
+            return await once(request)
+        tried.add(request.id)
+        raise StatusError(500)
+
+    return answered
+
+
+async def run(
+    rows: int, *, sequentially: bool = False, retried: bool = False, sink: bool = False, page: bool = False
+) -> float:
+    """Return the CPU seconds that ``rows`` rows take."""
+    config = Config.of(concurrency=100, per_host=10, backoff=0)
+    transport = answer_with_page if page else answer
+    urls = [f"http://host-{number % HOSTS}.example/{number}" for number in range(rows)]
+    async with Fetcher(config, transport=answer_again(transport) if retried else transport) as fetcher:
+        began = process_time()
+        books = await fetcher.run(
+            urls, JSONLSink(os.devnull, fresh=True) if sink else Discard(), sequentially=sequentially
+        )
+        took = process_time() - began
+    assert books.ok == rows
+    return took
+
+
+CASES: dict[str, Callable[[int], Awaitable[float]]] = {
+    "sequential": lambda rows: run(rows, sequentially=True),
+    "concurrent": lambda rows: run(rows),
+    "concurrent, each row retried once": lambda rows: run(rows, retried=True),
+    "concurrent, jsonl sink": lambda rows: run(rows, sink=True),
+    "concurrent, a small page parsed": lambda rows: run(rows, page=True),
+    "concurrent, jsonl sink and page": lambda rows: run(rows, sink=True, page=True),
+    "everything, each row retried once": lambda rows: run(rows, retried=True, sink=True, page=True),
+}
+"""What is measured; the retry handler, redirects, accept and pacing stand around every row of all of them."""
+
+
+def best_of(rows: int, rounds: int) -> dict[str, float]:
+    """Return the least microseconds a row of each case, after a round that only warms up."""
+    best = dict.fromkeys(CASES, float("inf"))
+    with asyncio.Runner(loop_factory=fastest_loop()) as runner:
+        for number in range(rounds + 1):
+            for name, case in CASES.items():
+                gc.collect()
+                took = runner.run(_awaited(case(rows if number else rows // 10)))
+                if number:
+                    best[name] = min(best[name], took / rows * 1e6)
+    return best
+
+
+async def _awaited(work: Awaitable[float]) -> float:
+    return await work
+
+
+def main() -> int:
+    """Measure, print the table, and say by the exit code whether the target is met."""
+    rows = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
+    gc.freeze()  # as the command line does
+    gc.set_threshold(50_000, 20, 50)
+    best = best_of(rows, ROUNDS)
+    factory = fastest_loop()
+    print(f"{rows:,} rows on {HOSTS} hosts, best of {ROUNDS}, {factory.__module__ if factory else 'asyncio'}")
+    for name, micros in best.items():
+        print(f"{name:<36} {micros:7.1f} µs")
+    *_, everything = best.values()
+    verdict = "ok" if everything <= MOST else "too slow"
+    print(f"everything: {everything:.1f} µs (at most {MOST:g}): {verdict}")
+    return verdict != "ok"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
