@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Iterable
 from typing import Self
 
 from fetcher.books import Books
-from fetcher.engine import Engine, read
+from fetcher.engine import Engine, read, read_apart
 from fetcher.errors import FetchError
 from fetcher.flight import Flight, InFlight, current
 from fetcher.intake import Intake, Rejected, Row
@@ -18,8 +18,8 @@ __all__ = ["OneByOne"]
 class OneByOne:
     """An async iterator of outcomes with the contract of ``Outcomes``; made by ``sequential``."""
 
-    def __init__(self, engine: Engine, source: Iterable[Row] | AsyncIterable[Row]) -> None:
-        self.books = Books()
+    def __init__(self, engine: Engine, source: Iterable[Row] | AsyncIterable[Row], books: Books | None = None) -> None:
+        self.books = books or Books()
         self._engine = engine
         self._intake = Intake(source, engine.config, self.books)
         self._flight: Flight | None = None
@@ -45,6 +45,8 @@ class OneByOne:
         try:
             response = await self._engine.exchange(flight.request)
             flight.ended = clock()
+            if self._engine.reader.apart(response):
+                return await read_apart(self._engine, flight, response)
             return read(self._engine, flight, response)
         except FetchError as error:
             flight.ended = clock()

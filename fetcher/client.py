@@ -6,23 +6,19 @@ The handlers, outermost first: yours ▶ retry ▶ accept ▶ redirects ▶ paci
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-import msgspec
-
 from fetcher.baseline import OneByOne
 from fetcher.books import Books
 from fetcher.config import Config
-from fetcher.engine import Engine
+from fetcher.engine import Engine, read, read_apart
 from fetcher.flight import Flight, InFlight, current
 from fetcher.hosts import Hosts
 from fetcher.intake import Row
-from fetcher.model import Exchange, Extractor, Middleware, Page, Request, Response, Sink
-from fetcher.page.parse import read_page
-from fetcher.page.select import Selection
+from fetcher.model import Exchange, Extractor, Failure, Middleware, Page, Request, Response, Sink
+from fetcher.page.reader import Reader
 from fetcher.pipeline import Outcomes, concurrent, sequential
 from fetcher.policy.accept import accept
 from fetcher.policy.pacing import Gate, Waiter
@@ -54,9 +50,8 @@ class Fetcher:
     ) -> None:
         self.config = config or Config()
         self._middleware = tuple(middleware)
-        self._extract = extract
+        self.reader = Reader(self.config, extract)
         self._given_transport = transport
-        self._selection = Selection.of(self.config.select) if self.config.select else None
         self._engine: Engine | None = None
         self._transport: Any = None
         self._streams: list[Outcomes | OneByOne] = []
@@ -79,7 +74,7 @@ class Fetcher:
         exchange: Exchange = transport
         for handler in reversed(handlers):
             exchange = _stand(handler, exchange)
-        self._engine = Engine(config, exchange, self._read, gate)
+        self._engine = Engine(config, exchange, self.reader, gate)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -88,6 +83,7 @@ class Fetcher:
             engine.gate.close()
         if self._transport is not None:
             await self._transport.close()
+        await self.reader.close()
 
     async def fetch(self, url: str | Request) -> Page:
         """Fetch one URL and return its page. Raises ``FetchError``."""
@@ -99,22 +95,34 @@ class Fetcher:
         try:
             response = await engine.exchange(request)
             flight.ended = engine.gate.clock()
-            return self._read(response, flight)
+            if self.reader.apart(response):
+                outcome = await read_apart(engine, flight, response)
+            else:
+                outcome = read(engine, flight, response)
+            if isinstance(outcome, Failure):
+                raise outcome.error
+            return outcome
         finally:
             flight.free()
             current.reset(token)
 
     @asynccontextmanager
     async def stream(
-        self, urls: Iterable[Row] | AsyncIterable[Row], *, ordered: bool = False, sequentially: bool = False
+        self,
+        urls: Iterable[Row] | AsyncIterable[Row],
+        *,
+        ordered: bool = False,
+        sequentially: bool = False,
+        books: Books | None = None,
     ) -> AsyncIterator[Outcomes | OneByOne]:
         """Open an async iterator of outcomes: as they complete, or ``ordered`` as the URLs are.
 
         ``urls`` may be any iterable, endless too: it is read as fast as outcomes are taken. ``sequentially``
-        fetches one after the other, for comparison. Leaving the block cancels what is still under way.
+        fetches one after the other, for comparison. ``books`` go on where earlier runs of the same list left them.
+        Leaving the block cancels what is still under way.
         """
         flow = sequential if sequentially else concurrent
-        async with flow(self._running(), urls, ordered=ordered) as outcomes:
+        async with flow(self._running(), urls, ordered=ordered, books=books) as outcomes:
             self._streams.append(outcomes)
             limit = self.config.limits.time
             timer = asyncio.get_running_loop().call_later(limit, outcomes.stop) if limit is not None else None
@@ -145,18 +153,6 @@ class Fetcher:
         if self._engine is None:
             raise RuntimeError("the Fetcher is not open: use it as 'async with Fetcher() as fetcher'")
         return self._engine
-
-    def _read(self, response: Response, flight: Flight) -> Page:
-        page = read_page(
-            response,
-            select=self._selection,
-            extract=self._extract,
-            preview=self.config.preview,
-            waited=flight.waited,
-            fetched_at=time.time(),
-        )
-        # A middleware may have asked for something else, or answered out of its store: the row is the row.
-        return page if page.request is flight.request else msgspec.structs.replace(page, request=flight.request)
 
 
 def _stand(handler: Middleware, proceed: Exchange) -> Exchange:

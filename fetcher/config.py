@@ -15,11 +15,9 @@ from typing import Any, Literal, Self, get_args
 
 import msgspec
 
-from fetcher import __version__
 from fetcher.errors import ConfigError
 from fetcher.options import (
     Header,
-    bypasses,
     flag,
     number_from,
     one_of,
@@ -39,116 +37,23 @@ from fetcher.options import (
     positive_seconds,
     texts,
 )
+from fetcher.policies import (
+    Accept,
+    AddressPolicy,
+    Identity,
+    Limits,
+    Parsing,
+    PrivateNetwork,
+    ProxyPolicy,
+    RetryPolicy,
+    Timeouts,
+    TLSPolicy,
+)
 
 __all__ = [
-    "OPTIONS", "Accept", "AddressPolicy", "Config", "Header", "Identity", "Limits", "ProxyPolicy", "RetryPolicy",
-    "TLSPolicy", "Timeouts",
+    "OPTIONS", "Accept", "AddressPolicy", "Config", "Header", "Identity", "Limits", "Parsing", "ProxyPolicy",
+    "RetryPolicy", "TLSPolicy", "Timeouts",
 ]  # fmt: skip
-
-MIB = 1024 * 1024
-
-PrivateNetwork = Literal["allow", "listed", "deny"]
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """What one run may use at once. Sizes in bytes, times in seconds, ``rate`` in requests per second."""
-
-    concurrency: int = 100
-    per_host: int = 6
-    delay: float = 0.0
-    rate: float | None = None
-    max_redirects: int = 10
-    max_size: int = 10 * MIB
-    truncate: bool = False
-    memory: int = 256 * MIB
-    lookahead: int = 10_000
-    rows: int | None = None
-    time: float | None = None
-
-    @property
-    def window(self) -> int:
-        """Rows admitted whose outcome has not been read: ten times the concurrency, at least 1,000."""
-        return max(1_000, 10 * self.concurrency)
-
-
-class Timeouts(msgspec.Struct, frozen=True):
-    """Seconds for one exchange with waits excluded, to connect (DNS and TLS in it), between two reads."""
-
-    total: float = 30.0
-    connect: float = 10.0
-    read: float = 15.0
-
-
-class RetryPolicy(msgspec.Struct, frozen=True):
-    """How often a row is tried again, and how long a host may keep us waiting.
-
-    Backoff is exponential with jitter: after the nth failed attempt a random time between half of ``backoff``
-    and ``backoff`` times 2 to the power of n - 1, at most ``max_backoff``. A ``Retry-After`` above
-    ``max_retry_after``, or ``host_patience`` seconds without one success, ends a host's rows as ``host_budget``.
-    """
-
-    retries: int = 2
-    backoff: float = 0.5
-    max_backoff: float = 30.0
-    max_retry_after: float = 300.0
-    host_patience: float = 60.0
-
-
-class Accept(msgspec.Struct, frozen=True):
-    """Which status codes are pages: inclusive ranges."""
-
-    ranges: tuple[tuple[int, int], ...] = ((200, 299),)
-
-    def __contains__(self, status: int) -> bool:
-        return any(low <= status <= high for low, high in self.ranges)
-
-
-class AddressPolicy(msgspec.Struct, frozen=True):
-    """Which private addresses may be reached: all, those the list itself names, or none."""
-
-    private_network: PrivateNetwork = "listed"
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """Who we say we are, and the secrets that go to one host each.
-
-    ``headers`` without a host go to every listed URL; those with one, and the cookies of ``cookie_files``
-    (Netscape format), to their own host alone.
-    """
-
-    user_agent: str = f"fetcher/{__version__} (+https://pypi.org/project/fetcher/)"
-    headers: tuple[Header, ...] = ()
-    cookie_files: tuple[str, ...] = ()
-
-
-class ProxyPolicy(msgspec.Struct, frozen=True):
-    """Which proxy stands before a host: ``every`` for all, else one for each scheme; ``bypass`` hosts need none.
-
-    A bypass is a host or domain suffix (``example.com`` covers its subdomains), with a port where wanted, a
-    network (``10.0.0.0/8``), or ``*``.
-    """
-
-    every: str | None = None
-    http: str | None = None
-    https: str | None = None
-    bypass: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.every or self.http or self.https)
-
-    def before(self, scheme: str, host: str, port: int) -> str | None:
-        """Return the proxy for an origin, or ``None`` to go there directly."""
-        proxy = self.every or (self.https if scheme == "https" else self.http)
-        if proxy is None or any(bypasses(rule, host, port) for rule in self.bypass):
-            return None
-        return proxy
-
-
-class TLSPolicy(msgspec.Struct, frozen=True):
-    """Whether certificates are verified, and against which authorities (a PEM file, else the system's)."""
-
-    verify: bool = True
-    ca_bundle: str | None = None
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -166,6 +71,7 @@ class Config(msgspec.Struct, frozen=True):
     identity: Identity = Identity()
     tls: TLSPolicy = TLSPolicy()
     proxy: ProxyPolicy = ProxyPolicy()
+    parsing: Parsing = Parsing()
     default_scheme: Literal["https", "http"] = "https"
     select: tuple[str, ...] = ()
     preview: int = 0
@@ -245,6 +151,8 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0].replace('_', '-')!r}?)" if close else ""
 
 
+PARSERS = number_from(1, whole=True, optional=True)
+
 OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "concurrency": ("limits", "concurrency", number_from(1, whole=True)),
     "per_host": ("limits", "per_host", number_from(1, whole=True)),
@@ -278,6 +186,9 @@ OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "http_proxy": ("proxy", "http", parse_proxy),
     "https_proxy": ("proxy", "https", parse_proxy),
     "no_proxy": ("proxy", "bypass", parse_bypass),
+    "isolate": ("parsing", "isolate", flag),
+    "parsers": ("parsing", "parsers", lambda value: None if value == "auto" else PARSERS(value)),
+    "parse_timeout": ("parsing", "timeout", positive_seconds),
     "default_scheme": ("", "default_scheme", one_of("https", "http")),
     "select": ("", "select", lambda value: tuple(texts(value))),
     "preview": ("", "preview", number_from(0, whole=True)),
@@ -288,5 +199,5 @@ OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
 
 POLICIES: dict[str, Callable[..., Any]] = {
     "limits": Limits, "timeouts": Timeouts, "retry": RetryPolicy, "accept": Accept, "address": AddressPolicy,
-    "identity": Identity, "proxy": ProxyPolicy, "tls": TLSPolicy,
+    "identity": Identity, "proxy": ProxyPolicy, "tls": TLSPolicy, "parsing": Parsing,
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
 
 import msgspec
 
@@ -10,9 +10,10 @@ from fetcher.config import Config
 from fetcher.errors import FetchError
 from fetcher.flight import Flight
 from fetcher.model import Exchange, Outcome, Page, Response
+from fetcher.page.reader import Reader
 from fetcher.policy.pacing import Gate
 
-__all__ = ["Engine", "read"]
+__all__ = ["Engine", "read", "read_apart"]
 
 
 class Engine(msgspec.Struct, frozen=True):
@@ -20,14 +21,32 @@ class Engine(msgspec.Struct, frozen=True):
 
     config: Config
     exchange: Exchange
-    read: Callable[[Response, Flight], Page]
+    reader: Reader
     gate: Gate
 
 
 def read(engine: Engine, flight: Flight, response: Response) -> Outcome:
     """Make the outcome of a response: its page, or the failure to read one out of it."""
     try:
-        return engine.read(response, flight)
+        return _own(engine.reader.read(response, waited=flight.waited, fetched_at=time.time()), flight)
     except FetchError as error:
-        flight.attempts += 1
-        return flight.fail(error)
+        return _failure(flight, error)
+
+
+async def read_apart(engine: Engine, flight: Flight, response: Response) -> Outcome:
+    """Do the same in a process of its own, where a page can do no harm."""
+    try:
+        page = await engine.reader.read_apart(response, waited=flight.waited, fetched_at=time.time())
+    except FetchError as error:
+        return _failure(flight, error)
+    return _own(page, flight)
+
+
+def _own(page: Page, flight: Flight) -> Page:
+    # A middleware may have asked for something else, or answered out of its store: the row is the row.
+    return page if page.request is flight.request else msgspec.structs.replace(page, request=flight.request)
+
+
+def _failure(flight: Flight, error: FetchError) -> Outcome:
+    flight.attempts += 1
+    return flight.fail(error)

@@ -1,7 +1,7 @@
 """Every exception of the package, and which of them are worth another try.
 
 Law 2: three kinds of trouble, three fates. A ``FetchError`` costs one URL and becomes a value; a
-``SourceError``, ``SinkError`` or ``ConfigError`` ends the run; anything else is a bug and propagates.
+``SourceError``, ``SinkError``, ``LedgerError`` or ``ConfigError`` ends the run; anything else is a bug and propagates.
 
 ::
 
@@ -9,6 +9,8 @@ Law 2: three kinds of trouble, three fates. A ``FetchError`` costs one URL and b
     ├── ConfigError(ValueError)   a setting is wrong: names the key and the nearest valid one
     ├── SourceError               a list cannot be read: names the file and the line
     ├── SinkError                 an output cannot be written: names the path
+    ├── LedgerError               a job's ledger cannot be read or written: names the path
+    │   └── JobLocked             another run is working on the job: names its process
     └── FetchError                one URL failed: ``.code`` and ``.retryable``
         ├── InvalidURL            invalid_url
         ├── Skipped               robots_denied · robots_unreachable · address_blocked · duplicate · host_budget
@@ -38,6 +40,8 @@ __all__ = [
     "FetchTimeout",
     "FetcherError",
     "InvalidURL",
+    "JobLocked",
+    "LedgerError",
     "ParseError",
     "ProtocolError",
     "RedirectError",
@@ -74,6 +78,14 @@ class SourceError(FetcherError):
 
 class SinkError(FetcherError):
     """An output cannot be written. The message names the path."""
+
+
+class LedgerError(FetcherError):
+    """The ledger of a job cannot be read or written. The message names the path and says what to do."""
+
+
+class JobLocked(LedgerError):
+    """Another run that is alive is working on the job. The message names its process."""
 
 
 class FetchError(FetcherError):

@@ -77,6 +77,7 @@ class Intake:
             self._now = iter(source)
         self._config = config
         self._books = books
+        self._count = 0  # the books may be a job's, with the rows of earlier runs in them
         self._seen = Seen() if config.dedupe else None
         self.pause = self._later is not None
 
@@ -84,14 +85,14 @@ class Intake:
         return self
 
     async def __anext__(self) -> Flight | Rejected:
-        if self._books.input == self._config.limits.rows:
+        if self._count == self._config.limits.rows:
             self._books.more = False  # the first rows are the input
             raise StopAsyncIteration
-        if self._books.input % SLICE == 0:
+        if self._count % SLICE == 0:
             await asyncio.sleep(0)  # a source that never waits would leave nobody else a turn
         row: Any
         if self._now is not None:
-            self.pause = self._books.input % SLICE == SLICE - 1
+            self.pause = self._count % SLICE == SLICE - 1
             try:
                 row = next(self._now)
             except StopIteration:
@@ -105,10 +106,11 @@ class Intake:
                 self._books.more = False
                 raise
         self._books.input += 1
+        self._count += 1
         return self._take(row)
 
     def _take(self, row: Row) -> Flight | Rejected:
-        order = self._books.input
+        order = self._count
         if isinstance(row, BadRow):
             return Rejected(Flight(row.request, _NOWHERE, order), row.error)
         request = Request(order, row.strip()) if isinstance(row, str) else row

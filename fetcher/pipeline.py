@@ -20,7 +20,7 @@ from typing import Self, TypeAlias
 from fetcher.admission import Admission
 from fetcher.baseline import OneByOne
 from fetcher.books import Books
-from fetcher.engine import Engine, read
+from fetcher.engine import Engine, read, read_apart
 from fetcher.errors import FetchError, SourceError
 from fetcher.flight import Flight, InFlight, Later, current
 from fetcher.intake import Intake, Rejected, Row
@@ -40,8 +40,8 @@ class Outcomes:
     Leave its ``async with`` early and everything is cancelled; ``stop`` lets what is on the wire finish.
     """
 
-    def __init__(self, engine: Engine, source: Source, *, ordered: bool = False) -> None:
-        self.books = Books()
+    def __init__(self, engine: Engine, source: Source, *, ordered: bool = False, books: Books | None = None) -> None:
+        self.books = books or Books()
         self._engine = engine
         self._ordered = ordered
         self._intake = Intake(source, engine.config, self.books)
@@ -49,6 +49,7 @@ class Outcomes:
         self._admission = Admission(engine.gate, limits, fly=self._fly, landed=self._landed, ordered=ordered)
         self._queue: asyncio.Queue[tuple[Flight, Response | FetchError]] = asyncio.Queue(limits.concurrency)
         self._workers: list[asyncio.Task[None]] = []
+        self._apart: dict[asyncio.Task[None], Flight] = {}  # rows whose bodies are read in processes of their own
         self._ready: deque[Outcome] = deque()
         self._held: dict[int, Outcome] = {}  # ordered: done before their turn
         self._turn = 1
@@ -81,7 +82,7 @@ class Outcomes:
 
     def in_flight(self) -> list[InFlight]:
         """Return every running row: its URL, its stage and how long it has been at it."""
-        return self._admission.snapshot()
+        return self._admission.snapshot() + [flight.snapshot() for flight in self._apart.values()]
 
     def stop(self, grace: float = GRACE) -> None:
         """Start nothing new, give what is on the wire ``grace`` seconds, then end. Rows left are pending."""
@@ -89,6 +90,9 @@ class Outcomes:
             self._stopping = True
             self._workers[0].cancel()
         self._admission.stop(now=grace <= 0)
+        if grace <= 0:
+            for task in self._apart:
+                task.cancel()
         if grace > 0 and self._grace is None:
             self._grace = asyncio.get_running_loop().call_later(grace, self.stop, 0)
         self._wake()
@@ -137,17 +141,34 @@ class Outcomes:
         while True:
             flight, result = await self._queue.get()
             if isinstance(result, FetchError):
-                outcome: Outcome = flight.fail(result)
+                self._deliver(flight, flight.fail(result))
+            elif self._engine.reader.apart(result):
+                self._read_apart(flight, result)
             else:
-                outcome = read(self._engine, flight, result)
-                del result
-            flight.free()
-            self._deliver(flight, outcome)
+                self._deliver(flight, read(self._engine, flight, result))
+            del result
             if clock() > turn:
                 await asyncio.sleep(0)
                 turn = clock() + SLICE
 
+    def _read_apart(self, flight: Flight, response: Response) -> None:
+        """Have a body read in another process; the window bounds how many wait for that."""
+
+        async def run() -> None:
+            self._deliver(flight, await read_apart(self._engine, flight, response))
+
+        def ended(task: asyncio.Task[None]) -> None:
+            del self._apart[task]
+            flight.free()
+            self._landed(None if task.cancelled() else task.exception())
+
+        flight.enter("parsing")
+        task = asyncio.get_running_loop().create_task(run())
+        self._apart[task] = flight
+        task.add_done_callback(ended)
+
     def _deliver(self, flight: Flight, outcome: Outcome) -> None:
+        flight.free()
         if self._ordered:
             self._held[flight.order] = outcome
             while self._turn in self._held:
@@ -159,7 +180,7 @@ class Outcomes:
 
     def _over(self) -> bool:
         if self._stopping:
-            return not self._admission.flights and self._queue.empty()
+            return not self._admission.flights and not self._apart and self._queue.empty()
         return self._source_ended and self._handed == self._taken
 
     async def _something(self) -> None:
@@ -202,7 +223,7 @@ class Outcomes:
         self._admission.close()
         if self._grace is not None:
             self._grace.cancel()
-        tasks = [*self._workers, *self._admission.flights]
+        tasks = [*self._workers, *self._admission.flights, *self._apart]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -212,12 +233,15 @@ class Outcomes:
 
 
 @asynccontextmanager
-async def concurrent(engine: Engine, source: Source, *, ordered: bool = False) -> AsyncIterator[Outcomes]:
+async def concurrent(
+    engine: Engine, source: Source, *, ordered: bool = False, books: Books | None = None
+) -> AsyncIterator[Outcomes]:
     """Fan the source out: outcomes as they complete, or in the order of the source.
 
-    ``ordered`` trades law 5 away: the window counts from the oldest row not yet handed over.
+    ``ordered`` trades law 5 away: the window counts from the oldest row not yet handed over. ``books`` may have
+    entries of earlier runs.
     """
-    async with Outcomes(engine, source, ordered=ordered) as outcomes:
+    async with Outcomes(engine, source, ordered=ordered, books=books) as outcomes:
         yield outcomes
 
 
@@ -227,9 +251,10 @@ async def sequential(
     source: Source,
     *,
     ordered: bool = False,  # noqa: ARG001  (the contract's: it always is)
+    books: Books | None = None,
 ) -> AsyncIterator[OneByOne]:
     """Fetch one row after the other: what ``concurrent`` is compared with. Always in order."""
-    outcomes = OneByOne(engine, source)
+    outcomes = OneByOne(engine, source, books)
     try:
         yield outcomes
     finally:

@@ -14,7 +14,7 @@ from typing import IO
 
 import msgspec
 
-from fetcher.bench.spawn import command, environment
+from fetcher.spawn import command, environment
 from fetcher.bench.worker import Done, Message, Result, Spec
 from fetcher.errors import ConfigError, FetcherError
 

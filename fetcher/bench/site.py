@@ -24,7 +24,7 @@ from typing import IO, Any, Self
 import msgspec
 
 from fetcher.bench.blueprint import BUSY, GONE, MOVED, PARTNER, Expected, Site, brewing, expected, urls
-from fetcher.bench.spawn import command, environment, when_owner_ends
+from fetcher.spawn import command, environment, when_owner_ends
 from fetcher.errors import FetcherError
 
 __all__ = [

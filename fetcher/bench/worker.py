@@ -21,7 +21,7 @@ from typing import TypeAlias
 import msgspec
 
 from fetcher.bench.results import Sample
-from fetcher.bench.spawn import when_owner_ends
+from fetcher.spawn import when_owner_ends
 from fetcher.client import Fetcher
 from fetcher.config import Config
 from fetcher.errors import ConfigError, FetcherError

@@ -23,7 +23,7 @@ def command(module: str, *words: str) -> list[str]:
 def environment() -> dict[str, str]:
     """Return our environment, with a checkout's folder on the path of modules."""
     inherited = dict(os.environ)
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[1]
     if root.name not in ("site-packages", "dist-packages"):
         known = inherited.get("PYTHONPATH")
         inherited["PYTHONPATH"] = os.pathsep.join([str(root), known] if known else [str(root)])
