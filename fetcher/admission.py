@@ -1,7 +1,8 @@
 """Which rows run: admits them to the window as slots, hosts and time allow, and takes them back when they must wait.
 
 Law 3: the window is a bounded semaphore and the look-ahead a bounded frontier; there is no task for a row that
-was not admitted. Law 4: a row that waits longer than a second has no task and no place in the window.
+was not admitted. Law 4: a row that waits longer than a second has no task and no place in the window. Law 5: with
+places free and no row that may start, the list is read on, however many rows wait: another host may come.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fetcher.config import Limits
+from fetcher.errors import FetcherError
 from fetcher.flight import Flight, InFlight
 from fetcher.frontier import Frontier
 from fetcher.policy.pacing import Gate
@@ -23,27 +25,32 @@ WAITING = frozenset({"admitted", "pacing", "backoff"})  # stages in which nothin
 class Admission:
     """The running rows of one stream. ``fly`` is a row's task; ``landed`` is told of each one's end.
 
-    ``ordered``: whoever feeds rows has taken their places in the window, and deferring keeps them.
+    ``ordered``: whoever feeds rows has taken their places in the window, and deferring keeps them. ``folder`` is
+    where rows wait that memory has no place for.
     """
 
     def __init__(
         self,
         gate: Gate,
         limits: Limits,
-        *,
         fly: Callable[[Flight], Coroutine[Any, Any, None]],
         landed: Callable[[BaseException | None], None],
+        *,
         ordered: bool,
+        folder: str | None = None,
     ) -> None:
         self.window = asyncio.BoundedSemaphore(limits.window)
         self.flights: dict[asyncio.Task[None], Flight] = {}
         self._gate = gate
-        self._frontier = Frontier(gate.hosts)
+        self._frontier = Frontier(gate.hosts, limits, folder=folder)
         self._fly = fly
         self._landed = landed
         self._ordered = ordered
         self._lookahead = limits.lookahead
         self._low_water = limits.lookahead - max(1, limits.lookahead // 16)
+        self._beyond = max(1, limits.lookahead // 8)  # rows read at a time when none of the look-ahead may start
+        self._granted = 0
+        self._reader_waits = False
         self._space = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = 0.0
@@ -52,18 +59,23 @@ class Admission:
 
     @property
     def full(self) -> bool:
-        """Whether the look-ahead has no place for a further row."""
-        return len(self._frontier) >= self._lookahead
+        """Whether the look-ahead has no place for a further row, and none is needed."""
+        return self._granted <= 0 and len(self._frontier) >= self._lookahead
 
     def push(self, flight: Flight) -> None:
         """Take a row of the list into the look-ahead."""
         self._frontier.push(flight)
+        self._granted -= 1
 
     async def space(self) -> None:
-        """Wait until the look-ahead has place again."""
+        """Start what may start, then wait until a further row has place, or is needed."""
+        self._reader_waits = self.full
+        self.admit()
         while self.full:
+            self._reader_waits = True
             self._space.clear()
             await self._space.wait()
+        self._reader_waits = False
 
     def defer(self, flight: Flight, due: float) -> None:
         """Take back a row that must wait until ``due``; its task is about to end."""
@@ -87,13 +99,12 @@ class Admission:
         if self._closed:
             return
         now = self._gate.clock()
-        while self._ordered or not self.window.locked():
-            flight = self._frontier.pop(now)
-            if flight is None:
-                break
-            self._start(flight, now)
-        if len(self._frontier) <= self._low_water:
-            self._space.set()
+        try:
+            self._start_all(now)
+        except FetcherError as error:  # of the disk that rows wait on: they are lost
+            self.close()
+            self._landed(error)
+            return
         due = self._frontier.due(now)
         if due is not None and (self._timer is None or due < self._wake_at):
             if self._timer is not None:
@@ -116,10 +127,21 @@ class Admission:
         """Give up the look-ahead."""
         if not self._closed:
             self._closed = True
-            self._frontier.drain()
+            self._frontier.clear()
             self._gate.listeners.remove(self.host_free)
             if self._timer is not None:
                 self._timer.cancel()
+
+    def _start_all(self, now: float) -> None:
+        while self._ordered or not self.window.locked():
+            flight = self._frontier.pop(now)
+            if flight is None:
+                if self._reader_waits and self._granted <= 0 and self._gate.hosts.room(now):
+                    self._granted = self._frontier.make_room(self._beyond, now)
+                break
+            self._start(flight, now)
+        if self._granted > 0 or len(self._frontier) <= self._low_water:
+            self._space.set()
 
     def _start(self, flight: Flight, now: float) -> None:
         if not self._ordered:

@@ -11,7 +11,10 @@ __all__ = ["Books"]
 
 
 class Books:
-    """Counts of rows. ``input`` are those taken from the source; ``more`` says that it was not read to its end."""
+    """Counts of rows. ``input`` are those taken from the source; ``more`` says that it was not read to its end.
+
+    ``folder`` is the run's own, for rows that wait where memory has no place for them; none is the system's.
+    """
 
     def __init__(self) -> None:
         self.input = 0
@@ -20,6 +23,7 @@ class Books:
         self.skipped = 0
         self.bytes = 0
         self.more = True
+        self.folder: str | None = None
         self.codes: Counter[str] = Counter()
 
     @property

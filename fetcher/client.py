@@ -63,7 +63,8 @@ class Fetcher:
             from fetcher.transport.session import Transport
 
             self._transport = transport = Transport(config)
-        gate = Gate(Hosts[Waiter](config.limits, config.retry))
+        locate = getattr(transport, "address_of", None)  # a transport of the caller's own may have none
+        gate = Gate(Hosts[Waiter](config.limits, config.retry, config.hosts), locate=locate)
         handlers: list[Middleware] = [
             *self._middleware,
             Retry(config.retry, gate),

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, get_args
 
 import msgspec
 
-from fetcher.errors import ConfigError
+from fetcher.errors import ConfigError, InvalidURL
 from fetcher.options import (
     Header,
     flag,
@@ -40,6 +40,7 @@ from fetcher.options import (
 from fetcher.policies import (
     Accept,
     AddressPolicy,
+    HostPolicy,
     Identity,
     Limits,
     Parsing,
@@ -49,10 +50,11 @@ from fetcher.policies import (
     Timeouts,
     TLSPolicy,
 )
+from fetcher.urls import host_key
 
 __all__ = [
-    "OPTIONS", "Accept", "AddressPolicy", "Config", "Header", "Identity", "Limits", "Parsing", "ProxyPolicy",
-    "RetryPolicy", "TLSPolicy", "Timeouts",
+    "OPTIONS", "Accept", "AddressPolicy", "Config", "Header", "HostPolicy", "Identity", "Limits", "Parsing",
+    "ProxyPolicy", "RetryPolicy", "TLSPolicy", "Timeouts",
 ]  # fmt: skip
 
 
@@ -72,6 +74,7 @@ class Config(msgspec.Struct, frozen=True):
     tls: TLSPolicy = TLSPolicy()
     proxy: ProxyPolicy = ProxyPolicy()
     parsing: Parsing = Parsing()
+    hosts: tuple[tuple[str, HostPolicy], ...] = ()
     default_scheme: Literal["https", "http"] = "https"
     select: tuple[str, ...] = ()
     preview: int = 0
@@ -97,7 +100,7 @@ class Config(msgspec.Struct, frozen=True):
             key = name.replace("-", "_")
             if key in passed:
                 continue
-            if isinstance(value, Mapping):
+            if isinstance(value, Mapping) and key != "hosts":
                 raise ConfigError(f"{origin}[{name}] is a table, and options stand flat: 'per-host = 6'")
             if key not in OPTIONS:
                 raise ConfigError(f"{origin}unknown option {name!r}{_nearest(name, [*OPTIONS, *passed])}")
@@ -151,6 +154,47 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0].replace('_', '-')!r}?)" if close else ""
 
 
+def parse_hosts(value: Any) -> tuple[tuple[str, HostPolicy], ...]:
+    """Read tables by host (``example.com``) or by domain (``*.example.com``: all hosts below it).
+
+    >>> parse_hosts({"example.com": {"per-host": 2}})[0][1].per_host
+    2
+    """
+    if isinstance(value, tuple) and all(isinstance(policy, HostPolicy) for _, policy in value):
+        value = {name: msgspec.structs.asdict(policy) for name, policy in value}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{value!r} is no table of hosts: '[hosts.\"example.com\"]', then 'per-host = 2'")
+    found: dict[str, HostPolicy] = {}
+    for name, terms in value.items():
+        domain = str(name).removeprefix("*.")
+        try:
+            key = str(name).removesuffix(domain) + host_key(domain)
+        except InvalidURL:
+            raise ConfigError(f"{name!r} is no host and no domain (such as example.com or *.example.com)") from None
+        if not isinstance(terms, Mapping):
+            raise ConfigError(f"{name!r} is followed by no table (such as {{per-host = 2}})")
+        if key in found:
+            raise ConfigError(f"{name!r} is given twice")
+        found[key] = HostPolicy(**_terms(str(name), terms))
+    return tuple(found.items())
+
+
+def _terms(name: str, terms: Mapping[str, Any]) -> dict[str, Any]:
+    known = HostPolicy.__struct_fields__
+    read: dict[str, Any] = {}
+    for option, value in terms.items():
+        field = str(option).replace("-", "_")
+        if field not in known:
+            raise ConfigError(f"{name!r}: unknown option {option!r}{_nearest(str(option), known)}")
+        if field in read:
+            raise ConfigError(f"{name!r}: {option} is given twice")
+        try:
+            read[field] = None if value is None else OPTIONS[field][2](value)
+        except (ConfigError, ValueError, TypeError) as error:
+            raise ConfigError(f"{name!r}: {field.replace('_', '-')}: {error}") from None
+    return read
+
+
 PARSERS = number_from(1, whole=True, optional=True)
 
 OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
@@ -158,6 +202,9 @@ OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "per_host": ("limits", "per_host", number_from(1, whole=True)),
     "delay": ("limits", "delay", parse_seconds),
     "rate": ("limits", "rate", parse_rate),
+    "per_site": ("limits", "per_site", number_from(1, whole=True, optional=True)),
+    "per_address": ("limits", "per_address", number_from(1, whole=True, optional=True)),
+    "max_crawl_delay": ("limits", "max_crawl_delay", parse_seconds),
     "max_redirects": ("limits", "max_redirects", number_from(0, whole=True)),
     "max_size": ("limits", "max_size", parse_size),
     "truncate": ("limits", "truncate", flag),
@@ -189,6 +236,7 @@ OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "isolate": ("parsing", "isolate", flag),
     "parsers": ("parsing", "parsers", lambda value: None if value == "auto" else PARSERS(value)),
     "parse_timeout": ("parsing", "timeout", positive_seconds),
+    "hosts": ("", "hosts", parse_hosts),
     "default_scheme": ("", "default_scheme", one_of("https", "http")),
     "select": ("", "select", lambda value: tuple(texts(value))),
     "preview": ("", "preview", number_from(0, whole=True)),

@@ -1,95 +1,66 @@
 """What is known of every host: the one truth that admission, pacing and patience are decided from.
 
-Law 5: a host's trouble stays its own. Law 9: nothing here waits; every method that needs the time takes it.
-
-A *slot* is one exchange on the wire, counted for all hosts and for each. A *promise* is a row admitted for
-a host that has not reached the wire yet: promises keep admission honest and block nobody; only ``on_wire``
-does.
+Law 3: what is remembered of hosts is bounded, and what nothing depends on is forgotten. Law 5: a host's trouble
+stays its own. Law 9: nothing here waits; every method that needs the time takes it.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections import deque
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, TypeVar
 
-from fetcher.config import Limits, RetryPolicy
+import msgspec
 
-__all__ = ["Host", "Hosts"]
+from fetcher.config import HostPolicy, Limits, RetryPolicy
+from fetcher.health import HostReport, Network, Record
+from fetcher.slots import CATCH_UP, SHORTLY, Group, Host, Slots
+from fetcher.urls import registrable_domain
+
+__all__ = ["CATCH_UP", "CHARGES", "KEPT", "REPORTED", "SHORTLY", "Host", "Hosts"]
 
 CHARGES = 20  # without one success in between
-PORTS = 16  # of one host that are known to have answered
+DEAD = 10  # times the backoff: the first pause of a host that seems dead
 KEPT = 65_536  # hosts remembered beyond those at work
-CATCH_UP = 0.05  # seconds of --rate that may be made up for a late wake-up
-SHORTLY = 0.05  # seconds until what is held by promises and waiters alone is asked again
+REPORTED = 1_000  # hosts in trouble that are told of
 
 W = TypeVar("W")
 
 
-class Host(Generic[W]):
-    """One host: what is on its wire, what is promised, from when on it may be asked, and its health."""
+class _Terms(NamedTuple):
+    """What holds for a host."""
 
-    __slots__ = (
-        "answered",
-        "charges",
-        "contending",
-        "given_up",
-        "key",
-        "not_before",
-        "on_wire",
-        "parked_until",
-        "promised",
-        "struck_at",
-        "waiters",
-    )
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self.on_wire = 0
-        self.promised = 0
-        self.not_before = 0.0
-        self.parked_until = 0.0
-        self.answered: tuple[int, ...] = ()  # ports
-        self.charges = 0
-        self.struck_at = 0.0
-        self.given_up: str | None = None
-        self.waiters: list[W] = []  # a deque would hold 600 bytes for each host that nobody waits for
-        self.contending = False
-
-    def idle(self, now: float) -> bool:
-        """Whether forgetting the host would change nothing but its reputation."""
-        return not (self.on_wire or self.promised or self.waiters or self.not_before > now)
-
-    def answer(self, port: int, *, well: bool = True) -> None:
-        """Note an answer from a port; one that served us, ``well``, ends the count of refusals."""
-        if port not in self.answered:
-            self.answered = (*self.answered, port)[-PORTS:]
-        if well:
-            self.charges = 0
-
-    def leave(self, waiter: W) -> None:
-        """Stop waiting at the gate (the task was cancelled)."""
-        if waiter in self.waiters:
-            self.waiters.remove(waiter)
+    most: int
+    delay: float
+    max_crawl_delay: float
+    retry: RetryPolicy
 
 
-class Hosts(Generic[W]):
-    """All hosts of one ``Fetcher``, its slots, and the queue at the gate.
+class Hosts(Slots[W]):
+    """All hosts of one ``Fetcher``. ``policies`` are those of single hosts and of domains (``*.example.com``).
 
-    ``W`` is whatever waits at the gate (a future, in the pipeline): the gate hands it back and knows no more.
+    ``robots`` says that a host's robots.txt is unknown until ``know_robots`` is told.
     """
 
-    def __init__(self, limits: Limits, retry: RetryPolicy) -> None:
-        self.limits = limits
-        self.retry = retry
-        self.on_wire = 0
-        self.promised = 0
-        self.rate_next = 0.0
+    def __init__(
+        self,
+        limits: Limits,
+        retry: RetryPolicy,
+        policies: Iterable[tuple[str, HostPolicy]] = (),
+        *,
+        robots: bool = False,
+    ) -> None:
+        super().__init__(limits)
+        self.network = Network(retry.host_patience)
+        self._general = _Terms(limits.per_host, limits.delay, limits.max_crawl_delay, retry)
+        self._terms = {name: _particular(self._general, policy) for name, policy in policies}
+        self._robots = robots
         self._hosts: dict[str, Host[W]] = {}
-        self._contenders: deque[Host[W]] = deque()
-        self._sleepers: list[tuple[float, int, Host[W]]] = []
-        self._tick = 0
+        self._sites: dict[str, Group] = {}
+        self._addresses: dict[str, Group] = {}
+        self._marked: dict[str, Host[W]] = {}  # parked, or with a delay that was not configured
+        self._troubled: dict[str, Host[W]] = {}
+        self._restored: tuple[float, dict[str, float]] | None = None
         self._sweep_at = KEPT
 
     def __len__(self) -> int:
@@ -101,137 +72,82 @@ class Hosts(Generic[W]):
         if host is None:
             if len(self._hosts) >= self._sweep_at:
                 self._forget(now)
-            host = self._hosts[key] = Host(key)
+            host = self._hosts[key] = self._new(key)
         return host
+
+    def _new(self, key: str) -> Host[W]:
+        terms = self._terms_of(key) if self._terms else self._general
+        host: Host[W] = Host(key, terms.most, terms.delay, terms.retry)
+        host.robots_known = not self._robots
+        if self.limits.per_site is not None:
+            site = registrable_domain(key)
+            host.groups = (self._sites.setdefault(site, Group(self.limits.per_site)),)
+        if self._restored is not None:
+            self._wait_anew(host)
+        return host
+
+    def _terms_of(self, key: str) -> _Terms:
+        """Return the most particular terms: the host's own, else those of the longest domain above it."""
+        terms = self._terms.get(key)
+        above = key
+        while terms is None and "." in above:
+            above = above.partition(".")[2]
+            terms = self._terms.get(f"*.{above}")
+        return terms or self._general
 
     def _forget(self, now: float) -> None:
         """Law 3: drop the hosts nothing depends on; of those that refused us the newest are kept."""
         refused = [key for key, host in self._hosts.items() if (host.charges or host.given_up) and host.idle(now)]
-        remembered = set(refused[-KEPT // 2 :])
+        remembered = {*refused[2 * REPORTED - KEPT // 2 :], *self._troubled}
         self._hosts = {key: host for key, host in self._hosts.items() if key in remembered or not host.idle(now)}
         self._sweep_at = max(KEPT, 2 * len(self._hosts))
+        self._marked = {key: host for key, host in self._marked.items() if key in self._hosts}
+        alive = {id(group) for host in self._hosts.values() for group in host.groups}
+        self._sites = {key: group for key, group in self._sites.items() if id(group) in alive}
+        self._addresses = {key: group for key, group in self._addresses.items() if id(group) in alive}
 
-    # Admission: may a new row start?
+    def locate(self, host: Host[W], address: str | None) -> None:
+        """Note the address a host was found at: those behind one address share ``per_address`` slots."""
+        host.located = True
+        if address is None or self.limits.per_address is None:
+            return
+        group = self._addresses.setdefault(address, Group(self.limits.per_address))
+        group.on_wire += host.on_wire
+        group.ahead += host.promised + len(host.waiters)
+        host.groups = (*host.groups, group)
 
-    def room(self, now: float) -> bool:
-        """Whether a further row of any host would find a slot at once, and its share of the rate."""
-        if self.on_wire + self.promised >= self.limits.concurrency or self._contenders:
-            return False
-        return not self.limits.rate or self._rate_allows(self.limits.rate, now) <= now
+    # What its robots.txt says
 
-    def room_from(self, now: float) -> float | None:
-        """Say when time alone will make room for a further row, or ``None`` if there is, or an exchange must end."""
-        rate = self.limits.rate
-        if self.on_wire + self.promised >= self.limits.concurrency:
-            return now + SHORTLY if self.promised else None  # a promise may come to nothing, and nobody is told
-        if not rate:
-            return None
-        if self._contenders:  # they go first, at a time the gate keeps
-            return max(self.rate_next, now + CATCH_UP)
-        allowed = self._rate_allows(rate, now)
-        if allowed <= now:
-            return None
-        return min(allowed, max(self.rate_next, now + SHORTLY)) if self.promised else allowed
+    def know_robots(self, host: Host[W], *, known: bool = True) -> None:
+        """Note whether the rules of a host are known: until then it is promised one row."""
+        host.robots_known = known
 
-    def _rate_allows(self, rate: float, now: float) -> float:
-        """Say when the rate has place for one more start behind all that are promised."""
-        return max(self.rate_next, now - CATCH_UP) + self.promised / rate
-
-    def opens(self, host: Host[W], now: float) -> float | None:
-        """Say from when on the host takes a new row: a time (``<= now``: at once), or ``None`` for "when one ends"."""
-        if host.given_up is not None:
-            return now
-        ahead = host.promised + len(host.waiters)
-        if host.on_wire + ahead >= self.limits.per_host:
-            # Promises may come to nothing and waiters be cancelled, and nobody is told: only time is sure then.
-            return None if host.on_wire else max(host.not_before, now + SHORTLY)
-        if ahead and self.limits.delay:
-            return max(host.not_before, now) + ahead * self.limits.delay
-        return host.not_before
-
-    def promise(self, host: Host[W]) -> None:
-        """Admit one row of the host."""
-        host.promised += 1
-        self.promised += 1
-
-    def withdraw(self, host: Host[W]) -> None:
-        """Take back a promise that will not be used."""
-        host.promised -= 1
-        self.promised -= 1
-
-    # The gate: may this exchange start?
-
-    def may_start(self, host: Host[W], now: float) -> bool:
-        """Whether an exchange with the host may start now."""
-        return (
-            self.on_wire < self.limits.concurrency
-            and host.on_wire < self.limits.per_host
-            and now >= host.not_before
-            and now >= self.rate_next
-        )
-
-    def start(self, host: Host[W], now: float) -> None:
-        """Take the global slot and the host's together."""
-        self.on_wire += 1
-        host.on_wire += 1
-        if self.limits.delay:
-            host.not_before = max(host.not_before, now + self.limits.delay)
-        if self.limits.rate:
-            self.rate_next = max(self.rate_next, now - CATCH_UP) + 1 / self.limits.rate
-
-    def finish(self, host: Host[W]) -> None:
-        """Give both slots back."""
-        self.on_wire -= 1
-        host.on_wire -= 1
-        self._contend(host)
-
-    def wait(self, host: Host[W], waiter: W) -> None:
-        """Queue at the gate."""
-        host.waiters.append(waiter)
-        self._contend(host)
-
-    def _contend(self, host: Host[W]) -> None:
-        if host.waiters and not host.contending and host.on_wire < self.limits.per_host:
-            host.contending = True
-            self._contenders.append(host)
-
-    def next_through(self, now: float) -> tuple[list[W], float | None]:
-        """Let through whom the slots and the time allow, in the order of arrival, one host after the other.
-
-        Returns the waiters whose slots are taken now, and when to ask again if only time holds others back.
-        """
-        while self._sleepers and self._sleepers[0][0] <= now:
-            self._contenders.append(heapq.heappop(self._sleepers)[2])
-        through: list[W] = []
-        while self._contenders and self.on_wire < self.limits.concurrency and now >= self.rate_next:
-            host = self._contenders.popleft()
-            if host.waiters and now < host.not_before:
-                self._tick += 1
-                heapq.heappush(self._sleepers, (host.not_before, self._tick, host))
-                continue
-            host.contending = False
-            if not host.waiters or host.on_wire >= self.limits.per_host:
-                continue  # the host's own finish() brings it back
-            self.start(host, now)
-            through.append(host.waiters.pop(0))
-            self._contend(host)
-        again = self._sleepers[0][0] if self._sleepers else None
-        if self._contenders and now < self.rate_next:
-            again = self.rate_next if again is None else min(again, self.rate_next)
-        return through, again
+    def set_delay(self, host: Host[W], seconds: float) -> None:
+        """Take over a Crawl-delay, up to ``max_crawl_delay``; a larger ``delay`` wins. Counts from the last start."""
+        terms = self._terms_of(host.key)
+        host.own_delay = max(terms.delay, min(seconds, terms.max_crawl_delay))
+        host.adjust()
+        if host.own_delay > terms.delay:
+            self._marked[host.key] = host
+        if host.started:
+            host.not_before = max(host.not_before, host.started + host.delay)
+        if self._restored is not None:
+            self._wait_anew(host)
 
     # Health: whose fault was it?
 
-    def charge(self, host: Host[W], now: float, retry_after: float | None) -> None:
+    def charge(self, host: Host[W], now: float, retry_after: float | None, *, dead: bool = False) -> None:
         """Park a host that will not serve us now, or give it up.
 
-        Without ``Retry-After``, or with one of 0, the pause doubles from ``backoff``. A host without one success
-        in twenty charges or in ``host_patience`` seconds, or that asks for more than ``max_retry_after``, is
-        given up. Answers to what was sent before the parking count for nothing new.
+        Without ``Retry-After``, or with one of 0, the pause doubles from ``backoff``. A host without one success in
+        twenty charges or in ``host_patience`` seconds, or that asks for more than ``max_retry_after``, is given up.
+        Answers to what was sent before the parking count for nothing new. One that seems ``dead`` rests for longer,
+        from rows that can wait elsewhere.
         """
         if host.given_up is not None:
             return
-        retry = self.retry
+        self.record(host)
+        retry = host.retry
         if retry_after is not None and retry_after > retry.max_retry_after:
             wish = f"{host.key} asks to wait {math.ceil(retry_after)} s"
             host.given_up = f"{wish}, max-retry-after is {retry.max_retry_after:g} s"
@@ -245,6 +161,98 @@ class Hosts(Generic[W]):
                 host.given_up = f"{host.key} refused {host.charges} times without one success"
             elif refused >= retry.host_patience:
                 host.given_up = f"{host.key} refused for {refused:.0f} s, host-patience is {retry.host_patience:g} s"
-        pause = retry_after or min(retry.backoff * 2 ** (host.charges - 1), retry.max_backoff)
-        host.parked_until = max(host.parked_until, now + pause)
-        host.not_before = max(host.not_before, host.parked_until)
+        first = DEAD * retry.backoff if dead else retry.backoff
+        pause = retry_after or min(first * 2.0 ** (host.charges - 1), retry.max_backoff)
+        if dead:
+            pause = min(pause, max(retry.backoff, host.struck_at + retry.host_patience - now))
+            host.rests_until = max(host.rests_until, now + pause)
+        self._park(host, now, pause, dead=dead)
+
+    def _park(self, host: Host[W], now: float, seconds: float, *, dead: bool) -> None:
+        until = now + seconds
+        if until > host.parked_until:
+            self.record(host).parked += until - max(now, host.parked_until)
+            host.parked_until = until
+            self._marked[host.key] = host
+        if not dead:
+            host.not_before = max(host.not_before, until)
+
+    def record(self, host: Host[W]) -> Record:
+        """Return the counts of a host in trouble. Law 3: of all these hosts those with the most to tell are kept."""
+        if host.record is None:
+            host.record = Record()
+        if host.key not in self._troubled:
+            if len(self._troubled) >= 2 * REPORTED:
+                self._troubled = {host.key: host for host in self._worst()}
+            self._troubled[host.key] = host
+        return host.record
+
+    def _worst(self) -> list[Host[W]]:
+        return sorted(self._troubled.values(), key=_weight, reverse=True)[:REPORTED]
+
+    def troubled(self) -> list[HostReport]:
+        """Return the hosts that were slow, throttled, parked or denied, the worst first, at most 1,000."""
+        return [_report(host) for host in self._worst()]
+
+    # What a job remembers of hosts from run to run
+
+    def parked(self, now: float) -> dict[str, float]:
+        """Return the seconds each parked host must still be left alone, and those with a delay by robots.txt."""
+        for key, host in list(self._marked.items()):
+            if host.parked_until <= now and host.own_delay <= self._terms_of(key).delay:
+                del self._marked[key]
+        return {
+            key: max(host.parked_until - now, host.own_delay if host.own_delay > self.limits.delay else 0.0)
+            for key, host in self._marked.items()
+        }
+
+    def restore(self, parked: Mapping[str, float], now: float) -> None:
+        """Take over what ``parked`` returned, less the time since.
+
+        Each host waits its delay anew, for nobody wrote down when it was asked last.
+        """
+        self._restored = (now, {key: now + seconds for key, seconds in parked.items() if seconds > 0})
+        for host in self._hosts.values():
+            self._wait_anew(host)
+
+    def _wait_anew(self, host: Host[W]) -> None:
+        assert self._restored is not None
+        since, until = self._restored
+        if host.key in until:
+            host.parked_until = max(host.parked_until, until[host.key])
+            self._marked[host.key] = host
+        host.not_before = max(host.not_before, host.parked_until, since + host.delay)
+
+
+def _particular(general: _Terms, policy: HostPolicy) -> _Terms:
+    """Return the general terms with what a policy says otherwise."""
+    said = {
+        name: value for name in ("max_retry_after", "host_patience") if (value := getattr(policy, name)) is not None
+    }
+    return _Terms(
+        general.most if policy.per_host is None else policy.per_host,
+        general.delay if policy.delay is None else policy.delay,
+        general.max_crawl_delay if policy.max_crawl_delay is None else policy.max_crawl_delay,
+        msgspec.structs.replace(general.retry, **said),
+    )
+
+
+def _weight(host: Host[W]) -> float:
+    return host.record.weight if host.record is not None else 0.0
+
+
+def _report(host: Host[W]) -> HostReport:
+    record = host.record or Record()
+    pace = host.pace
+    return HostReport(
+        host.key,
+        requests=host.requests,
+        refused=record.refused,
+        failed=record.failed,
+        slow=record.slow,
+        denied=record.denied,
+        parked=record.parked,
+        ceiling=pace.limit if pace is not None and pace.limit < host.most else None,
+        spacing=pace.spacing if pace is not None else 0.0,
+        given_up=host.given_up,
+    )

@@ -45,8 +45,8 @@ class Outcomes:
         self._engine = engine
         self._ordered = ordered
         self._intake = Intake(source, engine.config, self.books)
-        limits = engine.config.limits
-        self._admission = Admission(engine.gate, limits, fly=self._fly, landed=self._landed, ordered=ordered)
+        gate, limits = engine.gate, engine.config.limits
+        self._admission = Admission(gate, limits, self._fly, self._landed, ordered=ordered, folder=self.books.folder)
         self._queue: asyncio.Queue[tuple[Flight, Response | FetchError]] = asyncio.Queue(limits.concurrency)
         self._workers: list[asyncio.Task[None]] = []
         self._apart: dict[asyncio.Task[None], Flight] = {}  # rows whose bodies are read in processes of their own
@@ -126,7 +126,6 @@ class Outcomes:
                     await admission.window.acquire()
                 admission.push(row)
                 if self._intake.pause or admission.full:
-                    admission.admit()
                     await admission.space()
         except SourceError as error:
             self._source_error = error  # told once all that was read has its outcome

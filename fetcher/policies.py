@@ -12,6 +12,7 @@ from fetcher.options import Header, bypasses
 __all__ = [
     "Accept",
     "AddressPolicy",
+    "HostPolicy",
     "Identity",
     "Limits",
     "Parsing",
@@ -28,12 +29,18 @@ PrivateNetwork = Literal["allow", "listed", "deny"]
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What one run may use at once. Sizes in bytes, times in seconds, ``rate`` in requests per second."""
+    """What one run may use at once. Sizes in bytes, times in seconds, ``rate`` in requests per second.
+
+    ``per_site`` counts the hosts of one registrable domain together, ``per_address`` those behind one address.
+    """
 
     concurrency: int = 100
     per_host: int = 6
     delay: float = 0.0
     rate: float | None = None
+    per_site: int | None = None
+    per_address: int | None = None
+    max_crawl_delay: float = 30.0
     max_redirects: int = 10
     max_size: int = 10 * MIB
     truncate: bool = False
@@ -46,6 +53,16 @@ class Limits(msgspec.Struct, frozen=True):
     def window(self) -> int:
         """Rows admitted whose outcome has not been read: ten times the concurrency, at least 1,000."""
         return max(1_000, 10 * self.concurrency)
+
+
+class HostPolicy(msgspec.Struct, frozen=True):
+    """What holds for one host or domain instead of what holds for all; ``None`` is no exception."""
+
+    per_host: int | None = None
+    delay: float | None = None
+    max_crawl_delay: float | None = None
+    max_retry_after: float | None = None
+    host_patience: float | None = None
 
 
 class Timeouts(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fetcher.config import Accept, Config
 from fetcher.errors import StatusError
 from fetcher.model import Request, Response
-from fetcher.policy.accept import FOREVER, accept, retry_after
+from fetcher.policy.accept import FOREVER, accept, retry_after, wished_wait
 
 NOW = 1_559_559_600.0  # Mon, 03 Jun 2019 11:00:00 GMT
 REQUEST = Request(1, "http://a.example/")
@@ -114,3 +114,34 @@ PIECES = st.sampled_from(
 def test_nothing_a_server_says_breaks_it(value: str) -> None:
     seconds = retry_after(value, NOW)
     assert seconds is None or (seconds >= 0 and math.isfinite(seconds))
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"Retry-After": "7", "RateLimit-Remaining": "0", "RateLimit-Reset": "9"}, 7.0),
+        ({"Retry-After": "soon", "RateLimit-Remaining": "0", "RateLimit-Reset": "9"}, 9.0),
+        ({"RateLimit": "limit=100, remaining=0, reset=30"}, 30.0),
+        ({"RateLimit": '"burst";r=0;t=5, "daily";r=90;t=3600'}, 5.0),
+        ({"RateLimit": '"a";r=0;t=5, "b";r=0;t=60'}, 60.0),
+        ({"RateLimit-Remaining": "0", "RateLimit-Reset": "4"}, 4.0),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1559559612"}, 12.0),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1559559612000"}, 12.0),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1559550000"}, 0.0),
+        ({"X-RateLimit-Reset": "3.5"}, 3.0),
+        ({"X-RateLimit-Remaining": "1", "X-RateLimit-Reset": "30"}, None),
+        ({"RateLimit": "limit=100, remaining=7, reset=30"}, None),
+        ({"RateLimit": ";;;", "X-RateLimit-Reset": "tomorrow"}, None),
+        ({}, None),
+    ],
+)
+def test_what_a_host_wishes_is_read_from_what_there_is(headers: dict[str, str], wait: float | None) -> None:
+    pairs = tuple((name.lower(), value) for name, value in headers.items())
+    assert wished_wait(Response(Request(1, "u"), "u", 429, pairs), 1559559600.0) == wait
+
+
+def test_rate_limits_are_of_no_interest_where_nothing_is_limited() -> None:
+    pairs = (("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "30"))
+    assert wished_wait(Response(Request(1, "u"), "u", 404, pairs), 0.0) is None
+    assert wished_wait(Response(Request(1, "u"), "u", 503, pairs), 0.0) == 30.0
+    assert wished_wait(Response(Request(1, "u"), "u", 503, pairs[1:]), 0.0) is None

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 from fetcher import Config, Fetcher, Request, Response
-from fetcher.errors import FetchTimeout
+from fetcher.books import Books
+from fetcher.errors import FetchTimeout, SinkError
 
 DEADLINE = 30.0
 
@@ -52,3 +57,96 @@ async def test_a_row_that_waits_keeps_no_place_in_the_window() -> None:
             got = [(await anext(outcomes)).request.id for _ in range(len(urls) - 1)]
     assert waiting.is_set()
     assert sorted(got) == list(range(2, len(urls) + 1))
+
+
+# Beyond the look-ahead
+
+
+class Slow:
+    """A transport that never answers for one host, and the others at once."""
+
+    def __init__(self) -> None:
+        self.held = asyncio.Event()
+
+    async def __call__(self, request: Request) -> Response:
+        if "slow" in request.url:
+            await self.held.wait()
+        return Response(request, request.url, 200)
+
+
+async def test_the_list_is_read_on_past_a_host_that_takes_no_more(tmp_path: Path) -> None:
+    slow = Slow()
+    urls = [f"http://slow.example/{n}" for n in range(3_000)] + [f"http://h{n % 7}.example/{n}" for n in range(500)]
+    books = Books()
+    books.folder = str(tmp_path)
+    async with asyncio.timeout(DEADLINE), Fetcher(Config.of(lookahead=100), transport=slow) as fetcher:
+        async with fetcher.stream(urls, books=books) as outcomes:
+            others = [(await anext(outcomes)).request.id for _ in range(500)]
+            assert min(others) == 3_001
+            slow.held.set()
+            rest = [outcome.request.id async for outcome in outcomes]
+    assert sorted(others + rest) == list(range(1, 3_501))
+    assert (books.ok, books.pending) == (3_500, 0)
+
+
+async def test_the_list_is_not_read_on_while_rows_may_start() -> None:
+    slow, read = Slow(), 0
+
+    def urls() -> Iterator[str]:
+        nonlocal read
+        for read in range(1, 50_001):
+            yield f"http://slow{read % 9}.example/{read}"
+
+    config = Config.of(lookahead=100, concurrency=5, per_host=50)
+    async with asyncio.timeout(DEADLINE), Fetcher(config, transport=slow) as fetcher:
+        async with fetcher.stream(urls()) as outcomes:
+            reading = asyncio.ensure_future(anext(outcomes))
+            while len(fetcher.in_flight()) < 5:
+                await asyncio.sleep(0)
+            for _ in range(1_000):
+                await asyncio.sleep(0)
+            assert read <= 105
+            reading.cancel()
+
+
+async def test_rows_of_the_callers_own_stay_in_memory_and_are_bounded() -> None:
+    slow, read = Slow(), 0
+
+    def rows() -> Iterator[Request]:
+        nonlocal read
+        for read in range(1, 5_001):
+            yield Request(read, f"http://slow.example/{read}", tag=object())
+
+    async with asyncio.timeout(DEADLINE), Fetcher(Config.of(lookahead=100), transport=slow) as fetcher:
+        async with fetcher.stream(rows()) as outcomes:
+            reading = asyncio.ensure_future(anext(outcomes))
+            for _ in range(1_000):
+                await asyncio.sleep(0)
+            assert read <= 120
+            slow.held.set()
+            assert (await reading).ok
+            assert len([outcome async for outcome in outcomes]) == 4_999
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_a_disk_that_fails_ends_the_run_and_is_named(tmp_path: Path, grouped: bool) -> None:
+    books = Books()
+    books.folder = str(tmp_path / "gone")
+    hosts = 2 if grouped else 300
+    urls = [f"http://slow{n % hosts}.example/{n}" for n in range(3_000)]
+    config = Config.of(lookahead=100, concurrency=1_000, per_host=1)
+    async with asyncio.timeout(DEADLINE), Fetcher(config, transport=Slow()) as fetcher:
+        with pytest.raises(SinkError, match="gone: cannot keep the rows that wait"):
+            async with fetcher.stream(urls, books=books) as outcomes:
+                await anext(outcomes)
+        assert not fetcher.in_flight()
+
+
+async def test_in_order_means_in_order_whatever_waits() -> None:
+    slow = Slow()
+    urls = [f"http://{'slow' if n % 3 else 'h'}.example/{n}" for n in range(3_000)]
+    async with asyncio.timeout(DEADLINE), Fetcher(Config.of(lookahead=50), transport=slow) as fetcher:
+        async with fetcher.stream(urls, ordered=True) as outcomes:
+            assert (await anext(outcomes)).request.id == 1
+            slow.held.set()
+            assert [outcome.request.id async for outcome in outcomes] == list(range(2, 3_001))

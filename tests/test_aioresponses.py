@@ -101,7 +101,7 @@ async def test_a_parked_host_waits_and_the_others_do_not(mocked: Any) -> None:
             found: list[Outcome] = [outcome async for outcome in outcomes]
     assert found[0].request.url == other
     assert {code_of(outcome) for outcome in found} == {200}
-    assert min(outcome.waited for outcome in found[1:]) >= 0.9
+    assert max(outcome.waited for outcome in found[1:]) >= 0.9  # of the row that was refused
 
 
 async def test_a_wish_that_is_too_long_ends_the_host(mocked: Any) -> None:

@@ -33,7 +33,7 @@ class Site:
         lab.add("/held", self.gate)
 
     def list(self, rows: int, path: str = "/held") -> list[str]:
-        urls = [self.lab.url(f"{path}?n={n}") for n in range(rows)]
+        urls = [self.lab.url(f"{path}?n={n}", n % HELD + 1) for n in range(rows)]
         (self.folder / "l.txt").write_text("".join(f"{url}\n" for url in urls))
         return urls
 

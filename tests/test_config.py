@@ -18,6 +18,7 @@ from fetcher.config import (
     Accept,
     Config,
     Header,
+    HostPolicy,
     Identity,
     Limits,
     ProxyPolicy,
@@ -42,7 +43,8 @@ FULL: dict[str, Any] = {
     "user": "@a.example u:p", "cookie": ["@b.example s=1"], "cookie_file": "c.txt", "insecure": True,
     "ca_bundle": Path("ca.pem"), "proxy": "p.example:1", "http_proxy": "h.example:2", "https_proxy": "https://s.example:3",
     "no_proxy": "a.example,b.example", "default_scheme": "http", "select": ["h=h1"], "preview": 3, "dedupe": True,
-    "max_failed": "5%",
+    "max_failed": "5%", "per_site": 9, "per_address": "8", "max_crawl_delay": "1m",
+    "hosts": {"a.example": {"per-host": 1, "delay": "2s"}, "*.B.example": {"host-patience": 5}},
 }  # fmt: skip
 """Every option, with a value that is not its default."""
 
@@ -54,6 +56,9 @@ def test_every_option_lands_where_it_belongs() -> None:
         per_host=2,
         delay=0.5,
         rate=0.5,
+        per_site=9,
+        per_address=8,
+        max_crawl_delay=60.0,
         max_redirects=0,
         max_size=2**20,
         truncate=True,
@@ -78,6 +83,10 @@ def test_every_option_lands_where_it_belongs() -> None:
     assert config.proxy == proxies
     assert (config.default_scheme, config.select, config.preview) == ("http", ("h=h1",), 3)
     assert (config.dedupe, config.max_failed) == (True, "5%")
+    assert config.hosts == (
+        ("a.example", HostPolicy(per_host=1, delay=2.0)),
+        ("*.b.example", HostPolicy(host_patience=5.0)),
+    )
     assert set(FULL) == set(OPTIONS)
 
 
@@ -164,11 +173,11 @@ def test_secrets_of_all_kinds_add_up() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[hosts]\na = 1", "[hosts] is a table, and options stand flat: 'per-host = 6'"),
+        ("[limits]\na = 1", "[limits] is a table, and options stand flat: 'per-host = 6'"),
         ("[limits]\nper-host = 3", "[limits] is a table, and options stand flat: 'per-host = 6'"),
         ("[retries]", "[retries] is a table, and options stand flat: 'per-host = 6'"),
         ("header = {X = 'v'}", "[header] is a table, and options stand flat: 'per-host = 6'"),
-        ("[[hosts]]\na = 1", "unknown option 'hosts'"),
+        ("[[hosts]]\na = 1", "hosts: [{"),
         ("concurrency = inf", "concurrency: inf is not finite"),
         ("concurrency = nan", "concurrency: nan is not finite"),
         ("delay = nan", "delay: nan is not finite"),

@@ -69,13 +69,13 @@ def test_the_run_keys_have_their_defaults(key: str) -> None:
 
 
 def test_a_setting_is_off_only_where_a_line_would_change_something() -> None:
-    """None, what the environment gives otherwise, and the User-Agent, whose default carries the version."""
+    """None, what the environment gives otherwise, tables, and the User-Agent, whose default carries the version."""
     default = Config()
     off = {match["key"] for match in settings() if match["off"]}
     none = {key for key, value in RUN_KEYS.items() if value is None}
     for key, (policy, field, _) in OPTIONS.items():
         value = getattr(getattr(default, policy) if policy else default, field)
-        if value is None or key in ("user_agent", "no_proxy"):
+        if value is None or key in ("user_agent", "no_proxy", "hosts"):
             none.add(key)
     assert off == {key.replace("_", "-") for key in none}
 

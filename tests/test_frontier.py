@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import random
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,9 +32,19 @@ def row(host: str) -> Flight:
     return Flight(Request(number, f"http://{host}/{number}"), Target(f"http://{host}/{number}", "http", host, 80))
 
 
+class Known(Hosts[Any]):
+    """Hosts that have answered before: what is new has one connection only."""
+
+    def get(self, key: str, now: float) -> Host[Any]:
+        host = super().get(key, now)
+        if not host.answered:
+            host.answer(80)
+        return host
+
+
 def world_of(**limits: Any) -> tuple[Hosts[Any], Frontier]:
-    hosts = Hosts[Any](Limits(**limits), RETRY)
-    return hosts, Frontier(hosts)
+    hosts = Known(Limits(**limits), RETRY)
+    return hosts, Frontier(hosts, Limits(**limits))
 
 
 def pop_all(frontier: Frontier, now: float) -> list[Flight]:
@@ -147,7 +158,7 @@ def test_a_deferred_row_comes_when_it_is_due_before_those_that_never_started() -
     assert len(frontier) == 0
 
 
-def test_draining_gives_every_row_back() -> None:
+def test_what_was_cleared_is_gone() -> None:
     hosts, frontier = world_of(concurrency=1)
     hosts.charge(hosts.get("p", 0.0), 0.0, 60.0)
     rows = [row(host) for host in "abp"]
@@ -155,7 +166,7 @@ def test_draining_gives_every_row_back() -> None:
         frontier.push(flight)
     frontier.defer(rows[0], 5.0)
     assert frontier.pop(0.0) is rows[0]
-    assert {id(flight) for flight in frontier.drain()} == {id(flight) for flight in rows}
+    frontier.clear()
     assert (len(frontier), frontier.pop(99.0), frontier.due(0.0)) == (0, None, None)
 
 
@@ -201,6 +212,173 @@ def test_with_a_delay_a_host_is_asked_again_while_its_row_is_on_the_wire() -> No
     assert frontier.pop(1.0) is not None
 
 
+# The largest first
+
+
+def start(hosts: Hosts[Any], flight: Flight, now: float) -> None:
+    hosts.withdraw(flight.promised)
+    hosts.start(flight.promised, now)
+    hosts.finish(flight.promised)
+
+
+def test_the_host_with_by_far_the_most_rows_goes_first() -> None:
+    _, frontier = world_of(concurrency=8, per_host=4)
+    for host in ["small0", *["large"] * 40, *(f"small{n % 9}" for n in range(1, 45))]:
+        frontier.push(row(host))
+    assert [flight.target.host for flight in pop_all(frontier, 0.0)] == ["small0", *["large"] * 4, *SMALL[:3]]
+
+
+SMALL = ["small1", "small2", "small3"]
+
+
+def test_no_more_hosts_go_first_than_half_of_the_slots_are_enough_for() -> None:
+    _, frontier = world_of(concurrency=12, per_host=2)
+    for n in range(200):
+        frontier.push(row(f"small{n}"))
+    for n in range(800):
+        frontier.push(row(f"large{n % 8}"))
+    started = [flight.target.host for flight in pop_all(frontier, 0.0)]
+    assert started[0] == "small0"
+    assert Counter(host[:5] for host in started[1:7]) == {"large": 6}
+    assert Counter(host[:5] for host in started[7:]) == {"small": 5}
+
+
+def test_among_equals_all_take_turns() -> None:
+    _, frontier = world_of(concurrency=100, per_host=50)
+    for n in range(1_000):
+        frontier.push(row(f"h{n % 20}"))
+    first = [frontier.pop(0.0) for _ in range(100)]
+    assert Counter(flight.target.host for flight in first if flight) == dict.fromkeys({f"h{n}" for n in range(20)}, 5)
+
+
+def test_what_a_host_makes_us_wait_counts_as_much_as_its_rows() -> None:
+    hosts, frontier = world_of(concurrency=2, per_host=1)
+    for host in ["patient", "patient", *[f"h{n % 10}" for n in range(100)]]:
+        frontier.push(row(host))
+    now = 1.0
+    for step in range(3 * 256):
+        flight = frontier.pop(now)
+        assert flight is not None
+        start(hosts, flight, now)
+        if flight.target.host == "patient":
+            hosts.charge(hosts.get("patient", now), now, 200.0)  # two rows, and minutes between them
+        frontier.push(row(flight.target.host))
+        frontier.host_free(flight.target.host)
+        now += 0.1
+        if step > 600:
+            assert [line.key for line in frontier._favoured] == ["patient"]
+
+
+# More rows than memory has place for
+
+
+def rows_of(host: str, number: int) -> list[Flight]:
+    return [row(host) for _ in range(number)]
+
+
+def test_room_is_made_by_the_longest_queues() -> None:
+    hosts, frontier = world_of(lookahead=1_000)
+    hosts.charge(hosts.get("long", 0.0), 0.0, 5.0)
+    hosts.charge(hosts.get("short", 0.0), 0.0, 5.0)
+    long, short = rows_of("long", 900), rows_of("short", 100)
+    for flight in long + short:
+        frontier.push(flight)
+    assert frontier.pop(0.0) is None
+    assert frontier.make_room(100, 0.0) == 100
+    assert (len(frontier), frontier.held) == (1_000, 356)
+    assert frontier._lines["short"].held == 100
+    for flight in rows_of("long", 2_000):
+        frontier.push(flight)
+    assert frontier.held < 700
+    other = row("other")
+    frontier.push(other)
+    assert frontier.pop(0.0) is other
+    started = [flight.request.id for flight in pop_one_by_one(frontier, hosts, 5.0)]
+    assert len(started) == 3_000
+    ids = [flight.request.id for flight in long]
+    assert [number for number in started if number in set(ids)] == ids
+    assert (len(frontier), frontier.held) == (0, 0)
+
+
+def pop_one_by_one(frontier: Frontier, hosts: Hosts[Any], now: float) -> Iterator[Flight]:
+    while (flight := frontier.pop(now)) is not None:
+        start(hosts, flight, now)
+        yield flight
+        frontier.host_free(flight.target.host)
+
+
+def test_no_room_is_made_by_what_only_memory_can_hold() -> None:
+    _, frontier = world_of(lookahead=100)
+    for n in range(100):
+        flight = row("a")
+        flight.request = Request(n, flight.request.url, tag="mine")
+        frontier.push(flight)
+    assert frontier.make_room(10, 0.0) == 0
+    assert frontier.held == 100
+
+
+def test_many_hosts_share_the_memory() -> None:
+    hosts, frontier = world_of(lookahead=500, delay=10.0, concurrency=10**6)
+    ids: list[int] = []
+    now, given = 0.0, 0
+    while given < 5_000 or len(frontier):
+        while (flight := frontier.pop(now)) is not None:
+            ids.append(flight.request.id)
+            start(hosts, flight, now)
+            frontier.host_free(flight.target.host)
+        for _ in range(frontier.make_room(60, now) if given < 5_000 else 0):
+            frontier.push(row(f"h{given % 1_000}"))
+            given += 1
+        assert frontier.held <= 1_000
+        now += 0.1
+    assert len(set(ids)) == len(ids) == given
+
+
+def test_rows_that_were_taken_back_do_not_fill_the_memory() -> None:
+    hosts, frontier = world_of(lookahead=1_000)
+    for n in range(20_000):
+        frontier.defer(row("parked"), 50.0 + n % 7)
+        assert frontier.held <= 2_000
+    assert len(frontier) == 20_000
+    assert frontier.due(0.0) == 50.0
+    hosts.charge(hosts.get("parked", 0.0), 0.0, 100.0)
+    now, popped = 60.0, 0
+    while frontier.pop(now) is None and (due := frontier.due(now)) is not None and due < 100.0:
+        now = due
+        popped += 1
+        assert frontier.held <= 3_100
+    assert popped < 50
+    assert len(list(pop_one_by_one(frontier, hosts, 100.0))) == 20_000
+
+
+def test_a_list_without_an_end_is_not_copied_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fetcher.frontier.AT_ONCE", 5_000)
+    monkeypatch.setattr("fetcher.frontier.PER_SECOND", 1_000)
+    hosts, frontier = world_of(lookahead=1_000)
+    hosts.charge(hosts.get("a", 0.0), 0.0, 200.0)
+    now, read = 0.0, 0
+    while read < 16_000:
+        for _ in range(room := frontier.make_room(100, now)):
+            frontier.push(row("a"))
+        read += room
+        frontier.pop(now)
+        if not room:
+            due = frontier.due(now)
+            assert due is not None
+            assert now < due < now + 1
+            now = due
+    assert 8.0 < now < 13.0
+
+
+def test_hosts_beyond_count_are_not_read_on_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fetcher.frontier.HOSTS", 50)
+    _, frontier = world_of(lookahead=10)
+    for n in range(50):
+        assert frontier.make_room(1, 0.0) == 1
+        frontier.push(row(f"h{n}"))
+    assert frontier.make_room(1, 0.0) == 0
+
+
 # The world
 
 
@@ -225,14 +403,18 @@ class World:
         scripts: list[list[Step]],
         window: int = 1_000,
         lag: float = 0.0,
+        *,
+        unload: Callable[[], int] = lambda: 0,
+        known: bool = False,
     ) -> None:
         self.limits = limits
-        self.hosts = Hosts[Flight](limits, RETRY)
-        self.frontier = Frontier(self.hosts)
+        self.hosts = Known(limits, RETRY) if known else Hosts[Flight](limits, RETRY)
+        self.frontier = Frontier(self.hosts, limits)
+        self.unload = unload  # how many rows memory has no place for, now and then
         self.now = 1_000.0
         self.lag = lag  # seconds by which timers are late
         self.window = window
-        self.left = {id(flight): script for flight, script in ((row(s[0].host), list(s)) for s in scripts)}
+        self.left = {flight.request.id: script for flight, script in ((row(s[0].host), list(s)) for s in scripts)}
         self.rows: list[Flight] = []
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.ticks = itertools.count()
@@ -252,7 +434,7 @@ class World:
         for script in self.scripts:
             flight = row(script[0].host)
             self.rows.append(flight)
-            self.left[id(flight)] = list(script)
+            self.left[flight.request.id] = list(script)
             self.frontier.push(flight)
         self.admit()
         steps = 0
@@ -278,7 +460,7 @@ class World:
         """A row that may start must not wait for longer than a late timer or a turn of the gate takes."""
         startable = self.window > 0 and self.hosts.room(self.now) and any(
             (opens := self.hosts.opens(self.hosts.get(key, self.now), self.now)) is not None and opens <= self.now
-            for key in self.frontier._queues
+            for key in self.frontier._lines
         )  # fmt: skip
         if not startable:
             self.startable_since = None
@@ -290,6 +472,8 @@ class World:
     # Admission
 
     def admit(self) -> None:
+        if rows := self.unload():
+            self.frontier._unload(rows)
         while self.window > 0 and (flight := self.frontier.pop(self.now)) is not None:
             self.window -= 1
             self.at(self.now, lambda flight=flight: self.arrive(flight))  # type: ignore[misc]  # bound at once
@@ -308,7 +492,7 @@ class World:
         self.at(max(when, self.now) + self.lag, wake)
 
     def defer(self, flight: Flight, due: float) -> None:
-        host = self.left[id(flight)][0].host
+        host = self.left[flight.request.id][0].host
         flight.target = Target(f"http://{host}/", "http", host, 80)
         self.frontier.defer(flight, due)
         self.window += 1
@@ -327,7 +511,7 @@ class World:
     # The gate
 
     def arrive(self, flight: Flight) -> None:
-        host = self.hosts.get(self.left[id(flight)][0].host, self.now)
+        host = self.hosts.get(self.left[flight.request.id][0].host, self.now)
         if flight.promised is not None:
             self.hosts.withdraw(flight.promised)
             flight.promised = None
@@ -340,7 +524,7 @@ class World:
             self.defer(flight, host.not_before)
         else:
             self.hosts.wait(host, flight)
-            fickle = self.left[id(flight)][0].answer == "cancelled"
+            fickle = self.left[flight.request.id][0].answer == "cancelled"
             self.let_through()
             if fickle:
                 self.at(self.now + 0.01, lambda: self.cancel(flight, host))
@@ -353,7 +537,7 @@ class World:
     def let_through(self) -> None:
         through, again = self.hosts.next_through(self.now)
         for flight in through:
-            self.begin(flight, self.hosts.get(self.left[id(flight)][0].host, self.now))
+            self.begin(flight, self.hosts.get(self.left[flight.request.id][0].host, self.now))
         self.wake_at("gate", again, self.let_through)
 
     def begin(self, flight: Flight, host: Host[Flight]) -> None:
@@ -365,7 +549,7 @@ class World:
         self.on_wire[host.key] += 1
         assert self.on_wire[host.key] <= host.on_wire <= self.limits.per_host
         assert sum(self.on_wire.values()) <= self.hosts.on_wire <= self.limits.concurrency
-        step = self.left[id(flight)].pop(0)
+        step = self.left[flight.request.id].pop(0)
         self.at(self.now + step.seconds, lambda: self.finish(flight, host, step))
 
     def finish(self, flight: Flight, host: Host[Flight], step: Step) -> None:
@@ -377,7 +561,8 @@ class World:
             self.refused(flight, host, step)
             return
         host.answer(80)
-        if not self.left[id(flight)]:
+        self.tell(host)  # it may have more at once from now on
+        if not self.left[flight.request.id]:
             self.end(flight, "ok")
         elif step.answer == "retry" and (step.wish or 0) > PATIENCE:
             self.defer(flight, self.now + (step.wish or 0))
@@ -385,12 +570,12 @@ class World:
             self.at(self.now + (step.wish or 0), lambda: self.arrive(flight))
 
     def refused(self, flight: Flight, host: Host[Flight], step: Step) -> None:
-        self.left[id(flight)].insert(0, step._replace(answer="ok"))  # the next time it serves us
+        self.left[flight.request.id].insert(0, step._replace(answer="ok"))  # the next time it serves us
         self.hosts.charge(host, self.now, step.wish)
         waiters: Iterator[Flight] = iter(())
         if host.given_up is not None or host.not_before - self.now > PATIENCE:
             waiters = iter([*host.waiters])
-            host.waiters.clear()
+            host.waiters = []
         for waiter in (flight, *waiters):
             if host.given_up is not None:
                 self.end(waiter, "host_budget")
@@ -435,6 +620,15 @@ def test_the_laws_hold_in_any_world(limits: Limits, scripts: list[list[Step]], w
     World(limits, scripts, window, lag).run()
 
 
+@settings(max_examples=200, deadline=None)
+@given(LIMITS, SCRIPTS, st.sampled_from([1, 3, 1_000]), st.integers(0, 2**32))
+def test_the_laws_hold_whatever_is_on_disk(limits: Limits, scripts: list[list[Step]], window: int, seed: int) -> None:
+    draw = random.Random(seed)
+    world = World(limits, scripts, window, unload=lambda: draw.choice([0, 0, 1, 5, 1_000])).run()
+    assert world.frontier.held == 0
+    world.frontier.clear()
+
+
 def plain(host: str, seconds: float, rows: int) -> list[list[Step]]:
     return [[Step(host, seconds, "ok")] for _ in range(rows)]
 
@@ -450,7 +644,7 @@ def test_a_slow_host_does_not_hold_up_the_others(order: str) -> None:
         scripts += plain(f"h{n}", 0.1, 30)
     if order == "mixed":
         scripts = scripts[::7] + [script for n, script in enumerate(scripts) if n % 7]
-    world = World(Limits(concurrency=30, per_host=6), scripts).run()
+    world = World(Limits(concurrency=30, per_host=6), scripts, known=True).run()
     assert max(when for host, when in world.ended_at.items() if host != "slow") - 1_000 < 0.1 * 600 / 24 * 1.3
     assert length_of(world) < 60 / 6 * 10.0 * 1.1
 
@@ -464,10 +658,10 @@ def test_a_parked_host_does_not_hold_up_the_others() -> None:
 
 
 def test_a_delay_counts_from_start_to_start() -> None:
-    world = World(Limits(delay=0.1, per_host=6), plain("a", 0.5, 50)).run()
+    world = World(Limits(delay=0.1, per_host=6), plain("a", 0.5, 50), known=True).run()
     assert length_of(world) == pytest.approx(49 * 0.1 + 0.5, rel=0.02)
     many = [script for n in range(20) for script in plain(f"h{n}", 0.5, 10)]
-    assert length_of(World(Limits(delay=0.1), many).run()) == pytest.approx(9 * 0.1 + 0.5, rel=0.05)
+    assert length_of(World(Limits(delay=0.1), many, known=True).run()) == pytest.approx(9 * 0.1 + 0.5, rel=0.05)
 
 
 @pytest.mark.parametrize("lag", [0.0, 0.001, 0.02])
@@ -481,7 +675,7 @@ def test_a_rate_is_kept_and_used(rate: float, lag: float) -> None:
 
 def test_a_rate_is_shared_with_hops_and_nothing_waits_for_an_end() -> None:
     scripts = [[Step("a", 8.0, "hop"), Step("b", 8.0, "ok")] for _ in range(20)]
-    world = World(Limits(rate=2.0, concurrency=100, per_host=100), scripts).run()
+    world = World(Limits(rate=2.0, concurrency=100, per_host=100), scripts, known=True).run()
     # 16 rows start in 8 s, then their hops have the rate for 8 s, then come the last 4 rows and their hops.
     assert length_of(world) == pytest.approx(8 + 8 + 2 + 8 + 8, rel=0.02)
 
@@ -495,8 +689,8 @@ def test_hops_go_before_new_rows() -> None:
 
 def test_a_million_hosts_do_not_stay() -> None:
     limits = Limits()
-    hosts, frontier = Hosts[Any](limits, RETRY), None
-    frontier = Frontier(hosts)
+    hosts = Hosts[Any](limits, RETRY)
+    frontier = Frontier(hosts, limits)
     now, most = 0.0, 0
     tracemalloc.start()
     try:
@@ -520,7 +714,7 @@ def test_a_million_hosts_do_not_stay() -> None:
         tracemalloc.stop()
     assert most <= KEPT
     assert used < 64 * 1024 * 1024
-    assert (len(frontier._queues), len(frontier._timed), len(frontier._in_round)) == (0, 0, 0)
+    assert (len(frontier._lines), len(frontier._timed), len(frontier._round)) == (0, 0, 0)
 
 
 def test_a_delay_over_many_hosts_leaves_nothing_behind() -> None:

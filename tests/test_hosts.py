@@ -8,14 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetcher.config import Limits, RetryPolicy
-from fetcher.hosts import CATCH_UP, CHARGES, KEPT, SHORTLY, Host, Hosts
+from fetcher.config import HostPolicy, Limits, RetryPolicy
+from fetcher.health import HostReport
+from fetcher.hosts import CATCH_UP, CHARGES, KEPT, REPORTED, SHORTLY, Host, Hosts
+from fetcher.slots import PRESENTLY
 
 NOW = 1_000.0
 
 
 def hosts_of(retry: RetryPolicy | None = None, **limits: Any) -> Hosts[str]:
     return Hosts[str](Limits(**limits), retry or RetryPolicy())
+
+
+def known(hosts: Hosts[str], *keys: str) -> list[Host[str]]:
+    """Return hosts that have answered, and may have all that is configured."""
+    found = [hosts.get(key, NOW) for key in keys]
+    for host in found:
+        host.answer(80)
+    return found
 
 
 # Slots and promises
@@ -33,7 +43,7 @@ def test_a_new_host_is_a_blank_sheet() -> None:
 
 def test_both_slots_are_taken_and_given_back_together() -> None:
     hosts = hosts_of(concurrency=3, per_host=2)
-    a, b = hosts.get("a", NOW), hosts.get("b", NOW)
+    a, b = known(hosts, "a", "b")
     hosts.start(a, NOW)
     hosts.start(a, NOW)
     assert not hosts.may_start(a, NOW)
@@ -47,7 +57,7 @@ def test_both_slots_are_taken_and_given_back_together() -> None:
 
 def test_promises_count_for_admission_and_block_nobody_at_the_gate() -> None:
     hosts = hosts_of(concurrency=2, per_host=2)
-    host = hosts.get("a", NOW)
+    (host,) = known(hosts, "a")
     hosts.promise(host)
     hosts.promise(host)
     assert not hosts.room(NOW)
@@ -60,7 +70,7 @@ def test_promises_count_for_admission_and_block_nobody_at_the_gate() -> None:
 
 def test_a_full_host_opens_when_one_ends() -> None:
     hosts = hosts_of(per_host=2)
-    host = hosts.get("a", NOW)
+    (host,) = known(hosts, "a")
     hosts.start(host, NOW)
     hosts.promise(host)
     assert hosts.opens(host, NOW) is None
@@ -70,7 +80,7 @@ def test_a_full_host_opens_when_one_ends() -> None:
 
 def test_those_who_wait_at_the_gate_count_before_new_rows() -> None:
     hosts = hosts_of(per_host=2)
-    host = hosts.get("a", NOW)
+    (host,) = known(hosts, "a")
     hosts.charge(host, NOW, 5.0)
     hosts.wait(host, "one")
     assert hosts.opens(host, NOW) == NOW + 5.0
@@ -84,7 +94,7 @@ def test_those_who_wait_at_the_gate_count_before_new_rows() -> None:
 
 def test_the_delay_is_from_start_to_start() -> None:
     hosts = hosts_of(delay=2.0)
-    host = hosts.get("a", NOW)
+    (host,) = known(hosts, "a")
     hosts.start(host, NOW)
     assert not hosts.may_start(host, NOW + 1.99)
     assert hosts.may_start(host, NOW + 2.0)
@@ -94,7 +104,7 @@ def test_the_delay_is_from_start_to_start() -> None:
 
 def test_promises_take_their_turns_in_the_delay() -> None:
     hosts = hosts_of(delay=2.0)
-    host = hosts.get("a", NOW)
+    (host,) = known(hosts, "a")
     hosts.promise(host)
     assert hosts.opens(host, NOW) == NOW + 2.0
     hosts.promise(host)
@@ -113,7 +123,7 @@ def test_the_rate_is_for_all_hosts_together() -> None:
 
 def test_an_idle_rate_saves_nothing_up() -> None:
     hosts = hosts_of(rate=100.0, per_host=100)
-    host = hosts.get("a", NOW)
+    (host,) = known(hosts, "a")
     hosts.start(host, NOW)
     started, now = 0, NOW + 3_600
     while hosts.may_start(host, now):
@@ -125,7 +135,7 @@ def test_an_idle_rate_saves_nothing_up() -> None:
 @given(st.lists(st.floats(0.0, 0.4), max_size=120), st.sampled_from([0.5, 3.0, 50.0, 2_000.0]))
 def test_no_window_of_time_has_more_starts_than_the_rate(gaps: list[float], rate: float) -> None:
     hosts = hosts_of(rate=rate, per_host=1_000, concurrency=1_000)
-    host, now, starts = hosts.get("a", NOW), NOW, []
+    (host,), now, starts = known(hosts, "a"), NOW, []
     for gap in gaps:
         now += gap
         if hosts.may_start(host, now):
@@ -158,6 +168,7 @@ def test_there_is_room_from_when_time_alone_makes_it() -> None:
 
 def test_waiters_go_through_one_host_after_the_other() -> None:
     hosts = hosts_of(concurrency=5, per_host=2)
+    known(hosts, "a", "b", "c")
     for waiter in ("a1", "a2", "a3", "b1", "b2", "c1"):
         hosts.wait(hosts.get(waiter[0], NOW), waiter)
     through, again = hosts.next_through(NOW)
@@ -171,7 +182,7 @@ def test_waiters_go_through_one_host_after_the_other() -> None:
 
 def test_waiters_of_one_host_keep_their_order_and_its_delay() -> None:
     hosts = hosts_of(delay=1.0)
-    host = hosts.get("a", NOW)
+    (host,) = known(hosts, "a")
     for waiter in ("one", "two", "three"):
         hosts.wait(host, waiter)
     assert hosts.next_through(NOW) == (["one"], NOW + 1)
@@ -395,3 +406,259 @@ def test_when_all_are_at_work_all_are_kept() -> None:
     for n in range(KEPT + 1_000):
         hosts.promise(hosts.get(f"h{n}", NOW))
     assert len(hosts) == hosts.promised == KEPT + 1_000
+
+
+# Hosts earn their share
+
+
+def test_a_host_has_one_slot_until_it_answers() -> None:
+    hosts = hosts_of(per_host=3)
+    host = hosts.get("a", NOW)
+    hosts.start(host, NOW)
+    assert not hosts.may_start(host, NOW)
+    assert hosts.opens(host, NOW) is None
+    host.answer(80, well=False)
+    assert hosts.may_start(host, NOW)
+    assert host.limit == 3
+
+
+def test_suspect_hosts_hold_a_tenth_together() -> None:
+    hosts = hosts_of(concurrency=40)
+    (good,) = known(hosts, "good")
+    hosts.start(good, NOW)
+    dead = [hosts.get(f"d{n}", NOW) for n in range(30)]
+    for host in dead:
+        hosts.suspect(host, suspect=True)
+    started = 0
+    for host in dead:
+        if hosts.may_start(host, NOW):
+            hosts.start(host, NOW)
+            started += 1
+    assert started == hosts.suspected == 4
+    assert hosts.opens(dead[9], NOW) == NOW + PRESENTLY
+    assert hosts.may_start(good, NOW)
+    hosts.finish(dead[0])
+    assert hosts.may_start(dead[9], NOW)
+    hosts.wait(dead[9], "probe")
+    hosts.wait(dead[10], "next")
+    assert hosts.next_through(NOW) == (["probe"], NOW + SHORTLY)
+    hosts.suspect(dead[10], suspect=False)  # it answered to somebody else
+    assert hosts.next_through(NOW + SHORTLY) == (["next"], None)
+
+
+def test_promises_to_suspects_count() -> None:
+    hosts = hosts_of(concurrency=20)
+    hosts.start(hosts.get("good", NOW), NOW)
+    dead = [hosts.get(f"d{n}", NOW) for n in range(5)]
+    for host in dead:
+        hosts.suspect(host, suspect=True)
+        if (opens := hosts.opens(host, NOW)) is not None and opens <= NOW:
+            hosts.promise(host)
+    assert hosts.suspected == hosts.promised == 2
+    hosts.suspect(dead[0], suspect=False)
+    assert hosts.suspected == 1
+    hosts.withdraw(dead[1])
+    assert hosts.suspected == 0
+
+
+def test_with_nobody_else_at_work_suspects_have_half() -> None:
+    hosts = hosts_of(concurrency=20)
+    for n in range(20):
+        host = hosts.get(f"d{n}", NOW)
+        hosts.suspect(host, suspect=True)
+        if hosts.may_start(host, NOW):
+            hosts.start(host, NOW)
+    assert hosts.on_wire == 10
+    hosts.start(hosts.get("good", NOW), NOW)
+    assert hosts.share == 2
+
+
+def test_even_of_few_slots_one_may_be_a_suspects() -> None:
+    hosts = hosts_of(concurrency=2)
+    hosts.start(hosts.get("good", NOW), NOW)
+    host = hosts.get("dead", NOW)
+    hosts.suspect(host, suspect=True)
+    assert hosts.may_start(host, NOW)
+
+
+# Limits that are shared
+
+
+def test_a_site_has_its_limit_over_all_its_hosts() -> None:
+    hosts = hosts_of(per_site=2, per_host=2)
+    a, b, c = known(hosts, "a.site.example", "b.site.example", "site.example")
+    (other,) = known(hosts, "other.example")
+    hosts.start(a, NOW)
+    hosts.promise(b)
+    assert hosts.opens(c, NOW) == NOW + PRESENTLY
+    assert hosts.opens(other, NOW) == 0.0
+    hosts.withdraw(b)
+    hosts.start(b, NOW)
+    assert not hosts.may_start(c, NOW)
+    assert hosts.may_start(other, NOW)
+    hosts.wait(c, "c1")
+    assert hosts.next_through(NOW) == ([], NOW + SHORTLY)
+    assert hosts.freed == []
+    hosts.finish(a)
+    assert hosts.freed == ["site.example"]
+    assert hosts.next_through(NOW + SHORTLY) == (["c1"], None)
+
+
+def test_those_behind_one_address_share_its_limit() -> None:
+    hosts = hosts_of(per_address=2, per_host=2)
+    a, b, c, d = known(hosts, "a.example", "b.example", "c.example", "d.example")
+    hosts.start(a, NOW)  # before it was known
+    hosts.locate(a, "192.0.2.1")
+    hosts.locate(b, "192.0.2.1")
+    hosts.locate(c, "192.0.2.2")
+    hosts.locate(d, None)
+    assert hosts.may_start(b, NOW)
+    hosts.start(b, NOW)
+    assert not hosts.may_start(a, NOW)
+    assert hosts.may_start(c, NOW)
+    assert hosts.may_start(d, NOW)
+    hosts.finish(b)
+    hosts.finish(a)
+    assert [group.on_wire + group.ahead for host in (a, b, c) for group in host.groups] == [0, 0, 0]
+
+
+@given(st.lists(st.tuples(st.sampled_from("swpdxlz"), st.integers(0, 5)), max_size=200))
+def test_shared_counts_never_drift(steps: list[tuple[str, int]]) -> None:
+    hosts = hosts_of(per_site=3, per_host=2, concurrency=6)
+    every = known(hosts, *(f"{name}.{site}.example" for name in "abc" for site in ("one", "two")))
+    now = NOW
+    for step, number in steps:
+        host = every[number]
+        if step == "s" and hosts.may_start(host, now):
+            hosts.start(host, now)
+        elif step == "w":
+            hosts.wait(host, str(number))
+        elif step == "p":
+            hosts.promise(host)
+        elif step == "d" and host.promised:
+            hosts.withdraw(host)
+        elif step == "x" and host.on_wire:
+            hosts.finish(host)
+            hosts.next_through(now)
+        elif step == "l":
+            host.leave(str(number))
+        elif step == "z":
+            hosts.suspect(host, suspect=not host.suspect)
+        now += 0.01
+        assert hosts.suspected == sum(one.on_wire + one.promised for one in every if one.suspect)
+        assert hosts.on_wire == sum(one.on_wire for one in every) <= 6
+        for group in {id(group): group for one in every for group in one.groups}.values():
+            members = [one for one in every if group in one.groups]
+            assert group.on_wire == sum(one.on_wire for one in members) <= 3
+            assert group.ahead == sum(one.promised + len(one.waiters) for one in members)
+
+
+# What holds for one host
+
+
+POLICIES = (
+    ("slow.example", HostPolicy(per_host=1, delay=2.0)),
+    ("*.example", HostPolicy(per_host=2, host_patience=5.0)),
+    ("*.deep.example", HostPolicy(per_host=3, max_crawl_delay=100.0)),
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "most", "delay", "patience"),
+    [
+        ("slow.example", 1, 2.0, 60.0), ("any.example", 2, 0.5, 5.0), ("a.b.example", 2, 0.5, 5.0),
+        ("x.deep.example", 3, 0.5, 60.0), ("deep.example", 2, 0.5, 5.0), ("example", 6, 0.5, 60.0),
+        ("notexample", 6, 0.5, 60.0), ("192.0.2.1", 6, 0.5, 60.0),
+    ],
+)  # fmt: skip
+def test_the_most_particular_policy_holds(key: str, most: int, delay: float, patience: float) -> None:
+    host = Hosts[str](Limits(delay=0.5), RetryPolicy(), POLICIES).get(key, NOW)
+    assert (host.most, host.delay, host.retry.host_patience) == (most, delay, patience)
+
+
+def test_a_crawl_delay_holds_up_to_the_cap_and_a_larger_delay_wins() -> None:
+    hosts = Hosts[str](Limits(delay=1.0, max_crawl_delay=30.0), RetryPolicy(), POLICIES)
+    for key, asked, delay in (
+        ("a.test", 5.0, 5.0), ("b.test", 0.5, 1.0), ("c.test", 600.0, 30.0), ("x.deep.example", 600.0, 100.0),
+        ("slow.example", 1.0, 2.0),
+    ):  # fmt: skip
+        host = hosts.get(key, NOW)
+        hosts.start(host, NOW)  # its robots.txt
+        hosts.set_delay(host, asked)
+        assert (host.delay, host.not_before) == (delay, NOW + delay)
+        hosts.finish(host)
+
+
+def test_a_host_whose_robots_are_unknown_is_promised_one_row() -> None:
+    hosts = Hosts[str](Limits(), RetryPolicy(), robots=True)
+    (host,) = known(hosts, "a")
+    assert hosts.opens(host, NOW) == 0.0
+    hosts.promise(host)
+    assert hosts.opens(host, NOW) == NOW + SHORTLY
+    assert hosts.may_start(host, NOW)  # robots.txt itself, and a hop
+    hosts.know_robots(host)
+    assert hosts.opens(host, NOW) == 0.0
+
+
+# From run to run, and what is told
+
+
+def test_what_is_parked_is_parked_in_the_next_run() -> None:
+    first = hosts_of(delay=1.0)
+    hosts = [first.get(key, NOW) for key in ("parked", "over", "crawl", "plain")]
+    for host in hosts:
+        first.start(host, NOW)
+        first.finish(host)
+    first.charge(hosts[0], NOW, 60.0)
+    first.charge(hosts[1], NOW, 5.0)
+    first.set_delay(hosts[2], 10.0)
+    parked = first.parked(NOW + 20)
+    assert parked == {"parked": 40.0, "crawl": 10.0}
+    later = NOW + 1_000
+    second = hosts_of(delay=1.0)
+    early = second.get("early", later)
+    second.restore(parked, later)
+    found = {key: second.get(key, later + 5).not_before - later for key in ("parked", "crawl", "plain")}
+    assert found == {"parked": 40.0, "crawl": 10.0, "plain": 1.0}  # nobody knows when it was asked last
+    assert early.not_before == later + 1.0
+    second.set_delay(second.get("told", later), 7.0)
+    assert second.get("told", later).not_before == later + 7.0
+    assert second.parked(later) == {"parked": 40.0, "crawl": 10.0, "told": 7.0}
+
+
+def test_those_in_trouble_are_told_of_the_worst_first() -> None:
+    hosts = hosts_of()
+    for n in range(5 * REPORTED):
+        hosts.record(hosts.get(f"h{n}", NOW)).refused += n
+    found = hosts.troubled()
+    assert [report.host for report in found[:3]] == [f"h{5 * REPORTED - n}" for n in (1, 2, 3)]
+    assert len(found) == REPORTED
+    assert len(hosts._troubled) <= 2 * REPORTED
+
+
+def test_a_report_says_what_was_found() -> None:
+    hosts = hosts_of()
+    (host,) = known(hosts, "a.example")
+    for _ in range(7):
+        hosts.start(host, NOW)
+    hosts.charge(host, NOW, 5.0)
+    hosts.charge(host, NOW + 1, 10.0)
+    hosts.record(host).denied += 2
+    assert hosts.troubled() == [HostReport("a.example", requests=7, denied=2, parked=11.0)]
+    hosts.charge(host, NOW, 1e9)
+    assert hosts.troubled()[0].given_up == host.given_up != ""
+
+
+def test_a_million_hosts_leave_what_is_bounded() -> None:
+    hosts = hosts_of(per_site=5)
+    for n in range(5 * KEPT):
+        host = hosts.get(f"h.site{n}.example", NOW)
+        hosts.promise(host)
+        hosts.withdraw(host)
+        hosts.start(host, NOW)
+        if n % 10 == 0:
+            hosts.record(host).failed += 1
+        hosts.finish(host)
+    assert len(hosts) <= KEPT
+    assert len(hosts._sites) <= KEPT
+    assert len(hosts._troubled) <= 2 * REPORTED

@@ -81,6 +81,13 @@ async def opened(seams: dict[str, Any] | None = None, **options: Any) -> AsyncIt
         yield fetcher
 
 
+async def meet(fetcher: Fetcher, lab: LabServer) -> None:
+    """Let every host answer once: until then it has one connection."""
+    for host in range(1, lab.hosts + 1):
+        await fetcher.fetch(lab.url("/ok", host))
+    lab.clear()
+
+
 def listed(lab: LabServer, rows: int, path: str = "/ok") -> list[str]:
     """URLs that are all different, on the lab's hosts in turn."""
     return [lab.url(f"{path}?title={row}", host=row % lab.hosts + 1) for row in range(rows)]
@@ -224,10 +231,12 @@ async def test_outcomes_come_as_they_complete(lab: LabServer) -> None:
     gate = Gate()
     lab.add("/slow", gate)
     urls = [lab.url("/slow?title=slow"), *listed(lab, 9)]
-    async with opened() as fetcher, fetcher.stream(urls) as outcomes:
-        first = [await anext(outcomes) for _ in range(9)]
-        gate.open()
-        assert titles([outcome async for outcome in outcomes]) == ["slow"]
+    async with opened() as fetcher:
+        await meet(fetcher, lab)
+        async with fetcher.stream(urls) as outcomes:
+            first = [await anext(outcomes) for _ in range(9)]
+            gate.open()
+            assert titles([outcome async for outcome in outcomes]) == ["slow"]
     assert sorted(titles(first), key=str) == in_list(9)
 
 
@@ -236,13 +245,15 @@ async def test_ordered_waits_for_the_first_and_goes_no_further_than_the_window(l
     lab.add("/slow", gate)
     given: list[str] = []
     urls = [lab.url("/slow?title=0"), *listed(lab, WINDOW + 50)[1:]]
-    async with opened(concurrency=2) as fetcher, fetcher.stream(counted(urls, given), ordered=True) as outcomes:
-        reading = asyncio.create_task(anext(outcomes))
-        await lab.until(lambda: len(lab.log) == WINDOW)
-        assert len(given) in (WINDOW, WINDOW + 1)
-        assert not reading.done()
-        gate.open()
-        seen = [await reading, *[outcome async for outcome in outcomes]]
+    async with opened(concurrency=2) as fetcher:
+        await meet(fetcher, lab)
+        async with fetcher.stream(counted(urls, given), ordered=True) as outcomes:
+            reading = asyncio.create_task(anext(outcomes))
+            await lab.until(lambda: len(lab.log) == WINDOW)
+            assert len(given) in (WINDOW, WINDOW + 1)
+            assert not reading.done()
+            gate.open()
+            seen = [await reading, *[outcome async for outcome in outcomes]]
     assert titles(seen) == in_list(WINDOW + 50)
     assert lab.peak() == 2
 
@@ -314,7 +325,7 @@ async def test_duplicates_are_fetched_unless_told_otherwise(lab: LabServer, sequ
 async def test_a_slow_sink_stops_the_source(lab: LabServer) -> None:
     go, given = asyncio.Event(), list[str]()
     rows, sink = WINDOW + 200, Keeper(lambda _: go.wait())
-    async with opened(concurrency=4, lookahead=20) as fetcher:
+    async with opened(concurrency=3, lookahead=20) as fetcher:  # a host each: all slots are in use
         running = asyncio.create_task(fetcher.run(counted(listed(lab, rows), given), sink))
         await lab.until(lambda: len(lab.log) == 1 + WINDOW and not fetcher.in_flight())
         for _ in range(100):
@@ -437,6 +448,7 @@ async def test_cancelling_the_reader_cancels_everything(lab: LabServer, sequenti
     state: list[str] = []
     lab.add("/held", Gate())
     async with opened() as fetcher:
+        await meet(fetcher, lab)
 
         async def read() -> None:
             source = waiting_source(listed(lab, 5, "/held"), state)
@@ -463,11 +475,14 @@ def test_an_interrupt_ends_it_all() -> None:
         books = lab.site.books
 
         async def main() -> None:
-            async with opened() as fetcher, fetcher.stream(listed(lab, 9, "/held")) as outcomes:
-                flying = asyncio.create_task(asyncio.to_thread(books.wait, lambda: len(books.active()) == 9, DEADLINE))
-                flying.add_done_callback(lambda _: signal.raise_signal(signal.SIGINT))
-                async for _ in outcomes:
-                    pytest.fail("nothing was let go")
+            async with opened() as fetcher:
+                await meet(fetcher, lab)
+                async with fetcher.stream(listed(lab, 9, "/held")) as outcomes:
+                    nine = asyncio.to_thread(books.wait, lambda: len(books.active()) == 9, DEADLINE)
+                    flying = asyncio.create_task(nine)
+                    flying.add_done_callback(lambda _: signal.raise_signal(signal.SIGINT))
+                    async for _ in outcomes:
+                        pytest.fail("nothing was let go")
 
         with pytest.raises(KeyboardInterrupt):
             asyncio.run(main())
@@ -480,6 +495,7 @@ async def test_stop_lets_what_is_on_the_wire_finish(lab: LabServer) -> None:
     gate = Gate()
     lab.add("/held", gate)
     async with opened(concurrency=4, per_host=2) as fetcher:
+        await meet(fetcher, lab)
         async with fetcher.stream(listed(lab, 30, "/held")) as outcomes:
             reading = asyncio.create_task(anext(outcomes))
             await lab.until(lambda: len(lab.log) == 4)
@@ -529,11 +545,13 @@ async def test_readers_may_share_a_stream(lab: LabServer) -> None:
             seen.append(outcome.request.id)
             await asyncio.sleep(0)
 
-    async with opened() as fetcher, fetcher.stream(listed(lab, 20, "/held")) as outcomes:
-        readers = [asyncio.create_task(read(outcomes)) for _ in range(3)]
-        await lab.until(lambda: len(lab.log) > 3)
-        gate.open()
-        await asyncio.gather(*readers)
+    async with opened() as fetcher:
+        await meet(fetcher, lab)
+        async with fetcher.stream(listed(lab, 20, "/held")) as outcomes:
+            readers = [asyncio.create_task(read(outcomes)) for _ in range(3)]
+            await lab.until(lambda: len(lab.log) > 3)
+            gate.open()
+            await asyncio.gather(*readers)
     assert sorted(seen) == list(range(1, 21))
 
 
@@ -703,7 +721,7 @@ async def test_a_sink_that_breaks_ends_the_run(lab: LabServer, sequentially: boo
             raise SinkError("pages.jsonl: no space left on device")
 
     sink, given = Keeper(full), list[str]()
-    async with opened(lookahead=5) as fetcher:
+    async with opened(concurrency=3, lookahead=5) as fetcher:
         with pytest.raises(SinkError, match="no space left"):
             await fetcher.run(counted(listed(lab, WINDOW + 500), given), sink, sequentially=sequentially)
         assert own_tasks() == []
@@ -774,6 +792,7 @@ async def test_a_bug_ends_the_rows_that_wait(lab: LabServer) -> None:
         return await proceed(request)
 
     async with opened({"middleware": [trap]}) as fetcher:
+        await meet(fetcher, lab)
         with pytest.raises(TypeError, match="a bug"):
             await drained(fetcher, [*listed(lab, 5, "/held"), lab.url("/bug")])
         assert own_tasks() == []

@@ -201,3 +201,130 @@ async def test_what_fails_on_the_wire_gives_its_slots_back() -> None:
         await room.gate(flight.request, broken)
     assert room.idle()
     assert room.told == ["a.test"]
+
+
+# Silence
+
+
+class Times(Room):
+    """A room whose clock is moved by hand, and whose listener looks around when it is told to."""
+
+    def look_around(self, seconds: float) -> None:
+        self.now += seconds
+        self.gate._listener.close()
+        self.gate._listener.look_around()
+
+
+async def on_the_wire(room: Room, hosts: list[str], stage: str) -> list[asyncio.Task[Response]]:
+    tasks = []
+    for number, host in enumerate(hosts):
+        flight = room.flight(number, host, deferrable=True)
+        tasks.append(asyncio.create_task(room.go(flight)))
+        await room.settle()
+        flight.stage = stage
+    return tasks
+
+
+async def test_dead_hosts_make_room_and_their_rows_go_back() -> None:
+    room = Times(concurrency=10)
+    tasks = await on_the_wire(room, [f"dead{n}.test" for n in range(10)], "connecting")
+    room.look_around(1.9)
+    assert room.hosts.suspected == 0
+    room.look_around(0.2)
+    await room.settle()
+    assert [task.done() for task in tasks] == [True] * 9 + [False]  # the tenth is theirs
+    for task in tasks[:9]:
+        with pytest.raises(Later) as caught:
+            task.result()
+        assert caught.value.due == room.now
+    assert (room.hosts.on_wire, room.hosts.suspected) == (1, 1)
+    room.wire.held[9].set()
+    assert (await tasks[9]).status == 200
+    assert room.hosts.suspected == 0
+    assert room.idle()
+    room.gate.close()
+
+
+async def test_who_is_cancelled_by_others_as_well_is_cancelled() -> None:
+    room = Times(concurrency=2)
+    tasks = await on_the_wire(room, ["a.test", "b.test"], "connecting")
+    tasks[0].cancel()
+    room.look_around(3.0)
+    await room.settle()
+    assert tasks[0].cancelled()
+    assert not tasks[1].done()
+    tasks[1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert room.idle()
+    assert not room.gate._listener.sent_back
+    room.gate.close()
+
+
+async def test_what_answers_in_the_same_instant_has_answered() -> None:
+    room = Times(concurrency=2)
+    tasks = await on_the_wire(room, ["a.test", "b.test"], "connecting")
+    room.look_around(3.0)
+    room.wire.held[0].set()
+    outcomes = await asyncio.gather(tasks[0], return_exceptions=True)
+    assert isinstance(outcomes[0], Later)
+    assert tasks[0].cancelling() == 0
+    room.wire.held[1].set()
+    await tasks[1]
+    assert room.idle()
+    room.gate.close()
+
+
+async def test_a_head_gives_a_host_its_slots_though_its_body_lasts() -> None:
+    room = Times(per_host=3)
+    tasks = await on_the_wire(room, ["a.test"] * 3, "reading")
+    assert list(room.wire.held) == [0]
+    room.told.clear()
+    room.look_around(0.5)
+    await room.settle()
+    assert room.told == ["a.test"]
+    assert list(room.wire.held) == [0, 1, 2]
+    for held in list(room.wire.held.values()):
+        held.set()
+    await asyncio.gather(*tasks)
+    assert room.idle()
+    room.gate.close()
+
+
+async def test_a_dead_host_rests_from_rows_that_can_wait_elsewhere() -> None:
+    room = Room()
+    host = room.hosts.get("a.test", room.now)
+    room.hosts.charge(host, room.now, None, dead=True)
+    with pytest.raises(Later) as caught:
+        await room.go(room.flight(1, deferrable=True))
+    assert caught.value.due == host.rests_until == room.now + 5.0
+    task = asyncio.create_task(room.go(room.flight(2)))
+    await room.settle()
+    room.wire.held[2].set()
+    assert (await task).status == 200
+    room.gate.close()
+
+
+# What others tell the gate
+
+
+async def test_robots_and_delays_are_told_by_the_host_key() -> None:
+    room = Room(delay=1.0)
+    room.gate.know_robots("a.test", known=False)
+    assert not room.hosts.get("a.test", room.now).robots_known
+    room.gate.know_robots("a.test")
+    assert room.hosts.get("a.test", room.now).robots_known
+    assert room.told == ["a.test"] * 2
+    room.gate.set_delay("a.test", 7.0)
+    assert room.hosts.get("a.test", room.now).delay == 7.0
+    room.gate.denied("a.test")
+    assert [(report.host, report.denied) for report in room.gate.troubled()] == [("a.test", 1)]
+
+
+async def test_what_is_parked_can_be_written_down_and_restored() -> None:
+    room, later = Room(), Room()
+    room.gate.charge("a.test", 60.0)
+    later.now += 500.0
+    later.gate.restore(room.gate.parked())
+    with pytest.raises(Later) as caught:
+        await later.go(later.flight(1, deferrable=True))
+    assert caught.value.due == later.now + 60.0

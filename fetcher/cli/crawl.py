@@ -57,6 +57,7 @@ OPTIONS = [
     _option("--dedupe", is_flag=True, help="Fetch each distinct URL once."),
     _option("--limit", metavar="N", help="The first N rows are the input."),
     _option("--time-limit", metavar="S", help="Stop after this long (30, 10m, 2h)."),
+    _option("--dry-run", is_flag=True, envvar=None, help="Fetch nothing: say what would be done, and the least time it takes."),
     _option("--max-failed", metavar="N|N%", help="Exit 3 when more rows than this failed."),
     _option("--progress/--no-progress", default=None, envvar="FETCHER_PROGRESS", help="Progress on stderr.  [default: on a terminal]"),
     _option("-q", "--quiet", is_flag=True, help="No progress, no summary: only data and errors."),

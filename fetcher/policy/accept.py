@@ -13,9 +13,10 @@ from fetcher.config import Accept
 from fetcher.errors import StatusError
 from fetcher.model import Exchange, Middleware, Request, Response
 
-__all__ = ["accept", "retry_after"]
+__all__ = ["accept", "retry_after", "wished_wait"]
 
 FOREVER = 1e12  # seconds
+EPOCH = 1e9  # from here on a number is no duration but a date, in seconds since 1970
 
 
 def accept(statuses: Accept, clock: Callable[[], float] = time.time) -> Middleware:
@@ -26,8 +27,7 @@ def accept(statuses: Accept, clock: Callable[[], float] = time.time) -> Middlewa
         status = response.status
         if status in statuses:
             return response
-        wish = response.header("retry-after")
-        raise StatusError(status, _phrase(status), retry_after(wish, clock()) if wish is not None else None)
+        raise StatusError(status, _phrase(status), wished_wait(response, clock()))
 
     return handle
 
@@ -55,3 +55,46 @@ def retry_after(value: str, now: float) -> float | None:
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
     return max(0.0, when.timestamp() - now)
+
+
+def wished_wait(response: Response, now: float) -> float | None:
+    """Return the seconds a host wishes us to wait (``now`` in epoch seconds), or ``None`` where it says nothing.
+
+    ``Retry-After`` goes first; then, on a 429 and 503, the RateLimit fields of the IETF's drafts and the older
+    ``X-RateLimit-…``, where nothing remains. A reset that is a date in epoch seconds is one.
+    """
+    wish = response.header("retry-after")
+    seconds = retry_after(wish, now) if wish is not None else None
+    if seconds is not None or response.status not in (429, 503):
+        return seconds
+    remaining, reset = _rate_limit(response.header("ratelimit") or "")
+    for prefix in ("ratelimit-", "x-ratelimit-", "x-rate-limit-"):
+        if remaining is None:
+            remaining = _number(response.header(f"{prefix}remaining"))
+        if reset is None:
+            reset = _number(response.header(f"{prefix}reset"))
+    if reset is None or (remaining is None and response.status != 429) or (remaining is not None and remaining > 0):
+        return None
+    if reset >= EPOCH * 1000:
+        reset /= 1000  # milliseconds
+    return min(max(0.0, reset - now) if reset >= EPOCH else reset, FOREVER)
+
+
+def _rate_limit(value: str) -> tuple[float | None, float | None]:
+    """Read ``remaining=0, reset=30`` and ``"default";r=0;t=30``; of several policies the one with the least left."""
+    found: list[tuple[float, float]] = []
+    parts = [value] if re.search(r"remaining\s*=", value) else value.split(",")
+    for part in parts:
+        remaining = re.search(r"\b(?:r|remaining)\s*=\s*([0-9]+)", part)
+        reset = re.search(r"\b(?:t|reset)\s*=\s*([0-9]+)", part)
+        if remaining and reset:
+            found.append((float(remaining[1]), float(reset[1])))
+    if not found:
+        return None, None
+    least = min(remaining for remaining, _ in found)
+    return least, max(reset for remaining, reset in found if remaining == least)
+
+
+def _number(value: str | None) -> float | None:
+    match = re.fullmatch(r"\s*([0-9]{1,15})(?:\.[0-9]*)?\s*", value or "")
+    return float(match[1]) if match else None

@@ -1,8 +1,8 @@
 """The gate to the wire: the host's slot and delay, taken together with the global slot, innermost of all.
 
 Law 4: waiting holds nothing: what waits here holds a place in the window, and what would wait longer than a
-second gives up even that. Law 5: only ``on_wire`` blocks. The decisions are in ``hosts.py``; here is the
-``await``.
+second gives up even that. Law 5: only ``on_wire`` blocks. The decisions are in ``hosts.py`` and ``verdict.py``;
+here is the ``await``.
 """
 
 from __future__ import annotations
@@ -10,18 +10,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 
-from fetcher.errors import Skipped
+from fetcher.errors import FetchError, Skipped, StatusError
 from fetcher.flight import Flight, Later, current
+from fetcher.health import HostReport
 from fetcher.hosts import Host, Hosts
 from fetcher.model import Exchange, Request, Response
+from fetcher.policy.accept import wished_wait
+from fetcher.policy.silence import Listener, Passage
+from fetcher.policy.verdict import REFUSALS, Judge
 
-__all__ = ["PATIENCE", "Gate", "Waiter"]
+__all__ = ["PATIENCE", "Gate", "Locate", "Waiter"]
 
 log = logging.getLogger("fetcher.hosts")
 
 PATIENCE = 1.0  # seconds a row waits inside its task
+
+Locate = Callable[[str], Awaitable[str | None]]
+"""The address a host key stands for, or ``None`` where it cannot be known."""
 
 
 class Waiter:
@@ -36,14 +43,22 @@ class Waiter:
 
 
 class Gate:
-    """The slots, and everyone waiting for one: a handler, shared by all runs of a ``Fetcher``."""
+    """The slots, and everyone waiting for one: a handler, shared by all runs of a ``Fetcher``.
 
-    def __init__(self, hosts: Hosts[Waiter], clock: Callable[[], float] = time.monotonic) -> None:
+    ``locate`` is asked for a host's address before its first exchange, where ``per_address`` limits it.
+    """
+
+    def __init__(
+        self, hosts: Hosts[Waiter], clock: Callable[[], float] = time.monotonic, *, locate: Locate | None = None
+    ) -> None:
         self.hosts = hosts
         self.clock = clock
+        self.judge = Judge(hosts)
         self.listeners: list[Callable[[str], None]] = []
+        self._locate = locate if hosts.limits.per_address is not None else None
         # Never waited for: hosts.on_wire decides. It stands guard that no exchange is above the limit.
         self._slots = asyncio.BoundedSemaphore(hosts.limits.concurrency)
+        self._listener = Listener(self.judge, self.clock, self._make_use_of)
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = 0.0
 
@@ -52,20 +67,44 @@ class Gate:
         flight = current.get()
         now = self.clock()
         host = self.hosts.get(flight.target.host, now)
+        if self._locate is not None and not host.located:
+            now = await self._find(host, flight, self._locate)
         promised = flight.promised
         self.fulfil(flight)
-        if host.given_up is None and not host.waiters and self.hosts.may_start(host, now):
+        rests = flight.deferrable and host.rests_until > now
+        if host.given_up is None and not host.waiters and not rests and self.hosts.may_start(host, now):
             self.hosts.start(host, now)
             if promised is not None and promised is not host:  # a middleware asks elsewhere
                 self._tell(promised.key)
         else:
             await self._wait(host, flight, now, promised)
         await self._slots.acquire()
-        began = self.clock()
+        began = now = self.clock()
+        task, listener = asyncio.current_task(), self._listener
+        listener.passages[task] = passage = Passage(began, host, flight, host.suspect)
+        if listener.listening is None:
+            listener.listen()
         try:
-            return await proceed(request)
+            response = await proceed(request)
+            now = self.clock()
+            self.judge.answered(host, flight.target.port, response.status, began, now)
+            if response.status in REFUSALS:
+                self._hear_refusal(host, response.status, wished_wait(response, time.time()), began, now)
+            return response
+        except FetchError as error:
+            now = self.clock()
+            self._hear_failure(passage, error, now)
+            raise
+        except asyncio.CancelledError:
+            now = self.clock()
+            if listener.was_sent_back(task):
+                raise Later(now) from None
+            raise
         finally:
-            flight.elapsed += self.clock() - began
+            flight.elapsed += now - began
+            del listener.passages[task]
+            if listener.sent_back:
+                listener.was_sent_back(task)  # it ended by itself in the same instant
             self._slots.release()
             self._finish(host)
 
@@ -80,35 +119,102 @@ class Gate:
         now = self.clock()
         host = self.hosts.get(key, now)
         self.hosts.charge(host, now, retry_after)
-        if host.not_before - now > PATIENCE and host.given_up is None:
-            staying = [waiter for waiter in host.waiters if not waiter.flight.deferrable]
-            for waiter in host.waiters:
-                if waiter.flight.deferrable and not waiter.future.done():
-                    waiter.future.set_exception(Later(host.not_before))
-            host.waiters.clear()
-            host.waiters.extend(staying)
-        elif host.given_up is not None:
-            for waiter in host.waiters:
-                if not waiter.future.done():
-                    waiter.future.set_exception(Skipped("host_budget", host.given_up))
-            host.waiters.clear()
-        if host.given_up is not None:
-            log.info("given up: %s", host.given_up)
-        elif host.not_before > now:
-            log.info("parked: %s for %.1f s", key, host.not_before - now)
+        self._send_away(host, now)
         self._tell(key)
         return host
 
     def close(self) -> None:
-        """Stop the timer."""
+        """Stop the timers."""
+        self._listener.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
+    # What others know of hosts
+
+    def know_robots(self, key: str, *, known: bool = True) -> None:
+        """Note whether the rules of a host are known: until then it is promised one row."""
+        self.hosts.know_robots(self.hosts.get(key, self.clock()), known=known)
+        self._tell(key)
+
+    def set_delay(self, key: str, seconds: float) -> None:
+        """Take over a Crawl-delay, up to ``max_crawl_delay``; a larger ``delay`` wins."""
+        self.hosts.set_delay(self.hosts.get(key, self.clock()), seconds)
+
+    def denied(self, key: str) -> None:
+        """Count a row that robots.txt denied."""
+        self.hosts.record(self.hosts.get(key, self.clock())).denied += 1
+
+    def parked(self) -> dict[str, float]:
+        """Return the seconds each parked host must still be left alone, and those with a delay by robots.txt."""
+        return self.hosts.parked(self.clock())
+
+    def restore(self, parked: Mapping[str, float]) -> None:
+        """Take over what ``parked`` returned, less the seconds since. Each host waits its delay anew."""
+        self.hosts.restore(parked, self.clock())
+
+    def troubled(self) -> list[HostReport]:
+        """Return the hosts that were slow, throttled, parked or denied, the worst first, at most 1,000."""
+        return self.hosts.troubled()
+
+    # How it ended
+
+    def _hear_refusal(self, host: Host[Waiter], status: int, wish: float | None, began: float, now: float) -> None:
+        self.judge.refused(host, status, wish, began, now)
+        self._send_away(host, now)
+
+    def _hear_failure(self, passage: Passage, error: FetchError, now: float) -> None:
+        began, host, flight, _ = passage
+        if isinstance(error, StatusError):  # a transport of the caller's own
+            self.judge.answered(host, flight.target.port, error.status, began, now)
+            if error.status in REFUSALS:
+                self._hear_refusal(host, error.status, error.retry_after, began, now)
+        elif not isinstance(error, Skipped):
+            self.judge.failed(host, flight, error, began, now)
+            self._send_away(host, now)
+
+    def _send_away(self, host: Host[Waiter], now: float) -> None:
+        """Let those go who wait for a host that is parked for long, or given up."""
+        if host.given_up is not None:
+            log.info("given up: %s", host.given_up)
+        elif host.parked_until > now:
+            log.info("parked: %s for %.1f s", host.key, host.parked_until - now)
+        until = max(host.not_before, host.rests_until)
+        if host.given_up is None and until - now <= PATIENCE and host.rests_until <= now:
+            return
+        for waiter in list(host.waiters):
+            if host.given_up is not None:
+                end: BaseException = Skipped("host_budget", host.given_up)
+            elif waiter.flight.deferrable:
+                end = Later(until)
+            else:
+                continue
+            host.leave(waiter)
+            if not waiter.future.done():
+                waiter.future.set_exception(end)
+
+    # Waiting
+
+    async def _find(self, host: Host[Waiter], flight: Flight, locate: Locate) -> float:
+        """Learn the address first: who shares it with a host at work must not start beside it."""
+        address = await locate(host.key)
+        if not host.located:
+            self.hosts.locate(host, address)
+        now = self.clock()
+        if flight.deferrable and host.groups and not self.hosts.may_start(host, now):
+            promised = flight.promised
+            self.fulfil(flight)
+            if promised is not None:
+                self._tell(promised.key)
+            raise Later(now)
+        return now
+
     async def _wait(self, host: Host[Waiter], flight: Flight, now: float, promised: Host[Waiter] | None) -> None:
         flight.enter("pacing")
         waiter: Waiter | None = None
-        if host.given_up is None and not (flight.deferrable and host.not_before - now > PATIENCE):
+        until = max(host.not_before, host.rests_until)
+        leaves = flight.deferrable and (host.rests_until > now or until - now > PATIENCE)
+        if host.given_up is None and not leaves:
             waiter = Waiter(host, flight)
             self.hosts.wait(host, waiter)
             self._let_through()
@@ -117,7 +223,7 @@ class Gate:
         if host.given_up is not None:
             raise Skipped("host_budget", host.given_up)
         if waiter is None:
-            raise Later(host.not_before)
+            raise Later(until)
         try:
             await waiter.future
         except asyncio.CancelledError:
@@ -129,6 +235,16 @@ class Gate:
 
     def _finish(self, host: Host[Waiter]) -> None:
         self.hosts.finish(host)
+        self._let_through()
+        self._tell(host.key)
+        if self.hosts.freed:
+            freed, self.hosts.freed = self.hosts.freed, []
+            for key in freed:
+                self._tell(key)
+
+    def _make_use_of(self, host: Host[Waiter]) -> None:
+        """Let through whom a host has slots for that it had not before."""
+        self.hosts.welcome(host)
         self._let_through()
         self._tell(host.key)
 

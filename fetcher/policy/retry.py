@@ -1,9 +1,9 @@
 """Another try: tenacity's strategies decide whether and when; the waiting is done here or in the frontier.
 
 Whose fault a failure is decides who pays. 429, 503 with ``Retry-After`` and a failed connect to a port that
-has answered before are charged to the *host*, which is parked; the row keeps its attempts. Anything else, a
-connection that broke over the request included, costs the row an attempt: one URL that kills its connection
-does not park its host. Law 4: a backoff over a second leaves the task; a shorter one holds no slot.
+has answered before are charged to the *host*, which slows or is parked; the row keeps its attempts, as it does
+where our own network is away. Anything else, a connection that broke over the request included, costs the row an
+attempt: one URL that kills its connection does not park its host. Law 4: a backoff over a second leaves the task; a shorter one holds no slot.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from typing import Any
 from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from fetcher.config import RetryPolicy
-from fetcher.errors import ConnectError, FetchError, Skipped, StatusError
+from fetcher.errors import FetchError, Skipped
 from fetcher.flight import Flight, Later, current
-from fetcher.hosts import Host
 from fetcher.model import Exchange, Request, Response
-from fetcher.policy.pacing import PATIENCE, Gate, Waiter
+from fetcher.policy.pacing import PATIENCE, Gate
 
 __all__ = ["Backoff", "Retry"]
 
 log = logging.getLogger("fetcher.retry")
+
+OURS = 0.25  # seconds until a row is tried again for which our own network was away
 
 
 class Backoff:
@@ -69,7 +70,6 @@ class Retry:
                 flight.free()
                 wait = self._judge(flight, error)
             else:
-                self._host(flight).answer(flight.target.port)
                 return response
             log.debug("row %d: %s; again in %.1f s", flight.request.id, flight.target.wire, wait)
             if wait > PATIENCE and flight.deferrable:
@@ -82,27 +82,18 @@ class Retry:
         """Return the seconds until the next try, or raise what ends the row."""
         if isinstance(error, Skipped):
             raise error
-        host = self._host(flight)
-        port = flight.target.port
-        if isinstance(error, StatusError):
-            host.answer(port, well=not error.retryable)
-        if _hosts_fault(error, flight.stage, answered=port in host.answered):
-            wish = error.retry_after if isinstance(error, StatusError) else None
-            self._gate.charge(host.key, wish)
+        gate = self._gate
+        now = gate.clock()
+        host = gate.hosts.get(flight.target.host, now)
+        fault = gate.judge.fault(host, flight, error, now)
+        if fault == "ours":
+            return max(OURS, gate.hosts.rate_next - now)
+        if fault == "host":
             if host.given_up is not None:
                 raise Skipped("host_budget", f"{host.given_up} ({error})") from error
-            return max(0.0, host.not_before - self._gate.clock()) if flight.deferrable else 0.0
+            return max(0.0, host.not_before - now) if flight.deferrable else 0.0
         flight.attempts += 1
         wait = self._backoff.after(error, flight.attempts)
         if wait is None:
             raise error
         return wait
-
-    def _host(self, flight: Flight) -> Host[Waiter]:
-        return self._gate.hosts.get(flight.target.host, self._gate.clock())
-
-
-def _hosts_fault(error: FetchError, stage: str, *, answered: bool) -> bool:
-    if isinstance(error, StatusError):
-        return error.status == 429 or (error.status == 503 and error.retry_after is not None)
-    return isinstance(error, ConnectError) and answered and stage != "waiting"  # by then it had been connected

@@ -7,6 +7,7 @@ anything but the exchange itself and its share of memory.
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from typing import Any
@@ -74,6 +75,16 @@ class Transport:
             raise Skipped("address_blocked", str(error)) from None
         self._remember(host, pool)
         return response
+
+    async def address_of(self, host: str) -> str | None:
+        """Return the address that a host key stands for: the first of its name's, ``None`` where it has none."""
+        address = literal(host)
+        if address is not None or self._proxied:
+            return address
+        try:
+            return str((await self._resolver.resolve(host, 0, socket.AF_UNSPEC))[0]["host"])
+        except OSError:
+            return None  # the exchange itself will tell
 
     # Which pool: the address rule
 

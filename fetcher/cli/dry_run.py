@@ -1,0 +1,255 @@
+"""``fetcher crawl --dry-run``: what would be done, and how long it takes at least, with no row fetched.
+
+Law 3: the list is counted, not kept. Law 8: what is asked of the network is a sample, and bounded in time: the
+addresses of some names and the robots.txt of some hosts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from fetcher.books import Books
+from fetcher.cli.exits import COMPLETE
+from fetcher.cli.plan import Plan
+from fetcher.config import Config
+from fetcher.errors import FetchError, SinkError
+from fetcher.intake import Intake, Rejected, Row
+from fetcher.observe.census import Census, Distinct, HostRows
+from fetcher.observe.forecast import Forecast, HostShare, NamesSampled, RobotsSampled, least_time
+from fetcher.observe.notices import Notices
+from fetcher.sinks.escape import printable
+from fetcher.sources import is_url_argument, read
+from fetcher.sources.handover import in_thread
+from fetcher.transport.resolver import Resolver
+from fetcher.urls import Target, identity, parse
+
+__all__ = ["Judge", "Judged", "dry_run"]
+
+LARGEST = 20  # hosts that are told of and asked in any case
+HOSTS = 50  # that are asked in all
+AT_ONCE = 10
+PATIENCE = 20.0  # seconds for the whole sample, names and robots.txt each
+TOLD = 5_000_000  # rows between two signs of life
+
+
+class Judged(Protocol):
+    """What robots.txt says of one URL: whether it may be fetched, and the seconds between two requests."""
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it may be fetched."""
+        ...
+
+    @property
+    def delay(self) -> float:
+        """Seconds between two requests to its host, 0 where none are asked for."""
+        ...
+
+
+Judge: TypeAlias = Callable[[Target], Awaitable[Judged]]
+"""Asks the robots.txt of a URL's origin. Raises ``FetchError`` where it cannot be had."""
+
+OpenJudge: TypeAlias = Callable[[Config], AbstractAsyncContextManager[Judge]]
+Source: TypeAlias = Iterable[Row] | AsyncIterable[Row]
+
+
+def dry_run(plan: Plan, notices: Notices, source: Source | None = None, judge: OpenJudge | None = None) -> int:
+    """Print what a crawl would be, write it where ``--summary`` says, and return the exit code.
+
+    ``source`` are the rows (else those of the plan's lists), ``judge`` opens what asks for robots.txt; without
+    it none is asked for. Raises ``SourceError`` and ``SinkError``.
+    """
+    forecast = asyncio.run(_foresee(plan, notices, _rows(plan) if source is None else source, judge))
+    if plan["summary"] != "-":
+        print("\n".join(map(printable, forecast.as_text().split("\n"))))
+    if plan["summary"] is not None:
+        _write_summary(plan["summary"], forecast.as_json())
+    sys.stdout.flush()
+    return COMPLETE
+
+
+def _rows(plan: Plan) -> Source:
+    rows = read(plan.inputs, format=plan["from"], url_column=plan["url_column"])
+    # A pipe may keep its reader waiting for as long as it likes: not this thread.
+    blocking = any(path == "-" or (not is_url_argument(path) and not os.path.isfile(path)) for path in plan.inputs)
+    return in_thread(rows) if blocking else rows
+
+
+async def _foresee(plan: Plan, notices: Notices, source: Source, judge: OpenJudge | None) -> Forecast:
+    config = plan.config
+    census, distinct, books = Census(), Distinct(), Books()
+    try:
+        ended = await _count(source, config, books, census, distinct, notices if not plan["quiet"] else None)
+        largest = census.largest(LARGEST)
+        sample = _sample(largest, census.sample)
+        names = None if config.proxy else await _look_up(sample)
+        robots, latencies = await _judge(config, sample, judge) if judge is not None else (None, {})
+        delays = robots.delays if robots is not None else {}
+        duplicates = ended["duplicate"] if config.dedupe else distinct.added - distinct.count()
+        return Forecast(
+            rows=books.input,
+            invalid=ended["invalid_url"],
+            duplicates=duplicates,
+            left_out=config.dedupe,
+            fetched=census.rows,
+            hosts=census.hosts(),
+            half=census.half(),
+            largest=[
+                HostShare(
+                    host.host,
+                    host.rows,
+                    round(host.rows / census.rows, 4),
+                    max(config.limits.delay, delays.get(host.host, 0.0)),
+                    latencies.get(host.host),
+                )
+                for host in largest
+            ],
+            names=names,
+            robots=robots,
+            least=least_time(
+                _with_delays(largest, sample, census, delays),
+                census.rows,
+                config.limits,
+                delays=delays,
+                latencies=latencies,
+                ahead=0 if judge is None else 1,
+            ),
+        )
+    finally:
+        census.close()
+        distinct.close()
+
+
+async def _count(
+    source: Source, config: Config, books: Books, census: Census, distinct: Distinct, notices: Notices | None
+) -> Counter[str]:
+    """Read the whole list; return the rows that would end without a request, by code."""
+    ended: Counter[str] = Counter()
+    intake = Intake(source, config, books)
+    try:
+        async for row in intake:
+            if isinstance(row, Rejected):
+                ended[row.error.code] += 1
+                continue
+            census.add(row.first)
+            if not config.dedupe:
+                distinct.add(identity(row.request.url, config.default_scheme))
+            if notices is not None and books.input % TOLD == 0:
+                notices.say(f"{books.input:,} rows read")
+    finally:
+        await intake.close()
+    return ended
+
+
+def _sample(largest: Sequence[HostRows], drawn: Sequence[Target]) -> dict[str, Target]:
+    """Return a row each of some hosts: the largest, then those that rows drawn from all are on."""
+    sample = {host.host: parse(host.example) for host in largest}
+    for target in drawn:
+        if len(sample) >= HOSTS:
+            break
+        sample.setdefault(target.host, target)
+    return sample
+
+
+def _with_delays(
+    largest: Sequence[HostRows], sample: dict[str, Target], census: Census, delays: dict[str, float]
+) -> list[HostRows]:
+    """Add to the largest the hosts that ask for a pace of their own: they may set the time with fewer rows."""
+    listed = {host.host for host in largest}
+    others = [host for host in delays if host not in listed]
+    return [*largest, *(HostRows(host, census.rows_of(host), sample[host].wire) for host in others)]
+
+
+async def _look_up(sample: dict[str, Target]) -> NamesSampled:
+    """Look the names of the sample up. An address needs no look-up."""
+    resolver = Resolver()
+    failed: dict[str, str] = {}
+    found = 0
+
+    async def ask(host: str, _: Target) -> None:
+        nonlocal found
+        try:
+            await resolver.resolve(host, 0, socket.AF_UNSPEC)
+            found += 1
+        except OSError as error:
+            failed[host] = error.strerror or str(error)
+
+    names = {host: target for host, target in sample.items() if not _is_address(host)}
+    try:
+        for host in await _ask_all(names, ask):
+            failed[host] = f"no answer in {PATIENCE:g} s"
+    finally:
+        await resolver.close()
+    return NamesSampled(len(names), found, failed)
+
+
+async def _judge(
+    config: Config, sample: dict[str, Target], open_judge: OpenJudge
+) -> tuple[RobotsSampled, dict[str, float]]:
+    """Hold the sample against robots.txt; return what it says, and how long the hosts took to say it."""
+    verdicts: Counter[bool] = Counter()
+    unknown: Counter[str] = Counter()
+    delays: dict[str, float] = {}
+    latencies: dict[str, float] = {}
+    async with open_judge(config) as judge:
+
+        async def ask(host: str, target: Target) -> None:
+            began = time.monotonic()
+            try:
+                verdict = await judge(target)
+            except FetchError as error:
+                unknown[error.code] += 1
+                return
+            verdicts[verdict.allowed] += 1
+            latencies[host] = time.monotonic() - began
+            if verdict.delay > 0:
+                delays[host] = verdict.delay
+
+        for _ in await _ask_all(sample, ask):
+            unknown["total_timeout"] += 1
+    return RobotsSampled(len(sample), verdicts[True], verdicts[False], dict(unknown), delays), latencies
+
+
+async def _ask_all(sample: dict[str, Target], ask: Callable[[str, Target], Awaitable[None]]) -> list[str]:
+    """Ask of all hosts, a few at once; return those of which nothing came in time."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(host: str, target: Target) -> None:
+        async with slots:
+            await ask(host, target)
+
+    tasks = {asyncio.create_task(one(host, target)): host for host, target in sample.items()}
+    if not tasks:
+        return []
+    done, late = await asyncio.wait(tasks, timeout=PATIENCE)
+    for task in late:
+        task.cancel()
+    await asyncio.gather(*late, return_exceptions=True)
+    for task in done:
+        task.result()  # a bug is raised
+    return [tasks[task] for task in late]
+
+
+def _is_address(host: str) -> bool:
+    return host.startswith("[") or not host.strip("0123456789.")
+
+
+def _write_summary(path: str, text: str) -> None:
+    try:
+        if path == "-":
+            sys.stdout.write(text)
+        else:
+            Path(path).write_text(text, encoding="utf-8")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SinkError(f"{path}: cannot write the summary: {error.strerror or error}") from None

@@ -1,0 +1,329 @@
+"""Whose fault a failure is, and what answers mean for their host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fetcher.config import Limits, RetryPolicy
+from fetcher.errors import (
+    ConnectError,
+    DNSError,
+    FetchError,
+    FetchTimeout,
+    ProtocolError,
+    StatusError,
+    TLSError,
+)
+from fetcher.flight import Flight
+from fetcher.health import BURST
+from fetcher.hosts import CHARGES, Host, Hosts
+from fetcher.model import Request
+from fetcher.policy.verdict import SILENT, Judge
+from fetcher.urls import parse
+
+NOW = 1_000.0
+REFUSED = ConnectError("connect_refused")
+GONE = ConnectError("connect_timeout")
+NO_NAME = DNSError("dns_not_found")
+SILENCE = FetchTimeout("read_timeout")
+
+
+class Court:
+    """Hosts, a judge over them, and a clock."""
+
+    def __init__(self, retry: RetryPolicy | None = None, **limits: Any) -> None:
+        self.hosts: Hosts[Any] = Hosts(Limits(**limits), retry or RetryPolicy())
+        self.judge = Judge(self.hosts)
+        self.now = NOW
+
+    def host(self, key: str = "a.test", *, known: bool = True) -> Host[Any]:
+        host = self.hosts.get(key, self.now)
+        if known:
+            self.answer(host)
+        return host
+
+    def start(self, host: Host[Any], times: int = 1) -> float:
+        """Begin that many exchanges; return the time."""
+        for _ in range(times):
+            self.hosts.start(host, self.now)
+        return self.now
+
+    def answer(self, host: Host[Any], status: int = 200, *, wish: float | None = None, took: float = 0.1) -> None:
+        """Have the host answer one exchange, begun now unless there is one."""
+        began = self.now if host.on_wire else self.start(host)
+        self.now += took
+        self.judge.answered(host, 80, status, began, self.now)
+        if status in (429, 503):
+            self.judge.refused(host, status, wish, began, self.now)
+        self.hosts.finish(host)
+
+    def fail(
+        self, host: Host[Any], error: FetchError, stage: str = "connecting", *, took: float = 0.1, since: float = 0.0
+    ) -> str:
+        """Have one exchange fail; return who pays."""
+        flight = Flight(Request(1, f"http://{host.key}/"), parse(f"http://{host.key}/"))
+        flight.stage = stage
+        began = since or (self.now if host.on_wire else self.start(host))
+        self.now += took
+        self.judge.failed(host, flight, error, began, self.now)
+        self.hosts.finish(host)
+        return self.judge.fault(host, flight, error, self.now)
+
+
+def fault_of(error: FetchError, stage: str, *, known: bool) -> str:
+    court = Court()
+    return court.fail(court.host(known=known), error, stage)
+
+
+@pytest.mark.parametrize(
+    ("error", "stage", "unknown", "known"),
+    [
+        (REFUSED, "connecting", "row", "host"),
+        (GONE, "connecting", "row", "host"),
+        (DNSError("dns_timeout"), "resolving", "row", "host"),
+        (NO_NAME, "resolving", "row", "host"),
+        (ConnectError("connect_reset"), "waiting", "row", "row"),
+        (SILENCE, "waiting", "row", "row"),
+        (FetchTimeout("too_slow"), "reading", "row", "row"),
+        (TLSError("tls_verify"), "handshaking", "row", "row"),
+        (ProtocolError("empty_reply"), "waiting", "row", "row"),
+        (StatusError(429), "reading", "host", "host"),
+        (StatusError(503, "", 0.0), "reading", "host", "host"),
+        (StatusError(503), "reading", "row", "row"),
+        (StatusError(500, "", 5.0), "reading", "row", "row"),
+    ],
+    ids=lambda value: value.code if isinstance(value, FetchError) else str(value),
+)
+def test_whose_fault(error: FetchError, stage: str, unknown: str, known: str) -> None:
+    assert fault_of(error, stage, known=False) == unknown
+    assert fault_of(error, stage, known=True) == known
+
+
+# Throttled
+
+
+def test_a_429_without_a_wish_lowers_what_is_at_once_and_parks_nobody() -> None:
+    court = Court()
+    host = court.host()
+    court.start(host, 6)
+    for _ in range(3):
+        court.answer(host, 429, took=0.0)
+    assert (host.limit, host.parked_until, host.charges) == (3, 0.0, 0)
+    for _ in range(3):
+        court.answer(host)
+    for _ in range(97):
+        court.answer(host)
+    assert host.limit == 4
+
+
+def test_a_429_where_there_is_one_at_a_time_is_a_growing_pause() -> None:
+    court = Court(RetryPolicy(backoff=0.5))
+    host = court.host(known=False)
+    pauses = []
+    for _ in range(4):
+        court.answer(host, 429)
+        pauses.append(host.not_before - court.now)
+        court.now = host.not_before
+    assert pauses == pytest.approx([0.5, 1.0, 2.0, 4.0])
+
+
+def test_a_wish_parks_and_a_second_one_soon_after_lowers() -> None:
+    court = Court()
+    host = court.host()
+    began = court.start(host, 6)
+    for _ in range(6):  # one wave
+        court.judge.refused(host, 429, 2.0, began, court.now + 0.1)
+        court.hosts.finish(host)
+    assert (host.limit, host.not_before) == (6, court.now + 2.1)
+    court.now += 3.0
+    court.start(host, 6)
+    court.answer(host, 429, wish=2.0)
+    assert host.limit == 5
+
+
+def test_one_broken_page_does_not_slow_its_host() -> None:
+    court = Court()
+    host = court.host()
+    for _ in range(20):
+        court.start(host, 5)
+        court.answer(host, 503)
+        for _ in range(12):
+            court.answer(host)
+        while host.on_wire:
+            court.answer(host)
+    assert (host.limit, host.given_up, host.parked_until) == (6, None, 0.0)
+
+
+def test_timeouts_under_load_count_too() -> None:
+    court = Court()
+    host = court.host()
+    began = court.start(host, 6)
+    court.fail(host, SILENCE, "waiting", since=began)
+    court.answer(host)
+    began = court.start(host)
+    court.fail(host, SILENCE, "waiting", since=court.now)
+    assert host.limit < 6
+
+
+# Dead
+
+
+def test_the_second_failed_connect_in_a_row_parks_a_host_that_never_answered() -> None:
+    court = Court(RetryPolicy(backoff=0.5, max_backoff=30.0))
+    host = court.host(known=False)
+    assert court.fail(host, REFUSED) == "row"
+    assert host.parked_until == 0.0
+    pauses = []
+    for _ in range(5):
+        court.fail(host, REFUSED)
+        pauses.append(host.rests_until - court.now)
+        court.now = host.rests_until
+    assert pauses[:3] == pytest.approx([5.0, 10.0, 20.0])
+    assert sum(pauses[:4]) == pytest.approx(60.0, abs=1.0)  # the last probe is when patience ends
+    assert host.not_before == 0.0  # who cannot wait elsewhere is not held up
+    assert host.given_up is not None
+    assert "host-patience" in host.given_up
+    assert host.limit == 1
+
+
+def test_a_host_that_is_gone_is_probed_by_one_and_forgiven_at_once() -> None:
+    court = Court(RetryPolicy(backoff=0.5))
+    host = court.host()
+    began = court.start(host, 6)
+    for _ in range(6):
+        assert court.fail(host, REFUSED, since=began, took=0.01) == "host"
+    assert (host.limit, host.charges, host.strikes) == (1, 1, 1)
+    court.now = host.not_before
+    assert court.hosts.may_start(host, court.now)
+    court.answer(host)
+    assert (host.limit, host.charges, host.strikes, host.suspect) == (6, 0, 0, False)
+
+
+def test_a_host_that_stays_away_is_given_up() -> None:
+    court = Court(RetryPolicy(backoff=0.0, host_patience=1e9))
+    host = court.host()
+    for _ in range(CHARGES):
+        assert host.given_up is None
+        court.fail(host, GONE)
+    assert host.given_up is not None
+
+
+def test_a_name_that_is_none_does_not_make_its_rows_wait() -> None:
+    court = Court()
+    host = court.host(known=False)
+    for _ in range(30):
+        assert court.fail(host, NO_NAME, "resolving") == "row"
+    assert (host.parked_until, host.given_up) == (0.0, None)
+
+
+def test_a_bad_certificate_is_a_sign_of_life() -> None:
+    court = Court()
+    host = court.host(known=False)
+    court.fail(host, TLSError("tls_verify"), "handshaking")
+    assert (host.limit, host.suspect, host.answered) == (6, False, ())
+
+
+# Silent
+
+
+def test_two_seconds_without_a_word_are_suspect() -> None:
+    court = Court()
+    host = court.host()
+    began = court.start(host, 2)
+    assert not court.judge.silent(host, "waiting", began, began + SILENT - 0.01)
+    assert not court.judge.silent(host, "reading", began, began + 9)
+    assert court.judge.silent(host, "connecting", began, began + SILENT)
+    assert (host.suspect, court.hosts.suspected) == (True, 2)
+    court.answer(host)
+    assert (host.suspect, court.hosts.suspected) == (False, 0)
+    assert not court.judge.silent(host, "waiting", began, began + SILENT)  # it has just spoken
+
+
+def test_a_head_is_an_answer() -> None:
+    court = Court()
+    host = court.host(known=False)
+    began = court.start(host)
+    assert not court.judge.silent(host, "reading", began, began + 9)
+    assert host.limit == 6
+
+
+def test_room_is_made_only_where_the_slots_are_gone() -> None:
+    court = Court(concurrency=20)
+    for n in range(19):
+        host = court.host(f"dead{n}.test", known=False)
+        began = court.start(host)
+        court.judge.silent(host, "connecting", began, began + 3)
+    assert court.judge.excess() == 0
+    court.start(court.host("good.test"))
+    assert court.judge.excess() == 17
+
+
+def test_what_was_sent_is_broken_off_only_where_silence_is_rare() -> None:
+    court = Court()
+    known, new = court.host(), court.host("new.test", known=False)
+    assert court.judge.may_be_sent_back(known, "connecting")
+    assert not court.judge.may_be_sent_back(known, "waiting")
+    assert court.judge.may_be_sent_back(new, "waiting")
+    for n in range(6):
+        court.answer(court.host(f"slow{n}.test", known=False), took=3.0)
+    assert not court.judge.may_be_sent_back(new, "waiting")
+
+
+# Our own network
+
+
+def test_with_our_own_network_away_nobody_pays() -> None:
+    court = Court(concurrency=40)
+    many = [court.host(f"h{n}.test") for n in range(20)]
+    fresh = court.host("fresh.test", known=False)
+    faults = [court.fail(host, REFUSED, took=0.01) for host in many]
+    assert faults == ["host"] * (BURST - 1) + ["ours"] * (20 - BURST + 1)
+    assert [host.charges for host in many] == [1] * (BURST - 1) + [0] * (20 - BURST + 1)
+    assert court.fail(fresh, GONE) == "ours"
+    assert court.fail(fresh, SILENCE, "waiting") == "ours"
+    assert (fresh.strikes, fresh.charges, fresh.parked_until) == (0, 0, 0.0)
+
+
+def test_it_is_tried_with_less_and_less_and_with_more_once_it_is_back() -> None:
+    court = Court(concurrency=40)
+    many = [court.host(f"h{n}.test") for n in range(9)]
+    began = court.now
+    for host in many:
+        court.start(host)
+    for host in many:
+        court.fail(host, REFUSED, took=0.0, since=began)
+    hosts = court.hosts
+    assert hosts.concurrency == 20  # the wave counts once
+    assert not hosts.room(court.now)
+    assert not hosts.may_start(many[8], court.now)
+    assert hosts.room_from(court.now) == hosts.rate_next > court.now
+    for _ in range(9):
+        court.now = hosts.rate_next
+        court.fail(many[8], REFUSED)
+    assert hosts.concurrency == 1
+    court.now = hosts.rate_next
+    for _ in range(100):
+        court.answer(many[8])
+    assert (hosts.concurrency, hosts.network.away_since) == (40, None)
+
+
+def test_it_is_the_hosts_again_when_our_patience_is_over() -> None:
+    court = Court(RetryPolicy(host_patience=60.0))
+    for n in range(BURST):
+        court.fail(court.host(f"h{n}.test"), REFUSED, took=0.0)  # each answers a while before
+    many = [court.host(f"g{n}.test") for n in range(BURST)]
+    court.now += 100.0
+    assert [court.fail(host, REFUSED, took=0.0) for host in many][-1] == "ours"
+    court.now += 61.0
+    assert court.fail(many[0], REFUSED) == "host"
+
+
+def test_a_row_does_not_pay_while_it_is_doubtful() -> None:
+    court = Court()
+    fresh = court.host("fresh.test", known=False)
+    court.fail(court.host(), REFUSED)
+    assert court.fail(fresh, REFUSED) == "ours"
+    court.answer(court.host("good.test", known=False))
+    assert court.fail(fresh, REFUSED) == "row"
