@@ -289,7 +289,10 @@ def test_a_stray_import_is_seen(name: str, text: str) -> None:
 
 
 def test_no_name_is_imported_behind_the_tables_back() -> None:
-    """``import_module`` takes a table of our own modules, or an optional library, by a constant or a loop over them."""
+    """``import_module`` takes a table of our own modules, or an optional library, by a constant or a loop over them.
+
+    ``cli.named`` imports what the user names.
+    """
     users = {
         module.name
         for module in HOUSE
@@ -299,7 +302,7 @@ def test_no_name_is_imported_behind_the_tables_back() -> None:
         )
     }
     assert users <= {
-        "fetcher", "fetcher.cli.main", "fetcher.sinks.compress", "fetcher.sources.packing", "fetcher.transport.codings",
+        "fetcher", "fetcher.cli.main", "fetcher.cli.named", "fetcher.sinks.compress", "fetcher.sources.packing", "fetcher.transport.codings",
     }  # fmt: skip
 
 
@@ -636,9 +639,11 @@ def test_failures_pickle_with_every_error(protocol: int) -> None:
 def drawn_tree() -> dict[str, tuple[str, set[str]]]:
     """The tree in the docstring of ``errors``: class -> (parent, codes)."""
     found: dict[str, tuple[str, set[str]]] = {"FetcherError": ("Exception", set())}
+    above = ""
     for line in (errors.__doc__ or "").splitlines():
         if match := re.fullmatch(r"    (│? *)[├└]── (\w+)(?:\(\w+\))?\s+(.*)", line):
-            parent = "FetchError" if match[1] else "FetcherError"
+            above = above if match[1] else match[2]
+            parent = above if match[1] else "FetcherError"
             found[match[2]] = (parent, {text.strip() for text in match[3].split("·")})
     return found
 

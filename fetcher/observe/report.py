@@ -14,7 +14,8 @@ __all__ = ["Summary", "human_bytes", "human_seconds", "summarize"]
 class Summary(msgspec.Struct, frozen=True):
     """The final counts: ``input = ok + failed + skipped + pending``; ``more`` rows were never read.
 
-    ``seconds`` is the wall time, ``bytes`` the decoded bodies, ``codes`` the failures by code, most first.
+    ``seconds`` is the wall time of this run, ``bytes`` the decoded bodies, ``codes`` the failures by code, most first;
+    ``earlier`` of the pages were there before this run.
     """
 
     input: int
@@ -27,6 +28,7 @@ class Summary(msgspec.Struct, frozen=True):
     seconds: float
     pages_per_second: float
     codes: dict[str, int]
+    earlier: int = 0
     exit: int | None = None
 
     def as_text(self) -> str:
@@ -37,6 +39,8 @@ class Summary(msgspec.Struct, frozen=True):
             f" + {self.skipped:,} skipped{rest}, in {human_seconds(self.seconds)}"
             f" ({self.pages_per_second:,.0f} pages/s, {human_bytes(self.bytes)})"
         )
+        if self.earlier:
+            text += f", {self.earlier:,} of the pages by earlier runs"
         if self.codes:
             text += "\n  " + " · ".join(f"{code} {count:,}" for code, count in self.codes.items())
         return text
@@ -46,8 +50,8 @@ class Summary(msgspec.Struct, frozen=True):
         return msgspec.json.format(msgspec.json.encode(self), indent=2).decode() + "\n"
 
 
-def summarize(books: Books, seconds: float, **more: Any) -> Summary:
-    """Close the books of a run that took ``seconds``."""
+def summarize(books: Books, seconds: float, *, earlier: int = 0, **more: Any) -> Summary:
+    """Close the books of a run that took ``seconds``; ``earlier`` pages were in them when it began."""
     return Summary(
         input=books.input,
         ok=books.ok,
@@ -57,7 +61,8 @@ def summarize(books: Books, seconds: float, **more: Any) -> Summary:
         more=books.more,
         bytes=books.bytes,
         seconds=round(seconds, 3),
-        pages_per_second=round(books.ok / seconds, 1) if seconds > 0 else 0.0,
+        pages_per_second=round((books.ok - earlier) / seconds, 1) if seconds > 0 else 0.0,
+        earlier=earlier,
         codes=dict(books.codes.most_common()),
         **more,
     )
