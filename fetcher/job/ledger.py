@@ -18,7 +18,7 @@ import msgspec
 from fetcher.errors import LedgerError
 from fetcher.job.account import OK, Account, Tally
 from fetcher.job.names import codes_of, hosts_of
-from fetcher.job.schema import JOURNALS, SHIFT, attach, connect, damaged, explained, make, sync, whole
+from fetcher.job.schema import JOURNALS, SHIFT, connect, damaged, explained, in_use, make, sync, whole
 from fetcher.sinks.durable import Mark
 
 __all__ = ["OK", "Entry", "Ledger", "Progress", "Tally"]
@@ -199,7 +199,7 @@ class Ledger(Account):
         finally:
             self.abandon()
         left = [self.path + journal for journal in JOURNALS if os.path.lexists(self.path + journal)]
-        if left and not self._read_by_others():
+        if left and not in_use(self.path):
             raise LedgerError(f"{left[0]}: cannot be removed: {_LEFT}")
 
     def abandon(self) -> None:
@@ -208,17 +208,6 @@ class Ledger(Account):
             self._open = False
             with contextlib.suppress(sqlite3.Error):  # what was committed is safe whatever it says
                 self._db.close()
-
-    def _read_by_others(self) -> bool:
-        """Say whether somebody reads the ledger just now: then the journals are left to them."""
-        try:
-            with contextlib.closing(attach(self.path, write=True)) as db:
-                db.execute("PRAGMA busy_timeout=0")
-                db.execute("PRAGMA locking_mode=EXCLUSIVE")
-                db.execute("SELECT count(*) FROM meta").fetchone()
-        except sqlite3.Error as error:
-            return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-        return False
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -23,7 +23,20 @@ from pathlib import Path
 from fetcher.errors import LedgerError
 from fetcher.sinks.escape import printable
 
-__all__ = ["APPLICATION", "FORMAT", "JOURNALS", "SHIFT", "attach", "connect", "damaged", "explained", "make", "sync", "whole"]
+__all__ = [
+    "APPLICATION",
+    "FORMAT",
+    "JOURNALS",
+    "SHIFT",
+    "attach",
+    "connect",
+    "damaged",
+    "explained",
+    "in_use",
+    "make",
+    "sync",
+    "whole",
+]
 
 APPLICATION = 0x66657463  # "fetc", at byte 68 of the file
 FORMAT = 1
@@ -103,7 +116,7 @@ def connect(path: str, *, write: bool) -> sqlite3.Connection:
 def attach(path: str, *, write: bool) -> sqlite3.Connection:
     """Open ``path`` without a look at its tables: for a ledger that ``connect`` has checked, or a new one."""
     _check_files(path)
-    address = f"{Path(path).absolute().as_uri()}?mode={'rw' if write else 'ro'}"
+    address = _address(path, "rw" if write else "ro")
     db = sqlite3.connect(address, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False)
     db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST)
     db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
@@ -116,6 +129,17 @@ def attach(path: str, *, write: bool) -> sqlite3.Connection:
     db.execute("PRAGMA synchronous=NORMAL")
     db.execute("PRAGMA wal_autocheckpoint=0")  # it would swallow its errors: the ledger asks for each itself
     return db
+
+
+def in_use(path: str) -> bool:
+    """Say whether a connection to the ledger is open just now, in this process or another."""
+    try:
+        with contextlib.closing(sqlite3.connect(_address(path, "rw"), uri=True, timeout=0)) as db:
+            db.execute("PRAGMA locking_mode=EXCLUSIVE")  # before anything is read, for only then it asks for all
+            db.execute("SELECT count(*) FROM meta").fetchone()
+    except sqlite3.Error as error:
+        return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+    return False
 
 
 def make(path: str, terms: bytes, outputs: list[bytes]) -> None:
@@ -153,6 +177,10 @@ def whole(path: str, value: object, low: int = 0, high: int = 2**53) -> int:
     if type(value) is not int or not low <= value <= high:
         raise damaged(path, f"{str(value)[:50]!r} where a number from {low} to {high} belongs")
     return value
+
+
+def _address(path: str, mode: str) -> str:
+    return f"{Path(path).absolute().as_uri()}?mode={mode}"
 
 
 def _unlink(path: str) -> None:

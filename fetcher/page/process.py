@@ -19,14 +19,13 @@ from fetcher.errors import ParseError
 from fetcher.model import Response
 from fetcher.page.parse import Reading
 from fetcher.page.wire import Answer, Frames, NotPlain, Ready, Refusal, Terms, Trouble, encode, encode_response
-from fetcher.page.worker import START
+from fetcher.page.worker import START, STOP
 from fetcher.spawn import command, environment
 
 __all__ = ["AHEAD", "IDLE", "Owner", "ParserProcess", "Pending"]
 
 IDLE = 10.0  # seconds without a page after which a process is ended
 AHEAD = 1024 * 1024  # bytes of pages on their way to a process at which it is given no more
-_STOP = 3.0  # seconds an idle process has to end by itself
 _LAST_WORDS = 0.5  # seconds between a process's end and that of its pipe, which a child of its own may hold open
 _GLANCE = 0.05  # seconds a loop that was blocked has to read what came meanwhile
 _LONGEST = 1e8  # seconds
@@ -53,7 +52,7 @@ class Owner(Protocol):
     """Who is told what becomes of a process."""
 
     def freed(self) -> None:
-        """Some process has room for a page."""
+        """Give out what waits: some process has room."""
 
     def lost(self, process: ParserProcess, reason: ParseError, *, for_good: bool) -> None:
         """Take back the pages of a process that answers no more; ``for_good``: nor would any other."""
@@ -137,7 +136,7 @@ class ParserProcess(asyncio.SubprocessProtocol):
         self._stop_clock()
         if idle:
             self._pipe(0).close()
-            self._timer = self._loop.call_later(_STOP, self._kill)
+            self._timer = self._loop.call_later(STOP, self._kill)
         else:
             self._kill()
 

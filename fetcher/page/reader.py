@@ -97,8 +97,9 @@ class Reader:
         runs here, once the page has been parsed there.
         """
         if self._pool is None:
-            # Where all pages go to a process, the next wait at its door; else they are few, and each has its own.
-            self._pool = Pool(self._terms, size=self._size, depth=DEPTH if self._asked else 1)
+            # Where all pages go there, the next ones wait within the process; else they are few, and dangerous.
+            depth = DEPTH if self._all_html or self._everything else 1
+            self._pool = Pool(self._terms, size=self._size, depth=depth)
         answer = await self._pool.read(response)
         if isinstance(answer, NotPlain):
             if self._asked:
@@ -152,9 +153,10 @@ def _is_importable(name: str, module: ModuleType) -> bool:
     if "." in name and path is None:
         return False
     for finder in sys.meta_path:
-        spec = finder.find_spec(name, path)
+        find = getattr(finder, "find_spec", None)
+        spec = find(name, path) if find is not None else None
         if spec is not None:
-            return spec.origin == known.origin
+            return bool(spec.origin == known.origin)
     return False
 
 

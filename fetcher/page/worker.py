@@ -34,9 +34,10 @@ from fetcher.page.wire import (
     response_of,
 )
 
-__all__ = ["START", "serve"]
+__all__ = ["START", "STOP", "serve"]
 
 START = 60.0  # seconds an extractor's module may take to be imported
+STOP = 3.0  # seconds a process may take to end once its input has
 _PIPE = 1024 * 1024  # bytes a pipe may hold, where that can be told
 _LONGEST = 1e8  # seconds
 
@@ -160,6 +161,7 @@ def _main() -> None:
     incoming, outgoing = _take_pipes()
     with contextlib.suppress(BrokenPipeError), incoming:  # our owner is gone
         serve(incoming, outgoing)
+    _end_after(STOP)  # a thread of the extractor's may not let us end
 
 
 if __name__ == "__main__":
