@@ -65,6 +65,8 @@ class Reader:
             path=[os.fsencode(entry) for entry in sys.path if isinstance(entry, str)],
             folder=_working_folder(),
             limit=parsing.timeout,
+            # What small pages are read with here must not give another type of data for the large ones.
+            exact=not self._asked,
         )
         self._size = parsing.parsers or min(MOST, os.cpu_count() or 1)
         self._pool: Pool | None = None

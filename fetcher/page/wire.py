@@ -43,7 +43,7 @@ class Terms(msgspec.Struct, frozen=True):
     """What a parser is told first: how pages are to be read, and where the extractor is found.
 
     ``extract`` is ``module:name``, ``path`` and ``folder`` are the owner's ``sys.path`` and working directory,
-    ``limit`` is seconds a page may take.
+    ``limit`` is seconds a page may take, ``exact`` says that data is to come back of the very same types.
     """
 
     select: Selection | None
@@ -52,6 +52,7 @@ class Terms(msgspec.Struct, frozen=True):
     path: list[bytes]
     folder: bytes
     limit: float
+    exact: bool
 
 
 class Errand(msgspec.Struct, frozen=True, array_like=True):
@@ -117,14 +118,18 @@ def response_of(errand: Errand) -> Response:
     return msgspec.structs.replace(head, body=errand.body)
 
 
-def is_plain(value: Any) -> bool:
-    """Tell whether a value comes out of msgpack equal to what went in, a tuple counting as the list it becomes."""
-    if isinstance(value, _SCALARS):
+def is_plain(value: Any, *, exact: bool) -> bool:
+    """Tell whether a value comes out of msgpack as it went in.
+
+    Without ``exact`` it need not be of the same type: a tuple may become a list, a ``defaultdict`` a ``dict``.
+    """
+    if type(value) in _SCALARS or (not exact and isinstance(value, _SCALARS)):
         return True
-    if isinstance(value, list | tuple):
-        return all(map(is_plain, value))
-    if isinstance(value, dict):
-        return all(isinstance(key, _SCALARS) for key in value) and all(map(is_plain, value.values()))
+    if type(value) is list or (not exact and isinstance(value, list | tuple)):
+        return all(is_plain(item, exact=exact) for item in value)
+    if type(value) is dict or (not exact and isinstance(value, dict)):
+        plain = all(type(key) in _SCALARS or (not exact and isinstance(key, _SCALARS)) for key in value)
+        return plain and all(is_plain(item, exact=exact) for item in value.values())
     return False
 
 

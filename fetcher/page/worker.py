@@ -86,7 +86,7 @@ def _answer(errand: Errand, terms: Terms, extract: Extractor | None) -> bytearra
     except ParseError as error:
         return encode(Trouble(_sayable(error.code), _sayable(error.message)))
     try:
-        if extract is None or is_plain(reading.data):
+        if extract is None or is_plain(reading.data, exact=terms.exact):
             return _fitting(reading)
         reason = f"it returned a {type(reading.data).__qualname__}, or something with more than plain data in it"
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
