@@ -24,7 +24,7 @@ from fetcher.policy.pacing import Gate, Waiter
 from fetcher.policy.redirects import Redirects
 from fetcher.policy.retry import Retry
 from fetcher.policy.robots import GOOD_FOR, PAUSE, Robots, robots_tags
-from fetcher.policy.robots_exchange import robots_config, robots_exchange, robots_token
+from fetcher.policy.robots_exchange import robots_exchange, robots_token
 from fetcher.policy.robots_file import READ
 from fetcher.transport.connector import StagedResolver
 from fetcher.transport.session import Transport
@@ -45,7 +45,7 @@ class Stack:
         self.delays: list[tuple[str, float]] = []
         self.gate = Gate(Hosts[Waiter](config.limits, config.retry))
         self.pages = Transport(config, resolver=resolver)
-        self.files = Transport(robots_config(config), resolver=resolver)
+        self.files = Transport(config, resolver=resolver)
         self.robots = Robots(
             robots_exchange(config, self.gate, self.files),
             token=robots_token(config.identity),

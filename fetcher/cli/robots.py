@@ -58,11 +58,11 @@ async def _ask(urls: list[str], config: Config) -> list[dict[str, Any]]:
     from fetcher.hosts import Hosts
     from fetcher.policy.pacing import Gate, Waiter
     from fetcher.policy.robots import Robots
-    from fetcher.policy.robots_exchange import robots_config, robots_exchange, robots_token
+    from fetcher.policy.robots_exchange import robots_exchange, robots_token
     from fetcher.transport.session import Transport
 
     gate = Gate(Hosts[Waiter](config.limits, config.retry))
-    transport = Transport(robots_config(config))
+    transport = Transport(config)
     token = robots_token(config.identity)
     robots = Robots(robots_exchange(config, gate, transport), token=token)
     many = asyncio.Semaphore(config.limits.concurrency)

@@ -19,7 +19,7 @@ from fetcher.policy.retry import Retry
 from fetcher.policy.robots_file import READ, product_token
 from fetcher.urls import Target, parse
 
-__all__ = ["PATH", "Inquiry", "is_guarded", "robots_config", "robots_exchange", "robots_token"]
+__all__ = ["PATH", "Inquiry", "is_guarded", "robots_exchange", "robots_token"]
 
 PATH = "/robots.txt"
 HOPS = 5  # redirects that are followed (RFC 9309, 2.3.1.2)
@@ -40,6 +40,7 @@ class Inquiry(Flight):
         url = f"{target.wire[: target.wire.index('/', 8)]}{PATH}"
         super().__init__(Request(0, url), parse(url))
         self.deferrable = True
+        self.cut_at = READ
         self.hops_before = asker.redirects if asker is not None else ()
         self.connection_before = asker.connection if asker is not None else None
 
@@ -61,11 +62,9 @@ async def _as_the_row(request: Request, proceed: Exchange) -> Response:
         flight.redirects = ()
 
 
-def robots_config(config: Config) -> Config:
-    """Return the config of the exchanges that fetch robots.txt: five hops, 500 KiB of a body, and no secret."""
-    limits = msgspec.structs.replace(
-        config.limits, max_redirects=HOPS, max_size=READ, truncate=True, memory=max(config.limits.memory, READ)
-    )
+def _config_of(config: Config) -> Config:
+    """Return what redirects of a robots.txt go by: five hops, and no secret."""
+    limits = msgspec.structs.replace(config.limits, max_redirects=HOPS)
     told = tuple(header for header in config.identity.headers if _is_told(header.name))
     identity = Identity(config.identity.user_agent, told)
     return msgspec.structs.replace(config, limits=limits, accept=Accept(), identity=identity)
@@ -78,13 +77,12 @@ def _is_told(name: str) -> bool:
 def robots_exchange(config: Config, gate: Gate, transport: Exchange) -> Exchange:
     """Build what fetches robots.txt; ``config`` is the run's own.
 
-    The ``transport`` must cut a body at ``READ`` and not refuse it, as one of ``robots_config`` does. The current
-    flight must be an ``Inquiry``, and whoever calls must be ready for ``Later``.
+    The current flight must be an ``Inquiry``, and whoever calls must be ready for ``Later``.
     """
     handlers: list[Middleware] = [
         Retry(config.retry, gate),
         accept(ANSWERS),
-        Redirects(robots_config(config)),
+        Redirects(_config_of(config)),
         _as_the_row,
         gate,
     ]
