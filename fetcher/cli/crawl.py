@@ -61,7 +61,7 @@ OPTIONS = [
     _option("--extract", metavar="MOD:FUNC", help="What a function of yours makes of each response becomes its data."),
     _option("--middleware", multiple=True, metavar="MOD:FUNC", help="A function of yours around each request; repeatable."),
     _option("--isolate", is_flag=True, help="Run the extractor in processes of its own, where it can end no run."),
-    _option("--parsers", metavar="N", help="Parse all pages in this many processes.  [default: only dangerous ones]"),
+    _option("--parsers", metavar="N", help="Parse all pages in this many processes; auto: those that look dangerous alone.  [default: auto]"),
     _option("--parse-timeout", metavar="S", help="Seconds for one page there.  [default: 5]"),
     _option("--dedupe", is_flag=True, help="Fetch each distinct URL once."),
     _option("--limit", metavar="N", help="The first N rows are the input."),

@@ -86,7 +86,8 @@ def _check_outputs(plan: Plan) -> None:
             raise ConfigError(f"{what}: {_shown(path)} is given twice (as {_shown(taken[place])})")
         taken[place] = path
         if what == "output":
-            goes_on = plan.job is not None and is_job(plan.job)  # the job knows how far it wrote, and looks itself
+            # A job knows how far it wrote, and looks itself; what it only made before it was killed is empty.
+            goes_on = plan.job is not None and (is_job(plan.job) or _is_empty(path))
             check_output(path, format=plan["format"], fresh=plan["fresh"] or goes_on)
         else:
             check_place(path, fresh=True)
@@ -105,9 +106,18 @@ def _job_of(outputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -
             f"job: {_shown(special)} cannot be cut back after a crash, so there is no job with it; "
             "write to a file with -o, or leave out --job"
         )
+    if os.path.realpath(folder) in map(os.path.realpath, outputs):
+        raise ConfigError(f"job: {folder} is an output; name a folder of its own")
     if not lasting:
         raise ConfigError("job: the demo's list is another each time; leave out --job")
     return folder
+
+
+def _is_empty(path: str) -> bool:
+    try:
+        return os.path.getsize(path) == 0
+    except (OSError, ValueError):
+        return False
 
 
 def _retried(settings: Mapping[str, Any]) -> list[str]:

@@ -5,16 +5,20 @@ Law 7: what comes out of a ledger is harmless by the time it is laid out here; t
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from fetcher.errors import ConfigError
+from fetcher.cli.exits import PIPE_CLOSED
+from fetcher.errors import ConfigError, SinkError
 from fetcher.job.place import LEDGER, folder_for, is_job
 from fetcher.observe.report import human_bytes, human_seconds
+from fetcher.sinks.place import name_of, trouble
 
 if TYPE_CHECKING:
     from fetcher.job.report import JobReport, RunReport
@@ -32,7 +36,8 @@ FEW, MANY = 10, 50
 @click.option("--hosts", is_flag=True, help=f"The {MANY} slowest and the {MANY} failing hosts, not {FEW}.")
 @click.option("--errors", is_flag=True, help=f"The {MANY} most frequent errors, not {FEW}.")
 @click.option("-v", "--verbose", count=True, help="Twice: show where an error of ours struck.")
-def command(job: str, *, as_json: bool, hosts: bool, errors: bool, verbose: int) -> None:  # noqa: ARG001  (main reads it)
+@click.pass_context
+def command(context: click.Context, /, job: str, *, as_json: bool, hosts: bool, errors: bool, verbose: int) -> None:  # noqa: ARG001  (main reads it)
     r"""Tell how far a job is, or how it went: what is done and left, what failed, and which hosts were slow.
 
     JOB is the folder of a job, OUTPUT a file that it writes (then the job is OUTPUT.job). Nothing is changed, and a
@@ -51,9 +56,29 @@ def command(job: str, *, as_json: bool, hosts: bool, errors: bool, verbose: int)
     if as_json:
         import msgspec
 
-        click.echo(msgspec.json.format(msgspec.json.encode(figures), indent=2))
+        text = msgspec.json.format(msgspec.json.encode(figures), indent=2).decode() + "\n"
     else:
-        click.echo(lay_out(figures, errors=MANY if errors else FEW), nl=False)
+        text = lay_out(figures, errors=MANY if errors else FEW)
+    try:
+        _print(text)
+    except BrokenPipeError:
+        context.exit(PIPE_CLOSED)  # click would make it a 1
+
+
+def _print(text: str) -> None:
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (for as long as we run: our end flushes it)
+        raise SinkError(f"{name_of('-')}: is closed")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name gets the rest
+    try:
+        click.echo(text, nl=False)
+    except OSError as error:
+        # What stays in the buffer would fail again when the interpreter ends.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+        raise trouble("-", "cannot write", error) from error
 
 
 def find_job(name: str) -> str:
@@ -119,7 +144,7 @@ def _standing(figures: JobReport) -> Iterable[str]:
     if figures.state != "complete":
         yield _left(figures)
     if figures.seconds:
-        runs = f", {figures.pages_per_second:,.0f} in all {figures.run_count:,}" if figures.run_count > 1 else ""
+        runs = f", {figures.pages_per_second:,.0f} over all {figures.run_count:,}" if figures.run_count > 1 else ""
         run = "this run" if figures.state == "running" else "the last run"
         yield (
             f"{figures.last_pages_per_second:,.0f} pages/s in {run}{runs}; {_counted(figures.hosts, 'host')},"

@@ -217,6 +217,7 @@ class Crawl:
         finally:
             for number in installed:
                 loop.remove_signal_handler(number)
+                signal.signal(number, self._come_late)
 
     def _interrupt(self, number: int) -> None:
         """First: finish what is in flight, at most 5 s. Second: end now, with all that is done written. Third: die."""
@@ -235,6 +236,12 @@ class Crawl:
         else:
             self._notices.say("ending now: what is done is being written (once more kills)")
             self._fetcher.stop(0)
+
+    def _come_late(self, number: int, _: object) -> None:
+        """Count a signal that comes while the books are closed: all that is done is written, and only the third kills."""
+        self._interrupts += number in (signal.SIGINT, signal.SIGTERM)
+        if self._interrupts > 2:
+            os._exit(128 + number)
 
     def _show_in_flight(self) -> None:
         rows = self._fetcher.in_flight()
@@ -266,7 +273,8 @@ class Crawl:
         if code in (INTERRUPTED, TERMINATED, TIME_LIMIT):
             plan = self._plan
             if plan.job is not None:
-                command = command_again(sys.argv, plan.settings, fresh=False if plan["fresh"] else None)
+                fresh = False if plan["fresh"] and books is not None else None  # what was begun anew goes on
+                command = command_again(sys.argv, plan.settings, fresh=fresh)
                 self._notices.say(f"not all was fetched; to continue: {command}", command=command)
                 return
             fresh = True if not plan["fresh"] and not all(map(is_special, plan.outputs)) else None

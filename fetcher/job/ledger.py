@@ -58,7 +58,8 @@ class Ledger(Account):
     """The ledger at ``path``, written by one thread; ``terms`` is what must not change while the job lasts.
 
     ``last`` is the greatest finished id, 0 for none; ``ended_well`` says that the run before was closed in good order,
-    ``retrying`` which codes a retry that is not complete has taken up. Every method raises ``LedgerError``.
+    ``retrying`` which codes a retry that is not complete has taken up, ``asked`` the words it was asked for by. Every
+    method raises ``LedgerError``.
     """
 
     def __init__(self, path: str, db: sqlite3.Connection) -> None:
@@ -70,7 +71,8 @@ class Ledger(Account):
         self.terms = self._meta("terms") or b""
         if not self.terms:
             raise damaged(path, "no terms")
-        self.retrying = self._retrying()
+        self.retrying = self._codes_at("retrying")
+        self.asked = self._codes_at("asked")
         self.last = self._last()
         self._next = whole(path, self._value("SELECT max(seq) FROM rows") or 0) + 1
         clean = self._value("SELECT clean FROM runs ORDER BY id DESC LIMIT 1")
@@ -143,7 +145,9 @@ class Ledger(Account):
             self._set_meta("terms", terms)
         self.terms = terms
 
-    def begin_rewrite(self, codes: Collection[str], marks: Sequence[Mark], copies: Sequence[str]) -> int:
+    def begin_rewrite(
+        self, codes: Collection[str], marks: Sequence[Mark], copies: Sequence[str], *, asked: Collection[str] = ()
+    ) -> int:
         """Forget the rows of ``codes``: each output is now what stands in its copy, at its mark. Returns how many.
 
         On the disk when this returns; from then on the copies are to be put in the outputs' places.
@@ -157,10 +161,11 @@ class Ledger(Account):
             named = [(os.fsencode(copy), output) for output, copy in enumerate(copies)]
             self._db.executemany("UPDATE outputs SET copy = ? WHERE id = ?", named)
             self._set_meta("retrying", msgspec.json.encode(sorted(codes)))
+            self._set_meta("asked", msgspec.json.encode(sorted(asked)))
         self._checkpoint("FULL")
         with explained(self.path, "write"):
             self._db.execute("PRAGMA synchronous=NORMAL")
-        self.retrying = frozenset(codes)
+        self.retrying, self.asked = frozenset(codes), frozenset(asked)
         self.last = self._last()
         return dropped
 
@@ -187,8 +192,8 @@ class Ledger(Account):
         """Note that whatever was retried has come to its end."""
         if self.retrying:
             with self._transaction():
-                self._db.execute("DELETE FROM meta WHERE key = 'retrying'")
-            self.retrying = frozenset()
+                self._db.execute("DELETE FROM meta WHERE key IN ('retrying', 'asked')")
+            self.retrying = self.asked = frozenset()
 
     def close(self) -> None:
         """Bring everything into the one file and close it. Harmless twice."""
@@ -261,9 +266,9 @@ class Ledger(Account):
     def _last(self) -> int:
         return whole(self.path, self._value("SELECT max(id) FROM rows") or 0)
 
-    def _retrying(self) -> frozenset[str]:
+    def _codes_at(self, key: str) -> frozenset[str]:
         try:
-            return frozenset(msgspec.json.decode(self._meta("retrying") or b"[]", type=list[str]))
+            return frozenset(msgspec.json.decode(self._meta(key) or b"[]", type=list[str]))
         except ValueError as error:
             raise damaged(self.path, str(error)) from error
 

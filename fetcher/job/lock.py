@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 import sys
+import time
 
 from fetcher.errors import JobLocked, LedgerError
 
@@ -82,14 +83,18 @@ class Lock:
         return descriptor
 
     def _lock(self, descriptor: int) -> None:
-        try:
-            _take(descriptor)
-        except OSError as error:
-            if error.errno not in _HELD:
-                raise self._trouble(error) from error
-            raise JobLocked(
-                f"{self.folder}: another fetcher{self._holder(descriptor)} is working on it; wait for it or stop it"
-            ) from None
+        for pause in (0.02, 0.1, 0.0):  # a report looks for an instant whether somebody holds it
+            try:
+                _take(descriptor)
+            except OSError as error:
+                if error.errno not in _HELD:
+                    raise self._trouble(error) from error
+                time.sleep(pause)
+            else:
+                return
+        raise JobLocked(
+            f"{self.folder}: another fetcher{self._holder(descriptor)} is working on it; wait for it or stop it"
+        )
 
     def _holder(self, descriptor: int) -> str:
         try:

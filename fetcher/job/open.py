@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from fetcher.errors import LedgerError
 from fetcher.job.ledger import Ledger, Progress
@@ -55,10 +55,11 @@ def open_job(
     terms: Terms,
     fresh: bool,
     choose: Callable[[str], bool] | None,
+    asked: Collection[str] = (),
 ) -> Opened:
     """Lock the job in ``folder`` and make it ready: its outputs stand where the ledger says.
 
-    ``choose`` says which codes to retry. Raises ``ConfigError``, ``JobLocked``, ``LedgerError`` and ``SinkError``.
+    ``choose`` says which codes to retry, ``asked`` how the caller named them. Raises ``ConfigError``, ``JobLocked``, ``LedgerError`` and ``SinkError``.
     """
     make_folder(folder)
     lock = Lock(folder)
@@ -82,7 +83,7 @@ def open_job(
         if resumed:
             _resume(folder, ledger, slot, outputs)
             if choose is not None:
-                opened.retried = _retry(folder, ledger, outputs, choose)
+                opened.retried = _retry(folder, ledger, outputs, choose, frozenset(asked))
         else:
             ledger.begin_run(time.time())
             slot.suspect = 0
@@ -126,11 +127,17 @@ def _finish_rewrite(folder: str, ledger: Ledger, outputs: Sequence[DurableFile],
     ledger.end_rewrite()
 
 
-def _retry(folder: str, ledger: Ledger, outputs: Sequence[DurableFile], choose: Callable[[str], bool]) -> int:
+def _retry(
+    folder: str,
+    ledger: Ledger,
+    outputs: Sequence[DurableFile],
+    choose: Callable[[str], bool],
+    asked: frozenset[str],
+) -> int:
     """Take failures out of the outputs and the ledger, so that they are missing; return how many."""
-    codes = {code for code in ledger.tally().codes if choose(code)}
-    if ledger.retrying:  # a retry that was interrupted goes on: what failed again meanwhile has had its turn
+    if ledger.retrying and ledger.asked == asked:  # interrupted, it goes on: what failed again has had its turn
         return 0
+    codes = {code for code in ledger.tally().codes if choose(code)}
     if not codes:
         return 0
     copies: list[str] = []
@@ -140,7 +147,7 @@ def _retry(folder: str, ledger: Ledger, outputs: Sequence[DurableFile], choose: 
         keep: Iterator[bool] = ledger.order(codes)
         marks.append(output.rewrite(copy, keep))
         copies.append(copy)
-    retried = ledger.begin_rewrite(codes, marks, copies)
+    retried = ledger.begin_rewrite(codes, marks, copies, asked=asked)
     for output, copy, mark in zip(outputs, copies, marks, strict=True):
         output.adopt(copy, mark)
     ledger.end_rewrite()
@@ -151,7 +158,7 @@ def _let_go(ledger: Ledger | None, slot: Slot | None, outputs: Sequence[DurableF
     for output in outputs:
         output.discard()
     if slot is not None:
-        slot.close()
+        slot.leave()
     if ledger is not None:
         ledger.abandon()
     lock.release()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Sequence
 
 from fetcher.errors import ConfigError, LedgerError
@@ -18,7 +19,10 @@ LOCK = "lock"
 SLOT = "parsing"
 COPY = "rewrite."
 BEGIN_AGAIN = "begin again with --fresh"
-_OURS = (LEDGER, LOCK, SLOT, COPY)
+_WRITTEN = re.compile(
+    rf"{re.escape(LEDGER)}(\.new)?(-wal|-shm|-journal)?|{re.escape(SLOT)}|{re.escape(COPY)}[0-9]+", re.ASCII
+)
+"""What a job writes in its folder, but for the lock."""
 
 
 def folder_for(outputs: Sequence[str]) -> str:
@@ -48,7 +52,7 @@ def make_folder(folder: str) -> None:
         try:
             os.mkdir(folder)
         except FileExistsError:
-            foreign = [name for name in os.listdir(folder) if not name.startswith(_OURS)]
+            foreign = [name for name in os.listdir(folder) if name != LOCK and not _WRITTEN.fullmatch(name)]
             if foreign and not is_job(folder):
                 raise ConfigError(
                     f"{folder} is no job of ours: it holds {foreign[0]!r}; name another folder with --job"
@@ -63,7 +67,7 @@ def clear_job(folder: str) -> None:
     """Remove what a job has written in its folder, the ledger first, but for the lock. Raises ``LedgerError``."""
     path = folder
     try:
-        names = sorted(name for name in os.listdir(folder) if name.startswith((LEDGER, SLOT, COPY)))
+        names = sorted(name for name in os.listdir(folder) if _WRITTEN.fullmatch(name))
         for name in names:
             path = os.path.join(folder, name)
             os.unlink(path)

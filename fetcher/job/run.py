@@ -87,6 +87,7 @@ class Job:
             extract=fetcher.extractor_name,
         )
         self._choose = choose_codes(retry)
+        self._asked = frozenset(name.strip().lower() for name in retry)
         self._fresh = fresh
         self._total = total
         self._thread: ThreadPoolExecutor | None = None
@@ -97,15 +98,12 @@ class Job:
     async def __aenter__(self) -> Self:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fetcher-job")
         try:
-            opened = await self._in_thread(
-                lambda: open_job(
-                    self.directory, self._outputs, terms=self._terms, fresh=self._fresh, choose=self._choose
-                )
-            )
+            opened = await self._in_thread(self._open)
         except BaseException:
+            if self._opened is not None:  # cancelled meanwhile
+                await self._in_thread(self._opened.abandon)
             self._thread.shutdown(wait=False)
             raise
-        self._opened = opened
         tally = opened.ledger.tally()
         books = self.books
         books.ok, books.failed, books.skipped, books.bytes = tally.ok, tally.failed, tally.skipped, tally.bytes
@@ -127,6 +125,7 @@ class Job:
         assert self._thread is not None
         opened = self._opened
         self._fetcher.reader.slot = None
+        self._fetcher.reader.suspects = frozenset()
         complete = not self.books.more and not self.books.pending
         try:
             await self._writer.close()
@@ -166,6 +165,17 @@ class Job:
             async for outcome in outcomes:
                 await self.write(outcome)
         return self.books
+
+    def _open(self) -> Opened:
+        self._opened = open_job(
+            self.directory,
+            self._outputs,
+            terms=self._terms,
+            fresh=self._fresh,
+            choose=self._choose,
+            asked=self._asked,
+        )
+        return self._opened
 
     def _host_of(self, url: str) -> str:
         try:

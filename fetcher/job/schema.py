@@ -93,6 +93,8 @@ def explained(path: str, doing: str) -> Iterator[None]:
         if advice is None:  # whatever a sound file of ours never gives
             raise damaged(path, str(error)) from error
         raise LedgerError(f"{path}: cannot {doing} the ledger: {printable(str(error), 200)}: {advice}") from error
+    except (UnicodeDecodeError, OverflowError) as error:  # even the text of SQLite's error may quote the file
+        raise damaged(path, str(error)) from error
     except OSError as error:
         where = error.filename if isinstance(error.filename, str) else path
         raise LedgerError(f"{where}: cannot {doing} the ledger: {error.strerror or error}: {_REPAIR}") from error
@@ -118,6 +120,16 @@ def attach(path: str, *, write: bool) -> sqlite3.Connection:
     _check_files(path)
     address = _address(path, "rw" if write else "ro")
     db = sqlite3.connect(address, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False)
+    try:
+        _guard(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _guard(db: sqlite3.Connection) -> None:
+    """Take from a connection what a hostile file could use."""
     db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST)
     db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
     if sys.version_info >= (3, 12):
@@ -126,9 +138,10 @@ def attach(path: str, *, write: bool) -> sqlite3.Connection:
     db.execute("PRAGMA cell_size_check=ON")
     db.execute("PRAGMA mmap_size=0")  # a file cut short under a mapping ends the process by SIGBUS
     db.execute("PRAGMA temp_store=FILE")  # sorting a million rows stays out of memory
-    db.execute("PRAGMA synchronous=NORMAL")
     db.execute("PRAGMA wal_autocheckpoint=0")  # it would swallow its errors: the ledger asks for each itself
-    return db
+    db.set_progress_handler(lambda: 1, SCHEMA_STEPS)  # a million tables are refused, not read
+    db.execute("PRAGMA synchronous=NORMAL")  # the first to read the tables' names
+    db.set_progress_handler(None, 0)
 
 
 def in_use(path: str) -> bool:
@@ -138,7 +151,7 @@ def in_use(path: str) -> bool:
             db.execute("PRAGMA locking_mode=EXCLUSIVE")  # before anything is read, for only then it asks for all
             db.execute("SELECT count(*) FROM meta").fetchone()
     except sqlite3.Error as error:
-        return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
     return False
 
 
@@ -217,7 +230,6 @@ def _check_files(path: str) -> None:
 
 
 def _check(path: str, db: sqlite3.Connection) -> None:
-    db.set_progress_handler(lambda: 1, SCHEMA_STEPS)  # a million tables are refused, not read
     (application,) = db.execute("PRAGMA application_id").fetchone()
     if application != APPLICATION:
         raise damaged(path, "another program's file")
@@ -232,7 +244,6 @@ def _check(path: str, db: sqlite3.Connection) -> None:
         raise damaged(path, "other tables than ours")
     if db.execute("PRAGMA journal_mode").fetchone() != ("wal",):
         raise damaged(path, "no write-ahead log")
-    db.set_progress_handler(None, 0)
 
 
 @cache

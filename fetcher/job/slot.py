@@ -50,4 +50,8 @@ class Slot:
         """Clear the slot and give the memory back: nothing is being parsed any more. Harmless twice."""
         if not self._memory.closed:
             self.mark(0)
-            self._memory.close()
+        self.leave()
+
+    def leave(self) -> None:
+        """Give the memory back and leave the slot as it is: a suspect that was not looked into stays one."""
+        self._memory.close()

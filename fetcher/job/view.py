@@ -1,7 +1,7 @@
 """A job as others may look at it: its ledger opened read-only, also while a run writes it, and whether one does.
 
 Law 3: the sums are the database's; of a million rows or hosts no more than is asked for is held. Law 6: looking changes
-nothing, and a run waits for nobody who looks. Law 7: every value is checked as it comes, every name made harmless.
+nothing, and a run goes on committing beside it. Law 7: every value is checked as it comes, every name made harmless.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ class LedgerView:
         self._account = Account(self.path, self._db)
         try:
             with explained(self.path, "read"):
-                self._db.execute("BEGIN")  # all that follows is of one moment
+                self._db.execute("BEGIN")
+                self._db.execute("SELECT count(*) FROM meta").fetchone()  # all that follows is of this moment
         except BaseException:
             self._db.close()
             raise
@@ -206,8 +207,9 @@ def _holder(path: str) -> int | None:
     with _opened(path) as descriptor:
         if descriptor is None or not _is_held(descriptor):
             return None
-        with contextlib.suppress(OSError, ValueError):  # that it is held is what matters
-            return int(os.read(descriptor, 16).split(b"\n", 1)[0])
+        with contextlib.suppress(OSError):  # that it is held is what matters
+            word = os.read(descriptor, 16).split(b"\n", 1)[0]
+            return int(word) if word.isdigit() else 0
         return 0
 
 

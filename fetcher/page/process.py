@@ -26,7 +26,7 @@ __all__ = ["AHEAD", "IDLE", "Owner", "ParserProcess", "Pending"]
 
 IDLE = 10.0  # seconds without a page after which a process is ended
 AHEAD = 1024 * 1024  # bytes of pages on their way to a process at which it is given no more
-_LAST_WORDS = 0.5  # seconds between a process's end and that of its pipe, which a child of its own may hold open
+_LAST_WORDS = 0.5  # seconds between the ends of its pipes and its own, either first: a child may hold them open
 _GLANCE = 0.05  # seconds a loop that was blocked has to read what came meanwhile
 _LONGEST = 1e8  # seconds
 
@@ -78,7 +78,7 @@ class ParserProcess(asyncio.SubprocessProtocol):
         self._load = 0
         self._since = self._loop.time()  # when its present page became the first, or it had none any more
         self._timer: asyncio.TimerHandle | None = None
-        self._overdue = self._lost = self._silent = False
+        self._overdue = self._lost = self._silent = self._dismissed = False
 
     async def start(self) -> None:
         """Start the process and tell it the terms. The owner hears what goes wrong."""
@@ -129,10 +129,10 @@ class ParserProcess(asyncio.SubprocessProtocol):
 
     def end(self) -> None:
         """End it: at once where it is at work or not yet ready, else by the end of its input."""
-        if self.leaving:
+        if self._dismissed:
             return
         idle = self.idle
-        self.leaving = True
+        self.leaving = self._dismissed = True
         self._stop_clock()
         if idle:
             self._pipe(0).close()
@@ -142,7 +142,7 @@ class ParserProcess(asyncio.SubprocessProtocol):
 
     def abandon(self) -> None:
         """End it and close what is open, without waiting for anything."""
-        self.leaving = True
+        self.leaving = self._dismissed = True
         self._stop_clock()
         self._kill()
         if self._transport is not None:
@@ -162,12 +162,12 @@ class ParserProcess(asyncio.SubprocessProtocol):
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's
         """See an end coming: without its pipes it is of no use."""
+        self.leaving = True
         self._silent = self._silent or fd == 1
-        if self._returncode() is not None:
-            if self._silent:
-                self._bury()
-        elif not self.leaving or self._silent:
-            self._kill()  # where it is ending by itself, as nearly always, this changes nothing
+        if self._returncode() is None:
+            self._loop.call_later(_LAST_WORDS, self._kill)
+        elif self._silent:
+            self._bury()
 
     def process_exited(self) -> None:
         """Note its end; what it said before may still be on the way."""
@@ -239,7 +239,7 @@ class ParserProcess(asyncio.SubprocessProtocol):
         self._owner.lost(self, reason, for_good=for_good)
 
     def _bury(self) -> None:
-        if not self.leaving or self.pages:
+        if self.pages or not self._dismissed:
             self._lose(self._cause_of_death())
         self._stop_clock()
         if self._transport is not None:

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from fetcher.errors import ParseError
-from fetcher.model import Response
+from fetcher.model import Extractor, Response
 from fetcher.page.parse import parse
 
 
@@ -61,7 +62,7 @@ class Page:
         return len(response.body)
 
 
-nameless = lambda response: len(response.body)  # noqa: E731 - it is to have no name
+nameless: Extractor = lambda response: len(response.body)  # noqa: E731 - it is to have no name
 called = Page()
 
 
@@ -138,7 +139,7 @@ def _pause(seconds: str) -> str:
     return seconds
 
 
-_DEEDS = {
+_DEEDS: dict[str, Callable[[str], Any]] = {
     "abort": lambda _: os.abort(),
     "exit": lambda code: os._exit(int(code)),
     "leave": lambda code: sys.exit(int(code)),

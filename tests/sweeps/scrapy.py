@@ -97,7 +97,7 @@ def _try(site: Site, tool: str, python: str, *, folder: Path, rows: Sequence[Row
         words = [python, "-m", "scrapy", "runspider", str(spider), "-a", f"rows={listed}"]
         words += ["-s", f"JOBDIR={folder / 'job'}", "-o", f"{output}:jsonlines"]
     else:
-        words = argv("crawl", str(listed), "-o", str(output), "-q", "--retries", "1", "--no-robots")
+        words = argv("crawl", str(listed), "-o", str(output), "-q", "--retries", "1")
         words += ["-c", str(CONCURRENCY), "--per-host", str(CONCURRENCY)]
     _run_until(words, folder, lambda: len({entry.row for entry in site.entries(folder.name)}) >= kill_at)
     before, since = judge(output, rows).records, site.end()

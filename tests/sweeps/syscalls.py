@@ -34,7 +34,7 @@ __all__ = ["SCENARIOS", "Aim", "Trial", "report", "sweep"]
 SCENARIOS = ("fresh", "resume", "retry")
 ROWS = 200
 CONCURRENCY = 10
-LATENCY = (30, 90)
+LATENCY = (20, 60)
 DEADLINE = 60.0
 ENDLESS = 2_000  # calls of one kind on one file
 
@@ -219,7 +219,7 @@ def sweep(
     suffixes: Sequence[str] = ("jsonl",),
     faults: Sequence[str] = tuple(FAULTS),
     sample: int | None = None,
-    at_once: int = 4,
+    at_once: int = 6,
 ) -> list[Trial]:
     """Strike at every point, or at so many that are spread over them all, and return what became of each."""
     kinds = [(scenario, suffix) for scenario in scenarios for suffix in suffixes]
@@ -252,7 +252,9 @@ def report(trials: Sequence[Trial]) -> str:
             f"{kind[0]:<9} {kind[1]:<10} {kind[2]:<7} {len(mine):>6} {fates[0]:>7} {fates[1]:>8} {fates[2]:>6} {bad:>9}"
         )
     lines += _borne(trials)
-    lines += [f"{' '.join(trial.aim[:3])}: {trial.aim.point}: {what}" for trial in trials for what in trial.troubles]
+    for trial in trials:
+        if trial.troubles:
+            lines.append(f"{' '.join(trial.aim[:3])}: {trial.aim.point}: {'; '.join(trial.troubles)}")
     calls = sorted({trial.aim.point.call for trial in trials})
     bad = sum(bool(trial.troubles) for trial in trials)
     lines.append(f"{len(trials)} faults at {', '.join(calls)}: {bad} with troubles")
@@ -271,7 +273,7 @@ def main() -> int:
     parser.add_argument("--scenario", nargs="+", default=SCENARIOS, choices=SCENARIOS)
     parser.add_argument("--format", nargs="+", default=["jsonl"], choices=[suffix[1:] for suffix in FORMATS])
     parser.add_argument("--sample", type=int, help="so many points, spread over all")
-    parser.add_argument("--at-once", type=int, default=4, help="jobs that run at the same time")
+    parser.add_argument("--at-once", type=int, default=6, help="jobs that run at the same time")
     wanted = parser.parse_args()
     if why := missing():
         print(f"skipped: {why}")
