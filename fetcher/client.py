@@ -51,18 +51,10 @@ class Fetcher:
         self.config = config or Config()
         self._middleware = tuple(middleware)
         self.reader = Reader(self.config, extract)
-        self._extract = extract
         self._given_transport = transport
         self._engine: Engine | None = None
         self._transport: Any = None
         self._streams: list[Outcomes | OneByOne] = []
-
-    @property
-    def extractor_name(self) -> str | None:
-        """Where the extractor is defined, such as ``shop.pages:price``."""
-        if self._extract is None:
-            return None
-        return f"{self._extract.__module__}:{getattr(self._extract, '__qualname__', type(self._extract).__qualname__)}"
 
     async def __aenter__(self) -> Self:
         config = self.config

@@ -64,8 +64,8 @@ CONFINED = {
 
 EXPORTS = [
     "Books", "Config", "ConfigError", "Exchange", "Extractor", "Failure", "FetchError", "Fetcher", "FetcherError",
-    "InFlight", "Middleware", "Outcome", "Page", "Request", "Response", "Sink", "SinkError", "Skipped",
-    "SourceError", "StatusError", "__version__", "fetch", "fetch_all", "open_sink", "parse", "read",
+    "InFlight", "Job", "JobLocked", "LedgerError", "Middleware", "Outcome", "Page", "Request", "Response", "Sink",
+    "SinkError", "Skipped", "SourceError", "StatusError", "__version__", "fetch", "fetch_all", "open_sink", "parse", "read",
 ]  # fmt: skip
 """The public names. Adding one is a promise; taking one away breaks somebody's program."""
 

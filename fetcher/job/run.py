@@ -84,7 +84,7 @@ class Job:
             input_format=input_format,
             url_column=url_column,
             outputs=[_format_of(path, format) for path in paths],
-            extract=fetcher.extractor_name,
+            extract=fetcher.reader.extractor_name,
         )
         self._choose = choose_codes(retry)
         self._asked = frozenset(name.strip().lower() for name in retry)

@@ -71,6 +71,14 @@ class Reader:
         self._size = parsing.parsers or min(MOST, os.cpu_count() or 1)
         self._pool: Pool | None = None
 
+    @property
+    def extractor_name(self) -> str | None:
+        """Where the extractor is defined, such as ``shop.pages:price``; ``None`` without one."""
+        extract = self._extract
+        if extract is None:
+            return None
+        return f"{extract.__module__}:{getattr(extract, '__qualname__', type(extract).__qualname__)}"
+
     def apart(self, response: Response) -> bool:
         """Tell whether a body must be read in a process of its own."""
         if self._everything or response.request.id in self.suspects:
