@@ -39,7 +39,7 @@ ORDER = (
     ("config",),
     ("flight", "hosts", "books"),
     ("frontier", "transport", "policy", "page", "sources", "sinks"),
-    ("intake", "admission", "engine"),
+    ("intake", "admission", "engine", "handlers"),
     ("baseline",),
     ("pipeline",),
     ("client",),
