@@ -108,7 +108,7 @@ def report(jobs: Sequence[Job]) -> str:
     for job in jobs:
         for kill in job.kills:
             tenths[min(9, int(10 * kill.clock / job.clock))] += 1
-    lines.append(f"kills by the tenth of the job's clock: {' '.join(map(str, tenths))}")
+    lines.append(f"kills by the tenth of the job's clock (each adds a run behind it): {' '.join(map(str, tenths))}")
     lines += [f"{job.folder} ({job.suffix}): {trouble}" for job in jobs for trouble in job.troubles]
     lines.append(_total(jobs))
     return "\n".join(lines)

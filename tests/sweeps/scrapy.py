@@ -1,9 +1,8 @@
 """Owns the kill test beside Scrapy: the same list, killed at the same row and resumed by the same command, on both.
 
 Run it with ``python -m tests.sweeps.scrapy PYTHON [--rows N] [--kill-at N] [--rounds N]``, where PYTHON is an
-interpreter that has Scrapy. Scrapy runs as its manual has it: ``JOBDIR``, a feed in JSON Lines that is appended to, a
-request a row, and a record for what failed as well. Each tool is killed by SIGKILL when the server has been asked for
-so many rows.
+interpreter that has Scrapy. Scrapy runs with ``JOBDIR``, a feed in JSON Lines that is appended to, a request a row, and
+a record for what failed as well. Each tool is killed by SIGKILL when the server has been asked for so many rows.
 """
 
 from __future__ import annotations
@@ -28,6 +27,13 @@ __all__ = ["Outcome", "compare", "table"]
 CONCURRENCY = 50
 LATENCY = (20, 80)
 
+WAYS = {
+    "start_urls": "the default start(): each request with dont_filter",
+    "start": "requests of the spider's own start()",
+    "callback": "requests of a callback, all of them in the queue at once",
+}
+"""The ways in which a spider of Scrapy's may come by its list; it does not do the same in all."""
+
 SPIDER = f"""
 import scrapy
 
@@ -46,11 +52,26 @@ class Rows(scrapy.Spider):
     }}
 
     async def start(self):
+        if self.way == "callback":
+            yield scrapy.Request("data:,", callback=self.listed)
+        else:
+            for request in self.requests(dont_filter=self.way == "start_urls"):
+                yield request
+
+    def listed(self, response):
+        yield from self.requests(dont_filter=False)
+
+    def requests(self, dont_filter):
         with open(self.rows) as rows:
             for number, url in enumerate(rows, 1):
                 url = url.strip()
-                meta = {{"row": number, "listed": url}}
-                yield scrapy.Request(url, callback=self.parse, errback=self.fail, meta=meta)
+                yield scrapy.Request(
+                    url,
+                    callback=self.parse,
+                    errback=self.fail,
+                    dont_filter=dont_filter,
+                    meta={{"row": number, "listed": url}},
+                )
 
     def parse(self, response):
         failed = None if response.status == 200 else f"http_{{response.status}}"
@@ -74,11 +95,11 @@ class Outcome:
 
 
 def compare(python: str, ground: Path, *, rows: int, kill_at: int, rounds: int) -> list[Outcome]:
-    """Run the test on both tools in turn and return what became of each run."""
+    """Run the test on fetcher and on Scrapy in each of its ways, in turn, and return what became of each run."""
     outcomes = []
     with serving(ground / "site.log") as site:
         for number in range(rounds):
-            for tool in ("scrapy", "fetcher"):
+            for tool in ("fetcher", *WAYS):
                 folder = ground / f"{tool}-{number}"
                 folder.mkdir()
                 # How a tool names a failure is its own affair.
@@ -91,10 +112,10 @@ def _try(site: Site, tool: str, python: str, *, folder: Path, rows: Sequence[Row
     listed = folder / "urls.txt"
     listed.write_text("".join(f"{row.url}\n" for row in rows))
     output = folder / "pages.jsonl"
-    if tool == "scrapy":
+    if tool in WAYS:
         spider = folder / "rows.py"
         spider.write_text(SPIDER)
-        words = [python, "-m", "scrapy", "runspider", str(spider), "-a", f"rows={listed}"]
+        words = [python, "-m", "scrapy", "runspider", str(spider), "-a", f"rows={listed}", "-a", f"way={tool}"]
         words += ["-s", f"JOBDIR={folder / 'job'}", "-o", f"{output}:jsonlines"]
     else:
         words = argv("crawl", str(listed), "-o", str(output), "-q", "--retries", "1")
@@ -124,10 +145,12 @@ def table(outcomes: Sequence[Outcome]) -> str:
     """Return the outcomes side by side, in Markdown."""
     lines = ["| | recorded when killed | rows with a record at the end | lost | twice | torn | exit | fetched again |"]
     lines.append("|---|---:|---:|---:|---:|---:|---:|---:|")
-    for outcome in sorted(outcomes, key=lambda outcome: outcome.tool):
+    order = ["fetcher", *WAYS]
+    for outcome in sorted(outcomes, key=lambda outcome: order.index(outcome.tool)):
         verdict = outcome.verdict
+        name = f"Scrapy, {WAYS[outcome.tool]}" if outcome.tool in WAYS else outcome.tool
         lines.append(
-            f"| {outcome.tool} | {outcome.before:,} | {verdict.rows - verdict.lost:,} of {verdict.rows:,} "
+            f"| {name} | {outcome.before:,} | {verdict.rows - verdict.lost:,} of {verdict.rows:,} "
             f"| {verdict.lost:,} | {verdict.twice:,} | {verdict.torn} | {outcome.exit} | {outcome.again:,} |"
         )
     return "\n".join(lines)
