@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from fetcher.errors import ConfigError as ConfigError
     from fetcher.errors import FetcherError as FetcherError
     from fetcher.errors import FetchError as FetchError
+    from fetcher.errors import JobLocked as JobLocked
+    from fetcher.errors import LedgerError as LedgerError
     from fetcher.errors import SinkError as SinkError
     from fetcher.errors import Skipped as Skipped
     from fetcher.errors import SourceError as SourceError
     from fetcher.errors import StatusError as StatusError
     from fetcher.flight import InFlight as InFlight
+    from fetcher.job.run import Job as Job
     from fetcher.model import Exchange as Exchange
     from fetcher.model import Extractor as Extractor
     from fetcher.model import Failure as Failure
@@ -47,12 +50,15 @@ _HOMES = {
         "ConfigError",
         "FetchError",
         "FetcherError",
+        "JobLocked",
+        "LedgerError",
         "SinkError",
         "Skipped",
         "SourceError",
         "StatusError",
     ),
     "fetcher.flight": ("InFlight",),
+    "fetcher.job.run": ("Job",),
     "fetcher.model": (
         "Exchange",
         "Extractor",

@@ -19,7 +19,7 @@ from fetcher.policy.pacing import Gate
 
 __all__ = ["Admission"]
 
-WAITING = frozenset({"admitted", "pacing", "backoff"})  # stages in which nothing is on the wire
+WAITING = frozenset({"admitted", "robots", "pacing", "backoff"})  # stages in which nothing is on the wire
 
 
 class Admission:

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
+
 from fetcher.errors import Skipped
 from fetcher.model import Outcome, Page
 
-__all__ = ["Books"]
+__all__ = ["Books", "Standing"]
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Where a job stands when it is opened: ``done`` rows, ``ok`` of them pages, and ``retried`` no longer done.
+
+    ``suspect`` is the row whose page was being parsed when the last process died, 0 for none.
+    """
+
+    resumed: bool = False
+    done: int = 0
+    ok: int = 0
+    retried: int = 0
+    suspect: int = 0
 
 
 class Books:

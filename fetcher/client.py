@@ -8,22 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Self
 
 from fetcher.baseline import OneByOne
 from fetcher.books import Books
 from fetcher.config import Config
 from fetcher.engine import Engine, read, read_apart
 from fetcher.flight import Flight, InFlight, current
-from fetcher.hosts import Hosts
+from fetcher.handlers import Handlers
 from fetcher.intake import Row
-from fetcher.model import Exchange, Extractor, Failure, Middleware, Page, Request, Response, Sink
+from fetcher.model import Exchange, Extractor, Failure, Middleware, Page, Request, Sink
 from fetcher.page.reader import Reader
 from fetcher.pipeline import Outcomes, concurrent, sequential
-from fetcher.policy.accept import accept
-from fetcher.policy.pacing import Gate, Waiter
-from fetcher.policy.redirects import Redirects
-from fetcher.policy.retry import Retry
+from fetcher.policy.pacing import Gate
 from fetcher.urls import parse
 
 __all__ = ["Fetcher"]
@@ -53,37 +50,19 @@ class Fetcher:
         self.reader = Reader(self.config, extract)
         self._given_transport = transport
         self._engine: Engine | None = None
-        self._transport: Any = None
+        self._handlers: Handlers | None = None
         self._streams: list[Outcomes | OneByOne] = []
 
     async def __aenter__(self) -> Self:
-        config = self.config
-        transport = self._given_transport
-        if transport is None:
-            from fetcher.transport.session import Transport
-
-            self._transport = transport = Transport(config)
-        locate = getattr(transport, "address_of", None)  # a transport of the caller's own may have none
-        gate = Gate(Hosts[Waiter](config.limits, config.retry, config.hosts), locate=locate)
-        handlers: list[Middleware] = [
-            *self._middleware,
-            Retry(config.retry, gate),
-            accept(config.accept),
-            Redirects(config),
-            gate,
-        ]
-        exchange: Exchange = transport
-        for handler in reversed(handlers):
-            exchange = _stand(handler, exchange)
-        self._engine = Engine(config, exchange, self.reader, gate)
+        self._handlers = Handlers(self.config, self._middleware, self._given_transport)
+        self._engine = Engine(self.config, self._handlers.exchange, self.reader, self._handlers.gate)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.gate.close()
-        if self._transport is not None:
-            await self._transport.close()
+        self._engine = None
+        handlers, self._handlers = self._handlers, None
+        if handlers is not None:
+            await handlers.close()
         await self.reader.close()
 
     async def fetch(self, url: str | Request) -> Page:
@@ -141,6 +120,11 @@ class Fetcher:
                 await sink.write(outcome)
             return outcomes.books
 
+    @property
+    def gate(self) -> Gate:
+        """The gate to the wire, and what is known of the hosts behind it."""
+        return self._running().gate
+
     def in_flight(self) -> list[InFlight]:
         """Return every running request of this fetcher's streams with its URL, stage and age."""
         return [row for stream in self._streams for row in stream.in_flight()]
@@ -154,8 +138,3 @@ class Fetcher:
         if self._engine is None:
             raise RuntimeError("the Fetcher is not open: use it as 'async with Fetcher() as fetcher'")
         return self._engine
-
-
-def _stand(handler: Middleware, proceed: Exchange) -> Exchange:
-    """Put a handler around an exchange; a plain function, for a coroutine more is a microsecond more."""
-    return lambda request: handler(request, proceed)

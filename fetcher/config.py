@@ -75,6 +75,7 @@ class Config(msgspec.Struct, frozen=True):
     proxy: ProxyPolicy = ProxyPolicy()
     parsing: Parsing = Parsing()
     hosts: tuple[tuple[str, HostPolicy], ...] = ()
+    robots: bool = True
     default_scheme: Literal["https", "http"] = "https"
     select: tuple[str, ...] = ()
     preview: int = 0
@@ -237,6 +238,7 @@ OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "parsers": ("parsing", "parsers", lambda value: None if value == "auto" else PARSERS(value)),
     "parse_timeout": ("parsing", "timeout", positive_seconds),
     "hosts": ("", "hosts", parse_hosts),
+    "robots": ("", "robots", flag),
     "default_scheme": ("", "default_scheme", one_of("https", "http")),
     "select": ("", "select", lambda value: tuple(texts(value))),
     "preview": ("", "preview", number_from(0, whole=True)),

@@ -33,6 +33,7 @@ class Flight:
         "began",
         "chain",
         "connection",
+        "cut_at",
         "deferrable",
         "elapsed",
         "ended",
@@ -66,6 +67,7 @@ class Flight:
         self.redirects: tuple[str, ...] = ()
         self.chain: Any = None
         self.connection: str | None = None
+        self.cut_at: int | None = None  # bytes of the body that are wanted, whatever the limit
         self.promised: Any = None  # the Host that holds a place for this row
         self.deferrable = False
         self.watch: Any = None  # the clock of the exchange on the wire

@@ -7,6 +7,7 @@ and what has been seen is remembered on disk beyond a few megabytes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
@@ -19,12 +20,12 @@ from fetcher.config import Config
 from fetcher.errors import FetchError, InvalidURL, Skipped
 from fetcher.flight import Flight
 from fetcher.model import Request
-from fetcher.sources.rows import BadRow
+from fetcher.sources.rows import BadRow, FinishedRow
 from fetcher.urls import Target, identity, parse
 
 __all__ = ["Intake", "Rejected", "Row"]
 
-Row: TypeAlias = str | Request | BadRow
+Row: TypeAlias = str | Request | BadRow | FinishedRow
 
 SLICE = 128  # rows taken from a plain iterable before the loop may turn
 CACHE = 8 * 1024 * 1024  # bytes of what has been seen that stay in memory
@@ -77,6 +78,7 @@ class Intake:
             self._now = iter(source)
         self._config = config
         self._books = books
+        self._passed = 0
         self._count = 0  # the books may be a job's, with the rows of earlier runs in them
         self._seen = Seen() if config.dedupe else None
         self.pause = self._later is not None
@@ -90,24 +92,34 @@ class Intake:
             raise StopAsyncIteration
         if self._count % SLICE == 0:
             await asyncio.sleep(0)  # a source that never waits would leave nobody else a turn
-        row: Any
-        if self._now is not None:
-            self.pause = self._count % SLICE == SLICE - 1
-            try:
-                row = next(self._now)
-            except StopIteration:
-                self._books.more = False
-                raise StopAsyncIteration from None
-        else:
-            assert self._later is not None
-            try:
-                row = await anext(self._later)
-            except StopAsyncIteration:
-                self._books.more = False
-                raise
+        row = await self._next()
+        while isinstance(row, FinishedRow):
+            self._pass(row)
+            self._passed += 1
+            if row.request is None or self._passed % SLICE == 0:
+                await asyncio.sleep(0)
+            row = await self._next()
+        self.pause = self._now is None or self._count % SLICE == SLICE - 1
         self._books.input += 1
         self._count += 1
         return self._take(row)
+
+    async def _next(self) -> Any:
+        try:
+            if self._now is None:
+                assert self._later is not None
+                return await anext(self._later)
+            for row in self._now:
+                return row
+        except StopAsyncIteration:
+            pass
+        self._books.more = False
+        raise StopAsyncIteration
+
+    def _pass(self, row: FinishedRow) -> None:
+        if self._seen is not None and row.request is not None:
+            with contextlib.suppress(InvalidURL):  # it is no URL's duplicate
+                self._seen.add(identity(row.request.url, self._config.default_scheme))
 
     def _take(self, row: Row) -> Flight | Rejected:
         order = self._count

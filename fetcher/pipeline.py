@@ -20,7 +20,7 @@ from typing import Self, TypeAlias
 from fetcher.admission import Admission
 from fetcher.baseline import OneByOne
 from fetcher.books import Books
-from fetcher.engine import Engine, read, read_apart
+from fetcher.engine import Apart, Engine, read
 from fetcher.errors import FetchError, SourceError
 from fetcher.flight import Flight, InFlight, Later, current
 from fetcher.intake import Intake, Rejected, Row
@@ -49,7 +49,7 @@ class Outcomes:
         self._admission = Admission(gate, limits, self._fly, self._landed, ordered=ordered, folder=self.books.folder)
         self._queue: asyncio.Queue[tuple[Flight, Response | FetchError]] = asyncio.Queue(limits.concurrency)
         self._workers: list[asyncio.Task[None]] = []
-        self._apart: dict[asyncio.Task[None], Flight] = {}  # rows whose bodies are read in processes of their own
+        self._apart = Apart(engine, deliver=self._deliver, landed=self._landed)
         self._ready: deque[Outcome] = deque()
         self._held: dict[int, Outcome] = {}  # ordered: done before their turn
         self._turn = 1
@@ -82,7 +82,7 @@ class Outcomes:
 
     def in_flight(self) -> list[InFlight]:
         """Return every running row: its URL, its stage and how long it has been at it."""
-        return self._admission.snapshot() + [flight.snapshot() for flight in self._apart.values()]
+        return self._admission.snapshot() + [flight.snapshot() for flight in self._apart.flights.values()]
 
     def stop(self, grace: float = GRACE) -> None:
         """Start nothing new, give what is on the wire ``grace`` seconds, then end. Rows left are pending."""
@@ -91,8 +91,7 @@ class Outcomes:
             self._workers[0].cancel()
         self._admission.stop(now=grace <= 0)
         if grace <= 0:
-            for task in self._apart:
-                task.cancel()
+            self._apart.cancel()
         if grace > 0 and self._grace is None:
             self._grace = asyncio.get_running_loop().call_later(grace, self.stop, 0)
         self._wake()
@@ -142,29 +141,13 @@ class Outcomes:
             if isinstance(result, FetchError):
                 self._deliver(flight, flight.fail(result))
             elif self._engine.reader.apart(result):
-                self._read_apart(flight, result)
+                self._apart.start(flight, result)
             else:
                 self._deliver(flight, read(self._engine, flight, result))
             del result
             if clock() > turn:
                 await asyncio.sleep(0)
                 turn = clock() + SLICE
-
-    def _read_apart(self, flight: Flight, response: Response) -> None:
-        """Have a body read in another process; the window bounds how many wait for that."""
-
-        async def run() -> None:
-            self._deliver(flight, await read_apart(self._engine, flight, response))
-
-        def ended(task: asyncio.Task[None]) -> None:
-            del self._apart[task]
-            flight.free()
-            self._landed(None if task.cancelled() else task.exception())
-
-        flight.enter("parsing")
-        task = asyncio.get_running_loop().create_task(run())
-        self._apart[task] = flight
-        task.add_done_callback(ended)
 
     def _deliver(self, flight: Flight, outcome: Outcome) -> None:
         flight.free()
@@ -179,7 +162,7 @@ class Outcomes:
 
     def _over(self) -> bool:
         if self._stopping:
-            return not self._admission.flights and not self._apart and self._queue.empty()
+            return not self._admission.flights and not self._apart.flights and self._queue.empty()
         return self._source_ended and self._handed == self._taken
 
     async def _something(self) -> None:
@@ -222,7 +205,7 @@ class Outcomes:
         self._admission.close()
         if self._grace is not None:
             self._grace.cancel()
-        tasks = [*self._workers, *self._admission.flights, *self._apart]
+        tasks = [*self._workers, *self._admission.flights, *self._apart.flights]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

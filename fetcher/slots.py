@@ -42,9 +42,36 @@ class Host(Generic[W]):
     """One host: what is on its wire, what is promised, from when on it may be asked, and its health."""
 
     __slots__ = (
-        "answered", "charges", "contending", "delay", "given_up", "groups", "heard", "key", "limit", "located", "most",
-        "not_before", "on_wire", "own_delay", "pace", "parked_until", "promised", "proven", "record", "requests",
-        "rests_until", "retry", "robots_known", "started", "strikes", "struck_at", "struck_last", "suspect", "waiters",
+        "answered",
+        "asked_delay",
+        "charges",
+        "contending",
+        "delay",
+        "given_up",
+        "groups",
+        "heard",
+        "key",
+        "limit",
+        "located",
+        "most",
+        "not_before",
+        "on_wire",
+        "own_delay",
+        "pace",
+        "parked_until",
+        "promised",
+        "proven",
+        "record",
+        "requests",
+        "rests_until",
+        "retry",
+        "robots_known",
+        "started",
+        "strikes",
+        "struck_at",
+        "struck_last",
+        "suspect",
+        "waiters",
     )  # fmt: skip
 
     def __init__(self, key: str, most: int, delay: float, retry: RetryPolicy) -> None:
@@ -71,6 +98,7 @@ class Host(Generic[W]):
         self.suspect = False
         self.given_up: str | None = None
         self.robots_known = True
+        self.asked_delay = 0.0  # by its robots.txt
         self.located = False
         self.groups: tuple[Group, ...] = ()
         self.requests = 0

@@ -139,7 +139,7 @@ async def test_a_connection_that_breaks_while_its_body_waits_for_memory_is_a_fai
     config = Config.of(retries=0, max_size="1M", memory="1M")
     async with asyncio.timeout(60), Fetcher(config) as fetcher:
         held = asyncio.create_task(fetcher.fetch(lab.url("/holder")))
-        await lab.until(lambda: fetcher._transport._bodies._permits.locked())
+        await lab.until(lambda: fetcher._handlers._transport._bodies._permits.locked())
         urls = [lab.url("/broken", n + 1) for n in range(3)]
         async with fetcher.stream(urls) as outcomes:
             await lab.until(lambda: stages(fetcher) == ["waiting for memory"] * 3)

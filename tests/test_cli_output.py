@@ -317,7 +317,8 @@ def test_the_books_balance_in_both_summaries(lab: LabServer, folder: Path) -> No
     ended = run("crawl", listed(folder, *urls), "--dedupe", "--summary", "s.json", folder=folder)
     books = json.loads((folder / "s.json").read_text())
     assert list(books) == [
-        "input", "ok", "failed", "skipped", "pending", "more", "bytes", "seconds", "pages_per_second", "codes", "exit",
+        "input", "ok", "failed", "skipped", "pending", "more", "bytes", "seconds", "pages_per_second", "codes",
+        "earlier", "exit",
     ]  # fmt: skip
     counts = {key: books[key] for key in ("input", "ok", "failed", "skipped", "pending", "more", "exit")}
     assert counts == {"input": 5, "ok": 1, "failed": 3, "skipped": 1, "pending": 0, "more": False, "exit": 0}

@@ -87,9 +87,22 @@ def test_the_first_signal_lets_what_is_in_flight_finish(site: Site, number: int,
     assert ended.said.splitlines()[-1] == f"fetcher: not all was fetched; to begin again: {command}"
 
 
-def test_the_last_line_begins_again(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("flags", "verb", "again"),
+    [
+        ([], "continue", []),
+        (["--fresh"], "continue", []),
+        (["--no-job"], "begin again", ["--fresh"]),
+        (["--no-job", "--fresh"], "begin again", []),
+    ],
+    ids=str,
+)
+def test_the_last_line_completes_the_list(site: Site, flags: list[str], verb: str, again: list[str]) -> None:
+    """A job goes on with what is missing; without one it is begun again."""
     urls = site.list(8)
-    with site.start("l.txt", "-c", str(HELD), "-o", "pages.jsonl") as crawl:
+    if "--fresh" in flags:
+        (site.folder / "pages.jsonl").write_bytes(b"old\n")
+    with site.start("l.txt", "-c", str(HELD), "-o", "pages.jsonl", *flags) as crawl:
         site.until_held()
         crawl.send(signal.SIGINT)
         crawl.until_said(STOPPING)
@@ -98,11 +111,36 @@ def test_the_last_line_begins_again(site: Site) -> None:
     assert (ended.code, ended.out) == (130, b"")
     pages = site.folder / "pages.jsonl"
     assert sorted(json.loads(line)["url"] for line in pages.read_bytes().splitlines()) == sorted(urls[:HELD])
-    words = shlex.split(ended.said.splitlines()[-1].partition("begin again: ")[2])
-    assert words == argv("crawl", "--fresh", "l.txt", "-c", str(HELD), "-o", "pages.jsonl")
-    done = subprocess.run(words, cwd=site.folder, env=environment(site.folder), capture_output=True, timeout=60)
+    last = ended.said.splitlines()[-1]
+    assert last.startswith(f"fetcher: not all was fetched; to {verb}: ")
+    command = last.partition(": ")[2].partition(": ")[2]
+    kept = [flag for flag in flags if flag == "--no-job" or verb == "begin again"]
+    assert shlex.split(command) == argv("crawl", *again, "l.txt", "-c", str(HELD), "-o", "pages.jsonl", *kept)
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=site.folder, env=environment(site.folder), capture_output=True, timeout=60
+    )
     assert done.returncode == 0
-    assert len(pages.read_bytes().splitlines()) == len(urls)
+    assert sorted(json.loads(line)["url"] for line in pages.read_bytes().splitlines()) == sorted(urls)
+    twice = HELD if verb == "begin again" else 0
+    assert len(site.lab.log) == len(urls) + twice, "what was done was fetched again"
+
+
+def test_a_variable_that_says_fresh_is_taken_back(site: Site) -> None:
+    site.list(8)
+    env = {"FETCHER_FRESH": "1"}
+    with site.start("l.txt", "-c", str(HELD), "-o", "pages.jsonl", env=env) as crawl:
+        site.until_held()
+        crawl.send(signal.SIGINT)
+        crawl.until_said(STOPPING)
+        site.gate.open()
+        ended = crawl.end()
+    command = ended.said.splitlines()[-1].partition("to continue: ")[2]
+    assert "--no-fresh" in shlex.split(command)
+    env = environment(site.folder, **env)
+    assert (
+        subprocess.run(["sh", "-c", command], cwd=site.folder, env=env, capture_output=True, timeout=60).returncode == 0
+    )
+    assert len(site.lab.log) == 8
 
 
 def test_no_secret_is_repeated_and_no_control_character(site: Site) -> None:

@@ -26,10 +26,12 @@ CONSOLE = Path(sys.executable).with_name("fetcher")
 MODULE = [sys.executable, "-m", "fetcher"]
 
 FLAGS = """
---from --url-column --demo -o --output -f --format --preview --fresh -c --concurrency --per-host --delay --rate
+--from --url-column --demo -o --output -f --format --preview --job --no-job --fresh --no-fresh --retry-failed
+--retry-codes -c --concurrency --per-host --delay --rate
 --timeout --connect-timeout --read-timeout --retries --max-retry-after --host-patience --default-scheme
 --max-redirects --max-size --truncate --accept -A --user-agent -H --header -b --cookie -u --user -x --proxy -k
---insecure --ca-bundle --private-network --select --dedupe --limit --time-limit --max-failed --progress --no-progress
+--insecure --ca-bundle --private-network --select --extract
+--middleware --isolate --parsers --parse-timeout --dedupe --limit --time-limit --max-failed --progress --no-progress
 -q --quiet -v --verbose --log-format --summary --config -h --help
 """.split()
 """Every flag that is promised."""
@@ -182,7 +184,7 @@ def test_every_flag_has_a_variable_and_a_key() -> None:
     [
         (["crwal"], "did you mean 'crawl'?"),
         (["completions"], "did you mean 'completion'?"),
-        (["xyz"], "there are crawl, bench, serve, completion"),
+        (["xyz"], f"there are {', '.join(COMMANDS)} ("),
         (["urls.txt"], "write 'fetcher crawl urls.txt'"),
         (["https://example.com/a"], "write 'fetcher crawl https://example.com/a'"),
         (["--verson"], "--version"),
@@ -301,6 +303,9 @@ TABLE = [
     Row("CA_BUNDLE", "ca.pem", ["--ca-bundle", "ca.pem"], "tls.ca_bundle", "ca.pem"),
     Row("PRIVATE_NETWORK", "deny", ["--private-network", "deny"], "address.private_network", "deny"),
     Row("SELECT", "h=h1\np=a b@href", ["--select", "h=h1", "--select", "p=a b@href"], "select", ("h=h1", "p=a b@href")),
+    Row("ISOLATE", "1", ["--isolate"], "parsing.isolate", True),
+    Row("PARSERS", "2", ["--parsers", "2"], "parsing.parsers", 2),
+    Row("PARSE_TIMEOUT", "500ms", ["--parse-timeout", "500ms"], "parsing.timeout", 0.5),
     Row("DEDUPE", "yes", ["--dedupe"], "dedupe", True),
     Row("PREVIEW", "40", ["--preview", "40"], "preview", 40),
     Row("LIMIT", "9", ["--limit", "9"], "limits.rows", 9),
@@ -314,7 +319,26 @@ RUN_TABLE = [
     Row("URL_COLUMN", "link", ["--url-column", "link"], "url_column", "link"),
     Row("OUTPUT", "a b.jsonl\nc.csv", ["-o", "a b.jsonl", "-o", "c.csv"], "output", ["a b.jsonl", "c.csv"]),
     Row("FORMAT", "csv", ["-f", "csv"], "format", "csv"),
+    Row("JOB", "my.job", ["--job", "my.job"], "job", "my.job"),
+    Row("NO_JOB", "1", ["--no-job"], "no_job", True),
     Row("FRESH", "1", ["--fresh"], "fresh", True),
+    Row("FRESH", "0", ["--no-fresh"], "fresh", False),
+    Row("RETRY_FAILED", "1", ["--retry-failed"], "retry_failed", True),
+    Row(
+        "RETRY_CODES",
+        "5xx,dns\ntimeout",
+        ["--retry-codes", "5xx,dns", "--retry-codes", "timeout"],
+        "retry_codes",
+        ["5xx,dns", "timeout"],
+    ),
+    Row("EXTRACT", "shop:price", ["--extract", "shop:price"], "extract", "shop:price"),
+    Row(
+        "MIDDLEWARE",
+        "shop:sign\nshop:tell",
+        ["--middleware", "shop:sign", "--middleware", "shop:tell"],
+        "middleware",
+        ["shop:sign", "shop:tell"],
+    ),
     Row("PROGRESS", "0", ["--no-progress"], "progress", False),
     Row("PROGRESS", "1", ["--progress"], "progress", True),
     Row("QUIET", "1", ["-q"], "quiet", True),

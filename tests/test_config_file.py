@@ -69,13 +69,16 @@ def test_the_run_keys_have_their_defaults(key: str) -> None:
 
 
 def test_a_setting_is_off_only_where_a_line_would_change_something() -> None:
-    """None, what the environment gives otherwise, tables, and the User-Agent, whose default carries the version."""
+    """None, what the environment gives otherwise, tables, and the User-Agent, whose default carries the version.
+
+    The default of ``parsers`` is None too, but has a name, ``auto``.
+    """
     default = Config()
     off = {match["key"] for match in settings() if match["off"]}
     none = {key for key, value in RUN_KEYS.items() if value is None}
     for key, (policy, field, _) in OPTIONS.items():
         value = getattr(getattr(default, policy) if policy else default, field)
-        if value is None or key in ("user_agent", "no_proxy", "hosts"):
+        if (value is None and key != "parsers") or key in ("user_agent", "no_proxy", "hosts"):
             none.add(key)
     assert off == {key.replace("_", "-") for key in none}
 
@@ -105,8 +108,9 @@ def test_each_example_is_taken_when_its_line_is_switched_on() -> None:
 def test_each_example_in_a_comment_is_taken_too(key: str, example: str) -> None:
     value = tomllib.loads(f"x = {example}")["x"]
     assert isinstance(value, list)
-    if key in RUN_KEYS:
-        assert RUN_READERS[key](value) == value
+    name = key.replace("-", "_")
+    if name in RUN_KEYS:
+        assert RUN_READERS[name](value) == value
     else:
         assert Config.from_mapping({**LIVE, key: value}, extra=RUN_KEYS) != Config()
 

@@ -129,7 +129,7 @@ async def test_a_server_that_speaks_unasked_shifts_no_answers(lab: LabServer) ->
 def idle_connections(fetcher: Fetcher) -> list[Any]:
     return [
         connection
-        for session in fetcher._transport._sessions.values()
+        for session in fetcher._handlers._transport._sessions.values()
         for pool in session.connector._conns.values()
         for connection, _ in pool
     ]

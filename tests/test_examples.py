@@ -34,6 +34,7 @@ IDEAS = {
     "custom_sink": r"utf-8 +\d+ █+ (.*\n)*\n104 URLs in, 103 pages and 1 failures in the table, 0 lost",
     "middleware": r"7 pages the first time\n\n( +0\.\d ms .*\n){7}7 pages the second .*\n\n"
     r"the shop saw 10 requests, 10 of them signed",
+    "survive_a_kill": r"0 rows were done before\n(.*\n)*\d+ rows were done before\n.* 0 pending\neach row once: True",
     "custom_transport": r"ok: /moody +is The moody page\n(.*\n)*passed",
 }
 """The ideas that are shown, each by the file of that name, and the result it prints."""

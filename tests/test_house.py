@@ -43,7 +43,7 @@ ORDER = (
     ("spill",),
     ("queues",),
     ("frontier", "transport", "policy", "page", "sources", "sinks"),
-    ("intake", "admission", "engine"),
+    ("intake", "admission", "engine", "handlers"),
     ("baseline",),
     ("pipeline",),
     ("client",),
@@ -68,8 +68,8 @@ CONFINED = {
 
 EXPORTS = [
     "Books", "Config", "ConfigError", "Exchange", "Extractor", "Failure", "FetchError", "Fetcher", "FetcherError",
-    "InFlight", "Middleware", "Outcome", "Page", "Request", "Response", "Sink", "SinkError", "Skipped",
-    "SourceError", "StatusError", "__version__", "fetch", "fetch_all", "open_sink", "parse", "read",
+    "InFlight", "Job", "JobLocked", "LedgerError", "Middleware", "Outcome", "Page", "Request", "Response", "Sink",
+    "SinkError", "Skipped", "SourceError", "StatusError", "__version__", "fetch", "fetch_all", "open_sink", "parse", "read",
 ]  # fmt: skip
 """The public names. Adding one is a promise; taking one away breaks somebody's program."""
 
@@ -293,7 +293,10 @@ def test_a_stray_import_is_seen(name: str, text: str) -> None:
 
 
 def test_no_name_is_imported_behind_the_tables_back() -> None:
-    """``import_module`` takes a table of our own modules, or an optional library, by a constant or a loop over them."""
+    """``import_module`` takes a table of our own modules, or an optional library, by a constant or a loop over them.
+
+    ``cli.named`` imports what the user names.
+    """
     users = {
         module.name
         for module in HOUSE
@@ -303,7 +306,7 @@ def test_no_name_is_imported_behind_the_tables_back() -> None:
         )
     }
     assert users <= {
-        "fetcher", "fetcher.cli.main", "fetcher.sinks.compress", "fetcher.sources.packing", "fetcher.transport.codings",
+        "fetcher", "fetcher.cli.main", "fetcher.cli.named", "fetcher.sinks.compress", "fetcher.sources.packing", "fetcher.transport.codings",
     }  # fmt: skip
 
 
@@ -640,9 +643,11 @@ def test_failures_pickle_with_every_error(protocol: int) -> None:
 def drawn_tree() -> dict[str, tuple[str, set[str]]]:
     """The tree in the docstring of ``errors``: class -> (parent, codes)."""
     found: dict[str, tuple[str, set[str]]] = {"FetcherError": ("Exception", set())}
+    above = ""
     for line in (errors.__doc__ or "").splitlines():
         if match := re.fullmatch(r"    (│? *)[├└]── (\w+)(?:\(\w+\))?\s+(.*)", line):
-            parent = "FetchError" if match[1] else "FetcherError"
+            above = above if match[1] else match[2]
+            parent = above if match[1] else "FetcherError"
             found[match[2]] = (parent, {text.strip() for text in match[3].split("·")})
     return found
 

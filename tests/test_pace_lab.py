@@ -30,7 +30,8 @@ async def lab() -> AsyncIterator[LabServer]:
 
 @asynccontextmanager
 async def opened(transport: Any = None, **options: Any) -> AsyncIterator[tuple[Fetcher, Gate]]:
-    async with asyncio.timeout(DEADLINE), Fetcher(Config.of(**options), transport=transport) as fetcher:
+    config = Config.of(**{"robots": False, **options})  # each request of the log is a row's
+    async with asyncio.timeout(DEADLINE), Fetcher(config, transport=transport) as fetcher:
         assert fetcher._engine is not None
         yield fetcher, fetcher._engine.gate
 

@@ -309,13 +309,12 @@ async def test_a_dead_host_rests_from_rows_that_can_wait_elsewhere() -> None:
 
 async def test_robots_and_delays_are_told_by_the_host_key() -> None:
     room = Room(delay=1.0)
-    room.gate.know_robots("a.test", known=False)
-    assert not room.hosts.get("a.test", room.now).robots_known
-    room.gate.know_robots("a.test")
-    assert room.hosts.get("a.test", room.now).robots_known
-    assert room.told == ["a.test"] * 2
-    room.gate.set_delay("a.test", 7.0)
-    assert room.hosts.get("a.test", room.now).delay == 7.0
+    host = room.hosts.get("a.test", room.now)
+    host.robots_known = False
+    room.gate.know_robots("a.test", 7.0)
+    room.gate.know_robots("a.test", 7.0)
+    assert (host.robots_known, host.delay) == (True, 7.0)
+    assert room.told == ["a.test"]
     room.gate.denied("a.test")
     assert [(report.host, report.denied) for report in room.gate.troubled()] == [("a.test", 1)]
 

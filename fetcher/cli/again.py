@@ -22,14 +22,19 @@ _SECRET_NAME = re.compile(r"auth|cookie|token|secret|password|key", re.IGNORECAS
 _HOST = r"(@\S+\s+)?"
 
 
-def command_again(argv: Sequence[str], settings: Mapping[str, Any], *, fresh: bool) -> str:
-    """Return the command of ``argv`` (``sys.argv``) for a shell, with ``--fresh`` where that is needed.
+def command_again(argv: Sequence[str], settings: Mapping[str, Any], *, fresh: bool | None) -> str:
+    """Return the command of ``argv`` (``sys.argv``) for a shell, with ``fresh`` as it must be now (``None``: as it is).
 
     ``settings`` tell which of its words are secrets: they stand as ``***``.
     """
     words = list(argv[1:])
-    if fresh:
-        words.insert(words.index("crawl") + 1 if "crawl" in words else len(words), "--fresh")
+    if fresh is not None:
+        was = "--fresh" in words
+        words = [word for word in words if word not in ("--fresh", "--no-fresh")]
+        if fresh or not was:  # not on the command line: a variable or the file says so
+            words.insert(
+                words.index("crawl") + 1 if "crawl" in words else len(words), "--fresh" if fresh else "--no-fresh"
+            )
     secrets = dict(_secrets(settings))
     for secret, shown in secrets.items():
         words = [word.replace(secret, shown) for word in words]

@@ -208,7 +208,7 @@ async def _measure(
 
 def _words(settings: Mapping[str, Any]) -> list[str]:
     """Return our command line without its secrets."""
-    shown = command_again(sys.argv, settings, fresh=False)
+    shown = command_again(sys.argv, settings, fresh=None)
     try:
         return shlex.split(shown)
     except ValueError:  # quotes of bash's that spell characters out

@@ -15,6 +15,8 @@ __all__ = ["cli", "main"]
 
 COMMANDS = {
     "crawl": "Fetch a list of URLs and write what came.",
+    "robots": "Say why a URL may be fetched or not.",
+    "report": "Tell how a job went, or how far it is.",
     "bench": "Measure what concurrency buys.",
     "serve": "Serve the built-in site on loopback, to play with.",
     "completion": "Print the completion script of a shell.",
@@ -62,14 +64,15 @@ def main() -> None:
         code = cli.main(prog_name="fetcher", standalone_mode=False)
     except click.ClickException as error:
         code = _reject(error)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         code = 130
     except BrokenPipeError:
         code = _closed_pipe()
     except Exception as error:  # noqa: BLE001  (the last line of defence: one plain line, the traceback under -vv)
         code = _explain(error)
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed before we began
+            sys.stdout.flush()
     except BrokenPipeError:
         code = _closed_pipe()
     sys.exit(code if isinstance(code, int) else 0)

@@ -13,11 +13,15 @@ from typing import Any
 
 import msgspec
 
+from fetcher.cli.named import load_named
 from fetcher.cli.settings import RUN_KEYS, descriptors_for, make_config
 from fetcher.config import Config
 from fetcher.errors import ConfigError, SinkError
+from fetcher.job.choice import choose_codes
+from fetcher.job.place import folder_for, is_job
+from fetcher.model import Extractor, Middleware
 from fetcher.sinks import check_output
-from fetcher.sinks.place import check_place, descriptor_of
+from fetcher.sinks.place import check_place, descriptor_of, is_special
 from fetcher.sources import check, is_url_argument
 
 __all__ = ["Plan", "make_plan"]
@@ -30,18 +34,37 @@ class Plan(msgspec.Struct, frozen=True):
     inputs: list[str]
     outputs: list[str]
     settings: Mapping[str, Any]
+    job: str | None = None
+    """The folder of the job; without one, what is done is not known to a later run."""
+    retry: list[str] = []
+    """Codes and classes of failures to take up once more."""
+    extract: Extractor | None = None
+    middleware: tuple[Middleware, ...] = ()
 
     def __getitem__(self, key: str) -> Any:
         return self.settings.get(key, RUN_KEYS[key])
 
 
-def make_plan(inputs: list[str], settings: Mapping[str, Any]) -> Plan:
+def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool = True) -> Plan:
     """Check the settings, the lists and the outputs, changing nothing.
 
-    Raises ``ConfigError``, ``SourceError`` and ``SinkError``.
+    ``lasting`` is ``False`` for a list that will not be there again, and makes no job. Raises ``ConfigError``,
+    ``SourceError`` and ``SinkError``.
     """
     urls = inputs if all(is_url_argument(text) for text in inputs) else []
-    plan = Plan(make_config(settings, urls), inputs, settings.get("output") or ["-"], settings)
+    outputs = settings.get("output") or ["-"]
+    plan = Plan(
+        make_config(settings, urls),
+        inputs,
+        outputs,
+        settings,
+        job=_job_of(outputs, settings, lasting=lasting),
+        retry=_retried(settings),
+        extract=load_named("extract", settings.get("extract")),
+        middleware=tuple(load_named("middleware", name) for name in settings.get("middleware") or ()),
+    )
+    if plan.retry and plan.job is None:
+        raise ConfigError("retry-failed and retry-codes need a job: an output that is a file (-o), without --no-job")
     descriptors_for(plan.config.limits.concurrency)
     check(inputs, format=plan["from"], url_column=plan["url_column"])
     _check_outputs(plan)
@@ -63,9 +86,46 @@ def _check_outputs(plan: Plan) -> None:
             raise ConfigError(f"{what}: {_shown(path)} is given twice (as {_shown(taken[place])})")
         taken[place] = path
         if what == "output":
-            check_output(path, format=plan["format"], fresh=plan["fresh"])
+            # A job knows how far it wrote, and looks itself; what it only made before it was killed is empty.
+            goes_on = plan.job is not None and (is_job(plan.job) or _is_empty(path))
+            check_output(path, format=plan["format"], fresh=plan["fresh"] or goes_on)
         else:
             check_place(path, fresh=True)
+
+
+def _job_of(outputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -> str | None:
+    """Return the folder of the job, or ``None`` where the run is a plain one."""
+    folder: str | None = settings.get("job")
+    special = next((path for path in outputs if is_special(path)), None)
+    if folder is None:
+        return None if special is not None or settings.get("no_job") or not lasting else folder_for(outputs)
+    if settings.get("no_job"):
+        raise ConfigError("job and no-job contradict each other: leave one out")
+    if special is not None:
+        raise ConfigError(
+            f"job: {_shown(special)} cannot be cut back after a crash, so there is no job with it; "
+            "write to a file with -o, or leave out --job"
+        )
+    if os.path.realpath(folder) in map(os.path.realpath, outputs):
+        raise ConfigError(f"job: {folder} is an output; name a folder of its own")
+    if not lasting:
+        raise ConfigError("job: the demo's list is another each time; leave out --job")
+    return folder
+
+
+def _is_empty(path: str) -> bool:
+    try:
+        return os.path.getsize(path) == 0
+    except (OSError, ValueError):
+        return False
+
+
+def _retried(settings: Mapping[str, Any]) -> list[str]:
+    codes = [name for text in settings.get("retry_codes") or () for name in text.replace(",", " ").split()]
+    if settings.get("retry_failed"):
+        codes.append("failed")
+    choose_codes(codes)
+    return codes
 
 
 def _identity(path: str, *, reading: bool = False) -> Hashable:

@@ -9,28 +9,27 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from fetcher.books import Books
+from fetcher.books import Books, Standing
 from fetcher.cli.again import command_again
+from fetcher.cli.deposit import open_deposit, open_source
 from fetcher.cli.exits import ALL_FAILED, COMPLETE, INTERRUPTED, PIPE_CLOSED, TERMINATED, TIME_LIMIT, exit_by, exit_of
 from fetcher.cli.plan import Plan, make_plan
 from fetcher.cli.settings import at_most_failed
 from fetcher.client import Fetcher
 from fetcher.errors import ConfigError, FetcherError, SinkError
-from fetcher.model import Sink
 from fetcher.observe.inflight import describe
 from fetcher.observe.notices import Notices
 from fetcher.observe.progress import Progress
 from fetcher.observe.report import summarize
-from fetcher.sinks import open_sink
+from fetcher.policy.pacing import Gate
 from fetcher.sinks.place import is_special
-from fetcher.sources import Row, estimate_rows, is_url_argument, read
-from fetcher.sources.handover import in_thread
+from fetcher.sources import estimate_rows
 
 __all__ = ["crawl"]
 
@@ -76,7 +75,7 @@ def _crawl(inputs: list[str], settings: dict[str, Any], notices: Notices, *, dem
         from fetcher.bench.site import Site, SiteProcess
 
         with SiteProcess(Site()) as site:
-            return _run(make_plan(site.urls(), settings), notices)
+            return _run(make_plan(site.urls(), settings, lasting=False), notices)
     if not inputs:
         if sys.stdin is None or sys.stdin.isatty():
             raise ConfigError("no INPUT: give a file, '-' for stdin, or URLs (or --demo for the built-in site)")
@@ -85,7 +84,13 @@ def _crawl(inputs: list[str], settings: dict[str, Any], notices: Notices, *, dem
 
 
 def _run(plan: Plan, notices: Notices) -> int:
-    fetcher = Fetcher(plan.config)  # a selector that does not parse is found here
+    if plan.settings.get("dry_run"):
+        from fetcher.cli.dry_run import dry_run
+        from fetcher.cli.robots import judging
+
+        return dry_run(plan, notices, source=open_source(plan), judge=judging if plan.config.robots else None)
+    # A selector that does not parse is found here.
+    fetcher = Fetcher(plan.config, middleware=plan.middleware, extract=plan.extract)
     if not plan.config.tls.verify and not plan["quiet"]:
         notices.say("warning: certificates are not verified (--insecure)", level="warning")
     gc.freeze()  # what is loaded stays: no collection needs to look at it again
@@ -114,6 +119,8 @@ class Crawl:
         self._fetcher = fetcher
         self._notices = notices
         self._books: Books | None = None  # opened with the stream
+        self._gate: Gate | None = None
+        self._standing = Standing()
         self._progress: Progress | None = None
         self._signal: int | None = None
         self._interrupts = 0
@@ -142,42 +149,32 @@ class Crawl:
             async with contextlib.AsyncExitStack() as stack:
                 # What a cookie file or a bundle has wrong is found before an output is opened, and cut.
                 await stack.enter_async_context(self._fetcher)
-                sinks = [await stack.enter_async_context(sink) for sink in self._sinks()]
-                outcomes = await stack.enter_async_context(self._fetcher.stream(self._rows()))
+                deposit = await stack.enter_async_context(open_deposit(self._plan, self._fetcher))
+                self._gate = self._fetcher.gate
+                self._standing = deposit.standing
+                self._announce(deposit.standing)
+                source = deposit.left(open_source(self._plan))
+                outcomes = await stack.enter_async_context(self._fetcher.stream(source, books=deposit.books))
                 self._books = outcomes.books
                 await self._show_progress(stack)
                 self._announce_time_limit(stack)
                 async for outcome in outcomes:
-                    for sink in sinks:
-                        await sink.write(outcome)
+                    await deposit.write(outcome)
         except asyncio.CancelledError:
             if self._signal is None or self._books is not None or opening is None:
                 raise
             opening.uncancel()  # by ourselves, before anything had begun
 
-    def _rows(self) -> Iterable[Row] | AsyncIterable[Row]:
-        rows = read(self._plan.inputs, format=self._plan["from"], url_column=self._plan["url_column"])
-        # A pipe may keep its reader waiting for as long as it likes: not this thread.
-        if any(_may_block(path) for path in self._plan.inputs):
-            return in_thread(rows)
-        return rows
-
-    def _sinks(self) -> list[Sink]:
-        plan = self._plan
-        names = [rule.partition("=")[0].strip().removesuffix("[]") for rule in plan.config.select]
-        free_fields = plan["from"] == "jsonl" or any(".jsonl" in path or ".ndjson" in path for path in plan.inputs)
-        return [
-            open_sink(
-                path,
-                format=plan["format"],
-                fresh=plan["fresh"],
-                fields=() if free_fields else None,
-                select=names,
-            )
-            for path in plan.outputs
-        ]
-
     # What is told meanwhile
+
+    def _announce(self, standing: Standing) -> None:
+        if not standing.resumed or self._plan["quiet"]:
+            return
+        retried = f", {standing.retried:,} that failed are tried again" if standing.retried else ""
+        facts = msgspec.to_builtins(standing)
+        self._notices.say(f"continuing {self._plan.job}: {standing.done:,} rows are done{retried}", **facts)
+        if standing.suspect:
+            self._notices.say(f"row {standing.suspect} was being parsed when the last run died: it is parsed apart now")
 
     async def _show_progress(self, stack: contextlib.AsyncExitStack) -> None:
         # With the lines themselves on the terminal, they are the progress, and a bar would be among them.
@@ -228,6 +225,7 @@ class Crawl:
         finally:
             for number in installed:
                 loop.remove_signal_handler(number)
+                signal.signal(number, self._come_late)
 
     def _interrupt(self, number: int) -> None:
         """First: finish what is in flight, at most 5 s. Second: end now, with all that is done written. Third: die."""
@@ -247,6 +245,12 @@ class Crawl:
             self._notices.say("ending now: what is done is being written (once more kills)")
             self._fetcher.stop(0)
 
+    def _come_late(self, number: int, _: object) -> None:
+        """Count a signal that comes while the books are closed: all that is done is written, and only the third kills."""
+        self._interrupts += number in (signal.SIGINT, signal.SIGTERM)
+        if self._interrupts > 2:
+            os._exit(128 + number)
+
     def _show_in_flight(self) -> None:
         rows = self._fetcher.in_flight()
         self._notices.show(describe(rows), in_flight=msgspec.to_builtins(rows))
@@ -265,14 +269,29 @@ class Crawl:
     def _close(self, seconds: float, code: int | None, error: BaseException | None = None) -> None:
         """Tell how it went, unless it never began, or whoever read it has what they wanted."""
         if self._books is not None and not isinstance(error, BrokenPipeError):
-            summary = summarize(self._books, seconds, exit=code)
+            hosts = self._gate.troubled() if self._gate is not None else []
+            summary = summarize(self._books, seconds, earlier=self._standing.ok, hosts=hosts, exit=code)
             if not self._plan["quiet"] and (error is None or self._books.input):
                 self._notices.show(summary.as_text(), summary=msgspec.to_builtins(summary))
             self._write_summary(summary.as_json())
-        if error is None and code in (INTERRUPTED, TERMINATED, TIME_LIMIT):
-            fresh = not self._plan["fresh"] and not all(map(is_special, self._plan.outputs))
-            command = command_again(sys.argv, self._plan.settings, fresh=fresh)
+        if error is None:
+            self._tell_what_is_next(code)
+
+    def _tell_what_is_next(self, code: int | None) -> None:
+        books, standing = self._books, self._standing
+        if code in (INTERRUPTED, TERMINATED, TIME_LIMIT):
+            plan = self._plan
+            if plan.job is not None:
+                fresh = False if plan["fresh"] and books is not None else None  # what was begun anew goes on
+                command = command_again(sys.argv, plan.settings, fresh=fresh)
+                self._notices.say(f"not all was fetched; to continue: {command}", command=command)
+                return
+            fresh = True if not plan["fresh"] and not all(map(is_special, plan.outputs)) else None
+            command = command_again(sys.argv, plan.settings, fresh=fresh)
             self._notices.say(f"not all was fetched; to begin again: {command}", command=command)
+        elif standing.resumed and books is not None and books.done == standing.done and not self._plan["quiet"]:
+            again = "--retry-failed takes up what failed, " if books.failed else ""
+            self._notices.say(f"all rows were done already: nothing was fetched ({again}--fresh begins again)")
 
     def _write_summary(self, text: str) -> None:
         path = self._plan["summary"]
@@ -288,7 +307,3 @@ class Crawl:
             raise
         except OSError as error:
             raise SinkError(f"{path}: cannot write the summary: {error.strerror or error}") from None
-
-
-def _may_block(path: str) -> bool:
-    return path == "-" or (not is_url_argument(path) and os.path.exists(path) and not os.path.isfile(path))

@@ -67,14 +67,14 @@ class Progress:
                 bar.stop()
 
     async def _run(self) -> None:
-        last_time, last_done, rate = self._began, 0, 0.0
+        last_time, last_done, rate = self._began, self._books().done, -1.0
         pause = LIVE if self._tell is None else FIRST
         while True:
             await asyncio.sleep(pause)
             books, now = self._books(), time.monotonic()
             momentary = (books.done - last_done) / max(1e-9, now - last_time)
             share = min(1.0, (now - last_time) / 3)  # an average over some three seconds
-            rate = momentary if last_done == 0 else rate + share * (momentary - rate)
+            rate = momentary if rate <= 0 else rate + share * (momentary - rate)
             last_time, last_done = now, books.done
             if self._tell is None:
                 self._draw(books, rate)

@@ -7,14 +7,19 @@ from typing import Any
 import msgspec
 
 from fetcher.books import Books
+from fetcher.health import HostReport
+from fetcher.sinks.escape import printable
 
-__all__ = ["Summary", "human_bytes", "human_seconds", "summarize"]
+__all__ = ["Summary", "describe_trouble", "human_bytes", "human_seconds", "summarize"]
+
+TOLD = 5  # hosts in the text
 
 
 class Summary(msgspec.Struct, frozen=True):
     """The final counts: ``input = ok + failed + skipped + pending``; ``more`` rows were never read.
 
-    ``seconds`` is the wall time, ``bytes`` the decoded bodies, ``codes`` the failures by code, most first.
+    ``seconds`` is the wall time of this run, ``bytes`` the decoded bodies, ``codes`` the failures by code, most first;
+    ``earlier`` of the pages were there before this run. ``hosts`` are those that were slow, throttled, parked or denied.
     """
 
     input: int
@@ -27,6 +32,8 @@ class Summary(msgspec.Struct, frozen=True):
     seconds: float
     pages_per_second: float
     codes: dict[str, int]
+    earlier: int = 0
+    hosts: list[HostReport] = []
     exit: int | None = None
 
     def as_text(self) -> str:
@@ -37,17 +44,21 @@ class Summary(msgspec.Struct, frozen=True):
             f" + {self.skipped:,} skipped{rest}, in {human_seconds(self.seconds)}"
             f" ({self.pages_per_second:,.0f} pages/s, {human_bytes(self.bytes)})"
         )
+        if self.earlier:
+            text += f", {self.earlier:,} of the pages by earlier runs"
         if self.codes:
             text += "\n  " + " · ".join(f"{code} {count:,}" for code, count in self.codes.items())
-        return text
+        told = "".join(f"\n  {printable(describe_trouble(host))}" for host in self.hosts[:TOLD])
+        untold = len(self.hosts) - TOLD
+        return text + told + (f"\n  and {untold:,} more hosts that gave trouble" if untold > 0 else "")
 
     def as_json(self) -> str:
         """Return the same as one indented JSON object."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2).decode() + "\n"
 
 
-def summarize(books: Books, seconds: float, **more: Any) -> Summary:
-    """Close the books of a run that took ``seconds``."""
+def summarize(books: Books, seconds: float, *, earlier: int = 0, **more: Any) -> Summary:
+    """Close the books of a run that took ``seconds``; ``earlier`` pages were in them when it began."""
     return Summary(
         input=books.input,
         ok=books.ok,
@@ -57,10 +68,34 @@ def summarize(books: Books, seconds: float, **more: Any) -> Summary:
         more=books.more,
         bytes=books.bytes,
         seconds=round(seconds, 3),
-        pages_per_second=round(books.ok / seconds, 1) if seconds > 0 else 0.0,
+        pages_per_second=round((books.ok - earlier) / seconds, 1) if seconds > 0 else 0.0,
+        earlier=earlier,
         codes=dict(books.codes.most_common()),
         **more,
     )
+
+
+def describe_trouble(host: HostReport) -> str:
+    """Say in a line what trouble a host gave."""
+    told = [
+        f"{count:,} {what}"
+        for count, what in (
+            (host.refused, "refused"),
+            (host.failed, "without an answer"),
+            (host.slow, "slow"),
+            (host.denied, "denied by robots.txt"),
+        )
+        if count
+    ]
+    if host.parked:
+        told.append(f"parked for {human_seconds(host.parked)}")
+    if host.ceiling is not None:
+        told.append(f"bears {host.ceiling} at once")
+    if host.spacing:
+        told.append(f"bears one in {host.spacing:.2g} s")
+    if host.given_up is not None:
+        told.append("given up")
+    return f"{host.host}: {host.requests:,} requests; {', '.join(told)}"
 
 
 def human_bytes(size: float) -> str:

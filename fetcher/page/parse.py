@@ -11,6 +11,7 @@ import weakref
 from collections import deque
 from typing import Any, Literal, TypeAlias
 
+import msgspec
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 
 from fetcher.errors import ParseError
@@ -18,7 +19,7 @@ from fetcher.model import Extractor, Page, Response
 from fetcher.page.charset import count_characters, decode_as, detect, read_media_type
 from fetcher.page.select import Selection
 
-__all__ = ["Document", "Kind", "kind_of", "parse", "read_page"]
+__all__ = ["Document", "Kind", "Reading", "extract_from", "kind_of", "page_of", "parse", "read_body", "read_page"]
 
 Kind: TypeAlias = Literal["html", "text", "binary"]
 
@@ -177,6 +178,72 @@ def kind_of(response: Response) -> Kind:
     return "binary" if head.startswith(_BINARY_START) or _BINARY_BYTE.search(head) else "text"
 
 
+class Reading(msgspec.Struct, frozen=True, array_like=True, tag="reading"):
+    """What was read out of a body, here or in another process; the rest of a ``Page`` was known before."""
+
+    length: int | None
+    content_type: str | None
+    charset: str | None
+    title: str | None
+    links: int | None
+    preview: str | None
+    data: Any = None
+
+
+def read_body(response: Response, *, select: Selection | None, extract: Extractor | None, preview: int = 0) -> Reading:
+    """Read what a record shows out of a body, and what ``extract`` or else ``select`` finds in it.
+
+    ``preview`` is a number of characters of the text. Raises ``ParseError``: ``extract_failed`` with what the
+    extractor raised, or ``parse_crash``.
+    """
+    kind = kind_of(response)
+    document = parse(response) if kind != "binary" else None
+    page = document if kind == "html" else None
+    data: Any = None
+    # The extractor last: it may do as it likes with the tree.
+    title, links = (page.title, page.links) if page else (None, None)
+    if extract is not None:
+        data = extract_from(response, extract)
+    elif select is not None:
+        data = select.select(page.tree) if page else select.blank()
+    return Reading(
+        length=document.length if document else None,
+        content_type=read_media_type(response.header("content-type")).essence or None,
+        charset=document.charset if document else None,
+        title=title,
+        links=links,
+        preview=document.text[:preview] if document and preview else None,
+        data=data,
+    )
+
+
+def page_of(response: Response, reading: Reading, *, waited: float, fetched_at: float, keep_body: bool = False) -> Page:
+    """Make the page of a response and of what was read out of it.
+
+    ``waited`` is in seconds, ``fetched_at`` in seconds since the epoch.
+    """
+    return Page(
+        request=response.request,
+        url=response.url,
+        status=response.status,
+        length=reading.length,
+        bytes=len(response.body),
+        content_type=reading.content_type,
+        charset=reading.charset,
+        title=reading.title,
+        links=reading.links,
+        data=reading.data,
+        redirects=response.redirects,
+        elapsed=response.elapsed,
+        waited=waited,
+        attempts=response.attempts,
+        fetched_at=fetched_at,
+        truncated=response.truncated,
+        preview=reading.preview,
+        body=response.body if keep_body else None,
+    )
+
+
 def read_page(
     response: Response,
     *,
@@ -187,44 +254,13 @@ def read_page(
     fetched_at: float,
     keep_body: bool = False,
 ) -> Page:
-    """Make the page of a response: what a record shows, and what ``extract`` or else ``select`` read out of it.
-
-    ``preview`` is a number of characters of the text, ``waited`` seconds, ``fetched_at`` seconds since the epoch.
-    Raises ``ParseError``: ``extract_failed`` with what the extractor raised, or ``parse_crash``.
-    """
-    kind = kind_of(response)
-    document = parse(response) if kind != "binary" else None
-    page = document if kind == "html" else None
-    data: Any = None
-    # The extractor last: it may do as it likes with the tree.
-    title, links = (page.title, page.links) if page else (None, None)
-    if extract is not None:
-        data = _extract(extract, response)
-    elif select is not None:
-        data = select.select(page.tree) if page else select.blank()
-    return Page(
-        request=response.request,
-        url=response.url,
-        status=response.status,
-        length=document.length if document else None,
-        bytes=len(response.body),
-        content_type=read_media_type(response.header("content-type")).essence or None,
-        charset=document.charset if document else None,
-        title=title,
-        links=links,
-        data=data,
-        redirects=response.redirects,
-        elapsed=response.elapsed,
-        waited=waited,
-        attempts=response.attempts,
-        fetched_at=fetched_at,
-        truncated=response.truncated,
-        preview=document.text[:preview] if document and preview else None,
-        body=response.body if keep_body else None,
-    )
+    """Make the page of a response here and now: ``page_of`` what ``read_body`` reads, with their errors."""
+    reading = read_body(response, select=select, extract=extract, preview=preview)
+    return page_of(response, reading, waited=waited, fetched_at=fetched_at, keep_body=keep_body)
 
 
-def _extract(extract: Extractor, response: Response) -> Any:
+def extract_from(response: Response, extract: Extractor) -> Any:
+    """Return what ``extract`` makes of a response. Raises ``ParseError`` (``extract_failed``) with what it raised."""
     try:
         return extract(response)
     except ParseError:

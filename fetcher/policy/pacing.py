@@ -132,14 +132,15 @@ class Gate:
 
     # What others know of hosts
 
-    def know_robots(self, key: str, *, known: bool = True) -> None:
-        """Note whether the rules of a host are known: until then it is promised one row."""
-        self.hosts.know_robots(self.hosts.get(key, self.clock()), known=known)
-        self._tell(key)
-
-    def set_delay(self, key: str, seconds: float) -> None:
-        """Take over a Crawl-delay, up to ``max_crawl_delay``; a larger ``delay`` wins."""
-        self.hosts.set_delay(self.hosts.get(key, self.clock()), seconds)
+    def know_robots(self, key: str, delay: float) -> None:
+        """Note that the rules of a host are known (until then it is promised one row), with the Crawl-delay in them."""
+        host = self.hosts.get(key, self.clock())
+        if delay != host.asked_delay:
+            host.asked_delay = delay
+            self.hosts.set_delay(host, delay)
+        if not host.robots_known:
+            self.hosts.know_robots(host)
+            self._tell(key)
 
     def denied(self, key: str) -> None:
         """Count a row that robots.txt denied."""

@@ -13,9 +13,10 @@ from fetcher.errors import ConfigError
 from fetcher.model import Sink
 from fetcher.sinks.compress import SUFFIXES as COMPRESSED
 from fetcher.sinks.compress import codec_for
+from fetcher.sinks.durable import DurableFile, Mark
 from fetcher.sinks.escape import printable
 from fetcher.sinks.jsonl import JSONLSink
-from fetcher.sinks.place import check_place, is_special
+from fetcher.sinks.place import check_place, is_special, name_of
 from fetcher.sinks.record import COLUMNS, Record, to_json, to_record
 from fetcher.sinks.stream import Output, StreamSink
 from fetcher.sinks.table import CSVSink
@@ -26,13 +27,16 @@ __all__ = [
     "FORMATS",
     "SUFFIXES",
     "CSVSink",
+    "DurableFile",
     "JSONLSink",
+    "Mark",
     "Output",
     "Record",
     "StreamSink",
     "TextSink",
     "check_output",
     "format_of",
+    "open_durable",
     "open_sink",
     "printable",
     "to_json",
@@ -57,6 +61,34 @@ def open_sink(
     ``fresh`` overwrites a file that stands. ``fields`` and ``select`` are the columns of a CSV (see ``CSVSink``).
     Raises ``ConfigError`` for a format that is unknown or not installed.
     """
+    return _stream_sink(path, format, fresh=fresh, fields=fields, select=select)
+
+
+def open_durable(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,  # noqa: A002  # the option's own name
+    fields: Sequence[str] | None = None,
+    select: Sequence[str] | None = None,
+) -> DurableFile:
+    """Return a job's output at ``path``, in the format that ``open_sink`` would take; nothing is opened yet.
+
+    Raises ``ConfigError`` as ``open_sink`` does, and for standard output, a FIFO or a device: none can be cut back.
+    """
+    text = os.fspath(path)
+    if is_special(text):
+        raise ConfigError(f"{name_of(text)}: a job writes to regular files alone: name one, or run without a job")
+    return DurableFile(text, _stream_sink(text, format, fresh=False, fields=fields, select=select))
+
+
+def _stream_sink(
+    path: str | os.PathLike[str],
+    format: str | None,  # noqa: A002  # as above
+    *,
+    fresh: bool,
+    fields: Sequence[str] | None,
+    select: Sequence[str] | None,
+) -> StreamSink:
     match format_of(path, format):
         case "csv":
             return CSVSink(path, fresh=fresh, fields=fields, select=select)

@@ -1,17 +1,22 @@
-"""How an output is compressed: gzip and Zstandard as streams that can be brought up to date at any moment."""
+"""How an output is compressed, gzip or Zstandard: one stream that can be brought up to date at any moment, or members.
+
+Law 6: what is packed by itself is a whole member, so that an output may be cut between any two.
+"""
 
 from __future__ import annotations
 
 import importlib
 import zlib
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from fetcher.errors import ConfigError
 
-__all__ = ["SUFFIXES", "Codec", "codec_for"]
+__all__ = ["SUFFIXES", "Codec", "codec_for", "pack", "unpack"]
 
 SUFFIXES = (".gz", ".zst")
 GZIP_WINDOW = 31  # zlib's word for 32 KiB with a gzip header and trailer
+BLOCK = 256 * 1024
 
 
 class Codec(Protocol):
@@ -43,6 +48,60 @@ def codec_for(path: str) -> Codec | None:
     return None
 
 
+def pack(path: str, data: bytes) -> bytes:
+    """Return ``data`` as it stands in ``path``: one whole gzip member or Zstandard frame, or as it is.
+
+    Raises as ``codec_for`` does.
+    """
+    codec = codec_for(path)
+    return data if codec is None else codec.update(data) + codec.end()
+
+
+def unpack(path: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield what ``pack`` made ``blocks`` of, member after member, in blocks of at most 256 KiB where it is compressed.
+
+    Raises ``ValueError`` for data that is damaged or cut short, ``ConfigError`` as ``codec_for`` does.
+    """
+    suffix = path[path.rfind(".") :].lower()
+    if suffix not in SUFFIXES:
+        yield from blocks
+        return
+    zstd = _zstd(path) if suffix == ".zst" else None
+    begin, damaged = (_GzipMember, zlib.error) if zstd is None else (zstd.ZstdDecompressor, zstd.ZstdError)
+    member: Any = None
+    for packed in blocks:
+        block = packed
+        while block or (member is not None and not member.needs_input):
+            member = member or begin()
+            try:
+                data = member.decompress(block, BLOCK)
+            except damaged as error:
+                raise ValueError(str(error)) from error
+            block = b""
+            if member.eof:
+                block, member = member.unused_data, None
+            if data:
+                yield data
+    if member is not None:
+        raise ValueError("cut short")
+
+
+class _GzipMember:
+    """A gzip member under way, with the manners of a Zstandard frame: input not used yet is kept in it."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(GZIP_WINDOW)
+        self.eof = False
+        self.needs_input = True
+        self.unused_data = b""
+
+    def decompress(self, packed: bytes, most: int) -> bytes:
+        data = self._stream.decompress(self._stream.unconsumed_tail + packed, most)
+        self.eof, self.unused_data = self._stream.eof, self._stream.unused_data
+        self.needs_input = not self._stream.unconsumed_tail and len(data) < most
+        return data
+
+
 class _Gzip:
     """One gzip member (RFC 1952), without a name or a time: equal records make equal files."""
 
@@ -64,10 +123,10 @@ class _Gzip:
 
 
 class _Zstandard:
-    """One Zstandard frame (RFC 8878)."""
+    """One Zstandard frame (RFC 8878), with the checksum that tells when it was damaged."""
 
     def __init__(self, zstd: Any) -> None:
-        self._stream = zstd.ZstdCompressor()
+        self._stream = zstd.ZstdCompressor(options={zstd.CompressionParameter.checksum_flag: 1})
         self._block = zstd.ZstdCompressor.FLUSH_BLOCK
 
     def update(self, data: bytes) -> bytes:

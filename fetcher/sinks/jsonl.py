@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from fetcher.model import Outcome
 from fetcher.sinks.record import to_json, to_record
 from fetcher.sinks.stream import StreamSink
@@ -15,3 +17,7 @@ class JSONLSink(StreamSink):
     def encode(self, outcome: Outcome) -> bytes:
         """Return one line, its newline included."""
         return to_json(to_record(outcome)) + b"\n"
+
+    def split(self, lines: Iterator[bytes]) -> Iterator[bytes]:
+        """Return the lines: each is a record."""
+        return lines

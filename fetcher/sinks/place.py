@@ -1,6 +1,7 @@
 """Where an output lies: standard output, a descriptor, a file, a FIFO or a device; and opening what lies there.
 
 Law: a file that stands is never overwritten unless that is asked for (``fresh``), and only its opening cuts it.
+What is made here is in its folder for good once ``sync_folder`` has returned (law 6).
 """
 
 from __future__ import annotations
@@ -15,11 +16,27 @@ from pathlib import Path
 
 from fetcher.errors import ConfigError, SinkError
 
-__all__ = ["check_place", "descriptor_of", "is_special", "name_of", "open_place", "trouble"]
+__all__ = [
+    "AGAIN",
+    "check_place",
+    "descriptor_of",
+    "is_special",
+    "name_of",
+    "open_place",
+    "open_regular",
+    "standing",
+    "sync_folder",
+    "trouble",
+]
+
+AGAIN = "put it back as it was, or begin again with --fresh"
+"""What to do about an output that is not as a job has left it."""
 
 READER_POLL = 0.05
 _DESCRIPTOR = re.compile(r"/dev/(stdout|stderr|fd/(\d+))")
-_FLAGS = os.O_WRONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
+_PLAIN = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
+_FLAGS = os.O_WRONLY | _PLAIN
+_BOTH = os.O_RDWR | _PLAIN | getattr(os, "O_NONBLOCK", 0)  # what became a FIFO meanwhile would hold the opener
 
 
 def name_of(path: str) -> str:
@@ -67,7 +84,7 @@ def check_place(path: str, *, fresh: bool) -> None:
     elif stat.S_ISDIR(mode):
         raise SinkError(f"{path}: is a folder")
     elif stat.S_ISREG(mode) and not fresh:
-        raise _standing(path)
+        raise standing(path)
     else:
         writable = os.access(path, os.W_OK)
     if not writable:
@@ -93,13 +110,56 @@ async def open_place(path: str, *, fresh: bool) -> int:
             return await _open_fifo(path)
         return os.open(path, _FLAGS)
     except FileExistsError:
-        raise _standing(path) from None
+        raise standing(path) from None
     except FileNotFoundError:
         raise _missing(path) from None
     except IsADirectoryError:
         raise SinkError(f"{path}: is a folder") from None
     except OSError as error:
         raise trouble(path, "cannot open", error) from error
+
+
+def open_regular(path: str, *, make: bool) -> int:
+    """Open the regular file at ``path`` to read, write and cut it; ``make`` makes the one that is missing.
+
+    A link is followed. Raises ``SinkError`` for what is missing, no regular file or not to be opened.
+    """
+    try:
+        mode = _mode(path)
+        if mode is not None and not stat.S_ISREG(mode):
+            raise _irregular(path)
+        flags = _BOTH | (os.O_CREAT if make and mode is None else 0)
+        descriptor = os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        raise (_missing(path) if make else SinkError(f"{path}: is missing: {AGAIN}")) from None
+    except OSError as error:
+        raise trouble(path, "cannot open", error) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _irregular(path)
+    return descriptor
+
+
+def sync_folder(path: str) -> None:
+    """Bring the entry of the file ``path`` in its folder to the disk, where the system can. Raises ``OSError``."""
+    if os.name == "nt":
+        return
+    try:
+        descriptor = os.open(os.path.dirname(os.path.realpath(path)), os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:
+        return  # a folder that may be written and not be read
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # a file system that knows no sync of folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def standing(path: str) -> ConfigError:
+    """Return the error for a file that would be overwritten."""
+    return ConfigError(f"{path} exists; use --fresh to overwrite it")
 
 
 def trouble(path: str, what: str, error: OSError) -> SinkError | BrokenPipeError:
@@ -144,9 +204,9 @@ def _mode(path: str) -> int | None:
         raise trouble(path, "cannot open", error) from error
 
 
-def _standing(path: str) -> ConfigError:
-    return ConfigError(f"{path} exists; use --fresh to overwrite it")
-
-
 def _missing(path: str) -> SinkError:
     return SinkError(f"{path}: the folder {Path(path).parent} does not exist")
+
+
+def _irregular(path: str) -> SinkError:
+    return SinkError(f"{path}: is no regular file: nothing that is written there could be cut back")

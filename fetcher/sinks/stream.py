@@ -11,6 +11,7 @@ import contextlib
 import os
 import stat
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -148,14 +149,17 @@ class Output:
 class StreamSink(ABC):
     """A sink that makes bytes of each outcome and writes them to one ``Output``.
 
-    Raises what ``Output`` raises.
+    Raises what ``Output`` raises. Where its output is a job's, a ``DurableFile`` writes in its place and asks it for
+    what makes the format: ``encode``, ``preamble``, ``state``, ``restore`` and ``split``.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, fresh: bool = False) -> None:
         self.output = Output(path, fresh=fresh)
+        self._begun = False
 
     async def __aenter__(self) -> Self:
         await self.output.__aenter__()
+        await self._begin()
         return self
 
     async def __aexit__(
@@ -165,8 +169,34 @@ class StreamSink(ABC):
 
     async def write(self, outcome: Outcome) -> None:
         """Take one outcome; wait while the reader is too far behind."""
-        await self.output.write(self.encode(outcome))
+        record = self.encode(outcome)
+        if not self._begun:
+            await self._begin()
+            self._begun = True
+        await self.output.write(record)
 
     @abstractmethod
     def encode(self, outcome: Outcome) -> bytes:
         """Return the whole record of ``outcome`` as it stands in the output."""
+
+    def preamble(self, *, empty: bool = False) -> bytes:  # noqa: ARG002  # for formats that have one
+        """Return what stands once, before the first record: known when that is encoded, or ``empty``, never to come."""
+        return b""
+
+    def state(self) -> str:
+        """Return as JSON what the next run must know to go on as this one; empty for nothing."""
+        return ""
+
+    def restore(self, state: str) -> None:
+        """Take what an earlier run's ``state`` returned. Raises ``ValueError`` for anything else."""
+        if state:
+            raise ValueError("a state where this format has none")
+
+    @abstractmethod
+    def split(self, lines: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the records, byte for byte, of an output that is given as ``lines``; first the preamble, if any."""
+
+    async def _begin(self) -> None:
+        if not self._begun and (preamble := self.preamble()):
+            self._begun = True
+            await self.output.write(preamble)

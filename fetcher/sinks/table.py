@@ -7,12 +7,13 @@ plain numbers stay. Nothing is lost by it: ``restore`` takes the apostrophe off 
 from __future__ import annotations
 
 import csv
+import json  # its escapes keep lone surrogates, which the names of columns may have
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
@@ -50,25 +51,17 @@ class CSVSink(StreamSink):
         self._select = tuple(dict.fromkeys(select or ()))
         self._line = csv.writer(_Passing()).writerow
 
-    async def __aenter__(self) -> Self:
-        await super().__aenter__()
-        if self._fields is not None:
-            await self.output.write(self._header(self._fields))
-        return self
-
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._fields is None:
-            await self.output.write(self._header(()))
+            await self.output.write(self.preamble(empty=True))
         await super().__aexit__(kind, error, trace)
 
     def encode(self, outcome: Outcome) -> bytes:
-        """Return one row, with the header before the first where no columns were named."""
-        header = b""
+        """Return one row; the first decides about the columns where none were named."""
         if self._fields is None:
             self._fields = tuple(outcome.request.fields or ())
-            header = self._header(self._fields)
         record = to_record(outcome)
         fields = dict(record.fields or ())
         data = record.data
@@ -80,17 +73,47 @@ class CSVSink(StreamSink):
             selected = [_cell(data.pop(name, None)) for name in self._select]
             data = data or None
         cells += _json(fields or None), _json(data), *own, *selected
-        return header + self._encode(cells)
+        return self._encode(cells)
 
-    def _header(self, fields: Iterable[str]) -> bytes:
+    def preamble(self, *, empty: bool = False) -> bytes:
+        """Return the header, or nothing while the columns are unknown; an ``empty`` table has none of the list's own."""
+        if self._fields is None:
+            if not empty:
+                return b""
+            self._fields = ()
         names = list(COLUMNS)
-        for prefix, more in (("row_", fields), ("data_", self._select)):
+        for prefix, more in (("row_", self._fields), ("data_", self._select)):
             for name in more:
                 column = name
                 while column in names:
                     column = prefix + column
                 names.append(column)
         return self._encode([defuse(name) for name in names])
+
+    def state(self) -> str:
+        """Return the names of the list's own columns."""
+        return "" if self._fields is None else json.dumps(self._fields)
+
+    def restore(self, state: str) -> None:
+        """Take the names of the list's own columns, in place of those known so far."""
+        if state:
+            try:
+                self._fields = msgspec.convert(json.loads(state), tuple[str, ...])
+            except RecursionError:
+                raise ValueError("nested too deep") from None
+
+    def split(self, lines: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the header and the rows; a line that ends inside quotes goes on in the next."""
+        row: list[bytes] = []
+        quoted = False
+        for line in lines:
+            quoted ^= bool(line.count(b'"') & 1)
+            row.append(line)
+            if not quoted:
+                yield row[0] if len(row) == 1 else b"".join(row)
+                row = []
+        if row:
+            yield b"".join(row)
 
     def _encode(self, cells: list[Any]) -> bytes:
         line: str = self._line(cells)

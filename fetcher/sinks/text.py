@@ -16,6 +16,7 @@ from fetcher.sinks.stream import StreamSink
 __all__ = ["TextSink"]
 
 INDENT = "    "
+_INDENT = INDENT.encode()
 
 
 class TextSink(StreamSink):
@@ -23,13 +24,24 @@ class TextSink(StreamSink):
 
     def encode(self, outcome: Outcome) -> bytes:
         """Return the lines of one outcome in UTF-8."""
-        url = printable(outcome.request.url)
+        url = printable(outcome.request.url.lstrip(" "))  # an indented line would pass for the record's above
         if not isinstance(outcome, Page):
             error = outcome.error
             return f"{url} !! {printable(f'{error.code}: {error.message}' if error.message else error.code)}\n".encode()
         if outcome.preview is None and outcome.data is None and outcome.length is not None:
             return f"{url} -> {outcome.length}\n".encode()
         return "".join([f"{url} -> {_size(outcome)}\n", *_below(outcome)]).encode()
+
+    def split(self, lines: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield each line together with the indented ones below it."""
+        record: list[bytes] = []
+        for line in lines:
+            if record and not line.startswith(_INDENT):
+                yield b"".join(record)
+                record = []
+            record.append(line)
+        if record:
+            yield b"".join(record)
 
 
 def _size(page: Page) -> str:

@@ -14,7 +14,7 @@ import msgspec
 from fetcher.errors import InvalidURL
 from fetcher.model import Request
 
-__all__ = ["BadRow", "Row", "RowNumbers", "bad_row", "excerpt"]
+__all__ = ["BadRow", "FinishedRow", "Row", "RowNumbers", "bad_row", "excerpt"]
 
 EXCERPT = 2_000
 """Characters of a bad row that are shown in place of its URL."""
@@ -29,6 +29,15 @@ class BadRow(msgspec.Struct, frozen=True):
 
     request: Request
     error: InvalidURL
+
+
+class FinishedRow(msgspec.Struct, frozen=True):
+    """A row that an earlier run has finished: passed over, but for what it means to later ones (its duplicates).
+
+    Without its ``request`` it stands for many that mean nothing, and gives the event loop a turn.
+    """
+
+    request: Request | None = None
 
 
 Row: TypeAlias = Request | BadRow

@@ -48,6 +48,8 @@ class Bodies:
         Raises ``TooLarge`` (unless ``truncate`` is set) and ``ProtocolError`` for a coding that does not hold.
         """
         limit, cut = self._limits.max_size, self._limits.truncate
+        if flight is not None and flight.cut_at is not None:
+            limit, cut = flight.cut_at, True
         codings = response.headers.getall("Content-Encoding", ())
         decoder = Decoder(", ".join(codings), limit) if codings else None
         if not cut and decoder is None and (response.content_length or 0) > limit:

@@ -1,0 +1,126 @@
+"""``fetcher robots``: whether URLs may be fetched, by which line of which robots.txt, and at what pace."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from fetcher.cli.crawl import command as crawl
+from fetcher.cli.exits import ALL_FAILED, COMPLETE
+from fetcher.config import Config
+from fetcher.errors import FetchError
+from fetcher.urls import Target, parse
+
+if TYPE_CHECKING:
+    from fetcher.policy.robots import Verdict
+
+__all__ = ["command", "judging"]
+
+SHARED = (
+    "user_agent", "timeout", "connect_timeout", "read_timeout", "retries", "default_scheme", "proxy", "insecure",
+    "ca_bundle", "private_network", "delay", "max_crawl_delay", "config",
+)  # fmt: skip
+"""The flags of ``crawl`` that mean the same here: the very same options."""
+
+OWN = frozenset({"as_json", "urls", "config"})
+
+
+@click.command("robots", short_help="Say why a URL may be fetched or not.")
+@click.argument("urls", nargs=-1, required=True, metavar="URL...")
+@click.option("--json", "as_json", is_flag=True, help="A JSON line for each URL.")
+@click.option("-v", "--verbose", count=True, help="Twice: show where an error of ours struck.")
+@click.pass_context
+def command(context: click.Context, /, urls: tuple[str, ...], as_json: bool, config: str | None, **_: Any) -> None:
+    r"""Say of each URL whether robots.txt allows it, by which line, and what delay applies.
+
+    The URLs themselves are not fetched. Exit 0 where there was an answer for any of them, 3 where for none.
+
+    \b
+      fetcher robots https://example.com/private/page.html
+      fetcher robots example.com -A 'SomeBot/1.0' --json
+    """
+    from fetcher.cli.settings import gather, make_config
+
+    settings = {key: value for key, value in gather(context, config).items() if key not in OWN}
+    reports = asyncio.run(_ask(list(urls), make_config(settings, urls)))
+    for report in reports:
+        click.echo(json.dumps(report, ensure_ascii=False) if as_json else _as_text(report))
+    sys.stdout.flush()
+    context.exit(COMPLETE if any(report["error"] is None for report in reports) else ALL_FAILED)
+
+
+command.params.extend(param for param in crawl.params if param.name in SHARED)
+
+
+@asynccontextmanager
+async def judging(config: Config) -> AsyncIterator[Callable[[Target], Awaitable[Verdict]]]:
+    """Open what asks the robots.txt of a URL's origin, at the pace of a crawl."""
+    from fetcher.handlers import Handlers
+
+    handlers = Handlers(msgspec.structs.replace(config, robots=True), (), None)
+    try:
+        assert handlers.robots is not None
+        yield handlers.robots.judge
+    finally:
+        await handlers.close()
+
+
+async def _ask(urls: list[str], config: Config) -> list[dict[str, Any]]:
+    """Return a report for each URL, in their order."""
+    from fetcher.policy.robots_exchange import robots_token
+
+    token = robots_token(config.identity)
+    many = asyncio.Semaphore(config.limits.concurrency)
+    async with judging(config) as judge:
+
+        async def report(url: str) -> dict[str, Any]:
+            async with many:
+                return await _report(judge, url, token, config)
+
+        return await asyncio.gather(*map(report, urls))
+
+
+async def _report(
+    judge: Callable[[Target], Awaitable[Verdict]], url: str, token: str, config: Config
+) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "url": url, "allowed": None, "robots": None, "line": None, "rule": None, "rules": None, "delay": None,
+        "agent": token, "error": None, "message": None,
+    }  # fmt: skip
+    try:
+        target: Target = parse(url.strip(), config.default_scheme)
+        verdict = await judge(target)
+    except FetchError as error:
+        return found | {"error": error.code, "message": error.message}
+    rule = verdict.rule
+    return found | {
+        "allowed": verdict.allowed,
+        "robots": verdict.source,
+        "line": rule.line if rule is not None else None,
+        "rule": str(rule) if rule is not None else None,
+        "rules": verdict.rules,
+        "delay": max(min(verdict.delay, config.limits.max_crawl_delay), config.limits.delay),
+    }
+
+
+def _as_text(report: dict[str, Any]) -> str:
+    from fetcher.sinks.escape import printable
+
+    url = report["url"]
+    if report["error"] is not None:
+        return printable(f"{url} !! {report['error']}: {report['message']}")
+    if report["rule"] is not None:
+        why = f"'{report['rule']}' in line {report['line']} of {report['robots']}"
+    elif report["rules"]:
+        why = f"none of the {report['rules']} rules for {report['agent'] or '*'} in {report['robots']} is about it"
+    else:
+        why = f"{report['robots']} has no rule for {report['agent'] or '*'}"
+    delay = f"; {report['delay']:g} s between two requests" if report["delay"] else ""
+    return printable(f"{url} -> {'allowed' if report['allowed'] else 'denied'}: {why}{delay}")

@@ -1,0 +1,67 @@
+"""The handlers of a fetcher, put together: yours ▶ retry ▶ accept ▶ redirects ▶ robots ▶ pacing ▶ transport."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from fetcher.config import Config
+from fetcher.hosts import Hosts
+from fetcher.model import Exchange, Middleware
+from fetcher.policy.accept import accept
+from fetcher.policy.pacing import Gate, Waiter
+from fetcher.policy.redirects import Redirects
+from fetcher.policy.retry import Retry
+from fetcher.policy.robots import Robots
+from fetcher.policy.robots_exchange import robots_exchange, robots_token
+
+__all__ = ["Handlers"]
+
+
+class Handlers:
+    """``exchange`` is the outermost of them, ``gate`` the innermost; both live until ``close``."""
+
+    def __init__(self, config: Config, middleware: Sequence[Middleware], transport: Exchange | None) -> None:
+        self._transport: Any = None
+        self.robots: Robots | None = None
+        locate = None
+        if transport is None:
+            from fetcher.transport.session import Transport
+
+            self._transport = transport = Transport(config)
+            locate = self._transport.address_of
+        hosts = Hosts[Waiter](config.limits, config.retry, config.hosts, robots=config.robots)
+        self.gate = Gate(hosts, locate=locate)
+        handlers: list[Middleware] = [
+            *middleware,
+            Retry(config.retry, self.gate),
+            accept(config.accept),
+            Redirects(config),
+        ]
+        if config.robots:
+            self.robots = Robots(
+                robots_exchange(config, self.gate, transport),
+                token=robots_token(config.identity),
+                max_crawl_delay=math.inf,  # the gate knows how much is obeyed, of each host
+                gate=self.gate,
+            )
+            handlers.append(self.robots)
+        handlers.append(self.gate)
+        exchange: Exchange = transport
+        for handler in reversed(handlers):
+            exchange = _stand(handler, exchange)
+        self.exchange = exchange
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        if self.robots is not None:
+            await self.robots.close()
+        self.gate.close()
+        if self._transport is not None:
+            await self._transport.close()
+
+
+def _stand(handler: Middleware, proceed: Exchange) -> Exchange:
+    """Put a handler around an exchange; a plain function, for a coroutine more is a microsecond more."""
+    return lambda request: handler(request, proceed)

@@ -1,0 +1,289 @@
+"""The ledger of a job: what became of each row, and where the outputs stand, in one SQLite file.
+
+Law 6: a batch of rows and the outputs' positions are one transaction, made after the records are durable; whatever is
+killed, full or broken in between, the ledger says either all of it or nothing. No error is lost: each checkpoint is
+asked for, and closing looks whether the journals are gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Self
+
+import msgspec
+
+from fetcher.errors import LedgerError
+from fetcher.job.account import OK, Account, Tally
+from fetcher.job.names import codes_of, hosts_of
+from fetcher.job.schema import JOURNALS, SHIFT, connect, damaged, explained, in_use, make, sync, whole
+from fetcher.sinks.durable import Mark
+
+__all__ = ["OK", "Entry", "Ledger", "Progress", "Tally"]
+
+NO_NOTES: Mapping[str, bytes] = MappingProxyType({})
+CHECKPOINT_ROWS = 10_000  # between two copies of the journal into the ledger
+CHECKPOINT_COMMITS = 64
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One finished row: ``code`` is ``ok`` for a page, else the error's. ``elapsed`` in seconds."""
+
+    id: int
+    digest: int
+    code: str
+    status: int | None
+    bytes: int | None
+    elapsed: float
+    attempts: int
+    host: str
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a run is. ``taken`` rows of the list over the whole job; ``seconds``, ``ok``, ``bytes`` of this run.
+
+    ``more`` says that the list was not read to its end; ``estimate`` is how many rows it has, if that is known.
+    """
+
+    taken: int
+    more: bool
+    estimate: int | None
+    seconds: float
+    ok: int
+    bytes: int
+
+
+class Ledger(Account):
+    """The ledger at ``path``, written by one thread; ``terms`` is what must not change while the job lasts.
+
+    ``last`` is the greatest finished id, 0 for none; ``ended_well`` says that the run before was closed in good order,
+    ``retrying`` which codes a retry that is not complete has taken up, ``asked`` the words it was asked for by. Every
+    method raises ``LedgerError``.
+    """
+
+    def __init__(self, path: str, db: sqlite3.Connection) -> None:
+        super().__init__(path, db)
+        self._codes = codes_of(db)
+        self._hosts = hosts_of(db)
+        self._run: int | None = None
+        self._rows = self._commits = 0  # since the last checkpoint
+        self.terms = self._meta("terms") or b""
+        if not self.terms:
+            raise damaged(path, "no terms")
+        self.retrying = self._codes_at("retrying")
+        self.asked = self._codes_at("asked")
+        self.last = self._last()
+        self._next = whole(path, self._value("SELECT max(seq) FROM rows") or 0) + 1
+        clean = self._value("SELECT clean FROM runs ORDER BY id DESC LIMIT 1")
+        self.ended_well = clean is None or whole(path, clean, 0, 1) == 1
+
+    @classmethod
+    def create(cls, path: str, *, terms: bytes, outputs: Sequence[str]) -> Self:
+        """Make a new ledger for ``outputs``, nothing of which is written yet."""
+        make(path, terms, [os.fsencode(output) for output in outputs])
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: str) -> Self:
+        """Open the ledger of a job that was begun before, and check it from end to end."""
+        db = connect(path, write=True)
+        try:
+            with explained(path, "open"):
+                (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+                if verdict != "ok":
+                    raise damaged(path, str(verdict).replace("*** in database main ***\n", ""))
+                return cls(path, db)
+        except BaseException:
+            db.close()
+            raise
+
+    def begin_run(self, now: float) -> bool:
+        """Note that a run begins at ``now`` (seconds since the epoch); return whether the one before ended well."""
+        before = self.ended_well
+        with self._transaction():
+            added = self._db.execute("INSERT INTO runs VALUES (NULL, ?, 0, NULL, 0, 1, NULL, 0, 0, 0)", (now,))
+        with explained(self.path, "write"):
+            sync(os.path.dirname(self.path) or ".")  # the journal's name; SQLite ignores it when this fails
+        self._run = added.lastrowid
+        self.ended_well = False
+        return before
+
+    def commit(
+        self,
+        entries: Collection[Entry],
+        marks: Sequence[Mark],
+        progress: Progress,
+        notes: Mapping[str, bytes] = NO_NOTES,
+    ) -> None:
+        """Add finished rows, in the order of their records, and where each output stands now: all or nothing.
+
+        ``notes`` are kept by name, the last of each, for whoever comes after.
+        """
+        with self._transaction():
+            for name, note in notes.items():
+                self._set_meta(f"note {name}", note)
+            code, host = self._codes.number, self._hosts.number
+            self._db.executemany(
+                "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        entry.id, seq, entry.digest - SHIFT, code(entry.code), entry.status, entry.bytes,
+                        round(entry.elapsed * 1000), host(entry.host), entry.attempts,
+                    )
+                    for seq, entry in enumerate(entries, self._next)
+                ],
+            )  # fmt: skip
+            self._set_marks(marks)
+            self._set_progress(progress)
+        self._next += len(entries)
+        self.last = max(self.last, max((entry.id for entry in entries), default=0))
+        self._rows += len(entries)
+        self._commits += 1
+        if self._rows >= CHECKPOINT_ROWS or self._commits >= CHECKPOINT_COMMITS:
+            self._checkpoint("PASSIVE")
+
+    def end_run(self, progress: Progress, *, exit: int | None) -> None:  # noqa: A002 - the word for it
+        """Note that the run ended in good order: what is behind a mark from now on, somebody else has written."""
+        with self._transaction():
+            self._set_progress(progress)
+            self._db.execute("UPDATE runs SET clean = 1, exit = ? WHERE id = ?", (exit, self._run))
+        self.ended_well = True
+
+    def set_terms(self, terms: bytes) -> None:
+        """Replace the terms, by some that allow all that these did."""
+        with self._transaction():
+            self._set_meta("terms", terms)
+        self.terms = terms
+
+    def begin_rewrite(
+        self, codes: Collection[str], marks: Sequence[Mark], copies: Sequence[str], *, asked: Collection[str] = ()
+    ) -> int:
+        """Forget the rows of ``codes``: each output is now what stands in its copy, at its mark. Returns how many.
+
+        On the disk when this returns; from then on the copies are to be put in the outputs' places.
+        """
+        with explained(self.path, "write"):
+            self._db.execute("PRAGMA synchronous=FULL")
+        with self._transaction():
+            numbers = [(self._codes.number(code),) for code in sorted(codes)]
+            dropped = self._db.executemany("DELETE FROM rows WHERE code = ?", numbers).rowcount if numbers else 0
+            self._set_marks(marks)
+            named = [(os.fsencode(copy), output) for output, copy in enumerate(copies)]
+            self._db.executemany("UPDATE outputs SET copy = ? WHERE id = ?", named)
+            self._set_meta("retrying", msgspec.json.encode(sorted(codes)))
+            self._set_meta("asked", msgspec.json.encode(sorted(asked)))
+        self._checkpoint("FULL")
+        with explained(self.path, "write"):
+            self._db.execute("PRAGMA synchronous=NORMAL")
+        self.retrying, self.asked = frozenset(codes), frozenset(asked)
+        self.last = self._last()
+        return dropped
+
+    def pending_rewrite(self) -> list[str]:
+        """Return the copies that may still have to take the outputs' places, one an output; ``[]`` for none.
+
+        They are names out of a file: adopt only one that a rewrite of this job would make.
+        """
+        with explained(self.path, "read"):
+            found = [name for (name,) in self._db.execute("SELECT copy FROM outputs ORDER BY id")]
+        if not any(name is not None for name in found):
+            return []
+        names = [os.fsdecode(name) for name in found if isinstance(name, bytes) and name and b"\0" not in name]
+        if len(names) != len(found):
+            raise damaged(self.path, "a rewrite of some outputs")
+        return names
+
+    def end_rewrite(self) -> None:
+        """Note that the copies have taken the outputs' places."""
+        with self._transaction():
+            self._db.execute("UPDATE outputs SET copy = NULL")
+
+    def retry_done(self) -> None:
+        """Note that whatever was retried has come to its end."""
+        if self.retrying:
+            with self._transaction():
+                self._db.execute("DELETE FROM meta WHERE key IN ('retrying', 'asked')")
+            self.retrying = self.asked = frozenset()
+
+    def close(self) -> None:
+        """Bring everything into the one file and close it. Harmless twice."""
+        if not self._open:
+            return
+        try:
+            self._checkpoint("TRUNCATE")
+        finally:
+            self.abandon()
+        left = [self.path + journal for journal in JOURNALS if os.path.lexists(self.path + journal)]
+        if left and not in_use(self.path):
+            raise LedgerError(f"{left[0]}: cannot be removed: {_LEFT}")
+
+    def abandon(self) -> None:
+        """Close the file as it is: the next to open it puts it in order. Harmless twice."""
+        with self._reading:
+            self._open = False
+            with contextlib.suppress(sqlite3.Error):  # what was committed is safe whatever it says
+                self._db.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with explained(self.path, "write"):
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._codes.forget()  # numbers that were given in what is now undone
+                self._hosts.forget()
+                with contextlib.suppress(sqlite3.Error):  # the first error is what is told
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+                raise
+
+    def _checkpoint(self, mode: str) -> None:
+        """Copy the journal into the ledger. A reader in the way is no trouble: the journal holds it all."""
+        with explained(self.path, "write"):
+            self._db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        self._rows = self._commits = 0
+
+    def _set_marks(self, marks: Sequence[Mark]) -> None:
+        stands = [(*msgspec.structs.astuple(mark), output) for output, mark in enumerate(marks)]
+        changed = self._db.executemany(
+            "UPDATE outputs SET position = ?, tail = ?, checksum = ?, state = ? WHERE id = ?", stands
+        )
+        assert changed.rowcount == len(marks), "a mark for each output"
+
+    def _set_progress(self, progress: Progress) -> None:
+        assert self._run is not None, "no run was begun"
+        self._db.execute(
+            "UPDATE runs SET taken = ?, more = ?, estimate = ?, seconds = ?, ok = ?, bytes = ? WHERE id = ?",
+            (*msgspec.structs.astuple(progress), self._run),
+        )
+
+    def _set_meta(self, key: str, value: bytes) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def _meta(self, key: str) -> bytes | None:
+        value = self._value("SELECT value FROM meta WHERE key = ?", key)
+        if value is not None and not isinstance(value, bytes):
+            raise damaged(self.path, f"{key} is no blob")
+        return value
+
+    def _value(self, query: str, *values: str) -> object:
+        with explained(self.path, "read"):
+            found = self._db.execute(query, values).fetchone()
+        return found[0] if found else None
+
+    def _last(self) -> int:
+        return whole(self.path, self._value("SELECT max(id) FROM rows") or 0)
+
+    def _codes_at(self, key: str) -> frozenset[str]:
+        try:
+            return frozenset(msgspec.json.decode(self._meta(key) or b"[]", type=list[str]))
+        except ValueError as error:
+            raise damaged(self.path, str(error)) from error
+
+
+_LEFT = "repair that and run the same command again: nothing is lost"

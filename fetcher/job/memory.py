@@ -1,0 +1,53 @@
+"""What a job remembers of hosts from run to run: until when each is to be left alone, and which gave trouble.
+
+Law 8: a host that asked us to wait is not asked early because we were killed. Law 3: both are bounded. Law 7: what
+is read back was lying on a disk, and is checked.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from fetcher.errors import LedgerError
+from fetcher.health import HostReport
+from fetcher.policy.pacing import Gate
+
+__all__ = ["PARKED", "TROUBLED", "parked_of", "remember", "troubled_of"]
+
+PARKED = "parked"
+TROUBLED = "troubled"
+T = TypeVar("T")
+MOST_PARKED = 10_000
+MOST_TROUBLED = 100
+
+
+def remember(gate: Gate, now: float) -> dict[str, bytes]:
+    """Return the notes to keep; ``now`` in seconds since the epoch, for the monotonic clock ends with the machine."""
+    parked = sorted(gate.parked().items(), key=lambda item: -item[1])[:MOST_PARKED]
+    return {
+        PARKED: msgspec.json.encode({host: round(now + seconds, 3) for host, seconds in parked}),
+        TROUBLED: msgspec.json.encode(gate.troubled()[:MOST_TROUBLED]),
+    }
+
+
+def parked_of(note: bytes | None, now: float, longest: float, *, path: str) -> dict[str, float]:
+    """Return the seconds each host is still to be left alone, at most ``longest`` whatever the clocks say.
+
+    Raises ``LedgerError`` for a note that is none.
+    """
+    until = _read(note, dict[str, float], path) or {}
+    return {host: min(moment - now, longest) for host, moment in until.items() if moment > now}
+
+
+def troubled_of(note: bytes | None, *, path: str) -> list[HostReport]:
+    """Return the hosts that gave trouble, the worst first. Raises ``LedgerError`` for a note that is none."""
+    return (_read(note, list[HostReport], path) or [])[:MOST_TROUBLED]
+
+
+def _read(note: bytes | None, kind: type[T], path: str) -> T | None:
+    try:
+        return None if note is None else msgspec.json.decode(note, type=kind)
+    except (ValueError, RecursionError) as error:
+        raise LedgerError(f"{path}: is damaged ({error}): put it back as it was, or begin again with --fresh") from None

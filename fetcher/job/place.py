@@ -1,0 +1,87 @@
+"""The folder of a job: found, made, and cleared of what is a job's.
+
+Law 7: a folder that holds anything else is never taken for a job, nor is anything in it removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Sequence
+
+from fetcher.errors import ConfigError, LedgerError
+
+__all__ = ["BEGIN_AGAIN", "LEDGER", "LOCK", "SLOT", "clear_job", "copy_of", "folder_for", "is_job", "make_folder"]
+
+LEDGER = "ledger.sqlite"
+LOCK = "lock"
+SLOT = "parsing"
+COPY = "rewrite."
+BEGIN_AGAIN = "begin again with --fresh"
+_WRITTEN = re.compile(
+    rf"{re.escape(LEDGER)}(\.new)?(-wal|-shm|-journal)?|{re.escape(SLOT)}|{re.escape(COPY)}[0-9]+", re.ASCII
+)
+"""What a job writes in its folder, but for the lock."""
+
+
+def folder_for(outputs: Sequence[str]) -> str:
+    """Return where the job of these outputs lies: beside the first."""
+    return f"{outputs[0]}.job"
+
+
+def is_job(folder: str) -> bool:
+    """Say whether a job was begun in ``folder``."""
+    return os.path.lexists(os.path.join(folder, LEDGER))
+
+
+def copy_of(folder: str, output: str, ordinal: int) -> str:
+    """Return where the rewritten copy of an output is made: in the job, or beside the output on another disk."""
+    beside = os.path.dirname(os.path.realpath(output))
+    if os.stat(folder).st_dev == os.stat(beside).st_dev:
+        return os.path.join(folder, f"{COPY}{ordinal}")
+    return os.path.join(beside, f".{os.path.basename(output)}.{COPY}{ordinal}")
+
+
+def make_folder(folder: str) -> None:
+    """Make the folder of a job where there is none.
+
+    Raises ``ConfigError`` for a folder that holds something else, ``LedgerError`` where none can be made.
+    """
+    try:
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            foreign = [name for name in os.listdir(folder) if name != LOCK and not _WRITTEN.fullmatch(name)]
+            if foreign and not is_job(folder):
+                raise ConfigError(
+                    f"{folder} is no job of ours: it holds {foreign[0]!r}; name another folder with --job"
+                ) from None
+            return
+        _sync_folder(os.path.dirname(os.path.abspath(folder)))
+    except OSError as error:
+        raise LedgerError(f"{folder}: cannot make the folder of the job: {error.strerror or error}") from error
+
+
+def clear_job(folder: str) -> None:
+    """Remove what a job has written in its folder, the ledger first, but for the lock. Raises ``LedgerError``."""
+    path = folder
+    try:
+        names = sorted(name for name in os.listdir(folder) if _WRITTEN.fullmatch(name))
+        for name in names:
+            path = os.path.join(folder, name)
+            os.unlink(path)
+        if names:
+            path = folder
+            _sync_folder(folder)
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot remove: {error.strerror or error}") from error
+
+
+def _sync_folder(folder: str) -> None:
+    with contextlib.suppress(PermissionError, NotImplementedError):  # Windows opens no folder
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

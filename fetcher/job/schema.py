@@ -1,0 +1,254 @@
+"""The file of a ledger: its tables, how a connection to it is made safe, and what goes wrong with it in words.
+
+Laws: the tables found are exactly ours, without a trigger, a view or a column more, before anything is read or written;
+no link is followed, no value of the file may ask for more memory than a ledger needs; every error names the path, what
+happened and what to do (6, 7). A ledger comes into being whole, by a rename, or not at all.
+
+``rows`` has one row for each finished row of the list: ``seq`` orders the records in the outputs, ``digest`` is shifted
+by 2**31 so that it fits four bytes, ``elapsed`` is in milliseconds. ``runs`` has one row for each run, ``codes`` and
+``hosts`` the names. ``outputs`` says where each output stands; its ``name`` and ``copy`` are file names as bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from fetcher.errors import LedgerError
+from fetcher.sinks.escape import printable
+
+__all__ = [
+    "APPLICATION",
+    "FORMAT",
+    "JOURNALS",
+    "SHIFT",
+    "attach",
+    "connect",
+    "damaged",
+    "explained",
+    "in_use",
+    "make",
+    "sync",
+    "whole",
+]
+
+APPLICATION = 0x66657463  # "fetc", at byte 68 of the file
+FORMAT = 1
+SHIFT = 2**31
+JOURNALS = ("-wal", "-shm", "-journal")
+BUSY = 10.0  # seconds to wait for a reader or for another connection's recovery
+LARGEST = 16 * 1024 * 1024  # bytes of one value: the terms of the longest command line have room
+SCHEMA_STEPS = 20_000  # what reading our own tables takes, a hundred times over
+
+TABLES = (
+    "CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE codes(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+    "CREATE TABLE hosts(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+    """CREATE TABLE rows(
+        id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, digest INTEGER NOT NULL, code INTEGER NOT NULL, status INTEGER,
+        bytes INTEGER, elapsed INTEGER NOT NULL, host INTEGER NOT NULL, attempts INTEGER NOT NULL)""",
+    """CREATE TABLE outputs(
+        id INTEGER PRIMARY KEY, name BLOB NOT NULL, position INTEGER NOT NULL, tail INTEGER NOT NULL,
+        checksum INTEGER NOT NULL, state TEXT NOT NULL, copy BLOB)""",
+    """CREATE TABLE runs(
+        id INTEGER PRIMARY KEY, began REAL NOT NULL, clean INTEGER NOT NULL, exit INTEGER, taken INTEGER NOT NULL,
+        more INTEGER NOT NULL, estimate INTEGER, seconds REAL NOT NULL, ok INTEGER NOT NULL, bytes INTEGER NOT NULL)""",
+)
+
+_REPAIR = "repair that and run the same command again"
+_DAMAGED = "put back the file as it was, or begin again with --fresh"
+_ADVICE = {
+    sqlite3.SQLITE_FULL: "make room there and run the same command again",
+    sqlite3.SQLITE_BUSY: "another program is using it: close that and run the same command again",
+    sqlite3.SQLITE_LOCKED: "another program is using it: close that and run the same command again",
+    sqlite3.SQLITE_CONSTRAINT: "a row came twice, and each needs an id of its own",
+    **dict.fromkeys(
+        (
+            sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM,
+            sqlite3.SQLITE_AUTH, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_PROTOCOL,
+        ),
+        _REPAIR,
+    ),
+}  # fmt: skip
+
+
+def damaged(path: str, what: str) -> LedgerError:
+    """Return the error for a file that is no ledger of ours, or no longer."""
+    return LedgerError(f"{path}: the ledger is damaged or not ours ({printable(what, 200)}): {_DAMAGED}")
+
+
+@contextlib.contextmanager
+def explained(path: str, doing: str) -> Iterator[None]:
+    """Turn every error of SQLite and of the system into a ``LedgerError`` that says what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        advice = _ADVICE.get(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF)
+        if advice is None:  # whatever a sound file of ours never gives
+            raise damaged(path, str(error)) from error
+        raise LedgerError(f"{path}: cannot {doing} the ledger: {printable(str(error), 200)}: {advice}") from error
+    except (UnicodeDecodeError, OverflowError) as error:  # even the text of SQLite's error may quote the file
+        raise damaged(path, str(error)) from error
+    except OSError as error:
+        where = error.filename if isinstance(error.filename, str) else path
+        raise LedgerError(f"{where}: cannot {doing} the ledger: {error.strerror or error}: {_REPAIR}") from error
+
+
+def connect(path: str, *, write: bool) -> sqlite3.Connection:
+    """Open the ledger at ``path`` in autocommit mode and check that it is one.
+
+    Without ``write`` the connection is read-only and may be open while a run writes. Raises ``LedgerError``.
+    """
+    with explained(path, "open"):
+        db = attach(path, write=write)
+        try:
+            _check(path, db)
+        except BaseException:
+            db.close()
+            raise
+    return db
+
+
+def attach(path: str, *, write: bool) -> sqlite3.Connection:
+    """Open ``path`` without a look at its tables: for a ledger that ``connect`` has checked, or a new one."""
+    _check_files(path)
+    address = _address(path, "rw" if write else "ro")
+    db = sqlite3.connect(address, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False)
+    try:
+        _guard(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _guard(db: sqlite3.Connection) -> None:
+    """Take from a connection what a hostile file could use."""
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST)
+    db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    if sys.version_info >= (3, 12):
+        db.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
+    db.execute("PRAGMA trusted_schema=OFF")
+    db.execute("PRAGMA cell_size_check=ON")
+    db.execute("PRAGMA mmap_size=0")  # a file cut short under a mapping ends the process by SIGBUS
+    db.execute("PRAGMA temp_store=FILE")  # sorting a million rows stays out of memory
+    db.execute("PRAGMA wal_autocheckpoint=0")  # it would swallow its errors: the ledger asks for each itself
+    db.set_progress_handler(lambda: 1, SCHEMA_STEPS)  # a million tables are refused, not read
+    db.execute("PRAGMA synchronous=NORMAL")  # the first to read the tables' names
+    db.set_progress_handler(None, 0)
+
+
+def in_use(path: str) -> bool:
+    """Say whether a connection to the ledger is open just now, in this process or another."""
+    try:
+        with contextlib.closing(sqlite3.connect(_address(path, "rw"), uri=True, timeout=0)) as db:
+            db.execute("PRAGMA locking_mode=EXCLUSIVE")  # before anything is read, for only then it asks for all
+            db.execute("SELECT count(*) FROM meta").fetchone()
+    except sqlite3.Error as error:
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+    return False
+
+
+def make(path: str, terms: bytes, outputs: list[bytes]) -> None:
+    """Create the ledger at ``path``: whole, or not at all. Raises ``LedgerError``, also where one stands."""
+    if os.path.lexists(path):
+        raise LedgerError(f"{path}: a ledger stands there: continue it, or begin again with --fresh")
+    fresh = f"{path}.new"
+    with explained(path, "create"):
+        # The journal of a ledger that is gone would be played back into the new one.
+        for stray in (fresh, *(name + journal for name in (fresh, path) for journal in JOURNALS)):
+            _unlink(stray)
+        os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
+        db = attach(fresh, write=True)
+        try:
+            db.execute("PRAGMA journal_mode=OFF")  # nobody sees the file before it is renamed
+            db.execute("BEGIN")
+            for table in TABLES:
+                db.execute(table)
+            db.execute("INSERT INTO meta VALUES ('terms', ?)", (terms,))
+            db.executemany("INSERT INTO outputs VALUES (?, ?, 0, 0, 0, '', NULL)", enumerate(outputs))
+            db.execute(f"PRAGMA application_id={APPLICATION}")
+            db.execute(f"PRAGMA user_version={FORMAT}")
+            db.execute("COMMIT")
+            if db.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):  # an error in writing it is not told
+                raise LedgerError(f"{path}: cannot create the ledger: it takes no write-ahead log: {_REPAIR}")
+        finally:
+            db.close()
+        sync(fresh)
+        os.rename(fresh, path)
+        sync(os.path.dirname(path) or ".")
+
+
+def whole(path: str, value: object, low: int = 0, high: int = 2**53) -> int:
+    """Return ``value`` if it is an integer from ``low`` to ``high``. Raises ``LedgerError``."""
+    if type(value) is not int or not low <= value <= high:
+        raise damaged(path, f"{str(value)[:50]!r} where a number from {low} to {high} belongs")
+    return value
+
+
+def _address(path: str, mode: str) -> str:
+    return f"{Path(path).absolute().as_uri()}?mode={mode}"
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def sync(path: str) -> None:
+    """Have a file, or the names in a folder, on the disk. Raises ``OSError`` that names it."""
+    if os.name == "nt" and os.path.isdir(path):  # there a folder cannot be opened, and needs no sync
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _check_files(path: str) -> None:
+    for name in (path, *(path + journal for journal in JOURNALS)):
+        try:
+            mode = os.lstat(name).st_mode
+        except FileNotFoundError:
+            if name == path:
+                raise LedgerError(f"{path}: the ledger is missing: put it back, or begin again with --fresh") from None
+            continue
+        if not stat.S_ISREG(mode):
+            raise LedgerError(f"{name}: is no regular file, as a ledger is: take it away, or begin again with --fresh")
+        if name.endswith("-journal"):  # we write none, and playing it back may delete whatever file it names
+            raise LedgerError(f"{name}: another program left this: take it away, or begin again with --fresh")
+
+
+def _check(path: str, db: sqlite3.Connection) -> None:
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    if application != APPLICATION:
+        raise damaged(path, "another program's file")
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version != FORMAT:
+        raise LedgerError(
+            f"{path}: was written by another version (format {version}; this is {FORMAT}): finish it with that one, "
+            "or begin again with --fresh"
+        )
+    found = db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master LIMIT 100").fetchall()
+    if sorted(found, key=repr) != _expected():
+        raise damaged(path, "other tables than ours")
+    if db.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        raise damaged(path, "no write-ahead log")
+
+
+@cache
+def _expected() -> list[tuple[object, ...]]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        for table in TABLES:
+            db.execute(table)
+        return sorted(db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall(), key=repr)

@@ -1,0 +1,121 @@
+"""Writes outcomes and their ledger rows, together and in batches, in a thread of its own.
+
+Law 6: a batch is durable in every output before the ledger says so, in one transaction; what came in between is cut
+off by the next start. Law 3: two batches at most are held, the one being written and the one that grows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from fetcher.job.ledger import Entry, Ledger, Progress
+from fetcher.sinks import DurableFile, Mark
+
+__all__ = ["Writer"]
+
+PERIOD = 1.0  # seconds from a batch's first outcome to its commit
+FIRST = 0.1  # the same for the first batch; from then on it doubles
+ROWS = 1_000  # of one batch
+BYTES = 8 * 1024 * 1024  # of one batch, of all outputs
+
+
+class Writer:
+    """Collects records, and commits them at most a second after the first, or when a thousand have come.
+
+    ``progress`` and ``notes`` are asked for what the ledger says of the run and keeps of the hosts with each commit. A failure, ``SinkError`` or
+    ``LedgerError``, is raised by the next ``write`` and by ``close``; nothing is written after it.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        outputs: Sequence[DurableFile],
+        *,
+        thread: ThreadPoolExecutor,
+        progress: Callable[[], Progress],
+        notes: Callable[[], dict[str, bytes]],
+    ) -> None:
+        self._ledger = ledger
+        self._outputs = outputs
+        self._thread = thread
+        self._progress = progress
+        self._notes = notes
+        self._noted: dict[str, bytes] = {}
+        self._loop = asyncio.get_running_loop()
+        self._entries: list[Entry] = []
+        self._chunks: list[list[bytes]] = [[] for _ in outputs]
+        self._size = 0
+        self._period = FIRST
+        self._timer: asyncio.TimerHandle | None = None
+        self._storing: asyncio.Future[None] | None = None
+        self._error: BaseException | None = None
+
+    async def write(self, entry: Entry, chunks: Sequence[bytes]) -> None:
+        """Take one record, as it stands in each output; wait while two batches are full."""
+        if self._error is not None:
+            raise self._error
+        self._entries.append(entry)
+        for collected, chunk in zip(self._chunks, chunks, strict=True):
+            collected.append(chunk)
+            self._size += len(chunk)
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._period, self._time_has_come)
+            self._period = min(PERIOD, 2 * self._period)
+        if len(self._entries) >= ROWS or self._size >= BYTES:
+            await self._settle()
+            self._store()
+
+    async def close(self) -> None:
+        """Commit what is left; raise what went wrong."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._settle()
+        if self._error is None and self._entries:
+            self._store()
+            await self._settle()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._error is not None:
+            raise self._error
+
+    def _time_has_come(self) -> None:
+        self._timer = None
+        if self._storing is None and self._error is None:
+            self._store()
+
+    def _store(self) -> None:
+        """Hand the batch to the thread."""
+        if self._storing is not None or self._error is not None or not self._entries:
+            return
+        entries, self._entries = self._entries, []
+        batches, self._chunks = self._chunks, [[] for _ in self._outputs]
+        self._size = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        progress, notes = self._progress(), self._notes()
+        news = {name: note for name, note in notes.items() if self._noted.get(name) != note}
+        self._noted.update(news)
+        self._storing = self._loop.run_in_executor(self._thread, self._commit, entries, batches, progress, news)
+        self._storing.add_done_callback(self._stored)
+
+    def _commit(
+        self, entries: list[Entry], batches: list[list[bytes]], progress: Progress, notes: dict[str, bytes]
+    ) -> None:
+        marks: list[Mark] = [output.append(chunks) for output, chunks in zip(self._outputs, batches, strict=True)]
+        self._ledger.commit(entries, marks, progress, notes)
+
+    def _stored(self, storing: asyncio.Future[None]) -> None:
+        self._storing = None
+        self._error = self._error or storing.exception()
+        if self._entries and self._timer is None and self._error is None:
+            self._store()  # its time came while the last one was being written
+
+    async def _settle(self) -> None:
+        """Wait until nothing is being written. A cancellation leaves the batch under way alone: it will be whole."""
+        while self._storing is not None:
+            await asyncio.wait([self._storing])
+        if self._error is not None:
+            raise self._error

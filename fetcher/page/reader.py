@@ -1,0 +1,182 @@
+"""Where a body is read: here and now, or in a process of its own, with a limit of time.
+
+Law 1: one outcome per request: a page that stops or kills its parser costs its own row. Law 7: the web's bytes are
+never trusted: what is large or looks dangerous is not parsed in the process that has everything else to lose.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import sys
+from collections.abc import Callable
+from types import MethodType, ModuleType
+from typing import Any, TypeAlias
+
+import msgspec
+
+from fetcher.config import Config
+from fetcher.errors import ConfigError, ParseError
+from fetcher.model import Extractor, Page, Response
+from fetcher.page.danger import SMALL, looks_dangerous
+from fetcher.page.parse import Reading, extract_from, kind_of, page_of, read_body
+from fetcher.page.pool import Pool
+from fetcher.page.select import Selection
+from fetcher.page.wire import NotPlain, Terms
+
+__all__ = ["Reader", "Slot", "name_of"]
+
+Slot: TypeAlias = Callable[[int], None]
+"""Is told the id of the row whose page is about to be parsed in this process, and 0 afterwards."""
+
+MOST = 4  # processes, where their number was not asked for
+DEPTH = 16  # pages that a process has at once, where all pages go to one
+
+
+class Reader:
+    """Makes pages of responses. ``suspects`` are the ids of rows to read apart whatever they look like.
+
+    Raises ``ConfigError`` for a rule that is no selector, and where the extractor is to run in other processes and
+    cannot be found there by its name.
+    """
+
+    slot: Slot | None = None
+    suspects: frozenset[int] = frozenset()
+
+    def __init__(self, config: Config, extract: Extractor | None = None) -> None:
+        parsing = config.parsing
+        self._select = Selection.of(config.select) if config.select else None
+        self._preview = config.preview
+        self._extract = extract
+        self._asked = parsing.isolate or parsing.parsers is not None
+        self._all_html = parsing.parsers is not None or (parsing.isolate and self._select is not None)
+        self._everything = parsing.isolate and extract is not None
+        name = name_of(extract) if extract is not None else None
+        if extract is not None and name is None and self._asked:
+            raise ConfigError(
+                f"{'isolate' if parsing.isolate else 'parsers'}: the extractor {_shown(extract)} cannot be found by its "
+                "name in another process: move it into a module, as a function of its own"
+            )
+        self._extract_here = extract if name is None else None
+        self._terms = Terms(
+            select=self._select if extract is None else None,
+            preview=config.preview,
+            extract=name,
+            path=[os.fsencode(entry) for entry in sys.path if isinstance(entry, str)],
+            folder=_working_folder(),
+            limit=parsing.timeout,
+            # What small pages are read with here must not give another type of data for the large ones.
+            exact=not self._asked,
+        )
+        self._size = parsing.parsers or min(MOST, os.cpu_count() or 1)
+        self._pool: Pool | None = None
+
+    @property
+    def extractor_name(self) -> str | None:
+        """Where the extractor is defined, such as ``shop.pages:price``; ``None`` without one."""
+        extract = self._extract
+        if extract is None:
+            return None
+        return f"{extract.__module__}:{getattr(extract, '__qualname__', type(extract).__qualname__)}"
+
+    def apart(self, response: Response) -> bool:
+        """Tell whether a body must be read in a process of its own."""
+        if self._everything or response.request.id in self.suspects:
+            return True
+        if not self._all_html and len(response.body) <= SMALL:
+            return False
+        return kind_of(response) == "html" and (self._all_html or looks_dangerous(response.body))
+
+    def read(self, response: Response, *, waited: float, fetched_at: float) -> Page:
+        """Make the page of a response here and now. Raises ``ParseError``; see ``parse.read_page``."""
+        slot = self.slot
+        if slot is not None:
+            slot(response.request.id)
+        try:
+            reading = read_body(response, select=self._select, extract=self._extract, preview=self._preview)
+        finally:
+            if slot is not None:
+                slot(0)
+        return page_of(response, reading, waited=waited, fetched_at=fetched_at)
+
+    async def read_apart(self, response: Response, *, waited: float, fetched_at: float) -> Page:
+        """Make the page of a response in a process of its own: the same page as ``read`` makes.
+
+        Raises ``ParseError``: ``parse_timeout`` over the limit, ``parse_crash`` where the process died or cannot be
+        started, ``extract_failed`` also for data that is not plain. An extractor that has no name to be found by
+        runs here, once the page has been parsed there.
+        """
+        if self._pool is None:
+            # Where all pages go there, the next ones wait within the process; else they are few, and dangerous.
+            depth = DEPTH if self._all_html or self._everything else 1
+            self._pool = Pool(self._terms, size=self._size, depth=depth)
+        answer = await self._pool.read(response)
+        if isinstance(answer, NotPlain):
+            if self._asked:
+                raise ParseError("extract_failed", f"what it returns must be plain data here: {answer.reason}")
+            reading = self._with_data(response, answer.reading, self._extract)
+        else:
+            reading = self._with_data(response, answer, self._extract_here)
+        return page_of(response, reading, waited=waited, fetched_at=fetched_at)
+
+    async def close(self) -> None:
+        """End the processes. They are started again when there is a body for them."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
+
+    def _with_data(self, response: Response, reading: Reading, extract: Extractor | None) -> Reading:
+        if extract is None:
+            return reading
+        slot = self.slot
+        if slot is not None:
+            slot(response.request.id)
+        try:
+            return msgspec.structs.replace(reading, data=extract_from(response, extract))
+        finally:
+            if slot is not None:
+                slot(0)
+
+
+def name_of(extract: Extractor) -> str | None:
+    """Return ``module:name`` by which another process finds the extractor; ``None`` where none would."""
+    module_name, path = getattr(extract, "__module__", None), getattr(extract, "__qualname__", None)
+    if not isinstance(module_name, str) or not isinstance(path, str):
+        return None
+    module = sys.modules.get(module_name)
+    if module is None or module_name == "__main__" or not _is_importable(module_name, module):
+        return None
+    found: Any = module
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    same = found is extract or (isinstance(found, MethodType) and found == extract)  # a class's method is made anew
+    return f"{module_name}:{path}" if same else None
+
+
+def _is_importable(name: str, module: ModuleType) -> bool:
+    """Tell whether an import would find this module: it may have been loaded from a path, or made by hand."""
+    known = getattr(module, "__spec__", None)
+    if not isinstance(known, importlib.machinery.ModuleSpec) or known.name != name:
+        return False
+    parent = sys.modules.get(name.rpartition(".")[0])
+    path = getattr(parent, "__path__", None)
+    if "." in name and path is None:
+        return False
+    for finder in sys.meta_path:
+        find = getattr(finder, "find_spec", None)
+        spec = find(name, path) if find is not None else None
+        if spec is not None:
+            return bool(spec.origin == known.origin)
+    return False
+
+
+def _working_folder() -> bytes:
+    try:
+        return os.getcwdb()
+    except OSError:  # it was removed
+        return b"."
+
+
+def _shown(extract: Extractor) -> str:
+    name = getattr(extract, "__qualname__", None) or repr(extract)
+    return f"{name} of {getattr(extract, '__module__', None)}"

@@ -1,0 +1,168 @@
+"""A parser: a process that reads pages one after the other, until its input ends.
+
+Laws: its owner's end, however that comes, is its own, at the latest after twice the time one page may take; what
+an extractor prints goes to standard error and never between the answers; it is the owner who heeds signals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pkgutil
+import signal
+import struct
+import sys
+from typing import BinaryIO
+
+import msgspec
+
+from fetcher.errors import ParseError
+from fetcher.model import Extractor
+from fetcher.page.parse import read_body
+from fetcher.page.wire import (
+    LARGEST,
+    Answer,
+    Errand,
+    NotPlain,
+    Ready,
+    Refusal,
+    Terms,
+    Trouble,
+    encode,
+    is_plain,
+    response_of,
+)
+
+__all__ = ["START", "STOP", "serve"]
+
+START = 60.0  # seconds an extractor's module may take to be imported
+STOP = 3.0  # seconds a process may take to end once its input has
+_PIPE = 1024 * 1024  # bytes a pipe may hold, where that can be told
+_LONGEST = 1e8  # seconds
+
+
+def serve(incoming: BinaryIO, outgoing: int) -> None:
+    """Read the terms and then page after page from ``incoming``, and write an answer each to ``outgoing``."""
+    message = _receive(incoming)
+    if message is None:
+        return
+    terms = msgspec.msgpack.decode(message, type=Terms)
+    _end_after(2 * START)
+    try:
+        extract = _prepare(terms)
+    except Exception as error:  # noqa: BLE001 - whatever a module of the user's may raise
+        _send(outgoing, encode(Refusal(_sayable(f"{type(error).__name__}: {error}"))))
+        return
+    _end_after(0)
+    _send(outgoing, encode(Ready()))
+    decoder = msgspec.msgpack.Decoder(Errand)
+    while (message := _receive(incoming)) is not None:
+        errand = decoder.decode(message)
+        del message
+        _end_after(2 * terms.limit)
+        answer = _answer(errand, terms, extract)
+        _end_after(0)
+        _send(outgoing, answer)
+
+
+def _prepare(terms: Terms) -> Extractor | None:
+    """Stand where the owner stands, and find the extractor."""
+    with contextlib.suppress(OSError):
+        os.chdir(os.fsdecode(terms.folder))
+    sys.path[:] = map(os.fsdecode, terms.path)
+    if terms.extract is None:
+        return None
+    try:
+        extract: Extractor = pkgutil.resolve_name(terms.extract)
+    except SystemExit as error:
+        raise RuntimeError(f"its module ends the program ({error})") from error
+    return extract
+
+
+def _answer(errand: Errand, terms: Terms, extract: Extractor | None) -> bytearray:
+    try:
+        reading = read_body(response_of(errand), select=terms.select, extract=extract, preview=terms.preview)
+    except ParseError as error:
+        return encode(Trouble(_sayable(error.code), _sayable(error.message)))
+    try:
+        if extract is None or is_plain(reading.data, exact=terms.exact):
+            return _fitting(reading)
+        reason = f"it returned a {type(reading.data).__qualname__}, or something with more than plain data in it"
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    return _fitting(NotPlain(msgspec.structs.replace(reading, data=None), _sayable(reason)))
+
+
+def _fitting(answer: Answer) -> bytearray:
+    frame = encode(answer)
+    if len(frame) > LARGEST:
+        return encode(Trouble("extract_failed", f"what was read out of it is over {LARGEST // 1024**2} MB"))
+    return frame
+
+
+def _sayable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _receive(incoming: BinaryIO) -> bytes | None:
+    head = incoming.read(4)
+    if len(head) < 4:
+        return None
+    (length,) = struct.unpack("!I", head)
+    message = incoming.read(length)
+    return message if len(message) == length else None
+
+
+def _send(outgoing: int, frame: bytearray) -> None:
+    rest = memoryview(frame)
+    while rest:
+        rest = rest[os.write(outgoing, rest) :]
+
+
+def _end_after(seconds: float) -> None:
+    """Have the kernel end us after ``seconds``, whatever hangs then; 0 calls it off."""
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.setitimer(signal.ITIMER_REAL, min(seconds, _LONGEST))
+
+
+def _take_pipes() -> tuple[BinaryIO, int]:
+    """Take standard input and output for ourselves: who prints later does so on standard error."""
+    null = os.open(os.devnull, os.O_RDWR)  # where standard error is closed, this takes its place
+    incoming, outgoing = os.dup(0), os.dup(1)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    if null > 2:
+        os.close(null)
+    with contextlib.suppress(ImportError, AttributeError, OSError):  # Linux, and where the owner gave us a pipe
+        import fcntl
+
+        fcntl.fcntl(incoming, fcntl.F_SETPIPE_SZ, _PIPE)
+    return open(incoming, "rb", buffering=_PIPE), outgoing
+
+
+def _be_quiet() -> None:
+    """Leave signals to our owner, keep the kernel's timer ours, and dump no core of a hostile page."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource  # not on Windows
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a crash must not take with it what was printed before
+
+
+def _main() -> None:
+    _be_quiet()
+    incoming, outgoing = _take_pipes()
+    with contextlib.suppress(BrokenPipeError), incoming:  # our owner is gone
+        serve(incoming, outgoing)
+    _end_after(STOP)  # a thread of the extractor's may not let us end
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,238 @@
+"""An output that is appended to batch by batch and can be cut back to the end of any batch.
+
+Laws: a batch is on the disk before its mark is given out, and whole members only are compressed, so that every mark is
+a safe place to cut (6); an output that is not as its mark says is refused as it is, never cut (2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zlib
+from collections.abc import Iterator
+
+import msgspec
+
+from fetcher.errors import FetcherError, SinkError
+from fetcher.model import Outcome
+from fetcher.sinks.compress import pack, unpack
+from fetcher.sinks.courier import write_all
+from fetcher.sinks.place import AGAIN, open_regular, standing, sync_folder, trouble
+from fetcher.sinks.rewrite import blocks_of, chosen, lines_of, make_anew, move, parts_of
+from fetcher.sinks.stream import StreamSink
+
+__all__ = ["DurableFile", "Mark"]
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """Where an output stands: what is before it is committed."""
+
+    position: int = 0
+    """Bytes."""
+    tail: int = 0
+    """Length in bytes of the last committed batch: compressed, its one member or frame."""
+    checksum: int = 0
+    """CRC-32 of that tail."""
+    state: str = ""
+    """JSON, what the format must remember (CSV: the list's own columns); empty for nothing."""
+
+
+class DurableFile:
+    """A regular file that ``append`` makes longer by a batch, and ``resume`` cuts back to the last one committed.
+
+    ``sink`` makes the format and is never entered. ``encode`` belongs to the thread that has the outcomes, all else to
+    one other. What an append began and could not end is torn: nothing is appended to it any more, and the next
+    ``resume`` cuts it off.
+    """
+
+    def __init__(self, path: str, sink: StreamSink) -> None:
+        self.path = path
+        self._sink = sink
+        self._descriptor = -1
+        self._mark = Mark()
+        self._torn = False
+
+    def create(self, *, fresh: bool = False) -> None:
+        """Make the file, or take an empty one that is there; ``fresh`` empties it.
+
+        Raises ``ConfigError`` for a file with something in it, ``SinkError`` for a place that cannot be written.
+        """
+        descriptor = open_regular(self.path, make=True)
+        try:
+            if os.fstat(descriptor).st_size:
+                if not fresh:
+                    raise standing(self.path)
+                os.ftruncate(descriptor, 0)
+                os.fsync(descriptor)
+            sync_folder(self.path)
+        except BaseException as error:
+            os.close(descriptor)
+            if isinstance(error, OSError):
+                raise trouble(self.path, "cannot write", error) from error
+            raise
+        self._take(descriptor, Mark())
+
+    def resume(self, mark: Mark, *, clean: bool) -> None:
+        """Open the file, check it against ``mark`` and cut off what was not committed, which ``clean`` says is nothing.
+
+        Raises ``SinkError``, with the file as it was, where it is missing, cannot be opened or was changed since.
+        """
+        try:
+            self._sink.restore(mark.state)
+        except ValueError as error:
+            raise SinkError(f"{self.path}: the job does not say how it goes on ({error}): {AGAIN}") from error
+        descriptor = open_regular(self.path, make=mark.position == 0)
+        try:
+            _check(self.path, descriptor, mark, clean=clean)
+            if os.fstat(descriptor).st_size > mark.position:
+                os.ftruncate(descriptor, mark.position)
+                os.fsync(descriptor)
+            if not mark.position:
+                sync_folder(self.path)
+        except BaseException as error:
+            os.close(descriptor)
+            if isinstance(error, OSError):
+                raise trouble(self.path, "cannot go on with it", error) from error
+            raise
+        self._take(descriptor, mark)
+
+    def encode(self, outcome: Outcome) -> bytes:
+        """Return the record of ``outcome``, a chunk for ``append``."""
+        return self._sink.encode(outcome)
+
+    def append(self, chunks: list[bytes]) -> Mark:
+        """Write a batch of records, the preamble before the first, to the disk; return the new mark.
+
+        Without anything to write the mark is the one before. Raises ``SinkError``: the batch is not committed then.
+        """
+        if self._mark.position == 0:
+            chunks = [self._sink.preamble(), *chunks]
+        return self._commit(chunks) if any(chunks) else self._mark
+
+    def complete(self) -> Mark:
+        """Make of a file without any batch what an empty output of its format is; return the mark. Raises as ``append``."""
+        return self._mark if self._mark.position else self._commit([self._sink.preamble(empty=True)])
+
+    def discard(self) -> None:
+        """Close the file as it is."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with contextlib.suppress(OSError):  # all that was promised is on the disk
+                os.close(descriptor)
+
+    def rewrite(self, copy: str, keep: Iterator[bool]) -> Mark:
+        """Write to ``copy`` those records whose turn in ``keep`` is true, byte for byte; return the copy's mark.
+
+        The file itself stays as it is. Raises ``SinkError`` where there are more or fewer records than turns, or where
+        ``copy`` could not be written or later ``adopt``-ed.
+        """
+        folder = os.path.dirname(os.path.realpath(self.path))
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise SinkError(f"{self.path}: cannot be replaced: no permission to write in {folder}")
+        try:
+            descriptor = make_anew(copy, os.fstat(self._descriptor))
+            try:
+                mark = self._fill(descriptor, keep)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            sync_folder(copy)
+        except BaseException as error:
+            with contextlib.suppress(OSError):  # a copy that is left is made anew by the next rewrite
+                os.unlink(copy)
+            if isinstance(error, OSError):
+                raise trouble(self.path, f"cannot be rewritten as {copy}", error) from error
+            if isinstance(error, ValueError) and not isinstance(error, FetcherError):
+                raise _changed(self.path, str(error)) from error
+            raise
+        return mark
+
+    def adopt(self, copy: str, mark: Mark) -> None:
+        """Put ``copy`` in the file's place and go on at ``mark``; a copy that is gone was adopted before.
+
+        Raises ``SinkError`` where the copy, or what is in its place, is not what ``mark`` says.
+        """
+        self.discard()
+        try:
+            if os.path.lexists(copy):
+                _check_copy(copy, mark)
+                move(copy, os.path.realpath(self.path))
+        except OSError as error:
+            raise trouble(self.path, "cannot be replaced", error) from error
+        self.resume(mark, clean=True)
+
+    def _commit(self, chunks: list[bytes]) -> Mark:
+        if self._descriptor < 0:
+            raise RuntimeError(f"{self.path}: not open: create or resume first")
+        if self._torn:
+            raise SinkError(f"{self.path}: cannot write: an earlier write failed")
+        start = self._mark.position
+        packed = pack(self.path, b"".join(chunks))
+        try:
+            self._torn = True
+            self._check_alone()
+            os.lseek(self._descriptor, start, os.SEEK_SET)
+            write_all(self._descriptor, packed)
+            os.fsync(self._descriptor)
+            self._torn = False
+        except OSError as error:
+            raise trouble(self.path, "cannot write", error) from error
+        self._mark = _after(start, packed, self._sink.state())
+        return self._mark
+
+    def _take(self, descriptor: int, mark: Mark) -> None:
+        self.discard()
+        self._descriptor, self._mark, self._torn = descriptor, mark, False
+
+    def _check_alone(self) -> None:
+        """See that nobody else has cut, filled or deleted the file: what is written then would be lost."""
+        found = os.fstat(self._descriptor)
+        if found.st_size != self._mark.position:
+            raise SinkError(f"{self.path}: another program has written to it")
+        if not found.st_nlink:
+            raise SinkError(f"{self.path}: another program has deleted it")
+
+    def _fill(self, descriptor: int, keep: Iterator[bool]) -> Mark:
+        blocks = blocks_of(self._descriptor, 0, self._mark.position)
+        records = self._sink.split(lines_of(unpack(self.path, blocks)))
+        preamble = self._sink.preamble() if self._mark.position else b""
+        if preamble and next(records, b"") != preamble:
+            raise ValueError("begins otherwise")
+        mark = Mark(state=self._mark.state)
+        for part in parts_of(preamble, chosen(records, keep)):
+            packed = pack(self.path, part) if self._mark.position else part
+            write_all(descriptor, packed)
+            mark = _after(mark.position, packed, mark.state)
+        return mark
+
+
+def _after(position: int, packed: bytes, state: str) -> Mark:
+    return Mark(position + len(packed), len(packed), zlib.crc32(packed), state)
+
+
+def _check(path: str, descriptor: int, mark: Mark, *, clean: bool) -> None:
+    """Check the file against its mark. Raises ``SinkError`` where it was changed, ``OSError`` where it is unreadable."""
+    size = os.fstat(descriptor).st_size
+    if size < mark.position:
+        raise _changed(path, f"{size} bytes, not {mark.position}")
+    checksum = 0
+    for block in blocks_of(descriptor, max(0, mark.position - mark.tail), mark.position):
+        checksum = zlib.crc32(block, checksum)
+    if checksum != mark.checksum or not 0 <= mark.tail <= mark.position:
+        raise _changed(path, "it ends otherwise")
+    if clean and size > mark.position:
+        raise SinkError(f"{path}: was added to since ({size} bytes, not {mark.position}): {AGAIN}")
+
+
+def _check_copy(copy: str, mark: Mark) -> None:
+    if os.path.islink(copy):
+        raise _changed(copy, "a link")
+    descriptor = open_regular(copy, make=False)
+    try:
+        _check(copy, descriptor, mark, clean=True)
+    finally:
+        os.close(descriptor)
+
+
+def _changed(path: str, how: str) -> SinkError:
+    return SinkError(f"{path}: was changed since ({how}): {AGAIN}")

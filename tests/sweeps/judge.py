@@ -1,0 +1,199 @@
+"""Owns what must hold of an output whatever befell its job: each row's record once, and nothing torn.
+
+Law 1: a record is read as strictly as its format allows, to the last byte of the file. Law 2: the reading is done
+here, by the standard library and the codec alone, and by nothing of what is being judged.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import json
+import zlib
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+__all__ = ["FORMATS", "Found", "Row", "Verdict", "judge", "reader_of"]
+
+
+class Row(NamedTuple):
+    """A row of the list: its URL, and the codes its record may have (``None``: a page). ``()`` means any."""
+
+    url: str
+    codes: Collection[str | None] = ()
+
+
+class Found(NamedTuple):
+    """What a record says of itself."""
+
+    id: int
+    url: str
+    error: str | None
+
+
+Reader = Callable[[Path], Iterator[Found | None]]
+"""Gives the records of a file in their order, and ``None`` for each that is torn."""
+
+
+@dataclass
+class Verdict:
+    """What became of the rows: how many have no record, more than one, a torn one, or somebody else's."""
+
+    rows: int
+    records: int = 0
+    lost: int = 0
+    twice: int = 0
+    torn: int = 0
+    wrong: int = 0
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether each row has its one whole record."""
+        return not (self.lost or self.twice or self.torn or self.wrong)
+
+    def __str__(self) -> str:
+        counts = f"{self.records} records of {self.rows} rows: {self.lost} lost, {self.twice} twice, {self.torn} torn"
+        return "; ".join([f"{counts}, {self.wrong} wrong", *self.remarks[:3]])
+
+
+def judge(path: Path, rows: Sequence[Row]) -> Verdict:
+    """Hold the output against its list. A missing output has lost all; its format is named by its suffix."""
+    verdict = Verdict(len(rows))
+    seen: Counter[int] = Counter()
+    for found in reader_of(path)(path) if path.exists() else ():
+        if found is None:
+            verdict.torn += 1
+            continue
+        verdict.records += 1
+        if not 1 <= found.id <= len(rows):
+            verdict.wrong += 1
+            verdict.remarks.append(f"there is no row {found.id}")
+            continue
+        seen[found.id] += 1
+        row = rows[found.id - 1]
+        if found.url != row.url or (row.codes and found.error not in row.codes):
+            verdict.wrong += 1
+            verdict.remarks.append(f"row {found.id} is {row.url}, not {found.url} with {found.error}")
+    verdict.lost = len(rows) - len(seen)
+    verdict.twice = sum(count - 1 for count in seen.values())
+    return verdict
+
+
+def reader_of(path: Path) -> Reader:
+    """Return the reader for the longest suffix of ``path`` that has one; raises ``KeyError`` without one."""
+    known = [suffix for suffix in FORMATS if path.name.endswith(suffix)]
+    if not known:
+        raise KeyError(f"{path.name}: no reader; there are {', '.join(FORMATS)}")
+    return FORMATS[max(known, key=len)]
+
+
+# Records
+
+
+def _json_lines(data: bytes) -> Iterator[Found | None]:
+    lines = data.split(b"\n")
+    for line in lines[:-1]:
+        try:
+            record = json.loads(line)
+            yield Found(_whole(record["id"]), record["url"], record["error"])
+        except (ValueError, KeyError, TypeError):
+            yield None
+    if lines[-1]:
+        yield None
+
+
+def _csv_rows(data: bytes) -> Iterator[Found | None]:
+    if not data:
+        return
+    if not data.endswith(b"\r\n"):
+        yield None  # the last row has no end, whatever is in it
+    try:
+        table = csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
+        header = next(table)
+        id_, url, error = (header.index(name) for name in ("id", "url", "error"))
+        for cells in table:
+            try:
+                yield Found(int(cells[id_]), cells[url], cells[error] or None) if len(cells) == len(header) else None
+            except ValueError:
+                yield None  # a header in the midst of the rows is one
+    except (ValueError, csv.Error):
+        yield None
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"no id: {value!r}")
+    return value
+
+
+# Compression
+
+
+class Stream(Protocol):
+    """A decompressor of one member or frame."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+def _gzip_member() -> Stream:
+    return zlib.decompressobj(31)
+
+
+def _zstd_frame() -> Stream:
+    try:
+        zstd = importlib.import_module("compression.zstd")
+    except ImportError:
+        zstd = importlib.import_module("backports.zstd")
+    stream: Stream = zstd.ZstdDecompressor()
+    return stream
+
+
+def _pieces(data: bytes, opening: Callable[[], Stream]) -> Iterator[tuple[bytes, bool]]:
+    """Undo one member or frame after the other, and tell whether it is whole; behind one that is not, all is lost."""
+    while data:
+        stream = opening()
+        try:
+            text = stream.decompress(data)
+        except Exception:  # zlib's and zstd's own errors have no class in common
+            yield b"", False
+            return
+        yield text, stream.eof
+        data = stream.unused_data
+
+
+def _packed(opening: Callable[[], Stream], records: Callable[[bytes], Iterator[Found | None]]) -> Reader:
+    def read(path: Path) -> Iterator[Found | None]:
+        whole = bytearray()
+        for text, complete in _pieces(path.read_bytes(), opening):
+            if not complete or not text.endswith(b"\n"):
+                yield None  # a member that ends within a record is no safe place to cut
+            whole += text
+        yield from records(bytes(whole))
+
+    return read
+
+
+def _plain(records: Callable[[bytes], Iterator[Found | None]]) -> Reader:
+    return lambda path: records(path.read_bytes())
+
+
+FORMATS: dict[str, Reader] = {
+    ".jsonl": _plain(_json_lines),
+    ".jsonl.gz": _packed(_gzip_member, _json_lines),
+    ".jsonl.zst": _packed(_zstd_frame, _json_lines),
+    ".csv": _plain(_csv_rows),
+    ".csv.gz": _packed(_gzip_member, _csv_rows),
+    ".csv.zst": _packed(_zstd_frame, _csv_rows),
+}
+"""Suffix -> reader: a format joins the sweeps by its line here."""

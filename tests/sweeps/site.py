@@ -1,0 +1,177 @@
+"""Owns the site of the sweeps: a fast server in a process of its own, whose log outlives whoever is killed.
+
+A path is ``/JOB/KIND/MILLISECONDS/ROW``: how it is answered, after how long, and for which row.
+Law 1: the log has a line when a request's head has come, and one before its answer goes, in seconds of the
+monotonic clock, which all processes of a machine share. Law 2: the server ends with whoever started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from fetcher.spawn import when_owner_ends
+from tests.lab.ports import bind_hosts, host_address
+from tests.sweeps.judge import Row
+
+__all__ = ["Entry", "Site", "serving"]
+
+ROOT = Path(__file__).resolve().parents[2]
+HOSTS = 4
+ATOMS = 10_500  # tags enough that a page is parsed in a process of its own
+
+SHARES = {"slow": 0.10, "missing": 0.05, "reset": 0.05, "hop": 0.05}
+"""What is wrong with how many rows; all others are pages."""
+
+CODES: dict[str, frozenset[str | None]] = {
+    "missing": frozenset({"http_404"}),
+    "reset": frozenset({"connect_reset", "empty_reply"}),
+}
+PAGE = frozenset({None})
+
+
+class Entry(NamedTuple):
+    """One line of the log: when, whether a request came (else its answer went), and for which row."""
+
+    t: float
+    came: bool
+    row: int
+
+
+@dataclass(frozen=True)
+class Site:
+    """The running server, by its port and its log."""
+
+    port: int
+    log: Path
+
+    def rows(self, job: str, count: int, *, seed: int, latency: tuple[int, int], dense: float = 0.0) -> list[Row]:
+        """Return a list in an order of its own: pages after ``latency`` ms, and the ``SHARES``, slow ones ten times.
+
+        ``dense`` is the share of pages with so many tags that they are parsed in a process of their own.
+        """
+        chance = random.Random(f"{job} {seed}")
+        kinds = [kind for kind, share in {**SHARES, "dense": dense}.items() for _ in range(round(share * count))]
+        kinds += ["page"] * (count - len(kinds))
+        chance.shuffle(kinds)
+        rows = []
+        for number, kind in enumerate(kinds, 1):
+            wait = chance.randint(*latency) * (10 if kind == "slow" else 1)
+            host = host_address(number % HOSTS + 1)
+            rows.append(Row(f"http://{host}:{self.port}/{job}/{kind}/{wait}/{number}", CODES.get(kind, PAGE)))
+        return rows
+
+    def end(self) -> int:
+        """Return where the log ends now, in bytes."""
+        return self.log.stat().st_size
+
+    def entries(self, job: str, since: int = 0) -> list[Entry]:
+        """Return what the log says of a job after a place that ``end`` gave."""
+        with open(self.log, "rb") as log:
+            log.seek(since)
+            lines = log.read().splitlines()
+        entries = []
+        for line in lines:
+            moment, arrow, path = line.decode().split(" ")
+            if path.startswith(f"/{job}/"):
+                entries.append(Entry(float(moment), arrow == ">", int(path.rpartition("/")[2])))
+        return entries
+
+
+@contextmanager
+def serving(log: Path) -> Iterator[Site]:
+    """Serve, with a new log at that path, until the block is left."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.sweeps.site", str(log)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process, process.stdin, process.stdout:
+        yield Site(int(process.stdout.readline()), log)
+
+
+class Conversation(asyncio.Protocol):
+    """One connection: requests in turn, an answer each."""
+
+    def __init__(self, log: int) -> None:
+        self._log = log
+        self._head = b""
+        self._loop = asyncio.get_running_loop()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._head += data
+        if not self._head.endswith(b"\r\n\r\n"):
+            return
+        path = self._head.split(b" ", 2)[1].decode("latin-1")
+        self._head = b""
+        match path.split("/"):
+            case ["", _, kind, wait, row] if wait.isdecimal() and row.isdecimal():
+                self._note(">", path)
+                self._loop.call_later(int(wait) / 1000, self._answer, kind, path)
+            case _:
+                self._transport.write(answer("404 Not Found", b""))
+
+    def _answer(self, kind: str, path: str) -> None:
+        if self._transport.is_closing():
+            return
+        self._note("<", path)
+        if kind == "reset":
+            cast(socket.socket, self._transport.get_extra_info("socket")).setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            self._transport.abort()
+        elif kind == "hop":
+            _, job, _, _, row = path.split("/")
+            self._transport.write(answer("302 Found", b"", f"Location: /{job}/landed/0/{row}\r\n"))
+        elif kind == "missing":
+            self._transport.write(answer("404 Not Found", b"<title>missing</title>"))
+        else:
+            self._transport.write(DENSE if kind == "dense" else ORDINARY)
+
+    def _note(self, arrow: str, path: str) -> None:
+        os.write(self._log, f"{time.monotonic():.6f} {arrow} {path}\n".encode())
+
+
+def answer(status: str, body: bytes, more: str = "") -> bytes:
+    """Return a whole answer of HTTP/1.1, with ``more`` lines in its head."""
+    head = f"HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+    return head.encode() + body
+
+
+LEAD = b"<!doctype html><title>swept</title>"
+ORDINARY = answer("200 OK", LEAD + b'<a href="/next">next</a><p>' + b"lorem ipsum " * 150)
+DENSE = answer("200 OK", LEAD + b"<b>x</b>" * ATOMS)
+
+
+async def serve(log: int) -> None:
+    """Serve on all hosts, print the port, and end when standard input does."""
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    listeners = bind_hosts(HOSTS)
+    for listener in listeners:
+        await loop.create_server(lambda: Conversation(log), sock=listener, backlog=1024)
+
+    def end() -> None:
+        loop.call_soon_threadsafe(over.set)
+
+    when_owner_ends(end)
+    print(listeners[0].getsockname()[1], flush=True)
+    await over.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_TRUNC, 0o644)))

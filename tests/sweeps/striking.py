@@ -1,0 +1,137 @@
+"""Owns one job that is struck by SIGKILL and resumed by the same command until it is complete, and what it left.
+
+Law 1: the signal goes to the fetcher's own process; whatever else it has started must notice by itself.
+Law 2: everything is looked at: the output, the exit codes, stderr, the server's log, and the processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.lab.command import argv
+from tests.sweeps.judge import Row, Verdict, judge
+from tests.sweeps.processes import DEADLINE, Child, alive, parsers_of, run, scars, started
+from tests.sweeps.refetched import Cost, costs_of
+from tests.sweeps.site import Site
+
+__all__ = ["CONCURRENCY", "Job", "Kill", "Striking"]
+
+CONCURRENCY = 50
+PATIENCE = 10.0  # seconds in which a killed run's parse workers must be gone
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill: when by the job's clock, before any request of its run or not, what it left and what it cost."""
+
+    clock: float
+    early: bool
+    parsers: int
+    cost: Cost
+
+
+@dataclass
+class Job:
+    """One job from its first run to its last, and all that was wrong with it."""
+
+    folder: Path
+    suffix: str
+    clock: float = 0.0
+    kills: list[Kill] = field(default_factory=list)
+    verdict: Verdict = field(default_factory=lambda: Verdict(0))
+    troubles: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: from when to when, and the parse workers it had when it was struck (``None``: it was not)."""
+
+    began: float
+    ended: float
+    parsers: list[Child] | None
+
+
+class Striking:
+    """A job that is run, struck and judged."""
+
+    def __init__(self, site: Site, folder: Path, suffix: str, rows: Sequence[Row]) -> None:
+        folder.mkdir()
+        self.job = Job(folder, suffix)
+        self._site = site
+        self._rows = rows
+        self._since = site.end()
+        self._runs: list[Run] = []
+        self._output = folder / f"pages.{suffix}"
+        listed = folder / "urls.txt"
+        listed.write_text("".join(f"{row.url}\n" for row in rows))
+        self._words = argv("crawl", str(listed), "-o", str(self._output), "-q", "--retries", "1")
+        self._words += ["-c", str(CONCURRENCY), "--per-host", str(CONCURRENCY)]
+
+    def strike(self, moments: Sequence[float]) -> Job:
+        """Run until complete, struck when the job's clock shows these times; then look at all that is left."""
+        if all(self._run(moment) for moment in sorted(moments)):
+            self._run(None)
+        self._charge()
+        self.job.verdict = judge(self._output, self._rows)
+        if not self.job.verdict.clean:
+            self.job.troubles.append(str(self.job.verdict))
+        if not self.job.troubles:
+            self._run_again()
+        return self.job
+
+    def _run(self, moment: float | None) -> bool:
+        """Run until the job's clock shows ``moment``; tell whether it was killed then."""
+        parsers: list[Child] = []
+        with started(self._words, self.job.folder) as (process, said):
+            began = time.monotonic()
+            try:
+                process.wait(DEADLINE if moment is None else max(0.0, moment - self.job.clock))
+            except subprocess.TimeoutExpired:
+                parsers = parsers_of(process.pid)
+                process.kill()
+            ended = time.monotonic()
+            code = process.wait()
+            heard = said.read_text(errors="replace")
+        struck = code == -signal.SIGKILL
+        self.job.clock += ended - began
+        self._runs.append(Run(began, ended, parsers if struck else None))
+        self.job.troubles += scars(heard)
+        if struck and moment is None:
+            self.job.troubles.append(f"it did not end within {DEADLINE:g} s")
+        elif not struck and code != 0:
+            self.job.troubles.append(f"it ended with {code}: {heard[-1500:]}")
+        return struck
+
+    def _charge(self) -> None:
+        """Reckon what each kill cost, and see that nothing it left is alive."""
+        entries = self._site.entries(self.job.folder.name, self._since)
+        costs = costs_of(entries, [(run.began, run.ended) for run in self._runs], CONCURRENCY)
+        clock = 0.0
+        for struck, cost in zip(self._runs, costs, strict=True):
+            clock += struck.ended - struck.began
+            if struck.parsers is None:
+                continue
+            early = not any(struck.began <= entry.t <= struck.ended for entry in entries)
+            self.job.kills.append(Kill(clock, early, len(struck.parsers), cost))
+            if cost.refetched > cost.allowed:
+                self.job.troubles.append(f"a kill cost {cost.refetched} rows, {cost.allowed} are allowed")
+            if left := alive(struck.parsers, PATIENCE):
+                self.job.troubles.append(f"{len(left)} parse workers outlived their run by {PATIENCE:g} s")
+
+    def _run_again(self) -> None:
+        """Give the same command once more: it is complete, and nothing is fetched or changed."""
+        since, before = self._site.end(), hashlib.sha256(self._output.read_bytes()).digest()
+        again = run(self._words, self.job.folder)
+        fetched = len(self._site.entries(self.job.folder.name, since))
+        changed = hashlib.sha256(self._output.read_bytes()).digest() != before
+        if again.code or fetched or changed:
+            self.job.troubles.append(
+                f"complete, the same command ended with {again.code}, asked {fetched // 2} times and "
+                f"{'changed' if changed else 'kept'} the output: {again.said[-1500:]}"
+            )

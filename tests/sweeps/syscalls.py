@@ -1,0 +1,299 @@
+"""Owns the sweep of the calls: a job of 200 rows is struck at each call to the kernel that writes its files.
+
+Run it with ``python -m tests.sweeps.syscalls [--fault KILL …] [--scenario fresh …] [--format jsonl …] [--sample K]
+[--at-once N]``; it needs strace, and exits with 1 where a job was not taken up again, or not as it must be.
+
+For every file, call and N until an N that no thread comes to. ``KILL``: the same command completes the job.
+``EIO`` and ``ENOSPC``: it ends with an error that names the path, and the same command then completes the job. What
+SQLite itself lets fail (``BORNE``) may go unnoticed, and the job must be whole then too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import NamedTuple
+
+from tests.lab.command import argv
+from tests.sweeps.judge import FORMATS, judge
+from tests.sweeps.processes import Ran, run, scars, started
+from tests.sweeps.site import Site, serving
+from tests.sweeps.strace import FAULTS, Point, calls_of, counting, injecting, missing, was_injected
+
+__all__ = ["SCENARIOS", "Aim", "Trial", "report", "sweep"]
+
+SCENARIOS = ("fresh", "resume", "retry")
+ROWS = 200
+CONCURRENCY = 10
+LATENCY = (20, 60)
+DEADLINE = 60.0
+ENDLESS = 2_000  # calls of one kind on one file
+
+BORNE = {"openat": ("-wal", ".job"), "fdatasync": (".job",)}
+"""Calls, and the ends of the files' names, where a failure may go unnoticed: SQLite opens what it cannot open for writing
+for reading, and passes over a folder in which it cannot bring the name of a new file to the disk."""
+
+
+class Aim(NamedTuple):
+    """What a run is, and what befalls it where."""
+
+    scenario: str
+    suffix: str
+    fault: str
+    point: Point
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fault and its outcome: ``killed``, ``refused`` (an error that names the path) or ``borne`` (unnoticed)."""
+
+    aim: Aim
+    fate: str
+    troubles: tuple[str, ...]
+
+
+class Bench:
+    """A place where one run after the other is struck, each from the same beginnings."""
+
+    def __init__(self, site: Site, ground: Path, scenario: str, suffix: str) -> None:
+        ground.mkdir(parents=True)
+        self.scenario = scenario
+        self.suffix = suffix
+        self._home = ground / "home"
+        self._home.mkdir()
+        self._folder = ground / "swept"
+        self._template = ground / "template"
+        self._trace = ground / "trace.txt"
+        self._output = self._folder / f"pages.{suffix}"
+        self._rows = site.rows(ground.name, ROWS, seed=1, latency=LATENCY)
+        listed = ground / "urls.txt"
+        listed.write_text("".join(f"{row.url}\n" for row in self._rows))
+        self._words = argv("crawl", str(listed), "-o", str(self._output), "-q", "-c", str(CONCURRENCY))
+        self._words += ["--per-host", str(CONCURRENCY), "--retries", "0"]
+        self._prepare()
+        if scenario == "retry":
+            self._words.append("--retry-failed")
+
+    def count(self) -> dict[tuple[str, str], int]:
+        """Return which calls the run makes on which files, by a run that is not struck."""
+        self._restore()
+        ran = run([*counting(self._trace), *self._words], self._home, DEADLINE)
+        assert ran.code == 0, ran.said
+        return calls_of(self._trace.read_text(errors="replace"), self._folder)
+
+    def strike(self, aim: Aim) -> Trial | None:
+        """Let the fault strike and take the job up again; ``None`` where the run never came to the point."""
+        self._restore()
+        self._trace.unlink(missing_ok=True)
+        try:
+            struck = run(
+                [*injecting(aim.point, self._folder, aim.fault, self._trace), *self._words], self._home, DEADLINE
+            )
+        except subprocess.TimeoutExpired:
+            return Trial(aim, "hung", (f"it did not end within {DEADLINE:g} s",))
+        if not was_injected(self._trace.read_text(errors="replace"), aim.point, aim.fault):
+            return None
+        fate, troubles = self._fate(aim, struck)
+        return Trial(aim, fate, (*troubles, *self._complete()))
+
+    def _fate(self, aim: Aim, struck: Ran) -> tuple[str, list[str]]:
+        troubles = scars(struck.said)
+        if aim.fault == "KILL":
+            return "killed", troubles if struck.code < 0 else [*troubles, f"it outlived SIGKILL with {struck.code}"]
+        if struck.code == 0:
+            if not aim.point.file.endswith(BORNE.get(aim.point.call, ())):
+                troubles.append("it ended with 0")
+            return "borne", troubles + self._judged()
+        # Any file of the job is named by its whole path, which begins with the folder's or is the output's.
+        if not any(str(path) in struck.said for path in (self._output, self._folder)):
+            troubles.append(f"it ended with {struck.code} and named no path: {struck.said[-500:]!r}")
+        return "refused", troubles
+
+    def _complete(self) -> list[str]:
+        try:
+            ran = run(self._words, self._home, DEADLINE)
+        except subprocess.TimeoutExpired:
+            return [f"taken up again, it did not end within {DEADLINE:g} s"]
+        troubles = scars(ran.said)
+        if ran.code != 0:
+            troubles.append(f"taken up again, it ended with {ran.code}: {ran.said[-500:]!r}")
+        return troubles + self._judged()
+
+    def _judged(self) -> list[str]:
+        verdict = judge(self._output, self._rows)
+        return [] if verdict.clean else [str(verdict)]
+
+    def _prepare(self) -> None:
+        """Make what each run begins with: nothing, a job that was killed, or one that is complete."""
+        self._folder.mkdir()
+        if self.scenario == "resume":
+            self._kill_halfway()
+        elif self.scenario == "retry":
+            ran = run(self._words, self._home, DEADLINE)
+            assert ran.code == 0, ran.said
+        self._folder.rename(self._template)
+
+    def _kill_halfway(self) -> None:
+        with started(self._words, self._home) as (process, said):
+            deadline = time.monotonic() + DEADLINE
+            while not (self._output.exists() and self._output.stat().st_size):
+                assert process.poll() is None, said.read_text(errors="replace")
+                assert time.monotonic() < deadline, "nothing is written"
+                time.sleep(0.01)
+            time.sleep(0.2)  # into the rows behind the first commit
+            process.kill()
+
+    def _restore(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.copytree(self._template, self._folder)
+
+
+class Benches:
+    """The benches for each scenario and format, as many as work at once; one is lent to one striker at a time."""
+
+    def __init__(self, site: Site, ground: Path, kinds: Sequence[tuple[str, str]], at_once: int) -> None:
+        self._free: dict[tuple[str, str], SimpleQueue[Bench]] = {kind: SimpleQueue() for kind in kinds}
+        makings = [(kind, f"{kind[0]}-{kind[1]}-{n}") for kind in kinds for n in range(at_once)]
+        with ThreadPoolExecutor(at_once) as pool:
+            for kind, bench in pool.map(lambda made: (made[0], Bench(site, ground / made[1], *made[0])), makings):
+                self._free[kind].put(bench)
+
+    def count(self, kind: tuple[str, str]) -> dict[tuple[str, str], int]:
+        """Return the calls of one kind of run."""
+        bench = self._free[kind].get()
+        try:
+            return bench.count()
+        finally:
+            self._free[kind].put(bench)
+
+    def strike(self, aim: Aim) -> Trial | None:
+        """Strike on a bench that is free."""
+        kind = aim.scenario, aim.suffix
+        bench = self._free[kind].get()
+        try:
+            return bench.strike(aim)
+        finally:
+            self._free[kind].put(bench)
+
+    def strike_all(self, series: Series) -> list[Trial]:
+        """Strike at N = 1, 2, … until no thread comes to N."""
+        trials = []
+        for number in range(1, ENDLESS):
+            trial = self.strike(
+                Aim(series.scenario, series.suffix, series.fault, Point(series.file, series.call, number))
+            )
+            if trial is None:
+                break
+            trials.append(trial)
+        return trials
+
+
+class Series(NamedTuple):
+    """All the points of one call on one file, and how many of them the counting run made."""
+
+    scenario: str
+    suffix: str
+    fault: str
+    file: str
+    call: str
+    total: int
+
+    def aims(self) -> Iterator[Aim]:
+        """Yield an aim for each point that was counted."""
+        for number in range(1, self.total + 1):
+            yield Aim(self.scenario, self.suffix, self.fault, Point(self.file, self.call, number))
+
+
+def sweep(
+    ground: Path,
+    *,
+    scenarios: Sequence[str] = SCENARIOS,
+    suffixes: Sequence[str] = ("jsonl",),
+    faults: Sequence[str] = tuple(FAULTS),
+    sample: int | None = None,
+    at_once: int = 6,
+) -> list[Trial]:
+    """Strike at every point, or at so many that are spread over them all, and return what became of each."""
+    kinds = [(scenario, suffix) for scenario in scenarios for suffix in suffixes]
+    with serving(ground / "site.log") as site, ThreadPoolExecutor(at_once) as pool:
+        benches = Benches(site, ground, kinds, at_once)
+        counts = zip(kinds, pool.map(benches.count, kinds), strict=True)
+        series = [
+            Series(*kind, fault, file, call, count)
+            for kind, counted in counts
+            for (file, call), count in sorted(counted.items())
+            for fault in faults
+        ]
+        if sample is None:
+            return [trial for trials in pool.map(benches.strike_all, series) for trial in trials]
+        aims = [aim for one in series for aim in one.aims()]
+        chosen = aims[:: max(1, len(aims) // sample)][:sample]
+        return [trial for trial in pool.map(benches.strike, chosen) if trial is not None]
+
+
+def report(trials: Sequence[Trial]) -> str:
+    """Return a table of the trials, each of the troubles, and the totals in the last line."""
+    lines = [
+        f"{'scenario':<9} {'format':<10} {'fault':<7} {'points':>6} {'killed':>7} {'refused':>8} {'borne':>6} {'troubled':>9}"
+    ]
+    for kind in sorted({trial.aim[:3] for trial in trials}):
+        mine = [trial for trial in trials if trial.aim[:3] == kind]
+        fates = [sum(trial.fate == fate for trial in mine) for fate in ("killed", "refused", "borne")]
+        bad = sum(bool(trial.troubles) for trial in mine)
+        lines.append(
+            f"{kind[0]:<9} {kind[1]:<10} {kind[2]:<7} {len(mine):>6} {fates[0]:>7} {fates[1]:>8} {fates[2]:>6} {bad:>9}"
+        )
+    lines += _borne(trials)
+    for trial in trials:
+        if trial.troubles:
+            lines.append(f"{' '.join(trial.aim[:3])}: {trial.aim.point}: {'; '.join(trial.troubles)}")
+    calls = sorted({trial.aim.point.call for trial in trials})
+    bad = sum(bool(trial.troubles) for trial in trials)
+    lines.append(f"{len(trials)} faults at {', '.join(calls)}: {bad} with troubles")
+    return "\n".join(lines)
+
+
+def _borne(trials: Iterable[Trial]) -> list[str]:
+    points = sorted({f"{trial.aim.point.call} of {trial.aim.point.file}" for trial in trials if trial.fate == "borne"})
+    return [f"borne without an error: {', '.join(points)}"] if points else []
+
+
+def main() -> int:
+    """Sweep, print what was found, and say by the exit code whether all was well."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sweeps.syscalls", description="A fault at every call.")
+    parser.add_argument("--fault", nargs="+", default=list(FAULTS), choices=list(FAULTS))
+    parser.add_argument("--scenario", nargs="+", default=SCENARIOS, choices=SCENARIOS)
+    parser.add_argument("--format", nargs="+", default=["jsonl"], choices=[suffix[1:] for suffix in FORMATS])
+    parser.add_argument("--sample", type=int, help="so many points, spread over all")
+    parser.add_argument("--at-once", type=int, default=6, help="jobs that run at the same time")
+    wanted = parser.parse_args()
+    if why := missing():
+        print(f"skipped: {why}")
+        return 2
+    ground = Path(tempfile.mkdtemp(prefix="fetcher-syscalls-"))
+    began = time.monotonic()
+    trials = sweep(
+        ground,
+        scenarios=wanted.scenario,
+        suffixes=wanted.format,
+        faults=wanted.fault,
+        sample=wanted.sample,
+        at_once=wanted.at_once,
+    )
+    shutil.rmtree(ground)
+    print(f"jobs of {ROWS} rows, in {time.monotonic() - began:.0f} s")
+    print(report(trials))
+    return 1 if not trials or any(trial.troubles for trial in trials) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

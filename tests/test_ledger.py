@@ -1,0 +1,754 @@
+"""The ledger against what happens to files: kills, faults, full disks, damage and strangers."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fetcher.errors import LedgerError
+from fetcher.job import account, ledger, names, schema
+from fetcher.job.ledger import Entry, Ledger, Progress, Tally
+from fetcher.sinks.durable import Mark
+from fetcher.spawn import environment
+
+DEADLINE = 60
+TERMS = b'{"inputs":["urls.txt"]}'
+
+
+def entry(row: int, code: str = "ok", *, host: str = "a.example", **known: Any) -> Entry:
+    status = known.pop("status", 200 if code == "ok" else None)
+    return Entry(row, row * 2_654_435_761 % 2**32, code, status, known.pop("bytes", 10), 0.25, 1, host)
+
+
+def so_far(taken: int = 0) -> Progress:
+    return Progress(taken, more=True, estimate=None, seconds=1.5, ok=taken, bytes=taken)
+
+
+def digest(row: int) -> int:
+    return entry(row).digest
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "ledger.sqlite")
+
+
+@contextlib.contextmanager
+def begun(path: str, outputs: int = 1) -> Iterator[Ledger]:
+    made = Ledger.create(path, terms=TERMS, outputs=[f"out{n}.jsonl" for n in range(outputs)])
+    made.begin_run(1.0)
+    try:
+        yield made
+    finally:
+        made.abandon()
+
+
+def fill(path: str, rows: int = 50, **known: Any) -> None:
+    with begun(path) as made:
+        made.commit([entry(row, **known) for row in range(1, rows + 1)], [Mark(rows, 1, 7)], so_far(rows))
+        made.end_run(so_far(rows), exit=0)
+        made.close()
+
+
+def read_all(path: str) -> tuple[list[Mark], Tally, list[tuple[int, int]]]:
+    opened = Ledger.open(path)
+    try:
+        opened.pending_rewrite()
+        list(opened.order(["ok"]))
+        return opened.marks(), opened.tally(), list(opened.finished())
+    finally:
+        opened.abandon()
+
+
+def tamper(path: str, *statements: str, values: tuple[Any, ...] = ()) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for statement in statements:
+            db.execute(statement, values)
+
+
+# What it keeps
+
+
+def test_a_new_ledger_is_one_file_and_empty(path: str) -> None:
+    with begun(path, outputs=2) as made:
+        made.close()
+    assert os.listdir(os.path.dirname(path)) == ["ledger.sqlite"]
+    opened = Ledger.open(path)
+    assert (opened.terms, opened.last, opened.retrying, opened.ended_well) == (TERMS, 0, frozenset(), False)
+    assert opened.marks() == [Mark(), Mark()]
+    assert opened.tally() == Tally()
+    assert [*opened.finished(), *opened.order(["ok"]), *opened.pending_rewrite()] == []
+    opened.close()
+
+
+def test_what_was_committed_is_there_again(path: str) -> None:
+    with begun(path, outputs=2) as made:
+        first = [Mark(70, 70, 2**32 - 1, '["sku"]'), Mark(9, 9, 1)]
+        made.commit([entry(3), entry(1, "http_404", status=404, host="b.example")], first, so_far(3))
+        last = [Mark(90, 20, 5, '["sku"]'), Mark(2**40, 3, 2)]
+        made.commit([entry(2, "duplicate", bytes=None, host=""), entry(4, "http_404")], last, so_far(4))
+        assert made.last == 4
+    marks, tally, rows = read_all(path)
+    assert marks == last
+    assert tally == Tally(ok=1, failed=2, skipped=1, bytes=30, codes={"http_404": 2, "duplicate": 1})
+    assert list(tally.codes) == ["http_404", "duplicate"]
+    assert rows == [(row, digest(row)) for row in (1, 2, 3, 4)]
+
+
+def test_every_digest_of_four_bytes_comes_back(path: str) -> None:
+    digests = [0, 1, 2**31 - 1, 2**31, 2**32 - 1]
+    with begun(path) as made:
+        made.commit([Entry(n, d, "ok", 200, 0, 0.0, 1, "h") for n, d in enumerate(digests, 1)], [Mark()], so_far())
+        assert [d for _, d in made.finished()] == digests
+
+
+def test_the_order_is_that_of_the_commits(path: str) -> None:
+    codes = ["ok", "http_404", "ok", "dns_timeout", "http_404", "ok"]
+    with begun(path) as made:
+        for n, code in enumerate(codes):
+            made.commit([entry(100 - n, code)], [Mark(n)], so_far(n))
+        assert list(made.order(["http_404", "never_seen"])) == [code != "http_404" for code in codes]
+        assert list(made.order([])) == [True] * 6
+
+
+def test_whether_the_run_before_ended_well(path: str) -> None:
+    made = Ledger.create(path, terms=TERMS, outputs=["a"])
+    assert made.ended_well
+    assert made.begin_run(1.0)
+    made.commit([entry(1)], [Mark(1)], so_far(1))
+    made.abandon()
+    opened = Ledger.open(path)
+    assert not opened.ended_well
+    assert not opened.begin_run(2.0)
+    opened.end_run(so_far(1), exit=130)
+    opened.close()
+    opened = Ledger.open(path)
+    assert opened.begin_run(3.0)
+    opened.abandon()
+    with contextlib.closing(schema.connect(path, write=False)) as db:
+        runs = db.execute("SELECT began, clean, exit, taken, more, seconds FROM runs ORDER BY id").fetchall()
+    assert runs == [(1.0, 0, None, 1, 1, 1.5), (2.0, 1, 130, 1, 1, 1.5), (3.0, 0, None, 0, 1, 0.0)]
+
+
+def test_a_row_that_comes_twice_ends_the_run_and_leaves_the_batch_out(path: str) -> None:
+    with begun(path) as made:
+        made.commit([entry(1)], [Mark(1)], so_far(1))
+        with pytest.raises(LedgerError, match=r"ledger\.sqlite: .*a row came twice"):
+            made.commit([entry(2, "novel", host="new.example"), entry(1)], [Mark(2)], so_far(2))
+        assert made.marks() == [Mark(1)]
+        made.commit([entry(2, "novel", host="new.example")], [Mark(3)], so_far(2))
+        assert made.tally().codes == {"novel": 1}
+    assert read_all(path)[2] == [(1, digest(1)), (2, digest(2))]
+
+
+def test_new_terms_stay(path: str) -> None:
+    fill(path)
+    opened = Ledger.open(path)
+    opened.set_terms(b"{more}")
+    opened.close()
+    assert Ledger.open(path).terms == b"{more}"
+
+
+def test_a_file_name_need_not_be_text(path: str) -> None:
+    odd = os.fsdecode(b"caf\xe9 %41?#.jsonl")
+    folder = os.path.join(os.path.dirname(path), odd)
+    os.mkdir(folder)
+    path = os.path.join(folder, "ledger.sqlite")
+    made = Ledger.create(path, terms=TERMS, outputs=[odd])
+    made.begin_rewrite([], [Mark()], [odd])
+    assert made.pending_rewrite() == [odd]
+    made.close()
+    assert os.listdir(folder) == ["ledger.sqlite"]
+
+
+# Rewriting
+
+
+def test_a_rewrite_is_pending_until_it_is_ended(path: str) -> None:
+    codes = ["ok", "http_500", "dns_timeout", "http_500", "ok"]
+    with begun(path, outputs=2) as made:
+        made.commit([entry(n, code) for n, code in enumerate(codes, 1)], [Mark(5), Mark(50)], so_far(5))
+        assert (
+            made.begin_rewrite(["http_500", "http_503"], [Mark(3), Mark(30)], ["copy.0", "copy.1"], asked=["5xx"]) == 2
+        )
+        assert made.retrying == {"http_500", "http_503"}
+    opened = Ledger.open(path)
+    assert opened.pending_rewrite() == ["copy.0", "copy.1"]
+    assert opened.marks() == [Mark(3), Mark(30)]
+    assert opened.retrying == {"http_500", "http_503"}
+    assert opened.asked == {"5xx"}
+    assert opened.tally() == Tally(ok=2, failed=1, bytes=30, codes={"dns_timeout": 1})
+    assert list(opened.finished()) == [(row, digest(row)) for row in (1, 3, 5)]
+    opened.end_rewrite()
+    opened.begin_run(2.0)
+    opened.commit([entry(4), entry(2, "http_500")], [Mark(6), Mark(60)], so_far(5))
+    assert list(opened.order(["http_500"])) == [True, True, True, True, False]
+    opened.abandon()
+    opened = Ledger.open(path)
+    assert opened.pending_rewrite() == []
+    assert opened.retrying
+    opened.retry_done()
+    opened.retry_done()
+    opened.close()
+    assert not Ledger.open(path).retrying | Ledger.open(path).asked
+
+
+def test_the_last_row_may_be_retried(path: str) -> None:
+    with begun(path) as made:
+        made.commit([entry(1), entry(9, "http_500")], [Mark(2)], so_far(9))
+        made.begin_rewrite(["http_500"], [Mark(1)], ["copy"])
+        assert made.last == 1
+        made.commit([entry(9)], [Mark(2)], so_far(9))
+        assert made.last == 9
+
+
+# Bounds
+
+
+def test_the_finished_are_those_of_the_moment(path: str) -> None:
+    rows = 3 * account.CHUNK
+    with begun(path) as made:
+        made.commit([entry(row) for row in range(1, rows, 2)], [Mark(1)], so_far())
+        finished = made.finished()
+        found = [next(finished) for _ in range(10)]
+        made.commit([entry(row) for row in range(2, rows, 2)], [Mark(2)], so_far())
+        found += finished
+        assert [row for row, _ in found] == list(range(1, rows, 2))
+        assert len(list(made.finished())) == rows - 1
+
+
+def test_a_large_ledger_is_read_in_little_memory_and_lies_in_little_space(path: str, tmp_path: Path) -> None:
+    rows = 200_000
+    order = sorted(range(1, rows + 1), key=lambda row: row + random.Random(row).random() * 2_000)
+    with begun(path) as made:
+        for start in range(0, rows, 1_000):
+            batch = [
+                Entry(row, digest(row), "ok", 200, row % 90_000, row % 7_000 / 1e3, 1, f"www.host{row // 40}.example")
+                for row in order[start : start + 1_000]
+            ]
+            made.commit(batch, [Mark(start)], so_far(start))
+            assert os.path.getsize(f"{path}-wal") < 16_000_000  # copied into the ledger now and then
+        made.close()
+        assert os.listdir(tmp_path) == ["ledger.sqlite"]
+        assert os.path.getsize(path) / rows < 60
+    opened = Ledger.open(path)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        assert all(pair == (row, digest(row)) for row, pair in enumerate(opened.finished(), 1))
+        assert sum(opened.order(["http_404"])) == rows
+        assert opened.tally().ok == opened.last == rows
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+        opened.close()
+
+
+def test_few_names_are_remembered_and_all_are_found(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "KNOWN", 10)
+    with begun(path) as made:
+        made.commit([entry(n, f"http_{n % 25}", host=f"h{n % 40}") for n in range(1, 401)], [Mark()], so_far())
+        assert len(made._hosts._known) == len(made._codes._known) == 10
+        assert len(made.tally().codes) == 25
+    with contextlib.closing(schema.connect(path, write=False)) as db:
+        assert db.execute("SELECT count(*) FROM hosts").fetchone() == (40,)
+        assert db.execute("SELECT count(*) FROM rows JOIN hosts ON hosts.id = host AND name = 'h7'").fetchone() == (10,)
+
+
+# Readers beside the writer
+
+READER = """
+import sys
+from fetcher.job.schema import connect
+db = connect(sys.argv[1], write=False)
+db.execute("BEGIN")
+print(db.execute("SELECT count(*) FROM rows").fetchone()[0], flush=True)
+sys.stdin.read()
+"""
+
+
+def run(script: str, *words: str, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *words], env=environment(), text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options,
+    )  # fmt: skip
+
+
+def test_somebody_who_reads_is_in_nobodys_way(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "BUSY", 0.0)
+    with begun(path) as made:
+        made.commit([entry(1)], [Mark(1)], so_far(1))
+        with run(READER, path) as reader:
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == "1\n"
+            made.commit([entry(2)], [Mark(2)], so_far(2))
+            made.close()
+            reader.communicate(timeout=DEADLINE)
+            assert reader.returncode == 0
+    assert len(read_all(path)[2]) == 2
+
+
+def test_a_reader_of_the_same_process_neither(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "BUSY", 0.0)
+    with begun(path) as made, contextlib.closing(schema.connect(path, write=False)) as db:
+        made.commit([entry(1)], [Mark(1)], so_far(1))
+        assert db.execute("SELECT count(*) FROM rows").fetchone() == (1,)
+        made.close()
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        connection = schema.connect(path, write=False)
+        with contextlib.closing(connection):
+            connection.execute("DELETE FROM rows")
+
+
+def test_after_the_end_nothing_is_read(path: str) -> None:
+    with begun(path) as made:
+        finished = made.finished()
+        made.close()
+        made.close()
+        with pytest.raises(LedgerError, match="is closed"):
+            next(finished)
+
+
+# Kills
+
+COMMITTER = """
+import sys
+from fetcher.job import ledger
+from tests.test_ledger import entry, so_far
+from fetcher.sinks.durable import Mark
+ledger.CHECKPOINT_ROWS = 100
+opened = ledger.Ledger.open(sys.argv[1])
+opened.begin_run(1.0)
+while True:
+    batch = [entry(row, host=f"h{row}.example") for row in range(opened.last + 1, opened.last + 18)]
+    opened.commit(batch, [Mark(batch[-1].id)], so_far(batch[-1].id))
+    print(opened.last, flush=True)
+"""
+
+
+def test_a_kill_anywhere_leaves_all_of_a_commit_or_nothing(path: str) -> None:
+    chance = random.Random(4)
+    Ledger.create(path, terms=TERMS, outputs=["a.jsonl"]).close()
+    known = 0
+    for _ in range(12):
+        with run(COMMITTER, path, cwd=Path(__file__).parents[1]) as committer:
+            assert committer.stdout is not None
+            for _ in range(chance.randrange(1, 60)):
+                known = int(committer.stdout.readline())
+            committer.kill()
+            told = committer.stdout.read().splitlines()
+        known = int(told[-1]) if told and told[-1].isdigit() else known
+        (mark,), tally, rows = read_all(path)
+        assert mark.position >= known - known % 17
+        assert rows == [(row, digest(row)) for row in range(1, mark.position + 1)]
+        assert tally.ok == mark.position
+
+
+# Faults
+
+LIFE = """
+import os, sys
+from fetcher.errors import LedgerError
+from fetcher.job import ledger
+from tests.test_ledger import entry, so_far
+from fetcher.sinks.durable import Mark
+ledger.CHECKPOINT_ROWS = 10
+path = os.path.join(sys.argv[1], "ledger.sqlite")
+try:
+    opened = ledger.Ledger.create(path, terms=b"{}", outputs=["a.jsonl"])
+    try:
+        opened.begin_run(1.0)
+        for row in range(1, 31, 5):
+            opened.commit([entry(row + n, host=f"h{row + n}") for n in range(5)], [Mark(row + 4)], so_far(row))
+        opened.begin_rewrite(["http_404"], [Mark(30)], ["copy"])
+        opened.end_rewrite()
+        opened.end_run(so_far(30), exit=0)
+        opened.close()
+    finally:
+        opened.abandon()
+except LedgerError as error:
+    sys.exit(f"LedgerError {error}")
+"""
+FAULTS = [
+    *((call, error, nth) for error in ("EIO", "ENOSPC") for call in ("fdatasync", "unlink") for nth in (1, 3, 6)),
+    *((call, "ENOSPC", nth) for call in ("rename", "ftruncate", "openat", "fsync") for nth in (1, 2)),
+    *(("pwrite64", error, nth) for error in ("EIO", "ENOSPC") for nth in (1, 4, 11, 14, 20, 45, 77, 100, 120)),
+]
+
+
+def traced(folder: str, action: str, log: Path) -> subprocess.CompletedProcess[str]:
+    if not shutil.which("strace"):
+        pytest.skip("strace is missing")
+    files = [f"{folder}/ledger.sqlite{end}" for end in ("", "-wal", "-shm", ".new", ".new-wal", ".new-shm")]
+    watched = [word for file in (folder, *files) for word in ("-P", file)]
+    call = action.partition(":")[0]
+    words = ["strace", "-f", "-qq", "-o", str(log), *watched, "-e", f"trace={call}", "-e", f"inject={action}"]
+    done = subprocess.run(
+        [*words, sys.executable, "-c", LIFE, folder], env=environment(), cwd=Path(__file__).parents[1],
+        capture_output=True, text=True, timeout=DEADLINE, check=False,
+    )  # fmt: skip
+    if "PTRACE" in done.stderr:
+        pytest.skip("strace may not trace here")
+    return done
+
+
+def check_consistent(path: str) -> None:
+    if os.path.exists(path):
+        (mark,), _, rows = read_all(path)
+        assert rows == [(row, digest(row)) for row in range(1, mark.position + 1)]
+        Ledger.open(path).close()
+    else:
+        Ledger.create(path, terms=TERMS, outputs=["a"]).close()
+    assert not os.path.exists(f"{path}-wal")
+
+
+@pytest.mark.parametrize(("call", "error", "nth"), FAULTS)
+def test_a_call_that_fails_is_told_and_harms_nothing(tmp_path: Path, call: str, error: str, nth: int) -> None:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    done = traced(str(folder), f"{call}:error={error}:when={nth}", tmp_path / "log")
+    injected = [line for line in (tmp_path / "log").read_text().splitlines() if "INJECTED" in line]
+    if injected and f'"{folder}"' not in injected[0]:  # SQLite does without its own sync of the folder's names
+        assert done.stderr.startswith(f"LedgerError {folder}"), (injected, done)
+        assert done.returncode == 1
+    elif not injected:
+        assert done.returncode == 0, done.stderr
+    check_consistent(str(folder / "ledger.sqlite"))
+
+
+@pytest.mark.parametrize(
+    ("call", "nth"),
+    [("rename", 1), ("fsync", 1), ("unlink", 8), ("ftruncate", 2), *(("pwrite64", n) for n in (3, 30, 60, 90))],
+)
+def test_a_kill_at_a_call_harms_nothing(tmp_path: Path, call: str, nth: int) -> None:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    traced(str(folder), f"{call}:signal=KILL:when={nth}", tmp_path / "log")
+    check_consistent(str(folder / "ledger.sqlite"))
+
+
+FULL = """
+import sys, resource
+from fetcher.errors import LedgerError
+from fetcher.job.ledger import Ledger
+from tests.test_ledger import entry, so_far
+from fetcher.sinks.durable import Mark
+if len(sys.argv) > 2:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+opened = Ledger.open(sys.argv[1])
+opened.begin_run(1.0)
+try:
+    while True:
+        rows = range(opened.last + 1, opened.last + 501)
+        opened.commit([entry(row, host=f"h{row}.example") for row in rows], [Mark(rows[-1])], so_far())
+except LedgerError as error:
+    print(error)
+try:
+    opened.close()
+except LedgerError as error:
+    print(error)
+"""
+
+
+def fill_up(path: str, *words: str) -> str:
+    with run(FULL, path, *words, cwd=Path(__file__).parents[1]) as filling:
+        told, _ = filling.communicate(timeout=DEADLINE)
+        assert filling.returncode == 0
+    return told
+
+
+def test_a_file_that_may_not_grow_is_told(path: str) -> None:
+    Ledger.create(path, terms=TERMS, outputs=["a.jsonl"]).close()
+    told = fill_up(path, "300000")
+    assert told.startswith(f"{path}: cannot write the ledger: disk I/O error: repair that and run the same command")
+    assert Ledger.open(path).last >= 500
+    check_consistent(path)
+
+
+def test_a_full_disk_is_told_and_what_was_committed_stays(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("no file system may be mounted here: RLIMIT_FSIZE stands for it")
+    try:
+        path = str(disk / "ledger.sqlite")
+        Ledger.create(path, terms=TERMS, outputs=["a.jsonl"]).close()
+        told = fill_up(path)
+        assert told.startswith(f"{path}: cannot write the ledger: database or disk is full: make room there")
+        subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+        assert Ledger.open(path).last >= 500
+        check_consistent(path)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+# Damage
+
+
+def test_damage_anywhere_is_an_error_or_does_no_harm(path: str) -> None:
+    with begun(path) as made:
+        made.commit([entry(row, f"http_{row % 9}", host=f"h{row}") for row in range(1, 3_001)], [Mark(5)], so_far())
+        made.begin_rewrite([], [Mark(5)], ["copy"])
+        made.close()
+    sound = Path(path).read_bytes()
+    chance = random.Random(7)
+    refused = 0
+    for turn in range(250):
+        torn = bytearray(sound)
+        if turn % 5 == 0:
+            del torn[chance.randrange(len(torn)) :]
+        for _ in range(chance.choice((0, 1, 1, 20)) if turn % 5 == 0 else chance.choice((1, 20, 400))):
+            if torn:
+                place = chance.randrange(len(torn) if turn % 2 else min(len(torn), 4096))
+                torn[place] = chance.randrange(256)
+        for end in ("-wal", "-shm"):
+            Path(path + end).unlink(missing_ok=True)
+        Path(path).write_bytes(torn)
+        try:
+            marks, tally, rows = read_all(path)
+        except LedgerError as error:
+            refused += 1
+            assert str(error).startswith(path)
+            assert "--fresh" in str(error)
+        else:
+            assert all(type(value) is int for pair in rows for value in pair)
+            assert type(marks[0].position) is type(tally.failed) is int
+    assert refused > 150
+
+
+def test_a_damaged_journal_loses_commits_and_nothing_else(path: str) -> None:
+    with begun(path) as made:
+        for row in range(1, 40):
+            made.commit([entry(row)], [Mark(row)], so_far(row))
+        sound = [Path(path).read_bytes(), Path(f"{path}-wal").read_bytes()]
+    chance = random.Random(1)
+    for _ in range(40):
+        journal = bytearray(sound[1])
+        journal[chance.randrange(len(journal))] ^= 1 << chance.randrange(8)
+        Path(path).write_bytes(sound[0])
+        Path(f"{path}-wal").write_bytes(journal)
+        (mark,), _, rows = read_all(path)
+        assert rows == [(row, digest(row)) for row in range(1, mark.position + 1)]
+
+
+@pytest.mark.parametrize("content", [b"", b"SQLite format 3\0", b"hello\n" * 2_000, b"\0" * 8_192])
+def test_what_is_no_database_is_refused(path: str, content: bytes) -> None:
+    Path(path).write_bytes(content)
+    with pytest.raises(LedgerError, match=r"ledger\.sqlite: the ledger is damaged or not ours \(.*begin again with"):
+        Ledger.open(path)
+
+
+def test_another_programs_database_is_refused(path: str) -> None:
+    tamper(path, "CREATE TABLE rows(id)")
+    with pytest.raises(LedgerError, match="another program's file"):
+        Ledger.open(path)
+
+
+def test_another_version_is_named(path: str) -> None:
+    fill(path)
+    tamper(path, "PRAGMA user_version=2")
+    with pytest.raises(LedgerError) as caught:
+        Ledger.open(path)
+    assert str(caught.value) == (
+        f"{path}: was written by another version (format 2; this is 1): finish it with that one, "
+        "or begin again with --fresh"
+    )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE more(a)",
+        "CREATE TRIGGER t AFTER INSERT ON rows BEGIN DELETE FROM rows; END",
+        "CREATE TRIGGER t INSTEAD OF UPDATE ON v BEGIN SELECT 1; END",
+        "CREATE VIEW v2 AS SELECT load_extension('evil')",
+        "CREATE INDEX i ON rows(abs(code))",
+        "ALTER TABLE rows ADD COLUMN evil DEFAULT (1)",
+        "ALTER TABLE hosts RENAME COLUMN name TO naem",
+        "DROP TABLE runs",
+        "PRAGMA journal_mode=DELETE",
+        "ANALYZE",
+    ],
+)
+def test_other_tables_than_ours_are_refused(path: str, statement: str) -> None:
+    fill(path)
+    tamper(path, *(["CREATE VIEW v AS SELECT 1"] if "ON v " in statement else []), statement)
+    before = Path(path).read_bytes()
+    with pytest.raises(LedgerError, match="damaged or not ours"):
+        Ledger.open(path)
+    assert Path(path).read_bytes() == before
+
+
+def test_a_million_tables_are_not_read(path: str) -> None:
+    fill(path)
+    tamper(path, "BEGIN", *(f"CREATE TABLE t{n}(a)" for n in range(4_000)), "COMMIT")
+    with pytest.raises(LedgerError, match=r"damaged or not ours \(interrupted\)"):
+        Ledger.open(path)
+
+
+def test_a_schema_that_cannot_be_parsed_is_shown_without_its_escapes(path: str) -> None:
+    fill(path)
+    tamper(
+        path,
+        "PRAGMA writable_schema=ON",
+        "UPDATE sqlite_master SET sql = 'CREATE TABLE \x1b]0;owned\x07 (' WHERE name = 'rows'",
+    )
+    with pytest.raises(LedgerError) as caught:
+        Ledger.open(path)
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE rows SET digest = 'text'",
+        "UPDATE rows SET digest = 1e300",
+        f"UPDATE rows SET digest = {2**31}",
+        "UPDATE rows SET id = -id",
+        "UPDATE rows SET code = 77",
+        f"UPDATE rows SET bytes = {2**62}",
+        "UPDATE rows SET bytes = 0.5",
+        f"UPDATE rows SET seq = {2**63 - 1}",
+        "UPDATE rows SET seq = x'00'",
+        "UPDATE codes SET name = x'00'",
+        f"UPDATE codes SET name = '{'x' * 5_000}'",
+        "UPDATE codes SET name = CAST(x'ff' AS TEXT)",
+        "UPDATE outputs SET position = -1",
+        "UPDATE outputs SET position = 'here'",
+        "UPDATE outputs SET tail = position + 1",
+        f"UPDATE outputs SET checksum = {2**32}",
+        "UPDATE outputs SET state = x'00'",
+        "UPDATE outputs SET state = hex(zeroblob(9000000))",
+        "UPDATE outputs SET copy = 'text'",
+        "UPDATE outputs SET copy = x''",
+        "UPDATE outputs SET copy = x'2f00'",
+        "UPDATE outputs SET copy = 7",
+        "UPDATE runs SET clean = 2",
+        "UPDATE runs SET clean = 'yes'",
+        "DELETE FROM meta",
+        "UPDATE meta SET value = 'text'",
+        "UPDATE meta SET value = zeroblob(17000000)",
+        "INSERT INTO meta VALUES ('retrying', CAST('{' AS BLOB))",
+        "INSERT INTO meta VALUES ('retrying', CAST('[1]' AS BLOB))",
+    ],
+)
+def test_a_value_of_another_kind_is_refused(path: str, statement: str) -> None:
+    fill(path)
+    tamper(path, statement)
+    with pytest.raises(LedgerError, match=r"damaged or not ours"):
+        read_all(path)
+
+
+def test_one_copy_of_two_is_refused(path: str) -> None:
+    with begun(path, outputs=2) as made:
+        made.close()
+    tamper(path, "UPDATE outputs SET copy = x'41' WHERE id = 1")
+    with pytest.raises(LedgerError, match="a rewrite of some outputs"):
+        Ledger.open(path).pending_rewrite()
+
+
+# Places
+
+
+def test_a_missing_ledger_says_what_to_do(path: str) -> None:
+    with pytest.raises(LedgerError, match=r"ledger\.sqlite: the ledger is missing: put it back, or begin again"):
+        Ledger.open(path)
+    assert not os.path.exists(path)
+
+
+def linked(path: str) -> None:
+    os.rename(path, f"{path}.elsewhere")
+    os.symlink(f"{path}.elsewhere", path)
+
+
+def piped(path: str) -> None:
+    os.unlink(path)
+    os.mkfifo(path)
+
+
+def nested(path: str) -> None:
+    os.unlink(path)
+    os.mkdir(path)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        linked,
+        lambda path: os.symlink(f"{path}.elsewhere", f"{path}-wal"),
+        lambda path: os.symlink("/dev/zero", f"{path}-shm"),
+        lambda path: os.mkfifo(f"{path}-wal"),
+        piped,
+        nested,
+        lambda path: Path(f"{path}-journal").write_bytes(b"\xd9\xd5\x05\xf9 \xa1c\xd7" + b"/etc/passwd"),
+    ],
+)
+def test_no_link_is_followed_and_nothing_but_files_opened(path: str, spoil: Callable[[str], object]) -> None:
+    fill(path)
+    spoil(path)
+    with pytest.raises(LedgerError, match=f"{path}.*or begin again with --fresh"):
+        Ledger.open(path)
+
+
+def test_a_ledger_that_stands_is_not_overwritten(path: str) -> None:
+    fill(path)
+    with pytest.raises(LedgerError, match="a ledger stands there"):
+        Ledger.create(path, terms=TERMS, outputs=["a"])
+    assert Ledger.open(path).last == 50
+
+
+def test_what_an_interrupted_start_or_a_ledger_of_old_left_is_cleared(path: str) -> None:
+    with begun(path) as made:
+        made.commit([entry(1)], [Mark(1)], so_far(1))
+        journal = Path(f"{path}-wal").read_bytes()
+    os.unlink(path)
+    Path(f"{path}-wal").write_bytes(journal)
+    Path(f"{path}.new-journal").write_bytes(b"x")
+    target = Path(path).parent / "target"
+    target.write_text("mine")
+    os.symlink(target, f"{path}.new")
+    made = Ledger.create(path, terms=TERMS, outputs=["a"])
+    assert made.last == 0
+    made.close()
+    assert target.read_text() == "mine"
+    assert sorted(os.listdir(target.parent)) == ["ledger.sqlite", "target"]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match=r"nowhere/ledger\.sqlite.*No such file"):
+        Ledger.create(str(tmp_path / "nowhere" / "ledger.sqlite"), terms=TERMS, outputs=["a"])
+
+
+def test_a_journal_that_cannot_be_removed_is_told(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with begun(path) as made:
+        made.commit([entry(1)], [Mark(1)], so_far(1))
+        close = made.abandon
+
+        def leave() -> None:
+            close()
+            Path(f"{path}-wal").touch()
+
+        monkeypatch.setattr(made, "abandon", leave)
+        with pytest.raises(LedgerError, match=r"ledger\.sqlite-wal: cannot be removed: .*nothing is lost"):
+            made.close()
+
+
+def test_a_ledger_is_no_larger_than_it_must_be_in_memory() -> None:
+    assert ledger.CHECKPOINT_ROWS * 4_096 * 4 < 200_000_000  # a journal: four pages a row at the worst

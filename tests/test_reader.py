@@ -1,0 +1,344 @@
+"""Where a body is read: what goes to another process, which extractors can, and that the page is the same."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import sys
+import types
+from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fetcher.config import Config
+from fetcher.errors import ConfigError, ParseError
+from fetcher.model import Extractor, Page, Request, Response
+from fetcher.page.danger import SMALL
+from fetcher.page.reader import Reader, name_of
+from tests.lab import extractors
+
+HTML = "text/html; charset=utf-8"
+SMALL_PAGE = b"<title>T</title><a href=x>1</a>"
+BOMB = b"<div>" * 20_000
+
+
+def respond(body: bytes, content_type: str | None = HTML, *, row: int = 7, **known: Any) -> Response:
+    request = known.pop("request", Request(row, "http://example.com/"))
+    head = known.pop("headers", (("server", "x"),))
+    headers = head if content_type is None else (*head, ("content-type", content_type))
+    return Response(request, "http://example.com/", 200, headers, body, **known)
+
+
+def apart(reader: Reader, response: Response) -> Page | tuple[str, str]:
+    """Read one response apart, in a loop of its own."""
+
+    async def main() -> Page | tuple[str, str]:
+        try:
+            return await reader.read_apart(response, waited=0.5, fetched_at=9.0)
+        except ParseError as error:
+            return error.code, error.message
+        finally:
+            await reader.close()
+
+    return asyncio.run(main())
+
+
+def here(reader: Reader, response: Response) -> Page:
+    return reader.read(response, waited=0.5, fetched_at=9.0)
+
+
+# What goes apart
+
+
+@pytest.mark.parametrize(
+    ("options", "extract", "goes"),
+    [
+        ({}, None, {"bomb"}),
+        ({}, extractors.titled, {"bomb"}),
+        ({}, extractors.nameless, {"bomb"}),
+        ({"select": "h=h1"}, None, {"bomb"}),
+        ({"isolate": True}, None, {"bomb"}),
+        ({"isolate": True}, extractors.titled, {"bomb", "page", "text", "image", "big text"}),
+        ({"isolate": True, "select": "h=h1"}, None, {"bomb", "page"}),
+        ({"isolate": True, "select": "h=h1"}, extractors.titled, {"bomb", "page", "text", "image", "big text"}),
+        ({"parsers": 1}, None, {"bomb", "page"}),
+        ({"parsers": 1}, extractors.titled, {"bomb", "page"}),
+        ({"parsers": 1, "isolate": True}, extractors.titled, {"bomb", "page", "text", "image", "big text"}),
+    ],
+)
+def test_what_is_read_apart(options: dict[str, Any], extract: Extractor | None, goes: set[str]) -> None:
+    bodies = {
+        "bomb": respond(BOMB),
+        "page": respond(SMALL_PAGE),
+        "text": respond(SMALL_PAGE, "text/plain"),
+        "image": respond(SMALL_PAGE, "image/png"),
+        "big text": respond(BOMB * 20, "text/plain"),
+    }
+    reader = Reader(Config.of(**options), extract)
+    assert {name for name, response in bodies.items() if reader.apart(response)} == goes
+
+
+def test_a_bomb_is_known_by_its_bytes_where_its_type_is_not() -> None:
+    reader = Reader(Config())
+    assert reader.apart(respond(b"<html >" + BOMB, None))
+    assert not reader.apart(respond(b"x" * 2 * SMALL, None))
+
+
+def test_a_suspect_goes_apart_whatever_it_looks_like() -> None:
+    reader = Reader(Config())
+    reader.suspects = frozenset({7})
+    assert reader.apart(respond(b"x", "text/plain", row=7))
+    assert not reader.apart(respond(b"x", "text/plain", row=8))
+
+
+# Which extractors can go
+
+
+def test_an_extractor_is_found_by_its_name() -> None:
+    assert name_of(extractors.titled) == "tests.lab.extractors:titled"
+    assert name_of(extractors.Page.of) == "tests.lab.extractors:Page.of"
+    assert name_of(extractors.Page.size) == "tests.lab.extractors:Page.size"
+    assert name_of(str) == "builtins:str"
+
+
+def closure() -> Extractor:
+    def extract(response: Response) -> int:
+        return len(response.body)
+
+    return extract
+
+
+class Later(extractors.Page):
+    """Inherits a method that has its parent's name."""
+
+
+NAMELESS: list[Any] = [
+    extractors.nameless,
+    extractors.called,
+    extractors.Page().own,
+    Later.of,
+    closure(),
+    functools.partial(extractors.titled),
+    lambda response: len(response.body),
+]
+
+
+@pytest.mark.parametrize("options", [{"isolate": True}, {"parsers": 2}])
+@pytest.mark.parametrize("extract", NAMELESS)
+def test_an_extractor_without_a_name_is_refused_where_it_was_to_go(extract: Extractor, options: dict[str, Any]) -> None:
+    assert name_of(extract) is None
+    Reader(Config(), extract)
+    with pytest.raises(ConfigError, match=rf"^{next(iter(options))}: the extractor .* move it into a module"):
+        Reader(Config.of(**options), extract)
+
+
+def test_what_another_process_would_not_import_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(name: str, spec: Any = None) -> Extractor:
+        module = module_from_spec(spec) if spec else types.ModuleType(name)
+        exec("def extract(response): return 1", module.__dict__)
+        monkeypatch.setitem(sys.modules, name, module)
+        extract: Extractor = module.extract
+        extract.__module__ = name
+        return extract
+
+    plugin = tmp_path / "plugin_from_a_path.py"
+    plugin.touch()
+    assert name_of(made("plugin_from_a_path", spec_from_file_location("plugin_from_a_path", plugin))) is None
+    assert name_of(made("made_by_hand")) is None
+    assert name_of(made("no_package.inside", spec_from_file_location("no_package.inside", plugin))) is None
+    assert name_of(made("__main__")) is None
+    monkeypatch.syspath_prepend(tmp_path)
+    assert name_of(made("plugin_from_a_path", spec_from_file_location("plugin_from_a_path", plugin))) is not None
+
+
+def test_a_bad_selector_is_refused() -> None:
+    with pytest.raises(ConfigError, match="h1 >"):
+        Reader(Config.of(select="h=h1 >"))
+
+
+# The same page
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as made:
+        yield made
+
+
+READERS: dict[str, Reader] = {
+    "bare": Reader(Config.of(preview=20, parsers=1)),
+    "select": Reader(Config.of(parsers=1, select=["h=h1", "all[]=a@href"])),
+    "extract": Reader(Config.of(parsers=1), extractors.titled),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def closed(runner: asyncio.Runner) -> Iterator[None]:
+    yield
+    for reader in READERS.values():
+        runner.run(reader.close())
+
+
+TEXTS = st.text(st.characters(), max_size=30)  # lone surrogates too: a header's bytes may become some
+RESPONSES = st.builds(
+    respond,
+    st.one_of(
+        st.binary(max_size=300),
+        st.text(max_size=200).map(lambda text: text.encode()),
+        st.lists(st.sampled_from([b"<title>", b"</title>", b"<h1>", b"<a href=x>", "ö漢".encode(), b"<svg>"])).map(
+            b"".join
+        ),
+    ),
+    st.sampled_from([HTML, "text/html", "text/html; charset=euc-jp", "text/plain", "image/png", None]),
+    headers=st.lists(st.tuples(TEXTS, TEXTS), max_size=3).map(tuple),
+    request=st.builds(
+        Request,
+        st.integers(1, 2**40),
+        TEXTS,
+        fields=st.none() | st.dictionaries(st.text(max_size=5), TEXTS | st.integers() | st.none(), max_size=3),
+        tag=st.sampled_from([None, object()]),
+    ),
+    redirects=st.lists(TEXTS, max_size=2).map(tuple),
+    attempts=st.integers(1, 5),
+    elapsed=st.floats(0, 100),
+    truncated=st.booleans(),
+)
+
+
+@pytest.mark.parametrize("name", READERS)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(RESPONSES)
+def test_a_page_read_apart_is_the_page_read_here(runner: asyncio.Runner, name: str, response: Response) -> None:
+    reader = READERS[name]
+    if name == "extract" and any(unkept(value) for value in (response.request.fields or {}).values()):
+        response = msgspec.structs.replace(response, request=Request(1, "u"))
+    expected = here(reader, response)
+    page = runner.run(reader.read_apart(response, waited=0.5, fetched_at=9.0))
+    assert page == expected
+    assert page.request is response.request
+
+
+def unkept(value: Any) -> bool:
+    """Tell whether data with this in it is not plain."""
+    if isinstance(value, int):
+        return not -(2**63) <= value < 2**64
+    return isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value)
+
+
+@pytest.mark.parametrize(
+    ("request_", "headers", "said"),
+    [
+        (Request(3, "http://a/", fields={"sku": "1", "n": 2.5}), (), ["'http://a/'", "3", "{'sku': '1', 'n': 2.5}"]),
+        (Request(3, "\udcff", fields={"a": "\ud800"}), (), [r"'\udcff'", "3", r"{'a': '\ud800'}"]),
+        (Request(3, "u", fields={"n": 2**70, "o": object()}), (), ["'u'", "3", f"{{'n': {2**70}}}"]),
+        (Request(3, "u", fields={1: 2, "a": b"x"}), (), ["'u'", "3", "{}"]),  # type: ignore[dict-item]  # not its type
+        (Request(3, "u", fields=types.MappingProxyType({"a": 1})), (), ["'u'", "3", "{'a': 1}"]),
+        (Request(3, "u"), (("x-odd", "caf\udce9"),), ["'u'", "3", "{}", r"'caf\udce9'"]),
+    ],
+)
+def test_an_extractor_apart_sees_the_row_but_for_its_tag(
+    request_: Request, headers: tuple[tuple[str, str], ...], said: list[str]
+) -> None:
+    request = msgspec.structs.replace(request_, tag=object())
+    page = apart(Reader(Config.of(isolate=True), extractors.echo), respond(b"", request=request, headers=headers))
+    assert isinstance(page, Page)
+    assert page.data == [*[*said, "none"][:4], "None"]
+    assert page.request is request
+
+
+def test_a_process_stands_where_its_owner_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path / "caf\udce9"))
+    page = apart(Reader(Config.of(isolate=True), extractors.path_bytes), respond(b""))
+    assert isinstance(page, Page)
+    pid, session, folder, path = page.data
+    assert pid != os.getpid()
+    assert session != os.getsid(0)
+    assert folder == str(tmp_path).encode()
+    assert path == [os.fsencode(entry) for entry in sys.path]
+
+
+# Extractors that stay here
+
+
+def test_an_extractor_without_a_name_runs_here_once_the_page_was_parsed_there() -> None:
+    ran: list[int] = []
+
+    def extract(response: Response) -> int:
+        ran.append(os.getpid())
+        return len(response.body)
+
+    page = apart(Reader(Config.of(select="h=h1"), extract), respond(SMALL_PAGE))
+    assert isinstance(page, Page)
+    assert (page.title, page.links, page.data) == ("T", 1, len(SMALL_PAGE))
+    assert ran == [os.getpid()]
+    assert apart(Reader(Config.of(parse_timeout=0.3), extract), respond(BOMB * 5)) == ("parse_timeout", "over 0.3 s")
+    assert len(ran) == 1
+
+    def fail(response: Response) -> None:
+        raise KeyError("price")
+
+    assert apart(Reader(Config(), fail), respond(SMALL_PAGE)) == ("extract_failed", "KeyError: 'price'")
+
+
+@pytest.mark.parametrize(
+    ("body", "data"),
+    [
+        (b"tuple ", ("a", ("b", 1))),
+        (b"set ", {"a", "b"}),
+        (b"huge ", 2**70),
+        (b"surrogate ", "\udcff"),
+        (b"key ", {("a", "b"): 1}),
+        (b"say yes", "yes"),
+    ],
+)
+def test_data_is_what_the_extractor_returned_whichever_page_it_was(body: bytes, data: Any) -> None:
+    """Where nothing was asked for, a large page must not have other data than a small one."""
+    page = apart(Reader(Config(), extractors.obey), respond(body))
+    assert isinstance(page, Page)
+    assert (page.data, type(page.data)) == (data, type(data))
+
+
+def test_an_extractor_with_a_name_runs_apart_on_a_bomb() -> None:
+    page = apart(Reader(Config(), extractors.pid), respond(SMALL_PAGE))
+    assert isinstance(page, Page)
+    assert page.data != os.getpid()
+
+
+# The slot
+
+
+def test_the_slot_has_the_row_while_its_page_is_parsed_here() -> None:
+    told: list[int | str] = []
+
+    def extract(response: Response) -> None:
+        told.append("extract")
+        if not response.body:
+            raise ValueError("empty")
+
+    reader = Reader(Config(), extract)
+    reader.slot = told.append
+    here(reader, respond(SMALL_PAGE, row=3))
+    assert told == [3, "extract", 0]
+    with pytest.raises(ParseError):
+        here(reader, respond(b"", row=4))
+    assert told[3:] == [4, "extract", 0]
+    apart(reader, respond(SMALL_PAGE, row=5))
+    assert told[6:] == [5, "extract", 0]
+    apart(reader, respond(b"", row=6))
+    assert told[9:] == [6, "extract", 0]
+
+
+def test_the_slot_is_left_alone_by_what_is_parsed_apart() -> None:
+    told: list[int] = []
+    reader = Reader(Config(), extractors.titled)
+    reader.slot = told.append
+    assert isinstance(apart(reader, respond(SMALL_PAGE)), Page)
+    assert told == []

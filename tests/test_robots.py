@@ -1,0 +1,634 @@
+"""robots.txt over real sockets: what is asked for and how often, by the server's log, and what then may be fetched."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from fetcher.config import Config
+from fetcher.errors import ConfigError, ConnectError, FetchError, Skipped, StatusError
+from fetcher.flight import Flight, Later, current
+from fetcher.hosts import Hosts
+from fetcher.model import Request, Response
+from fetcher.policy import robots as handler
+from fetcher.policy.accept import accept
+from fetcher.policy.pacing import Gate, Waiter
+from fetcher.policy.redirects import Redirects
+from fetcher.policy.retry import Retry
+from fetcher.policy.robots import GOOD_FOR, PAUSE, Robots, robots_tags
+from fetcher.policy.robots_exchange import robots_exchange, robots_token
+from fetcher.policy.robots_file import READ
+from fetcher.transport.connector import StagedResolver
+from fetcher.transport.session import Transport
+from fetcher.urls import parse
+from tests.lab.bodies import bomb_parts
+from tests.lab.crawl import names
+from tests.lab.exchange import Case, Exchange
+from tests.lab.server import LabServer, black_hole, refused_port, silent_port
+
+DENY = "User-agent: *\nDisallow: /ok\n"
+
+
+class Stack:
+    """The handlers as they stand in a fetcher, and its robots."""
+
+    def __init__(self, config: Config, resolver: StagedResolver | None = None) -> None:
+        self.now = 0.0  # added to the clock
+        self.delays: list[tuple[str, float]] = []
+        self.gate = Gate(Hosts[Waiter](config.limits, config.retry))
+        self.pages = Transport(config, resolver=resolver)
+        self.files = Transport(config, resolver=resolver)
+        self.robots = Robots(
+            robots_exchange(config, self.gate, self.files),
+            token=robots_token(config.identity),
+            max_crawl_delay=7.0,
+            set_delay=lambda host, seconds: self.delays.append((host, seconds)),
+            clock=lambda: asyncio.get_running_loop().time() + self.now,
+        )
+        self.exchange: Any = self.pages
+        for one in (self.gate, self.robots, Redirects(config), accept(config.accept), Retry(config.retry, self.gate)):
+            self.exchange = self._around(one, self.exchange)
+
+    @staticmethod
+    def _around(one: Any, proceed: Any) -> Any:
+        return lambda request: one(request, proceed)
+
+    async def get(self, url: str, *, deferrable: bool = False) -> Response:
+        flight = Flight(Request(1, url), parse(url))
+        flight.deferrable = deferrable
+        token = current.set(flight)
+        try:
+            response: Response = await self.exchange(flight.request)
+            return response
+        finally:
+            flight.free()
+            current.reset(token)
+
+    async def code(self, url: str) -> str | int:
+        try:
+            return (await self.get(url)).status
+        except FetchError as error:
+            return error.code
+
+
+@asynccontextmanager
+async def stack(resolver: StagedResolver | None = None, **options: Any) -> AsyncIterator[Stack]:
+    made = Stack(Config.of(**{"retries": 0, "backoff": 0} | options), resolver)
+    try:
+        async with asyncio.timeout(60):
+            yield made
+    finally:
+        await made.robots.close()
+        made.gate.close()
+        await made.pages.close()
+        await made.files.close()
+
+
+@pytest.fixture
+async def lab() -> AsyncIterator[LabServer]:
+    async with LabServer(hosts=3, second_port=True) as lab:
+        yield lab
+
+
+def asked(lab: LabServer) -> int:
+    return len(lab.requests("/robots.txt"))
+
+
+def status(code: int, body: str = DENY, **headers: str) -> Case:
+    async def reply(exchange: Exchange) -> None:
+        await exchange.reply(body, code, headers=[(name.replace("_", "-"), text) for name, text in headers.items()])
+
+    return reply
+
+
+def raw(body: bytes, kind: str = "text/plain", *headers: tuple[str, str]) -> Case:
+    async def reply(exchange: Exchange) -> None:
+        await exchange.reply(body, kind=kind, headers=headers)
+
+    return reply
+
+
+# Once an origin
+
+
+async def test_fifty_rows_at_once_ask_once(lab: LabServer) -> None:
+    async def slow(exchange: Exchange) -> None:
+        await exchange.pause(0.1)
+        await exchange.reply(DENY)
+
+    lab.add("/robots.txt", slow)
+    async with stack() as fetcher:
+        urls = [lab.url(f"/{'ok' if n % 2 else 'echo'}?{n}") for n in range(50)]
+        codes = await asyncio.gather(*map(fetcher.code, urls))
+        assert codes == [200, "robots_denied"] * 25
+        assert asked(lab) == 1
+        assert len(lab.log) == 26
+        assert (lab.log[0].path, lab.log[0].header("user-agent")) == ("/robots.txt", Config().identity.user_agent)
+        assert await fetcher.code(lab.url("/ok")) == "robots_denied"
+    assert asked(lab) == 1
+
+
+async def test_each_origin_has_its_own(lab: LabServer) -> None:
+    lab.add("/robots.txt", DENY, host=1)
+    async with stack() as fetcher:
+        for host, port in ((1, None), (2, None), (1, lab.other_port), (1, None)):
+            await fetcher.code(lab.url("/ok", host, port))
+    assert asked(lab) == 3
+
+
+async def test_a_row_that_is_cancelled_takes_nobodys_answer_away(lab: LabServer) -> None:
+    hold = asyncio.Event()
+
+    async def held(exchange: Exchange) -> None:
+        await hold.wait()
+        await exchange.reply(DENY)
+
+    lab.add("/robots.txt", held)
+    async with stack() as fetcher:
+        first, second = (asyncio.create_task(fetcher.code(lab.url(path))) for path in ("/ok", "/echo"))
+        await lab.until(lambda: asked(lab) == 1)
+        first.cancel()
+        await asyncio.wait([first])
+        hold.set()
+        assert await second == 200
+        assert first.cancelled()
+    assert asked(lab) == 1
+
+
+async def test_waiting_holds_no_slot(lab: LabServer) -> None:
+    hold = asyncio.Event()
+
+    async def held(exchange: Exchange) -> None:
+        await hold.wait()
+        await exchange.reply("")
+
+    lab.add("/robots.txt", held, host=1)
+    async with stack(concurrency=2) as fetcher:
+        waiting = [asyncio.create_task(fetcher.code(lab.url("/ok"))) for _ in range(20)]
+        await lab.until(lambda: asked(lab) == 1)
+        assert fetcher.gate.hosts.on_wire == 1
+        assert await fetcher.code(lab.url("/ok", 2)) == 200
+        hold.set()
+        assert await asyncio.gather(*waiting) == [200] * 20
+
+
+async def test_closing_gives_up_what_is_asked_for(lab: LabServer) -> None:
+    async def never(exchange: Exchange) -> None:
+        await exchange.gone()
+
+    lab.add("/robots.txt", never)
+    async with stack() as fetcher:
+        row = asyncio.create_task(fetcher.code(lab.url("/ok")))
+        await lab.until(lambda: asked(lab) == 1)
+        await fetcher.robots.close()
+        await asyncio.wait([row])
+        assert row.cancelled()
+
+
+async def test_a_bug_is_raised_to_whoever_waits(lab: LabServer) -> None:
+    async with stack() as fetcher:
+
+        async def broken(request: Request) -> Response:
+            raise ZeroDivisionError
+
+        fetcher.robots._exchange = broken
+        found = await asyncio.gather(*(fetcher.get(lab.url("/ok")) for _ in range(3)), return_exceptions=True)
+        assert [type(one) for one in found] == [ZeroDivisionError] * 3
+
+
+# What is answered
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 410, 418, 451])
+async def test_4xx_allows(lab: LabServer, code: int) -> None:
+    lab.add("/robots.txt", status(code))
+    async with stack() as fetcher:
+        assert await fetcher.code(lab.url("/ok")) == 200
+        assert await fetcher.code(lab.url("/ok")) == 200
+    assert asked(lab) == 1
+
+
+@pytest.mark.parametrize("code", [500, 502, 503, 504, 520])
+async def test_5xx_forbids_after_retries(lab: LabServer, code: int) -> None:
+    lab.add("/robots.txt", status(code))
+    async with stack(retries=2) as fetcher:
+        with pytest.raises(Skipped, match=rf"no answer from .*/robots.txt \(http_{code}: ") as caught:
+            await fetcher.get(lab.url("/ok"))
+        assert caught.value.code == "robots_unreachable"
+        assert await fetcher.code(lab.url("/echo")) == "robots_unreachable"
+    assert asked(lab) == (1 if code == 520 else 3)
+    assert len(lab.log) == asked(lab)
+
+
+async def test_429_forbids_and_is_charged_to_the_host(lab: LabServer) -> None:
+    lab.add("/robots.txt", status(429, retry_after="1000"))
+    async with stack() as fetcher:
+        assert await fetcher.code(lab.url("/ok")) in ("host_budget", "robots_unreachable")
+    assert len(lab.log) == 1
+
+
+async def test_a_429_that_passes_is_waited_out(lab: LabServer) -> None:
+    async def once(exchange: Exchange) -> None:
+        first = not exchange.site.state.get("asked")
+        exchange.site.state["asked"] = 1
+        await exchange.reply("" if first else DENY, 429 if first else 200, headers=[("Retry-After", "0")])
+
+    lab.add("/robots.txt", once)
+    async with stack() as fetcher:
+        assert await fetcher.code(lab.url("/ok")) == "robots_denied"
+    assert asked(lab) == 2
+
+
+@pytest.mark.parametrize("trouble", ["/reset", "/empty", "/cut-body", "/malformed", "/gzip-cut", "/gzip-bad-crc"])
+async def test_an_answer_that_is_none_forbids(lab: LabServer, trouble: str) -> None:
+    async def become(exchange: Exchange) -> None:
+        await exchange.become(trouble)
+
+    lab.add("/robots.txt", become)
+    async with stack() as fetcher:
+        assert await fetcher.code(lab.url("/ok")) == "robots_unreachable"
+    assert not lab.requests("/ok")
+
+
+async def test_no_answer_in_time_forbids(lab: LabServer) -> None:
+    async def never(exchange: Exchange) -> None:
+        await exchange.gone()
+
+    lab.add("/robots.txt", never)
+    async with stack(read_timeout=0.2) as fetcher:
+        with pytest.raises(Skipped, match="read_timeout") as caught:
+            await fetcher.get(lab.url("/ok"))
+        assert caught.value.code == "robots_unreachable"
+
+
+@pytest.mark.parametrize("port_of", [refused_port, silent_port, black_hole])
+async def test_a_host_that_is_not_there_is_unreachable(port_of: Any) -> None:
+    with port_of() as port:
+        async with stack(read_timeout=0.2, connect_timeout=0.2) as fetcher:
+            assert await fetcher.code(f"http://127.0.0.1:{port}/ok") == "robots_unreachable"
+
+
+# Redirects
+
+
+def leading(hops: int, lab: LabServer, hosts: int = 1) -> None:
+    """Make /robots.txt of host 1 a chain of so many redirects, in turn over the hosts, that ends in ``DENY``."""
+
+    async def go(exchange: Exchange) -> None:
+        left = int(exchange.number("left", hops))
+        if left == 0:
+            await exchange.reply(DENY)
+            return
+        await exchange.reply("", 302, headers=[("Location", lab.url(f"/file?left={left - 1}", left % hosts + 1))])
+
+    lab.add("/robots.txt", go, host=1)
+    lab.add("/file", go)
+
+
+@pytest.mark.parametrize("hosts", [1, 3])
+async def test_five_redirects_are_followed_to_any_host(lab: LabServer, hosts: int) -> None:
+    leading(5, lab, hosts)
+    async with stack(max_redirects=0) as fetcher:
+        with pytest.raises(Skipped, match=r"'Disallow: /ok' in line 2 of http://127\.0\.0\.\d:\d+/file\?left=0"):
+            await fetcher.get(lab.url("/ok"))
+    assert len(lab.log) == 6
+
+
+async def test_six_are_too_many_and_allow(lab: LabServer) -> None:
+    leading(6, lab)
+    async with stack(max_redirects=50) as fetcher:
+        assert await fetcher.code(lab.url("/ok")) == 200
+    assert len(lab.requests("/file")) == 5
+
+
+@pytest.mark.parametrize("to", ["/robots.txt", "http://[::1", "mailto:me"])
+async def test_a_redirect_to_nowhere_allows(lab: LabServer, to: str) -> None:
+    lab.add("/robots.txt", status(302, Location=to))
+    async with stack() as fetcher:
+        assert await fetcher.code(lab.url("/ok")) == 200
+
+
+async def test_every_hop_of_a_row_is_judged(lab: LabServer) -> None:
+    lab.add("/robots.txt", DENY, host=2)
+    async with stack() as fetcher:
+        url = lab.url(f"/redirect?to={lab.url('/ok', 2)}")
+        with pytest.raises(Skipped, match=r"of http://127\.0\.0\.2"):
+            await fetcher.get(url)
+    assert [(entry.host, entry.path) for entry in lab.log] == [
+        ("127.0.0.1", "/robots.txt"), ("127.0.0.1", "/redirect"), ("127.0.0.2", "/robots.txt"),
+    ]  # fmt: skip
+
+
+# Law 7
+
+
+async def test_the_file_is_not_asked_for_where_the_row_may_not_go(lab: LabServer) -> None:
+    """A public name, by the resolver's word, that leads to a private address."""
+    lab.add("/robots.txt", status(404))
+    private = lab.url("/ok", 2)
+    hop = f"http://public.test:{lab.port}/ok"
+    async with stack(names({"public.test": "127.0.0.1"})) as fetcher:
+        asker = Flight(Request(1, hop), parse(hop))
+        asker.target, asker.redirects, asker.connection = parse(private), (private,), "public"
+        current.set(asker)
+        for _ in range(2):
+            with pytest.raises(Skipped) as caught:
+                await fetcher.robots(asker.request, fetcher.pages)
+            assert caught.value.code == "address_blocked"
+        assert lab.log == []
+        # That one came there by a redirect says nothing of a row that lists the address.
+        assert await fetcher.code(private) == 200
+
+
+async def test_a_row_that_lists_an_address_does_not_suffer_by_one_that_was_led_there(lab: LabServer) -> None:
+    lab.add("/robots.txt", "")
+    private = parse(lab.url("/ok", 2))
+    async with stack() as fetcher:
+
+        async def led() -> str:
+            asker = Flight(Request(1, "http://public.test/"), private)
+            asker.redirects, asker.connection = (private.wire,), "public"
+            current.set(asker)
+            try:
+                await fetcher.robots.judge(private)
+            except Skipped as error:
+                return error.code
+            return "known"
+
+        first, second = asyncio.create_task(led()), asyncio.create_task(fetcher.code(private.wire))
+        assert (await first, await second) == ("address_blocked", 200)
+
+
+async def test_no_secret_goes_along(lab: LabServer) -> None:
+    lab.add("/robots.txt", "")
+    headers = [
+        "X-Key: s3cret",
+        f"@127.0.0.1:{lab.port} Authorization: s3cret",
+        "Accept-Language: en",
+        "User-Agent: Me/1",
+    ]
+    async with stack(header=headers, cookie=[f"@127.0.0.1:{lab.port} a=s3cret"]) as fetcher:
+        assert await fetcher.code(lab.url("/echo")) == 200
+    files, page = lab.log
+    assert "s3cret" not in files.head
+    assert (files.header("accept-language"), files.header("user-agent")) == ("en", "Me/1")
+    assert page.head.count("s3cret") == 3
+    assert robots_token(Config.of(header=headers).identity) == "Me"
+
+
+# Bodies
+
+
+async def test_a_file_over_500_kib_counts_as_far_as_it_goes(lab: LabServer) -> None:
+    head = b"User-agent: *\nDisallow: /ok\n"
+    body = head + b"#" * (READ - len(head) - 1) + b"\nDisallow: /echo\n"
+    lab.add("/robots.txt", raw(body))
+    async with stack(max_size=1000) as fetcher:
+        assert await fetcher.code(lab.url("/ok")) == "robots_denied"
+        assert await fetcher.code(lab.url("/echo")) == 200
+
+
+async def test_a_gzip_bomb_is_cut(lab: LabServer) -> None:
+    block, trailer = bomb_parts(50)
+    start = gzip.compress(DENY.encode())
+    bomb = start + b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + block * 50 + b"\x03\x00" + trailer
+    lab.add("/robots.txt", raw(bomb, "text/plain", ("Content-Encoding", "gzip")))
+    async with stack() as fetcher:
+        assert await fetcher.code(lab.url("/ok")) == "robots_denied"
+        assert await fetcher.code(lab.url("/echo")) == 200
+
+
+@pytest.mark.parametrize("rules", [1, 4_000])
+async def test_a_file_in_gzip_is_read_whatever_its_size(lab: LabServer, rules: int) -> None:
+    text = DENY + "".join(f"Disallow: /section-{n}/\n" for n in range(rules))
+    lab.add("/robots.txt", raw(gzip.compress(text.encode()), "text/plain", ("Content-Encoding", "gzip")))
+    async with stack() as fetcher:
+        assert await fetcher.code(lab.url("/ok")) == "robots_denied"
+        assert await fetcher.code(lab.url(f"/section-{rules - 1}/x")) == "robots_denied"
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16"])
+async def test_byte_orders(lab: LabServer, codec: str) -> None:
+    lab.add("/robots.txt", raw(DENY.encode(codec)))
+    async with stack() as fetcher:
+        assert await fetcher.code(lab.url("/ok")) == "robots_denied"
+
+
+async def test_a_page_in_its_place_allows(lab: LabServer) -> None:
+    async def become(exchange: Exchange) -> None:
+        await exchange.become("/ok?size=5000&links=20")
+
+    lab.add("/robots.txt", become)
+    async with stack() as fetcher:
+        assert await fetcher.code(lab.url("/ok")) == 200
+
+
+async def test_the_file_itself_may_always_be_fetched(lab: LabServer) -> None:
+    lab.add("/robots.txt", "User-agent: *\nDisallow: /\n")
+    async with stack() as fetcher:
+        assert await fetcher.code(lab.url("/robots.txt")) == 200
+        assert await fetcher.code(lab.url("/robots.txt?x")) == "robots_denied"
+
+
+# Delays
+
+
+@pytest.mark.parametrize(
+    ("line", "seconds"), [("Crawl-delay: 2", 2.0), ("Request-rate: 1/5", 5.0), ("Crawl-delay: 60", 7.0), ("", 0.0)]
+)
+async def test_the_hosts_delay_is_told_up_to_the_cap(lab: LabServer, line: str, seconds: float) -> None:
+    lab.add("/robots.txt", f"User-agent: fetcher\nAllow: /\n{line}\n")
+    async with stack() as fetcher:
+        assert await fetcher.code(lab.url("/ok")) == 200
+        assert set(fetcher.delays) == {("127.0.0.1", seconds)}
+        assert (await fetcher.robots.judge(parse(lab.url("/ok")))).delay == seconds
+
+
+# Ages, waits and bounds: without sockets
+
+
+class Scripted:
+    """A robots of a scripted exchange and a clock that is set."""
+
+    def __init__(self, *answers: str | FetchError | Later) -> None:
+        self.now = 1000.0
+        self.answers = list(answers)
+        self.asked: list[str] = []
+        self.attempts: list[int] = []
+        self.robots = Robots(self.exchange, token="fetcher", clock=lambda: self.now)
+
+    async def exchange(self, request: Request) -> Response:
+        self.asked.append(request.url)
+        self.attempts.append(current.get().attempts)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if not isinstance(answer, str):
+            if isinstance(answer, Later):
+                current.get().attempts += 1
+            raise answer
+        return Response(request, request.url, 200, body=answer.encode())
+
+    async def code(self, url: str = "http://a.test/ok", *, deferrable: bool = True) -> str:
+        flight = Flight(Request(1, url), parse(url))
+        flight.deferrable = deferrable
+        current.set(flight)
+
+        async def page(request: Request) -> Response:
+            return Response(request, request.url, 200)
+
+        try:
+            await self.robots(flight.request, page)
+        except FetchError as error:
+            return error.code
+        except Later as later:
+            return f"due {later.due:g}"
+        return "allowed"
+
+
+async def test_a_good_answer_is_believed_for_a_day() -> None:
+    site = Scripted("", DENY)
+    assert await site.code() == "allowed"
+    site.now += GOOD_FOR - 1
+    assert await site.code() == "allowed"
+    site.now += 2
+    assert await site.code() == "robots_denied"
+    assert site.asked == ["http://a.test/robots.txt"] * 2
+
+
+async def test_what_cannot_be_had_is_asked_for_again_after_growing_times() -> None:
+    site = Scripted(*[StatusError(503)] * 3, "")
+    for pause in (PAUSE, 2 * PAUSE, 4 * PAUSE):
+        assert await site.code() == "robots_unreachable"
+        asked = len(site.asked)
+        site.now += pause - 1
+        assert await site.code() == "robots_unreachable"
+        assert len(site.asked) == asked
+        site.now += 2
+    assert await site.code() == "allowed"
+
+
+async def test_an_old_answer_serves_where_there_is_no_new_one() -> None:
+    site = Scripted(DENY, ConnectError("connect_refused"), "")
+    assert await site.code() == "robots_denied"
+    site.now += GOOD_FOR + 1
+    assert await site.code() == "robots_denied"
+    assert len(site.asked) == 2
+    site.now += PAUSE + 1
+    assert await site.code() == "allowed"
+
+
+async def test_rows_leave_their_tasks_where_the_file_has_to_wait() -> None:
+    site = Scripted(Later(1010.0), DENY)
+    assert await asyncio.gather(*(asyncio.create_task(site.code()) for _ in range(3))) == ["due 1010"] * 3
+    assert await site.code() == "due 1010"
+    assert len(site.asked) == 1
+    site.now = 1010.0
+    assert await site.code() == "robots_denied"
+    assert site.attempts == [0, 1]  # it went on where it was
+
+
+async def test_a_row_that_cannot_leave_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Scripted(Later(1010.0), Later(1030.0), DENY)
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        site.now += seconds
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    assert await site.code(deferrable=False) == "robots_denied"
+    assert slept == [10, 20]
+
+
+async def test_a_host_that_was_given_up_stays_so() -> None:
+    site = Scripted(Skipped("host_budget", "refused"))
+    assert await site.code() == "host_budget"
+    assert await site.code() == "host_budget"
+    assert len(site.asked) == 1
+
+
+async def test_origins_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "KEPT", 3)
+    site = Scripted("")
+    for name in "abcadae":
+        await site.code(f"http://{name}.test/")
+    assert len(site.robots) == 3
+    assert [url[7] for url in site.asked] == ["a", "b", "c", "d", "e"]
+    monkeypatch.setattr(handler, "KEPT_BYTES", 10_000)
+    site = Scripted("User-agent: *\n" + "".join(f"Disallow: /{n}\n" for n in range(200)))
+    for name in "ab":
+        assert await site.code(f"http://{name}.test/1") == "robots_denied"
+    assert len(site.robots) == 1
+    assert site.robots._bytes == sum(known.size for known in site.robots._known.values())
+
+
+# Tags
+
+
+def test_robots_tags_are_told_as_they_are() -> None:
+    assert robots_tags((("content-type", "text/html"),)) is None
+    assert robots_tags((("x-robots-tag", " "),)) is None
+    assert robots_tags((("x-robots-tag", "noindex"), ("x-robots-tag", "bot: nofollow "))) == "noindex, bot: nofollow"
+    assert len(robots_tags((("x-robots-tag", "x" * 5_000),)) or "") == 1_000
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[LabServer]:
+    with LabServer.in_thread(hosts=2) as lab:
+        lab.add("/robots.txt", "User-agent: fetcher\nDisallow: /private\nCrawl-delay: 3\n", host=1)
+        lab.add("/robots.txt", status(500), host=2)
+        yield lab
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    from fetcher.cli.robots import command
+
+    return lambda *arguments: CliRunner().invoke(command, [*arguments, "--retries", "0"], prog_name="fetcher robots")
+
+
+def test_the_command_says_why(site: LabServer, command: Any) -> None:
+    here = site.url("")
+    done = command(site.url("/private/x"), site.url("/ok"), site.url("/ok", 2), "http://[nowhere")
+    assert done.exit_code == 0
+    denied, allowed, unreachable, invalid = done.stdout.splitlines()
+    assert denied == (
+        f"{here}/private/x -> denied: 'Disallow: /private' in line 2 of {here}/robots.txt; 3 s between two requests"
+    )
+    assert allowed == (
+        f"{here}/ok -> allowed: none of the 1 rules for fetcher in {here}/robots.txt is about it; "
+        "3 s between two requests"
+    )
+    assert unreachable.startswith(f"{site.url('/ok', 2)} !! robots_unreachable: ")
+    assert invalid.startswith("http://[nowhere !! invalid_url: ")
+    assert not site.requests("/ok") and not site.requests("/private")
+
+
+def test_the_command_in_json_and_by_another_name(site: LabServer, command: Any) -> None:
+    done = command("--json", "-A", "Other/2.0", site.url("/private/x"))
+    assert (done.exit_code, json.loads(done.stdout)) == (
+        0,
+        {
+            "url": site.url("/private/x"), "allowed": True, "robots": site.url("/robots.txt"), "line": None,
+            "rule": None, "rules": 0, "delay": 0.0, "agent": "Other", "error": None, "message": None,
+        },
+    )  # fmt: skip
+
+
+def test_the_commands_exit_codes(site: LabServer, command: Any) -> None:
+    assert command(site.url("/ok", 2), "http://[nowhere").exit_code == 3
+    assert command().exit_code == 2
+    assert isinstance(command("--timeout", "soon", site.url("/ok")).exception, ConfigError)
