@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.lab.command import Ended, Running, argv, environment, run
+from tests.lab.desk import Desk
 from tests.lab.gate import Gate
 from tests.lab.server import LabServer
+from tests.lab.striker import striking
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 
@@ -302,6 +304,199 @@ def test_a_time_limit_that_is_not_reached_says_nothing(site: Site) -> None:
     ended = run("crawl", "l.txt", "--time-limit", "1h", folder=site.folder)
     assert ended.code == 0
     assert "time limit" not in ended.said
+
+
+# A job
+
+
+STRUCK = [
+    "before fetcher.sinks.durable DurableFile.append 1",
+    "before fetcher.sinks.durable write_all 2",
+    "after fetcher.sinks.durable write_all 1",
+    "after fetcher.sinks.durable DurableFile.append 3",
+    "before fetcher.job.ledger Ledger.commit 1",
+    "after fetcher.job.ledger Ledger.commit 1",
+    "before fetcher.job.ledger Ledger.commit 3",
+    "after fetcher.job.ledger Ledger.commit 2",
+]
+"""Moments of a commit, which is made in a thread of its own."""
+
+BLOWS = {
+    "SIGINT": ([signal.SIGINT], 130),
+    "SIGINT twice": ([signal.SIGINT, signal.SIGINT], 130),
+    "SIGTERM": ([signal.SIGTERM], 143),
+    "SIGTERM and SIGINT": ([signal.SIGTERM, signal.SIGINT], 143),
+}
+
+
+@pytest.mark.parametrize("point", STRUCK)
+@pytest.mark.parametrize("blow", BLOWS)
+def test_a_signal_during_a_commit_loses_nothing(blow: str, point: str, lab: LabServer, tmp_path: Path) -> None:
+    desk = Desk(lab, tmp_path)
+    rows = 240
+    desk.write([lab.url(f"/delay/20/ok?n={n}") for n in range(rows)])
+    signals, code = BLOWS[blow]
+    with Running(
+        *desk.words("-c", "4", "--per-host", "4", "--private-network", "allow"),
+        folder=tmp_path,
+        env=striking(tmp_path, point, *signals),
+    ) as crawl:
+        ended = crawl.end()
+    assert ended.code == code, ended.said
+    books = desk.balance(code)
+    asked = desk.asked()
+    assert len(asked) == len(set(asked)), "a row was asked for twice"
+    if len(signals) == 1:
+        assert books["ok"] == len(asked), "what was in flight was given up before its time"
+    assert books["ok"] >= len(asked) - 4
+    continues(desk, ended, rows, asked)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("asked", [1, 9, 40, 80, 120, 160, 199, 200])
+def test_a_signal_at_any_time_loses_nothing(asked: int, times: int, lab: LabServer, tmp_path: Path) -> None:
+    """When the server has seen so many requests; the last of them is the last of the list."""
+    desk = Desk(lab, tmp_path)
+    rows = 200
+    desk.write([lab.url(f"/delay/10/ok?n={n}") for n in range(rows)])
+    with Running(*desk.words("-c", "5", "--per-host", "5"), folder=tmp_path) as crawl:
+        desk.until_asked("/delay", asked)
+        crawl.send(signal.SIGINT)
+        if times == 2:
+            crawl.until(lambda crawl: b"stopping" in crawl.err or crawl.process.poll() is not None)
+            if crawl.process.poll() is None:
+                crawl.send(signal.SIGINT)
+        ended = crawl.end()
+    if ended.code == 0:
+        assert asked >= rows - 5, "it had nothing more to ask for"
+        assert len(desk.records()) == rows
+        return
+    assert ended.code == 130, ended.said
+    desk.balance(130)
+    continues(desk, ended, rows, desk.asked())
+
+
+def continues(desk: Desk, ended: Ended, rows: int, asked: list[str]) -> None:
+    """Paste the last line into a shell, and see that it completes the list with what is missing alone."""
+    done = set(desk.fetched())
+    command = ended.said.splitlines()[-1].partition("fetcher: not all was fetched; to continue: ")[2]
+    env = environment(desk.folder)
+    end = subprocess.run(["sh", "-c", command], cwd=desk.folder, env=env, capture_output=True, timeout=60)
+    assert end.returncode == 0, end.stderr.decode()
+    desk.balance(0)
+    assert sorted(desk.fetched(), key=int) == [str(n) for n in range(rows)]
+    again = desk.asked()
+    assert not done & set(again), "what was done was fetched again"
+    assert len(done) + len(again) == rows
+    assert len(set(asked) & set(again)) <= 5, "more was given up than can be in flight"
+
+
+def test_a_job_that_is_held_ends_within_the_grace(site: Site) -> None:
+    """Once is enough, also when nothing ever answers."""
+    desk = Desk(site.lab, site.folder)
+    desk.write([*desk.urls(*"ab"), *desk.urls(*"xy", path="/held")])
+    with Running(*desk.words(), folder=site.folder) as crawl:
+        site.until_held(2)
+        crawl.send(signal.SIGTERM)
+        ended = crawl.end()
+    assert ended.code == 143
+    books = desk.balance(143)
+    assert (books["input"], books["ok"], books["pending"], books["more"]) == (4, 2, 2, False)
+    site.gate.open()
+    desk.asked()
+    assert desk.crawl().code == 0
+    assert desk.asked() == ["x", "y"]
+
+
+def test_the_time_limit_of_a_job_continues(site: Site) -> None:
+    desk = Desk(site.lab, site.folder)
+    desk.write([*desk.urls(*"ab"), *desk.urls(*"xy", path="/held")])
+    with Running(*desk.words("--time-limit", "1s"), folder=site.folder) as crawl:
+        site.until_held(2)
+        crawl.send(signal.SIGUSR1)
+        crawl.until_said("time limit")
+        ended = crawl.end()
+    assert ended.code == 4
+    assert ended.said.splitlines()[-1].startswith("fetcher: not all was fetched; to continue: ")
+    desk.balance(4)
+    site.gate.open()
+    desk.asked()
+    for _ in range(2):
+        assert desk.crawl("--time-limit", "1h").code == 0
+    assert desk.asked() == ["x", "y"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--fresh"]], ids=str)
+@pytest.mark.parametrize(
+    "point",
+    [
+        "before fetcher.job.ledger Ledger.create 1",
+        "after fetcher.job.ledger Ledger.create 1",
+        "after fetcher.job.ledger Ledger.begin_run 1",
+    ],
+)
+def test_a_signal_while_the_job_is_opened_leaves_it_to_be_continued(
+    point: str, flags: list[str], lab: LabServer, tmp_path: Path
+) -> None:
+    desk = Desk(lab, tmp_path)
+    desk.pages(*range(9))
+    if flags:
+        (tmp_path / "pages.jsonl").write_bytes(b"old\n")
+    with Running(*desk.words(*flags), folder=tmp_path, env=striking(tmp_path, point, signal.SIGINT)) as crawl:
+        ended = crawl.end()
+    assert ended.code == 130, ended.said
+    command = ended.said.splitlines()[-1].partition("fetcher: not all was fetched; to continue: ")[2]
+    env = environment(tmp_path)
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path, env=env, capture_output=True, timeout=60).returncode == 0
+    assert len(desk.records()) == 9
+    asked = desk.asked()
+    assert len(asked) == len(set(asked))
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "before fetcher.cli.settings gather 1",
+        "before fetcher.cli.run make_plan 1",
+        "before fetcher.cli.run summarize 1",
+        "after fetcher.cli.run summarize 1",
+        "after fetcher.cli.run.Crawl _close 1",
+    ],
+)
+def test_a_signal_before_or_after_the_run_is_no_traceback(point: str, lab: LabServer, tmp_path: Path) -> None:
+    """As every process here, it is judged by what it says."""
+    desk = Desk(lab, tmp_path)
+    desk.pages(*"abc")
+    module, _, rest = point.partition(" ")[2].partition(" ")
+    if module.endswith("Crawl"):
+        point = f"after fetcher.cli.run Crawl.{rest}"
+    with Running(*desk.words(), folder=tmp_path, env=striking(tmp_path, point, signal.SIGINT)) as crawl:
+        ended = crawl.end()
+    if point.startswith("before") and "summarize" not in point:
+        assert (ended.code, ended.said.strip()) == (130, "")
+        assert desk.crawl().code == 0
+    else:
+        assert ended.code == 0, "all was done"
+    desk.balance(0)
+
+
+def test_the_command_that_continues_can_be_pasted_whatever_the_names_are(site: Site) -> None:
+    desk = Desk(site.lab, site.folder)
+    name = 'it\'s a "list" $HOME `x`;&|*.txt'
+    desk.write([*desk.urls(*"ab"), *desk.urls(*"xy", path="/held")], to=name)
+    words = desk.words("--select", "t=h1 > a, p", listed=name, to="pages of $x.jsonl")
+    with Running(*words, folder=site.folder) as crawl:
+        site.until_held(2)
+        crawl.send(signal.SIGINT)
+        crawl.until_said(STOPPING)
+        crawl.send(signal.SIGINT)
+        ended = crawl.end()
+    command = ended.said.splitlines()[-1].partition("to continue: ")[2]
+    assert shlex.split(command) == argv(*words)
+    site.gate.open()
+    done = subprocess.run(["sh", "-c", command], cwd=site.folder, env=environment(site.folder), timeout=60)
+    assert done.returncode == 0
+    assert desk.fetched("pages of $x.jsonl") == [*"abxy"]
 
 
 # A reader that leaves

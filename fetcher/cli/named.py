@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from typing import Any
@@ -17,7 +18,7 @@ def load_named(option: str, name: str | None) -> Any:
     if name is None:
         return None
     module_name, colon, path = name.partition(":")
-    if not colon or not module_name or not path:
+    if not colon or not path or not all(part.isidentifier() for part in module_name.split(".")):
         raise ConfigError(f"{option}: {name!r} is not MODULE:FUNCTION (such as shop.pages:price)")
     here = os.getcwd()
     if here not in sys.path:
@@ -26,7 +27,7 @@ def load_named(option: str, name: str | None) -> Any:
         found: Any = importlib.import_module(module_name)
     except ImportError as error:
         raise ConfigError(f"{option}: cannot import {module_name!r}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{option}: importing {module_name!r} raised {type(error).__name__}: {error}") from error
     for part in path.split("."):
         try:
@@ -35,4 +36,6 @@ def load_named(option: str, name: str | None) -> Any:
             raise ConfigError(f"{option}: {module_name!r} has no {path!r}") from None
     if not callable(found):
         raise ConfigError(f"{option}: {name!r} is no function")
+    if option == "extract" and inspect.iscoroutinefunction(found):
+        raise ConfigError(f"{option}: {name!r} is async, and what reads a page is a plain function")
     return found
