@@ -78,7 +78,8 @@ class Page(msgspec.Struct, frozen=True):
     """The good outcome of a request.
 
     ``length`` is in characters and ``None`` for a body that is no text; ``bytes`` is the decoded body's
-    size; ``links`` counts ``a[href]``; ``data`` is what the extractor returned. ``elapsed`` is seconds on
+    size; ``links`` counts ``a[href]``; ``robots`` is what the page says to robots of itself (``noindex``), in headers and
+    ``<meta>``; ``data`` is what the extractor returned. ``elapsed`` is seconds on
     the wire over all attempts and hops, ``waited`` seconds of backoff, pacing and queues, ``fetched_at``
     seconds since the epoch. ``body`` is kept on request only.
     """
@@ -99,6 +100,7 @@ class Page(msgspec.Struct, frozen=True):
     attempts: int = 1
     fetched_at: float = 0.0
     truncated: bool = False
+    robots: str | None = None
     preview: str | None = None
     body: Any = None
 

@@ -17,6 +17,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 from fetcher.errors import ParseError
 from fetcher.model import Extractor, Page, Response
 from fetcher.page.charset import count_characters, decode_as, detect, read_media_type
+from fetcher.page.directives import directives_of
 from fetcher.page.select import Selection
 
 __all__ = ["Document", "Kind", "Reading", "extract_from", "kind_of", "page_of", "parse", "read_body", "read_page"]
@@ -187,6 +188,7 @@ class Reading(msgspec.Struct, frozen=True, array_like=True, tag="reading"):
     title: str | None
     links: int | None
     preview: str | None
+    robots: str | None = None
     data: Any = None
 
 
@@ -202,6 +204,7 @@ def read_body(response: Response, *, select: Selection | None, extract: Extracto
     data: Any = None
     # The extractor last: it may do as it likes with the tree.
     title, links = (page.title, page.links) if page else (None, None)
+    robots = directives_of(response, page.tree if page else None)
     if extract is not None:
         data = extract_from(response, extract)
     elif select is not None:
@@ -213,6 +216,7 @@ def read_body(response: Response, *, select: Selection | None, extract: Extracto
         title=title,
         links=links,
         preview=document.text[:preview] if document and preview else None,
+        robots=robots,
         data=data,
     )
 
@@ -239,6 +243,7 @@ def page_of(response: Response, reading: Reading, *, waited: float, fetched_at: 
         attempts=response.attempts,
         fetched_at=fetched_at,
         truncated=response.truncated,
+        robots=reading.robots,
         preview=reading.preview,
         body=response.body if keep_body else None,
     )

@@ -46,6 +46,7 @@ class Record(msgspec.Struct, frozen=True):
     error: str | None
     message: str | None
     truncated: bool
+    robots: str | None
     fields: Mapping[str, Any] | None
     data: Any
 
@@ -77,6 +78,7 @@ def to_record(outcome: Outcome) -> Record:
             None,
             None,
             outcome.truncated,
+            outcome.robots,
             request.fields,
             outcome.data,
         )
@@ -99,6 +101,7 @@ def to_record(outcome: Outcome) -> Record:
         error=outcome.error.code,
         message=outcome.error.message or None,
         truncated=False,
+        robots=None,
         fields=request.fields,
         data=None,
     )
