@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
+
+import msgspec
 
 from fetcher.config import Config
 from fetcher.hosts import Hosts
@@ -13,10 +16,11 @@ from fetcher.policy.accept import accept
 from fetcher.policy.pacing import Gate, Waiter
 from fetcher.policy.redirects import Redirects
 from fetcher.policy.retry import Retry
-from fetcher.policy.robots import Robots
+from fetcher.policy.robots import Robots, Verdict
 from fetcher.policy.robots_exchange import robots_exchange, robots_token
+from fetcher.urls import Target
 
-__all__ = ["Handlers"]
+__all__ = ["Handlers", "judging"]
 
 
 class Handlers:
@@ -60,6 +64,17 @@ class Handlers:
         self.gate.close()
         if self._transport is not None:
             await self._transport.close()
+
+
+@asynccontextmanager
+async def judging(config: Config) -> AsyncIterator[Callable[[Target], Awaitable[Verdict]]]:
+    """Open what asks the robots.txt of a URL's origin, at the pace of a crawl, whatever ``config`` says of robots."""
+    handlers = Handlers(msgspec.structs.replace(config, robots=True), (), None)
+    try:
+        assert handlers.robots is not None
+        yield handlers.robots.judge
+    finally:
+        await handlers.close()
 
 
 def _stand(handler: Middleware, proceed: Exchange) -> Exchange:

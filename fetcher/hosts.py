@@ -14,7 +14,8 @@ import msgspec
 
 from fetcher.config import HostPolicy, Limits, RetryPolicy
 from fetcher.health import HostReport, Network, Record
-from fetcher.slots import CATCH_UP, SHORTLY, Group, Host, Slots
+from fetcher.host import Group, Host
+from fetcher.slots import CATCH_UP, SHORTLY, Slots
 from fetcher.urls import registrable_domain
 
 __all__ = ["CATCH_UP", "CHARGES", "KEPT", "REPORTED", "SHORTLY", "Host", "Hosts"]
@@ -167,6 +168,13 @@ class Hosts(Slots[W]):
             pause = min(pause, max(retry.backoff, host.struck_at + retry.host_patience - now))
             host.rests_until = max(host.rests_until, now + pause)
         self._park(host, now, pause, dead=dead)
+
+    def suspect(self, host: Host[W], *, suspect: bool) -> None:
+        """Take a host for one that may be dead, or no longer."""
+        if host.suspect is not suspect:
+            host.suspect = suspect
+            held = host.on_wire + host.promised
+            self.suspected += held if suspect else -held
 
     def _park(self, host: Host[W], now: float, seconds: float, *, dead: bool) -> None:
         until = now + seconds

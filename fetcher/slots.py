@@ -13,125 +13,16 @@ import heapq
 from collections import deque
 from typing import Generic, TypeVar
 
-from fetcher.config import Limits, RetryPolicy
-from fetcher.health import Pace, Record
+from fetcher.config import Limits
+from fetcher.host import Host
 
-__all__ = ["CATCH_UP", "SHORTLY", "Group", "Host", "Slots"]
+__all__ = ["CATCH_UP", "SHORTLY", "Slots"]
 
-PORTS = 16  # of one host that are known to have answered
 CATCH_UP = 0.05  # seconds of --rate that may be made up for a late wake-up
 SHORTLY = 0.05  # seconds until what is held by promises and waiters alone is asked again
 PRESENTLY = 0.5  # the same, for what is held by others' slots
 
 W = TypeVar("W")
-
-
-class Group:
-    """Hosts that share a limit: one site's, or those behind one address."""
-
-    __slots__ = ("ahead", "blocked", "limit", "on_wire")
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.on_wire = 0
-        self.ahead = 0
-        self.blocked: dict[str, None] = {}  # hosts that had a row for it, in the order they asked
-
-
-class Host(Generic[W]):
-    """One host: what is on its wire, what is promised, from when on it may be asked, and its health."""
-
-    __slots__ = (
-        "answered",
-        "asked_delay",
-        "charges",
-        "contending",
-        "delay",
-        "given_up",
-        "groups",
-        "heard",
-        "key",
-        "limit",
-        "located",
-        "most",
-        "not_before",
-        "on_wire",
-        "own_delay",
-        "pace",
-        "parked_until",
-        "promised",
-        "proven",
-        "record",
-        "requests",
-        "rests_until",
-        "retry",
-        "robots_known",
-        "started",
-        "strikes",
-        "struck_at",
-        "struck_last",
-        "suspect",
-        "waiters",
-    )  # fmt: skip
-
-    def __init__(self, key: str, most: int, delay: float, retry: RetryPolicy) -> None:
-        self.key = key
-        self.on_wire = 0
-        self.promised = 0
-        self.most = most  # at once, as configured
-        self.limit = 1  # at once, as things stand
-        self.proven = False  # it answered, and what came after did not say otherwise
-        self.pace: Pace | None = None
-        self.own_delay = delay  # as configured, or by its robots.txt
-        self.delay = delay
-        self.retry = retry
-        self.started = 0.0
-        self.heard = 0.0
-        self.not_before = 0.0
-        self.parked_until = 0.0
-        self.rests_until = 0.0  # the same, but for rows alone that have somewhere to go meanwhile
-        self.answered: tuple[int, ...] = ()  # ports
-        self.charges = 0
-        self.struck_at = 0.0
-        self.strikes = 0  # failed connects and silences in a row
-        self.struck_last = 0.0
-        self.suspect = False
-        self.given_up: str | None = None
-        self.robots_known = True
-        self.asked_delay = 0.0  # by its robots.txt
-        self.located = False
-        self.groups: tuple[Group, ...] = ()
-        self.requests = 0
-        self.record: Record | None = None
-        self.waiters: list[W] = []  # a deque would hold 600 bytes for each host that nobody waits for
-        self.contending = False
-
-    def idle(self, now: float) -> bool:
-        """Whether forgetting the host would change nothing but its reputation."""
-        return not (self.on_wire or self.promised or self.waiters or max(self.not_before, self.rests_until) > now)
-
-    def answer(self, port: int, *, well: bool = True) -> None:
-        """Note an answer from a port; one that served us, ``well``, ends the count of refusals."""
-        if port not in self.answered:
-            self.answered = (*self.answered, port)[-PORTS:]
-        if well:
-            self.charges = 0
-        if not self.proven:
-            self.proven = True
-            self.adjust()
-
-    def adjust(self) -> None:
-        """Take over what was learnt of its pace."""
-        pace = self.pace
-        self.limit = 1 if not self.proven else self.most if pace is None else min(self.most, pace.limit)
-        self.delay = self.own_delay if pace is None else max(self.own_delay, pace.spacing)
-
-    def leave(self, waiter: W) -> None:
-        """Stop waiting at the gate (the task was cancelled)."""
-        if waiter in self.waiters:
-            self.waiters.remove(waiter)
-            for group in self.groups:
-                group.ahead -= 1
 
 
 class Slots(Generic[W]):
@@ -220,13 +111,6 @@ class Slots(Generic[W]):
             self.suspected += number
         for group in host.groups:
             group.ahead += number
-
-    def suspect(self, host: Host[W], *, suspect: bool) -> None:
-        """Take a host for one that may be dead, or no longer."""
-        if host.suspect is not suspect:
-            host.suspect = suspect
-            held = host.on_wire + host.promised
-            self.suspected += held if suspect else -held
 
     # The gate: may this exchange start?
 

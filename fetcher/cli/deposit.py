@@ -1,22 +1,25 @@
-"""The two ends of a crawl: its rows, and where the outcomes are put, into a job or into plain outputs."""
+"""The ends of a crawl: its rows, where the outcomes are put, into a job or into plain outputs, and the summary."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import AsyncIterable, Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from fetcher.books import Books, Standing
 from fetcher.cli.plan import Plan
 from fetcher.client import Fetcher
+from fetcher.errors import SinkError
 from fetcher.model import Outcome, Sink
 from fetcher.sinks import open_sink
 from fetcher.sources import Row, estimate_rows, is_url_argument, read
 from fetcher.sources.handover import in_thread
 
-__all__ = ["Deposit", "Plain", "open_deposit", "open_source"]
+__all__ = ["Deposit", "Plain", "open_deposit", "open_source", "write_summary"]
 
 
 class Deposit(Protocol):
@@ -107,6 +110,22 @@ def open_source(plan: Plan) -> Iterable[Row] | AsyncIterable[Row]:
 
 def _may_block(path: str) -> bool:
     return path == "-" or (not is_url_argument(path) and os.path.exists(path) and not os.path.isfile(path))
+
+
+def write_summary(path: str | None, text: str) -> None:
+    """Write the summary where ``--summary`` says (``-`` is stdout), if it does. Raises ``SinkError``."""
+    if path is None:
+        return
+    try:
+        if path == "-":
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        else:
+            Path(path).write_text(text, encoding="utf-8")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SinkError(f"{path}: cannot write the summary: {error.strerror or error}") from None
 
 
 def _fields(plan: Plan) -> tuple[str, ...] | None:

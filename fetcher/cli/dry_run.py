@@ -7,28 +7,25 @@ addresses of some names and the robots.txt of some hosts.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from fetcher.books import Books
+from fetcher.cli.deposit import open_source, write_summary
 from fetcher.cli.exits import COMPLETE
 from fetcher.cli.plan import Plan
 from fetcher.config import Config
-from fetcher.errors import FetchError, SinkError
+from fetcher.errors import FetchError
 from fetcher.intake import Intake, Rejected, Row
 from fetcher.observe.census import Census, Distinct, HostRows
 from fetcher.observe.forecast import Forecast, HostShare, NamesSampled, RobotsSampled, least_time
 from fetcher.observe.notices import Notices
 from fetcher.sinks.escape import printable
-from fetcher.sources import is_url_argument, read
-from fetcher.sources.handover import in_thread
 from fetcher.transport.resolver import Resolver
 from fetcher.urls import Target, identity, parse
 
@@ -68,20 +65,12 @@ def dry_run(plan: Plan, notices: Notices, source: Source | None = None, judge: O
     ``source`` are the rows (else those of the plan's lists), ``judge`` opens what asks for robots.txt; without
     it none is asked for. Raises ``SourceError`` and ``SinkError``.
     """
-    forecast = asyncio.run(_foresee(plan, notices, _rows(plan) if source is None else source, judge))
+    forecast = asyncio.run(_foresee(plan, notices, open_source(plan) if source is None else source, judge))
     if plan["summary"] != "-":
         print("\n".join(map(printable, forecast.as_text().split("\n"))))
-    if plan["summary"] is not None:
-        _write_summary(plan["summary"], forecast.as_json())
+    write_summary(plan["summary"], forecast.as_json())
     sys.stdout.flush()
     return COMPLETE
-
-
-def _rows(plan: Plan) -> Source:
-    rows = read(plan.inputs, format=plan["from"], url_column=plan["url_column"])
-    # A pipe may keep its reader waiting for as long as it likes: not this thread.
-    blocking = any(path == "-" or (not is_url_argument(path) and not os.path.isfile(path)) for path in plan.inputs)
-    return in_thread(rows) if blocking else rows
 
 
 async def _foresee(plan: Plan, notices: Notices, source: Source, judge: OpenJudge | None) -> Forecast:
@@ -241,15 +230,3 @@ async def _ask_all(sample: dict[str, Target], ask: Callable[[str, Target], Await
 
 def _is_address(host: str) -> bool:
     return host.startswith("[") or not host.strip("0123456789.")
-
-
-def _write_summary(path: str, text: str) -> None:
-    try:
-        if path == "-":
-            sys.stdout.write(text)
-        else:
-            Path(path).write_text(text, encoding="utf-8")
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise SinkError(f"{path}: cannot write the summary: {error.strerror or error}") from None

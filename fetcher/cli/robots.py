@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 from fetcher.cli.crawl import command as crawl
 from fetcher.cli.exits import ALL_FAILED, COMPLETE
@@ -21,7 +19,7 @@ from fetcher.urls import Target, parse
 if TYPE_CHECKING:
     from fetcher.policy.robots import Verdict
 
-__all__ = ["command", "judging"]
+__all__ = ["command"]
 
 SHARED = (
     "user_agent", "timeout", "connect_timeout", "read_timeout", "retries", "default_scheme", "proxy", "insecure",
@@ -59,21 +57,9 @@ def command(context: click.Context, /, urls: tuple[str, ...], as_json: bool, con
 command.params.extend(param for param in crawl.params if param.name in SHARED)
 
 
-@asynccontextmanager
-async def judging(config: Config) -> AsyncIterator[Callable[[Target], Awaitable[Verdict]]]:
-    """Open what asks the robots.txt of a URL's origin, at the pace of a crawl."""
-    from fetcher.handlers import Handlers
-
-    handlers = Handlers(msgspec.structs.replace(config, robots=True), (), None)
-    try:
-        assert handlers.robots is not None
-        yield handlers.robots.judge
-    finally:
-        await handlers.close()
-
-
 async def _ask(urls: list[str], config: Config) -> list[dict[str, Any]]:
     """Return a report for each URL, in their order."""
+    from fetcher.handlers import judging
     from fetcher.policy.robots_exchange import robots_token
 
     token = robots_token(config.identity)

@@ -10,19 +10,18 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from fetcher.books import Books, Standing
 from fetcher.cli.again import command_again
-from fetcher.cli.deposit import open_deposit, open_source
+from fetcher.cli.deposit import open_deposit, open_source, write_summary
 from fetcher.cli.exits import ALL_FAILED, COMPLETE, INTERRUPTED, PIPE_CLOSED, TERMINATED, TIME_LIMIT, exit_by, exit_of
 from fetcher.cli.plan import Plan, make_plan
 from fetcher.cli.settings import at_most_failed
 from fetcher.client import Fetcher
-from fetcher.errors import ConfigError, FetcherError, SinkError
+from fetcher.errors import ConfigError, FetcherError
 from fetcher.observe.inflight import describe
 from fetcher.observe.notices import Notices
 from fetcher.observe.progress import Progress
@@ -86,7 +85,7 @@ def _crawl(inputs: list[str], settings: dict[str, Any], notices: Notices, *, dem
 def _run(plan: Plan, notices: Notices) -> int:
     if plan.settings.get("dry_run"):
         from fetcher.cli.dry_run import dry_run
-        from fetcher.cli.robots import judging
+        from fetcher.handlers import judging
 
         return dry_run(plan, notices, source=open_source(plan), judge=judging if plan.config.robots else None)
     # A selector that does not parse is found here.
@@ -273,7 +272,7 @@ class Crawl:
             summary = summarize(self._books, seconds, earlier=self._standing.ok, hosts=hosts, exit=code)
             if not self._plan["quiet"] and (error is None or self._books.input):
                 self._notices.show(summary.as_text(), summary=msgspec.to_builtins(summary))
-            self._write_summary(summary.as_json())
+            write_summary(self._plan["summary"], summary.as_json())
         if error is None:
             self._tell_what_is_next(code)
 
@@ -292,18 +291,3 @@ class Crawl:
         elif standing.resumed and books is not None and books.done == standing.done and not self._plan["quiet"]:
             again = "--retry-failed takes up what failed, " if books.failed else ""
             self._notices.say(f"all rows were done already: nothing was fetched ({again}--fresh begins again)")
-
-    def _write_summary(self, text: str) -> None:
-        path = self._plan["summary"]
-        if path is None:
-            return
-        try:
-            if path == "-":
-                sys.stdout.write(text)
-                sys.stdout.flush()
-            else:
-                Path(path).write_text(text, encoding="utf-8")
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise SinkError(f"{path}: cannot write the summary: {error.strerror or error}") from None
