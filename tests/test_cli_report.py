@@ -20,7 +20,7 @@ from tests.test_report import begin, end, entry, make_job, so_far, write
 KEYS = {
     "job", "state", "pid", "input", "done", "ok", "failed", "skipped", "pending", "more", "estimate", "left", "bytes",
     "seconds", "pages_per_second", "last_pages_per_second", "codes", "retrying", "outputs", "run_count", "runs", "hosts",
-    "slowest", "failing",
+    "slowest", "failing", "troubled",
 }  # fmt: skip
 
 FIGURES = JobReport(
@@ -29,6 +29,7 @@ FIGURES = JobReport(
     codes={"http_404": 2, "robots_denied": 1}, retrying=[], outputs=[Output("pages.jsonl", 12_345)], run_count=1,
     runs=[RunReport(1, "2026-11-21T09:33:50Z", 200.0, 7, 0.0, clean=True, exit=0)], hosts=2,
     slowest=[HostFigures("a.example", 5, 2, 1.25, 1_000)], failing=[HostFigures("", 1, 1, 0.0, 0)],
+    troubled=[],
 )  # fmt: skip
 
 

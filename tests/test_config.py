@@ -43,7 +43,7 @@ FULL: dict[str, Any] = {
     "user": "@a.example u:p", "cookie": ["@b.example s=1"], "cookie_file": "c.txt", "insecure": True,
     "ca_bundle": Path("ca.pem"), "proxy": "p.example:1", "http_proxy": "h.example:2", "https_proxy": "https://s.example:3",
     "no_proxy": "a.example,b.example", "default_scheme": "http", "select": ["h=h1"], "preview": 3, "dedupe": True,
-    "max_failed": "5%", "per_site": 9, "per_address": "8", "max_crawl_delay": "1m",
+    "max_failed": "5%", "robots": False, "isolate": True, "parsers": 2, "parse_timeout": "500ms", "per_site": 9, "per_address": "8", "max_crawl_delay": "1m",
     "hosts": {"a.example": {"per-host": 1, "delay": "2s"}, "*.B.example": {"host-patience": 5}},
 }  # fmt: skip
 """Every option, with a value that is not its default."""
@@ -82,7 +82,8 @@ def test_every_option_lands_where_it_belongs() -> None:
     proxies = ProxyPolicy("http://p.example:1", "http://h.example:2", "https://s.example:3", ("a.example", "b.example"))
     assert config.proxy == proxies
     assert (config.default_scheme, config.select, config.preview) == ("http", ("h=h1",), 3)
-    assert (config.dedupe, config.max_failed) == (True, "5%")
+    assert (config.dedupe, config.max_failed, config.robots) == (True, "5%", False)
+    assert (config.parsing.isolate, config.parsing.parsers, config.parsing.timeout) == (True, 2, 0.5)
     assert config.hosts == (
         ("a.example", HostPolicy(per_host=1, delay=2.0)),
         ("*.b.example", HostPolicy(host_patience=5.0)),

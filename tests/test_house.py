@@ -38,6 +38,7 @@ ORDER = (
     ("policies",),
     ("config",),
     ("health",),
+    ("host",),
     ("slots",),
     ("flight", "hosts", "books"),
     ("spill",),

@@ -37,20 +37,38 @@ from tests.lab.server import LabServer, black_hole, refused_port, silent_port
 DENY = "User-agent: *\nDisallow: /ok\n"
 
 
+class Noted(Gate):
+    """A gate that notes the delays it is told, and keeps none: nothing here waits for one."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(Hosts[Waiter](config.limits, config.retry, robots=True))
+        self.delays: list[tuple[str, float]] = []
+        self.denials: list[str] = []
+
+    def know_robots(self, key: str, delay: float) -> None:
+        """Note the delay."""
+        self.delays.append((key, delay))
+        super().know_robots(key, 0.0)
+
+    def denied(self, key: str) -> None:
+        """Note the host."""
+        self.denials.append(key)
+        super().denied(key)
+
+
 class Stack:
     """The handlers as they stand in a fetcher, and its robots."""
 
     def __init__(self, config: Config, resolver: StagedResolver | None = None) -> None:
         self.now = 0.0  # added to the clock
-        self.delays: list[tuple[str, float]] = []
-        self.gate = Gate(Hosts[Waiter](config.limits, config.retry))
+        self.gate = Noted(config)
         self.pages = Transport(config, resolver=resolver)
         self.files = Transport(config, resolver=resolver)
         self.robots = Robots(
             robots_exchange(config, self.gate, self.files),
             token=robots_token(config.identity),
             max_crawl_delay=7.0,
-            set_delay=lambda host, seconds: self.delays.append((host, seconds)),
+            gate=self.gate,
             clock=lambda: asyncio.get_running_loop().time() + self.now,
         )
         self.exchange: Any = self.pages
@@ -448,7 +466,7 @@ async def test_the_hosts_delay_is_told_up_to_the_cap(lab: LabServer, line: str, 
     lab.add("/robots.txt", f"User-agent: fetcher\nAllow: /\n{line}\n")
     async with stack() as fetcher:
         assert await fetcher.code(lab.url("/ok")) == 200
-        assert set(fetcher.delays) == {("127.0.0.1", seconds)}
+        assert set(fetcher.gate.delays) == {("127.0.0.1", seconds)}
         assert (await fetcher.robots.judge(parse(lab.url("/ok")))).delay == seconds
 
 

@@ -87,7 +87,7 @@ def _run(plan: Plan, notices: Notices) -> int:
         from fetcher.cli.dry_run import dry_run
         from fetcher.handlers import judging
 
-        return dry_run(plan, notices, source=open_source(plan), judge=judging if plan.config.robots else None)
+        return dry_run(plan, notices, judge=judging if plan.config.robots else None)
     # A selector that does not parse is found here.
     fetcher = Fetcher(plan.config, middleware=plan.middleware, extract=plan.extract)
     if not plan.config.tls.verify and not plan["quiet"]:
