@@ -1,7 +1,7 @@
 """An async iterator and an async context manager of your own, and the stream between them.
 
 The idea: ``async for`` asks for one thing at a time and may wait for it, so a list can be endless: of ``Catalogue`` no
-more is read than is needed. ``async with`` takes away what it has brought, however the block is left: ``Heartbeat``
+more is read than is needed. ``async with`` takes away what it has brought, however the block is left: ``Pulse``
 is a task that never outlives its block. A stream is the two in one, so you may ``break`` out of it and all is clean.
 """
 
@@ -29,7 +29,7 @@ class Catalogue:
         return self.urls[self.read % len(self.urls)]
 
 
-class Heartbeat:
+class Pulse:
     """An async context manager: a beat on the screen now and then, for as long as the block runs."""
 
     async def __aenter__(self) -> None:
@@ -44,14 +44,14 @@ class Heartbeat:
             print("♥")
 
 
-async def main(catalogue: Catalogue) -> None:
+async def main(pages: Catalogue) -> None:
     """Read an endless catalogue until ten pages are there."""
-    async with Heartbeat(), Fetcher(Config.of(lookahead=9)) as fetcher, fetcher.stream(catalogue) as outcomes:
+    async with Pulse(), Fetcher(Config.of(concurrency=5, lookahead=9)) as fetcher, fetcher.stream(pages) as outcomes:
         async for outcome in outcomes:
             print(f"{outcomes.books.done:2}. {outcome.title if isinstance(outcome, Page) else outcome.error}")
             if outcomes.books.done == 10:
                 break
-    print(f"\n{catalogue.read} of endlessly many URLs read; tasks left, with this one: {len(asyncio.all_tasks())}")
+    print(f"\n{pages.read} of endlessly many URLs read; tasks left, with this one: {len(asyncio.all_tasks())}")
 
 
 if __name__ == "__main__":

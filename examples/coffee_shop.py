@@ -33,7 +33,7 @@ async def through_the_door(arrivals: Arrivals, opening: float) -> AsyncIterator[
 async def serve(shop: SiteProcess, arrivals: Arrivals, counter: int) -> None:
     """Serve everybody, so many at once, and draw how it went."""
     seen, opening = len(shop.log()), time.monotonic()
-    config = Config.of(concurrency=counter, per_host=counter)
+    config = Config.of(concurrency=counter, per_host=counter, robots=False)  # nobody comes for a robots.txt
     async with (
         Fetcher(config) as fetcher,
         fetcher.stream(through_the_door(arrivals, opening), sequentially=counter == 1) as coffees,

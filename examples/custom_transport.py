@@ -38,7 +38,8 @@ class FakeWeb:
 
 async def titles(urls: list[str], web: FakeWeb) -> list[str | None]:
     """Be the program under test: a title for each URL, or what went wrong."""
-    async with Fetcher(Config.of(backoff=0.01), transport=web) as fetcher, fetcher.stream(urls, ordered=True) as pages:
+    config = Config.of(backoff=0.01, robots=False)
+    async with Fetcher(config, transport=web) as fetcher, fetcher.stream(urls, ordered=True) as pages:
         return [page.error.code if isinstance(page, Failure) else page.title async for page in pages]
 
 

@@ -1,9 +1,10 @@
 """A pool of threads beside a gather: the same pages, and when each is right.
 
 The idea: the blocking ``fetch`` in a ``ThreadPoolExecutor`` suits a program that blocks anyway and has some tens of
-URLs: no ``async`` anywhere. Each call is a client of its own, though: it connects anew, and nobody counts what one
-host has to bear. A gather in one loop, here ``fetch_all``, is right for anything longer: one thread, connections
-used again, and ``per_host`` holds for all of it. The last column is the site's own count of requests at once.
+URLs: no ``async`` anywhere. Each call is a client of its own, though: it connects anew, asks for robots.txt anew, and
+nobody counts what one host has to bear. A gather in one loop, here ``fetch_all``, is right for anything longer: one
+thread, connections used again, and ``per_host`` holds for all of it. The last column is the site's own count of
+requests at once.
 """
 
 from __future__ import annotations

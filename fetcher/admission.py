@@ -2,12 +2,13 @@
 
 Law 3: the window is a bounded semaphore and the look-ahead a bounded frontier; there is no task for a row that
 was not admitted. Law 4: a row that waits longer than a second has no task and no place in the window. Law 5: with
-places free and no row that may start, the list is read on, however many rows wait: another host may come.
+slots and places free and no row that may start, the list is read on, however many rows wait: another host may come.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -20,6 +21,54 @@ from fetcher.policy.pacing import Gate
 __all__ = ["Admission"]
 
 WAITING = frozenset({"admitted", "robots", "pacing", "backoff"})  # stages in which nothing is on the wire
+
+
+class Window:
+    """A bounded semaphore that is looked at in passing: ``open`` says that one may ``take`` a place at once.
+
+    asyncio's own has no way to take one but a coroutine, and walks through its waiters at each look.
+    """
+
+    __slots__ = ("_places", "_waiters", "free", "open")
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self.free = places
+        self.open = True
+
+    def take(self) -> None:
+        """Take a place; the window must be ``open``."""
+        if not self.open:
+            raise RuntimeError("the window is not open")
+        self.free -= 1
+        self.open = self.free > 0
+
+    async def acquire(self) -> None:
+        """Take a place, in the order of those who ask."""
+        if self.open:
+            self.take()
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self.release()  # it was given a place in the same instant
+            raise
+
+    def release(self) -> None:
+        """Give a place back: to whoever has waited longest."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        if self.free == self._places:
+            raise ValueError("more places were given back than taken")
+        self.free += 1
+        self.open = True
 
 
 class Admission:
@@ -39,7 +88,7 @@ class Admission:
         ordered: bool,
         folder: str | None = None,
     ) -> None:
-        self.window = asyncio.BoundedSemaphore(limits.window)
+        self.window = Window(limits.window)
         self.flights: dict[asyncio.Task[None], Flight] = {}
         self._gate = gate
         self._frontier = Frontier(gate.hosts, limits, folder=folder)
@@ -51,6 +100,8 @@ class Admission:
         self._beyond = max(1, limits.lookahead // 8)  # rows read at a time when none of the look-ahead may start
         self._granted = 0
         self._reader_waits = False
+        self._idle = False  # nothing may start, and nothing that this depends on has changed
+        self._spare = min(limits.concurrency, limits.window // 2)  # places free where nobody is behind with reading
         self._space = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = 0.0
@@ -66,10 +117,12 @@ class Admission:
         """Take a row of the list into the look-ahead."""
         self._frontier.push(flight)
         self._granted -= 1
+        self._idle = False
 
     async def space(self) -> None:
         """Start what may start, then wait until a further row has place, or is needed."""
         self._reader_waits = self.full
+        self._idle = False
         self.admit()
         while self.full:
             self._reader_waits = True
@@ -87,16 +140,18 @@ class Admission:
         self._frontier.defer(flight, due)
         if not self._ordered:
             self.window.release()
+        self._idle = False
         self.admit()  # it may be the only row left: the timer must know of it
 
     def host_free(self, key: str) -> None:
         """Note that a host may take a row again."""
         self._frontier.host_free(key)
+        self._idle = False
         self.admit()
 
     def admit(self) -> None:
         """Start every row that the window, the slots and the hosts allow now."""
-        if self._closed:
+        if self._closed or self._idle:
             return
         now = self._gate.clock()
         try:
@@ -133,19 +188,28 @@ class Admission:
                 self._timer.cancel()
 
     def _start_all(self, now: float) -> None:
-        while self._ordered or not self.window.locked():
-            flight = self._frontier.pop(now)
+        frontier, window = self._frontier, self.window
+        while window.open or self._ordered:
+            flight = frontier.pop(now)
             if flight is None:
-                if self._reader_waits and self._granted <= 0 and self._gate.hosts.room(now):
-                    self._granted = self._frontier.make_room(self._beyond, now)
+                self._idle = True
+                if self._reader_waits and self._granted <= 0:
+                    self._read_on(now)
                 break
             self._start(flight, now)
         if self._granted > 0 or len(self._frontier) <= self._low_water:
             self._space.set()
 
+    def _read_on(self, now: float) -> None:
+        """Have more rows read than the look-ahead takes, where slots are idle that they could use."""
+        if self.window.free < self._spare:  # whoever reads outcomes is behind: slots are idle for want of places
+            self._idle = False
+        elif self._gate.hosts.room(now):
+            self._granted = self._frontier.make_room(self._beyond, now)
+
     def _start(self, flight: Flight, now: float) -> None:
         if not self._ordered:
-            _take(self.window)
+            self.window.take()
         flight.deferrable = True
         if not flight.began:
             flight.began = now
@@ -168,13 +232,5 @@ class Admission:
 
     def _time_has_come(self) -> None:
         self._timer = None
+        self._idle = False
         self.admit()
-
-
-def _take(semaphore: asyncio.BoundedSemaphore) -> None:
-    """Acquire without waiting; the caller has seen that it is not locked."""
-    try:
-        semaphore.acquire().send(None)
-    except StopIteration:
-        return
-    raise RuntimeError("the window was locked")

@@ -1,6 +1,6 @@
 """The ``Fetcher``: builds the handlers from a config and owns the session's life.
 
-The handlers, outermost first: yours ▶ retry ▶ accept ▶ redirects ▶ pacing ▶ transport.
+The handlers, outermost first: yours ▶ retry ▶ accept ▶ redirects ▶ robots ▶ pacing ▶ transport.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from fetcher.spill import CHUNK, Spill
 __all__ = ["Frontier"]
 
 HOSTS = 100_000  # with rows that wait; some 40 MB
-AT_ONCE = 1_000_000  # rows that are put on disk as fast as they can be read
-PER_SECOND = 30_000  # and from there on: a list without an end must not keep the loop busy with itself
+AT_ONCE = 300_000  # rows that are put on disk as fast as they can be read, until there is another host among them
+PER_SECOND = 10_000  # and from there on: a list of few hosts must not keep the loop busy with itself
 SHORTLY = 0.05  # seconds until that is asked again
 DUE_AT_ONCE = 4 * CHUNK  # rows taken off the shelf before others have their turn
 LEAST_TAKEN = 8  # rows off the disk at a time, however many hosts share the memory
@@ -51,8 +51,10 @@ class Frontier:
         self._size = 0
         self._memory = 0  # rows of the lines that are no deeper than in memory
         self._relief = 2 * self._lookahead  # rows in memory that are too many
-        self._spilling_since: float | None = None
+        self._barren_since: float | None = None  # when the list was first read on, after the last new host
+        self._barren_from = 0  # rows on disk by then
         self._braked_until = 0.0
+        self._looked_at = -math.inf
 
     def __len__(self) -> int:
         return self._size
@@ -70,6 +72,7 @@ class Frontier:
         line = self._lines.get(key)
         if line is None:
             line = self._lines[key] = Line(key)
+            self._barren_since = None
         if line.push(flight):
             self._memory -= line.flush(self._spill)
         if not line.listed:
@@ -124,7 +127,9 @@ class Frontier:
 
         What is due already waits for something else: whoever did not ``pop`` it has no place for it.
         """
-        due = self._later.next(now) if self._later.first != math.inf else math.inf
+        due = self._later.first
+        if due != math.inf:
+            due = self._later.next(now)
         if now < self._braked_until < due:
             due = self._braked_until
         if self._timed and now < self._timed[0][0] < due:
@@ -138,17 +143,34 @@ class Frontier:
 
         For when there are places to fetch into, and none of the rows that wait may start.
         """
-        if len(self._lines) >= HOSTS or not self._spill.has_room():
+        if now < self._braked_until or len(self._lines) >= HOSTS or not self._spill.has_room():
             return 0
-        if self._spilling_since is None:
-            self._spilling_since = now
-        if self._spill.written > AT_ONCE + PER_SECOND * (now - self._spilling_since):
+        if now >= self._looked_at + SHORTLY:
+            self._looked_at = now
+            if self._first_answers_will_do():
+                self._braked_until = now + SHORTLY
+                return 0
+        if self._barren_since is None:
+            self._barren_since, self._barren_from = now, self._spill.written
+        if self._spill.written - self._barren_from > AT_ONCE + PER_SECOND * (now - self._barren_since):
             self._braked_until = now + SHORTLY
             return 0
         over = self.held + rows - self._lookahead
         if over > 0:
             self._unload(over)
         return max(0, min(rows, self._lookahead - self.held))
+
+    def _first_answers_will_do(self) -> bool:
+        """Whether hosts that have one connection until their first answer will need all slots that are idle."""
+        hosts = self._hosts
+        idle = hosts.concurrency - hosts.on_wire - hosts.promised
+        for line in self._lines.values():
+            host = hosts.find(line.key)
+            if host is not None and host.awaited:
+                idle -= min(line.count, host.most - 1)
+                if idle <= 0:
+                    return True
+        return False
 
     def clear(self) -> None:
         """Give up all rows, for a run that ends early."""
@@ -175,7 +197,8 @@ class Frontier:
         if self._until_favoured < 0:
             self._favour()
         if line.count:
-            self._enter_round(line)
+            line.listed = True
+            (self._first if line.favoured else self._round).append(line)
         else:
             del self._lines[line.key]
         return flight
@@ -203,14 +226,21 @@ class Frontier:
         self._until_favoured = max(256, len(lines) // 4)
 
     def _take_up(self, now: float) -> None:
-        """Put the rows whose time has come before those of their host that never started, the oldest first."""
+        """Put the rows whose time has come before those of their host that never started, the oldest first.
+
+        Where the host seems dead, those that never started go first: each probe is another row's attempt.
+        """
         for flight in self._later.pop(now, DUE_AT_ONCE):
             self._memory += 1
             key = flight.target.host
             line = self._lines.get(key)
             if line is None:
                 line = self._lines[key] = Line(key)
-            line.push_again(flight)
+            host = self._hosts.find(key)
+            if host is None or not host.suspect:
+                line.push_again(flight)
+            elif line.push(flight):
+                self._memory -= line.flush(self._spill)
             if not line.listed:
                 self._enter_round(line)
         self._relieve()

@@ -6,8 +6,10 @@ stays its own. Law 9: nothing here waits; every method that needs the time takes
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -21,8 +23,9 @@ from fetcher.urls import registrable_domain
 __all__ = ["CATCH_UP", "CHARGES", "KEPT", "REPORTED", "SHORTLY", "Host", "Hosts"]
 
 CHARGES = 20  # without one success in between
-DEAD = 10  # times the backoff: the first pause of a host that seems dead
 KEPT = 65_536  # hosts remembered beyond those at work
+FOLDED = 12 * KEPT  # and beyond those, hosts that rest; some 160 MB
+LONGEST = 10_000  # of them that are told of: those that rest for longest
 REPORTED = 1_000  # hosts in trouble that are told of
 
 W = TypeVar("W")
@@ -59,6 +62,8 @@ class Hosts(Slots[W]):
         self._hosts: dict[str, Host[W]] = {}
         self._sites: dict[str, Group] = {}
         self._addresses: dict[str, Group] = {}
+        self._folded: dict[str, bytes] = {}  # hosts that rest, with nothing under way
+        self._longest: list[str] = []  # of them
         self._marked: dict[str, Host[W]] = {}  # parked, or with a delay that was not configured
         self._troubled: dict[str, Host[W]] = {}
         self._restored: tuple[float, dict[str, float]] | None = None
@@ -74,7 +79,14 @@ class Hosts(Slots[W]):
             if len(self._hosts) >= self._sweep_at:
                 self._forget(now)
             host = self._hosts[key] = self._new(key)
+            if self._folded and (sheet := self._folded.pop(key, None)) is not None:
+                host.unfold(sheet)
+                self._marked[key] = host
         return host
+
+    def find(self, key: str) -> Host[W] | None:
+        """Return what is known of the host ``key``, if anything is."""
+        return self._hosts.get(key)
 
     def _new(self, key: str) -> Host[W]:
         terms = self._terms_of(key) if self._terms else self._general
@@ -97,15 +109,35 @@ class Hosts(Slots[W]):
         return terms or self._general
 
     def _forget(self, now: float) -> None:
-        """Law 3: drop the hosts nothing depends on; of those that refused us the newest are kept."""
+        """Law 3: drop the hosts nothing depends on; of those that refused us the newest are kept.
+
+        Of those that rest until their time has come, little more than that time is kept.
+        """
         refused = [key for key, host in self._hosts.items() if (host.charges or host.given_up) and host.idle(now)]
         remembered = {*refused[2 * REPORTED - KEPT // 2 :], *self._troubled}
-        self._hosts = {key: host for key, host in self._hosts.items() if key in remembered or not host.idle(now)}
+        kept: dict[str, Host[W]] = {}
+        folded: dict[str, bytes] = {}
+        for key, host in self._hosts.items():
+            if key in remembered or host.on_wire or host.promised or host.waiters:
+                kept[key] = host
+            elif not host.idle(now):
+                folded[key] = host.fold()
+        self._hosts = kept
+        self._keep_folded(folded, now)
         self._sweep_at = max(KEPT, 2 * len(self._hosts))
         self._marked = {key: host for key, host in self._marked.items() if key in self._hosts}
         alive = {id(group) for host in self._hosts.values() for group in host.groups}
         self._sites = {key: group for key, group in self._sites.items() if id(group) in alive}
         self._addresses = {key: group for key, group in self._addresses.items() if id(group) in alive}
+
+    def _keep_folded(self, folded: dict[str, bytes], now: float) -> None:
+        """Law 3: of too many those are forgotten whose time has come, then those that have rested longest."""
+        candidates = {**dict(self._longest_folded()), **folded}
+        self._longest = heapq.nlargest(LONGEST, candidates, key=lambda key: Host.rests(candidates[key]))
+        self._folded.update(folded)
+        if len(self._folded) > FOLDED:
+            left = {key: sheet for key, sheet in self._folded.items() if Host.rests(sheet)[0] > now}
+            self._folded = dict(islice(left.items(), max(0, len(left) - FOLDED * 3 // 4), None))
 
     def locate(self, host: Host[W], address: str | None) -> None:
         """Note the address a host was found at: those behind one address share ``per_address`` slots."""
@@ -122,6 +154,8 @@ class Hosts(Slots[W]):
     def know_robots(self, host: Host[W], *, known: bool = True) -> None:
         """Note whether the rules of a host are known: until then it is promised one row."""
         host.robots_known = known
+        if known:
+            host.rests_until = 0.0  # what they say of a host that is dead ends its rows at once
 
     def set_delay(self, host: Host[W], seconds: float) -> None:
         """Take over a Crawl-delay, up to ``max_crawl_delay``; a larger ``delay`` wins. Counts from the last start."""
@@ -137,13 +171,15 @@ class Hosts(Slots[W]):
 
     # Health: whose fault was it?
 
-    def charge(self, host: Host[W], now: float, retry_after: float | None, *, dead: bool = False) -> None:
+    def charge(
+        self, host: Host[W], now: float, retry_after: float | None, *, dead: bool = False, lasted: float = 0.0
+    ) -> None:
         """Park a host that will not serve us now, or give it up.
 
         Without ``Retry-After``, or with one of 0, the pause doubles from ``backoff``. A host without one success in
         twenty charges or in ``host_patience`` seconds, or that asks for more than ``max_retry_after``, is given up.
-        Answers to what was sent before the parking count for nothing new. One that seems ``dead`` rests for longer,
-        from rows that can wait elsewhere.
+        Answers to what was sent before the parking count for nothing new. One that seems ``dead``, after an exchange
+        that ``lasted`` so many seconds, rests only from rows that can wait elsewhere.
         """
         if host.given_up is not None:
             return
@@ -157,16 +193,16 @@ class Hosts(Slots[W]):
             host.charges += 1
             if host.charges == 1:
                 host.struck_at = now
-            refused = now - host.struck_at
+            refused, verb = now - host.struck_at, "did not answer" if dead else "refused"
             if host.charges >= CHARGES:
-                host.given_up = f"{host.key} refused {host.charges} times without one success"
+                host.given_up = f"{host.key} {verb} {host.charges} times without one success"
             elif refused >= retry.host_patience:
-                host.given_up = f"{host.key} refused for {refused:.0f} s, host-patience is {retry.host_patience:g} s"
-        first = DEAD * retry.backoff if dead else retry.backoff
-        pause = retry_after or min(first * 2.0 ** (host.charges - 1), retry.max_backoff)
+                host.given_up = f"{host.key} {verb} for {refused:.0f} s, host-patience is {retry.host_patience:g} s"
         if dead:
-            pause = min(pause, max(retry.backoff, host.struck_at + retry.host_patience - now))
+            pause = host.rest(now, lasted)
             host.rests_until = max(host.rests_until, now + pause)
+        else:
+            pause = retry_after or min(retry.backoff * 2.0 ** (host.charges - 1), retry.max_backoff)
         self._park(host, now, pause, dead=dead)
 
     def suspect(self, host: Host[W], *, suspect: bool) -> None:
@@ -196,23 +232,39 @@ class Hosts(Slots[W]):
         return host.record
 
     def _worst(self) -> list[Host[W]]:
-        return sorted(self._troubled.values(), key=_weight, reverse=True)[:REPORTED]
+        return sorted(self._troubled.values(), key=lambda host: host.weight, reverse=True)[:REPORTED]
 
     def troubled(self) -> list[HostReport]:
         """Return the hosts that were slow, throttled, parked or denied, the worst first, at most 1,000."""
-        return [_report(host) for host in self._worst()]
+        return [host.report() for host in self._worst()]
 
     # What a job remembers of hosts from run to run
 
     def parked(self, now: float) -> dict[str, float]:
-        """Return the seconds each parked host must still be left alone, and those with a delay by robots.txt."""
+        """Return the seconds each parked host must still be left alone, and those with a delay by robots.txt.
+
+        Of a great many those are told of that rest for longest.
+        """
         for key, host in list(self._marked.items()):
             if host.parked_until <= now and host.own_delay <= self._terms_of(key).delay:
                 del self._marked[key]
-        return {
-            key: max(host.parked_until - now, host.own_delay if host.own_delay > self.limits.delay else 0.0)
-            for key, host in self._marked.items()
-        }
+        restored = self._restored[1] if self._restored is not None else {}  # perhaps of hosts not asked for yet
+        found = {key: until - now for key, until in restored.items() if until > now}
+        for key, sheet in self._longest_folded():
+            until, delay = Host.rests(sheet)
+            found[key] = max(until - now, delay if delay > self.limits.delay else 0.0)
+        for key, host in self._marked.items():
+            found[key] = max(host.parked_until - now, host.own_delay if host.own_delay > self.limits.delay else 0.0)
+        return {key: seconds for key, seconds in found.items() if seconds > 0}
+
+    def _longest_folded(self) -> Iterator[tuple[str, bytes]]:
+        return ((key, self._folded[key]) for key in self._longest if key in self._folded)
+
+    def delays(self) -> dict[str, float]:
+        """Return the delays by robots.txt in seconds: each is waited anew, whenever the next run is."""
+        delays = {key: Host.rests(sheet)[1] for key, sheet in self._longest_folded()}
+        delays |= {key: host.own_delay for key, host in self._marked.items()}
+        return {key: delay for key, delay in delays.items() if delay > self.limits.delay}
 
     def restore(self, parked: Mapping[str, float], now: float) -> None:
         """Take over what ``parked`` returned, less the time since.
@@ -242,25 +294,4 @@ def _particular(general: _Terms, policy: HostPolicy) -> _Terms:
         general.delay if policy.delay is None else policy.delay,
         general.max_crawl_delay if policy.max_crawl_delay is None else policy.max_crawl_delay,
         msgspec.structs.replace(general.retry, **said),
-    )
-
-
-def _weight(host: Host[W]) -> float:
-    return host.record.weight if host.record is not None else 0.0
-
-
-def _report(host: Host[W]) -> HostReport:
-    record = host.record or Record()
-    pace = host.pace
-    return HostReport(
-        host.key,
-        requests=host.requests,
-        refused=record.refused,
-        failed=record.failed,
-        slow=record.slow,
-        denied=record.denied,
-        parked=record.parked,
-        ceiling=pace.limit if pace is not None and pace.limit < host.most else None,
-        spacing=pace.spacing if pace is not None else 0.0,
-        given_up=host.given_up,
     )

@@ -33,6 +33,7 @@ class Slots(Generic[W]):
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self._rate = limits.rate
         self.concurrency = limits.concurrency  # less while our own network is away
         self.on_wire = 0
         self.promised = 0
@@ -49,12 +50,12 @@ class Slots(Generic[W]):
         """Whether a further row of any host would find a slot at once, and its share of the rate."""
         if self.on_wire + self.promised >= self.concurrency or self._contenders:
             return False
-        rate = self.limits.rate
+        rate = self._rate
         return (self._rate_allows(rate, now) if rate else self.rate_next) <= now
 
     def room_from(self, now: float) -> float | None:
         """Say when time alone will make room for a further row, or ``None`` if there is, or an exchange must end."""
-        rate = self.limits.rate
+        rate = self._rate
         if self.on_wire + self.promised >= self.concurrency:
             return now + SHORTLY if self.promised else None  # a promise may come to nothing, and nobody is told
         if not rate:
@@ -98,15 +99,19 @@ class Slots(Generic[W]):
 
     def promise(self, host: Host[W]) -> None:
         """Admit one row of the host."""
-        self._promise(host, 1)
+        host.promised += 1
+        self.promised += 1
+        if host.suspect or host.groups:
+            self._promise_shares(host, 1)
 
     def withdraw(self, host: Host[W]) -> None:
         """Take back a promise that will not be used."""
-        self._promise(host, -1)
+        host.promised -= 1
+        self.promised -= 1
+        if host.suspect or host.groups:
+            self._promise_shares(host, -1)
 
-    def _promise(self, host: Host[W], number: int) -> None:
-        host.promised += number
-        self.promised += number
+    def _promise_shares(self, host: Host[W], number: int) -> None:
         if host.suspect:
             self.suspected += number
         for group in host.groups:
@@ -136,19 +141,30 @@ class Slots(Generic[W]):
         host.on_wire += 1
         host.requests += 1
         host.started = now
+        if host.suspect or host.groups:
+            self._share(host)
+        if host.delay:
+            host.not_before = max(host.not_before, now + host.delay)
+        if self._rate:
+            self.rate_next = max(self.rate_next, now - CATCH_UP) + 1 / self._rate
+
+    def finish(self, host: Host[W]) -> bool:
+        """Give both slots back; say if somebody waits at the gate, for them or for others."""
+        self.on_wire -= 1
+        host.on_wire -= 1
+        if host.suspect or host.groups:
+            self._share_no_more(host)
+        if host.waiters:
+            self.welcome(host)
+        return bool(self._contenders or self._sleepers)
+
+    def _share(self, host: Host[W]) -> None:
         if host.suspect:
             self.suspected += 1
         for group in host.groups:
             group.on_wire += 1
-        if host.delay:
-            host.not_before = max(host.not_before, now + host.delay)
-        if self.limits.rate:
-            self.rate_next = max(self.rate_next, now - CATCH_UP) + 1 / self.limits.rate
 
-    def finish(self, host: Host[W]) -> None:
-        """Give both slots back."""
-        self.on_wire -= 1
-        host.on_wire -= 1
+    def _share_no_more(self, host: Host[W]) -> None:
         if host.suspect:
             self.suspected -= 1
         for group in host.groups:
@@ -157,7 +173,6 @@ class Slots(Generic[W]):
                 key = next(iter(group.blocked))
                 del group.blocked[key]
                 self.freed.append(key)
-        self.welcome(host)
 
     def wait(self, host: Host[W], waiter: W) -> None:
         """Queue at the gate."""

@@ -96,7 +96,7 @@ async def test_a_parked_host_waits_and_the_others_do_not(mocked: Any) -> None:
     answers(mocked, 429, headers={"Retry-After": "1"})
     answers(mocked, 200, 200)
     answers(mocked, 200, url=other)
-    async with asyncio.timeout(30), Fetcher(Config.of(retries=0, per_host=1)) as fetcher:
+    async with asyncio.timeout(30), Fetcher(Config.of(retries=0, per_host=1, robots=False)) as fetcher:
         async with fetcher.stream([URL, URL, other]) as outcomes:
             found: list[Outcome] = [outcome async for outcome in outcomes]
     assert found[0].request.url == other
@@ -183,7 +183,7 @@ async def test_mocked_answers_come_through_whole(mocked: Any) -> None:
         mocked, 200, url="https://a.example/", body=gzip.compress(body.encode()), headers={"Content-Encoding": "gzip"}
     )
     seen = []
-    config = Config.of(header="X-Ours: 1")
+    config = Config.of(header="X-Ours: 1", robots=False)
     async with Fetcher(config, extract=lambda response: seen.append(response.header("x-seen"))) as fetcher:
         plain, coded = await fetcher.fetch(URL), await fetcher.fetch("https://a.example/")
     assert [(page.title, page.length, page.content_type) for page in (plain, coded)] == [

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -163,7 +164,9 @@ def test_a_setting_of_no_use_is_named(settings: dict[str, Any], said: str) -> No
 
 async def test_a_round_takes_its_config_headers_and_all() -> None:
     with answering(lambda path, _: f"<title>{path}</title>") as (origin, asked):
-        config = Config.of(concurrency=2, header=["X-Team: one", "@127.0.0.1:1 Authorization: Basic eDp5"])
+        config = Config.of(
+            concurrency=2, robots=False, header=["X-Team: one", "@127.0.0.1:1 Authorization: Basic eDp5"]
+        )
         done: list[int] = []
         result = await dispatch(Spec(config, False, [Row(4, f"{origin}/4"), Row(9, f"{origin}/9")]), done.append)
         assert asked == {"/4": 1, "/9": 1}
@@ -282,7 +285,8 @@ def _assert_patient(log: list[dict[str, Any]]) -> None:
 def test_a_site_that_answers_another_mode_differently_is_named() -> None:
     # Asked for in both warm-ups and by the baseline; the fourth to come is the other mode.
     with answering(lambda path, before: "<p>long" * (5 if (path, before) == ("/2", 3) else 1)) as (origin, asked):
-        report = compare([f"{origin}/{number}" for number in (1, 2, 3)], rounds=1, concurrency=[3])
+        config = Config.of(robots=False)
+        report = compare([f"{origin}/{number}" for number in (1, 2, 3)], rounds=1, concurrency=[3], config=config)
         assert asked == {"/1": 4, "/2": 4, "/3": 4}
     (found,) = report.mismatches
     assert (found.id, found.url) == (2, f"{origin}/2")
@@ -290,11 +294,32 @@ def test_a_site_that_answers_another_mode_differently_is_named() -> None:
     assert (found.mode, found.concurrency) == ("concurrent", 3)
 
 
+def test_a_list_keeps_to_robots_txt_which_is_no_page() -> None:
+    def body_of(path: str, _: int) -> str:
+        if path != "/robots.txt":
+            return path
+        time.sleep(0.5)
+        return "User-agent: *\nDisallow: /2\n"
+
+    with answering(body_of) as (origin, asked):
+        report = compare([f"{origin}/{number}" for number in (1, 2, 3)], rounds=1, concurrency=[3])
+        assert asked == {"/robots.txt": 4, "/1": 4, "/3": 4}  # each round is a run of its own
+    for round_ in report.rounds:
+        assert [sample.code for sample in round_.samples] == [None, "robots_denied", None]
+        assert sum(sample.latency for sample in round_.samples) < 0.5 < round_.wall
+    assert all(mode.least < 0.5 for mode in report.modes)
+
+
+def test_the_built_in_site_is_never_asked_for_robots_txt() -> None:
+    bench = Bench(config=Config.of(robots=True))
+    assert not bench.config_of(5, built_in=True).robots
+    assert bench.config_of(5, built_in=False).robots
+
+
 def test_a_list_that_fails_wholly_ends_after_its_first_round() -> None:
     with refused_port() as port:
-        report = compare(
-            [f"http://127.0.0.1:{port}/{number}" for number in range(3)], concurrency=[2], config=Config.of(retries=0)
-        )
+        urls = [f"http://127.0.0.1:{port}/{number}" for number in range(3)]
+        report = compare(urls, concurrency=[2], config=Config.of(retries=0, robots=False))
     assert (report.complete, report.modes, report.recommended) == (False, [], None)
     assert [sample.code for sample in report.rounds[0].samples] == ["connect_refused"] * 3
     assert len(report.rounds) == 1

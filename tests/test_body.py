@@ -69,7 +69,7 @@ async def test_large_bodies_take_turns_and_those_that_wait_do_not_age(lab: LabSe
         await exchange.send("x" * (2 * MB - 100_000 - (exchange.entry.status - 200)))
 
     lab.add("/large", large)
-    config = Config.of(retries=0, max_size="3M", memory="3M", read_timeout=0.6, timeout=60)
+    config = Config.of(robots=False, retries=0, max_size="3M", memory="3M", read_timeout=0.6, timeout=60)
     urls = [lab.url(f"/large?n={n}", n + 1) for n in range(bodies)]
     async with asyncio.timeout(60), Fetcher(config) as fetcher, fetcher.stream(urls) as outcomes:
         first = asyncio.ensure_future(anext(outcomes))
@@ -92,7 +92,7 @@ def stages(fetcher: Fetcher) -> list[str]:
 
 
 async def test_at_most_as_many_bodies_grow_as_memory_allows(lab: LabServer) -> None:
-    config = Config.of(retries=0, max_size="4M", memory="8M", per_host=20)
+    config = Config.of(robots=False, retries=0, max_size="4M", memory="8M", per_host=20)
     transport = Transport(config)
     flights: set[Flight] = set()
     grown: list[int] = []
@@ -136,7 +136,7 @@ async def test_a_connection_that_breaks_while_its_body_waits_for_memory_is_a_fai
 
     lab.add("/holder", holder)
     lab.add("/broken", broken)
-    config = Config.of(retries=0, max_size="1M", memory="1M")
+    config = Config.of(robots=False, retries=0, max_size="1M", memory="1M")
     async with asyncio.timeout(60), Fetcher(config) as fetcher:
         held = asyncio.create_task(fetcher.fetch(lab.url("/holder")))
         await lab.until(lambda: fetcher._handlers._transport._bodies._permits.locked())

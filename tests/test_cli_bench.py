@@ -193,11 +193,12 @@ def test_modes_that_got_different_pages_are_exit_1_and_named(tmp_path: Path) -> 
 def test_a_list_that_fails_wholly_is_exit_1(tmp_path: Path) -> None:
     with refused_port() as port:
         urls = [f"http://127.0.0.1:{port}/{number}" for number in range(3)]
-        done = run("bench", *urls, "--retries", "0", "--json", "b.json", folder=tmp_path)
+        words = ("bench", *urls, "--retries", "0", "--json", "b.json")
+        done = run(*words, folder=tmp_path, env={"FETCHER_ROBOTS": "1"})
     assert done.code == 1
     assert (
         done.said.splitlines()[-1]
-        == "fetcher: not one of 3 rows is a page (connect_refused): there is nothing to compare"
+        == "fetcher: not one of 3 rows is a page (robots_unreachable): there is nothing to compare"
     )
     assert done.text.splitlines()[-1] == "no counted round is complete"
     assert not msgspec.json.decode((tmp_path / "b.json").read_bytes(), type=Report).complete

@@ -141,14 +141,14 @@ def test_a_record_has_every_field(lab: LabServer, folder: Path) -> None:
     assert tuple(page) == COLUMNS
     assert COLUMNS == (
         "id", "url", "final_url", "status", "length", "bytes", "content_type", "charset", "title", "links",
-        "redirects", "attempts", "elapsed", "waited", "fetched_at", "error", "message", "truncated", "fields", "data",
+        "redirects", "attempts", "elapsed", "waited", "fetched_at", "error", "message", "truncated", "robots", "fields", "data",
     )  # fmt: skip
     moment, elapsed, waited = page.pop("fetched_at"), page.pop("elapsed"), page.pop("waited")
     assert page == {
         "id": 1, "url": url, "final_url": final, "status": 200, "length": 178, "bytes": 178,
         "content_type": "text/html", "charset": "utf-8", "title": "ok", "links": 0,
         "redirects": [lab.url("/hops/1"), final], "attempts": 1, "error": None, "message": None,
-        "truncated": False, "fields": None, "data": None,
+        "truncated": False, "robots": None, "fields": None, "data": None,
     }  # fmt: skip
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", moment)
     assert abs((datetime.fromisoformat(moment) - before).total_seconds()) < 60
@@ -318,11 +318,12 @@ def test_the_books_balance_in_both_summaries(lab: LabServer, folder: Path) -> No
     books = json.loads((folder / "s.json").read_text())
     assert list(books) == [
         "input", "ok", "failed", "skipped", "pending", "more", "bytes", "seconds", "pages_per_second", "codes",
-        "earlier", "exit",
+        "earlier", "hosts", "exit",
     ]  # fmt: skip
     counts = {key: books[key] for key in ("input", "ok", "failed", "skipped", "pending", "more", "exit")}
     assert counts == {"input": 5, "ok": 1, "failed": 3, "skipped": 1, "pending": 0, "more": False, "exit": 0}
     assert books["codes"] == {"http_404": 2, "invalid_url": 1, "duplicate": 1}
+    assert books["hosts"] == []
     assert ended.said.splitlines()[0].startswith("5 rows = 1 ok + 3 failed + 1 skipped, in ")
     assert ended.said.splitlines()[1].strip().startswith("http_404 2 · ")
 
@@ -362,7 +363,9 @@ def test_verbose_tells_of_parked_hosts_and_retries(lab: LabServer, folder: Path)
     assert ended.code == 0
     assert re.search(r"^fetcher: parked: 127\.0\.0\.1 for \d", ended.said, re.MULTILINE)
     assert re.search(r"^fetcher: row 2: .*again in \d", ended.said, re.MULTILINE)
-    assert "parked" not in run("crawl", lab.url("/retry-after/again?after=0.2&header=0"), folder=folder).said
+    told = run("crawl", lab.url("/retry-after/again?after=0.2&header=0"), folder=folder).said
+    assert "fetcher: parked" not in told
+    assert re.search(r"^  127\.0\.0\.1: 2 requests; 1 refused, parked for \d", told, re.MULTILINE)
 
 
 def test_json_is_spoken_by_every_line(lab: LabServer, folder: Path) -> None:

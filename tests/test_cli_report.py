@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from fetcher.cli.report import lay_out
+from fetcher.health import HostReport
 from fetcher.job.lock import Lock
 from fetcher.job.report import JobReport, RunReport, report
 from fetcher.job.view import HostFigures, Output
@@ -201,6 +202,17 @@ def test_a_report_is_laid_out() -> None:
         "hosts with failures\n"
         "               mean  rows  failed    bytes\n"
         "  (no host)  0.00 s     1       1  0 bytes\n"
+    )
+
+
+def test_hosts_that_gave_trouble_are_told_in_a_line_each() -> None:
+    troubled = [
+        HostReport("a.example", requests=1_200, refused=3, parked=90.0, ceiling=2, spacing=0.05),
+        HostReport("b.example", requests=4, failed=2, slow=1, denied=5, given_up="b.example refused 20 times"),
+    ]
+    assert varied(troubled=troubled).partition("\nhosts that gave trouble\n")[2] == (
+        "  a.example: 1,200 requests; 3 refused, parked for 1 min 30 s, bears 2 at once, bears one in 0.05 s\n"
+        "  b.example: 4 requests; 2 without an answer, 1 slow, 5 denied by robots.txt, given up\n"
     )
 
 

@@ -194,7 +194,7 @@ def test_the_third_signal_kills(site: Site) -> None:
     """Nobody reads what is printed, so nothing ends it but force."""
     (site.folder / "l.txt").write_text("".join(f"{site.lab.url('/ok')}?size=20000&n={n}\n" for n in range(30)))
     with site.start("l.txt", "--preview", "20000", reading=False) as crawl:
-        assert site.lab.site.books.wait(lambda: len(site.lab.requests("/ok")) > 0, 60)
+        assert site.lab.site.books.wait(lambda: len(site.lab.requests("/ok")) == 30, 60)
         crawl.send(signal.SIGINT)
         crawl.until_said(STOPPING)
         crawl.send(signal.SIGINT)

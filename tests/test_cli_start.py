@@ -29,14 +29,14 @@ FLAGS = """
 --from --url-column --demo -o --output -f --format --preview --job --no-job --fresh --no-fresh --retry-failed
 --retry-codes -c --concurrency --per-host --delay --rate
 --timeout --connect-timeout --read-timeout --retries --max-retry-after --host-patience --default-scheme
---max-redirects --max-size --truncate --accept -A --user-agent -H --header -b --cookie -u --user -x --proxy -k
+--robots --no-robots --max-crawl-delay --per-site --per-address --dry-run --max-redirects --max-size --truncate --accept -A --user-agent -H --header -b --cookie -u --user -x --proxy -k
 --insecure --ca-bundle --private-network --select --extract
 --middleware --isolate --parsers --parse-timeout --dedupe --limit --time-limit --max-failed --progress --no-progress
 -q --quiet -v --verbose --log-format --summary --config -h --help
 """.split()
 """Every flag that is promised."""
 
-NO_SETTING = {"demo", "config", "inputs", "help"}
+NO_SETTING = {"demo", "dry_run", "config", "inputs", "help"}
 """What says how to run rather than how to fetch: no key of the configuration file."""
 
 
@@ -149,9 +149,10 @@ def told_defaults() -> dict[str, str]:
 
 def test_the_defaults_that_are_told_are_the_codes() -> None:
     told = told_defaults()
-    values = {
+    values: dict[str, Any] = {
         name: text for name, text in told.items() if name in OPTIONS and not re.search(r"HTTP_PROXY|system", text)
     }
+    values["robots"] = {"on": True, "off": False}[values["robots"]]
     assert Config.from_mapping(values) == Config()
     assert told["url_column"] == RUN_KEYS["url_column"]
     assert told["log_format"] == RUN_KEYS["log_format"]
@@ -234,7 +235,7 @@ def test_completion_prints_a_script_for_the_shell(shell: str) -> None:
     [
         ("fetcher cr", ["crawl"]),
         ("fetcher ", [*COMMANDS]),
-        ("fetcher crawl --per", ["--per-host"]),
+        ("fetcher crawl --per", ["--per-host", "--per-site", "--per-address"]),
         ("fetcher crawl --private-network ", ["allow", "listed", "deny"]),
         ("fetcher completion z", ["zsh"]),
     ],
@@ -263,6 +264,10 @@ TABLE = [
     Row("CONCURRENCY", "7", ["-c", "7"], "limits.concurrency", 7),
     Row("PER_HOST", "3", ["--per-host", "3"], "limits.per_host", 3),
     Row("DELAY", "500ms", ["--delay", "500ms"], "limits.delay", 0.5),
+    Row("MAX_CRAWL_DELAY", "1m", ["--max-crawl-delay", "1m"], "limits.max_crawl_delay", 60.0),
+    Row("PER_SITE", "4", ["--per-site", "4"], "limits.per_site", 4),
+    Row("PER_ADDRESS", "5", ["--per-address", "5"], "limits.per_address", 5),
+    Row("ROBOTS", "0", ["--no-robots"], "robots", False),
     Row("RATE", "30/m", ["--rate", "30/m"], "limits.rate", 0.5),
     Row("TIMEOUT", "5", ["--timeout", "5"], "timeouts.total", 5.0),
     Row("CONNECT_TIMEOUT", "4", ["--connect-timeout", "4"], "timeouts.connect", 4.0),

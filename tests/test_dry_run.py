@@ -130,6 +130,21 @@ def test_a_sample_is_held_against_robots_txt(foretold: Any) -> None:
     assert "          d.localhost asks for 7 s between two" in text.splitlines()
 
 
+def test_a_delay_that_is_asked_for_counts_as_far_as_a_crawl_obeys_it(foretold: Any) -> None:
+    _, told = foretold(rows_on(a=4), judge=judge_by(lambda _: Said(True, 3600.0)), max_crawl_delay="5")
+    assert told["robots"]["delays"] == {"a.localhost": 3600.0}
+    assert told["largest"][0]["delay"] == 5.0
+    assert told["least"]["seconds"] == pytest.approx(20, abs=1)  # robots.txt itself, then four rows
+
+
+def test_a_host_with_terms_of_its_own_may_set_the_time(foretold: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dry, "LARGEST", 1)
+    hosts = {"b.localhost": {"delay": 10}, "a.localhost": {"delay": 0.1}, "c.localhost": {"per-host": 1}}
+    _, told = foretold(rows_on(a=40, b=5), delay="0.5", hosts=hosts)
+    assert told["least"] == {"seconds": 40.0, "set_by": "delay", "host": "b.localhost"}
+    assert told["largest"] == [{"host": "a.localhost", "rows": 40, "share": 0.8889, "delay": 0.1, "latency": None}]
+
+
 def test_no_more_than_a_sample_is_asked(foretold: Any) -> None:
     asked: list[str] = []
 

@@ -25,7 +25,7 @@ IDEAS = {
     "producer_and_consumer": r"producer ▸ 30 listed\n(.*\n)*\npacked: \d+ \+ \d+ of 30 pages listed",
     "coffee_shop": r"1 at the counter: 10 coffees in .* s, at most 1 brewing at once\n( +customer +\d+ .*█.*\n){10}"
     r"3 at the counter: 10 coffees .*, at most [1-3] brewing (.*\n)*10 at the counter: 10 coffees",
-    "async_iterator_and_context_manager": r"♥\n(.*\n)*10\. .*\n(♥\n)?\n\d+ of endlessly many .* with this one: 1\n",
+    "async_iterator_and_context_manager": r"♥\n(.*\n)*10\. .*\n(♥\n)?\n\d\d of endlessly many .* with this one: 1\n",
     "blocking_work": r"loop +12 pages, .* █+\nthread +12 pages, .*\nprocess +12 pages, ",
     "threads_beside_gather": r"threads +60 .*\ngather +60 .* [1-4]\n",
     "in_flight": r"\d+ in flight: .*waiting.*\n  row \d+ .* http://127(.*\n)*\nall landed: 27 pages, 1 failed",
@@ -33,7 +33,7 @@ IDEAS = {
     "custom_extractor": r" in £ .* from +£(.*\n)*\n120 pages, 109 of them coffees; the others: {'extract_failed': 11}",
     "custom_sink": r"utf-8 +\d+ █+ (.*\n)*\n104 URLs in, 103 pages and 1 failures in the table, 0 lost",
     "middleware": r"7 pages the first time\n\n( +0\.\d ms .*\n){7}7 pages the second .*\n\n"
-    r"the shop saw 10 requests, 10 of them signed",
+    r"the shop saw 10 requests for pages, 10 of them signed",
     "survive_a_kill": r"0 rows were done before\n(.*\n)*\d+ rows were done before\n.* 0 pending\neach row once: True",
     "custom_transport": r"ok: /moody +is The moody page\n(.*\n)*passed",
 }

@@ -70,6 +70,7 @@ class Scenario:
     ending: str
     after: int
     uvloop: bool
+    robots: bool = False
 
 
 @dataclass
@@ -95,6 +96,7 @@ scenarios = st.builds(
     ending=st.sampled_from(("drain", "drain", "break", "raise", "stop", "stop now", "cancel")),
     after=st.integers(0, 10),
     uvloop=st.booleans() if importlib.util.find_spec("uvloop") else st.just(False),
+    robots=st.booleans(),
 )
 
 
@@ -104,11 +106,12 @@ def test_one_outcome_a_row_and_nothing_left(scenario: Scenario) -> None:
     run_in_a_loop(scenario)
 
 
+@pytest.mark.parametrize("robots", [False, True])
 @pytest.mark.parametrize("ordered", [False, True])
-def test_all_faults_at_once(ordered: bool) -> None:
+def test_all_faults_at_once(ordered: bool, robots: bool) -> None:
     """Every case on every host, twice, with as much at once as there is."""
     rows = [(case, host) for case in (*FAULTS, *OTHERS, *WE_LEAVE, *ELSEWHERE) for host in (1, 2, 3, 1, 2, 3)]
-    run_in_a_loop(Scenario(rows, 100, 40, 2, ordered, "drain", 0, uvloop=False))
+    run_in_a_loop(Scenario(rows, 100, 40, 2, ordered, "drain", 0, uvloop=False, robots=robots))
 
 
 def run_in_a_loop(scenario: Scenario) -> None:
@@ -157,7 +160,7 @@ async def run(scenario: Scenario, urls: list[str], seen: Seen) -> None:
     config = Config.of(
         concurrency=scenario.concurrency, per_host=scenario.per_host, retries=scenario.retries, default_scheme="http",
         timeout=0.3, read_timeout=0.15, connect_timeout=0.3, backoff=0.01, max_backoff=0.05, host_patience=0.2,
-        max_size="1M", memory="2M",
+        max_size="1M", memory="2M", robots=scenario.robots,
     )  # fmt: skip
     transport = Transport(config)
 

@@ -370,6 +370,25 @@ def test_a_list_without_an_end_is_not_copied_without_an_end(monkeypatch: pytest.
     assert 8.0 < now < 13.0
 
 
+def test_no_room_is_made_while_first_answers_may_take_all_slots() -> None:
+    limits = Limits(lookahead=12, concurrency=10, per_host=6)
+    hosts = Hosts[Any](limits, RETRY)
+    frontier = Frontier(hosts, limits)
+    for n in range(12):
+        frontier.push(row("ab"[n % 2]))
+    for flight in pop_all(frontier, 0.0):  # one of each
+        hosts.withdraw(flight.promised)
+        hosts.start(flight.promised, 0.0)
+    assert frontier.make_room(5, 0.0) == 0
+    due = frontier.due(0.0)
+    assert due is not None
+    assert 0 < due < 1
+    hosts.suspect(hosts.get("a", 0.0), suspect=True)  # it has been silent for long
+    assert frontier.make_room(5, due) == 5
+    hosts.get("b", due).answer(80)
+    assert len(pop_all(frontier, due)) == 5
+
+
 def test_hosts_beyond_count_are_not_read_on_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fetcher.frontier.HOSTS", 50)
     _, frontier = world_of(lookahead=10)

@@ -389,8 +389,48 @@ def test_what_nothing_depends_on_is_forgotten_and_nothing_else() -> None:
     for n in range(KEPT):
         hosts.get(f"h{n}", NOW + 1)
     assert len(hosts) < 100
-    for host in (busy, promised, waiting, parked, delayed, given_up):
+    for host in (busy, promised, waiting, given_up):
         assert hosts.get(host.key, NOW + 1) is host
+    for host, until in ((parked, NOW + 90.0), (delayed, NOW + 5.0)):  # of them no more than that
+        assert hosts.get(host.key, NOW + 1).not_before == until
+
+
+def test_a_host_that_rests_is_remembered_in_a_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fetcher.hosts.LONGEST", KEPT)
+    hosts = hosts_of()
+    (host,) = known(hosts, "a")
+    host.answer(8080)
+    hosts.set_delay(host, 7.0)
+    for wait in range(3):
+        hosts.charge(host, NOW + wait, None)
+    told = hosts.parked(NOW + 3)
+    last = (host.parked_until, host.charges, host.struck_at, host.answered)
+    assert len(host.fold()) < 40
+    for n in range(KEPT):
+        hosts.charge(hosts.get(f"h{n}", NOW + 3), NOW + 3, 50.0)
+    assert hosts.find("a") is None
+    assert hosts.parked(NOW + 3)["a"] == told["a"] == 7.0
+    again = hosts.get("a", NOW + 4)
+    assert again is not host
+    assert (again.parked_until, again.charges, round(again.struck_at, 3), again.answered) == last
+    assert (again.own_delay, again.delay, again.limit) == (7.0, 7.0, 1)
+    hosts.charge(again, NOW + 70, None)
+    assert again.given_up is not None  # its patience was not forgotten
+
+
+def test_of_too_many_that_rest_those_that_rest_longest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fetcher.hosts.FOLDED", 2 * KEPT)
+    monkeypatch.setattr("fetcher.hosts.LONGEST", 10)
+    hosts = hosts_of()
+    for n in range(5 * KEPT):
+        hosts.charge(hosts.get(f"h{n}", NOW), NOW, 250.0)
+        assert len(hosts) <= KEPT
+    assert len(hosts._folded) <= 2 * KEPT
+    assert hosts.get("h0", NOW).not_before == NOW + 250.0  # one of the thousand that are told of
+    assert hosts.get(f"h{KEPT // 2}", NOW).not_before == 0.0
+    assert hosts.get(f"h{5 * KEPT - 1}", NOW).not_before == NOW + 250.0
+    assert hosts.get(f"h{4 * KEPT}", NOW).not_before == NOW + 250.0
+    assert len(hosts.parked(NOW)) <= KEPT + 10
 
 
 def test_those_who_refused_are_not_remembered_for_ever() -> None:

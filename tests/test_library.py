@@ -77,7 +77,10 @@ async def lab() -> AsyncIterator[LabServer]:
 @asynccontextmanager
 async def opened(seams: dict[str, Any] | None = None, **options: Any) -> AsyncIterator[Fetcher]:
     """Open a fetcher for as long as no test should take; what hangs fails."""
-    async with asyncio.timeout(DEADLINE), Fetcher(Config.of(**options), **(seams or {})) as fetcher:
+    async with (
+        asyncio.timeout(DEADLINE),
+        Fetcher(Config.of(**{"robots": False, **options}), **(seams or {})) as fetcher,
+    ):
         yield fetcher
 
 

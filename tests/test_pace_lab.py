@@ -190,7 +190,7 @@ async def test_a_dead_host_costs_a_few_connects_and_its_rows_say_so() -> None:
             found = codes(await drained(fetcher, urls))
             reports = {report.host: report for report in gate.troubled()}
     assert found["host_budget"] > 350
-    assert set(found) == {"host_budget", "connect_refused", "read_timeout"}
+    assert set(found) <= {"host_budget", "connect_refused", "read_timeout"}
     for host in ("127.0.0.9", "127.0.0.10"):
         assert reports[host].requests <= 25
         assert reports[host].parked > 0

@@ -296,7 +296,7 @@ async def test_a_dead_host_rests_from_rows_that_can_wait_elsewhere() -> None:
     room.hosts.charge(host, room.now, None, dead=True)
     with pytest.raises(Later) as caught:
         await room.go(room.flight(1, deferrable=True))
-    assert caught.value.due == host.rests_until == room.now + 5.0
+    assert caught.value.due == host.rests_until == room.now + 0.25
     task = asyncio.create_task(room.go(room.flight(2)))
     await room.settle()
     room.wire.held[2].set()

@@ -73,19 +73,21 @@ def test_the_first_screen_shows_what_the_demo_prints(tmp_path: Path) -> None:
     assert README[:place].count("\n") < 8, "the result is on the first screen"
     command, *shown = blocks(README, "console")[0].splitlines()
     assert command == "$ fetcher crawl --demo"
-    demo = run("crawl", "--demo", folder=tmp_path)
+    demo = run("crawl", "--demo", folder=tmp_path, env={"FETCHER_ROBOTS": ""})
     assert demo.code == 0
     printed = {match["path"]: match["rest"] for line in demo.lines if (match := SHOWN.fullmatch(line))}
     assert len(printed) == len(demo.lines)
-    matches = [SHOWN.fullmatch(line) for line in shown[: shown.index("…")] + shown[shown.index("…") + 1 : -2]]
+    end = next(number for number, line in enumerate(shown) if SUMMARY.fullmatch(line))
+    rest = shown.index("…")
+    matches = [SHOWN.fullmatch(line) for line in shown[:rest] + shown[rest + 1 : end]]
     for match in matches:
         assert match
         assert printed[match["path"]] == match["rest"]
     said = demo.said.splitlines()
-    now, then = SUMMARY.fullmatch(said[0]), SUMMARY.fullmatch(shown[-2])
+    now, then = SUMMARY.fullmatch(said[0]), SUMMARY.fullmatch(shown[end])
     assert now and then
     assert now.groupdict() == then.groupdict()
-    assert said[1:] == shown[-1:]
+    assert said[1:] == shown[end + 1 :]
     total, ok, failed, skipped = map(int, re.findall(r"\d+", now["books"]))
     assert total == ok + failed + skipped == len(printed)
 
@@ -219,11 +221,12 @@ def test_the_error_codes_are_the_codes() -> None:
 
 def test_the_defaults_are_the_defaults() -> None:
     config = Config()
-    table = rows(README, "flag")
+    table = rows(README, r"flag \| default")
     assert len(table) > 5
     for flag, value, _ in table:
         policy, field, convert = OPTIONS[flag.strip("`").lstrip("-").replace("-", "_")]
-        assert convert(value) == getattr(getattr(config, policy), field), flag
+        told = convert({"on": True, "off": False}.get(value, value))
+        assert told == getattr(getattr(config, policy) if policy else config, field), flag
 
 
 def test_the_extras_are_the_extras() -> None:

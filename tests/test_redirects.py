@@ -304,7 +304,7 @@ async def test_a_hop_to_a_parked_host_goes_on_from_the_hop(lab: LabServer, order
     lab.add("/throttled", lambda exchange: exchange.become("/retry-after/k?after=2"), host=2)
     to = quote(lab.url("/retry-after/k?after=2", 2), safe="")
     urls = [lab.url("/throttled", 2), lab.url(f"/delay/300/set-cookie-then?to={to}&cookie=a=b", 1)]
-    async with asyncio.timeout(60), Fetcher(Config.of(retries=0)) as fetcher:
+    async with asyncio.timeout(60), Fetcher(Config.of(retries=0, robots=False)) as fetcher:
         async with fetcher.stream(urls, ordered=ordered) as outcomes:
             found: dict[int, Outcome] = {outcome.request.id: outcome async for outcome in outcomes}
     assert [code_of(found[n]) for n in (1, 2)] == [200, 200]
@@ -336,7 +336,7 @@ async def test_a_middleware_that_asks_elsewhere_keeps_the_rows_secrets_from_ther
         return await proceed(Request(request.id, elsewhere, headers=(("X-Token", "t-s3cret"),)))
 
     rows = [Request(1, lab.url("/throttled", 3)), Request(2, lab.url("/ok", 3), headers=(("X-Row", "row-s3cret"),))]
-    async with asyncio.timeout(60), Fetcher(Config.of(retries=0), middleware=[login]) as fetcher:
+    async with asyncio.timeout(60), Fetcher(Config.of(retries=0, robots=False), middleware=[login]) as fetcher:
         async with fetcher.stream(rows) as outcomes:
             codes = {outcome.request.id: code_of(outcome) async for outcome in outcomes}
     assert codes == {1: 200, 2: 200}

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from fetcher.config import Config
-from fetcher.errors import ConfigError, ConnectError, FetchError, Skipped, StatusError
+from fetcher.errors import ConnectError, FetchError, Skipped, StatusError
 from fetcher.flight import Flight, Later, current
 from fetcher.hosts import Hosts
 from fetcher.model import Request, Response
@@ -42,12 +39,12 @@ class Noted(Gate):
 
     def __init__(self, config: Config) -> None:
         super().__init__(Hosts[Waiter](config.limits, config.retry, robots=True))
-        self.delays: list[tuple[str, float]] = []
+        self.told: list[tuple[str, float]] = []
         self.denials: list[str] = []
 
     def know_robots(self, key: str, delay: float) -> None:
         """Note the delay."""
-        self.delays.append((key, delay))
+        self.told.append((key, delay))
         super().know_robots(key, 0.0)
 
     def denied(self, key: str) -> None:
@@ -466,7 +463,7 @@ async def test_the_hosts_delay_is_told_up_to_the_cap(lab: LabServer, line: str, 
     lab.add("/robots.txt", f"User-agent: fetcher\nAllow: /\n{line}\n")
     async with stack() as fetcher:
         assert await fetcher.code(lab.url("/ok")) == 200
-        assert set(fetcher.gate.delays) == {("127.0.0.1", seconds)}
+        assert set(fetcher.gate.told) == {("127.0.0.1", seconds)}
         assert (await fetcher.robots.judge(parse(lab.url("/ok")))).delay == seconds
 
 
@@ -595,58 +592,3 @@ def test_robots_tags_are_told_as_they_are() -> None:
     assert robots_tags((("x-robots-tag", " "),)) is None
     assert robots_tags((("x-robots-tag", "noindex"), ("x-robots-tag", "bot: nofollow "))) == "noindex, bot: nofollow"
     assert len(robots_tags((("x-robots-tag", "x" * 5_000),)) or "") == 1_000
-
-
-# The command
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[LabServer]:
-    with LabServer.in_thread(hosts=2) as lab:
-        lab.add("/robots.txt", "User-agent: fetcher\nDisallow: /private\nCrawl-delay: 3\n", host=1)
-        lab.add("/robots.txt", status(500), host=2)
-        yield lab
-
-
-@pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.chdir(tmp_path)
-    for name in ("HOME", "XDG_CONFIG_HOME"):
-        monkeypatch.setenv(name, str(tmp_path))
-    from fetcher.cli.robots import command
-
-    return lambda *arguments: CliRunner().invoke(command, [*arguments, "--retries", "0"], prog_name="fetcher robots")
-
-
-def test_the_command_says_why(site: LabServer, command: Any) -> None:
-    here = site.url("")
-    done = command(site.url("/private/x"), site.url("/ok"), site.url("/ok", 2), "http://[nowhere")
-    assert done.exit_code == 0
-    denied, allowed, unreachable, invalid = done.stdout.splitlines()
-    assert denied == (
-        f"{here}/private/x -> denied: 'Disallow: /private' in line 2 of {here}/robots.txt; 3 s between two requests"
-    )
-    assert allowed == (
-        f"{here}/ok -> allowed: none of the 1 rules for fetcher in {here}/robots.txt is about it; "
-        "3 s between two requests"
-    )
-    assert unreachable.startswith(f"{site.url('/ok', 2)} !! robots_unreachable: ")
-    assert invalid.startswith("http://[nowhere !! invalid_url: ")
-    assert not site.requests("/ok") and not site.requests("/private")
-
-
-def test_the_command_in_json_and_by_another_name(site: LabServer, command: Any) -> None:
-    done = command("--json", "-A", "Other/2.0", site.url("/private/x"))
-    assert (done.exit_code, json.loads(done.stdout)) == (
-        0,
-        {
-            "url": site.url("/private/x"), "allowed": True, "robots": site.url("/robots.txt"), "line": None,
-            "rule": None, "rules": 0, "delay": 0.0, "agent": "Other", "error": None, "message": None,
-        },
-    )  # fmt: skip
-
-
-def test_the_commands_exit_codes(site: LabServer, command: Any) -> None:
-    assert command(site.url("/ok", 2), "http://[nowhere").exit_code == 3
-    assert command().exit_code == 2
-    assert isinstance(command("--timeout", "soon", site.url("/ok")).exception, ConfigError)

@@ -18,6 +18,7 @@ from fetcher.errors import (
 )
 from fetcher.flight import Flight
 from fetcher.health import BURST
+from fetcher.host import EAGER
 from fetcher.hosts import CHARGES, Host, Hosts
 from fetcher.model import Request
 from fetcher.policy.verdict import SILENT, Judge
@@ -170,22 +171,60 @@ def test_timeouts_under_load_count_too() -> None:
 # Dead
 
 
-def test_the_second_failed_connect_in_a_row_parks_a_host_that_never_answered() -> None:
-    court = Court(RetryPolicy(backoff=0.5, max_backoff=30.0))
-    host = court.host(known=False)
-    assert court.fail(host, REFUSED) == "row"
+def rests(court: Court, host: Host[Any], took: float) -> list[float]:
+    """Return the pauses of a host that never answers, until it is given up."""
+    assert court.fail(host, REFUSED, took=took) == "row"
     assert host.parked_until == 0.0
     pauses = []
-    for _ in range(5):
-        court.fail(host, REFUSED)
+    while not host.given_up:
+        assert court.fail(host, REFUSED, took=took) == "row"
         pauses.append(host.rests_until - court.now)
         court.now = host.rests_until
-    assert pauses[:3] == pytest.approx([5.0, 10.0, 20.0])
-    assert sum(pauses[:4]) == pytest.approx(60.0, abs=1.0)  # the last probe is when patience ends
     assert host.not_before == 0.0  # who cannot wait elsewhere is not held up
-    assert host.given_up is not None
-    assert "host-patience" in host.given_up
     assert host.limit == 1
+    return pauses[:-1]
+
+
+def test_a_host_that_never_answered_is_probed_for_a_while_and_then_less_and_less() -> None:
+    court = Court(RetryPolicy(backoff=0.5, max_backoff=30.0))
+    host = court.host(known=False)
+    pauses = rests(court, host, 0.001)
+    assert pauses[:EAGER] == pytest.approx([0.25] * EAGER)  # five rows have used up three attempts each by then
+    assert pauses[EAGER:] == pytest.approx([1.0, 3.0, 9.0, 27.0])
+    assert host.given_up == f"{host.key} did not answer 20 times without one success"
+
+
+def test_a_host_that_keeps_us_waiting_rests_for_as_long() -> None:
+    court = Court(RetryPolicy(backoff=0.5))
+    host = court.host(known=False)
+    pauses = rests(court, host, 10.0)
+    assert pauses == pytest.approx([10.0, 10.0, 10.0])
+    assert host.given_up == f"{host.key} did not answer for 60 s, host-patience is 60 s"
+
+
+def test_a_host_whose_robots_are_not_to_be_had_has_time_to_come_back() -> None:
+    court = Court(RetryPolicy(backoff=0.5))
+    host = court.host(known=False)
+    court.hosts.know_robots(host, known=False)
+    pauses = rests(court, host, 0.001)
+    assert pauses[:3] == pytest.approx([5.0, 10.0, 20.0])
+    assert sum(pauses) == pytest.approx(60.0, abs=1.0)  # the last probe is when patience ends
+
+
+def test_what_is_known_of_the_robots_of_a_dead_host_ends_its_rest() -> None:
+    court = Court()
+    host = court.host(known=False)
+    court.hosts.know_robots(host, known=False)
+    court.fail(host, REFUSED)
+    court.fail(host, REFUSED)
+    assert host.rests_until > court.now
+    court.hosts.know_robots(host)  # they could not be had, and say so to each row
+    assert court.hosts.opens(host, court.now) == 0.0
+
+
+def test_where_a_row_has_one_attempt_nothing_rests() -> None:
+    court = Court(RetryPolicy(retries=0))
+    assert rests(court, court.host(known=False), 0.001) == [0.0] * 19
 
 
 def test_a_host_that_is_gone_is_probed_by_one_and_forgiven_at_once() -> None:

@@ -64,11 +64,15 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
         site_of(self)
 
     def config_of(self, concurrency: int, *, built_in: bool) -> Config:
-        """Return the config of a round. The built-in site is on loopback, whatever is said of other networks."""
+        """Return the config of a round.
+
+        The built-in site is on loopback, whatever is said of other networks, and without a robots.txt that would be
+        asked for: its figures are of its pages alone.
+        """
         limits = msgspec.structs.replace(self.config.limits, concurrency=concurrency, rows=None, time=None)
         config = msgspec.structs.replace(self.config, limits=limits, dedupe=False)
         if built_in:
-            config = msgspec.structs.replace(config, proxy=ProxyPolicy(), address=AddressPolicy())
+            config = msgspec.structs.replace(config, proxy=ProxyPolicy(), address=AddressPolicy(), robots=False)
         return config
 
 
@@ -151,7 +155,7 @@ def steps_of(bench: Bench, rows: int) -> list[Step]:
 
 
 def requests_by_host(steps: Sequence[Step], hosts: Sequence[str]) -> Counter[str]:
-    """Count the requests each host will get, those of redirects and further tries excepted."""
+    """Count the requests each host will get, those for robots.txt, of redirects and further tries excepted."""
     total: Counter[str] = Counter()
     for rows, times in Counter(step.rows for step in steps).items():
         for host, asked in Counter(hosts[:rows]).items():

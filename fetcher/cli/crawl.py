@@ -40,7 +40,7 @@ OPTIONS = [
     _option("--max-crawl-delay", metavar="S", help="Obey a Crawl-delay of robots.txt up to this.  [default: 30]"),
     _option("--per-site", metavar="N", help="Requests at once to all hosts of one registrable domain.  [default: none]"),
     _option("--per-address", metavar="N", help="Requests at once to all hosts behind one address.  [default: none]"),
-    _option("--robots/--no-robots", default=None, envvar="FETCHER_ROBOTS", help="Obey robots.txt.  [default: robots]"),
+    _option("--robots/--no-robots", default=None, envvar="FETCHER_ROBOTS", help="Obey robots.txt.  [default: on]"),
     _option("--rate", metavar="N/s", help="Requests per second (or N/m, N/h) for the whole run.  [default: none]"),
     _option("--timeout", metavar="S", help="Seconds for one exchange, waits excluded.  [default: 30]"),
     _option("--connect-timeout", metavar="S", help="Seconds to connect, DNS and TLS in it.  [default: 10]"),

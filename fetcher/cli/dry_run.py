@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeAlias
 
@@ -21,6 +21,7 @@ from fetcher.cli.exits import COMPLETE
 from fetcher.cli.plan import Plan
 from fetcher.config import Config
 from fetcher.errors import FetchError
+from fetcher.hosts import Hosts
 from fetcher.intake import Intake, Rejected, Row
 from fetcher.observe.census import Census, Distinct, HostRows
 from fetcher.observe.forecast import Forecast, HostShare, NamesSampled, RobotsSampled, least_time
@@ -82,7 +83,9 @@ async def _foresee(plan: Plan, notices: Notices, source: Source, judge: OpenJudg
         sample = _sample(largest, census.sample)
         names = None if config.proxy else await _look_up(sample)
         robots, latencies = await _judge(config, sample, judge) if judge is not None else (None, {})
-        delays = robots.delays if robots is not None else {}
+        asked = robots.delays if robots is not None else {}
+        telling = _telling(largest, sample, config, census, asked)
+        delays, at_once = _paces([host.host for host in telling], config, asked)
         duplicates = ended["duplicate"] if config.dedupe else distinct.added - distinct.count()
         return Forecast(
             rows=books.input,
@@ -97,7 +100,7 @@ async def _foresee(plan: Plan, notices: Notices, source: Source, judge: OpenJudg
                     host.host,
                     host.rows,
                     round(host.rows / census.rows, 4),
-                    max(config.limits.delay, delays.get(host.host, 0.0)),
+                    delays[host.host],
                     latencies.get(host.host),
                 )
                 for host in largest
@@ -105,10 +108,11 @@ async def _foresee(plan: Plan, notices: Notices, source: Source, judge: OpenJudg
             names=names,
             robots=robots,
             least=least_time(
-                _with_delays(largest, sample, census, delays),
+                telling,
                 census.rows,
                 config.limits,
                 delays=delays,
+                at_once=at_once,
                 latencies=latencies,
                 ahead=0 if judge is None else 1,
             ),
@@ -149,13 +153,30 @@ def _sample(largest: Sequence[HostRows], drawn: Sequence[Target]) -> dict[str, T
     return sample
 
 
-def _with_delays(
-    largest: Sequence[HostRows], sample: dict[str, Target], census: Census, delays: dict[str, float]
+def _telling(
+    largest: Sequence[HostRows], sample: Mapping[str, Target], config: Config, census: Census, asked: Iterable[str]
 ) -> list[HostRows]:
-    """Add to the largest the hosts that ask for a pace of their own: they may set the time with fewer rows."""
+    """Add to the largest the hosts with a pace of their own, ``asked`` for or configured: they may set the time."""
     listed = {host.host for host in largest}
-    others = [host for host in delays if host not in listed]
-    return [*largest, *(HostRows(host, census.rows_of(host), sample[host].wire) for host in others)]
+    others = {
+        host: census.rows_of(host) for host in (*asked, *(name for name, _ in config.hosts)) if host not in listed
+    }
+    return [
+        *largest,
+        *(HostRows(host, rows, sample[host].wire if host in sample else "") for host, rows in others.items() if rows),
+    ]
+
+
+def _paces(hosts: Sequence[str], config: Config, asked: Mapping[str, float]) -> tuple[dict[str, float], dict[str, int]]:
+    """Return the seconds between two requests to each host, and how many at once, as a crawl would have them."""
+    known = Hosts[None](config.limits, config.retry, config.hosts)
+    delays: dict[str, float] = {}
+    at_once: dict[str, int] = {}
+    for key in hosts:
+        host = known.get(key, 0.0)
+        known.set_delay(host, asked.get(key, 0.0))
+        delays[key], at_once[key] = host.own_delay, host.most
+    return delays, at_once
 
 
 async def _look_up(sample: dict[str, Target]) -> NamesSampled:

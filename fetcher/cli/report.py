@@ -33,12 +33,16 @@ FEW, MANY = 10, 50
 @click.command("report", short_help="Tell how a job went, or how far it is.")
 @click.argument("job", metavar="JOB|OUTPUT")
 @click.option("--json", "as_json", is_flag=True, help="Everything as one JSON object, up to 1,000 hosts of each kind.")
-@click.option("--hosts", is_flag=True, help=f"The {MANY} slowest and the {MANY} failing hosts, not {FEW}.")
+@click.option(
+    "--hosts",
+    is_flag=True,
+    help=f"{MANY} hosts of each kind, not {FEW}: slowest, failing, and those that gave trouble.",
+)
 @click.option("--errors", is_flag=True, help=f"The {MANY} most frequent errors, not {FEW}.")
 @click.option("-v", "--verbose", count=True, help="Twice: show where an error of ours struck.")
 @click.pass_context
 def command(context: click.Context, /, job: str, *, as_json: bool, hosts: bool, errors: bool, verbose: int) -> None:  # noqa: ARG001  (main reads it)
-    r"""Tell how far a job is, or how it went: what is done and left, what failed, and which hosts were slow.
+    r"""Tell how far a job is, or how it went: what is done and left, what failed, and which hosts gave trouble.
 
     JOB is the folder of a job, OUTPUT a file that it writes (then the job is OUTPUT.job). Nothing is changed, and a
     run that works on the job just now is not disturbed.

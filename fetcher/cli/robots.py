@@ -92,8 +92,18 @@ async def _report(
         "line": rule.line if rule is not None else None,
         "rule": str(rule) if rule is not None else None,
         "rules": verdict.rules,
-        "delay": max(min(verdict.delay, config.limits.max_crawl_delay), config.limits.delay),
+        "delay": _delay_of(target, verdict.delay, config),
     }
+
+
+def _delay_of(target: Target, asked: float, config: Config) -> float:
+    """Return the seconds between two requests that a crawl would leave, of ``asked`` and of what is configured."""
+    from fetcher.hosts import Hosts
+
+    hosts = Hosts[None](config.limits, config.retry, config.hosts)
+    host = hosts.get(target.host, 0.0)
+    hosts.set_delay(host, asked)
+    return host.own_delay
 
 
 def _as_text(report: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """What a job remembers of hosts from run to run: until when each is to be left alone, and which gave trouble.
 
-Law 8: a host that asked us to wait is not asked early because we were killed. Law 3: both are bounded. Law 7: what
-is read back was lying on a disk, and is checked.
+Law 8: a host that asked us to wait is not asked early because we were killed, and one with a delay by its robots.txt
+waits that anew, for nobody wrote down when it was asked last. Law 3: all is bounded. Law 7: what is read back was
+lying on a disk, and is checked.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from fetcher.errors import LedgerError
 from fetcher.health import HostReport
 from fetcher.policy.pacing import Gate
 
-__all__ = ["PARKED", "TROUBLED", "parked_of", "remember", "troubled_of"]
+__all__ = ["DELAYS", "PARKED", "TROUBLED", "remember", "rests_of", "troubled_of"]
 
 PARKED = "parked"
+DELAYS = "delays"
 TROUBLED = "troubled"
 T = TypeVar("T")
 MOST_PARKED = 10_000
@@ -25,20 +27,29 @@ MOST_TROUBLED = 100
 
 def remember(gate: Gate, now: float) -> dict[str, bytes]:
     """Return the notes to keep; ``now`` in seconds since the epoch, for the monotonic clock ends with the machine."""
-    parked = sorted(gate.parked().items(), key=lambda item: -item[1])[:MOST_PARKED]
+    delays = gate.delays()
+    parked = {host: seconds for host, seconds in gate.parked().items() if seconds > delays.get(host, 0.0)}
     return {
-        PARKED: msgspec.json.encode({host: round(now + seconds, 3) for host, seconds in parked}),
+        PARKED: msgspec.json.encode({host: round(now + seconds, 3) for host, seconds in _longest(parked)}),
+        DELAYS: msgspec.json.encode(dict(_longest(delays))),
         TROUBLED: msgspec.json.encode(gate.troubled()[:MOST_TROUBLED]),
     }
 
 
-def parked_of(note: bytes | None, now: float, longest: float, *, path: str) -> dict[str, float]:
+def _longest(hosts: dict[str, float]) -> list[tuple[str, float]]:
+    return sorted(hosts.items(), key=lambda item: -item[1])[:MOST_PARKED]
+
+
+def rests_of(parked: bytes | None, delays: bytes | None, now: float, longest: float, *, path: str) -> dict[str, float]:
     """Return the seconds each host is still to be left alone, at most ``longest`` whatever the clocks say.
 
     Raises ``LedgerError`` for a note that is none.
     """
-    until = _read(note, dict[str, float], path) or {}
-    return {host: min(moment - now, longest) for host, moment in until.items() if moment > now}
+    until = _read(parked, dict[str, float], path) or {}
+    rests = {host: min(moment - now, longest) for host, moment in until.items() if moment > now}
+    for host, delay in (_read(delays, dict[str, float], path) or {}).items():
+        rests[host] = max(rests.get(host, 0.0), min(delay, longest))
+    return rests
 
 
 def troubled_of(note: bytes | None, *, path: str) -> list[HostReport]:

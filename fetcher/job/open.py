@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from fetcher.errors import LedgerError
 from fetcher.job.ledger import Ledger, Progress
 from fetcher.job.lock import Lock
-from fetcher.job.memory import PARKED
+from fetcher.job.memory import DELAYS, PARKED
 from fetcher.job.place import BEGIN_AGAIN, LEDGER, SLOT, clear_job, copy_of, is_job, make_folder
 from fetcher.job.slot import Slot
 from fetcher.job.terms import Terms
@@ -29,6 +29,7 @@ class Opened:
         self.slot = slot
         self.resumed = False
         self.parked = ledger.note(PARKED)
+        self.delays = ledger.note(DELAYS)
         self.retried = 0
         self._lock = lock
         self._outputs = outputs

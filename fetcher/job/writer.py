@@ -7,7 +7,7 @@ off by the next start. Law 3: two batches at most are held, the one being writte
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from fetcher.job.ledger import Entry, Ledger, Progress
@@ -24,7 +24,8 @@ BYTES = 8 * 1024 * 1024  # of one batch, of all outputs
 class Writer:
     """Collects records, and commits them at most a second after the first, or when a thousand have come.
 
-    ``progress`` and ``notes`` are asked for what the ledger says of the run and keeps of the hosts with each commit. A failure, ``SinkError`` or
+    ``progress`` and ``notes`` are asked for what the ledger says of the run and keeps of the hosts with each commit,
+    and every second without one: a host may ask for a pause while no row is finished. A failure, ``SinkError`` or
     ``LedgerError``, is raised by the next ``write`` and by ``close``; nothing is written after it.
     """
 
@@ -43,6 +44,7 @@ class Writer:
         self._progress = progress
         self._notes = notes
         self._noted: dict[str, bytes] = {}
+        self._before = notes()  # a run in which nothing happens leaves what the last one noted
         self._loop = asyncio.get_running_loop()
         self._entries: list[Entry] = []
         self._chunks: list[list[bytes]] = [[] for _ in outputs]
@@ -51,6 +53,7 @@ class Writer:
         self._timer: asyncio.TimerHandle | None = None
         self._storing: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
+        self._watch = self._loop.call_later(PERIOD, self._look)
 
     async def write(self, entry: Entry, chunks: Sequence[bytes]) -> None:
         """Take one record, as it stands in each output; wait while two batches are full."""
@@ -69,12 +72,13 @@ class Writer:
 
     async def close(self) -> None:
         """Commit what is left; raise what went wrong."""
+        self._watch.cancel()
         if self._timer is not None:
             self._timer.cancel()
         await self._settle()
-        if self._error is None and self._entries:
-            self._store()
-            await self._settle()
+        self._store()
+        self._note()
+        await self._settle()
         if self._timer is not None:
             self._timer.cancel()
         if self._error is not None:
@@ -82,8 +86,12 @@ class Writer:
 
     def _time_has_come(self) -> None:
         self._timer = None
-        if self._storing is None and self._error is None:
-            self._store()
+        self._store()
+
+    def _look(self) -> None:
+        self._watch = self._loop.call_later(PERIOD, self._look)
+        if not self._entries:
+            self._note()
 
     def _store(self) -> None:
         """Hand the batch to the thread."""
@@ -95,16 +103,30 @@ class Writer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        progress, notes = self._progress(), self._notes()
-        news = {name: note for name, note in notes.items() if self._noted.get(name) != note}
+        self._hand_over(entries, batches, self._news(self._noted))
+
+    def _note(self) -> None:
+        """Hand over what is to be kept of the hosts, without a row."""
+        if self._storing is None and self._error is None:
+            news = self._news(self._before | self._noted)
+            if news:
+                self._hand_over([], [], news)
+
+    def _news(self, known: Mapping[str, bytes]) -> dict[str, bytes]:
+        return {name: note for name, note in self._notes().items() if known.get(name) != note}
+
+    def _hand_over(self, entries: list[Entry], batches: list[list[bytes]], news: dict[str, bytes]) -> None:
         self._noted.update(news)
+        progress = self._progress()
         self._storing = self._loop.run_in_executor(self._thread, self._commit, entries, batches, progress, news)
         self._storing.add_done_callback(self._stored)
 
     def _commit(
         self, entries: list[Entry], batches: list[list[bytes]], progress: Progress, notes: dict[str, bytes]
     ) -> None:
-        marks: list[Mark] = [output.append(chunks) for output, chunks in zip(self._outputs, batches, strict=True)]
+        marks: list[Mark] = []
+        if entries:
+            marks = [output.append(chunks) for output, chunks in zip(self._outputs, batches, strict=True)]
         self._ledger.commit(entries, marks, progress, notes)
 
     def _stored(self, storing: asyncio.Future[None]) -> None:

@@ -136,24 +136,27 @@ def least_time(
     limits: Limits,
     *,
     delays: Mapping[str, float] | None = None,
+    at_once: Mapping[str, int] | None = None,
     latencies: Mapping[str, float] | None = None,
     ahead: int = 0,
 ) -> Least | None:
     """Return the least seconds that ``rows`` rows take, ``hosts`` being those with the most, and what sets them.
 
-    ``delays`` are those that robots.txt asks for, ``latencies`` what was measured, ``ahead`` the requests to each
-    host before its first row (its robots.txt). The median latency stands for hosts that were not asked.
+    ``delays`` and ``at_once`` are those of hosts that differ from ``limits``, ``latencies`` what was measured,
+    ``ahead`` the requests to each host before its first row (its robots.txt). The median latency stands for hosts
+    that were not asked.
     """
     known = latencies or {}
     usual = median(known.values()) if known else 0.0
     found: list[Least] = []
     for host in hosts:
-        delay = max(limits.delay, (delays or {}).get(host.host, 0.0))
+        delay = (delays or {}).get(host.host, limits.delay)
+        most = (at_once or {}).get(host.host, limits.per_host)
         latency = known.get(host.host, usual)
         if delay:
             found.append(Least((host.rows - 1 + ahead) * delay + latency, "delay", host.host))
         if latency:
-            found.append(Least((host.rows + ahead) * latency / limits.per_host, "per_host", host.host))
+            found.append(Least((host.rows + ahead) * latency / most, "per_host", host.host))
     if limits.rate:
         found.append(Least(rows / limits.rate, "rate"))
     if usual:

@@ -64,24 +64,27 @@ class Gate:
 
     async def __call__(self, request: Request, proceed: Exchange) -> Response:
         """Hold the two slots for as long as ``proceed`` runs."""
-        flight = current.get()
+        flight, hosts = current.get(), self.hosts
         now = self.clock()
-        host = self.hosts.get(flight.target.host, now)
+        host = hosts.get(flight.target.host, now)
         if self._locate is not None and not host.located:
-            now = await self._find(host, flight, self._locate)
+            host, now = await self._find(host, flight, self._locate)
         promised = flight.promised
-        self.fulfil(flight)
-        rests = flight.deferrable and host.rests_until > now
-        if host.given_up is None and not host.waiters and not rests and self.hosts.may_start(host, now):
-            self.hosts.start(host, now)
-            if promised is not None and promised is not host:  # a middleware asks elsewhere
+        if promised is not None:
+            hosts.withdraw(promised)
+            flight.promised = None
+        rests = host.rests_until > now and flight.deferrable
+        if host.given_up is None and not host.waiters and not rests and hosts.may_start(host, now):
+            hosts.start(host, now)
+            if promised is not host and promised is not None:  # a middleware asks elsewhere
                 self._tell(promised.key)
         else:
             await self._wait(host, flight, now, promised)
+            now = self.clock()
         await self._slots.acquire()
-        began = now = self.clock()
+        began = now
         task, listener = asyncio.current_task(), self._listener
-        listener.passages[task] = passage = Passage(began, host, flight, host.suspect)
+        listener.passages[task] = passage = (began, host, flight, host.suspect)
         if listener.listening is None:
             listener.listen()
         try:
@@ -134,6 +137,9 @@ class Gate:
 
     def know_robots(self, key: str, delay: float) -> None:
         """Note that the rules of a host are known (until then it is promised one row), with the Crawl-delay in them."""
+        host = self.hosts.find(key)
+        if host is not None and host.robots_known and delay == host.asked_delay:
+            return  # as with almost every exchange
         host = self.hosts.get(key, self.clock())
         if delay != host.asked_delay:
             host.asked_delay = delay
@@ -149,6 +155,10 @@ class Gate:
     def parked(self) -> dict[str, float]:
         """Return the seconds each parked host must still be left alone, and those with a delay by robots.txt."""
         return self.hosts.parked(self.clock())
+
+    def delays(self) -> dict[str, float]:
+        """Return the delays by robots.txt, in seconds by host."""
+        return self.hosts.delays()
 
     def restore(self, parked: Mapping[str, float]) -> None:
         """Take over what ``parked`` returned, less the seconds since. Each host waits its delay anew."""
@@ -196,19 +206,20 @@ class Gate:
 
     # Waiting
 
-    async def _find(self, host: Host[Waiter], flight: Flight, locate: Locate) -> float:
+    async def _find(self, host: Host[Waiter], flight: Flight, locate: Locate) -> tuple[Host[Waiter], float]:
         """Learn the address first: who shares it with a host at work must not start beside it."""
         address = await locate(host.key)
+        now = self.clock()
+        host = self.hosts.get(host.key, now)  # it may have been forgotten meanwhile
         if not host.located:
             self.hosts.locate(host, address)
-        now = self.clock()
         if flight.deferrable and host.groups and not self.hosts.may_start(host, now):
             promised = flight.promised
             self.fulfil(flight)
             if promised is not None:
                 self._tell(promised.key)
             raise Later(now)
-        return now
+        return host, now
 
     async def _wait(self, host: Host[Waiter], flight: Flight, now: float, promised: Host[Waiter] | None) -> None:
         flight.enter("pacing")
@@ -235,8 +246,8 @@ class Gate:
             raise
 
     def _finish(self, host: Host[Waiter]) -> None:
-        self.hosts.finish(host)
-        self._let_through()
+        if self.hosts.finish(host):
+            self._let_through()
         self._tell(host.key)
         if self.hosts.freed:
             freed, self.hosts.freed = self.hosts.freed, []

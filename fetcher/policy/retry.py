@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
@@ -40,15 +40,28 @@ class Backoff:
 
     def after(self, error: FetchError, attempts: int) -> float | None:
         """Return the seconds to wait after ``attempts`` failed ones, or ``None``: it was the last."""
-        state = RetryCallState(retry_object=_STATELESS, fn=None, args=(), kwargs={})
-        state.attempt_number = attempts
-        state.set_exception((type(error), error, error.__traceback__))
+        state = cast(RetryCallState, _Tried(error, attempts))
         if not self._retry(state) or self._stop(state):
             return None
         return float(self._wait(state))
 
 
-_STATELESS: Any = None  # the strategies read the call's state alone
+class _Tried:
+    """What the strategies read of a ``RetryCallState``, whose future costs more than all of them."""
+
+    __slots__ = ("_error", "attempt_number")
+    failed = True
+
+    def __init__(self, error: FetchError, attempts: int) -> None:
+        self._error = error
+        self.attempt_number = attempts
+
+    @property
+    def outcome(self) -> _Tried:
+        return self
+
+    def exception(self) -> FetchError:
+        return self._error
 
 
 class Retry:

@@ -109,12 +109,17 @@ class Robots:
             known = self._at_hand(target) or await self._learn(target)
             if self._gate is not None:
                 self._gate.know_robots(target.host, known.delay)
-            rule = _rules_of(known).find(path)
-            if rule is not None and not rule.allow:
-                if self._gate is not None:
-                    self._gate.denied(target.host)
-                raise Skipped("robots_denied", f"'{rule}' in line {rule.line} of {known.source}")
+            if known.rules is not EVERYTHING:
+                self._check(target, path, known)
         return await proceed(request)
+
+    def _check(self, target: Target, path: str, known: _Known) -> None:
+        """Raise ``Skipped`` where the rules deny the path, or there are none."""
+        rule = _rules_of(known).find(path)
+        if rule is not None and not rule.allow:
+            if self._gate is not None:
+                self._gate.denied(target.host)
+            raise Skipped("robots_denied", f"'{rule}' in line {rule.line} of {known.source}")
 
     async def judge(self, target: Target) -> Verdict:
         """Return what the robots.txt of the URL's origin says of it. Raises ``Skipped`` where it cannot be had."""
@@ -135,10 +140,11 @@ class Robots:
     # What is known
 
     def _at_hand(self, target: Target) -> _Known | None:
-        known = self._known.get(target.origin)
+        origin = target.origin
+        known = self._known.get(origin)
         if known is None or known.flight is not None or known.until <= self._clock():
             return None
-        self._known.move_to_end(target.origin)
+        self._known.move_to_end(origin)
         return known
 
     async def _learn(self, target: Target) -> _Known:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from fetcher.flight import Flight
 from fetcher.hosts import Host
@@ -19,13 +19,8 @@ __all__ = ["Listener", "Passage"]
 EVERY = 0.5  # seconds between two looks
 
 
-class Passage(NamedTuple):
-    """One exchange on the wire; a ``probe`` holds a slot of the suspects' own."""
-
-    began: float
-    host: Host[Any]
-    flight: Flight
-    probe: bool
+Passage: TypeAlias = tuple[float, Host[Any], Flight, bool]
+"""One exchange on the wire: when it began, its host and row, and whether it holds a slot of the suspects' own."""
 
 
 class Listener:

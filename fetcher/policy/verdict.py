@@ -148,7 +148,7 @@ class Judge:
             hosts.charge(host, now, None)
         elif host.strikes >= 2:
             host.proven = False
-            hosts.charge(host, now, None, dead=True)
+            hosts.charge(host, now, None, dead=True, lasted=now - began)
         host.adjust()
 
     def fault(self, host: Host[Any], flight: Flight, error: FetchError, now: float) -> Fault:

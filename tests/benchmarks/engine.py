@@ -70,7 +70,7 @@ async def run(
     rows: int, *, sequentially: bool = False, retried: bool = False, sink: bool = False, page: bool = False
 ) -> float:
     """Return the CPU seconds that ``rows`` rows take."""
-    config = Config.of(concurrency=100, per_host=10, backoff=0)
+    config = Config.of(concurrency=100, per_host=10, backoff=0, robots=False)
     transport = answer_with_page if page else answer
     urls = [f"http://host-{number % HOSTS}.example/{number}" for number in range(rows)]
     async with Fetcher(config, transport=answer_again(transport) if retried else transport) as fetcher:

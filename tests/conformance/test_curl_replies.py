@@ -21,7 +21,9 @@ from fetcher.client import Fetcher
 from fetcher.config import Config
 from fetcher.model import Failure, Outcome, Page
 from fetcher.policy.accept import retry_after
-from tests.lab.crawl import code_of, open_sockets
+from fetcher.transport.session import Transport
+from fetcher.urls import parse
+from tests.lab.crawl import code_of, names, open_sockets
 from tests.lab.suites import suite
 
 DEADLINE = 120.0
@@ -136,17 +138,28 @@ async def player(pieces: int) -> AsyncIterator[int]:
 
 
 async def fetch_each(pieces: int) -> dict[str, Outcome]:
-    """Fetch every reply once; return the outcomes by path."""
-    config = Config.of(retries=0, max_redirects=0, accept="100-599", concurrency=20, per_host=20)
+    """Fetch every reply once, each of a host of its own; return the outcomes by path.
+
+    Some of them ask to be left alone for minutes, or for a century: that is obeyed, whatever is a page.
+    """
+    config = Config.of(retries=0, max_redirects=0, accept="100-599", concurrency=20, robots=False)
+    hosts = {f"reply-{number}.test": path for number, path in enumerate(replies())}
+    transport = Transport(config, resolver=names(dict.fromkeys(hosts, "127.0.0.1")))
     found: dict[str, Outcome] = {}
-    async with asyncio.timeout(DEADLINE), player(pieces) as port, Fetcher(config) as fetcher:
-        prefix = f"http://127.0.0.1:{port}"
-        async with fetcher.stream([prefix + path for path in replies()]) as outcomes:
+    try:
+        async with (
+            asyncio.timeout(DEADLINE),
+            player(pieces) as port,
+            Fetcher(config, transport=transport) as fetcher,
+            fetcher.stream([f"http://{host}:{port}{path}" for host, path in hosts.items()]) as outcomes,
+        ):
             async for outcome in outcomes:
-                path = outcome.request.url.removeprefix(prefix)
+                path = hosts[parse(outcome.request.url).host]
                 assert path not in found
                 found[path] = outcome
             assert outcomes.books.pending == 0
+    finally:
+        await transport.close()
     return found
 
 

@@ -54,7 +54,7 @@ def argv(*arguments: str) -> list[str]:
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """Return an environment with a home, the way to our package, and nothing else of ours."""
+    """Return an environment with a home, the way to our package, robots.txt not asked for, and nothing else of ours."""
     kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
     return {
         **kept,
@@ -63,6 +63,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
         "LANG": "C.UTF-8",
+        "FETCHER_ROBOTS": "0",  # each request that a test counts is a row's
         **more,
     }
 

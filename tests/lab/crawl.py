@@ -15,7 +15,7 @@ from fetcher.transport.connector import StagedResolver
 from fetcher.transport.session import Transport
 
 DEADLINE = 60.0
-QUICK: dict[str, Any] = {"retries": 0, "default_scheme": "http"}
+QUICK: dict[str, Any] = {"retries": 0, "default_scheme": "http", "robots": False}
 
 
 async def crawl(
@@ -26,7 +26,7 @@ async def crawl(
     deadline: float = DEADLINE,
     **options: Any,
 ) -> list[Outcome]:
-    """Fetch all and return the outcomes in the order of the list, without retries unless told."""
+    """Fetch all and return the outcomes in the order of the list, without retries and robots.txt unless told."""
     config = Config.of(**QUICK | options)
     async with (
         asyncio.timeout(deadline),
@@ -65,7 +65,7 @@ def names(table: dict[str, Any]) -> StagedResolver:
 
 async def with_names(table: dict[str, Any], urls: list[str], **options: Any) -> list[Outcome]:
     """Fetch in turn by a transport whose resolver is ours."""
-    options = {"retries": 0, **options}
+    options = {"retries": 0, "robots": False, **options}
     transport = Transport(Config.of(**options), resolver=names(table))
     try:
         return [await one(url, transport=transport, **options) for url in urls]

@@ -44,7 +44,7 @@ def started(words: Sequence[str], folder: Path) -> Iterator[tuple[subprocess.Pop
         process = subprocess.Popen(
             words,
             cwd=folder,
-            env=environment(folder),
+            env=environment(folder, FETCHER_ROBOTS="1"),
             stdin=subprocess.DEVNULL,
             stdout=stderr,
             stderr=stderr,
