@@ -20,6 +20,7 @@ from fetcher.config import (
     Header,
     Identity,
     Limits,
+    Parsing,
     ProxyPolicy,
     RetryPolicy,
     read_toml,
@@ -42,7 +43,7 @@ FULL: dict[str, Any] = {
     "user": "@a.example u:p", "cookie": ["@b.example s=1"], "cookie_file": "c.txt", "insecure": True,
     "ca_bundle": Path("ca.pem"), "proxy": "p.example:1", "http_proxy": "h.example:2", "https_proxy": "https://s.example:3",
     "no_proxy": "a.example,b.example", "default_scheme": "http", "select": ["h=h1"], "preview": 3, "dedupe": True,
-    "max_failed": "5%",
+    "max_failed": "5%", "isolate": True, "parsers": "2", "parse_timeout": "9s",
 }  # fmt: skip
 """Every option, with a value that is not its default."""
 
@@ -78,6 +79,7 @@ def test_every_option_lands_where_it_belongs() -> None:
     assert config.proxy == proxies
     assert (config.default_scheme, config.select, config.preview) == ("http", ("h=h1",), 3)
     assert (config.dedupe, config.max_failed) == (True, "5%")
+    assert config.parsing == Parsing(isolate=True, parsers=2, timeout=9.0)
     assert set(FULL) == set(OPTIONS)
 
 

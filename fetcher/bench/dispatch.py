@@ -14,9 +14,9 @@ from typing import IO
 
 import msgspec
 
-from fetcher.spawn import command, environment
 from fetcher.bench.worker import Done, Message, Result, Spec
 from fetcher.errors import ConfigError, FetcherError
+from fetcher.spawn import command, environment
 
 __all__ = ["dispatch"]
 

@@ -24,8 +24,8 @@ from typing import IO, Any, Self
 import msgspec
 
 from fetcher.bench.blueprint import BUSY, GONE, MOVED, PARTNER, Expected, Site, brewing, expected, urls
-from fetcher.spawn import command, environment, when_owner_ends
 from fetcher.errors import FetcherError
+from fetcher.spawn import command, environment, when_owner_ends
 
 __all__ = [
     "BUSY",

@@ -21,13 +21,13 @@ from typing import TypeAlias
 import msgspec
 
 from fetcher.bench.results import Sample
-from fetcher.spawn import when_owner_ends
 from fetcher.client import Fetcher
 from fetcher.config import Config
 from fetcher.errors import ConfigError, FetcherError
 from fetcher.model import Exchange, Outcome, Page, Request, Response
 from fetcher.sinks.courier import write_all
 from fetcher.sinks.jsonl import JSONLSink
+from fetcher.spawn import when_owner_ends
 from fetcher.urls import parse
 
 __all__ = ["Done", "Message", "Result", "Row", "Spec", "Trouble", "fastest_loop", "run"]

@@ -15,6 +15,7 @@ __all__ = ["cli", "main"]
 
 COMMANDS = {
     "crawl": "Fetch a list of URLs and write what came.",
+    "robots": "Say why a URL may be fetched or not.",
     "report": "Tell how a job went, or how far it is.",
     "bench": "Measure what concurrency buys.",
     "serve": "Serve the built-in site on loopback, to play with.",
