@@ -87,6 +87,11 @@ async def test_large_bodies_take_turns_and_those_that_wait_do_not_age(lab: LabSe
                 first = asyncio.ensure_future(anext(outcomes))
 
 
+def transport_of(fetcher: Fetcher) -> Any:
+    assert fetcher._handlers is not None
+    return fetcher._handlers._transport
+
+
 def stages(fetcher: Fetcher) -> list[str]:
     return [row.stage for row in fetcher.in_flight()]
 
@@ -139,7 +144,7 @@ async def test_a_connection_that_breaks_while_its_body_waits_for_memory_is_a_fai
     config = Config.of(robots=False, retries=0, max_size="1M", memory="1M")
     async with asyncio.timeout(60), Fetcher(config) as fetcher:
         held = asyncio.create_task(fetcher.fetch(lab.url("/holder")))
-        await lab.until(lambda: fetcher._handlers._transport._bodies._permits.locked())
+        await lab.until(lambda: transport_of(fetcher)._bodies._permits.locked())
         urls = [lab.url("/broken", n + 1) for n in range(3)]
         async with fetcher.stream(urls) as outcomes:
             await lab.until(lambda: stages(fetcher) == ["waiting for memory"] * 3)

@@ -21,6 +21,7 @@ from fetcher.config import (
     HostPolicy,
     Identity,
     Limits,
+    Parsing,
     ProxyPolicy,
     RetryPolicy,
     read_toml,
@@ -83,7 +84,7 @@ def test_every_option_lands_where_it_belongs() -> None:
     assert config.proxy == proxies
     assert (config.default_scheme, config.select, config.preview) == ("http", ("h=h1",), 3)
     assert (config.dedupe, config.max_failed, config.robots) == (True, "5%", False)
-    assert (config.parsing.isolate, config.parsing.parsers, config.parsing.timeout) == (True, 2, 0.5)
+    assert config.parsing == Parsing(isolate=True, parsers=2, timeout=0.5)
     assert config.hosts == (
         ("a.example", HostPolicy(per_host=1, delay=2.0)),
         ("*.b.example", HostPolicy(host_patience=5.0)),

@@ -130,12 +130,15 @@ async def test_a_server_that_speaks_unasked_shifts_no_answers(lab: LabServer) ->
             assert (await fetcher.fetch(lab.url(f"/ok?title=row{n}"))).title == f"row{n}"
 
 
+def transport_of(fetcher: Fetcher) -> Any:
+    assert fetcher._handlers is not None
+    return fetcher._handlers._transport
+
+
 def idle_connections(fetcher: Fetcher) -> list[Any]:
-    handlers = fetcher._handlers
-    assert handlers is not None
     return [
         connection
-        for session in handlers._transport._sessions.values()
+        for session in transport_of(fetcher)._sessions.values()
         for pool in session.connector._conns.values()
         for connection, _ in pool
     ]

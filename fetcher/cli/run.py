@@ -169,9 +169,8 @@ class Crawl:
     def _announce(self, standing: Standing) -> None:
         if not standing.resumed or self._plan["quiet"]:
             return
-        retried = f", {standing.retried:,} that failed are tried again" if standing.retried else ""
-        facts = msgspec.to_builtins(standing)
-        self._notices.say(f"continuing {self._plan.job}: {standing.done:,} rows are done{retried}", **facts)
+        text = f"continuing {self._plan.job}: {standing.as_text()}"
+        self._notices.say(text, **msgspec.to_builtins(standing))
         if standing.suspect:
             self._notices.say(f"row {standing.suspect} was being parsed when the last run died: it is parsed apart now")
 

@@ -110,7 +110,8 @@ class Job:
         books.ok, books.failed, books.skipped, books.bytes = tally.ok, tally.failed, tally.skipped, tally.bytes
         books.codes = Counter(tally.codes)
         books.input = books.done
-        self.standing = Standing(opened.resumed, books.done, books.ok, opened.retried, opened.slot.suspect)
+        left = None if self._total is None else max(0, self._total - books.done)
+        self.standing = Standing(opened.resumed, books.done, books.ok, opened.retried, opened.slot.suspect, left)
         self._began = time.monotonic()
         self.books.folder = self.directory
         gate = self._fetcher.gate
