@@ -62,6 +62,15 @@ def fill(path: str, rows: int = 50, **known: Any) -> None:
         made.close()
 
 
+@contextlib.contextmanager
+def looked_into(path: str) -> Iterator[Ledger]:
+    opened = Ledger.open(path)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
 def read_all(path: str) -> tuple[list[Mark], Tally, list[tuple[int, int]]]:
     opened = Ledger.open(path)
     try:
@@ -158,7 +167,8 @@ def test_new_terms_stay(path: str) -> None:
     opened = Ledger.open(path)
     opened.set_terms(b"{more}")
     opened.close()
-    assert Ledger.open(path).terms == b"{more}"
+    with looked_into(path) as opened:
+        assert opened.terms == b"{more}"
 
 
 def test_a_file_name_need_not_be_text(path: str) -> None:
@@ -202,7 +212,8 @@ def test_a_rewrite_is_pending_until_it_is_ended(path: str) -> None:
     opened.retry_done()
     opened.retry_done()
     opened.close()
-    assert not Ledger.open(path).retrying | Ledger.open(path).asked
+    with looked_into(path) as opened:
+        assert not opened.retrying | opened.asked
 
 
 def test_the_last_row_may_be_retried(path: str) -> None:
@@ -474,7 +485,8 @@ def test_a_file_that_may_not_grow_is_told(path: str) -> None:
     Ledger.create(path, terms=TERMS, outputs=["a.jsonl"]).close()
     told = fill_up(path, "300000")
     assert told.startswith(f"{path}: cannot write the ledger: disk I/O error: repair that and run the same command")
-    assert Ledger.open(path).last >= 500
+    with looked_into(path) as opened:
+        assert opened.last >= 500
     check_consistent(path)
 
 
@@ -494,7 +506,8 @@ def test_a_full_disk_is_told_and_what_was_committed_stays(tmp_path: Path) -> Non
         told = fill_up(path)
         assert told.startswith(f"{path}: cannot write the ledger: database or disk is full: make room there")
         subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
-        assert Ledger.open(path).last >= 500
+        with looked_into(path) as opened:
+            assert opened.last >= 500
         check_consistent(path)
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
@@ -661,8 +674,8 @@ def test_one_copy_of_two_is_refused(path: str) -> None:
     with begun(path, outputs=2) as made:
         made.close()
     tamper(path, "UPDATE outputs SET copy = x'41' WHERE id = 1")
-    with pytest.raises(LedgerError, match="a rewrite of some outputs"):
-        Ledger.open(path).pending_rewrite()
+    with looked_into(path) as opened, pytest.raises(LedgerError, match="a rewrite of some outputs"):
+        opened.pending_rewrite()
 
 
 # Places
@@ -712,7 +725,8 @@ def test_a_ledger_that_stands_is_not_overwritten(path: str) -> None:
     fill(path)
     with pytest.raises(LedgerError, match="a ledger stands there"):
         Ledger.create(path, terms=TERMS, outputs=["a"])
-    assert Ledger.open(path).last == 50
+    with looked_into(path) as opened:
+        assert opened.last == 50
 
 
 def test_what_an_interrupted_start_or_a_ledger_of_old_left_is_cleared(path: str) -> None:

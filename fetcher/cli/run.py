@@ -94,8 +94,11 @@ def _run(plan: Plan, notices: Notices) -> int:
         notices.say("warning: certificates are not verified (--insecure)", level="warning")
     gc.freeze()  # what is loaded stays: no collection needs to look at it again
     gc.set_threshold(50_000, 20, 50)  # rows come and go by reference count; cycles are rare
+    crawl = Crawl(plan, fetcher, notices)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(Crawl(plan, fetcher, notices).run())
+        code = runner.run(crawl.run())
+    crawl.heed_no_more()
+    return code
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -123,6 +126,7 @@ class Crawl:
         self._progress: Progress | None = None
         self._signal: int | None = None
         self._interrupts = 0
+        self._heeded: list[int] = []
         self._opening: asyncio.Task[Any] | None = None
 
     async def run(self) -> int:
@@ -141,6 +145,11 @@ class Crawl:
             raise
         self._close(time.monotonic() - began, code)
         return code
+
+    def heed_no_more(self) -> None:
+        """All is written and told: a signal that comes while the interpreter ends must not change the exit code."""
+        for number in self._heeded:
+            signal.signal(number, signal.SIG_IGN)
 
     async def _drain(self) -> None:
         self._opening = opening = asyncio.current_task()
@@ -211,17 +220,16 @@ class Crawl:
         }
         if hasattr(signal, "SIGUSR1"):
             handlers[signal.SIGUSR1] = self._show_in_flight
-        installed = []
         try:
             for number, handler in handlers.items():
                 if signal.getsignal(number) is signal.SIG_IGN:
                     continue  # by nohup, or by a shell for its background jobs: it is their word
                 with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C stays KeyboardInterrupt
                     loop.add_signal_handler(number, handler)
-                    installed.append(number)
+                    self._heeded.append(number)
             yield
         finally:
-            for number in installed:
+            for number in self._heeded:
                 loop.remove_signal_handler(number)
                 signal.signal(number, self._come_late)
 
