@@ -24,7 +24,7 @@ __all__ = ["CATCH_UP", "CHARGES", "KEPT", "REPORTED", "SHORTLY", "Host", "Hosts"
 
 CHARGES = 20  # without one success in between
 KEPT = 65_536  # hosts remembered beyond those at work
-FOLDED = 12 * KEPT  # and beyond those, hosts that rest; some 160 MB
+FOLDED = 8 * KEPT  # and beyond those, hosts that rest; some 110 MB
 LONGEST = 10_000  # of them that are told of: those that rest for longest
 REPORTED = 1_000  # hosts in trouble that are told of
 

@@ -1,0 +1,151 @@
+"""Owns how much memory a crowd of hosts takes: a million driven by hand, and fifty thousand that are real.
+
+Run it with ``python -m tests.benchmarks.crowd [answered] [refused] [dead] [real] [--hosts N] [--real-hosts N]``. The
+first three drive ``Hosts`` and ``Frontier`` as the pipeline does, without a socket, each in a process of its own: a
+row a host, five thousand a second by a clock that is turned by hand; ``refused`` ones ask for five minutes' pause,
+``dead`` ones cannot be reached. ``real`` is a crawl of as many addresses of 127.0.0.0/8. It exits with 1 where a
+figure does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fetcher.config import Limits, RetryPolicy
+from fetcher.errors import ConnectError
+from fetcher.flight import Flight
+from fetcher.frontier import Frontier
+from fetcher.hosts import Hosts
+from fetcher.model import Request
+from fetcher.policy.verdict import Judge
+from fetcher.urls import Target
+from tests.benchmarks.figures import Figure, at_most
+from tests.lab.command import argv, environment
+from tests.lab.town import living_in
+
+ROOT = Path(__file__).resolve().parents[2]
+KINDS = ("answered", "refused", "dead")
+MEMORY = 300  # MB
+STEP = 0.0002  # seconds from row to row
+WISH = 300.0  # seconds
+RETRIES = 3  # of a row whose host is dead
+
+
+def drive(kind: str, number: int, folder: str) -> None:
+    """Start a row of each of ``number`` hosts, and let each host answer in its way."""
+    limits = Limits()
+    hosts = Hosts[Any](limits, RetryPolicy(), robots=True)
+    judge = Judge(hosts)
+    frontier = Frontier(hosts, limits, folder=folder)
+    now, granted = 0.0, 0
+    for row in range(1, number + 1):
+        frontier.push(_row(row))
+        granted -= 1
+        while (flight := frontier.pop(now)) is not None:
+            _exchange(kind, judge, frontier, flight, now)
+        now += STEP
+        while granted <= 0 and len(frontier) >= limits.lookahead:
+            granted = frontier.make_room(limits.lookahead // 8, now)
+            if granted <= 0:
+                now += STEP * 50
+                while (flight := frontier.pop(now)) is not None:
+                    _exchange(kind, judge, frontier, flight, now)
+    print(len(hosts), len(hosts.parked(now)), len(frontier))
+
+
+def _row(number: int) -> Flight:
+    name = f"shop{number}.example"
+    url = f"http://{name}/{number}"
+    return Flight(Request(number, url), Target(url, "http", name, 80))
+
+
+def _exchange(kind: str, judge: Judge, frontier: Frontier, flight: Flight, now: float) -> None:
+    hosts, host = judge.hosts, flight.promised
+    flight.promised = None
+    hosts.withdraw(host)
+    hosts.start(host, now)
+    if kind == "dead":
+        flight.enter("connecting")
+        judge.failed(host, flight, ConnectError("connect_refused", "refused"), now, now)
+        hosts.finish(host)
+        flight.attempts += 1
+        if flight.attempts <= RETRIES:
+            frontier.defer(flight, now + 2.0**flight.attempts)
+    elif kind == "refused" and flight.target.host == host.key and not host.charges:
+        judge.answered(host, 80, 429, now, now)
+        judge.refused(host, 429, WISH, now, now)
+        hosts.finish(host)
+        frontier.defer(flight, host.not_before)
+    else:
+        judge.answered(host, 80, 200, now, now)
+        hosts.know_robots(host)
+        hosts.finish(host)
+    frontier.host_free(host.key)
+
+
+def driven(kind: str, number: int) -> Iterator[Figure]:
+    """Drive hosts of a kind in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, "-m", "tests.benchmarks.crowd", "--drive", kind, "--hosts", str(number)]
+        began = time.monotonic()
+        peak = _peak_of(subprocess.Popen([*words, "--folder", folder], cwd=ROOT))
+        seconds = time.monotonic() - began
+    yield Figure(f"{kind}: {number} hosts, driven", 1e6 * seconds / number, " µs a row")
+    yield Figure(f"{kind}: memory", peak, " MB", at_most(MEMORY))
+
+
+def real(number: int) -> Iterator[Figure]:
+    """Crawl a page of each of as many hosts of 127.0.0.0/8."""
+    with living_in() as town, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        urls = [town.url("living", f"127.{n >> 16 & 63 | 1}.{n >> 8 & 255}.{n & 255}", n, 0) for n in range(number)]
+        (folder / "urls.txt").write_text("".join(f"{url}\n" for url in urls))
+        words = argv("crawl", "urls.txt", "-o", "pages.jsonl", "-q")
+        began = time.monotonic()
+        peak = _peak_of(subprocess.Popen(words, cwd=folder, env=environment(folder, FETCHER_ROBOTS="1")))
+        seconds = time.monotonic() - began
+        lines = (folder / "pages.jsonl").read_bytes().splitlines()
+        lost = number - sum(b'"error":null' in line for line in lines)
+    yield Figure(f"real: {number} hosts, a robots.txt and a page each", number / seconds, " hosts/s")
+    yield Figure("real: rows without a page", lost, "", at_most(0))
+    yield Figure("real: memory", peak, " MB", at_most(MEMORY))
+
+
+def _peak_of(process: subprocess.Popen[bytes]) -> float:
+    """Wait for a process; return its peak of memory in MB."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, f"exit {process.returncode}"
+    return usage.ru_maxrss / 1024
+
+
+def main() -> int:
+    """Measure what is named, print the figures, and say by the exit code whether all of them hold."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.crowd")
+    parser.add_argument("kind", nargs="*", default=[*KINDS, "real"], help=f"{', '.join(KINDS)}, real")
+    parser.add_argument("--hosts", type=int, default=1_000_000)
+    parser.add_argument("--real-hosts", type=int, default=50_000)
+    parser.add_argument("--drive", choices=KINDS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    words = parser.parse_args()
+    if words.drive:
+        drive(words.drive, words.hosts, words.folder)
+        return 0
+    held = True
+    for kind in words.kind:
+        for figure in real(words.real_hosts) if kind == "real" else driven(kind, words.hosts):
+            print(f"  {figure}", flush=True)
+            held &= figure.holds
+    return not held
+
+
+if __name__ == "__main__":
+    sys.exit(main())
