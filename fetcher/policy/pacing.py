@@ -65,7 +65,7 @@ class Gate:
 
     async def __call__(self, request: Request, proceed: Exchange) -> Response:
         """Hold the two slots for as long as ``proceed`` runs."""
-        flight, hosts = current.get(), self.hosts
+        flight, hosts, slots = current.get(), self.hosts, self._slots
         now = self.clock()
         host = hosts.get(flight.target.host, now)
         if self._locate is not None and not host.located:
@@ -82,14 +82,12 @@ class Gate:
         else:
             await self._wait(host, flight, now, promised)
             now = self.clock()
-        slots = self._slots
         if slots.open:
             slots.take()
         else:
             await slots.acquire()
-        began = now
         task, listener = asyncio.current_task(), self._listener
-        listener.passages[task] = passage = (began, host, flight, host.suspect)
+        listener.passages[task] = passage = (began := now, host, flight, host.suspect)
         if listener.listening is None:
             listener.listen()
         try:
