@@ -8,7 +8,6 @@ slots and places free and no row that may start, the list is read on, however ma
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -17,58 +16,11 @@ from fetcher.errors import FetcherError
 from fetcher.flight import Flight, InFlight
 from fetcher.frontier import Frontier
 from fetcher.policy.pacing import Gate
+from fetcher.semaphore import Semaphore
 
 __all__ = ["Admission"]
 
 WAITING = frozenset({"admitted", "robots", "pacing", "backoff"})  # stages in which nothing is on the wire
-
-
-class Window:
-    """A bounded semaphore that is looked at in passing: ``open`` says that one may ``take`` a place at once.
-
-    asyncio's own has no way to take one but a coroutine, and walks through its waiters at each look.
-    """
-
-    __slots__ = ("_places", "_waiters", "free", "open")
-
-    def __init__(self, places: int) -> None:
-        self._places = places
-        self._waiters: deque[asyncio.Future[None]] = deque()
-        self.free = places
-        self.open = True
-
-    def take(self) -> None:
-        """Take a place; the window must be ``open``."""
-        if not self.open:
-            raise RuntimeError("the window is not open")
-        self.free -= 1
-        self.open = self.free > 0
-
-    async def acquire(self) -> None:
-        """Take a place, in the order of those who ask."""
-        if self.open:
-            self.take()
-            return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self.release()  # it was given a place in the same instant
-            raise
-
-    def release(self) -> None:
-        """Give a place back: to whoever has waited longest."""
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        if self.free == self._places:
-            raise ValueError("more places were given back than taken")
-        self.free += 1
-        self.open = True
 
 
 class Admission:
@@ -88,7 +40,7 @@ class Admission:
         ordered: bool,
         folder: str | None = None,
     ) -> None:
-        self.window = Window(limits.window)
+        self.window = Semaphore(limits.window)
         self.flights: dict[asyncio.Task[None], Flight] = {}
         self._gate = gate
         self._frontier = Frontier(gate.hosts, limits, folder=folder)
@@ -151,8 +103,8 @@ class Admission:
 
     def admit(self) -> None:
         """Start every row that the window, the slots and the hosts allow now."""
-        if self._closed or self._idle:
-            return
+        if self._closed or self._idle or not (self.window.open or self._ordered):
+            return  # a window that is full is asked again when it opens
         now = self._gate.clock()
         try:
             self._start_all(now)
@@ -213,7 +165,7 @@ class Admission:
         flight.deferrable = True
         if not flight.began:
             flight.began = now
-        flight.enter("admitted")
+        flight.enter("admitted", now)
         task = asyncio.get_running_loop().create_task(self._fly(flight))
         self.flights[task] = flight
         task.add_done_callback(self._end)

@@ -73,10 +73,10 @@ class Flight:
         self.watch: Any = None  # the clock of the exchange on the wire
         self.release: Callable[[], None] | None = None
 
-    def enter(self, stage: str) -> None:
+    def enter(self, stage: str, now: float | None = None) -> None:
         """Note that the row is now in ``stage``, for whoever looks into what is running."""
         self.stage = stage
-        self.since = time.monotonic()
+        self.since = time.monotonic() if now is None else now
 
     @property
     def waited(self) -> float:

@@ -107,9 +107,13 @@ class Outcomes:
             flight.free()
             self._admission.defer(flight, later.due)
             return
-        flight.ended = self._engine.gate.clock()
-        flight.enter("queued")
-        await self._queue.put((flight, result))
+        now = flight.ended = self._engine.gate.clock()
+        flight.enter("queued", now)
+        queue = self._queue
+        if queue.full():
+            await queue.put((flight, result))
+        else:
+            queue.put_nowait((flight, result))
 
     async def _take_in(self) -> None:
         """Fill the look-ahead from the source, as far as there is space."""

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from fetcher import Config, Fetcher, Request, Response
-from fetcher.admission import Window
 from fetcher.books import Books
 from fetcher.errors import FetchTimeout, SinkError
+from fetcher.semaphore import Semaphore
 
 DEADLINE = 30.0
 
@@ -166,7 +166,7 @@ async def test_the_list_is_not_read_on_while_nobody_takes_outcomes() -> None:
 
 
 async def test_the_window_is_bounded_and_in_order() -> None:
-    window = Window(2)
+    window = Semaphore(2)
     await window.acquire()
     window.take()
     assert not window.open

@@ -224,7 +224,7 @@ def check_slots(engine: Engine) -> None:
     """Law 4: what is over holds nothing."""
     hosts = engine.gate.hosts
     assert (hosts.on_wire, hosts.promised) == (0, 0)
-    assert engine.gate._slots._value == hosts.limits.concurrency
+    assert engine.gate._slots.free == hosts.limits.concurrency
     assert engine.gate.listeners == []
     for host in hosts._hosts.values():
         assert (host.on_wire, host.promised, list(host.waiters)) == (0, 0, [])

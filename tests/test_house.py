@@ -40,7 +40,7 @@ ORDER = (
     ("health",),
     ("host",),
     ("slots",),
-    ("flight", "hosts", "books"),
+    ("flight", "hosts", "books", "semaphore"),
     ("spill",),
     ("queues",),
     ("frontier", "transport", "policy", "page", "sources", "sinks"),

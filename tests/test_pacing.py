@@ -63,7 +63,7 @@ class Room:
             await asyncio.sleep(0)
 
     def idle(self) -> bool:
-        return (self.hosts.on_wire, self.hosts.promised, self.gate._slots._value) == (
+        return (self.hosts.on_wire, self.hosts.promised, self.gate._slots.free) == (
             0,
             0,
             self.hosts.limits.concurrency,

@@ -17,7 +17,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 from fetcher.errors import ParseError
 from fetcher.model import Extractor, Page, Response
 from fetcher.page.charset import count_characters, decode_as, detect, read_media_type
-from fetcher.page.directives import directives_of
+from fetcher.page.directives import METAS, directives_of
 from fetcher.page.select import Selection
 
 __all__ = ["Document", "Kind", "Reading", "extract_from", "kind_of", "page_of", "parse", "read_body", "read_page"]
@@ -55,6 +55,7 @@ _DEPTH = 64
 
 _MESSAGE = 500
 KEPT_BYTES = 262_144  # the largest body whose tree outlives its page
+_HEAD = f"title,{METAS}"  # in one search: to begin one takes longer than to go through a head
 _UNSET: Any = object()
 
 
@@ -64,12 +65,13 @@ class Document:
     ``charset`` is the name ``sniff`` gives. Of ``tree`` only those who do not change it may share it.
     """
 
-    __slots__ = ("__weakref__", "_links", "_start", "_text", "_title", "_tree", "charset", "response")
+    __slots__ = ("__weakref__", "_head", "_links", "_start", "_text", "_title", "_tree", "charset", "response")
 
     def __init__(self, response: Response) -> None:
         self.response = response
         self.charset, self._start, self._text = detect(response.body, response.header("content-type"))
         self._tree: LexborHTMLParser | None = None
+        self._head: list[LexborNode] | None = None
         self._title: str | None = _UNSET
         self._links: int = _UNSET
 
@@ -98,10 +100,18 @@ class Document:
         return self._tree
 
     @property
+    def head(self) -> list[LexborNode]:
+        """The titles of the head and what it says to robots, in their order."""
+        if self._head is None:
+            head = self.tree.head
+            self._head = head.css(_HEAD) if head is not None else []
+        return self._head
+
+    @property
     def title(self) -> str | None:
         """What ``document.title`` says: ASCII whitespace stripped and collapsed; ``None`` without a title."""
         if self._title is _UNSET:
-            node = _find_title(self.tree)
+            node = _find_title(self.head, self.tree)
             self._title = None if node is None else _SPACES.sub(" ", node.text(deep=False)).strip(" ")
         return self._title
 
@@ -117,11 +127,14 @@ class Document:
         return self.response.body[self._start :] if self._start else self.response.body
 
 
-def _find_title(tree: LexborHTMLParser) -> LexborNode | None:
-    """Return the first HTML title element: those of SVG images have the same name."""
-    node = tree.css_first("title")
-    if node is None or _is_html(node):
-        return node
+def _find_title(head: list[LexborNode], tree: LexborHTMLParser) -> LexborNode | None:
+    """Return the first HTML title element: those of SVG images, never in the head, have the same name."""
+    for node in head:
+        if node.tag == "title":
+            return node
+    first = tree.css_first("title")
+    if first is None or _is_html(first):
+        return first
     return next((other for other in tree.css("title")[1:_TITLES] if _is_html(other)), None)
 
 
@@ -204,7 +217,7 @@ def read_body(response: Response, *, select: Selection | None, extract: Extracto
     data: Any = None
     # The extractor last: it may do as it likes with the tree.
     title, links = (page.title, page.links) if page else (None, None)
-    robots = directives_of(response, page.tree if page else None)
+    robots = directives_of(response, page.head if page else ())
     if extract is not None:
         data = extract_from(response, extract)
     elif select is not None:

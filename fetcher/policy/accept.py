@@ -21,11 +21,12 @@ EPOCH = 1e9  # from here on a number is no duration but a date, in seconds since
 
 def accept(statuses: Accept, clock: Callable[[], float] = time.time) -> Middleware:
     """Build the handler that lets through ``statuses`` and raises ``StatusError`` for the rest."""
+    pages = frozenset(status for status in range(1_000) if status in statuses)
 
     async def handle(request: Request, proceed: Exchange) -> Response:
         response = await proceed(request)
         status = response.status
-        if status in statuses:
+        if status in pages or status in statuses:
             return response
         raise StatusError(status, _phrase(status), wished_wait(response, clock()))
 

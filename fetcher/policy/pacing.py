@@ -20,6 +20,7 @@ from fetcher.model import Exchange, Request, Response
 from fetcher.policy.accept import wished_wait
 from fetcher.policy.silence import Listener, Passage
 from fetcher.policy.verdict import REFUSALS, Judge
+from fetcher.semaphore import Semaphore
 
 __all__ = ["PATIENCE", "Gate", "Locate", "Waiter"]
 
@@ -57,14 +58,14 @@ class Gate:
         self.listeners: list[Callable[[str], None]] = []
         self._locate = locate if hosts.limits.per_address is not None else None
         # Never waited for: hosts.on_wire decides. It stands guard that no exchange is above the limit.
-        self._slots = asyncio.BoundedSemaphore(hosts.limits.concurrency)
+        self._slots = Semaphore(hosts.limits.concurrency)
         self._listener = Listener(self.judge, self.clock, self._make_use_of)
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = 0.0
 
     async def __call__(self, request: Request, proceed: Exchange) -> Response:
         """Hold the two slots for as long as ``proceed`` runs."""
-        flight, hosts = current.get(), self.hosts
+        flight, hosts, slots = current.get(), self.hosts, self._slots
         now = self.clock()
         host = hosts.get(flight.target.host, now)
         if self._locate is not None and not host.located:
@@ -81,10 +82,12 @@ class Gate:
         else:
             await self._wait(host, flight, now, promised)
             now = self.clock()
-        await self._slots.acquire()
-        began = now
+        if slots.open:
+            slots.take()
+        else:
+            await slots.acquire()
         task, listener = asyncio.current_task(), self._listener
-        listener.passages[task] = passage = (began, host, flight, host.suspect)
+        listener.passages[task] = passage = (began := now, host, flight, host.suspect)
         if listener.listening is None:
             listener.listen()
         try:
@@ -108,7 +111,7 @@ class Gate:
             del listener.passages[task]
             if listener.sent_back:
                 listener.was_sent_back(task)  # it ended by itself in the same instant
-            self._slots.release()
+            slots.release()
             self._finish(host)
 
     def fulfil(self, flight: Flight) -> None:

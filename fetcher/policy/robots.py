@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 import msgspec
@@ -101,16 +101,23 @@ class Robots:
     def __len__(self) -> int:
         return len(self._known)
 
-    async def __call__(self, request: Request, proceed: Exchange) -> Response:
+    def __call__(self, request: Request, proceed: Exchange) -> Awaitable[Response]:
         """Let the exchange through, or raise ``Skipped``: ``robots_denied``, ``robots_unreachable``."""
         target = current.get().target
+        known = self._at_hand(target)
+        if known is None or known.rules is not EVERYTHING:
+            return self._pass(request, proceed, target, known)
+        if self._gate is not None:
+            self._gate.know_robots(target.host, known.delay)
+        return proceed(request)  # without a coroutine of its own: most origins have no rule for us
+
+    async def _pass(self, request: Request, proceed: Exchange, target: Target, known: _Known | None) -> Response:
         path = _path_of(target)
         if path != PATH:  # allowed by itself (2.2.2)
-            known = self._at_hand(target) or await self._learn(target)
+            known = known or await self._learn(target)
             if self._gate is not None:
                 self._gate.know_robots(target.host, known.delay)
-            if known.rules is not EVERYTHING:
-                self._check(target, path, known)
+            self._check(target, path, known)
         return await proceed(request)
 
     def _check(self, target: Target, path: str, known: _Known) -> None:
