@@ -35,6 +35,7 @@ class Flight:
         "connection",
         "cut_at",
         "deferrable",
+        "depart",
         "elapsed",
         "ended",
         "first",
@@ -70,6 +71,7 @@ class Flight:
         self.cut_at: int | None = None  # bytes of the body that are wanted, whatever the limit
         self.promised: Any = None  # the Host that holds a place for this row
         self.deferrable = False
+        self.depart: Callable[[], float] | None = None  # asked once there is a connection: the seconds to wait still
         self.watch: Any = None  # the clock of the exchange on the wire
         self.release: Callable[[], None] | None = None
 

@@ -6,12 +6,14 @@ Law 3: a host takes a few hundred bytes, however many rows it has. Law 9: nothin
 from __future__ import annotations
 
 import struct
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
-from fetcher.config import RetryPolicy
+import msgspec
+
+from fetcher.config import HostPolicy, RetryPolicy
 from fetcher.health import HostReport, Pace, Record
 
-__all__ = ["Group", "Host"]
+__all__ = ["Group", "Host", "Terms"]
 
 PORTS = 16  # of one host that are known to have answered
 DEAD = 10  # times the backoff: the first pause of a host whose robots.txt cannot be had
@@ -20,6 +22,27 @@ EAGER = 15  # charges of a host that seems dead until its pauses grow
 _SHEET = struct.Struct("<ddfBB")  # until when it rests, its delay, the age of its first charge by then; counts
 
 W = TypeVar("W")
+
+
+class Terms(NamedTuple):
+    """What holds for a host, as configured."""
+
+    most: int
+    delay: float
+    max_crawl_delay: float
+    retry: RetryPolicy
+
+    def but(self, policy: HostPolicy) -> Terms:
+        """Return these terms with what a policy says otherwise."""
+        said = {
+            name: value for name in ("max_retry_after", "host_patience") if (value := getattr(policy, name)) is not None
+        }
+        return Terms(
+            self.most if policy.per_host is None else policy.per_host,
+            self.delay if policy.delay is None else policy.delay,
+            self.max_crawl_delay if policy.max_crawl_delay is None else policy.max_crawl_delay,
+            msgspec.structs.replace(self.retry, **said),
+        )
 
 
 class Group:
@@ -40,6 +63,7 @@ class Host(Generic[W]):
     __slots__ = (
         "answered",
         "asked_delay",
+        "asked_until",
         "charges",
         "contending",
         "delay",
@@ -62,6 +86,7 @@ class Host(Generic[W]):
         "rests_until",
         "retry",
         "robots_known",
+        "sent_at",
         "started",
         "strikes",
         "struck_at",
@@ -82,9 +107,11 @@ class Host(Generic[W]):
         self.delay = delay
         self.retry = retry
         self.started = 0.0
+        self.sent_at = 0.0
         self.heard = 0.0
         self.not_before = 0.0
         self.parked_until = 0.0
+        self.asked_until = 0.0  # by its Retry-After
         self.rests_until = 0.0  # the same, but for rows alone that have somewhere to go meanwhile
         self.answered: tuple[int, ...] = ()  # ports
         self.charges = 0
@@ -169,6 +196,12 @@ class Host(Generic[W]):
         """Return until when the host of a sheet rests, and its delay."""
         until, delay, *_ = _SHEET.unpack_from(sheet)
         return until, delay
+
+    def sent(self, now: float) -> None:
+        """Note that a request was sent, which may be long after its start."""
+        self.sent_at = now
+        if self.delay:
+            self.not_before = max(self.not_before, now + self.delay)
 
     @property
     def weight(self) -> float:

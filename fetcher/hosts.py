@@ -10,13 +10,11 @@ import heapq
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import NamedTuple, TypeVar
-
-import msgspec
+from typing import TypeVar
 
 from fetcher.config import HostPolicy, Limits, RetryPolicy
 from fetcher.health import HostReport, Network, Record
-from fetcher.host import Group, Host
+from fetcher.host import Group, Host, Terms
 from fetcher.slots import CATCH_UP, SHORTLY, Slots
 from fetcher.urls import registrable_domain
 
@@ -29,15 +27,6 @@ LONGEST = 10_000  # of them that are told of: those that rest for longest
 REPORTED = 1_000  # hosts in trouble that are told of
 
 W = TypeVar("W")
-
-
-class _Terms(NamedTuple):
-    """What holds for a host."""
-
-    most: int
-    delay: float
-    max_crawl_delay: float
-    retry: RetryPolicy
 
 
 class Hosts(Slots[W]):
@@ -56,8 +45,8 @@ class Hosts(Slots[W]):
     ) -> None:
         super().__init__(limits)
         self.network = Network(retry.host_patience)
-        self._general = _Terms(limits.per_host, limits.delay, limits.max_crawl_delay, retry)
-        self._terms = {name: _particular(self._general, policy) for name, policy in policies}
+        self._general = Terms(limits.per_host, limits.delay, limits.max_crawl_delay, retry)
+        self._terms = {name: self._general.but(policy) for name, policy in policies}
         self._robots = robots
         self._hosts: dict[str, Host[W]] = {}
         self._sites: dict[str, Group] = {}
@@ -67,6 +56,7 @@ class Hosts(Slots[W]):
         self._marked: dict[str, Host[W]] = {}  # parked, or with a delay that was not configured
         self._troubled: dict[str, Host[W]] = {}
         self._restored: tuple[float, dict[str, float]] | None = None
+        self._remembered: dict[str, float] = {}  # delays by robots.txt that an earlier run of the job learnt
         self._sweep_at = KEPT
 
     def __len__(self) -> int:
@@ -96,10 +86,10 @@ class Hosts(Slots[W]):
             site = registrable_domain(key)
             host.groups = (self._sites.setdefault(site, Group(self.limits.per_site)),)
         if self._restored is not None:
-            self._wait_anew(host)
+            self._recall(host)
         return host
 
-    def _terms_of(self, key: str) -> _Terms:
+    def _terms_of(self, key: str) -> Terms:
         """Return the most particular terms: the host's own, else those of the longest domain above it."""
         terms = self._terms.get(key)
         above = key
@@ -165,7 +155,7 @@ class Hosts(Slots[W]):
         if host.own_delay > terms.delay:
             self._marked[host.key] = host
         if host.started:
-            host.not_before = max(host.not_before, host.started + host.delay)
+            host.not_before = max(host.not_before, max(host.started, host.sent_at) + host.delay)
         if self._restored is not None:
             self._wait_anew(host)
 
@@ -203,6 +193,8 @@ class Hosts(Slots[W]):
             host.rests_until = max(host.rests_until, now + pause)
         else:
             pause = retry_after or min(retry.backoff * 2.0 ** (host.charges - 1), retry.max_backoff)
+        if retry_after:
+            host.asked_until = max(host.asked_until, now + retry_after)
         self._park(host, now, pause, dead=dead)
 
     def suspect(self, host: Host[W], *, suspect: bool) -> None:
@@ -262,17 +254,28 @@ class Hosts(Slots[W]):
 
     def delays(self) -> dict[str, float]:
         """Return the delays by robots.txt in seconds: each is waited anew, whenever the next run is."""
-        delays = {key: Host.rests(sheet)[1] for key, sheet in self._longest_folded()}
+        delays = {key: delay for key, delay in self._remembered.items() if key not in self._hosts}
+        delays |= {key: Host.rests(sheet)[1] for key, sheet in self._longest_folded()}
         delays |= {key: host.own_delay for key, host in self._marked.items()}
         return {key: delay for key, delay in delays.items() if delay > self.limits.delay}
 
-    def restore(self, parked: Mapping[str, float], now: float) -> None:
-        """Take over what ``parked`` returned, less the time since.
+    def restore(self, parked: Mapping[str, float], now: float, delays: Mapping[str, float] | None = None) -> None:
+        """Take over what ``parked`` returned, less the time since, and what ``delays`` did.
 
         Each host waits its delay anew, for nobody wrote down when it was asked last.
         """
+        self._remembered = dict(delays or {})
         self._restored = (now, {key: now + seconds for key, seconds in parked.items() if seconds > 0})
         for host in self._hosts.values():
+            self._recall(host)
+
+    def _recall(self, host: Host[W]) -> None:
+        """Have a host keep the delay of its robots.txt until that has been read again."""
+        delay = self._remembered.get(host.key, 0.0)
+        if delay and not host.robots_known:
+            host.asked_delay = delay
+            self.set_delay(host, delay)
+        else:
             self._wait_anew(host)
 
     def _wait_anew(self, host: Host[W]) -> None:
@@ -282,16 +285,3 @@ class Hosts(Slots[W]):
             host.parked_until = max(host.parked_until, until[host.key])
             self._marked[host.key] = host
         host.not_before = max(host.not_before, host.parked_until, since + host.delay)
-
-
-def _particular(general: _Terms, policy: HostPolicy) -> _Terms:
-    """Return the general terms with what a policy says otherwise."""
-    said = {
-        name: value for name in ("max_retry_after", "host_patience") if (value := getattr(policy, name)) is not None
-    }
-    return _Terms(
-        general.most if policy.per_host is None else policy.per_host,
-        general.delay if policy.delay is None else policy.delay,
-        general.max_crawl_delay if policy.max_crawl_delay is None else policy.max_crawl_delay,
-        msgspec.structs.replace(general.retry, **said),
-    )

@@ -116,6 +116,8 @@ class Slots(Generic[W]):
             self.suspected += number
         for group in host.groups:
             group.ahead += number
+            if number > 0:
+                group.blocked.pop(host.key, None)
 
     # The gate: may this exchange start?
 

@@ -156,6 +156,25 @@ async def test_a_row_that_goes_elsewhere_frees_its_own_host() -> None:
     assert room.idle()
 
 
+async def test_whoever_waits_for_its_site_is_told_though_another_had_no_use_for_it() -> None:
+    room = Room(per_site=1)
+    task = asyncio.create_task(room.go(room.flight(1, "a.site.test", promised="a.site.test")))
+    await room.settle()
+    for name in ("b.site.test", "c.site.test", "d.site.test"):
+        host = room.hosts.get(name, room.now)
+        assert room.hosts.opens(host, room.now) != room.now
+    room.told.clear()
+    promised = room.hosts.get("c.site.test", room.now)
+    room.gate.listeners.append(lambda key: room.hosts.promise(promised) if key == promised.key else None)
+    room.wire.held[1].set()
+    await task
+    assert room.told == ["a.site.test", "b.site.test", "c.site.test"]
+    (group,) = promised.groups
+    assert list(group.blocked) == ["d.site.test"]  # told when this one ends
+    room.hosts.withdraw(promised)
+    assert room.idle()
+
+
 async def test_those_who_wait_are_sent_back_when_their_host_is_parked_for_long() -> None:
     room = Room(per_host=1)
     tasks = [asyncio.create_task(room.go(room.flight(n, deferrable=n != 2))) for n in range(4)]

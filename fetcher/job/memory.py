@@ -15,7 +15,7 @@ from fetcher.errors import LedgerError
 from fetcher.health import HostReport
 from fetcher.policy.pacing import Gate
 
-__all__ = ["DELAYS", "PARKED", "TROUBLED", "remember", "rests_of", "troubled_of"]
+__all__ = ["DELAYS", "PARKED", "TROUBLED", "delays_of", "remember", "rests_of", "troubled_of"]
 
 PARKED = "parked"
 DELAYS = "delays"
@@ -50,6 +50,11 @@ def rests_of(parked: bytes | None, delays: bytes | None, now: float, longest: fl
     for host, delay in (_read(delays, dict[str, float], path) or {}).items():
         rests[host] = max(rests.get(host, 0.0), min(delay, longest))
     return rests
+
+
+def delays_of(note: bytes | None, *, path: str) -> dict[str, float]:
+    """Return the delays by robots.txt, in seconds by host. Raises ``LedgerError`` for a note that is none."""
+    return _read(note, dict[str, float], path) or {}
 
 
 def troubled_of(note: bytes | None, *, path: str) -> list[HostReport]:

@@ -22,7 +22,7 @@ from fetcher.errors import ConfigError, InvalidURL
 from fetcher.intake import Row
 from fetcher.job.choice import choose_codes
 from fetcher.job.ledger import Entry, Progress
-from fetcher.job.memory import remember, rests_of
+from fetcher.job.memory import delays_of, remember, rests_of
 from fetcher.job.open import Opened, open_job
 from fetcher.job.place import folder_for
 from fetcher.job.rows import Sieve, digest_of
@@ -117,7 +117,10 @@ class Job:
         gate = self._fetcher.gate
         if opened.resumed:
             longest = self._fetcher.config.retry.max_retry_after
-            gate.restore(rests_of(opened.parked, opened.delays, time.time(), longest, path=self.directory))
+            gate.restore(
+                rests_of(opened.parked, opened.delays, time.time(), longest, path=self.directory),
+                delays_of(opened.delays, path=self.directory),
+            )
         self._writer = Writer(
             opened.ledger,
             self._outputs,

@@ -18,6 +18,7 @@ from fetcher.health import HostReport
 from fetcher.hosts import Host, Hosts
 from fetcher.model import Exchange, Request, Response
 from fetcher.policy.accept import wished_wait
+from fetcher.policy.departure import departure
 from fetcher.policy.silence import Listener, Passage
 from fetcher.policy.verdict import REFUSALS, Judge
 from fetcher.semaphore import Semaphore
@@ -86,6 +87,7 @@ class Gate:
             slots.take()
         else:
             await slots.acquire()
+        flight.depart = departure(host, flight, self.clock)
         task, listener = asyncio.current_task(), self._listener
         listener.passages[task] = passage = (began := now, host, flight, host.suspect)
         if listener.listening is None:
@@ -108,6 +110,7 @@ class Gate:
             raise
         finally:
             flight.elapsed += now - began
+            flight.depart = None
             del listener.passages[task]
             if listener.sent_back:
                 listener.was_sent_back(task)  # it ended by itself in the same instant
@@ -163,9 +166,9 @@ class Gate:
         """Return the delays by robots.txt, in seconds by host."""
         return self.hosts.delays()
 
-    def restore(self, parked: Mapping[str, float]) -> None:
-        """Take over what ``parked`` returned, less the seconds since. Each host waits its delay anew."""
-        self.hosts.restore(parked, self.clock())
+    def restore(self, parked: Mapping[str, float], delays: Mapping[str, float] | None = None) -> None:
+        """Take over what ``parked`` returned, less the seconds since, and ``delays``. Each is waited anew."""
+        self.hosts.restore(parked, self.clock(), delays)
 
     def troubled(self) -> list[HostReport]:
         """Return the hosts that were slow, throttled, parked or denied, the worst first, at most 1,000."""
@@ -255,6 +258,11 @@ class Gate:
         if self.hosts.freed:
             freed, self.hosts.freed = self.hosts.freed, []
             for key in freed:
+                self._tell(key)
+        for group in host.groups:  # whoever was told may have had no use for it
+            while group.blocked and group.on_wire + group.ahead < group.limit:
+                key = next(iter(group.blocked))
+                del group.blocked[key]
                 self._tell(key)
 
     def _make_use_of(self, host: Host[Waiter]) -> None:

@@ -6,6 +6,7 @@ its sockets are made.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import math
 import ssl
@@ -63,6 +64,9 @@ class StagedRequest(aiohttp.ClientRequest):
         conn.protocol.head = 0.0
         flight = current.get(None)
         if flight is not None:
+            if flight.depart is not None:
+                for wait in iter(flight.depart, 0.0):
+                    await asyncio.sleep(wait)
             flight.enter("waiting")
             if flight.watch is not None:
                 flight.watch.listen(conn.protocol)
