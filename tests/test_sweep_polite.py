@@ -1,0 +1,145 @@
+"""A sample of the politeness sweep, and proof that its judges see what they look for."""
+
+from __future__ import annotations
+
+import socket
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sweeps import polite
+from tests.sweeps.limiting import limiting
+from tests.sweeps.limits import DELAY, KINDS, Host, hosts_of, list_of, settings_of
+from tests.sweeps.politeness import Findings, Knowledge, Run, Seen, Sort, judge_host
+
+FIRST, SECOND = Run(0.0, 50.0), Run(50.5, 100.0)
+
+
+def host(per_host: int = 2, delay: float = 0.0, crawl_delay: float = 0.0) -> Host:
+    return Host(1, KINDS[0], per_host, delay, crawl_delay, 0, 0, 0.0)
+
+
+def page(came: float, took: float = 0.01, **more: Any) -> Seen:
+    known = {"host": 1, "connection": 1, "sort": Sort.PAGE, "row": 7, "status": 200, "until": 0.0, **more}
+    return Seen(came=came, answered=came + took, **known)
+
+
+def robots(came: float, **more: Any) -> Seen:
+    return page(came, sort=Sort.ROBOTS, **more)
+
+
+def refusal(came: float, wish: float, **more: Any) -> Seen:
+    return page(came, status=429, until=came + 0.01 + wish, **more)
+
+
+def found(judged: Host, *seen: Seen) -> Findings:
+    within = sorted(seen, key=lambda one: one.came)
+    own = [one for one in within if one.host == 1]
+    return judge_host(judged, own, [FIRST, SECOND], Knowledge(within))
+
+
+START = robots(1.0)
+
+
+@pytest.mark.parametrize(
+    ("judged", "seen", "breach"),
+    [
+        (host(2), [page(2.0, 0.5), page(2.1, 0.5), page(2.499, 0.5)], "at once"),
+        (host(1), [page(2.0, 0.5, status=0), page(2.4)], "at once"),
+        (host(), [page(50.2)], "at once"),
+        (host(delay=0.5), [page(2.0), page(2.49)], "delay"),
+        (host(delay=0.5), [page(1.49)], "delay"),
+        (host(crawl_delay=0.5), [page(2.0), page(2.49)], "delay"),
+        (host(), [refusal(2.0, 1.0), page(3.0), page(4.0)], "Retry-After"),
+        (host(), [refusal(2.0, 1.0), page(2.5), page(3.1)], "Retry-After"),
+        (host(), [refusal(2.0, 3.0), page(2.5, host=2, connection=2), page(2.7, host=2, connection=2),
+                  page(2.71, connection=3)], "Retry-After"),
+        (host(), [page(2.0, sort=Sort.DENIED)], "robots"),
+        (host(), [robots(2.0)], "robots"),
+        (host(), [page(0.9)], "robots"),
+        (host(), [page(1.005)], "robots"),
+        (host(), [page(51.0)], "robots"),
+        (host(delay=2.0), [page(49.9), robots(51.0)], "anew"),
+        (host(crawl_delay=2.0), [page(49.9), robots(51.0)], "anew"),
+        (host(), [refusal(49.9, 3.0), robots(51.0), page(51.1)], "early again"),
+        (host(), [refusal(47.9, 5.0), robots(51.0)], "early again"),
+    ],
+)  # fmt: skip
+def test_a_breach_is_seen(judged: Host, seen: list[Seen], breach: str) -> None:
+    findings = found(judged, START, *seen)
+    assert findings.breaches == {breach: 1}, findings.remarks
+    assert len(findings.remarks) == 1
+
+
+@pytest.mark.parametrize(
+    ("judged", "seen", "forgiven", "crossed"),
+    [
+        (host(2), [page(2.0, 0.5), page(2.1, 0.5), page(2.5)], 0, 0),
+        (host(delay=0.5), [page(2.0), page(2.5), page(2.999), robots(51.0), page(51.5)], 0, 0),
+        (host(), [refusal(2.0, 1.0), page(3.01)], 0, 0),
+        (host(3), [page(1.9, 0.5), refusal(2.0, 1.0), page(2.005, connection=2)], 0, 0),
+        (host(), [refusal(2.0, 1.0), page(2.02, connection=2), page(3.1, connection=3)], 0, 1),
+        (host(), [robots(51.0, status=429, until=51.5), robots(51.6), page(51.7)], 0, 0),
+        (host(), [refusal(49.9, 3.0), robots(51.0, status=429, until=54.0), robots(54.1), page(54.2)], 1, 0),
+        (host(crawl_delay=2.0), [robots(50.6)], 0, 0),
+    ],
+)
+def test_good_manners_are_none(judged: Host, seen: list[Seen], forgiven: int, crossed: int) -> None:
+    findings = found(judged, START, *seen)
+    assert findings.breaches == {}, findings.remarks
+    assert (findings.forgiven, findings.crossed) == (forgiven, crossed)
+
+
+def test_a_delay_that_nobody_lived_to_write_down_is_forgiven_for_one_robots_txt() -> None:
+    assert found(host(crawl_delay=2.0), robots(49.5), robots(51.0)).forgiven == 1
+    assert found(host(crawl_delay=2.0), robots(49.5), robots(51.0), page(51.5)).breaches == {"delay": 1}
+    assert found(host(delay=2.0), robots(49.5), robots(51.0)).breaches == {"anew": 1}
+
+
+def test_a_refusal_is_known_once_a_later_answer_was_acted_upon() -> None:
+    knowledge = Knowledge([page(1.0), page(2.0, connection=2), page(3.0), page(4.0, connection=2), page(5.0)])
+    assert [knowledge.since(moment) for moment in (0.5, 1.5, 2.5, 3.5, 4.5)] == [
+        3.0,
+        4.0,
+        5.0,
+        float("inf"),
+        float("inf"),
+    ]
+
+
+def test_requests_are_shared_out_and_slow_hosts_have_few() -> None:
+    for count, requests in ((200, 200_000), (200, 20_000), (24, 600)):
+        hosts = hosts_of(count, requests)
+        assert (len(hosts), {one.kind for one in hosts}) == (count, set(KINDS))
+        asked = sum(one.asked for one in hosts)
+        assert 0.9 * requests <= asked <= 1.1 * requests
+        assert all(one.refusing > 0 for one in hosts if one.kind.refuses)
+        assert sum(one.denied for one in hosts) > 0
+        assert len(list_of(hosts, 80, 1)) == asked + sum(one.denied for one in hosts)
+    assert max(one.asked * one.delay for one in hosts_of(200, 200_000)) < 60
+    assert settings_of(hosts).startswith(f"per-host = 6\ndelay = {DELAY}\n\n[hosts.")
+
+
+def test_the_server_refuses_until_its_wait_is_over(tmp_path: Path) -> None:
+    kind = next(kind for kind in KINDS if kind.refuses == 503)
+    heard: list[bytes] = []
+    with limiting([Host(1, kind, 1, 0.0, 0.0, 3, 0, 1.0)], tmp_path / "log", 1) as site:
+        with socket.create_connection(("127.0.0.1", site.port)) as client:
+            for path in ("/robots.txt", "/1", "/2", "/robots.txt"):
+                client.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+                heard.append(client.recv(65_536))
+    assert [answer.split(b" ")[1] for answer in heard] == [b"404", b"503", b"503", b"503"]
+    seen = site.seen()
+    assert [(one.sort, one.row, one.status) for one in seen] == [(1, 0, 404), (0, 1, 503), (0, 2, 503), (1, 0, 503)]
+    assert all(before.came <= before.answered <= one.came for before, one in pairwise(seen))
+    assert [one.until > one.answered for one in seen] == [False, True, True, True]
+    assert f"Retry-After: {round(seen[1].until - seen[1].answered)}\r\n".encode() in heard[1]
+
+
+def test_a_sample_of_the_sweep(tmp_path: Path) -> None:
+    swept = polite.sweep(tmp_path, requests=800, hosts=24, kills=2, seed=1)
+    assert swept.clean, polite.report(swept)
+    assert len(swept.runs) == 3
+    assert sum(one.requests for one in swept.found) >= 800
