@@ -130,12 +130,14 @@ def test_the_help_of_crawl_names_every_flag() -> None:
     assert options - {"inputs"} | {"-h", "--help"} == set(FLAGS)
 
 
-def test_the_help_is_laid_out_as_written() -> None:
-    text = run("crawl", "--help").stdout
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_is_laid_out_as_written(name: str) -> None:
+    text = run(name, "--help").stdout
     assert "\\b" not in text
-    assert [line for line in text.splitlines() if line.startswith("    fetcher crawl")]
+    examples = [line for line in text.splitlines() if line.startswith(f"    fetcher {name}")]
+    assert len(examples) >= {"crawl": 3, "bench": 3, "report": 2, "robots": 2}.get(name, 0)
     for line in text.splitlines():
-        assert line.count("fetcher crawl ") <= 1
+        assert line.count(f"fetcher {name} ") <= 1
 
 
 def told_defaults() -> dict[str, str]:

@@ -58,7 +58,7 @@ class Web:
 
     def taken(self) -> list[str]:
         """Return what was asked for since the last time, sorted."""
-        asked, self.asked = sorted(name for name in self.asked if name != "robots.txt"), []
+        asked, self.asked = sorted(self.asked), []
         return asked
 
 
@@ -78,7 +78,8 @@ def urls(names: str) -> list[str]:
 
 @asynccontextmanager
 async def opened(web: Web, **options: Any) -> AsyncIterator[Fetcher]:
-    config = Config.of(**{"retries": 0, "per_host": 50, **options})
+    options = {"retries": 0, "per_host": 50, "robots": False, **options}  # each request is a row's
+    config = Config.of(**options)
     async with asyncio.timeout(DEADLINE), Fetcher(config, transport=web) as fetcher:
         yield fetcher
 

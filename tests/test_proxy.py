@@ -21,9 +21,16 @@ async def lab() -> AsyncIterator[LabServer]:
 
 
 @pytest.fixture(scope="module")
-def tls_lab() -> Iterator[LabServer]:
+def shared_tls_lab() -> Iterator[LabServer]:
     with LabServer.in_thread(hosts=2, tls=True) as lab:
         yield lab
+
+
+@pytest.fixture
+def tls_lab(shared_tls_lab: LabServer) -> LabServer:
+    """The same for all tests, which come in any order, with nothing in its log."""
+    shared_tls_lab.clear()
+    return shared_tls_lab
 
 
 async def test_plain_requests_are_asked_of_the_proxy_in_full(lab: LabServer) -> None:

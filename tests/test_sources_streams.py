@@ -125,10 +125,14 @@ class Pipe:
 
 @pytest.fixture(params=["blocking", "non-blocking"])
 def pipe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipe]:
+    before = set(threading.enumerate())
     pipe = Pipe(monkeypatch)
     os.set_blocking(pipe.stdin.fileno(), request.param == "blocking")
     yield pipe
     os.close(pipe.into)
+    for thread in set(threading.enumerate()) - before:  # it reads a number, which may be another pipe's from here on
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
     sys.stdin.close()
 
 

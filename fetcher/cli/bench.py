@@ -54,7 +54,7 @@ def _with_options(function: Any) -> Any:
 @_with_options
 @click.pass_context
 def command(context: click.Context, /, inputs: tuple[str, ...], config: str | None, **_: Any) -> None:
-    r"""Fetch the same rows one by one and side by side, and tell how much faster that is.
+    """Fetch the same rows one by one and side by side, and tell how much faster that is.
 
     INPUTs are those of 'crawl'. Without one it is the built-in site, served for the occasion on loopback. Every
     row is fetched once in each round of each mode, and in a warm-up that is not counted. The table goes to stdout,
@@ -64,7 +64,7 @@ def command(context: click.Context, /, inputs: tuple[str, ...], config: str | No
       fetcher bench
       fetcher bench -n 300 -c 50 --latency 50-150 --html bench.html
       fetcher bench urls.txt -n 100 -c 1,10,50,100
-    """
+    """  # noqa: D301  (click keeps the lines below this very control character as they are)
     from fetcher.cli.bench_run import bench
     from fetcher.cli.settings import gather
 

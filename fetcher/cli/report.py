@@ -42,7 +42,7 @@ FEW, MANY = 10, 50
 @click.option("-v", "--verbose", count=True, help="Twice: show where an error of ours struck.")
 @click.pass_context
 def command(context: click.Context, /, job: str, *, as_json: bool, hosts: bool, errors: bool, verbose: int) -> None:  # noqa: ARG001  (main reads it)
-    r"""Tell how far a job is, or how it went: what is done and left, what failed, and which hosts gave trouble.
+    """Tell how far a job is, or how it went: what is done and left, what failed, and which hosts gave trouble.
 
     JOB is the folder of a job, OUTPUT a file that it writes (then the job is OUTPUT.job). Nothing is changed, and a
     run that works on the job just now is not disturbed.
@@ -50,7 +50,7 @@ def command(context: click.Context, /, job: str, *, as_json: bool, hosts: bool, 
     \b
       fetcher report pages.jsonl
       fetcher report pages.jsonl --json | jq .left
-    """
+    """  # noqa: D301  (click keeps the lines below this very control character as they are)
     from fetcher.job.report import MOST_HOSTS, report
 
     # A look changes nothing: Ctrl-C may end it at any instruction, those of the database too.

@@ -36,14 +36,14 @@ OWN = frozenset({"as_json", "urls", "config"})
 @click.option("-v", "--verbose", count=True, help="Twice: show where an error of ours struck.")
 @click.pass_context
 def command(context: click.Context, /, urls: tuple[str, ...], as_json: bool, config: str | None, **_: Any) -> None:
-    r"""Say of each URL whether robots.txt allows it, by which line, and what delay applies.
+    """Say of each URL whether robots.txt allows it, by which line, and what delay applies.
 
     The URLs themselves are not fetched. Exit 0 where there was an answer for any of them, 3 where for none.
 
     \b
       fetcher robots https://example.com/private/page.html
       fetcher robots example.com -A 'SomeBot/1.0' --json
-    """
+    """  # noqa: D301  (click keeps the lines below this very control character as they are)
     from fetcher.cli.settings import gather, make_config
 
     settings = {key: value for key, value in gather(context, config).items() if key not in OWN}
