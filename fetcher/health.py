@@ -90,15 +90,17 @@ class Pace:
 class Network:
     """Whether it is our own network that is away: five hosts that had answered fail at once, and hardly one answers.
 
-    Then nothing is charged to hosts or rows, for at most ``patience`` seconds without an answer.
+    Or there is no route to anywhere any more. Then nothing is charged to hosts or rows, for at most ``patience``
+    seconds without an answer.
     """
 
-    __slots__ = ("_failures", "_rests", "_struck", "answers", "away_since", "patience")
+    __slots__ = ("_failures", "_rests", "_struck", "answers", "away_since", "patience", "routeless")
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
         self.answers = 0
         self.away_since: float | None = None
+        self.routeless = False  # which is why it is away
         self._failures: deque[tuple[float, str, int]] = deque(maxlen=16 * BURST)
         self._rests = 0
         self._struck = 0.0
@@ -114,11 +116,32 @@ class Network:
                 return False
             different.add(host)
             if len(different) == BURST:
-                self.away_since = now
-                self._rests = 0
-                self._struck = now
+                self._begin(now)
                 return True
         return False
+
+    def lost_route(self, now: float) -> bool:
+        """Note that there is no route to anywhere; say if that is a new verdict."""
+        if self.away_since is not None:
+            return False
+        self._begin(now)
+        self.routeless = True
+        return True
+
+    def found_route(self) -> bool:
+        """Note that there is a route; say if that ends the verdict."""
+        return self.routeless and self._end()
+
+    def _begin(self, now: float) -> None:
+        self.away_since = now
+        self._rests = 0
+        self._struck = now
+
+    def _end(self) -> bool:
+        self.away_since = None
+        self.routeless = False
+        self._failures.clear()
+        return True
 
     def away(self, now: float) -> bool:
         """Whether what cannot be reached now is nobody's fault but ours."""
@@ -143,9 +166,7 @@ class Network:
         """Say if the answer to an exchange that began then ends the verdict. ``answers`` counts all of them."""
         if self.away_since is None or began < self.away_since:
             return False
-        self.away_since = None
-        self._failures.clear()
-        return True
+        return self._end()
 
 
 class Record:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.config import Limits
-from fetcher.observe.census import HostRows
+from fetcher.hosts import Host
+from fetcher.observe import census as counting
+from fetcher.observe.census import Census, HostRows, SiteRows
 from fetcher.observe.forecast import Forecast, HostShare, Least, NamesSampled, RobotsSampled, least_time
+from fetcher.observe.sharing import Sharing, groups_of, sharing_of, surely
+from fetcher.urls import parse
 from tests.test_frontier import World, length_of, plain
 
 
@@ -70,6 +75,107 @@ def test_it_is_within_a_tenth_of_what_the_frontier_does(mean: int, delay: float,
         assert blind.host == "large"
 
 
+def test_what_hosts_share_may_set_the_time() -> None:
+    hosts = hosts_of(a=10, b=10)
+    site = Sharing("per_site", "shop.example", 2, rows=400, hosts=40, members=hosts)
+    least = least_time(hosts, 440, Limits(per_site=2), latencies={"a": 0.1, "c": 0.1}, sharing=[site])
+    assert least is not None
+    assert (least.set_by, least.host) == ("per_site", "shop.example")
+    assert least.seconds == pytest.approx(20.0)
+    least = least_time(
+        hosts, 440, Limits(per_site=2), latencies={"a": 4.1, "c": 0.1, "d": 0.1}, sharing=[site], ahead=1
+    )
+    assert least is not None
+    assert least.seconds == pytest.approx((11 * 4.1 + 429 * 0.1) / 2)
+    assert least_time(hosts, 440, Limits(per_site=2), sharing=[site]) is None
+
+
+class Telling(World):
+    """A world whose gate tells a host of a site that there is a slot again, as ours does."""
+
+    def tell(self, host: Host[Any]) -> None:
+        super().tell(host)
+        freed, self.hosts.freed = self.hosts.freed, []
+        for key in freed:
+            self.frontier.host_free(key)
+        self.admit()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 8), st.sampled_from([0.02, 0.2, 0.6]), st.sampled_from([1, 3, 6]), st.sampled_from([2, 30]))
+def test_it_is_within_a_tenth_of_what_the_frontier_does_for_a_site(
+    mean: int, latency: float, most: int, hosts: int
+) -> None:
+    limits = Limits(per_site=most, concurrency=100)
+    rows = {f"h{n}.shop.example": mean for n in range(hosts)} | {"h0.shop.example": 6 * mean, "elsewhere.example": mean}
+    scripts = [script for host, number in rows.items() for script in plain(host, latency, number)]
+    real = max(Telling(limits, scripts, known=True).run().ended_at.values()) - 1_000.0
+    census = census_of(rows)
+    latencies = dict.fromkeys(rows, latency)
+    groups = {host: groups_of(host, limits, {}) for host in rows}
+    sharing = sharing_of(census, limits, groups)
+    least = least_time(census.largest(20), len(scripts), limits, latencies=latencies, sharing=sharing)
+    assert least is not None
+    assert least.seconds == pytest.approx(real, rel=0.1, abs=latency)
+
+
+def census_of(rows: dict[str, int]) -> Census:
+    census = Census()
+    for host, number in rows.items():
+        for row in range(number):
+            census.add(parse(f"http://{host}/{row}"))
+    return census
+
+
+@pytest.mark.parametrize("memory", [3, 100_000])
+def test_rows_are_counted_by_site(memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "HOSTS", memory)
+    census = census_of(
+        {"a.shop.co.uk": 3, "b.shop.co.uk": 4, "blog.example": 5, "127.0.0.1": 2, "co.uk": 1, "[::1]": 1}
+    )
+    assert census.largest_sites(3) == [
+        SiteRows("shop.co.uk", 7, 2),
+        SiteRows("blog.example", 5, 1),
+        SiteRows("127.0.0.1", 2, 1),
+    ]
+    assert [(site.site, site.rows) for site in census.largest_sites(9)[3:]] == [("[::1]", 1), ("co.uk", 1)]
+    assert census.rows_of("b.shop.co.uk") == 4
+    census.close()
+
+
+def test_who_is_behind_an_address_is_known_of_those_that_were_looked_up() -> None:
+    limits = Limits(per_address=3)
+    census = census_of({"a.example": 5, "b.example": 2, "c.example": 1, "127.0.0.1": 4})
+    addresses = {"a.example": "127.0.0.1", "b.example": "10.0.0.1", "127.0.0.1": "127.0.0.1"}
+    groups = {host: groups_of(host, limits, addresses) for host in ("a.example", "b.example", "c.example", "127.0.0.1")}
+    assert [tuple(sharing)[:5] for sharing in sharing_of(census, limits, groups)] == [
+        ("per_address", "127.0.0.1", 3, 9, 2),
+        ("per_address", "10.0.0.1", 3, 2, 1),
+    ]
+
+
+def test_of_a_great_many_hosts_behind_an_address_a_sample_tells() -> None:
+    limits = Limits(per_address=3)
+    census = census_of({**{f"h{n}.example": 2 for n in range(2_000)}, **{f"x{n}.example": 4 for n in range(1_000)}})
+    groups = {
+        target.host: groups_of(target.host, limits, {target.host: "10.0.0.1" if target.host < "x" else "10.0.0.2"})
+        for target in census.sample
+    }
+    first, second = sorted(sharing_of(census, limits, groups), key=lambda sharing: sharing.name)
+    for sharing in (first, second):
+        assert 0.6 * 4_000 <= sharing.rows <= 4_000  # half of the hundred drawn are there, more or less
+    assert sharing_of(census, limits, {}) == []
+    assert (first.hosts, second.hosts) == (round(first.rows / 2), round(second.rows / 4))
+
+
+@given(st.integers(1, 400), st.integers(0, 400))
+def test_an_estimate_is_below_what_was_found(asked: int, found: int) -> None:
+    found = min(asked, found)
+    assert 0 <= surely(found, asked) <= found / asked
+    assert surely(100, 100) > 0.95
+    assert surely(0, 5) == 0
+
+
 FORECAST = Forecast(
     rows=1_234_567,
     invalid=67,
@@ -109,6 +215,10 @@ def test_it_is_told_in_words() -> None:
         (None, "as fast as the hosts answer: neither --delay nor --rate sets a least time"),
         (Least(5.0, "rate"), "at least 5.0 s, set by --rate"),
         (Least(5.0, "concurrency"), "at least 5.0 s, set by --concurrency and the latency of the sample"),
+        (
+            Least(5.0, "per_site", "shop.example"),
+            "at least 5.0 s, set by shop.example (all its hosts, --per-site and their latency)",
+        ),
         (Least(5.0, "per_host", "h1"), "at least 5.0 s, set by h1 (233 rows, --per-host and its latency)"),
     ],
 )
@@ -117,6 +227,14 @@ def test_what_sets_the_time_is_named(least: Least | None, said: str) -> None:
 
     last = msgspec.structs.replace(FORECAST, least=least).as_text().split("\n")[-1]
     assert last == f"time      {said}"
+
+
+def test_a_list_of_addresses_has_no_line_of_names() -> None:
+    import msgspec
+
+    text = msgspec.structs.replace(FORECAST, names=NamesSampled(0, 0)).as_text()
+    assert "names" not in text
+    assert "robots" in text
 
 
 def test_the_json_has_it_all() -> None:

@@ -172,3 +172,29 @@ def test_it_is_doubtful_while_the_last_news_is_bad() -> None:
     assert not network.doubtful(NOW + WITHIN + 0.1)
     network.answers += 1
     assert not network.doubtful(NOW)
+
+
+def test_without_a_route_it_is_away_until_there_is_one() -> None:
+    network = Network(60.0)
+    assert [network.lost_route(NOW + n) for n in range(3)] == [True, False, False]
+    assert network.away(NOW + 3)
+    assert network.rest(NOW + 3, NOW + 3, 0.25) == 0.25
+    assert network.found_route()
+    assert not network.away(NOW + 3)
+    assert not network.found_route()
+
+
+def test_an_answer_shows_a_route_as_well() -> None:
+    network = Network(60.0)
+    network.lost_route(NOW)
+    assert network.returned(NOW + 1)
+    assert not network.away(NOW + 1)
+
+
+def test_a_route_says_nothing_of_hosts_that_had_answered() -> None:
+    network = Network(60.0)
+    for n in range(BURST):
+        network.failed(f"h{n}", NOW)
+    assert not network.lost_route(NOW)
+    assert not network.found_route()
+    assert network.away(NOW)

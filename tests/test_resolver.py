@@ -206,6 +206,18 @@ async def test_an_error_is_remembered_for_its_time_and_raised_anew(made: Callabl
     assert await addresses(resolver, "a") == ["127.0.0.9"]
 
 
+async def test_what_may_be_gone_the_next_time_is_remembered_for_a_moment(made: Callable[..., Resolver]) -> None:
+    names, clock = Names(a=socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")), Clock()
+    resolver = made(names, clock=clock)
+    for _ in range(20):
+        with pytest.raises(socket.gaierror):
+            await addresses(resolver, "a")
+    assert names.asked == ["a"]
+    clock.now += 0.25  # the least that a row waits before another try
+    names.table["a"] = ["127.0.0.9"]
+    assert await addresses(resolver, "a") == ["127.0.0.9"]
+
+
 def depth(error: BaseException) -> int:
     trace, count = error.__traceback__, 0
     while trace is not None:

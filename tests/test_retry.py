@@ -5,9 +5,14 @@ from __future__ import annotations
 import pytest
 
 from fetcher import errors
-from fetcher.config import RetryPolicy
+from fetcher.config import Limits, RetryPolicy
 from fetcher.errors import RETRYABLE, FetchError, StatusError
-from fetcher.policy.retry import Backoff
+from fetcher.flight import Flight, Later, current
+from fetcher.hosts import Hosts
+from fetcher.model import Request, Response
+from fetcher.policy.pacing import Gate, Waiter
+from fetcher.policy.retry import Backoff, Retry
+from fetcher.urls import parse
 
 POLICY = RetryPolicy()
 TIMEOUT = errors.FetchTimeout("read_timeout")
@@ -79,3 +84,29 @@ def test_an_error_that_was_raised_is_not_held() -> None:
     except FetchError as error:
         assert backoff.after(error, 1) is not None
         assert backoff.after(error, 3) is None
+
+
+@pytest.mark.parametrize("answered", [True, False])
+@pytest.mark.parametrize("tries", range(1, 5))
+async def test_the_last_try_at_a_host_that_never_answered_is_far_from_the_others(tries: int, answered: bool) -> None:
+    """A host with few rows would otherwise use up all of them in a second or two, and may be about to start."""
+    now = 1_000.0
+    policy = RetryPolicy(retries=4)
+    hosts = Hosts[Waiter](Limits(), policy)
+    host = hosts.get("a.test", now)
+    if answered:
+        host.answer(80)
+    hosts.suspect(host, suspect=True)
+    flight = Flight(Request(1, "http://a.test:81/"), parse("http://a.test:81/"))
+    flight.deferrable = True
+    flight.attempts = tries - 1
+
+    async def refuse(_: Request) -> Response:
+        raise errors.ConnectError("connect_refused")
+
+    current.set(flight)
+    with pytest.raises(Later) as later:
+        await Retry(policy, Gate(hosts, lambda: now))(flight.request, refuse)
+    far = 10 * policy.backoff
+    assert (later.value.due >= now + far) == (tries == 4 and not answered)
+    assert flight.attempts == tries

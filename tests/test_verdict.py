@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ from fetcher.health import BURST
 from fetcher.host import EAGER
 from fetcher.hosts import CHARGES, Host, Hosts
 from fetcher.model import Request
-from fetcher.policy.verdict import SILENT, Judge
+from fetcher.policy.verdict import SILENT, Judge, has_any_route
 from fetcher.urls import parse
 
 NOW = 1_000.0
@@ -29,14 +31,28 @@ REFUSED = ConnectError("connect_refused")
 GONE = ConnectError("connect_timeout")
 NO_NAME = DNSError("dns_not_found")
 SILENCE = FetchTimeout("read_timeout")
+NO_SERVER = DNSError("dns_timeout")
+
+
+def refused_by(number: int) -> FetchError:
+    """A failed connect as the transport raises it, with the system's word behind it."""
+    error = ConnectError("connect_refused")
+    error.__cause__ = OSError(number, "")
+    return error
+
+
+NO_ROUTE = refused_by(errno.ENETUNREACH)
+CLOSED = refused_by(errno.ECONNREFUSED)
 
 
 class Court:
     """Hosts, a judge over them, and a clock."""
 
-    def __init__(self, retry: RetryPolicy | None = None, **limits: Any) -> None:
+    def __init__(
+        self, retry: RetryPolicy | None = None, *, has_route: Callable[[], bool] = lambda: True, **limits: Any
+    ) -> None:
         self.hosts: Hosts[Any] = Hosts(Limits(**limits), retry or RetryPolicy())
-        self.judge = Judge(self.hosts)
+        self.judge = Judge(self.hosts, has_route)
         self.now = NOW
 
     def host(self, key: str = "a.test", *, known: bool = True) -> Host[Any]:
@@ -366,3 +382,45 @@ def test_a_row_does_not_pay_while_it_is_doubtful() -> None:
     assert court.fail(fresh, REFUSED) == "ours"
     court.answer(court.host("good.test", known=False))
     assert court.fail(fresh, REFUSED) == "row"
+
+
+class Road:
+    """A route to the world, there or not."""
+
+    def __init__(self, *, there: bool = True) -> None:
+        self.there = there
+
+    def __call__(self) -> bool:
+        return self.there
+
+
+@pytest.mark.parametrize("error", [NO_ROUTE, NO_SERVER])
+def test_without_a_route_not_even_a_stranger_pays(error: FetchError) -> None:
+    road = Road()
+    court = Court(concurrency=100, has_route=road)
+    court.host()
+    one, other, dead = (court.host(key, known=False) for key in ("one.test", "other.test", "dead.test"))
+    assert court.fail(one, error) == "row"  # there is one
+    road.there = False
+    assert court.fail(dead, CLOSED) == "row"  # somebody is there, by some other way
+    assert court.fail(other, error) == court.fail(dead, GONE) == "ours"
+    assert (other.strikes, other.suspect, court.hosts.network.away(court.now)) == (0, False, True)
+    assert court.hosts.concurrency == 50
+    road.there = True
+    assert court.fail(dead, GONE) == "row"
+    assert not court.hosts.network.away(court.now)
+
+
+def test_where_there_never_was_a_route_its_want_says_nothing() -> None:
+    court = Court(has_route=Road(there=False))
+    court.host("here.test")
+    assert court.fail(court.host(known=False), NO_ROUTE) == "row"
+
+
+def test_where_nobody_ever_answered_it_says_nothing_either() -> None:
+    court = Court(has_route=Road(there=False))
+    assert court.fail(court.host(known=False), NO_ROUTE) == "row"
+
+
+def test_a_route_is_told_without_a_word_to_anybody() -> None:
+    assert has_any_route() in (True, False)

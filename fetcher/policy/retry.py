@@ -18,6 +18,7 @@ from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, wai
 from fetcher.config import RetryPolicy
 from fetcher.errors import FetchError, Skipped
 from fetcher.flight import Flight, Later, current
+from fetcher.host import DEAD
 from fetcher.model import Exchange, Request, Response
 from fetcher.policy.pacing import PATIENCE, Gate
 
@@ -69,6 +70,8 @@ class Retry:
 
     def __init__(self, policy: RetryPolicy, gate: Gate, sleep: Callable[[float], Any] = asyncio.sleep) -> None:
         self._backoff = Backoff(policy)
+        self._retries = policy.retries
+        self._pause = policy.backoff
         self._gate = gate
         self._sleep = sleep
 
@@ -109,4 +112,8 @@ class Retry:
         wait = self._backoff.after(error, flight.attempts)
         if wait is None:
             raise error
+        if host.suspect and flight.deferrable:  # its rows that never started go first: each probe is another's attempt
+            if not host.answered and flight.attempts == self._retries:
+                wait = max(wait, DEAD * self._pause)
+            raise Later(now + wait)
         return wait

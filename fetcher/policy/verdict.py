@@ -6,7 +6,10 @@ here waits; every method that needs the time takes it.
 
 from __future__ import annotations
 
+import errno
 import logging
+import socket
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 from fetcher.errors import (
@@ -24,7 +27,7 @@ from fetcher.flight import Flight
 from fetcher.health import Pace
 from fetcher.hosts import Host, Hosts
 
-__all__ = ["SILENT", "Fault", "Judge"]
+__all__ = ["SILENT", "Fault", "Judge", "has_any_route"]
 
 log = logging.getLogger("fetcher.hosts")
 
@@ -42,15 +45,34 @@ READING = frozenset({"reading", "waiting for memory"})
 REFUSALS = frozenset({429, 503})
 UNWELL = frozenset(int(code[5:]) for code in RETRYABLE if code.startswith("http_"))
 
+NO_WAY = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL})
+ANYWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))  # for documentation (RFC 5737, 3849)
+
 Fault: TypeAlias = Literal["host", "row", "ours"]
 """Who pays for a failure. ``ours`` is our own network, for which neither host nor row does."""
+
+
+def has_any_route() -> bool:
+    """Say whether the system has a route to the world at large; asks the kernel alone, and sends nothing."""
+    for family, address in ANYWHERE:
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((address, 9))
+        except OSError as error:
+            if error.errno not in {*NO_WAY, errno.EAFNOSUPPORT, errno.EHOSTUNREACH}:
+                return True  # it is something else that is missing
+        else:
+            return True
+    return False
 
 
 class Judge:
     """Hears how each exchange ended, and tells the hosts what follows from it."""
 
-    def __init__(self, hosts: Hosts[Any]) -> None:
+    def __init__(self, hosts: Hosts[Any], has_route: Callable[[], bool] | None = None) -> None:
         self.hosts = hosts
+        self._has_route = has_route or has_any_route
+        self._routed: bool | None = None  # there was a route when a host answered first: else its want says nothing
         self.sluggishness = 0.0  # the share of hosts whose first answer took long
 
     # What was answered
@@ -59,6 +81,8 @@ class Judge:
         """Hear an answer: the host is alive, and all it had to wait for is over."""
         if not host.answered:
             self.sluggishness += HABIT * ((now - began > SILENT) - self.sluggishness)
+            if self._routed is None:
+                self._routed = self._has_route()
         well = status not in UNWELL
         if host.charges or port not in host.answered:
             host.answer(port, well=well)
@@ -126,8 +150,8 @@ class Judge:
             return
         known = port in host.answered
         missed = _missed(error, stage)
-        if missed and known and hosts.network.failed(host.key, now):
-            log.warning("hosts that had answered cannot be reached: our own network may be away")
+        if missed:
+            self._hear_of_network(host.key, error, now, known=known)
         if hosts.network.away(now):
             rest = hosts.network.rest(began, now, REST)
             if rest is not None:
@@ -150,6 +174,20 @@ class Judge:
             host.proven = False
             hosts.charge(host, now, None, dead=True, lasted=now - began)
         host.adjust()
+
+    def _hear_of_network(self, key: str, error: FetchError, now: float, *, known: bool) -> None:
+        """Learn of a host that could not be reached whether anybody can be.
+
+        Of one that never answered only the want of any route tells: it may be dead, and its name served by nobody.
+        """
+        network = self.hosts.network
+        if network.routeless and self._has_route() and network.found_route():
+            log.info("the network is back")
+        if known:
+            if network.failed(key, now):
+                log.warning("hosts that had answered cannot be reached: our own network may be away")
+        elif self._routed and _is_pathless(error) and not self._has_route() and network.lost_route(now):
+            log.warning("there is no route to anywhere: our own network is away")
 
     def fault(self, host: Host[Any], flight: Flight, error: FetchError, now: float) -> Fault:
         """Say who pays for a failure that was heard just now."""
@@ -198,6 +236,11 @@ class Judge:
 def _missed(error: FetchError, stage: str) -> bool:
     """Whether there was no connection; by ``waiting`` there had been one."""
     return isinstance(error, ConnectError | DNSError) and stage != "waiting"
+
+
+def _is_pathless(error: FetchError) -> bool:
+    """Whether nobody was asked: there was no way, or none to a name server."""
+    return error.code == "dns_timeout" or getattr(error.__cause__, "errno", None) in NO_WAY
 
 
 def _unheard(error: FetchError, stage: str) -> bool:

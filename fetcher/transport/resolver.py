@@ -30,6 +30,9 @@ Lookup: TypeAlias = Callable[[str, int, int], list[tuple[Any, ...]]]
 _KEPT_PER_FAMILY: Final = 8
 """A name server may list thousands; aiohttp tries n addresses up to n²/2 times before it gives up."""
 
+_PASSING: Final = 0.2
+"""Seconds a failure is remembered that may be gone the next time: or a row's other tries would ask nobody."""
+
 _NUMERIC: Final = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 # Windows knows the flag and refuses it; what its getaddrinfo takes is in AI_MASK.
 _FLAGS: Final = socket.AI_ADDRCONFIG & int(getattr(socket, "AI_MASK", -1))
@@ -204,6 +207,8 @@ class Resolver(AbstractResolver):
 
     def _remember(self, key: _Key, answer: _Answer) -> None:
         ttl = self._ttl if isinstance(answer, tuple) else self._failure_ttl
+        if isinstance(answer, socket.gaierror) and answer.errno == socket.EAI_AGAIN:
+            ttl = min(ttl, _PASSING)
         self._answers[key] = (self._clock() + ttl, answer)
         self._answers.move_to_end(key)
         while len(self._answers) > self._names:
