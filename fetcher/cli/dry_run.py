@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Protocol, TypeAlias
 
 from fetcher.books import Books
@@ -26,6 +26,7 @@ from fetcher.intake import Intake, Rejected, Row
 from fetcher.observe.census import Census, Distinct, HostRows
 from fetcher.observe.forecast import Forecast, HostShare, NamesSampled, RobotsSampled, least_time
 from fetcher.observe.notices import Notices
+from fetcher.observe.sharing import Group, groups_of, sharing_of
 from fetcher.sinks.escape import printable
 from fetcher.transport.resolver import Resolver
 from fetcher.urls import Target, identity, parse
@@ -35,6 +36,7 @@ __all__ = ["Judge", "Judged", "dry_run"]
 LARGEST = 20  # hosts that are told of and asked in any case
 HOSTS = 50  # that are asked in all
 AT_ONCE = 10
+HELD_UP = 0.1  # seconds that --rate may add to what a host seems to take
 PATIENCE = 20.0  # seconds for the whole sample, names and robots.txt each
 TOLD = 5_000_000  # rows between two signs of life
 
@@ -80,12 +82,16 @@ async def _foresee(plan: Plan, notices: Notices, source: Source, judge: OpenJudg
     try:
         ended = await _count(source, config, books, census, distinct, notices if not plan["quiet"] else None)
         largest = census.largest(LARGEST)
-        sample = _sample(largest, census.sample)
-        names = None if config.proxy else await _look_up(sample)
-        robots, latencies = await _judge(config, sample, judge) if judge is not None else (None, {})
+        sample = _sample(largest, census.sample, HOSTS)
+        # Who shares an address is to be known of every row that was drawn.
+        drawn = _sample(largest, census.sample, None) if config.limits.per_address is not None else sample
+        names, addresses = (None, dict[str, str]()) if config.proxy else await _look_up(drawn)
+        groups = {host: groups_of(host, config.limits, addresses) for host in drawn}
+        robots, latencies = await _judge(config, sample, groups, judge) if judge is not None else (None, {})
         asked = robots.delays if robots is not None else {}
         telling = _telling(largest, sample, config, census, asked)
         delays, at_once = _paces([host.host for host in telling], config, asked)
+        ahead = 0 if judge is None else 1
         duplicates = ended["duplicate"] if config.dedupe else distinct.added - distinct.count()
         return Forecast(
             rows=books.input,
@@ -96,25 +102,20 @@ async def _foresee(plan: Plan, notices: Notices, source: Source, judge: OpenJudg
             hosts=census.hosts(),
             half=census.half(),
             largest=[
-                HostShare(
-                    host.host,
-                    host.rows,
-                    round(host.rows / census.rows, 4),
-                    delays[host.host],
-                    latencies.get(host.host),
-                )
-                for host in largest
+                HostShare(name, rows, round(rows / census.rows, 4), delays[name], latencies.get(name))
+                for name, rows, _ in largest
             ],
             names=names,
             robots=robots,
             least=least_time(
                 telling,
-                census.rows,
+                census.rows + ahead * census.hosts(),
                 config.limits,
                 delays=delays,
                 at_once=at_once,
                 latencies=latencies,
-                ahead=0 if judge is None else 1,
+                sharing=sharing_of(census, config.limits, groups),
+                ahead=ahead,
             ),
         )
     finally:
@@ -143,11 +144,11 @@ async def _count(
     return ended
 
 
-def _sample(largest: Sequence[HostRows], drawn: Sequence[Target]) -> dict[str, Target]:
+def _sample(largest: Sequence[HostRows], drawn: Sequence[Target], most: int | None) -> dict[str, Target]:
     """Return a row each of some hosts: the largest, then those that rows drawn from all are on."""
     sample = {host.host: parse(host.example) for host in largest}
     for target in drawn:
-        if len(sample) >= HOSTS:
+        if most is not None and len(sample) >= most:
             break
         sample.setdefault(target.host, target)
     return sample
@@ -179,33 +180,41 @@ def _paces(hosts: Sequence[str], config: Config, asked: Mapping[str, float]) -> 
     return delays, at_once
 
 
-async def _look_up(sample: dict[str, Target]) -> NamesSampled:
-    """Look the names of the sample up. An address needs no look-up."""
+async def _look_up(sample: dict[str, Target]) -> tuple[NamesSampled, dict[str, str]]:
+    """Look the names of the sample up; return their addresses, too. An address needs no look-up."""
     resolver = Resolver()
     failed: dict[str, str] = {}
-    found = 0
+    addresses: dict[str, str] = {}
 
     async def ask(host: str, _: Target) -> None:
-        nonlocal found
         try:
-            await resolver.resolve(host, 0, socket.AF_UNSPEC)
-            found += 1
+            addresses[host] = str((await resolver.resolve(host, 0, socket.AF_UNSPEC))[0]["host"])
         except OSError as error:
             failed[host] = error.strerror or str(error)
 
     names = {host: target for host, target in sample.items() if not _is_address(host)}
     try:
-        for host in await _ask_all(names, ask):
+        for host in await _ask_all(names, ask, AT_ONCE):
             failed[host] = f"no answer in {PATIENCE:g} s"
     finally:
         await resolver.close()
-    return NamesSampled(len(names), found, failed)
+    found = NamesSampled(len(names), len(addresses), failed)
+    return found, {**addresses, **{host: host.strip("[]") for host in sample if host not in names}}
 
 
 async def _judge(
-    config: Config, sample: dict[str, Target], open_judge: OpenJudge
+    config: Config, sample: dict[str, Target], groups: Mapping[str, Sequence[Group]], open_judge: OpenJudge
 ) -> tuple[RobotsSampled, dict[str, float]]:
-    """Hold the sample against robots.txt; return what it says, and how long the hosts took to say it."""
+    """Hold the sample against robots.txt; return what it says, and how long the hosts took to say it.
+
+    Who would wait for a slot or for the rate waits here: that is no latency.
+    """
+    limits = config.limits
+    at_once = min(AT_ONCE, limits.concurrency)
+    if limits.rate:
+        at_once = max(1, min(at_once, int(HELD_UP * limits.rate)))
+    slots = {"per_site": limits.per_site, "per_address": limits.per_address}
+    turns = {group: asyncio.Semaphore(slots[group[0]] or 1) for shared in groups.values() for group in shared}
     verdicts: Counter[bool] = Counter()
     unknown: Counter[str] = Counter()
     delays: dict[str, float] = {}
@@ -213,25 +222,28 @@ async def _judge(
     async with open_judge(config) as judge:
 
         async def ask(host: str, target: Target) -> None:
-            began = time.monotonic()
-            try:
-                verdict = await judge(target)
-            except FetchError as error:
-                unknown[error.code] += 1
-                return
+            async with AsyncExitStack() as stack:
+                for group in groups[host]:
+                    await stack.enter_async_context(turns[group])
+                began = time.monotonic()
+                try:
+                    verdict = await judge(target)
+                except FetchError as error:
+                    unknown[error.code] += 1
+                    return
+                latencies[host] = time.monotonic() - began
             verdicts[verdict.allowed] += 1
-            latencies[host] = time.monotonic() - began
             if verdict.delay > 0:
                 delays[host] = verdict.delay
 
-        for _ in await _ask_all(sample, ask):
+        for _ in await _ask_all(sample, ask, at_once):
             unknown["total_timeout"] += 1
     return RobotsSampled(len(sample), verdicts[True], verdicts[False], dict(unknown), delays), latencies
 
 
-async def _ask_all(sample: dict[str, Target], ask: Callable[[str, Target], Awaitable[None]]) -> list[str]:
+async def _ask_all(sample: dict[str, Target], ask: Callable[[str, Target], Awaitable[None]], at_once: int) -> list[str]:
     """Ask of all hosts, a few at once; return those of which nothing came in time."""
-    slots = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(at_once)
 
     async def one(host: str, target: Target) -> None:
         async with slots:

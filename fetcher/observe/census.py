@@ -10,15 +10,16 @@ import random
 import sqlite3
 import tempfile
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import IO, NamedTuple
 
 from fetcher.errors import SinkError
-from fetcher.urls import Target
+from fetcher.urls import Target, registrable_domain
 
-__all__ = ["Census", "Distinct", "HostRows"]
+__all__ = ["Census", "Distinct", "HostRows", "SiteRows"]
 
 HOSTS = 100_000  # in memory
 CACHE = 16 * 1024 * 1024  # bytes of the others that stay in memory
@@ -33,6 +34,14 @@ class HostRows(NamedTuple):
     host: str
     rows: int
     example: str
+
+
+class SiteRows(NamedTuple):
+    """A registrable domain, and how many rows and hosts it has."""
+
+    site: str
+    rows: int
+    hosts: int
 
 
 class Census:
@@ -82,6 +91,26 @@ class Census:
         with _on_disk():
             found = self._all().execute("select * from host order by rows desc, name limit ?", (most,))
             return [HostRows(*row) for row in found]
+
+    def largest_sites(self, most: int) -> list[SiteRows]:
+        """Return the registrable domains with the most rows."""
+        if self._database is None:
+            rows, hosts = Counter[str](), Counter[str]()
+            for host, (number, _) in self._memory.items():
+                site = registrable_domain(host)
+                rows[site] += number
+                hosts[site] += 1
+            ordered = sorted(rows.items(), key=lambda item: (-item[1], item[0]))[:most]
+            return [SiteRows(site, number, hosts[site]) for site, number in ordered]
+        with _on_disk():
+            database = self._all()
+            database.create_function("site", 1, registrable_domain, deterministic=True)
+            found = database.execute(
+                "select site(name) as site, sum(rows) as rows, count(*) from host"
+                " group by 1 order by 2 desc, 1 limit ?",
+                (most,),
+            )
+            return [SiteRows(*row) for row in found]
 
     def half(self) -> int:
         """Return how few hosts have half of the rows."""

@@ -14,6 +14,7 @@ import msgspec
 from fetcher.config import Limits
 from fetcher.observe.census import HostRows
 from fetcher.observe.report import human_seconds
+from fetcher.observe.sharing import Sharing
 
 __all__ = ["Forecast", "HostShare", "Least", "NamesSampled", "RobotsSampled", "least_time"]
 
@@ -21,10 +22,10 @@ SHOWN = 5  # hosts, and names that did not resolve
 
 
 class Least(msgspec.Struct, frozen=True):
-    """At least so many ``seconds``, and what sets them; ``host`` where it is one host."""
+    """At least so many ``seconds``, and what sets them; ``host`` where it is one host, site or address."""
 
     seconds: float
-    set_by: Literal["delay", "per_host", "rate", "concurrency"]
+    set_by: Literal["delay", "per_host", "per_site", "per_address", "rate", "concurrency"]
     host: str | None = None
 
 
@@ -81,7 +82,7 @@ class Forecast(msgspec.Struct, frozen=True):
     def as_text(self) -> str:
         """Return some lines for people."""
         lines = [self._rows(), *self._hosts()]
-        if self.names is not None:
+        if self.names is not None and self.names.asked:
             lines += self._names(self.names)
         if self.robots is not None:
             lines += self._robots(self.robots)
@@ -125,6 +126,8 @@ class Forecast(msgspec.Struct, frozen=True):
     def _reason(self, least: Least) -> str:
         if least.host is None:
             return "--rate" if least.set_by == "rate" else "--concurrency and the latency of the sample"
+        if least.set_by in ("per_site", "per_address"):
+            return f"{least.host} (all its hosts, --{least.set_by.replace('_', '-')} and their latency)"
         rows = next((host.rows for host in self.largest if host.host == least.host), 0)
         limit = "the delay between two" if least.set_by == "delay" else "--per-host and its latency"
         return f"{least.host} ({rows:,} row{_s(rows)}, {limit})"
@@ -132,19 +135,20 @@ class Forecast(msgspec.Struct, frozen=True):
 
 def least_time(
     hosts: Sequence[HostRows],
-    rows: int,
+    requests: int,
     limits: Limits,
     *,
     delays: Mapping[str, float] | None = None,
     at_once: Mapping[str, int] | None = None,
     latencies: Mapping[str, float] | None = None,
+    sharing: Sequence[Sharing] = (),
     ahead: int = 0,
 ) -> Least | None:
-    """Return the least seconds that ``rows`` rows take, ``hosts`` being those with the most, and what sets them.
+    """Return the least seconds that ``requests`` take, ``hosts`` being those with the most rows, and what sets them.
 
     ``delays`` and ``at_once`` are those of hosts that differ from ``limits``, ``latencies`` what was measured,
-    ``ahead`` the requests to each host before its first row (its robots.txt). The median latency stands for hosts
-    that were not asked.
+    ``sharing`` the sites and addresses with the most rows that have a limit of their own, ``ahead`` the requests to
+    each host before its first row (its robots.txt). The median latency stands for hosts that were not asked.
     """
     known = latencies or {}
     usual = median(known.values()) if known else 0.0
@@ -157,11 +161,23 @@ def least_time(
             found.append(Least((host.rows - 1 + ahead) * delay + latency, "delay", host.host))
         if latency:
             found.append(Least((host.rows + ahead) * latency / most, "per_host", host.host))
-    if limits.rate:
-        found.append(Least(rows / limits.rate, "rate"))
     if usual:
-        found.append(Least(rows * usual / limits.concurrency, "concurrency"))
+        found += [Least(_seconds_of(group, known, usual, ahead), group.limit, group.name) for group in sharing]
+    if limits.rate:
+        found.append(Least(requests / limits.rate, "rate"))
+    if usual:
+        found.append(Least(requests * usual / limits.concurrency, "concurrency"))
     return max(found, key=lambda least: least.seconds, default=None)
+
+
+def _seconds_of(group: Sharing, known: Mapping[str, float], usual: float, ahead: int) -> float:
+    """Return how long the rows of a group take at least."""
+    seconds, others = 0.0, group.rows + ahead * group.hosts
+    for member in group.members:
+        if member.host in known:
+            seconds += (member.rows + ahead) * known[member.host]
+            others -= member.rows + ahead
+    return (seconds + max(0, others) * usual) / group.at_once
 
 
 def _s(number: int) -> str:

@@ -110,10 +110,8 @@ class Gate:
             raise
         finally:
             flight.elapsed += now - began
-            flight.depart = None
             del listener.passages[task]
-            if listener.sent_back:
-                listener.was_sent_back(task)  # it ended by itself in the same instant
+            listener.was_sent_back(task)  # it ended by itself in the same instant
             slots.release()
             self._finish(host)
 

@@ -122,8 +122,8 @@ class Robots:
 
     def _check(self, target: Target, path: str, known: _Known) -> None:
         """Raise ``Skipped`` where the rules deny the path, or there are none."""
-        rule = _rules_of(known).find(path)
-        if rule is not None and not rule.allow:
+        rule = _rules_of(known).denial(path)
+        if rule is not None:
             if self._gate is not None:
                 self._gate.denied(target.host)
             raise Skipped("robots_denied", f"'{rule}' in line {rule.line} of {known.source}")

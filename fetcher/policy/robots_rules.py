@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import re
 from array import array
-from bisect import bisect_left
 from collections.abc import Iterable
 
 import msgspec
@@ -49,7 +48,7 @@ class Rules:
     ``delay`` is the longer of ``Crawl-delay`` and what ``Request-rate`` comes to, 0.0 where there is neither.
     """
 
-    __slots__ = ("_glob_ranks", "_globs", "_lengths", "_lines", "_literal_ranks", "_literals", "delay", "size")
+    __slots__ = ("_glob_ranks", "_globs", "_lengths", "_lines", "_literals", "_needles", "delay", "size")
 
     def __init__(self, rules: Iterable[Rule] = (), delay: float = 0.0) -> None:
         # The longest wins, and of two that are as long the one that allows (2.2.2).
@@ -65,51 +64,65 @@ class Rules:
                 globs.append(parts)
                 self._glob_ranks.append(rank)
         self._lines = array("i", [2 * rule.line + rule.allow for rule in ranked])  # by rank
-        self._literals, self._globs = tuple(sorted(literals)), tuple(globs)
-        self._literal_ranks = array("i", [literals[text] for text in self._literals])
-        self._lengths = tuple({len(text) for text in literals})
+        self._literals, self._globs = literals, tuple(globs)
+        self._needles = tuple(max(parts, key=len) for parts in globs)
+        least: dict[int, int] = {}  # the least rank of each length
+        for text, rank in literals.items():
+            least[len(text)] = min(rank, least.get(len(text), NONE))
+        self._lengths = tuple(sorted((rank, length) for length, rank in least.items()))
         self.delay = delay
         texts = sum(map(len, literals)) + sum(len(part) for parts in globs for part in parts)
-        self.size = 400 + texts + 70 * len(literals) + sum(60 + 60 * len(parts) for parts in globs)
+        self.size = 400 + texts + 110 * len(literals) + sum(60 + 60 * len(parts) for parts in globs)
 
     def __len__(self) -> int:
         return len(self._lines)
 
     def find(self, path: str) -> Rule | None:
         """Return the rule that decides over ``path`` (with its query), or ``None``: then it is allowed."""
-        if not self._lines:
-            return None
-        rank = self._search(path + END)
-        if "%" in path and (plain := _ESCAPED.sub(_unescape, path)) != path:
-            rank = min(rank, self._search(plain + END))
-        if rank == NONE:
-            return None
-        line, allow = divmod(self._lines[rank], 2)
-        return Rule(bool(allow), self._pattern(rank), line)
+        rank = self._rank(path)
+        return self._rule(rank) if rank != NONE else None
+
+    def denial(self, path: str) -> Rule | None:
+        """Return the rule that forbids ``path`` (with its query), or ``None``: it is allowed."""
+        rank = self._rank(path)
+        return None if rank == NONE or self._lines[rank] & 1 else self._rule(rank)
 
     def allows(self, path: str) -> bool:
         """Whether ``path`` (with its query) may be asked for."""
-        rule = self.find(path)
-        return rule is None or rule.allow
+        return self.denial(path) is None
+
+    def _rank(self, path: str) -> int:
+        if not self._lines:
+            return NONE
+        rank = self._search(path + END)
+        if "%" in path and (plain := _ESCAPED.sub(_unescape, path)) != path:
+            rank = min(rank, self._search(plain + END))
+        return rank
 
     def _search(self, path: str) -> int:
-        best = self._search_literals(path) if path.startswith(self._literals) else NONE
+        best = self._search_literals(path)
         if len(self._globs) * len(path) > COSTLIEST:
             return self._last_refusal(best)
-        for parts, rank in zip(self._globs, self._glob_ranks, strict=True):
-            if rank > best:
-                break
-            if path.startswith(parts[0]) and _fits(parts, path):
-                return rank
+        place = -1
+        for needle in self._needles:  # most are not there, and nothing else of their patterns is looked at
+            place += 1
+            if needle in path:
+                rank = self._glob_ranks[place]
+                if rank > best:
+                    break
+                parts = self._globs[place]
+                if path.startswith(parts[0]) and _fits(parts, path):
+                    return rank
         return best
 
     def _search_literals(self, path: str) -> int:
-        best = NONE
-        for length in self._lengths:
-            start = path[:length]
-            place = bisect_left(self._literals, start)
-            if place < len(self._literals) and self._literals[place] == start:
-                best = min(best, self._literal_ranks[place])
+        best, literals = NONE, self._literals
+        for least, length in self._lengths:
+            if least > best:
+                break  # what is as long as this, and all behind it, is less specific
+            rank = literals.get(path[:length])
+            if rank is not None and rank < best:
+                best = rank
         return best
 
     def _last_refusal(self, best: int) -> int:
@@ -118,10 +131,13 @@ class Rules:
             return best
         return next((rank for rank in self._glob_ranks if not self._lines[rank] & 1), best)
 
+    def _rule(self, rank: int) -> Rule:
+        line, allow = divmod(self._lines[rank], 2)
+        return Rule(bool(allow), self._pattern(rank), line)
+
     def _pattern(self, rank: int) -> str:
-        if rank in self._literal_ranks:
-            text = self._literals[self._literal_ranks.index(rank)]
-        else:
+        text = next((text for text, found in self._literals.items() if found == rank), None)
+        if text is None:
             text = "*".join(self._globs[self._glob_ranks.index(rank)])
         return text.replace(END, "$")
 
