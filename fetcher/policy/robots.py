@@ -105,23 +105,25 @@ class Robots:
         """Let the exchange through, or raise ``Skipped``: ``robots_denied``, ``robots_unreachable``."""
         target = current.get().target
         known = self._at_hand(target)
-        if known is None or known.rules is not EVERYTHING:
-            return self._pass(request, proceed, target, known)
-        if self._gate is not None:
-            self._gate.know_robots(target.host, known.delay)
-        return proceed(request)  # without a coroutine of its own: most origins have no rule for us
+        if known is None:
+            return self._pass(request, proceed, target)
+        self._admit(target, known)
+        return proceed(request)  # without a coroutine of its own
 
-    async def _pass(self, request: Request, proceed: Exchange, target: Target, known: _Known | None) -> Response:
-        path = _path_of(target)
-        if path != PATH:  # allowed by itself (2.2.2)
-            known = known or await self._learn(target)
-            if self._gate is not None:
-                self._gate.know_robots(target.host, known.delay)
-            self._check(target, path, known)
+    async def _pass(self, request: Request, proceed: Exchange, target: Target) -> Response:
+        if _path_of(target) != PATH:
+            self._admit(target, await self._learn(target))
         return await proceed(request)
 
-    def _check(self, target: Target, path: str, known: _Known) -> None:
-        """Raise ``Skipped`` where the rules deny the path, or there are none."""
+    def _admit(self, target: Target, known: _Known) -> None:
+        """Raise ``Skipped`` where the rules deny the URL, or there are none."""
+        if self._gate is not None:
+            self._gate.know_robots(target.host, known.delay)
+        if known.rules is EVERYTHING:
+            return
+        path = _path_of(target)
+        if path == PATH:  # allowed by itself (2.2.2)
+            return
         rule = _rules_of(known).denial(path)
         if rule is not None:
             if self._gate is not None:

@@ -87,26 +87,33 @@ class _Reader:
         """Take a line; whatever it is, it is no error."""
         if len(line) > LONGEST:
             line = line[:LONGEST]
-        text = line.partition(b"#")[0].strip()
-        name, colon, value = text.partition(b":")
+        if b"#" in line:
+            line = line.partition(b"#")[0]
+        name, colon, value = line.partition(b":")
         if not colon:
-            words = text.split()
+            words = line.split()
             if len(words) != 2:
                 return
             name, value = words  # a forgotten colon
         kind = _kind(name.strip().lower())
-        if kind is not None:
-            getattr(self, f"_{kind}")(value.strip(), number)
+        value = value.strip()
+        if kind == "allow" or kind == "disallow":  # noqa: PLR1714  (as almost all lines are, of which there may be many)
+            self._rule(value, number, allow=kind == "allow")
+        elif kind == "agent":
+            self._agent(value)
+        elif kind == "delay":
+            self._delay(value)
+        elif kind == "rate":
+            self._rate(value)
 
     def rules(self) -> Rules:
         """Return what holds for us."""
         group = self._ours if self._ours.named else self._anyones
         if not group.rules and not group.delay:
             return EVERYTHING
-        found = (Rule(allow, pattern, line) for (allow, pattern), line in group.rules.items())
-        return Rules(found, group.delay)
+        return Rules((Rule(allow, pattern, line) for (allow, pattern), line in group.rules.items()), group.delay)
 
-    def _agent(self, value: bytes, _: int) -> None:
+    def _agent(self, value: bytes) -> None:
         for group in (self._ours, self._anyones):
             group.open_to_rules = group.open_to_rules and not self._ruled
             group.open_to_delays = group.open_to_delays and not self._ruled and not self._delayed
@@ -121,12 +128,6 @@ class _Reader:
             return
         group.named = group.open_to_rules = group.open_to_delays = True
 
-    def _allow(self, value: bytes, number: int) -> None:
-        self._rule(value, number, allow=True)
-
-    def _disallow(self, value: bytes, number: int) -> None:
-        self._rule(value, number, allow=False)
-
     def _rule(self, value: bytes, number: int, *, allow: bool) -> None:
         self._ruled = True
         if not value or not (self._ours.open_to_rules or self._anyones.open_to_rules):
@@ -134,17 +135,18 @@ class _Reader:
         if b"%" in value or not value.isascii():
             value = _OCTET.sub(_escape, value)
         rule = (allow, value.decode("ascii"))
-        for group in (self._ours, self._anyones):
-            if group.open_to_rules:
-                group.rules.setdefault(rule, number)
+        if self._ours.open_to_rules:
+            self._ours.rules.setdefault(rule, number)
+        if self._anyones.open_to_rules:
+            self._anyones.rules.setdefault(rule, number)
 
-    def _delay(self, value: bytes, _: int) -> None:
+    def _delay(self, value: bytes) -> None:
         self._delayed = True
         match = _NUMBER.match(value)
         if match is not None:
             self._wait(float(match[0]))
 
-    def _rate(self, value: bytes, _: int) -> None:
+    def _rate(self, value: bytes) -> None:
         self._delayed = True
         match = _RATE.match(value)
         if match is not None and int(match[1]):

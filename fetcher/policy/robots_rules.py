@@ -28,6 +28,7 @@ NONE = 1 << 30
 
 _ESCAPED = re.compile(r"%[0-9A-Fa-f]{2}")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_SPECIAL = frozenset("*$%")
 END = "\n"  # stands behind a path, and for the ``$`` of a pattern: neither can have one of its own
 
 
@@ -42,6 +43,10 @@ class Rule(msgspec.Struct, frozen=True):
         return f"{'Allow' if self.allow else 'Disallow'}: {self.pattern}"
 
 
+def _specificity(rule: Rule) -> tuple[int, bool, int]:
+    return len(rule.pattern), rule.allow, -rule.line
+
+
 class Rules:
     """The rules for us of one file, the most specific first; ``delay`` is in seconds, ``size`` about their bytes.
 
@@ -52,26 +57,27 @@ class Rules:
 
     def __init__(self, rules: Iterable[Rule] = (), delay: float = 0.0) -> None:
         # The longest wins, and of two that are as long the one that allows (2.2.2).
-        ranked = sorted(rules, key=lambda rule: (-len(rule.pattern), not rule.allow, rule.line))
+        ranked = sorted(rules, key=_specificity, reverse=True)
         literals: dict[str, int] = {}
         globs: list[tuple[str, ...]] = []
+        least: dict[int, int] = {}  # the least rank of each length of a literal
         self._glob_ranks = array("i")
         for rank, rule in enumerate(ranked):
-            parts = _compile(rule)
-            if len(parts) == 1:
-                literals.setdefault(parts[0], rank)
-            else:
-                globs.append(parts)
-                self._glob_ranks.append(rank)
+            text = rule.pattern
+            if not _SPECIAL.isdisjoint(text):
+                text, *others = _compile(rule)
+                if others:
+                    globs.append((text, *others))
+                    self._glob_ranks.append(rank)
+                    continue
+            literals.setdefault(text, rank)
+            least.setdefault(len(text), rank)
         self._lines = array("i", [2 * rule.line + rule.allow for rule in ranked])  # by rank
         self._literals, self._globs = literals, tuple(globs)
         self._needles = tuple(max(parts, key=len) for parts in globs)
-        least: dict[int, int] = {}  # the least rank of each length
-        for text, rank in literals.items():
-            least[len(text)] = min(rank, least.get(len(text), NONE))
         self._lengths = tuple(sorted((rank, length) for length, rank in least.items()))
         self.delay = delay
-        texts = sum(map(len, literals)) + sum(len(part) for parts in globs for part in parts)
+        texts = sum(map(len, literals)) + sum(sum(map(len, parts)) for parts in globs)
         self.size = 400 + texts + 110 * len(literals) + sum(60 + 60 * len(parts) for parts in globs)
 
     def __len__(self) -> int:
