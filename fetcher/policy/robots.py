@@ -153,7 +153,8 @@ class Robots:
         known = self._known.get(origin)
         if known is None or known.flight is not None or known.until <= self._clock():
             return None
-        self._known.move_to_end(origin)
+        if len(self._known) > KEPT // 2 or self._bytes > KEPT_BYTES // 2:  # else who was asked for last says nothing
+            self._known.move_to_end(origin)
         return known
 
     async def _learn(self, target: Target) -> _Known:

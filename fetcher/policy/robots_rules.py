@@ -43,8 +43,8 @@ class Rule(msgspec.Struct, frozen=True):
         return f"{'Allow' if self.allow else 'Disallow'}: {self.pattern}"
 
 
-def _specificity(rule: Rule) -> tuple[int, bool, int]:
-    return len(rule.pattern), rule.allow, -rule.line
+def _specificity(rule: Rule) -> int:
+    return 2 * len(rule.pattern) + rule.allow
 
 
 class Rules:
@@ -56,7 +56,7 @@ class Rules:
     __slots__ = ("_glob_ranks", "_globs", "_lengths", "_lines", "_literals", "_needles", "delay", "size")
 
     def __init__(self, rules: Iterable[Rule] = (), delay: float = 0.0) -> None:
-        # The longest wins, and of two that are as long the one that allows (2.2.2).
+        # The longest wins, of two that are as long the one that allows (2.2.2), and of two alike the first.
         ranked = sorted(rules, key=_specificity, reverse=True)
         literals: dict[str, int] = {}
         globs: list[tuple[str, ...]] = []
