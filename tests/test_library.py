@@ -66,7 +66,7 @@ def alive() -> dict[int, object]:
 @pytest.fixture
 async def lab() -> AsyncIterator[LabServer]:
     async with LabServer() as lab:
-        files, before = open_files(), alive()
+        before, files = alive(), open_files()  # in this order: what other tests left is collected first
         yield lab
         assert own_tasks() == []
         await lab.until(lambda: lab.connections.open == 0)
