@@ -298,6 +298,7 @@ def test_room_is_made_by_the_longest_queues() -> None:
     ids = [flight.request.id for flight in long]
     assert [number for number in started if number in set(ids)] == ids
     assert (len(frontier), frontier.held) == (0, 0)
+    frontier.clear()
 
 
 def pop_one_by_one(frontier: Frontier, hosts: Hosts[Any], now: float) -> Iterator[Flight]:
@@ -332,6 +333,7 @@ def test_many_hosts_share_the_memory() -> None:
         assert frontier.held <= 1_000
         now += 0.1
     assert len(set(ids)) == len(ids) == given
+    frontier.clear()
 
 
 def test_rows_that_were_taken_back_do_not_fill_the_memory() -> None:
@@ -349,6 +351,7 @@ def test_rows_that_were_taken_back_do_not_fill_the_memory() -> None:
         assert frontier.held <= 3_100
     assert popped < 50
     assert len(list(pop_one_by_one(frontier, hosts, 100.0))) == 20_000
+    frontier.clear()
 
 
 def test_a_list_without_an_end_is_not_copied_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,6 +371,7 @@ def test_a_list_without_an_end_is_not_copied_without_an_end(monkeypatch: pytest.
             assert now < due < now + 1
             now = due
     assert 8.0 < now < 13.0
+    frontier.clear()
 
 
 def test_no_room_is_made_while_first_answers_may_take_all_slots() -> None:
@@ -387,6 +391,7 @@ def test_no_room_is_made_while_first_answers_may_take_all_slots() -> None:
     assert frontier.make_room(5, due) == 5
     hosts.get("b", due).answer(80)
     assert len(pop_all(frontier, due)) == 5
+    frontier.clear()
 
 
 def test_hosts_beyond_count_are_not_read_on_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,6 +401,7 @@ def test_hosts_beyond_count_are_not_read_on_for(monkeypatch: pytest.MonkeyPatch)
         assert frontier.make_room(1, 0.0) == 1
         frontier.push(row(f"h{n}"))
     assert frontier.make_room(1, 0.0) == 0
+    frontier.clear()
 
 
 # The world
