@@ -1,4 +1,4 @@
-"""A plugin for pytest that runs one test in so many: ``FETCHER_SAMPLE=2/7`` takes the second of each seven."""
+"""A plugin for pytest that runs one test in so many: ``FETCHER_SAMPLE=2/15`` takes the second of each fifteen."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from fetcher.model import Request
 from fetcher.spill import CHUNK, Frozen, Spill, freeze, thaw
 from fetcher.urls import parse
 
-DERIVED = {"target", "since", "stage", "promised", "deferrable", "watch", "release", "chain", "cut_at"}
+DERIVED = {"target", "since", "stage", "promised", "deferrable", "watch", "release", "chain", "cut_at", "depart"}
 """What a row that waits has no own of: its place, its task, its connection; a cut is for robots.txt, which is no row."""
 
 
