@@ -26,6 +26,7 @@ __all__ = ["Backoff", "Retry"]
 
 log = logging.getLogger("fetcher.retry")
 
+LAST_CALL = 5.0  # seconds at most until the last try at a host that never answered: it may be about to start
 OURS = 0.25  # seconds until a row is tried again for which our own network was away
 
 
@@ -114,6 +115,6 @@ class Retry:
             raise error
         if host.suspect and flight.deferrable:  # its rows that never started go first: each probe is another's attempt
             if not host.answered and flight.attempts == self._retries:
-                wait = max(wait, DEAD * self._pause)
+                wait = max(wait, min(DEAD * self._pause, LAST_CALL))
             raise Later(now + wait)
         return wait
