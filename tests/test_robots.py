@@ -15,7 +15,7 @@ from fetcher.errors import ConnectError, FetchError, Skipped, StatusError
 from fetcher.flight import Flight, Later, current
 from fetcher.hosts import Hosts
 from fetcher.model import Request, Response
-from fetcher.policy import robots as handler
+from fetcher.policy import robots_shelf
 from fetcher.policy.accept import accept
 from fetcher.policy.pacing import Gate, Waiter
 from fetcher.policy.redirects import Redirects
@@ -570,18 +570,56 @@ async def test_a_host_that_was_given_up_stays_so() -> None:
 
 
 async def test_origins_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handler, "KEPT", 3)
+    monkeypatch.setattr(robots_shelf, "KEPT", 3)
     site = Scripted("")
     for name in "abcadae":
         await site.code(f"http://{name}.test/")
     assert len(site.robots) == 3
     assert [url[7] for url in site.asked] == ["a", "b", "c", "d", "e"]
-    monkeypatch.setattr(handler, "KEPT_BYTES", 10_000)
-    site = Scripted("User-agent: *\n" + "".join(f"Disallow: /{n}\n" for n in range(200)))
-    for name in "ab":
+    monkeypatch.setattr(robots_shelf, "KEPT_BYTES", 30_000)
+    site = Scripted(*(large_file(n) for n in range(4)))
+    for name in "abcd":
         assert await site.code(f"http://{name}.test/1") == "robots_denied"
-    assert len(site.robots) == 1
-    assert site.robots._bytes == sum(known.size for known in site.robots._known.values())
+    assert len(site.robots) == 2
+    assert await site.code("http://d.test/1") == "robots_denied"
+    assert len(site.asked) == 4
+    assert site.robots._shelf.size == sum(
+        robots_shelf.ENTRY + known.rules.size for known in site.robots._shelf._known.values() if known.rules
+    )
+
+
+def large_file(number: int) -> str:
+    return f"User-agent: *\nDisallow: /only-{number}\n" + "".join(f"Disallow: /{n}\n" for n in range(100))
+
+
+async def test_files_that_are_alike_are_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robots_shelf, "KEPT_BYTES", 40_000)
+    site = Scripted(large_file(0))
+    for n in range(20):
+        assert await site.code(f"http://h{n}.test/1") == "robots_denied"
+    assert len(site.robots) == len(site.asked) == 20  # each is asked all the same
+    shelf = site.robots._shelf
+    (rules,) = {known.rules for known in shelf._known.values()}
+    assert rules is not None
+    assert shelf.size == 20 * robots_shelf.ENTRY + rules.size
+    site.answers = [large_file(1)]
+    site.now += GOOD_FOR + 1
+    for n in range(20):
+        assert await site.code(f"http://h{n}.test/only-0") == "allowed"
+        assert await site.code(f"http://h{n}.test/only-1") == "robots_denied"
+    (others,) = shelf._origins
+    assert others is not rules
+    assert shelf.size == 20 * robots_shelf.ENTRY + others.size
+    del rules
+    assert len(shelf._alike) == 1
+
+
+async def test_a_file_that_was_cut_is_not_like_one_that_is_whole() -> None:
+    shelf = robots_shelf.Shelf("fetcher")
+    body = b"User-agent: *\nDisallow: /a\nDisallow: /b"
+    assert (await shelf.read(body, truncated=False)).allows("/b") is False
+    assert (await shelf.read(body, truncated=True)).allows("/b") is True
+    assert (await shelf.read(body, truncated=False)).allows("/b") is False
 
 
 # Tags

@@ -53,7 +53,7 @@ class Rules:
     ``delay`` is the longer of ``Crawl-delay`` and what ``Request-rate`` comes to, 0.0 where there is neither.
     """
 
-    __slots__ = ("_glob_ranks", "_globs", "_lengths", "_lines", "_literals", "_needles", "delay", "size")
+    __slots__ = ("__weakref__", "_glob_ranks", "_globs", "_lengths", "_lines", "_literals", "_needles", "delay", "size")
 
     def __init__(self, rules: Iterable[Rule] = (), delay: float = 0.0) -> None:
         # The longest wins, of two that are as long the one that allows (2.2.2), and of two alike the first.
@@ -106,7 +106,13 @@ class Rules:
         return rank
 
     def _search(self, path: str) -> int:
-        best = self._search_literals(path)
+        best, literals = NONE, self._literals
+        for least, length in self._lengths:
+            if least > best:
+                break  # what is as long as this, and all behind it, is less specific
+            rank = literals.get(path[:length])
+            if rank is not None and rank < best:
+                best = rank
         if len(self._globs) * len(path) > COSTLIEST:
             return self._last_refusal(best)
         place = -1
@@ -119,16 +125,6 @@ class Rules:
                 parts = self._globs[place]
                 if path.startswith(parts[0]) and _fits(parts, path):
                     return rank
-        return best
-
-    def _search_literals(self, path: str) -> int:
-        best, literals = NONE, self._literals
-        for least, length in self._lengths:
-            if least > best:
-                break  # what is as long as this, and all behind it, is less specific
-            rank = literals.get(path[:length])
-            if rank is not None and rank < best:
-                best = rank
         return best
 
     def _last_refusal(self, best: int) -> int:

@@ -60,31 +60,27 @@ def robots(street: Street, rounds: int) -> Iterator[Figure]:
 
     The two crawls that are compared run at the same time on one core, each with hosts of its own.
     """
-    core = max(os.sched_getaffinity(0))
     nets = {WITHOUT: "127.0.1", WITH: "127.0.2"}
     lists = {name: _articles(net, street.port) for name, net in nets.items()}
-    cpu: dict[str, list[float]] = {name: [] for name in nets}
-    asked: dict[str, Counter[str]] = {}
-    for number in range(-1, rounds):  # the first is not counted
-        street.play(Scene((0.002, 0.004), robots=rules() if number >= 0 else None, pages="large"))
-        order = [WITHOUT, WITH] if number % 2 else [WITH, WITHOUT]
-        both = together(*((lists[name], [name]) for name in order), core=core)
-        log = street.log()
-        for name, crawled in zip(order, both, strict=True):
-            assert not crawled.errors(), Counter(crawled.errors())
-            cpu[name] += [crawled.cpu] if number >= 0 else []
-            ours = Counter(entry.host for entry in log if entry.host.startswith(f"{nets[name]}."))
-            asked["no such file" if number < 0 and name == WITH else name] = ours
-    before = max(asked.pop(WITHOUT).values())  # of all hosts the same
-    for name, after in asked.items():
-        more = after.total() - PAGES
-        yield Figure(
-            f"{name}: requests more, of one host", max(after.values()) - before, f" ({more} in all)", at_most(1)
-        )
-    pairs = [with_ / without for with_, without in zip(cpu[WITH], cpu[WITHOUT], strict=True)]
-    yield Figure(f"{WITHOUT}: CPU", 1e6 * min(cpu[WITHOUT]) / PAGES, " µs a page")
-    yield Figure("a hundred rules: CPU, pair by pair", min(pairs), f" to {max(pairs):.3f} ×")
-    yield Figure("a hundred rules: CPU, the median of the pairs", median(pairs), " ×", at_most(1.03))
+    texts = {"no such file": None, "a hundred rules": rules("{host}"), "the same on all hosts": rules("a-platform")}
+    for text, robots_txt in texts.items():
+        cpu: dict[str, list[float]] = {name: [] for name in nets}
+        for number in range(rounds if robots_txt else 1):
+            street.play(Scene((0.002, 0.004), robots=robots_txt, pages="large"))
+            order = [WITHOUT, WITH] if number % 2 else [WITH, WITHOUT]
+            both = together(*((lists[name], [name]) for name in order), core=max(os.sched_getaffinity(0)))
+            asked = Counter(entry.host for entry in street.log())
+            for name, crawled in zip(order, both, strict=True):
+                assert not crawled.errors(), Counter(crawled.errors())
+                cpu[name].append(crawled.cpu)
+        counts = {name: [n for host, n in asked.items() if host.startswith(f"{net}.")] for name, net in nets.items()}
+        more = max(counts[WITH]) - max(counts[WITHOUT])  # of all hosts the same
+        yield Figure(f"{text}: requests more, of one host", more, f" ({sum(counts[WITH]) - PAGES} in all)", at_most(1))
+        if robots_txt is not None:
+            pairs = [with_ / without for with_, without in zip(cpu[WITH], cpu[WITHOUT], strict=True)]
+            yield Figure(f"{text}: CPU, {WITHOUT}", 1e6 * min(cpu[WITHOUT]) / PAGES, " µs a page")
+            yield Figure(f"{text}: CPU, pair by pair", min(pairs), f" to {max(pairs):.3f} ×")
+            yield Figure(f"{text}: CPU, the median of the pairs", median(pairs), " ×", at_most(1.03))
 
 
 def _articles(net: str, port: int) -> list[str]:
@@ -97,7 +93,7 @@ def _articles(net: str, port: int) -> list[str]:
     return urls
 
 
-def rules() -> str:
+def rules(whose: str) -> str:
     """Write a robots.txt of a hundred rules for everyone: prefixes, wildcards and ends, as large sites have them."""
     lines = ["User-agent: *"]
     lines += [f"Disallow: /{name}/" for name in ("admin", "cart", "checkout", "login", "search", "tmp", "api", "print")]
@@ -108,5 +104,5 @@ def rules() -> str:
         f"Disallow: /*/{name}/*/edit" for name in ("user", "forum", "group", "list", "wiki", "talk", "tag", "file")
     ]
     lines += [f"Allow: /articles/{year}/" for year in range(2000, 2024)]
-    lines += [f"Disallow: /private-{number}" for number in range(100 - (len(lines) - 1))]
+    lines += [f"Disallow: /private-{number}-of-{whose}" for number in range(100 - (len(lines) - 1))]
     return "\n".join([*lines, "Sitemap: http://example.com/sitemap.xml", ""])

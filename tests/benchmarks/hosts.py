@@ -51,7 +51,7 @@ class Refusing(msgspec.Struct, frozen=True):
 class Scene(msgspec.Struct, frozen=True):
     """What all hosts do until there is another scene: ``latency`` in seconds (lowest, highest), one a path.
 
-    ``robots`` is the text of every robots.txt, without which there is none.
+    ``robots`` is the text of every robots.txt, without which there is none; a ``{host}`` in it is the host's own.
     """
 
     latency: tuple[float, float]
@@ -110,7 +110,6 @@ class Play:
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self.log: list[Entry] = []
-        self.robots = _answer(404, b"") if scene.robots is None else _answer(200, scene.robots.encode(), b"text/plain")
         self.pages = SMALL if scene.pages == "small" else LARGE
         self.at_once = 0
         self._served = 0
@@ -134,6 +133,11 @@ class Play:
         self._rests_until = until = now + rest
         lines = b"" if wish is None else f"Retry-After: {wish}\r\n".encode()
         return _answer(refusing.status, b"too many", more=lines), until
+
+    def robots_of(self, host: str) -> bytes:
+        """Return the answer to who asks a host for its robots.txt."""
+        text = self.scene.robots
+        return _answer(404, b"") if text is None else _answer(200, text.replace("{host}", host).encode(), b"text/plain")
 
     def latency_of(self, path: str) -> float:
         """Return the seconds a path takes, always the same."""
@@ -183,7 +187,7 @@ class Conversation(asyncio.Protocol):
             self._transport.write(play.pages[zlib.crc32(path.encode()) % PAGES])
         else:
             status = 404 if play.scene.robots is None else 200
-            self._transport.write(play.robots)
+            self._transport.write(play.robots_of(self._host))
         play.log.append(Entry(came, time.monotonic(), self._host, path, status, 0.0))
 
     def _end(self) -> None:
