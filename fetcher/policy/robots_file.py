@@ -25,6 +25,8 @@ _KINDS = {
 }  # fmt: skip
 """What a line is about. The misspellings are the reference parser's, which takes a longer name for its start too."""
 
+_USUAL = {name: kind for usual, kind in _KINDS.items() for name in (usual.capitalize(), usual.title(), usual)}
+
 _TOKEN = re.compile(r"[A-Za-z_-]+")
 _COMPATIBLE = re.compile(r"\(compatible;\s*([A-Za-z_-]+)")
 _NUMBER = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9}")
@@ -81,6 +83,7 @@ class _Reader:
     def __init__(self, token: str) -> None:
         self._token = token.lower()
         self._ours, self._anyones = _Group(), _Group()
+        self._open: list[dict[tuple[bool, str], int]] = []  # the rules of the groups that a rule is for
         self._ruled = self._delayed = False  # since the last User-agent line
 
     def read(self, line: bytes, number: int) -> None:
@@ -95,7 +98,7 @@ class _Reader:
             if len(words) != 2:
                 return
             name, value = words  # a forgotten colon
-        kind = _kind(name.strip().lower())
+        kind = _USUAL.get(name) or _kind(name.strip().lower())
         value = value.strip()
         if kind == "allow" or kind == "disallow":  # noqa: PLR1714  (as almost all lines are, of which there may be many)
             self._rule(value, number, allow=kind == "allow")
@@ -118,7 +121,10 @@ class _Reader:
             group.open_to_rules = group.open_to_rules and not self._ruled
             group.open_to_delays = group.open_to_delays and not self._ruled and not self._delayed
         self._ruled = self._delayed = False
-        text = value.decode("latin-1")
+        self._name(value.decode("latin-1"))
+        self._open = [group.rules for group in (self._ours, self._anyones) if group.open_to_rules]
+
+    def _name(self, text: str) -> None:
         token = _TOKEN.match(text)
         if text[:1] == "*" and (len(text) == 1 or text[1].isspace()):
             group = self._anyones
@@ -130,15 +136,13 @@ class _Reader:
 
     def _rule(self, value: bytes, number: int, *, allow: bool) -> None:
         self._ruled = True
-        if not value or not (self._ours.open_to_rules or self._anyones.open_to_rules):
+        if not value or not self._open:
             return
         if b"%" in value or not value.isascii():
             value = _OCTET.sub(_escape, value)
         rule = (allow, value.decode("ascii"))
-        if self._ours.open_to_rules:
-            self._ours.rules.setdefault(rule, number)
-        if self._anyones.open_to_rules:
-            self._anyones.rules.setdefault(rule, number)
+        for rules in self._open:
+            rules.setdefault(rule, number)
 
     def _delay(self, value: bytes) -> None:
         self._delayed = True

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterable
+from typing import TypeAlias
 
 import msgspec
 
@@ -25,10 +26,13 @@ __all__ = ["EVERYTHING", "Rule", "Rules"]
 
 COSTLIEST = 5_000_000  # characters that one URL may be searched through for wildcards
 NONE = 1 << 30
+HEAD = 4  # characters of a path that tell which lengths of literals come into question
+
+Lengths: TypeAlias = tuple[tuple[int, int], ...]
+"""Lengths of literals, each behind the least rank that one of that length has."""
 
 _ESCAPED = re.compile(r"%[0-9A-Fa-f]{2}")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_SPECIAL = frozenset("*$%")
 END = "\n"  # stands behind a path, and for the ``$`` of a pattern: neither can have one of its own
 
 
@@ -43,42 +47,52 @@ class Rule(msgspec.Struct, frozen=True):
         return f"{'Allow' if self.allow else 'Disallow'}: {self.pattern}"
 
 
-def _specificity(rule: Rule) -> int:
-    return 2 * len(rule.pattern) + rule.allow
-
-
 class Rules:
     """The rules for us of one file, the most specific first; ``delay`` is in seconds, ``size`` about their bytes.
 
     ``delay`` is the longer of ``Crawl-delay`` and what ``Request-rate`` comes to, 0.0 where there is neither.
     """
 
-    __slots__ = ("__weakref__", "_glob_ranks", "_globs", "_lengths", "_lines", "_literals", "_needles", "delay", "size")
+    __slots__ = (
+        "__weakref__",
+        "_glob_ranks",
+        "_globs",
+        "_lengths",
+        "_lines",
+        "_literals",
+        "_needles",
+        "_short",
+        "delay",
+        "size",
+    )
 
     def __init__(self, rules: Iterable[Rule] = (), delay: float = 0.0) -> None:
         # The longest wins, of two that are as long the one that allows (2.2.2), and of two alike the first.
-        ranked = sorted(rules, key=_specificity, reverse=True)
+        listed = list(rules)
+        specificity = [2 * len(rule.pattern) + rule.allow for rule in listed]
+        ranked = [listed[at] for at in sorted(range(len(listed)), key=specificity.__getitem__, reverse=True)]
         literals: dict[str, int] = {}
         globs: list[tuple[str, ...]] = []
-        least: dict[int, int] = {}  # the least rank of each length of a literal
         self._glob_ranks = array("i")
         for rank, rule in enumerate(ranked):
             text = rule.pattern
-            if not _SPECIAL.isdisjoint(text):
+            if "*" in text or "$" in text or "%" in text:
                 text, *others = _compile(rule)
                 if others:
                     globs.append((text, *others))
                     self._glob_ranks.append(rank)
                     continue
             literals.setdefault(text, rank)
-            least.setdefault(len(text), rank)
         self._lines = array("i", [2 * rule.line + rule.allow for rule in ranked])  # by rank
         self._literals, self._globs = literals, tuple(globs)
-        self._needles = tuple(max(parts, key=len) for parts in globs)
-        self._lengths = tuple(sorted((rank, length) for length, rank in least.items()))
+        # Copied side by side: they are all looked for in each path, and pages thrust them out of the processor's cache.
+        self._needles = tuple("\r".join([max(parts, key=len) for parts in globs]).split("\r")) if globs else ()
+        self._lengths, self._short = _by_heads(literals)
         self.delay = delay
         texts = sum(map(len, literals)) + sum(sum(map(len, parts)) for parts in globs)
-        self.size = 400 + texts + 110 * len(literals) + sum(60 + 60 * len(parts) for parts in globs)
+        self.size = (
+            400 + texts + 110 * len(literals) + 200 * len(self._lengths) + sum(60 + 60 * len(parts) for parts in globs)
+        )
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -107,7 +121,7 @@ class Rules:
 
     def _search(self, path: str) -> int:
         best, literals = NONE, self._literals
-        for least, length in self._lengths:
+        for least, length in self._lengths.get(path[:HEAD], self._short):
             if least > best:
                 break  # what is as long as this, and all behind it, is less specific
             rank = literals.get(path[:length])
@@ -144,10 +158,6 @@ class Rules:
         return text.replace(END, "$")
 
 
-EVERYTHING = Rules()
-"""No rule at all: what a file that is not there says (2.3.1.3)."""
-
-
 def _compile(rule: Rule) -> tuple[str, ...]:
     """Cut a pattern at its ``*``: the first part begins the path, the others follow in their order."""
     text = rule.pattern
@@ -157,6 +167,20 @@ def _compile(rule: Rule) -> tuple[str, ...]:
         text = text[:-1] + END
     head, *others = text.split("*")
     return (head, *filter(None, others))
+
+
+def _by_heads(literals: dict[str, int]) -> tuple[dict[str, Lengths], Lengths]:
+    """Return which lengths a literal can have by how a path begins, and those that no beginning rules out."""
+    short: dict[int, int] = {}
+    heads: dict[str, dict[int, int]] = {}
+    for text, rank in literals.items():  # the least ranks first
+        lengths = short if len(text) < HEAD else heads.setdefault(text[:HEAD], {})
+        lengths.setdefault(len(text), rank)
+    return {head: _by_rank({**short, **lengths}) for head, lengths in heads.items()}, _by_rank(short)
+
+
+def _by_rank(lengths: dict[int, int]) -> Lengths:
+    return tuple(sorted((rank, length) for length, rank in lengths.items()))
 
 
 def _fits(parts: tuple[str, ...], path: str) -> bool:
@@ -175,3 +199,7 @@ def _unescape(match: re.Match[str]) -> str:
     text = match[0]
     character = chr(int(text[1:], 16))
     return character if character in _UNRESERVED else text.upper()
+
+
+EVERYTHING = Rules()
+"""No rule at all: what a file that is not there says (2.3.1.3)."""
