@@ -4,7 +4,7 @@ Law 5: a host's trouble stays its own. Law 9: nothing here waits; every method t
 
 A *slot* is one exchange on the wire, counted for all hosts and for each. A *promise* is a row admitted for
 a host that has not reached the wire yet: promises keep admission honest and block nobody; only ``on_wire``
-does. A host has one slot until its first answer; those that are suspect hold together at most a tenth.
+does. A host has one slot until its first answer; those that are suspect hold together at most a twelfth.
 """
 
 from __future__ import annotations
@@ -93,9 +93,13 @@ class Slots(Generic[W]):
 
     @property
     def share(self) -> int:
-        """The slots that suspect hosts may hold together: a tenth, and half while nobody else is at work."""
-        most = self.concurrency
-        return max(1, most // 10 if self.on_wire + self.promised > self.suspected else most // 2)
+        """The slots that suspect hosts may hold together: half while nobody else is at work."""
+        return self.least_share if self.on_wire + self.promised > self.suspected else max(1, self.concurrency // 2)
+
+    @property
+    def least_share(self) -> int:
+        """The same beside others: a twelfth. With what dead hosts hold until they are suspect it is a tenth in all."""
+        return max(1, self.concurrency // 12)
 
     def promise(self, host: Host[W]) -> None:
         """Admit one row of the host."""

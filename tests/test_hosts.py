@@ -462,8 +462,8 @@ def test_a_host_has_one_slot_until_it_answers() -> None:
     assert host.limit == 3
 
 
-def test_suspect_hosts_hold_a_tenth_together() -> None:
-    hosts = hosts_of(concurrency=40)
+def test_suspect_hosts_hold_a_twelfth_together() -> None:
+    hosts = hosts_of(concurrency=48)
     (good,) = known(hosts, "good")
     hosts.start(good, NOW)
     dead = [hosts.get(f"d{n}", NOW) for n in range(30)]
@@ -487,7 +487,7 @@ def test_suspect_hosts_hold_a_tenth_together() -> None:
 
 
 def test_promises_to_suspects_count() -> None:
-    hosts = hosts_of(concurrency=20)
+    hosts = hosts_of(concurrency=24)
     hosts.start(hosts.get("good", NOW), NOW)
     dead = [hosts.get(f"d{n}", NOW) for n in range(5)]
     for host in dead:
@@ -502,13 +502,13 @@ def test_promises_to_suspects_count() -> None:
 
 
 def test_with_nobody_else_at_work_suspects_have_half() -> None:
-    hosts = hosts_of(concurrency=20)
-    for n in range(20):
+    hosts = hosts_of(concurrency=24)
+    for n in range(24):
         host = hosts.get(f"d{n}", NOW)
         hosts.suspect(host, suspect=True)
         if hosts.may_start(host, NOW):
             hosts.start(host, NOW)
-    assert hosts.on_wire == 10
+    assert hosts.on_wire == 12
     hosts.start(hosts.get("good", NOW), NOW)
     assert hosts.share == 2
 

@@ -251,7 +251,7 @@ async def test_dead_hosts_make_room_and_their_rows_go_back() -> None:
     assert room.hosts.suspected == 0
     room.look_around(0.2)
     await room.settle()
-    assert [task.done() for task in tasks] == [True] * 9 + [False]  # the tenth is theirs
+    assert [task.done() for task in tasks] == [True] * 9 + [False]  # one slot is theirs
     for task in tasks[:9]:
         with pytest.raises(Later) as caught:
             task.result()

@@ -76,8 +76,8 @@ def test_patterns_are_what_the_same_regular_expressions_are(pattern: str, path: 
 
 
 @given(
-    st.lists(st.tuples(st.booleans(), st.text("ab/*", min_size=1, max_size=5)), max_size=12),
-    st.text("ab/", max_size=6),
+    st.lists(st.tuples(st.booleans(), st.text("ab/*", min_size=1, max_size=7)), max_size=12),
+    st.text("ab/", max_size=8),
 )
 def test_the_longest_rule_decides_and_allow_wins_ties(listed: list[tuple[bool, str]], tail: str) -> None:
     """By trying each rule alone."""

@@ -224,7 +224,7 @@ class Judge:
         hosts = self.hosts
         if hosts.on_wire + hosts.promised < hosts.concurrency:
             return 0
-        return max(0, hosts.suspected - max(1, hosts.concurrency // 10))
+        return max(0, hosts.suspected - hosts.least_share)
 
     def may_be_sent_back(self, host: Host[Any], stage: str) -> bool:
         """Whether a silent exchange may be broken off: nothing was sent yet, or such silence is no host's habit."""
