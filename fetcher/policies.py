@@ -110,7 +110,7 @@ class Identity(msgspec.Struct, frozen=True):
     (Netscape format), to their own host alone.
     """
 
-    user_agent: str = f"fetcher/{__version__} (+https://pypi.org/project/fetcher/)"
+    user_agent: str = f"fetcher/{__version__} (+Python package fetcher)"
     headers: tuple[Header, ...] = ()
     cookie_files: tuple[str, ...] = ()
 
