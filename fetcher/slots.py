@@ -16,13 +16,21 @@ from typing import Generic, TypeVar
 from fetcher.config import Limits
 from fetcher.host import Host
 
-__all__ = ["CATCH_UP", "SHORTLY", "Slots"]
+__all__ = ["CATCH_UP", "SHORTLY", "Slots", "share_of"]
 
 CATCH_UP = 0.05  # seconds of --rate that may be made up for a late wake-up
 SHORTLY = 0.05  # seconds until what is held by promises and waiters alone is asked again
 PRESENTLY = 0.5  # the same, for what is held by others' slots
 
 W = TypeVar("W")
+
+
+def share_of(slots: int) -> int:
+    """Return how many of the slots suspect hosts may hold together, beside others.
+
+    A twelfth: with what dead hosts hold until they are suspect it is a tenth in all.
+    """
+    return max(1, slots // 12)
 
 
 class Slots(Generic[W]):
@@ -94,12 +102,8 @@ class Slots(Generic[W]):
     @property
     def share(self) -> int:
         """The slots that suspect hosts may hold together: half while nobody else is at work."""
-        return self.least_share if self.on_wire + self.promised > self.suspected else max(1, self.concurrency // 2)
-
-    @property
-    def least_share(self) -> int:
-        """The same beside others: a twelfth. With what dead hosts hold until they are suspect it is a tenth in all."""
-        return max(1, self.concurrency // 12)
+        most = self.concurrency
+        return share_of(most) if self.on_wire + self.promised > self.suspected else max(1, most // 2)
 
     def promise(self, host: Host[W]) -> None:
         """Admit one row of the host."""

@@ -305,14 +305,14 @@ def test_a_head_is_an_answer() -> None:
 
 
 def test_room_is_made_only_where_the_slots_are_gone() -> None:
-    court = Court(concurrency=20)
-    for n in range(19):
+    court = Court(concurrency=24)
+    for n in range(23):
         host = court.host(f"dead{n}.test", known=False)
         began = court.start(host)
         court.judge.silent(host, "connecting", began, began + 3)
     assert court.judge.excess() == 0
     court.start(court.host("good.test"))
-    assert court.judge.excess() == 17
+    assert court.judge.excess() == 21
 
 
 def test_what_was_sent_is_broken_off_only_where_silence_is_rare() -> None:

@@ -26,6 +26,7 @@ from fetcher.errors import (
 from fetcher.flight import Flight
 from fetcher.health import Pace
 from fetcher.hosts import Host, Hosts
+from fetcher.slots import share_of
 
 __all__ = ["SILENT", "Fault", "Judge", "has_any_route"]
 
@@ -224,7 +225,7 @@ class Judge:
         hosts = self.hosts
         if hosts.on_wire + hosts.promised < hosts.concurrency:
             return 0
-        return max(0, hosts.suspected - hosts.least_share)
+        return max(0, hosts.suspected - share_of(hosts.concurrency))
 
     def may_be_sent_back(self, host: Host[Any], stage: str) -> bool:
         """Whether a silent exchange may be broken off: nothing was sent yet, or such silence is no host's habit."""
