@@ -322,10 +322,11 @@ STRUCK = [
 """Moments of a commit, which is made in a thread of its own."""
 
 BLOWS = {
-    "SIGINT": ([signal.SIGINT], 130),
-    "SIGINT twice": ([signal.SIGINT, signal.SIGINT], 130),
-    "SIGTERM": ([signal.SIGTERM], 143),
-    "SIGTERM and SIGINT": ([signal.SIGTERM, signal.SIGINT], 143),
+    "SIGINT": ([signal.SIGINT], {130}),
+    "SIGINT twice": ([signal.SIGINT, signal.SIGINT], {130}),
+    "SIGTERM": ([signal.SIGTERM], {143}),
+    # Of two that are pending at the same time the lower number is delivered first (signal(7)).
+    "SIGTERM and SIGINT": ([signal.SIGTERM, signal.SIGINT], {143, 130}),
 }
 
 
@@ -335,15 +336,15 @@ def test_a_signal_during_a_commit_loses_nothing(blow: str, point: str, lab: LabS
     desk = Desk(lab, tmp_path)
     rows = 240
     desk.write([lab.url(f"/delay/20/ok?n={n}") for n in range(rows)])
-    signals, code = BLOWS[blow]
+    signals, codes = BLOWS[blow]
     with Running(
         *desk.words("-c", "4", "--per-host", "4", "--private-network", "allow"),
         folder=tmp_path,
         env=striking(tmp_path, point, *signals),
     ) as crawl:
         ended = crawl.end()
-    assert ended.code == code, ended.said
-    books = desk.balance(code)
+    assert ended.code in codes, ended.said
+    books = desk.balance(ended.code)
     asked = desk.asked()
     assert len(asked) == len(set(asked)), "a row was asked for twice"
     if len(signals) == 1:
