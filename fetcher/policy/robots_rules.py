@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import TypeAlias
 
@@ -129,16 +130,16 @@ class Rules:
                 best = rank
         if len(self._globs) * len(path) > COSTLIEST:
             return self._last_refusal(best)
+        needles = self._needles
+        if best != NONE:  # what is less specific does not matter
+            needles = needles[: bisect_left(self._glob_ranks, best)]
         place = -1
-        for needle in self._needles:  # most are not there, and nothing else of their patterns is looked at
+        for needle in needles:  # most are not there, and nothing else of their patterns is looked at
             place += 1
             if needle in path:
-                rank = self._glob_ranks[place]
-                if rank > best:
-                    break
                 parts = self._globs[place]
                 if path.startswith(parts[0]) and _fits(parts, path):
-                    return rank
+                    return self._glob_ranks[place]
         return best
 
     def _last_refusal(self, best: int) -> int:
