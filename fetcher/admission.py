@@ -20,7 +20,6 @@ from fetcher.semaphore import Semaphore
 
 __all__ = ["Admission"]
 
-AT_ONCE = 8  # rows started in one turn of the loop
 WAITING = frozenset({"admitted", "robots", "pacing", "backoff"})  # stages in which nothing is on the wire
 
 
@@ -59,7 +58,6 @@ class Admission:
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = 0.0
         self._closed = False
-        self._started = 0  # in this turn of the loop
         gate.listeners.append(self.host_free)
 
     @property
@@ -105,7 +103,7 @@ class Admission:
 
     def admit(self) -> None:
         """Start every row that the window, the slots and the hosts allow now."""
-        if self._closed or self._idle or self._started == AT_ONCE or not (self.window.open or self._ordered):
+        if self._closed or self._idle or not (self.window.open or self._ordered):
             return  # a window that is full is asked again when it opens
         now = self._gate.clock()
         try:
@@ -143,7 +141,7 @@ class Admission:
 
     def _start_all(self, now: float) -> None:
         frontier, window = self._frontier, self.window
-        while self._started < AT_ONCE and (window.open or self._ordered):
+        while window.open or self._ordered:
             flight = frontier.pop(now)
             if flight is None:
                 self._idle = True
@@ -161,16 +159,7 @@ class Admission:
         elif self._gate.hosts.room(now):
             self._granted = self._frontier.make_room(self._beyond, now)
 
-    def _turned(self) -> None:
-        # Rows that start together are answered together, and from then on all slots wait for the work of all of them:
-        # a hundred at 200 ms lose a sixth of their time. A few in each turn of the loop stay apart.
-        self._started = 0
-        self.admit()
-
     def _start(self, flight: Flight, now: float) -> None:
-        self._started += 1
-        if self._started == AT_ONCE:
-            asyncio.get_running_loop().call_soon(self._turned)
         if not self._ordered:
             self.window.take()
         flight.deferrable = True

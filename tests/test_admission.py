@@ -60,38 +60,6 @@ async def test_a_row_that_waits_keeps_no_place_in_the_window() -> None:
     assert sorted(got) == list(range(2, len(urls) + 1))
 
 
-async def test_rows_whose_slots_came_free_together_do_not_start_together() -> None:
-    asked, answer = 0, asyncio.Event()
-
-    async def transport(request: Request) -> Response:
-        nonlocal asked
-        asked += 1
-        await answer.wait()
-        return Response(request, request.url, 200)
-
-    starts: list[int] = []  # in each turn of the loop
-    urls = [f"http://h{n}.example/" for n in range(200)]
-    async with (
-        asyncio.timeout(DEADLINE),
-        Fetcher(Config.of(robots=False, concurrency=100), transport=transport) as fetcher,
-    ):
-        async with fetcher.stream(urls) as outcomes:
-            reading = asyncio.ensure_future(anext(outcomes))
-            while asked < 100:
-                await asyncio.sleep(0)
-            answer.set()
-            answer = asyncio.Event()
-            while asked < 200:
-                before = asked
-                await asyncio.sleep(0)
-                starts.append(asked - before)
-            answer.set()
-            await reading
-            assert len([outcome async for outcome in outcomes]) == 199
-    assert sum(starts) == 100
-    assert max(starts) <= 10
-
-
 # Beyond the look-ahead
 
 
