@@ -5,12 +5,12 @@ Law 7: a folder that holds anything else is never taken for a job, nor is anythi
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Sequence
 
 from fetcher.errors import ConfigError, LedgerError
+from fetcher.sinks.place import sync_folder
 
 __all__ = ["BEGIN_AGAIN", "LEDGER", "LOCK", "SLOT", "clear_job", "copy_of", "folder_for", "is_job", "make_folder"]
 
@@ -58,7 +58,7 @@ def make_folder(folder: str) -> None:
                     f"{folder} is no job of ours: it holds {foreign[0]!r}; name another folder with --job"
                 ) from None
             return
-        _sync_folder(os.path.dirname(os.path.abspath(folder)))
+        sync_folder(folder)
     except OSError as error:
         raise LedgerError(f"{folder}: cannot make the folder of the job: {error.strerror or error}") from error
 
@@ -73,15 +73,6 @@ def clear_job(folder: str) -> None:
             os.unlink(path)
         if names:
             path = folder
-            _sync_folder(folder)
+            sync_folder(os.path.join(folder, LEDGER))
     except OSError as error:
         raise LedgerError(f"{path}: cannot remove: {error.strerror or error}") from error
-
-
-def _sync_folder(folder: str) -> None:
-    with contextlib.suppress(PermissionError, NotImplementedError):  # Windows opens no folder
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
