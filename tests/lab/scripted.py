@@ -218,7 +218,7 @@ class Behaviour:
 
 
 LATENCIES = ((0.0,), (0.01,), (0.01, 0.02, 0.1), (0.1,), (0.1, 0.7), (0.7,), (0.1, 2.5), (0.05, 0.05, 0.05, 5.0))
-CONNECTS = ((0.0,), (0.0, 0.0, 0.05), (0.0, 0.11), (0.3,), (0.02, 0.02, 1.5))
+CONNECTS = ((0.0,), (0.0, 0.0, 0.05), (0.0, 0.11), (0.3,), (0.02, 0.02, 0.9), (0.02, 0.02, 1.5))
 DEATHS = (
     "refused", "hole", "nameless", "unnamed", "silent", "mute", "untrusted", "reset", "empty", "garbled", "unroutable",
 )  # fmt: skip
@@ -248,6 +248,15 @@ def _slow(rng: Rng) -> Behaviour:
     """Take long for the head, or for what follows it."""
     latency, body = rng.choice((((2.5, 5.0), (0.0,)), ((0.1, 12.0), (0.0,)), ((0.1,), (4.0, 12.0)), ((9.0,), (0.5,))))
     return Behaviour("slow", rng.choice(CONNECTS), latency, body)
+
+
+def _far(rng: Rng) -> Behaviour:
+    """Take long to connect, at times longer than a delay; some refuse a request now and then."""
+    connect, every = (
+        rng.choice(((0.02, 0.2, 0.9), (0.02, 0.02, 0.15), (0.02, 3.5))),
+        rng.choice((math.inf, math.inf, 6)),
+    )
+    return Behaviour("far", connect, rng.choice(LATENCIES[1:5]), every=every, refusal=rng.choice(REFUSALS))
 
 
 def _uneven(rng: Rng) -> Behaviour:
@@ -294,8 +303,8 @@ def _half(rng: Rng) -> Behaviour:
 def _crowded(rng: Rng) -> Behaviour:
     """Bear only so many at once."""
     ceiling, eased = rng.choice((1, 1, 2, 3, 4)), rng.choice((math.inf, math.inf, 15.0, 40.0))
-    latency = rng.choice(LATENCIES[1:6])
-    return Behaviour("crowded", latency=latency, ceiling=ceiling, refusal=rng.choice(REFUSALS), eased=eased)
+    connect, latency = rng.choice(CONNECTS), rng.choice(LATENCIES[1:6])
+    return Behaviour("crowded", connect, latency, ceiling=ceiling, refusal=rng.choice(REFUSALS), eased=eased)
 
 
 def _spaced(rng: Rng) -> Behaviour:
@@ -308,13 +317,17 @@ def _spaced(rng: Rng) -> Behaviour:
 def _counting(rng: Rng) -> Behaviour:
     """Refuse one request after every few."""
     every = rng.choice((3, 7, 11, 21, 40, 101))
-    return Behaviour("counting", latency=rng.choice(LATENCIES[:6]), every=every, refusal=rng.choice(REFUSALS))
+    return Behaviour(
+        "counting", rng.choice(CONNECTS), rng.choice(LATENCIES[:6]), every=every, refusal=rng.choice(REFUSALS)
+    )
 
 
 def _reluctant(rng: Rng) -> Behaviour:
     """Refuse the first requests."""
     first = rng.choice((1, 2, 5, 12, 25))
-    return Behaviour("reluctant", latency=rng.choice(LATENCIES[:6]), first=first, refusal=rng.choice(REFUSALS))
+    return Behaviour(
+        "reluctant", rng.choice(CONNECTS), rng.choice(LATENCIES[:6]), first=first, refusal=rng.choice(REFUSALS)
+    )
 
 
 def _closed(rng: Rng) -> Behaviour:
@@ -333,14 +346,14 @@ def _gone(_: Rng) -> Behaviour:
 
 
 BEHAVIOURS: dict[str, Callable[[Rng], Behaviour]] = {
-    "steady": _steady, "quick": _quick, "slow": _slow, "uneven": _uneven, "dead": _dead, "late": _late, "leaving": _leaving,
+    "steady": _steady, "quick": _quick, "slow": _slow, "far": _far, "uneven": _uneven, "dead": _dead, "late": _late, "leaving": _leaving,
     "flapping": _flapping, "fickle": _fickle, "half": _half, "crowded": _crowded, "spaced": _spaced, "counting": _counting,
     "reluctant": _reluctant, "closed": _closed, "parked": _parked, "gone": _gone,
 }  # fmt: skip
 WELL = ("steady", "steady", "quick", "slow")
 THROTTLING = ("crowded", "crowded", "spaced", "counting", "reluctant", "closed")
 DYING = ("dead", "dead", "late", "leaving", "flapping", "fickle", "half")
-ANY = (*WELL, "uneven", "uneven", *THROTTLING, *DYING)
+ANY = (*WELL, "far", "uneven", "uneven", *THROTTLING, *DYING)
 """Behaviours by their names; one that stands twice is drawn twice as often."""
 
 ROBOTS = {
