@@ -93,12 +93,12 @@ def check_demo(installed: Installed) -> None:
     """Crawl the built-in site and add the records up."""
     printed = installed.run("fetcher", "crawl", "--demo", "--summary", "summary.json", "-f", "jsonl")
     records = [json.loads(line) for line in printed.splitlines()]
-    books = json.loads((installed.folder / "summary.json").read_text(encoding="utf-8"))
-    assert books["input"] == books["ok"] + books["failed"] + books["skipped"], books
-    assert (books["pending"], books["more"], books["exit"]) == (0, False, 0), books
-    assert sorted(record["id"] for record in records) == list(range(1, books["input"] + 1))
-    assert sum(record["error"] is None for record in records) == books["ok"] > 0
-    assert books["codes"] == {"http_404": 1}, books
+    stats = json.loads((installed.folder / "summary.json").read_text(encoding="utf-8"))
+    assert stats["input"] == stats["ok"] + stats["failed"] + stats["skipped"], stats
+    assert (stats["pending"], stats["more"], stats["exit"]) == (0, False, 0), stats
+    assert sorted(record["id"] for record in records) == list(range(1, stats["input"] + 1))
+    assert sum(record["error"] is None for record in records) == stats["ok"] > 0
+    assert stats["codes"] == {"http_404": 1}, stats
 
 
 def main(wheel: Path) -> None:

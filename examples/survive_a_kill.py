@@ -20,8 +20,8 @@ async def fetch(output: str, urls: list[str]) -> None:
     config = Config.of(concurrency=8, per_host=2)
     async with Fetcher(config) as fetcher, Job(fetcher, output) as job:
         print(f"{job.standing.done} rows were done before", flush=True)
-        books = await job.run(urls)
-        print(f"{books.ok} pages in all, {books.pending} pending")
+        stats = await job.run(urls)
+        print(f"{stats.ok} pages in all, {stats.pending} pending")
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fetcher.blocking import fetch as fetch
     from fetcher.blocking import fetch_all as fetch_all
-    from fetcher.books import Books as Books
     from fetcher.client import Fetcher as Fetcher
     from fetcher.config import Config as Config
     from fetcher.errors import ConfigError as ConfigError
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from fetcher.errors import Skipped as Skipped
     from fetcher.errors import SourceError as SourceError
     from fetcher.errors import StatusError as StatusError
-    from fetcher.flight import InFlight as InFlight
     from fetcher.job.run import Job as Job
     from fetcher.model import Exchange as Exchange
     from fetcher.model import Extractor as Extractor
@@ -36,14 +34,16 @@ if TYPE_CHECKING:
     from fetcher.model import Response as Response
     from fetcher.model import Sink as Sink
     from fetcher.page.parse import parse as parse
+    from fetcher.request_state import InFlight as InFlight
     from fetcher.sinks import open_sink as open_sink
     from fetcher.sources import read as read
+    from fetcher.stats import Stats as Stats
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "fetcher.blocking": ("fetch", "fetch_all"),
-    "fetcher.books": ("Books",),
+    "fetcher.stats": ("Stats",),
     "fetcher.client": ("Fetcher",),
     "fetcher.config": ("Config",),
     "fetcher.errors": (
@@ -57,7 +57,7 @@ _HOMES = {
         "SourceError",
         "StatusError",
     ),
-    "fetcher.flight": ("InFlight",),
+    "fetcher.request_state": ("InFlight",),
     "fetcher.job.run": ("Job",),
     "fetcher.model": (
         "Exchange",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterable
 from typing import Self
 
-from fetcher.books import Books
-from fetcher.engine import Engine, read, read_apart
+from fetcher.engine import Engine, read, read_isolated
 from fetcher.errors import FetchError
-from fetcher.flight import Flight, InFlight, current
 from fetcher.intake import Intake, Rejected, Row
 from fetcher.model import Outcome
+from fetcher.request_state import InFlight, RequestState, current
+from fetcher.stats import Stats
 
 __all__ = ["OneByOne"]
 
@@ -18,11 +18,11 @@ __all__ = ["OneByOne"]
 class OneByOne:
     """An async iterator of outcomes with the contract of ``Outcomes``; made by ``sequential``."""
 
-    def __init__(self, engine: Engine, source: Iterable[Row] | AsyncIterable[Row], books: Books | None = None) -> None:
-        self.books = books or Books()
+    def __init__(self, engine: Engine, source: Iterable[Row] | AsyncIterable[Row], stats: Stats | None = None) -> None:
+        self.stats = stats or Stats()
         self._engine = engine
-        self._intake = Intake(source, engine.config, self.books)
-        self._flight: Flight | None = None
+        self._intake = Intake(source, engine.config, self.stats)
+        self._state: RequestState | None = None
         self._stopping = False
 
     def __aiter__(self) -> Self:
@@ -33,32 +33,32 @@ class OneByOne:
         if self._stopping:
             raise StopAsyncIteration
         row = await anext(self._intake)
-        outcome = row.flight.fail(row.error) if isinstance(row, Rejected) else await self._fetch(row)
-        self.books.enter(outcome)
+        outcome = row.state.fail(row.error) if isinstance(row, Rejected) else await self._fetch(row)
+        self.stats.enter(outcome)
         return outcome
 
-    async def _fetch(self, flight: Flight) -> Outcome:
+    async def _fetch(self, state: RequestState) -> Outcome:
         clock = self._engine.gate.clock
-        self._flight = flight
-        token = current.set(flight)
-        flight.began = clock()
+        self._state = state
+        token = current.set(state)
+        state.began = clock()
         try:
-            response = await self._engine.exchange(flight.request)
-            flight.ended = clock()
+            response = await self._engine.exchange(state.request)
+            state.ended = clock()
             if self._engine.reader.apart(response):
-                return await read_apart(self._engine, flight, response)
-            return read(self._engine, flight, response)
+                return await read_isolated(self._engine, state, response)
+            return read(self._engine, state, response)
         except FetchError as error:
-            flight.ended = clock()
-            return flight.fail(error)
+            state.ended = clock()
+            return state.fail(error)
         finally:
-            flight.free()
+            state.free()
             current.reset(token)
-            self._flight = None
+            self._state = None
 
     def in_flight(self) -> list[InFlight]:
         """Return the running row, if there is one."""
-        return [] if self._flight is None else [self._flight.snapshot()]
+        return [] if self._state is None else [self._state.snapshot()]
 
     def stop(self, grace: float = 0) -> None:  # noqa: ARG002  (the contract's)
         """End after the present row."""

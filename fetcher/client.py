@@ -11,16 +11,16 @@ from contextlib import asynccontextmanager
 from typing import Self
 
 from fetcher.baseline import OneByOne
-from fetcher.books import Books
 from fetcher.config import Config
-from fetcher.engine import Engine, read, read_apart
-from fetcher.flight import Flight, InFlight, current
-from fetcher.handlers import Handlers
+from fetcher.engine import Engine, read, read_isolated
 from fetcher.intake import Row
+from fetcher.middleware.chain import Handlers
+from fetcher.middleware.gate import Gate
 from fetcher.model import Exchange, Extractor, Failure, Middleware, Page, Request, Sink
 from fetcher.page.reader import Reader
 from fetcher.pipeline import Outcomes, concurrent, sequential
-from fetcher.policy.pacing import Gate
+from fetcher.request_state import InFlight, RequestState, current
+from fetcher.stats import Stats
 from fetcher.urls import parse
 
 __all__ = ["Fetcher"]
@@ -69,21 +69,21 @@ class Fetcher:
         """Fetch one URL and return its page. Raises ``FetchError``."""
         engine = self._running()
         request = Request(1, url.strip()) if isinstance(url, str) else url
-        flight = Flight(request, parse(request.url, self.config.default_scheme))
-        flight.began = engine.gate.clock()
-        token = current.set(flight)
+        state = RequestState(request, parse(request.url, self.config.default_scheme))
+        state.began = engine.gate.clock()
+        token = current.set(state)
         try:
             response = await engine.exchange(request)
-            flight.ended = engine.gate.clock()
+            state.ended = engine.gate.clock()
             if self.reader.apart(response):
-                outcome = await read_apart(engine, flight, response)
+                outcome = await read_isolated(engine, state, response)
             else:
-                outcome = read(engine, flight, response)
+                outcome = read(engine, state, response)
             if isinstance(outcome, Failure):
                 raise outcome.error
             return outcome
         finally:
-            flight.free()
+            state.free()
             current.reset(token)
 
     @asynccontextmanager
@@ -93,16 +93,16 @@ class Fetcher:
         *,
         ordered: bool = False,
         sequentially: bool = False,
-        books: Books | None = None,
+        stats: Stats | None = None,
     ) -> AsyncIterator[Outcomes | OneByOne]:
         """Open an async iterator of outcomes: as they complete, or ``ordered`` as the URLs are.
 
         ``urls`` may be any iterable, endless too: it is read as fast as outcomes are taken. ``sequentially``
-        fetches one after the other, for comparison. ``books`` go on where earlier runs of the same list left them.
+        fetches one after the other, for comparison. ``stats`` go on where earlier runs of the same list left them.
         Leaving the block cancels what is still under way.
         """
         flow = sequential if sequentially else concurrent
-        async with flow(self._running(), urls, ordered=ordered, books=books) as outcomes:
+        async with flow(self._running(), urls, ordered=ordered, stats=stats) as outcomes:
             self._streams.append(outcomes)
             limit = self.config.limits.time
             timer = asyncio.get_running_loop().call_later(limit, outcomes.stop) if limit is not None else None
@@ -113,12 +113,12 @@ class Fetcher:
                     timer.cancel()
                 self._streams.remove(outcomes)
 
-    async def run(self, urls: Iterable[Row] | AsyncIterable[Row], sink: Sink, *, sequentially: bool = False) -> Books:
-        """Drain all outcomes into a sink and return the books. Raises ``SinkError`` and ``SourceError``."""
+    async def run(self, urls: Iterable[Row] | AsyncIterable[Row], sink: Sink, *, sequentially: bool = False) -> Stats:
+        """Drain all outcomes into a sink and return the stats. Raises ``SinkError`` and ``SourceError``."""
         async with sink, self.stream(urls, sequentially=sequentially) as outcomes:
             async for outcome in outcomes:
                 await sink.write(outcome)
-            return outcomes.books
+            return outcomes.stats
 
     @property
     def gate(self) -> Gate:

@@ -6,7 +6,7 @@ slow reader stops the source.
 
 ::
 
-    source ─ intake ─▶ admission (frontier, window) ─▶ a task a row: handlers ─▶ queue ─▶ consumer ─▶ outcomes
+    source ─ intake ─▶ dispatcher (frontier, window) ─▶ a task a row: handlers ─▶ queue ─▶ consumer ─▶ outcomes
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Self, TypeAlias
 
-from fetcher.admission import Admission
 from fetcher.baseline import OneByOne
-from fetcher.books import Books
+from fetcher.dispatcher import Dispatcher
 from fetcher.engine import Apart, Engine, read
 from fetcher.errors import FetchError, SourceError
-from fetcher.flight import Flight, InFlight, Later, current
 from fetcher.intake import Intake, Rejected, Row
 from fetcher.model import Outcome, Response
+from fetcher.request_state import InFlight, RequestState, Requeue, current
+from fetcher.stats import Stats
 
 __all__ = ["Outcomes", "concurrent", "sequential"]
 
@@ -40,16 +40,18 @@ class Outcomes:
     Leave its ``async with`` early and everything is cancelled; ``stop`` lets what is on the wire finish.
     """
 
-    def __init__(self, engine: Engine, source: Source, *, ordered: bool = False, books: Books | None = None) -> None:
-        self.books = books or Books()
+    def __init__(self, engine: Engine, source: Source, *, ordered: bool = False, stats: Stats | None = None) -> None:
+        self.stats = stats or Stats()
         self._engine = engine
         self._ordered = ordered
-        self._intake = Intake(source, engine.config, self.books)
+        self._intake = Intake(source, engine.config, self.stats)
         gate, limits = engine.gate, engine.config.limits
-        self._admission = Admission(gate, limits, self._fly, self._landed, ordered=ordered, folder=self.books.folder)
-        self._queue: asyncio.Queue[tuple[Flight, Response | FetchError]] = asyncio.Queue(limits.concurrency)
+        self._dispatcher = Dispatcher(
+            gate, limits, self._run_row, self._task_ended, ordered=ordered, folder=self.stats.folder
+        )
+        self._queue: asyncio.Queue[tuple[RequestState, Response | FetchError]] = asyncio.Queue(limits.concurrency)
         self._workers: list[asyncio.Task[None]] = []
-        self._apart = Apart(engine, deliver=self._deliver, landed=self._landed)
+        self._apart = Apart(engine, deliver=self._deliver, ended=self._task_ended)
         self._ready: deque[Outcome] = deque()
         self._held: dict[int, Outcome] = {}  # ordered: done before their turn
         self._turn = 1
@@ -75,65 +77,65 @@ class Outcomes:
             await self._something()
         outcome = self._ready.popleft()
         self._handed += 1
-        self.books.enter(outcome)
-        self._admission.window.release()
-        self._admission.admit()
+        self.stats.enter(outcome)
+        self._dispatcher.window.release()
+        self._dispatcher.admit()
         return outcome
 
     def in_flight(self) -> list[InFlight]:
         """Return every running row: its URL, its stage and how long it has been at it."""
-        return self._admission.snapshot() + [flight.snapshot() for flight in self._apart.flights.values()]
+        return self._dispatcher.snapshot() + [state.snapshot() for state in self._apart.states.values()]
 
     def stop(self, grace: float = GRACE) -> None:
         """Start nothing new, give what is on the wire ``grace`` seconds, then end. Rows left are pending."""
         if not self._stopping:
             self._stopping = True
             self._workers[0].cancel()
-        self._admission.stop(now=grace <= 0)
+        self._dispatcher.stop(now=grace <= 0)
         if grace <= 0:
             self._apart.cancel()
         if grace > 0 and self._grace is None:
             self._grace = asyncio.get_running_loop().call_later(grace, self.stop, 0)
         self._wake()
 
-    async def _fly(self, flight: Flight) -> None:
+    async def _run_row(self, state: RequestState) -> None:
         """Run one row: its task ends with one entry in the queue, or with the row back in the frontier."""
-        current.set(flight)
+        current.set(state)
         try:
-            result: Response | FetchError = await self._engine.exchange(flight.request)
+            result: Response | FetchError = await self._engine.exchange(state.request)
         except FetchError as error:
             result = error
-        except Later as later:
-            flight.free()
-            self._admission.defer(flight, later.due)
+        except Requeue as requeue:
+            state.free()
+            self._dispatcher.defer(state, requeue.due)
             return
-        now = flight.ended = self._engine.gate.clock()
-        flight.enter("queued", now)
+        now = state.ended = self._engine.gate.clock()
+        state.enter("queued", now)
         queue = self._queue
         if queue.full():
-            await queue.put((flight, result))
+            await queue.put((state, result))
         else:
-            queue.put_nowait((flight, result))
+            queue.put_nowait((state, result))
 
     async def _take_in(self) -> None:
         """Fill the look-ahead from the source, as far as there is space."""
-        admission = self._admission
+        dispatcher = self._dispatcher
         try:
             async for row in self._intake:
                 self._taken += 1
                 if isinstance(row, Rejected):
-                    await admission.window.acquire()
-                    await self._queue.put((row.flight, row.error))
+                    await dispatcher.window.acquire()
+                    await self._queue.put((row.state, row.error))
                     continue
                 if self._ordered:
-                    await admission.window.acquire()
-                admission.push(row)
-                if self._intake.pause or admission.full:
-                    await admission.space()
+                    await dispatcher.window.acquire()
+                dispatcher.push(row)
+                if self._intake.pause or dispatcher.full:
+                    await dispatcher.space()
         except SourceError as error:
             self._source_error = error  # told once all that was read has its outcome
         self._source_ended = True
-        admission.admit()
+        dispatcher.admit()
         self._wake()
 
     async def _consume(self) -> None:
@@ -141,22 +143,22 @@ class Outcomes:
         clock = self._engine.gate.clock
         turn = clock() + SLICE
         while True:
-            flight, result = await self._queue.get()
+            state, result = await self._queue.get()
             if isinstance(result, FetchError):
-                self._deliver(flight, flight.fail(result))
+                self._deliver(state, state.fail(result))
             elif self._engine.reader.apart(result):
-                self._apart.start(flight, result)
+                self._apart.start(state, result)
             else:
-                self._deliver(flight, read(self._engine, flight, result))
+                self._deliver(state, read(self._engine, state, result))
             del result
             if clock() > turn:
                 await asyncio.sleep(0)
                 turn = clock() + SLICE
 
-    def _deliver(self, flight: Flight, outcome: Outcome) -> None:
-        flight.free()
+    def _deliver(self, state: RequestState, outcome: Outcome) -> None:
+        state.free()
         if self._ordered:
-            self._held[flight.order] = outcome
+            self._held[state.order] = outcome
             while self._turn in self._held:
                 self._ready.append(self._held.pop(self._turn))
                 self._turn += 1
@@ -166,7 +168,7 @@ class Outcomes:
 
     def _over(self) -> bool:
         if self._stopping:
-            return not self._admission.flights and not self._apart.flights and self._queue.empty()
+            return not self._dispatcher.states and not self._apart.states and self._queue.empty()
         return self._source_ended and self._handed == self._taken
 
     async def _something(self) -> None:
@@ -184,7 +186,7 @@ class Outcomes:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    def _landed(self, bug: BaseException | None) -> None:
+    def _task_ended(self, bug: BaseException | None) -> None:
         """Note that a task ended. Law 2: a bug in it ends the run."""
         if bug is not None and self._bug is None:
             self._bug = bug
@@ -193,9 +195,9 @@ class Outcomes:
 
     def _worker_ended(self, worker: asyncio.Task[None]) -> None:
         if not worker.cancelled():
-            self._landed(worker.exception())
+            self._task_ended(worker.exception())
         elif not self._stopping:
-            self._landed(RuntimeError("the source was cancelled from within"))
+            self._task_ended(RuntimeError("the source was cancelled from within"))
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -206,10 +208,10 @@ class Outcomes:
 
     async def __aexit__(self, *_: object) -> None:
         self._stopping = True
-        self._admission.close()
+        self._dispatcher.close()
         if self._grace is not None:
             self._grace.cancel()
-        tasks = [*self._workers, *self._admission.flights, *self._apart.flights]
+        tasks = [*self._workers, *self._dispatcher.states, *self._apart.states]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -220,14 +222,14 @@ class Outcomes:
 
 @asynccontextmanager
 async def concurrent(
-    engine: Engine, source: Source, *, ordered: bool = False, books: Books | None = None
+    engine: Engine, source: Source, *, ordered: bool = False, stats: Stats | None = None
 ) -> AsyncIterator[Outcomes]:
     """Fan the source out: outcomes as they complete, or in the order of the source.
 
-    ``ordered`` trades law 5 away: the window counts from the oldest row not yet handed over. ``books`` may have
+    ``ordered`` trades law 5 away: the window counts from the oldest row not yet handed over. ``stats`` may have
     entries of earlier runs.
     """
-    async with Outcomes(engine, source, ordered=ordered, books=books) as outcomes:
+    async with Outcomes(engine, source, ordered=ordered, stats=stats) as outcomes:
         yield outcomes
 
 
@@ -237,10 +239,10 @@ async def sequential(
     source: Source,
     *,
     ordered: bool = False,  # noqa: ARG001  (the contract's: it always is)
-    books: Books | None = None,
+    stats: Stats | None = None,
 ) -> AsyncIterator[OneByOne]:
     """Fetch one row after the other: what ``concurrent`` is compared with. Always in order."""
-    outcomes = OneByOne(engine, source, books)
+    outcomes = OneByOne(engine, source, stats)
     try:
         yield outcomes
     finally:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from fetcher.config import Accept, Config
 from fetcher.errors import StatusError
+from fetcher.middleware.accept import FOREVER, accept, retry_after, wished_wait
 from fetcher.model import Request, Response
-from fetcher.policy.accept import FOREVER, accept, retry_after, wished_wait
 
 NOW = 1_559_559_600.0  # Mon, 03 Jun 2019 11:00:00 GMT
 REQUEST = Request(1, "http://a.example/")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.errors import SinkError
-from fetcher.observe import census as counting
-from fetcher.observe.census import Census, Distinct, HostRows
+from fetcher.report import census as counting
+from fetcher.report.census import Census, Distinct, HostRows
 from fetcher.urls import Target, parse
 
 

@@ -476,5 +476,5 @@ def test_a_job_goes_on_when_a_full_disk_has_room_again(
         assert ended.code == 0, ended.said
         data = (disk / name).read_bytes()
         assert whole(gzip.decompress(data) if name.endswith(".gz") else data) == 2000
-        books = json.loads((tmp_path / "s.json").read_text())
-        assert [books[key] for key in ("input", "ok", "pending", "more")] == [2000, 2000, 0, False]
+        stats = json.loads((tmp_path / "s.json").read_text())
+        assert [stats[key] for key in ("input", "ok", "pending", "more")] == [2000, 2000, 0, False]

@@ -281,8 +281,8 @@ def test_the_limit_takes_the_first_rows(lab: LabServer, folder: Path) -> None:
     ended = run("crawl", listed(folder, *urls), "--limit", "3", "--summary", "s.json", folder=folder)
     assert ended.code == 0
     assert sorted(line.split(" ")[0] for line in ended.lines) == urls[:3]
-    books = json.loads((folder / "s.json").read_text())
-    assert (books["input"], books["more"]) == (3, False)
+    stats = json.loads((folder / "s.json").read_text())
+    assert (stats["input"], stats["more"]) == (3, False)
 
 
 def test_equal_urls_are_fetched_once(lab: LabServer, folder: Path) -> None:
@@ -295,7 +295,7 @@ def test_equal_urls_are_fetched_once(lab: LabServer, folder: Path) -> None:
     assert "4 rows = 2 ok + 0 failed + 2 skipped" in ended.said
 
 
-# The exit code and the books
+# The exit code and the stats
 
 
 @pytest.mark.parametrize(("rule", "code"), [("0", 3), ("1", 0), ("24%", 3), ("25%", 0), ("24.9%", 3), ("100%", 0)])
@@ -315,15 +315,15 @@ def test_that_every_row_failed_is_told_by_the_exit_code(lab: LabServer, folder: 
 def test_the_books_balance_in_both_summaries(lab: LabServer, folder: Path) -> None:
     urls = [lab.url("/ok"), lab.url("/ok"), lab.url("/status/404"), lab.url("/status/404?x"), "ftp://x/"]
     ended = run("crawl", listed(folder, *urls), "--dedupe", "--summary", "s.json", folder=folder)
-    books = json.loads((folder / "s.json").read_text())
-    assert list(books) == [
+    stats = json.loads((folder / "s.json").read_text())
+    assert list(stats) == [
         "input", "ok", "failed", "skipped", "pending", "more", "bytes", "seconds", "pages_per_second", "codes",
         "earlier", "hosts", "exit",
     ]  # fmt: skip
-    counts = {key: books[key] for key in ("input", "ok", "failed", "skipped", "pending", "more", "exit")}
+    counts = {key: stats[key] for key in ("input", "ok", "failed", "skipped", "pending", "more", "exit")}
     assert counts == {"input": 5, "ok": 1, "failed": 3, "skipped": 1, "pending": 0, "more": False, "exit": 0}
-    assert books["codes"] == {"http_404": 2, "invalid_url": 1, "duplicate": 1}
-    assert books["hosts"] == []
+    assert stats["codes"] == {"http_404": 2, "invalid_url": 1, "duplicate": 1}
+    assert stats["hosts"] == []
     assert ended.said.splitlines()[0].startswith("5 rows = 1 ok + 3 failed + 1 skipped, in ")
     assert ended.said.splitlines()[1].strip().startswith("http_404 2 · ")
 
@@ -340,8 +340,8 @@ def test_a_list_that_turns_bad_closes_its_books(lab: LabServer, folder: Path) ->
     assert ended.code == 2
     assert len(ended.lines) == 2
     assert ended.said.splitlines()[-1] == "fetcher: l.csv:4: a quote is opened and never closed"
-    books = json.loads((folder / "s.json").read_text())
-    assert (books["input"], books["ok"], books["more"], books["exit"]) == (2, 2, True, 2)
+    stats = json.loads((folder / "s.json").read_text())
+    assert (stats["input"], stats["ok"], stats["more"], stats["exit"]) == (2, 2, True, 2)
 
 
 # What is told meanwhile
@@ -373,7 +373,7 @@ def test_json_is_spoken_by_every_line(lab: LabServer, folder: Path) -> None:
     ended = run("crawl", url, "-v", "-k", "--log-format", "json", folder=folder)
     lines = [json.loads(line) for line in ended.said.splitlines()]
     assert lines[0]["level"] == "warning"
-    assert any(line["logger"] == "fetcher.hosts" and line["message"].startswith("parked: ") for line in lines)
+    assert any(line["logger"] == "fetcher.hosts.hosts" and line["message"].startswith("parked: ") for line in lines)
     assert lines[-1]["summary"]["ok"] == 1
     assert all(re.fullmatch(r"[\d-]{10}T[\d:.]{12}Z", line["time"]) for line in lines)
     assert ended.err.isascii()

@@ -44,7 +44,7 @@ class Site:
 
     def until_held(self, requests: int = HELD) -> None:
         """Wait until that many requests stand before the gate."""
-        assert self.lab.site.books.wait(lambda: len(self.lab.requests("/held")) >= requests, 60)
+        assert self.lab.site.stats.wait(lambda: len(self.lab.requests("/held")) >= requests, 60)
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,9 @@ def site(lab: LabServer, tmp_path: Path) -> Iterator[Site]:
 
 
 def balanced(folder: Path) -> dict[str, object]:
-    books: dict[str, object] = json.loads((folder / "s.json").read_text())
-    assert books["input"] == sum(int(str(books[key])) for key in ("ok", "failed", "skipped", "pending"))
-    return books
+    stats: dict[str, object] = json.loads((folder / "s.json").read_text())
+    assert stats["input"] == sum(int(str(stats[key])) for key in ("ok", "failed", "skipped", "pending"))
+    return stats
 
 
 def urls_of(ended: Ended) -> list[str]:
@@ -82,9 +82,9 @@ def test_the_first_signal_lets_what_is_in_flight_finish(site: Site, number: int,
     assert ended.code == code
     assert sorted(urls_of(ended)) == sorted(urls[:HELD])
     assert len(site.lab.log) == HELD, "something new was asked for"
-    books = balanced(site.folder)
-    assert (books["ok"], books["exit"]) == (HELD, code)
-    assert books["pending"] or books["more"]
+    stats = balanced(site.folder)
+    assert (stats["ok"], stats["exit"]) == (HELD, code)
+    assert stats["pending"] or stats["more"]
     command = shlex.join(argv("crawl", "l.txt", "-c", str(HELD), "--summary", "s.json"))
     assert ended.said.splitlines()[-1] == f"fetcher: not all was fetched; to begin again: {command}"
 
@@ -194,7 +194,7 @@ def test_the_third_signal_kills(site: Site) -> None:
     """Nobody reads what is printed, so nothing ends it but force."""
     (site.folder / "l.txt").write_text("".join(f"{site.lab.url('/ok')}?size=20000&n={n}\n" for n in range(30)))
     with site.start("l.txt", "--preview", "20000", reading=False) as crawl:
-        assert site.lab.site.books.wait(lambda: len(site.lab.requests("/ok")) == 30, 60)
+        assert site.lab.site.stats.wait(lambda: len(site.lab.requests("/ok")) == 30, 60)
         crawl.send(signal.SIGINT)
         crawl.until_said(STOPPING)
         crawl.send(signal.SIGINT)
@@ -344,12 +344,12 @@ def test_a_signal_during_a_commit_loses_nothing(blow: str, point: str, lab: LabS
     ) as crawl:
         ended = crawl.end()
     assert ended.code in codes, ended.said
-    books = desk.balance(ended.code)
+    stats = desk.balance(ended.code)
     asked = desk.asked()
     assert len(asked) == len(set(asked)), "a row was asked for twice"
     if len(signals) == 1:
-        assert books["ok"] == len(asked), "what was in flight was given up before its time"
-    assert books["ok"] >= len(asked) - 4
+        assert stats["ok"] == len(asked), "what was in flight was given up before its time"
+    assert stats["ok"] >= len(asked) - 4
     continues(desk, ended, rows, asked)
 
 
@@ -401,8 +401,8 @@ def test_a_job_that_is_held_ends_within_the_grace(site: Site) -> None:
         crawl.send(signal.SIGTERM)
         ended = crawl.end()
     assert ended.code == 143
-    books = desk.balance(143)
-    assert (books["input"], books["ok"], books["pending"], books["more"]) == (4, 2, 2, False)
+    stats = desk.balance(143)
+    assert (stats["input"], stats["ok"], stats["pending"], stats["more"]) == (4, 2, 2, False)
     site.gate.open()
     desk.asked()
     assert desk.crawl().code == 0

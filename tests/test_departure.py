@@ -8,10 +8,10 @@ import pytest
 
 from fetcher.config import Limits, RetryPolicy
 from fetcher.errors import Skipped
-from fetcher.flight import Flight, Later
-from fetcher.hosts import Host, Hosts
+from fetcher.hosts.hosts import Host, Hosts
+from fetcher.middleware.departure import departure
 from fetcher.model import Request
-from fetcher.policy.departure import departure
+from fetcher.request_state import RequestState, Requeue
 from fetcher.urls import parse
 
 
@@ -34,11 +34,11 @@ def hosts_of(delay: float = 0.0, *, robots: bool = False) -> Hosts[str]:
     return Hosts[str](Limits(delay=delay), RetryPolicy(), robots=robots)
 
 
-def flight_to(host: Host[str], *, deferrable: bool = True) -> Flight:
+def flight_to(host: Host[str], *, deferrable: bool = True) -> RequestState:
     url = f"http://{host.key}/"
-    flight = Flight(Request(1, url), parse(url))
-    flight.deferrable = deferrable
-    return flight
+    state = RequestState(Request(1, url), parse(url))
+    state.deferrable = deferrable
+    return state
 
 
 async def test_what_has_no_reason_to_wait_goes(clock: Clock) -> None:
@@ -56,7 +56,7 @@ async def test_a_delay_counts_from_when_the_one_before_was_sent(clock: Clock) ->
     clock.now += 0.375  # to connect
     assert first() == 0.0
     assert host.not_before == clock() + 0.5
-    with pytest.raises(Later) as later:
+    with pytest.raises(Requeue) as later:
         second()
     assert later.value.due == clock() + 0.5
     clock.now += 0.4375
@@ -92,7 +92,7 @@ async def test_a_refusal_is_obeyed_by_what_was_connecting(clock: Clock) -> None:
     host = hosts.get("a", clock())
     hosts.charge(host, clock(), 5.0)
     clock.now += 1.0
-    with pytest.raises(Later) as later:
+    with pytest.raises(Requeue) as later:
         departure(host, flight_to(host), clock)()
     assert later.value.due == clock() + 4.0
     clock.now += 4.0 - 0.0625

@@ -25,8 +25,8 @@ from fetcher.errors import (
     StatusError,
     TooLarge,
 )
-from fetcher.flight import Flight, InFlight
 from fetcher.model import Failure, Page, Request, Response
+from fetcher.request_state import InFlight, RequestState
 from fetcher.urls import Target
 
 KINDS = [
@@ -158,23 +158,23 @@ def test_only_fetch_errors_cost_one_url() -> None:
 
 
 def test_a_row_that_was_never_asked_for_claims_nothing() -> None:
-    flight = Flight(REQUEST, VALUES[4])  # type: ignore[arg-type]  # the target
-    failure = flight.fail(Skipped("duplicate"))
+    state = RequestState(REQUEST, VALUES[4])  # type: ignore[arg-type]  # the target
+    failure = state.fail(Skipped("duplicate"))
     assert (failure.url, failure.status, failure.bytes, failure.attempts, failure.elapsed) == (None, None, None, 0, 0.0)
     assert failure.waited == 0.0
-    flight.elapsed, flight.status = 0.5, 503
-    assert (flight.fail(StatusError(503)).url, flight.fail(StatusError(503)).status) == ("http://a.example/", 503)
+    state.elapsed, state.status = 0.5, 503
+    assert (state.fail(StatusError(503)).url, state.fail(StatusError(503)).status) == ("http://a.example/", 503)
 
 
 def test_a_row_that_never_entered_a_stage_is_no_older_than_itself() -> None:
-    seen = Flight(REQUEST, VALUES[4]).snapshot()  # type: ignore[arg-type]  # the target
+    seen = RequestState(REQUEST, VALUES[4]).snapshot()  # type: ignore[arg-type]  # the target
     assert (seen.age, seen.in_stage) == (0.0, 0.0)
 
 
 def test_what_a_row_holds_is_given_back_once() -> None:
-    flight = Flight(REQUEST, VALUES[4])  # type: ignore[arg-type]  # the target
+    state = RequestState(REQUEST, VALUES[4])  # type: ignore[arg-type]  # the target
     given_back: list[int] = []
-    flight.release = lambda: given_back.append(1)
-    flight.free()
-    flight.free()
+    state.release = lambda: given_back.append(1)
+    state.free()
+    state.free()
     assert given_back == [1]

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.config import Limits
-from fetcher.hosts import Host
-from fetcher.observe import census as counting
-from fetcher.observe.census import Census, HostRows, SiteRows
-from fetcher.observe.forecast import Forecast, HostShare, Least, NamesSampled, RobotsSampled, least_time
-from fetcher.observe.sharing import Sharing, groups_of, sharing_of, surely
+from fetcher.hosts.hosts import Host
+from fetcher.report import census as counting
+from fetcher.report.census import Census, HostRows, SiteRows
+from fetcher.report.forecast import Forecast, HostShare, Least, NamesSampled, RobotsSampled, least_time
+from fetcher.report.sharing import Sharing, groups_of, sharing_of, surely
 from fetcher.urls import parse
 from tests.test_frontier import World, length_of, plain
 

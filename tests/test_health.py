@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetcher.health import BURST, FIRST_PROBE, HARDLY, LONGEST_REST, MOST_SPACING, WITHIN, Network, Pace
+from fetcher.hosts.health import BURST, FIRST_PROBE, HARDLY, LONGEST_REST, MOST_SPACING, WITHIN, Network, Pace
 
 NOW = 1_000.0
 

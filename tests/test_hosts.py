@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fetcher.config import HostPolicy, Limits, RetryPolicy
-from fetcher.health import HostReport
-from fetcher.hosts import CATCH_UP, CHARGES, KEPT, REPORTED, SHORTLY, Host, Hosts
-from fetcher.slots import PRESENTLY
+from fetcher.hosts.health import HostReport
+from fetcher.hosts.hosts import CATCH_UP, CHARGES, KEPT, REPORTED, SHORTLY, Host, Hosts
+from fetcher.hosts.slots import PRESENTLY
 
 NOW = 1_000.0
 
@@ -396,7 +396,7 @@ def test_what_nothing_depends_on_is_forgotten_and_nothing_else() -> None:
 
 
 def test_a_host_that_rests_is_remembered_in_a_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fetcher.hosts.LONGEST", KEPT)
+    monkeypatch.setattr("fetcher.hosts.hosts.LONGEST", KEPT)
     hosts = hosts_of()
     (host,) = known(hosts, "a")
     host.answer(8080)
@@ -419,8 +419,8 @@ def test_a_host_that_rests_is_remembered_in_a_few_bytes(monkeypatch: pytest.Monk
 
 
 def test_of_too_many_that_rest_those_that_rest_longest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fetcher.hosts.FOLDED", 2 * KEPT)
-    monkeypatch.setattr("fetcher.hosts.LONGEST", 10)
+    monkeypatch.setattr("fetcher.hosts.hosts.FOLDED", 2 * KEPT)
+    monkeypatch.setattr("fetcher.hosts.hosts.LONGEST", 10)
     hosts = hosts_of()
     for n in range(5 * KEPT):
         hosts.charge(hosts.get(f"h{n}", NOW), NOW, 250.0)

@@ -1,4 +1,4 @@
-"""The house: who may import whom, what may be imported where, how large a room gets, and what the door shows.
+"""The house: who may import whom, what may be imported where, how large functions get, and what the door shows.
 
 Each rule is a function from sources to the list of its breaches, so that a test can show that it sees them.
 """
@@ -26,49 +26,44 @@ import fetcher
 from fetcher import errors, model
 from fetcher.config import OPTIONS, POLICIES, Config
 from fetcher.errors import RETRYABLE, FetcherError, FetchError, StatusError
-from fetcher.flight import InFlight
 from fetcher.model import Failure, Page, Request, Response
+from fetcher.request_state import InFlight
 
 ROOT = Path(__file__).resolve().parents[1]
 
 ORDER = (
     ("errors",),
     ("model",),
-    ("urls", "options", "spawn"),
-    ("policies",),
+    ("urls", "spawn", "stats"),
     ("config",),
-    ("health",),
-    ("host",),
-    ("slots",),
-    ("flight", "hosts", "books", "semaphore"),
-    ("spill",),
-    ("queues",),
-    ("frontier", "transport", "policy", "page", "sources", "sinks"),
-    ("intake", "admission", "engine", "handlers"),
+    ("hosts",),
+    ("request_state", "semaphore"),
+    ("frontier", "middleware", "transport", "page", "sources", "sinks"),
+    ("intake", "dispatcher", "engine"),
     ("baseline",),
     ("pipeline",),
     ("client",),
-    ("job", "observe", "bench", "blocking"),
+    ("job", "report", "bench", "blocking"),
     ("cli",),
     ("__main__",),
 )
 """The rooms, from the ground up: a room stands on those above it in this table."""
 
-NEIGHBOURS: set[tuple[str, str]] = set()
+NEIGHBOURS: set[tuple[str, str]] = {("middleware", "transport")}
 """Rooms on one floor of which the first may stand on the second."""
 
 CONFINED = {
     "aiohttp": ["fetcher.transport.*"],
     "aiohttp.web": ["fetcher.bench.site*"],
-    "tenacity": ["fetcher.policy.retry."],
+    "tenacity": ["fetcher.middleware.retry."],
     "selectolax": ["fetcher.page.*"],
     "click": ["fetcher.cli.*"],
-    "rich": ["fetcher.cli.*", "fetcher.observe.progress."],
+    "rich": ["fetcher.cli.*", "fetcher.report.progress."],
 }
 """A library, and the rooms it is imported in (patterns of dotted names): there it could be changed for another."""
 
 EXPORTS = [
-    "Books", "Config", "ConfigError", "Exchange", "Extractor", "Failure", "FetchError", "Fetcher", "FetcherError",
+    "Stats", "Config", "ConfigError", "Exchange", "Extractor", "Failure", "FetchError", "Fetcher", "FetcherError",
     "InFlight", "Job", "JobLocked", "LedgerError", "Middleware", "Outcome", "Page", "Request", "Response", "Sink",
     "SinkError", "Skipped", "SourceError", "StatusError", "__version__", "fetch", "fetch_all", "open_sink", "parse", "read",
 ]  # fmt: skip
@@ -234,7 +229,7 @@ def test_dependencies_point_one_way() -> None:
         ("fetcher.model", "from fetcher.config import Config"),
         ("fetcher.config", "def late():\n    from fetcher.client import Fetcher"),
         ("fetcher.urls", "if TYPE_CHECKING:\n    import fetcher.cli.run"),
-        ("fetcher.policy.retry", "from ..transport import session"),
+        ("fetcher.hosts.slots", "from ..transport import session"),
         ("fetcher.page.parse", "from fetcher import Config"),
         ("fetcher.page.parse", "import fetcher"),
         ("fetcher.sinks.text", "from fetcher.sources import read"),
@@ -282,10 +277,10 @@ def test_libraries_stay_in_their_rooms() -> None:
         ("fetcher.client", "import aiohttp"),
         ("fetcher.bench.site_server", "from aiohttp import ClientSession"),
         ("fetcher.transport.session", "from aiohttp import web"),
-        ("fetcher.policy.accept", "def late():\n    import tenacity"),
+        ("fetcher.middleware.accept", "def late():\n    import tenacity"),
         ("fetcher.sinks.text", "from selectolax.lexbor import LexborHTMLParser"),
         ("fetcher.client", "from click.core import Context"),
-        ("fetcher.observe.report", "import rich.console"),
+        ("fetcher.report.summary", "import rich.console"),
         ("fetcher.pages", "import selectolax"),
     ],
 )
@@ -329,9 +324,6 @@ def public_methods(node: ast.ClassDef) -> list[str]:
 def oversized(modules: Iterable[Module]) -> list[str]:
     breaches = []
     for module in modules:
-        lines = len(module.text.splitlines())
-        if lines > 300:
-            breaches.append(f"{module.name}: {lines} lines")
         for node in ast.walk(module.tree):
             if isinstance(node, Function) and size_of(node) > 50:
                 breaches.append(f"{module.name}:{node.lineno} {node.name}: {size_of(node)} lines")
@@ -348,7 +340,34 @@ def vague(modules: Iterable[Module]) -> list[str]:
     return breaches
 
 
-def test_no_room_wants_a_door() -> None:
+def used_twice(modules: Iterable[Module]) -> dict[str, list[str]]:
+    """The class names that mean two things, each with the modules that have one."""
+    homes: dict[str, list[str]] = {}
+    for module in modules:
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(module.name)
+    return {name: found for name, found in homes.items() if len(found) > 1}
+
+
+STILL_TWICE = {
+    "Answer", "Bar", "Document", "Entry", "Gate", "HostQueue", "Hosts", "Line", "Output", "Page", "Progress",
+    "Record", "Rule", "Site", "Terms", "Trouble", "Verdict", "_Gzip", "_GzipMember",
+}  # fmt: skip
+"""Names that are yet to be told apart; this set only shrinks."""
+
+
+def test_a_class_name_means_one_thing() -> None:
+    house = [*HOUSE, *(module for module in EVERYTHING if module.name.startswith("tests.lab"))]
+    assert {name: homes for name, homes in used_twice(house).items() if name not in STILL_TWICE} == {}
+
+
+def test_a_class_name_that_means_two_things_is_seen() -> None:
+    twice = [made("fetcher.a", "class A: ..."), made("fetcher.b", "def f():\n    class A: ...")]
+    assert used_twice(twice) == {"A": ["fetcher.a", "fetcher.b"]}
+
+
+def test_functions_and_classes_are_not_too_large() -> None:
     assert "\n".join(oversized(SHOWN)) == ""
 
 
@@ -358,8 +377,8 @@ def test_names_say_something() -> None:
 
 def test_what_is_too_large_or_vague_is_seen() -> None:
     long = "\n".join(["async def long():", *(["    pass"] * 50), "class Wide:"])
-    long += "".join(f"\n    def m{n}(self): ..." for n in range(13)) + "\n" * 300
-    assert len(oversized([made("fetcher.long", long)])) == 3
+    long += "".join(f"\n    def m{n}(self): ..." for n in range(13))
+    assert len(oversized([made("fetcher.long", long)])) == 2
     assert vague([made("fetcher.cli.utils", "class _RetryManager: ...")]) == [
         "fetcher.cli.utils",
         "fetcher.cli.utils: _RetryManager",

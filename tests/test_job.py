@@ -105,14 +105,14 @@ def pages(names: str) -> dict[str, None]:
 async def test_a_job_goes_on_where_the_last_one_ended(web: Web, output: Path) -> None:
     first = await run(web, output, "abcde", limit=2)
     assert not first.standing.resumed
-    assert (first.books.input, first.books.ok, first.books.more) == (2, 2, False)
+    assert (first.stats.input, first.stats.ok, first.stats.more) == (2, 2, False)
     second = await run(web, output, "abcde")
     assert (second.standing.resumed, second.standing.done, second.standing.ok) == (True, 2, 2)
-    assert (second.books.input, second.books.ok, second.books.pending) == (5, 5, 0)
+    assert (second.stats.input, second.stats.ok, second.stats.pending) == (5, 5, 0)
     assert web.taken() == [*"abcde"]
     assert records(output) == pages("abcde")
     third = await run(web, output, "abcde")
-    assert (third.books.done, third.standing.done) == (5, 5)
+    assert (third.stats.done, third.standing.done) == (5, 5)
     assert web.taken() == []
 
 
@@ -172,10 +172,10 @@ async def test_several_outputs_with_columns_of_their_own(web: Web, tmp_path: Pat
 
 async def test_leaving_early_keeps_what_was_handed_over(web: Web, output: Path) -> None:
     async with opened(web) as fetcher, Job(fetcher, output) as job:
-        async with fetcher.stream(job.left(urls("abcdef")), books=job.books) as outcomes:
+        async with fetcher.stream(job.left(urls("abcdef")), stats=job.stats) as outcomes:
             async for outcome in outcomes:
                 await job.write(outcome)
-                if job.books.done == 3:
+                if job.stats.done == 3:
                     break
     kept = records(output)
     assert len(kept) == 3
@@ -215,7 +215,7 @@ async def test_a_list_that_breaks_keeps_what_was_read(web: Web, output: Path) ->
         async with opened(web) as fetcher, Job(fetcher, output) as job:
             await job.run(broken())
     assert records(output) == pages("ab")
-    assert job.books.more
+    assert job.stats.more
     web.taken()
     await run(web, output, "abc")
     assert web.taken() == ["c"]
@@ -283,9 +283,9 @@ async def test_stopping_leaves_the_rest_for_the_next(web: Web, output: Path) -> 
         while len(web.asked) < 4:
             await asyncio.sleep(0)
         fetcher.stop(0)
-        books = await running
-    assert books.input == books.done + books.pending
-    assert books.pending
+        stats = await running
+    assert stats.input == stats.done + stats.pending
+    assert stats.pending
     web.holding.clear()
     await run(web, output, "abxy")
     assert records(output) == pages("abxy")
@@ -395,7 +395,7 @@ async def test_failures_are_taken_up_by_their_class(kind: str, suffix: str, web:
     web.trouble = {**KINDS}
     async with opened(web) as fetcher, Job(fetcher, output) as job:
         await job.run(listed)
-    assert job.books.failed == len(KINDS)
+    assert job.stats.failed == len(KINDS)
     before = records(output)
     web.trouble = {}
     web.taken()
@@ -405,7 +405,7 @@ async def test_failures_are_taken_up_by_their_class(kind: str, suffix: str, web:
         await job.run(listed)
     assert web.taken() == [kind]
     assert records(output) == {**before, kind: None}
-    assert job.books.failed == len(KINDS) - 1
+    assert job.stats.failed == len(KINDS) - 1
     async with opened(web) as fetcher, Job(fetcher, output, retry=["failed"]) as job:
         await job.run(listed)
     assert records(output) == dict.fromkeys(before)
@@ -416,7 +416,7 @@ async def test_duplicates_are_known_of_earlier_runs(web: Web, output: Path) -> N
     await run(web, output, "aab", dedupe=True)
     job = await run(web, output, "aabbac", dedupe=True)
     assert web.taken() == [*"abc"]
-    assert (job.books.ok, job.books.skipped, job.books.codes) == (3, 3, {"duplicate": 3})
+    assert (job.stats.ok, job.stats.skipped, job.stats.codes) == (3, 3, {"duplicate": 3})
 
 
 # Trouble with what is written

@@ -37,8 +37,8 @@ from fetcher import (
     parse,
 )
 from fetcher.config import Limits
-from fetcher.flight import Flight
 from fetcher.pipeline import Outcomes
+from fetcher.request_state import RequestState
 from tests.lab.gate import Gate
 from tests.lab.server import LabServer, refused_port
 
@@ -60,7 +60,7 @@ def open_files() -> list[str]:
 def alive() -> dict[int, object]:
     """Every row and stream that somebody holds: other tests of the session may hold some of their own."""
     gc.collect()
-    return {id(thing): thing for thing in gc.get_objects() if isinstance(thing, Flight | Outcomes)}
+    return {id(thing): thing for thing in gc.get_objects() if isinstance(thing, RequestState | Outcomes)}
 
 
 @pytest.fixture
@@ -225,9 +225,9 @@ async def test_every_row_comes_out_once(lab: LabServer, sequentially: bool) -> N
         assert [outcome async for outcome in outcomes] == []
     assert sorted(outcome.request.id for outcome in seen) == list(range(1, 47))
     assert {outcome.request.id: outcome.request.url for outcome in seen} == dict(enumerate(urls, 1))
-    books = outcomes.books
-    assert (books.input, books.ok, books.failed, books.pending, books.more) == (46, 43, 3, 0, False)
-    assert dict(books.codes) == {"http_404": 1, "invalid_url": 1, "redirect_loop": 1}
+    stats = outcomes.stats
+    assert (stats.input, stats.ok, stats.failed, stats.pending, stats.more) == (46, 43, 3, 0, False)
+    assert dict(stats.codes) == {"http_404": 1, "invalid_url": 1, "redirect_loop": 1}
 
 
 async def test_outcomes_come_as_they_complete(lab: LabServer) -> None:
@@ -292,7 +292,7 @@ async def test_a_source_is_a_list_of_urls(lab: LabServer, sequentially: bool) ->
                 _ = [outcome async for outcome in outcomes]
         async with fetcher.stream([], sequentially=sequentially) as outcomes:
             assert [outcome async for outcome in outcomes] == []
-        assert outcomes.books.input == 0
+        assert outcomes.stats.input == 0
 
 
 @both
@@ -303,7 +303,7 @@ async def test_limit_is_the_number_of_rows_taken(lab: LabServer, sequentially: b
         assert len([outcome async for outcome in outcomes]) == 5
     assert len(given) == 6
     assert given[-1] == "closed"
-    assert (outcomes.books.input, outcomes.books.pending) == (5, 0)
+    assert (outcomes.stats.input, outcomes.stats.pending) == (5, 0)
 
 
 @both
@@ -315,7 +315,7 @@ async def test_duplicates_are_fetched_unless_told_otherwise(lab: LabServer, sequ
             seen = {outcome.request.id: outcome async for outcome in outcomes}
         assert len(lab.log) == asked
         assert [row for row, outcome in sorted(seen.items()) if not outcome.ok] == ([2, 3] if dedupe else [])
-        assert (outcomes.books.ok, outcomes.books.skipped) == (asked, 4 - asked)
+        assert (outcomes.stats.ok, outcomes.stats.skipped) == (asked, 4 - asked)
     duplicate = seen[2]
     assert isinstance(duplicate, Failure)
     assert isinstance(duplicate.error, Skipped)
@@ -336,8 +336,8 @@ async def test_a_slow_sink_stops_the_source(lab: LabServer) -> None:
         assert len(lab.log) == 1 + WINDOW
         assert len(given) <= 1 + WINDOW + 20 + 4
         go.set()
-        books = await running
-    assert len(sink.outcomes) == books.ok == rows
+        stats = await running
+    assert len(sink.outcomes) == stats.ok == rows
     assert given[-1] == "closed"
 
 
@@ -352,10 +352,10 @@ async def test_a_row_is_fetched_while_the_source_thinks_about_the_next(lab: LabS
 
     async with opened() as fetcher, fetcher.stream(thinking()) as outcomes:
         async for outcome in outcomes:
-            assert titles([outcome]) == [str(outcomes.books.done - 1)]
-            assert outcomes.books.input == outcomes.books.done
+            assert titles([outcome]) == [str(outcomes.stats.done - 1)]
+            assert outcomes.stats.input == outcomes.stats.done
             go_on.set()
-    assert outcomes.books.ok == 3
+    assert outcomes.stats.ok == 3
 
 
 async def test_a_source_that_never_waits_leaves_the_loop_its_turns(lab: LabServer) -> None:
@@ -401,12 +401,12 @@ async def test_breaking_out_of_an_endless_source_leaves_nothing(lab: LabServer, 
     async with opened(lookahead=50) as fetcher:
         async with fetcher.stream(endless(), sequentially=sequentially) as outcomes:
             async for _ in outcomes:
-                if outcomes.books.done == 20:
+                if outcomes.stats.done == 20:
                     break
         assert given == ["closed"]
         assert own_tasks() == []
         assert fetcher.in_flight() == []
-        assert outcomes.books.more
+        assert outcomes.stats.more
         assert (await fetcher.fetch(lab.url("/ok"))).ok
 
 
@@ -442,7 +442,7 @@ async def test_leaving_a_stream_ends_its_source_and_its_requests(lab: LabServer,
             assert end == "error"
         assert state == ["closed"]
         assert own_tasks() == []
-        assert (outcomes.books.input, outcomes.books.ok, outcomes.books.pending) == (2, 1, 1)
+        assert (outcomes.stats.input, outcomes.stats.ok, outcomes.stats.pending) == (2, 1, 1)
         await lab.until(lambda: all(entry.t_end for entry in lab.log))
 
 
@@ -475,13 +475,13 @@ def test_an_interrupt_ends_it_all() -> None:
     gate, before = Gate(), alive()
     with LabServer.in_thread() as lab:
         lab.add("/held", gate)
-        books = lab.site.books
+        stats = lab.site.stats
 
         async def main() -> None:
             async with opened() as fetcher:
                 await meet(fetcher, lab)
                 async with fetcher.stream(listed(lab, 9, "/held")) as outcomes:
-                    nine = asyncio.to_thread(books.wait, lambda: len(books.active()) == 9, DEADLINE)
+                    nine = asyncio.to_thread(stats.wait, lambda: len(stats.active()) == 9, DEADLINE)
                     flying = asyncio.create_task(nine)
                     flying.add_done_callback(lambda _: signal.raise_signal(signal.SIGINT))
                     async for _ in outcomes:
@@ -489,7 +489,7 @@ def test_an_interrupt_ends_it_all() -> None:
 
         with pytest.raises(KeyboardInterrupt):
             asyncio.run(main())
-        assert books.wait(lambda: books.connections().open == 0, DEADLINE)
+        assert stats.wait(lambda: stats.connections().open == 0, DEADLINE)
         assert len(lab.log) == 9
     assert [thing for key, thing in alive().items() if key not in before] == []
 
@@ -507,7 +507,7 @@ async def test_stop_lets_what_is_on_the_wire_finish(lab: LabServer) -> None:
             gate.open()
             seen = [await reading, *[outcome async for outcome in outcomes]]
         assert len(seen) == len(lab.log) == 4
-        assert (outcomes.books.input, outcomes.books.ok, outcomes.books.pending) == (30, 4, 26)
+        assert (outcomes.stats.input, outcomes.stats.ok, outcomes.stats.pending) == (30, 4, 26)
         assert len(await drained(fetcher, listed(lab, 9))) == 9
 
 
@@ -520,9 +520,9 @@ async def drained(fetcher: Fetcher, urls: list[str], **how: Any) -> list[Outcome
 async def test_a_time_limit_ends_an_endless_run(lab: LabServer, sequentially: bool) -> None:
     endless = (lab.url(f"/ok?title={row}") for row in itertools.count())
     async with opened(time_limit=0.1, lookahead=9) as fetcher:
-        books = await fetcher.run(endless, Keeper(), sequentially=sequentially)
-    assert books.more
-    assert books.input == books.ok + books.pending
+        stats = await fetcher.run(endless, Keeper(), sequentially=sequentially)
+    assert stats.more
+    assert stats.input == stats.ok + stats.pending
 
 
 async def test_a_reader_may_give_up_waiting_and_read_on(lab: LabServer) -> None:

@@ -6,9 +6,9 @@ import pytest
 
 from fetcher.config import Limits, RetryPolicy
 from fetcher.errors import LedgerError
-from fetcher.hosts import Hosts
+from fetcher.hosts.hosts import Hosts
 from fetcher.job.memory import DELAYS, PARKED, TROUBLED, remember, rests_of, troubled_of
-from fetcher.policy.pacing import Gate, Waiter
+from fetcher.middleware.gate import Gate, Waiter
 
 THEN = 1_000_000.0  # seconds since the epoch
 

@@ -13,7 +13,7 @@ import pytest
 
 from fetcher import Config, Fetcher, Outcome, Request, Response
 from fetcher.errors import ConnectError
-from fetcher.policy.pacing import Gate
+from fetcher.middleware.gate import Gate
 from fetcher.transport.session import Transport
 from tests.lab.crawl import code_of
 from tests.lab.ports import host_address
@@ -49,7 +49,7 @@ def at_most(limit: int, *, seconds: float = 0.01, status: int = 429, **headers: 
     """A case that refuses what is above the limit on its host."""
 
     async def answer(exchange: Exchange) -> None:
-        active = exchange.site.books.active()
+        active = exchange.site.stats.active()
         if sum(entry.host == exchange.entry.host for entry in active) > limit:
             await exchange.reply("too many", status, headers=list(headers.items()))
         else:

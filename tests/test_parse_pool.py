@@ -85,7 +85,7 @@ async def reading(extract: Extractor | None = extractors.obey, **options: Any) -
 async def said(reader: Reader, body: bytes | str, row: int = 1) -> Any:
     """Return the data of a page, or what went wrong."""
     try:
-        page = await reader.read_apart(respond(body, row), waited=0, fetched_at=0)
+        page = await reader.read_isolated(respond(body, row), waited=0, fetched_at=0)
     except ParseError as error:
         return f"{error.code}: {error.message}"
     return page.data
@@ -433,7 +433,7 @@ def respond(body):
 
 async def main():
     reader = Reader(Config.of(isolate=True, parsers=4, parse_timeout=1), extractors.obey)
-    read = lambda body: reader.read_apart(respond(body), waited=0, fetched_at=0)
+    read = lambda body: reader.read_isolated(respond(body), waited=0, fetched_at=0)
     await asyncio.gather(*(read(b"pause 0.3") for _ in range(4)))
     tasks = [asyncio.ensure_future(read(body)) for body in (b"loop ", b"text 60000000", b"linger ")]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

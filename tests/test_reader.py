@@ -41,7 +41,7 @@ def apart(reader: Reader, response: Response) -> Page | tuple[str, str]:
 
     async def main() -> Page | tuple[str, str]:
         try:
-            return await reader.read_apart(response, waited=0.5, fetched_at=9.0)
+            return await reader.read_isolated(response, waited=0.5, fetched_at=9.0)
         except ParseError as error:
             return error.code, error.message
         finally:
@@ -115,7 +115,7 @@ def closure() -> Extractor:
     return extract
 
 
-class Later(extractors.Page):
+class Requeue(extractors.Page):
     """Inherits a method that has its parent's name."""
 
 
@@ -123,7 +123,7 @@ NAMELESS: list[Any] = [
     extractors.nameless,
     extractors.called,
     extractors.Page().own,
-    Later.of,
+    Requeue.of,
     closure(),
     functools.partial(extractors.titled),
     lambda response: len(response.body),
@@ -220,7 +220,7 @@ def test_a_page_read_apart_is_the_page_read_here(runner: asyncio.Runner, name: s
     if name == "extract" and any(unkept(value) for value in (response.request.fields or {}).values()):
         response = msgspec.structs.replace(response, request=Request(1, "u"))
     expected = here(reader, response)
-    page = runner.run(reader.read_apart(response, waited=0.5, fetched_at=9.0))
+    page = runner.run(reader.read_isolated(response, waited=0.5, fetched_at=9.0))
     assert page == expected
     assert page.request is response.request
 

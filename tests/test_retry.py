@@ -7,11 +7,11 @@ import pytest
 from fetcher import errors
 from fetcher.config import Limits, RetryPolicy
 from fetcher.errors import RETRYABLE, FetchError, StatusError
-from fetcher.flight import Flight, Later, current
-from fetcher.hosts import Hosts
+from fetcher.hosts.hosts import Hosts
+from fetcher.middleware.gate import Gate, Waiter
+from fetcher.middleware.retry import Backoff, Retry
 from fetcher.model import Request, Response
-from fetcher.policy.pacing import Gate, Waiter
-from fetcher.policy.retry import Backoff, Retry
+from fetcher.request_state import RequestState, Requeue, current
 from fetcher.urls import parse
 
 POLICY = RetryPolicy()
@@ -97,16 +97,16 @@ async def test_the_last_try_at_a_host_that_never_answered_is_far_from_the_others
     if answered:
         host.answer(80)
     hosts.suspect(host, suspect=True)
-    flight = Flight(Request(1, "http://a.test:81/"), parse("http://a.test:81/"))
-    flight.deferrable = True
-    flight.attempts = tries - 1
+    state = RequestState(Request(1, "http://a.test:81/"), parse("http://a.test:81/"))
+    state.deferrable = True
+    state.attempts = tries - 1
 
     async def refuse(_: Request) -> Response:
         raise errors.ConnectError("connect_refused")
 
-    current.set(flight)
-    with pytest.raises(Later) as later:
-        await Retry(policy, Gate(hosts, lambda: now))(flight.request, refuse)
+    current.set(state)
+    with pytest.raises(Requeue) as later:
+        await Retry(policy, Gate(hosts, lambda: now))(state.request, refuse)
     far = 10 * policy.backoff
     assert (later.value.due >= now + far) == (tries == 4 and not answered)
-    assert flight.attempts == tries
+    assert state.attempts == tries

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetcher.policy import robots_rules
-from fetcher.policy.robots_file import READ, parse_robots, product_token
-from fetcher.policy.robots_rules import EVERYTHING, Rule, Rules
+from fetcher.middleware.robots import rules as robots_rules
+from fetcher.middleware.robots.parse import READ, parse_robots, product_token
+from fetcher.middleware.robots.rules import EVERYTHING, Rule, Rules
 
 
 def rules(text: str, token: str = "fetcher") -> Rules:

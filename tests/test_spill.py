@@ -16,18 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.errors import SinkError
-from fetcher.flight import Flight
+from fetcher.frontier.spill import CHUNK, Frozen, Spill, freeze, thaw
 from fetcher.model import Request
-from fetcher.spill import CHUNK, Frozen, Spill, freeze, thaw
+from fetcher.request_state import RequestState
 from fetcher.urls import parse
 
 DERIVED = {"target", "since", "stage", "promised", "deferrable", "watch", "release", "chain", "cut_at", "depart"}
 """What a row that waits has no own of: its place, its task, its connection; a cut is for robots.txt, which is no row."""
 
 
-def row(number: int, url: str = "", **columns: Any) -> Flight:
+def row(number: int, url: str = "", **columns: Any) -> RequestState:
     url = url or f"http://a.example/{number}"
-    return Flight(Request(number, url, **columns), parse(url), number)
+    return RequestState(Request(number, url, **columns), parse(url), number)
 
 
 def frozen(number: int) -> Frozen:
@@ -36,8 +36,8 @@ def frozen(number: int) -> Frozen:
     return kept
 
 
-def shown(flight: Flight) -> dict[str, Any]:
-    return {name: getattr(flight, name) for name in Flight.__slots__ if name not in DERIVED}
+def shown(state: RequestState) -> dict[str, Any]:
+    return {name: getattr(state, name) for name in RequestState.__slots__ if name not in DERIVED}
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ JSON = st.recursive(
     st.sampled_from([0, 1, 2**40]),
 )
 def test_a_row_comes_back_as_it_was(url: str, fields: Any, headers: Any, order: int) -> None:
-    flight = Flight(Request(7, url, headers, fields), parse(url), order)
-    kept = freeze(flight)
+    state = RequestState(Request(7, url, headers, fields), parse(url), order)
+    kept = freeze(state)
     spill = Spill()
     try:
         if kept is None:  # what msgpack has no word for stays in memory
@@ -76,7 +76,7 @@ def test_a_row_comes_back_as_it_was(url: str, fields: Any, headers: Any, order: 
         (back,) = spill.take(spool, 1)
     finally:
         spill.close()
-    assert shown(back) == shown(flight)
+    assert shown(back) == shown(state)
     assert back.target is back.first
     assert _kinds(back.request.fields) == _kinds(fields)
 
@@ -98,20 +98,20 @@ def _kinds(value: Any) -> Any:
 
 
 def test_what_a_row_has_been_through_comes_back() -> None:
-    flight = row(3)
-    flight.attempts, flight.elapsed, flight.began, flight.ended = 2, 1.5, 1234.25, 1240.0
-    flight.status, flight.length, flight.redirects, flight.connection = 503, 17, ("http://b.example/",), "b"
-    kept = freeze(flight)
+    state = row(3)
+    state.attempts, state.elapsed, state.began, state.ended = 2, 1.5, 1234.25, 1240.0
+    state.status, state.length, state.redirects, state.connection = 503, 17, ("http://b.example/",), "b"
+    kept = freeze(state)
     assert kept is not None
-    assert shown(thaw(kept)) == shown(flight)
+    assert shown(thaw(kept)) == shown(state)
 
 
 def test_every_slot_of_a_flight_is_kept_or_needs_not_be() -> None:
-    flight = row(1)
-    changed = {name: object() for name in Flight.__slots__ if name not in DERIVED | {"request", "first", "order"}}
+    state = row(1)
+    changed = {name: object() for name in RequestState.__slots__ if name not in DERIVED | {"request", "first", "order"}}
     for name, value in changed.items():
-        setattr(flight, name, value)
-    kept = freeze(flight)
+        setattr(state, name, value)
+    kept = freeze(state)
     assert kept is not None
     back = thaw(kept)
     assert {name: getattr(back, name) for name in changed} == changed
@@ -136,11 +136,11 @@ def test_what_is_the_callers_own_stays_in_memory(columns: dict[str, Any]) -> Non
 
 
 def test_a_row_in_a_chain_of_redirects_stays_in_memory() -> None:
-    flight = row(1)
-    flight.chain = object()
-    assert freeze(flight) is None
-    flight.chain, flight.target = None, parse("http://b.example/")
-    assert freeze(flight) is None
+    state = row(1)
+    state.chain = object()
+    assert freeze(state) is None
+    state.chain, state.target = None, parse("http://b.example/")
+    assert freeze(state) is None
 
 
 # Queues
@@ -157,7 +157,7 @@ def test_a_queue_keeps_its_order(steps: list[tuple[str, int]]) -> None:
     try:
         for what, rows in steps:
             if what == "t":
-                taken = [flight.order for flight in spill.take(spool, rows)]
+                taken = [state.order for state in spill.take(spool, rows)]
                 assert min(1, len(expected)) <= len(taken) <= max(2 * rows, CHUNK)
                 assert taken == expected[: len(taken)]
                 del expected[: len(taken)]
@@ -166,15 +166,15 @@ def test_a_queue_keeps_its_order(steps: list[tuple[str, int]]) -> None:
                 expected = expected + numbers if what == "a" else numbers + expected
                 (spill.append if what == "a" else spill.prepend)(spool, list(map(frozen, numbers)))
             assert spool.count == len(expected)
-        assert [flight.order for flight in spill.take(spool, 10**6)] == expected
-        assert [flight.order for flight in spill.take(other, 9)] == [0]
+        assert [state.order for state in spill.take(spool, 10**6)] == expected
+        assert [state.order for state in spill.take(other, 9)] == [0]
     finally:
         spill.close()
 
 
 def test_rows_on_the_shelf_keep_their_times(spill: Spill) -> None:
     place = spill.shelve([frozen(1), frozen(2)], [5.0, 7.5])
-    assert [(due, flight.order) for due, flight in spill.unshelve(place)] == [(5.0, 1), (7.5, 2)]
+    assert [(due, state.order) for due, state in spill.unshelve(place)] == [(5.0, 1), (7.5, 2)]
 
 
 def test_what_was_taken_makes_place_for_others(spill: Spill) -> None:
@@ -216,7 +216,7 @@ def _descriptors() -> list[str]:
 def test_a_killed_process_leaves_nothing(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\n"
-        "from fetcher.spill import Frozen, Spill\n"
+        "from fetcher.frontier.spill import Frozen, Spill\n"
         "spill = Spill(sys.argv[1])\n"
         "rows = [Frozen(n, n, f'http://a.example/{n}', None, 'http', 'a.example', 80, None) for n in range(100_000)]\n"
         "spill.append(spill.spool(), rows)\n"

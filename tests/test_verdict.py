@@ -18,12 +18,12 @@ from fetcher.errors import (
     StatusError,
     TLSError,
 )
-from fetcher.flight import Flight
-from fetcher.health import BURST
-from fetcher.host import EAGER
-from fetcher.hosts import CHARGES, Host, Hosts
+from fetcher.hosts.health import BURST
+from fetcher.hosts.host import EAGER
+from fetcher.hosts.hosts import CHARGES, Host, Hosts
+from fetcher.middleware.verdict import SILENT, Judge, has_any_route
 from fetcher.model import Request
-from fetcher.policy.verdict import SILENT, Judge, has_any_route
+from fetcher.request_state import RequestState
 from fetcher.urls import parse
 
 NOW = 1_000.0
@@ -80,13 +80,13 @@ class Court:
         self, host: Host[Any], error: FetchError, stage: str = "connecting", *, took: float = 0.1, since: float = 0.0
     ) -> str:
         """Have one exchange fail; return who pays."""
-        flight = Flight(Request(1, f"http://{host.key}/"), parse(f"http://{host.key}/"))
-        flight.stage = stage
+        state = RequestState(Request(1, f"http://{host.key}/"), parse(f"http://{host.key}/"))
+        state.stage = stage
         began = since or (self.now if host.on_wire else self.start(host))
         self.now += took
-        self.judge.failed(host, flight, error, began, self.now)
+        self.judge.failed(host, state, error, began, self.now)
         self.hosts.finish(host)
-        return self.judge.fault(host, flight, error, self.now)
+        return self.judge.fault(host, state, error, self.now)
 
 
 def fault_of(error: FetchError, stage: str, *, known: bool) -> str:

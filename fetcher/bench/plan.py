@@ -18,9 +18,9 @@ from fetcher.bench.results import ModeName
 from fetcher.bench.scenarios import SCENARIOS, Scenario
 from fetcher.bench.worker import Row
 from fetcher.config import AddressPolicy, Config, ProxyPolicy
+from fetcher.config.options import number_from
 from fetcher.errors import ConfigError, FetcherError, InvalidURL
 from fetcher.model import Request
-from fetcher.options import number_from
 from fetcher.sources.rows import BadRow
 from fetcher.urls import parse
 

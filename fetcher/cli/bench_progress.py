@@ -9,8 +9,8 @@ from typing import Any, Self
 from fetcher.bench.doubts import named
 from fetcher.bench.results import Round
 from fetcher.bench.runner import Moment
-from fetcher.observe.notices import Notices
-from fetcher.observe.report import human_seconds
+from fetcher.report.notices import Notices
+from fetcher.report.summary import human_seconds
 
 __all__ = ["BenchProgress"]
 

@@ -26,9 +26,9 @@ from fetcher.cli.again import command_again
 from fetcher.cli.bench_progress import BenchProgress
 from fetcher.cli.exits import COMPLETE, FAILED, PIPE_CLOSED, exit_by
 from fetcher.cli.settings import RUN_KEYS, descriptors_for, make_config
+from fetcher.config.options import number_from
 from fetcher.errors import ConfigError, FetcherError, SinkError
-from fetcher.observe.notices import Notices
-from fetcher.options import number_from
+from fetcher.report.notices import Notices
 from fetcher.sinks.courier import write_all
 from fetcher.sinks.escape import printable
 from fetcher.sinks.place import check_place

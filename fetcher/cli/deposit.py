@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from fetcher.books import Books, Standing
 from fetcher.cli.plan import Plan
 from fetcher.client import Fetcher
 from fetcher.errors import SinkError
@@ -18,6 +17,7 @@ from fetcher.model import Outcome, Sink
 from fetcher.sinks import open_sink
 from fetcher.sources import Row, estimate_rows, is_url_argument, read
 from fetcher.sources.handover import in_thread
+from fetcher.stats import ResumeState, Stats
 
 __all__ = ["Deposit", "Plain", "open_deposit", "open_source", "write_summary"]
 
@@ -25,8 +25,8 @@ __all__ = ["Deposit", "Plain", "open_deposit", "open_source", "write_summary"]
 class Deposit(Protocol):
     """What a crawl needs to know of where its outcomes go."""
 
-    books: Books
-    standing: Standing
+    stats: Stats
+    standing: ResumeState
 
     async def __aenter__(self) -> Self: ...
 
@@ -47,8 +47,8 @@ class Plain:
     """Outputs without a ledger: standard output, pipes, devices, and files where no job is wanted."""
 
     def __init__(self, plan: Plan) -> None:
-        self.books = Books()
-        self.standing = Standing()
+        self.stats = Stats()
+        self.standing = ResumeState()
         self._plan = plan
         self._sinks: list[Sink] = []
         self._stack = contextlib.AsyncExitStack()

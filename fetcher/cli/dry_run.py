@@ -15,19 +15,19 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mappin
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Protocol, TypeAlias
 
-from fetcher.books import Books
 from fetcher.cli.deposit import open_source, write_summary
 from fetcher.cli.exits import COMPLETE
 from fetcher.cli.plan import Plan
 from fetcher.config import Config
 from fetcher.errors import FetchError
-from fetcher.hosts import Hosts
+from fetcher.hosts.hosts import Hosts
 from fetcher.intake import Intake, Rejected, Row
-from fetcher.observe.census import Census, Distinct, HostRows
-from fetcher.observe.forecast import Forecast, HostShare, NamesSampled, RobotsSampled, least_time
-from fetcher.observe.notices import Notices
-from fetcher.observe.sharing import Group, groups_of, sharing_of
+from fetcher.report.census import Census, Distinct, HostRows
+from fetcher.report.forecast import Forecast, HostShare, NamesSampled, RobotsSampled, least_time
+from fetcher.report.notices import Notices
+from fetcher.report.sharing import Group, groups_of, sharing_of
 from fetcher.sinks.escape import printable
+from fetcher.stats import Stats
 from fetcher.transport.resolver import Resolver
 from fetcher.urls import Target, identity, parse
 
@@ -78,9 +78,9 @@ def dry_run(plan: Plan, notices: Notices, source: Source | None = None, judge: O
 
 async def _foresee(plan: Plan, notices: Notices, source: Source, judge: OpenJudge | None) -> Forecast:
     config = plan.config
-    census, distinct, books = Census(), Distinct(), Books()
+    census, distinct, stats = Census(), Distinct(), Stats()
     try:
-        ended = await _count(source, config, books, census, distinct, notices if not plan["quiet"] else None)
+        ended = await _count(source, config, stats, census, distinct, notices if not plan["quiet"] else None)
         largest = census.largest(LARGEST)
         sample = _sample(largest, census.sample, HOSTS)
         # Who shares an address is to be known of every row that was drawn.
@@ -94,7 +94,7 @@ async def _foresee(plan: Plan, notices: Notices, source: Source, judge: OpenJudg
         ahead = 0 if judge is None else 1
         duplicates = ended["duplicate"] if config.dedupe else distinct.added - distinct.count()
         return Forecast(
-            rows=books.input,
+            rows=stats.input,
             invalid=ended["invalid_url"],
             duplicates=duplicates,
             left_out=config.dedupe,
@@ -124,11 +124,11 @@ async def _foresee(plan: Plan, notices: Notices, source: Source, judge: OpenJudg
 
 
 async def _count(
-    source: Source, config: Config, books: Books, census: Census, distinct: Distinct, notices: Notices | None
+    source: Source, config: Config, stats: Stats, census: Census, distinct: Distinct, notices: Notices | None
 ) -> Counter[str]:
     """Read the whole list; return the rows that would end without a request, by code."""
     ended: Counter[str] = Counter()
-    intake = Intake(source, config, books)
+    intake = Intake(source, config, stats)
     try:
         async for row in intake:
             if isinstance(row, Rejected):
@@ -137,8 +137,8 @@ async def _count(
             census.add(row.first)
             if not config.dedupe:
                 distinct.add(identity(row.request.url, config.default_scheme))
-            if notices is not None and books.input % TOLD == 0:
-                notices.say(f"{books.input:,} rows read")
+            if notices is not None and stats.input % TOLD == 0:
+                notices.say(f"{stats.input:,} rows read")
     finally:
         await intake.close()
     return ended

@@ -17,7 +17,7 @@ import click
 from fetcher.cli.exits import PIPE_CLOSED
 from fetcher.errors import ConfigError, SinkError
 from fetcher.job.place import LEDGER, folder_for, is_job
-from fetcher.observe.report import describe_trouble, human_bytes, human_seconds
+from fetcher.report.summary import describe_trouble, human_bytes, human_seconds
 from fetcher.sinks.place import name_of, trouble
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""One crawl from the command line: runs what was planned, heeds signals, and closes the books at every exit."""
+"""One crawl from the command line: runs what was planned, heeds signals, and closes the stats at every exit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from fetcher.books import Books, Standing
 from fetcher.cli.again import command_again
 from fetcher.cli.deposit import open_deposit, open_source, write_summary
 from fetcher.cli.exits import ALL_FAILED, COMPLETE, INTERRUPTED, PIPE_CLOSED, TERMINATED, TIME_LIMIT, exit_by, exit_of
@@ -22,13 +21,14 @@ from fetcher.cli.plan import Plan, make_plan
 from fetcher.cli.settings import at_most_failed
 from fetcher.client import Fetcher
 from fetcher.errors import ConfigError, FetcherError
-from fetcher.observe.inflight import describe
-from fetcher.observe.notices import Notices
-from fetcher.observe.progress import Progress
-from fetcher.observe.report import summarize
-from fetcher.policy.pacing import Gate
+from fetcher.middleware.gate import Gate
+from fetcher.report.inflight import describe
+from fetcher.report.notices import Notices
+from fetcher.report.progress import Progress
+from fetcher.report.summary import summarize
 from fetcher.sinks.place import is_special
 from fetcher.sources import estimate_rows
+from fetcher.stats import ResumeState, Stats
 
 __all__ = ["crawl"]
 
@@ -85,7 +85,7 @@ def _crawl(inputs: list[str], settings: dict[str, Any], notices: Notices, *, dem
 def _run(plan: Plan, notices: Notices) -> int:
     if plan.settings.get("dry_run"):
         from fetcher.cli.dry_run import dry_run
-        from fetcher.handlers import judging
+        from fetcher.middleware.chain import judging
 
         return dry_run(plan, notices, judge=judging if plan.config.robots else None)
     # A selector that does not parse is found here.
@@ -114,15 +114,15 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 class Crawl:
-    """A run in the loop: signals, sinks, progress, and the exit code that follows from the books."""
+    """A run in the loop: signals, sinks, progress, and the exit code that follows from the stats."""
 
     def __init__(self, plan: Plan, fetcher: Fetcher, notices: Notices) -> None:
         self._plan = plan
         self._fetcher = fetcher
         self._notices = notices
-        self._books: Books | None = None  # opened with the stream
+        self._stats: Stats | None = None  # opened with the stream
         self._gate: Gate | None = None
-        self._standing = Standing()
+        self._standing = ResumeState()
         self._progress: Progress | None = None
         self._signal: int | None = None
         self._interrupts = 0
@@ -162,20 +162,20 @@ class Crawl:
                 self._standing = deposit.standing
                 self._announce(deposit.standing)
                 source = deposit.left(open_source(self._plan))
-                outcomes = await stack.enter_async_context(self._fetcher.stream(source, books=deposit.books))
-                self._books = outcomes.books
+                outcomes = await stack.enter_async_context(self._fetcher.stream(source, stats=deposit.stats))
+                self._stats = outcomes.stats
                 await self._show_progress(stack)
                 self._announce_time_limit(stack)
                 async for outcome in outcomes:
                     await deposit.write(outcome)
         except asyncio.CancelledError:
-            if self._signal is None or self._books is not None or opening is None:
+            if self._signal is None or self._stats is not None or opening is None:
                 raise
             opening.uncancel()  # by ourselves, before anything had begun
 
     # What is told meanwhile
 
-    def _announce(self, standing: Standing) -> None:
+    def _announce(self, standing: ResumeState) -> None:
         if not standing.resumed or self._plan["quiet"]:
             return
         text = f"continuing {self._plan.job}: {standing.as_text()}"
@@ -192,11 +192,11 @@ class Crawl:
             wanted = self._notices.on_terminal and not self._plan["quiet"] and not beside
         if not wanted:
             return
-        books = self._books or Books()
+        stats = self._stats or Stats()
         total = estimate_rows(self._plan.inputs, format=self._plan["from"])
         rows = self._plan.config.limits.rows
         self._progress = Progress(
-            lambda: books,
+            lambda: stats,
             lambda: len(self._fetcher.in_flight()),
             total if rows is None else min(rows, total or rows),
             tell=None if drawn else self._notices.say,
@@ -241,7 +241,7 @@ class Crawl:
             if self._progress is not None:
                 self._progress.clear()
             os._exit(128 + number)
-        if self._books is None:
+        if self._stats is None:
             if self._opening is not None:
                 self._opening.cancel()  # perhaps it waits for the reader of a FIFO
         elif self._interrupts == 1:
@@ -252,7 +252,7 @@ class Crawl:
             self._fetcher.stop(0)
 
     def _come_late(self, number: int, _: object) -> None:
-        """Count a signal that comes while the books are closed: all that is done is written, and only the third kills."""
+        """Count a signal that comes while the stats are closed: all that is done is written, and only the third kills."""
         self._interrupts += number in (signal.SIGINT, signal.SIGTERM)
         if self._interrupts > 2:
             os._exit(128 + number)
@@ -264,37 +264,37 @@ class Crawl:
     # The end
 
     def _exit_code(self) -> int:
-        books = self._books
-        if books is None or books.pending or books.more:
+        stats = self._stats
+        if stats is None or stats.pending or stats.more:
             return TIME_LIMIT if self._signal is None else exit_by(self._signal)
-        bad = books.failed + books.skipped - books.codes["duplicate"]  # those were asked to be left out
-        if (books.input and not books.ok) or not at_most_failed(self._plan.config.max_failed, bad, books.input):
+        bad = stats.failed + stats.skipped - stats.codes["duplicate"]  # those were asked to be left out
+        if (stats.input and not stats.ok) or not at_most_failed(self._plan.config.max_failed, bad, stats.input):
             return ALL_FAILED
         return COMPLETE
 
     def _close(self, seconds: float, code: int | None, error: BaseException | None = None) -> None:
         """Tell how it went, unless it never began, or whoever read it has what they wanted."""
-        if self._books is not None and not isinstance(error, BrokenPipeError):
+        if self._stats is not None and not isinstance(error, BrokenPipeError):
             hosts = self._gate.troubled() if self._gate is not None else []
-            summary = summarize(self._books, seconds, earlier=self._standing.ok, hosts=hosts, exit=code)
-            if not self._plan["quiet"] and (error is None or self._books.input):
+            summary = summarize(self._stats, seconds, earlier=self._standing.ok, hosts=hosts, exit=code)
+            if not self._plan["quiet"] and (error is None or self._stats.input):
                 self._notices.show(summary.as_text(), summary=msgspec.to_builtins(summary))
             write_summary(self._plan["summary"], summary.as_json())
         if error is None:
             self._tell_what_is_next(code)
 
     def _tell_what_is_next(self, code: int | None) -> None:
-        books, standing = self._books, self._standing
+        stats, standing = self._stats, self._standing
         if code in (INTERRUPTED, TERMINATED, TIME_LIMIT):
             plan = self._plan
             if plan.job is not None:
-                fresh = False if plan["fresh"] and books is not None else None  # what was begun anew goes on
+                fresh = False if plan["fresh"] and stats is not None else None  # what was begun anew goes on
                 command = command_again(sys.argv, plan.settings, fresh=fresh)
                 self._notices.say(f"not all was fetched; to continue: {command}", command=command)
                 return
             fresh = True if not plan["fresh"] and not all(map(is_special, plan.outputs)) else None
             command = command_again(sys.argv, plan.settings, fresh=fresh)
             self._notices.say(f"not all was fetched; to begin again: {command}", command=command)
-        elif standing.resumed and books is not None and books.done == standing.done and not self._plan["quiet"]:
-            again = "--retry-failed takes up what failed, " if books.failed else ""
+        elif standing.resumed and stats is not None and stats.done == standing.done and not self._plan["quiet"]:
+            again = "--retry-failed takes up what failed, " if stats.failed else ""
             self._notices.say(f"all rows were done already: nothing was fetched ({again}--fresh begins again)")

@@ -15,8 +15,8 @@ import click
 from click.core import ParameterSource
 
 from fetcher.config import OPTIONS, Config, read_toml
+from fetcher.config.options import SECRET_HEADERS, flag, number_from, one_of, parse_proxy
 from fetcher.errors import ConfigError, InvalidURL
-from fetcher.options import SECRET_HEADERS, flag, number_from, one_of, parse_proxy
 from fetcher.urls import parse
 
 __all__ = ["RUN_KEYS", "Lines", "gather", "make_config"]

@@ -12,8 +12,8 @@ from typing import TypeVar
 import msgspec
 
 from fetcher.errors import LedgerError
-from fetcher.health import HostReport
-from fetcher.policy.pacing import Gate
+from fetcher.hosts.health import HostReport
+from fetcher.middleware.gate import Gate
 
 __all__ = ["DELAYS", "PARKED", "TROUBLED", "delays_of", "remember", "rests_of", "troubled_of"]
 

@@ -1,6 +1,6 @@
 """A job in figures, of a run that goes on or of one that has ended, from its ledger alone.
 
-Law 1: the books are the job's: ``input = ok + failed + skipped + pending``, and ``more`` where rows were never read.
+Law 1: the stats are the job's: ``input = ok + failed + skipped + pending``, and ``more`` where rows were never read.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from fetcher.health import HostReport
+from fetcher.hosts.health import HostReport
 from fetcher.job.account import Tally
 from fetcher.job.view import HostFigures, LedgerView, Output, Run
 from fetcher.sinks.escape import printable

@@ -1,6 +1,6 @@
 """A job: a list that survives whatever ends the process, and goes on where it was.
 
-Law 1: the books are the job's, not the run's. Law 6: what was acknowledged is durable; what was not is redone. One
+Law 1: the stats are the job's, not the run's. Law 6: what was acknowledged is durable; what was not is redone. One
 record a row, whatever happens: the outputs are cut back to what the ledger knows, and the rest is fetched.
 """
 
@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from fetcher.books import Books, Standing
 from fetcher.client import Fetcher
 from fetcher.errors import ConfigError, InvalidURL
 from fetcher.intake import Row
@@ -31,6 +30,7 @@ from fetcher.job.writer import Writer
 from fetcher.model import Outcome, Page
 from fetcher.sinks import DurableFile, format_of, open_durable
 from fetcher.sinks.compress import SUFFIXES
+from fetcher.stats import ResumeState, Stats
 from fetcher.urls import parse
 
 __all__ = ["Job"]
@@ -69,8 +69,8 @@ class Job:
     ) -> None:
         if not outputs:
             raise ConfigError("a job needs an output: give it the path of a file")
-        self.books = Books()
-        self.standing = Standing()
+        self.stats = Stats()
+        self.standing = ResumeState()
         self._fetcher = fetcher
         config = fetcher.config
         paths = [os.fspath(path) for path in outputs]
@@ -106,14 +106,14 @@ class Job:
             self._thread.shutdown(wait=False)
             raise
         tally = opened.ledger.tally()
-        books = self.books
-        books.ok, books.failed, books.skipped, books.bytes = tally.ok, tally.failed, tally.skipped, tally.bytes
-        books.codes = Counter(tally.codes)
-        books.input = books.done
-        left = None if self._total is None else max(0, self._total - books.done)
-        self.standing = Standing(opened.resumed, books.done, books.ok, opened.retried, opened.slot.suspect, left)
+        stats = self.stats
+        stats.ok, stats.failed, stats.skipped, stats.bytes = tally.ok, tally.failed, tally.skipped, tally.bytes
+        stats.codes = Counter(tally.codes)
+        stats.input = stats.done
+        left = None if self._total is None else max(0, self._total - stats.done)
+        self.standing = ResumeState(opened.resumed, stats.done, stats.ok, opened.retried, opened.slot.suspect, left)
         self._began = time.monotonic()
-        self.books.folder = self.directory
+        self.stats.folder = self.directory
         gate = self._fetcher.gate
         if opened.resumed:
             longest = self._fetcher.config.retry.max_retry_after
@@ -142,7 +142,7 @@ class Job:
         opened = self._opened
         self._fetcher.reader.slot = None
         self._fetcher.reader.suspects = frozenset()
-        complete = not self.books.more and not self.books.pending
+        complete = not self.stats.more and not self.stats.pending
         try:
             await self._writer.close()
             await self._in_thread(lambda: opened.end(self._progress(), complete=complete))
@@ -175,12 +175,12 @@ class Job:
         )
         await self._writer.write(entry, [output.encode(outcome) for output in self._outputs])
 
-    async def run(self, urls: Iterable[Row] | AsyncIterable[Row]) -> Books:
-        """Fetch what is left of the list and return the books of the whole job."""
-        async with self._fetcher.stream(self.left(urls), books=self.books) as outcomes:
+    async def run(self, urls: Iterable[Row] | AsyncIterable[Row]) -> Stats:
+        """Fetch what is left of the list and return the stats of the whole job."""
+        async with self._fetcher.stream(self.left(urls), stats=self.stats) as outcomes:
             async for outcome in outcomes:
                 await self.write(outcome)
-        return self.books
+        return self.stats
 
     def _open(self) -> Opened:
         self._opened = open_job(
@@ -200,14 +200,14 @@ class Job:
             return ""
 
     def _progress(self) -> Progress:
-        books = self.books
+        stats = self.stats
         return Progress(
-            taken=books.input,
-            more=books.more,
+            taken=stats.input,
+            more=stats.more,
             estimate=self._total,
             seconds=time.monotonic() - self._began,
-            ok=books.ok - self.standing.ok,
-            bytes=books.bytes,
+            ok=stats.ok - self.standing.ok,
+            bytes=stats.bytes,
         )
 
     async def _in_thread(self, act: Callable[[], T]) -> T:

@@ -99,7 +99,7 @@ class Reader:
                 slot(0)
         return page_of(response, reading, waited=waited, fetched_at=fetched_at)
 
-    async def read_apart(self, response: Response, *, waited: float, fetched_at: float) -> Page:
+    async def read_isolated(self, response: Response, *, waited: float, fetched_at: float) -> Page:
         """Make the page of a response in a process of its own: the same page as ``read`` makes.
 
         Raises ``ParseError``: ``parse_timeout`` over the limit, ``parse_crash`` where the process died or cannot be

@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from fetcher.config import Limits
 from fetcher.errors import TooLarge
-from fetcher.flight import Flight
+from fetcher.request_state import RequestState
 from fetcher.transport.decoding import Decoder
 from fetcher.transport.watchdog import Watch
 
@@ -42,14 +42,14 @@ class Bodies:
         self._limits = limits
         self._permits = asyncio.BoundedSemaphore(max(1, limits.memory // limits.max_size))
 
-    async def read(self, response: aiohttp.ClientResponse, flight: Flight | None, watch: Watch) -> Body:
+    async def read(self, response: aiohttp.ClientResponse, state: RequestState | None, watch: Watch) -> Body:
         """Read the body to its end.
 
         Raises ``TooLarge`` (unless ``truncate`` is set) and ``ProtocolError`` for a coding that does not hold.
         """
         limit, cut = self._limits.max_size, self._limits.truncate
-        if flight is not None and flight.cut_at is not None:
-            limit, cut = flight.cut_at, True
+        if state is not None and state.cut_at is not None:
+            limit, cut = state.cut_at, True
         codings = response.headers.getall("Content-Encoding", ())
         decoder = Decoder(", ".join(codings), limit) if codings else None
         if not cut and decoder is None and (response.content_length or 0) > limit:
@@ -62,10 +62,10 @@ class Bodies:
             for piece in (chunk,) if decoder is None else decoder.pieces(chunk):
                 chunks.append(piece)
                 size += len(piece)
-                if flight is not None:
-                    flight.length = min(size, limit)
-                    if FREE < size <= limit and flight.release is None:
-                        await self._permit(response, flight, watch)
+                if state is not None:
+                    state.length = min(size, limit)
+                    if FREE < size <= limit and state.release is None:
+                        await self._permit(response, state, watch)
         if size > limit or wire > limit + FREE:
             response.close()
             if not cut:
@@ -75,29 +75,29 @@ class Bodies:
             decoder.finish()
         return Body(chunks[0] if len(chunks) == 1 else b"".join(chunks), wire, truncated=False)
 
-    async def _permit(self, response: aiohttp.ClientResponse, flight: Flight, watch: Watch) -> None:
+    async def _permit(self, response: aiohttp.ClientResponse, state: RequestState, watch: Watch) -> None:
         """Wait for the right to hold more than 64 KB, with the transport and all clocks stopped."""
         if not self._permits.locked():
             await self._permits.acquire()
-            flight.release = self._permits.release
+            state.release = self._permits.release
             return
         connection = response.connection
         protocol = connection.protocol if connection is not None else None
         if protocol is not None and protocol.connected:
             protocol.pause_reading()
         watch.pause()
-        flight.enter("waiting for memory")
+        state.enter("waiting for memory")
         try:
             await self._permits.acquire()
-            flight.release = self._permits.release
+            state.release = self._permits.release
         finally:
             watch.resume()
-            flight.enter("reading")
+            state.enter("reading")
             if protocol is not None and protocol.connected and response.connection is connection:
                 protocol.resume_reading()
 
 
-async def skim(response: aiohttp.ClientResponse, flight: Flight | None) -> Body:
+async def skim(response: aiohttp.ClientResponse, state: RequestState | None) -> Body:
     """Read past a body that nobody wants, so that its connection serves again; let go of one that is long or broken.
 
     What it is coded in does not matter then: the status is the news, and where to go on.
@@ -110,6 +110,6 @@ async def skim(response: aiohttp.ClientResponse, flight: Flight | None) -> Body:
         response.close()
     if wire > SKIMMED:
         response.close()
-    if flight is not None and "Content-Encoding" not in response.headers:
-        flight.length = wire
+    if state is not None and "Content-Encoding" not in response.headers:
+        state.length = wire
     return Body(b"", wire, truncated=wire > SKIMMED)

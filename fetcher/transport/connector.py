@@ -20,7 +20,7 @@ from aiohttp.http_exceptions import LineTooLong
 
 from fetcher.config import Config, TLSPolicy
 from fetcher.errors import ConfigError
-from fetcher.flight import current
+from fetcher.request_state import current
 from fetcher.transport.address import AddressClass, socket_guard
 from fetcher.transport.decoding import accept_encoding
 from fetcher.transport.resolver import Resolver
@@ -38,13 +38,13 @@ REACHES: dict[Pool, frozenset[AddressClass]] = {"public": frozenset({"public"}),
 
 
 def _enter(stage: str) -> None:
-    flight = current.get(None)
-    if flight is not None:
-        flight.enter(stage)
+    state = current.get(None)
+    if state is not None:
+        state.enter(stage)
 
 
 class StagedResolver(Resolver):
-    """The resolver, telling the flight that it is at work."""
+    """The resolver, telling the state that it is at work."""
 
     async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[Any]:
         """Look a name up."""
@@ -55,21 +55,21 @@ class StagedResolver(Resolver):
 
 
 class StagedRequest(aiohttp.ClientRequest):
-    """aiohttp's request, telling the flight when there is a connection and the waiting begins."""
+    """aiohttp's request, telling the state when there is a connection and the waiting begins."""
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
         """Send the head of the request, unless the connection says something before it was asked."""
         if conn.protocol.should_close:  # aiohttp would take that for the answer, and then each row's for the next's
             raise aiohttp.ServerDisconnectedError("bytes came on an idle connection")
         conn.protocol.head = 0.0
-        flight = current.get(None)
-        if flight is not None:
-            if flight.depart is not None:
-                for wait in iter(flight.depart, 0.0):
+        state = current.get(None)
+        if state is not None:
+            if state.depart is not None:
+                for wait in iter(state.depart, 0.0):
                     await asyncio.sleep(wait)
-            flight.enter("waiting")
-            if flight.watch is not None:
-                flight.watch.listen(conn.protocol)
+            state.enter("waiting")
+            if state.watch is not None:
+                state.watch.listen(conn.protocol)
         return await super().send(conn)
 
 
@@ -117,7 +117,7 @@ class StampedProtocol(ResponseHandler):
 
 
 class StagedTLS(ssl.SSLContext):
-    """A TLS context that tells the flight when the handshake begins."""
+    """A TLS context that tells the state when the handshake begins."""
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
         """Begin a handshake."""
@@ -139,11 +139,11 @@ class BoundedConnector(aiohttp.TCPConnector):
 
     def _create_connection(self, *args: Any) -> Coroutine[Any, Any, ResponseHandler]:
         # Also where aiohttp asks once more, because a connection it had kept was gone.
-        flight = current.get(None)
-        if flight is not None:
-            flight.enter("connecting")
-            if flight.watch is not None:
-                flight.watch.listen(None)
+        state = current.get(None)
+        if state is not None:
+            state.enter("connecting")
+            if state.watch is not None:
+                state.watch.listen(None)
         return super()._create_connection(*args)
 
     def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:

@@ -21,11 +21,11 @@ from typing import Any
 
 from fetcher.config import Limits, RetryPolicy
 from fetcher.errors import ConnectError
-from fetcher.flight import Flight
-from fetcher.frontier import Frontier
-from fetcher.hosts import Hosts
+from fetcher.frontier.frontier import Frontier
+from fetcher.hosts.hosts import Hosts
+from fetcher.middleware.verdict import Judge
 from fetcher.model import Request
-from fetcher.policy.verdict import Judge
+from fetcher.request_state import RequestState
 from fetcher.urls import Target
 from tests.benchmarks.figures import Figure, at_most
 from tests.lab.command import argv, environment
@@ -49,41 +49,41 @@ def drive(kind: str, number: int, folder: str) -> None:
     for row in range(1, number + 1):
         frontier.push(_row(row))
         granted -= 1
-        while (flight := frontier.pop(now)) is not None:
-            _exchange(kind, judge, frontier, flight, now)
+        while (state := frontier.pop(now)) is not None:
+            _exchange(kind, judge, frontier, state, now)
         now += STEP
         while granted <= 0 and len(frontier) >= limits.lookahead:
             granted = frontier.make_room(limits.lookahead // 8, now)
             if granted <= 0:
                 now += STEP * 50
-                while (flight := frontier.pop(now)) is not None:
-                    _exchange(kind, judge, frontier, flight, now)
+                while (state := frontier.pop(now)) is not None:
+                    _exchange(kind, judge, frontier, state, now)
     print(len(hosts), len(hosts.parked(now)), len(frontier))
 
 
-def _row(number: int) -> Flight:
+def _row(number: int) -> RequestState:
     name = f"shop{number}.example"
     url = f"http://{name}/{number}"
-    return Flight(Request(number, url), Target(url, "http", name, 80))
+    return RequestState(Request(number, url), Target(url, "http", name, 80))
 
 
-def _exchange(kind: str, judge: Judge, frontier: Frontier, flight: Flight, now: float) -> None:
-    hosts, host = judge.hosts, flight.promised
-    flight.promised = None
+def _exchange(kind: str, judge: Judge, frontier: Frontier, state: RequestState, now: float) -> None:
+    hosts, host = judge.hosts, state.promised
+    state.promised = None
     hosts.withdraw(host)
     hosts.start(host, now)
     if kind == "dead":
-        flight.enter("connecting")
-        judge.failed(host, flight, ConnectError("connect_refused", "refused"), now, now)
+        state.enter("connecting")
+        judge.failed(host, state, ConnectError("connect_refused", "refused"), now, now)
         hosts.finish(host)
-        flight.attempts += 1
-        if flight.attempts <= RETRIES:
-            frontier.defer(flight, now + 2.0**flight.attempts)
-    elif kind == "refused" and flight.target.host == host.key and not host.charges:
+        state.attempts += 1
+        if state.attempts <= RETRIES:
+            frontier.defer(state, now + 2.0**state.attempts)
+    elif kind == "refused" and state.target.host == host.key and not host.charges:
         judge.answered(host, 80, 429, now, now)
         judge.refused(host, 429, WISH, now, now)
         hosts.finish(host)
-        frontier.defer(flight, host.not_before)
+        frontier.defer(state, host.not_before)
     else:
         judge.answered(host, 80, 200, now, now)
         hosts.know_robots(host)

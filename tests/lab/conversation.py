@@ -32,7 +32,7 @@ class Line:
     def end(self) -> None:
         """Note that the exchange is over, by the case or by the client."""
         if self.serving is not None:
-            self.site.books.end(self.serving)
+            self.site.stats.end(self.serving)
             self.serving = None
 
 
@@ -78,7 +78,7 @@ async def _answer(line: Line, reader: WireReader, writer: asyncio.StreamWriter) 
     if entry is None:
         return False
     line.serving = entry
-    line.site.books.arrive(entry)
+    line.site.stats.arrive(entry)
     exchange = Exchange(line.site, entry, reader, writer, line.sock)
     async with asyncio.timeout(line.site.patience):
         try:

@@ -35,7 +35,7 @@ class Site:
 
     url: Callable[[str, int], str]
     patience: float
-    books: Log = field(default_factory=Log)
+    stats: Log = field(default_factory=Log)
     state: dict[str, float] = field(default_factory=dict)
     own: dict[tuple[str, str], Case] = field(default_factory=dict)
     bugs: list[Exception] = field(default_factory=list)

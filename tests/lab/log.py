@@ -74,7 +74,7 @@ class Connections:
 
 
 class Log:
-    """The books of one server."""
+    """The stats of one server."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

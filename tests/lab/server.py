@@ -122,12 +122,12 @@ class LabServer:
     @property
     def log(self) -> list[Entry]:
         """The requests so far, in order of arrival."""
-        return self.site.books.entries()
+        return self.site.stats.entries()
 
     @property
     def connections(self) -> Connections:
         """The sockets accepted, requests or not; ``.per_host["127.0.0.1"]`` has a host's."""
-        return self.site.books.connections()
+        return self.site.stats.connections()
 
     def requests(self, path: str) -> list[Entry]:
         """Return the requests for ``path`` and below, whatever their query."""
@@ -142,7 +142,7 @@ class LabServer:
 
     def clear(self) -> None:
         """Forget the log, the counts and what the cases have counted; pages that were added stay."""
-        self.site.books.clear()
+        self.site.stats.clear()
         self.site.state.clear()
 
     def add(self, path: str, answer: Case | str, host: int | None = None) -> None:
@@ -156,7 +156,7 @@ class LabServer:
     async def until(self, predicate: Callable[[], bool], timeout: float = 10.0) -> None:
         """Wait in the loop until ``predicate`` holds; raises AssertionError when it does not in time.
 
-        From another thread than the lab's, ``lab.site.books.wait(predicate, timeout)`` does the same.
+        From another thread than the lab's, ``lab.site.stats.wait(predicate, timeout)`` does the same.
         """
         deadline = time.monotonic() + timeout
         while not predicate():
@@ -188,14 +188,14 @@ class LabServer:
             except OSError:
                 return
             sock.setblocking(False)
-            number = self.site.books.open(sock.getsockname()[0])
+            number = self.site.stats.open(sock.getsockname()[0])
             task = asyncio.get_running_loop().create_task(converse(self.site, sock, context, number))
             self._tasks.add(task)
             task.add_done_callback(partial(self._part, sock, number))
 
     def _part(self, sock: socket.socket, number: int, task: asyncio.Task[None]) -> None:
         sock.close()
-        self.site.books.close(number)
+        self.site.stats.close(number)
         self._tasks.discard(task)
         fault = None if task.cancelled() else task.exception()
         if isinstance(fault, Exception):
