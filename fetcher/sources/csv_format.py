@@ -13,17 +13,16 @@ from collections.abc import Iterator
 
 from fetcher.errors import SourceError
 from fetcher.model import Request
+from fetcher.sources.lines import NOT_UTF8, TOO_LONG, OverlongLine, whole_lines
 from fetcher.sources.rows import Row, RowNumbers, bad_row
-from fetcher.sources.streams import Overlong, whole_lines
-from fetcher.sources.text import NOT_UTF8, TOO_LONG
 
-__all__ = ["RECORD_LIMIT", "read_table"]
+__all__ = ["MAX_RECORD_BYTES", "read_csv"]
 
-RECORD_LIMIT = 1024 * 1024
-"""Characters that a record may have over all its lines."""
+MAX_RECORD_BYTES = 1024 * 1024
+"""Bytes that a record may have over all its lines."""
 
 
-def read_table(
+def read_csv(
     blocks: Iterator[bytes], *, name: str, numbers: RowNumbers, url_column: str, delimiter: str
 ) -> Iterator[Row]:
     """Yield the rows of a table; ``name`` is what messages call it.
@@ -31,14 +30,14 @@ def read_table(
     Raises ``SourceError`` with FILE:LINE for a NUL byte, for what ``csv`` cannot read and for a header
     without ``url_column`` (as written, or else in any case when that is unique).
     """
-    feed = _Feed(blocks, name)
-    records = feed.records(delimiter)
+    reader = _RecordReader(blocks, name)
+    records = reader.records(delimiter)
     header = next(records, None)
     if header is None:
         return
-    where = f"{name}:{feed.first}"
-    if feed.flaw:
-        raise SourceError(f"{where}: the header {feed.flaw}")
+    where = f"{name}:{reader.first}"
+    if reader.flaw:
+        raise SourceError(f"{where}: the header {reader.flaw}")
     at = _find(url_column, header, where)
     columns = _distinct(header)
     url_key, width = columns[at], len(columns)
@@ -50,20 +49,20 @@ def read_table(
             cells.extend([""] * -extra)
         fields = dict(zip(columns, cells, strict=False))
         url = fields.pop(url_key).strip()
-        if extra <= 0 and url and not feed.flaw:
+        if extra <= 0 and url and not reader.flaw:
             yield Request(next(numbers), url, (), fields or None)
             continue
-        where = f"{name}:{feed.first}"
-        if feed.flaw:
-            flaw = f"{where}: the line {feed.flaw}"
+        where = f"{name}:{reader.first}"
+        if reader.flaw:
+            flaw = f"{where}: the line {reader.flaw}"
         elif extra > 0:
             flaw = f"{where}: has {len(cells)} cells under {width} columns (a cell with {delimiter!r} in it is quoted)"
         else:
             flaw = f"{where}: no URL in column {url_key!r}"
-        yield bad_row(next(numbers), feed.start or url, flaw, None if feed.start else fields or None)
+        yield bad_row(next(numbers), reader.start or url, flaw, None if reader.start else fields or None)
 
 
-class _Feed:
+class _RecordReader:
     """The lines of a table as ``csv.reader`` wants them, and what is known of the record under way."""
 
     def __init__(self, blocks: Iterator[bytes], name: str) -> None:
@@ -96,7 +95,7 @@ class _Feed:
 
     def _read(self, blocks: Iterator[bytes]) -> Iterator[str]:
         for piece in whole_lines(blocks):
-            if isinstance(piece, Overlong):
+            if isinstance(piece, OverlongLine):
                 self._line += 1
                 self.flaw, self.start = TOO_LONG, piece.start.decode(errors="replace")
                 # opens or closes a cell just as the line would have done
@@ -108,7 +107,7 @@ class _Feed:
             for raw in piece.split(b"\n"):
                 self._line += 1
                 self._size += len(raw)
-                if self._size > RECORD_LIMIT:
+                if self._size > MAX_RECORD_BYTES:
                     raise SourceError(f"{self._name}:{self.first}: a record of over 1 MiB; is a quote left open?")
                 try:
                     line_text = raw.decode()
