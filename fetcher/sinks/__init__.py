@@ -57,7 +57,7 @@ def open_sink(
 ) -> Sink:
     """Return the sink for ``path``, in ``format`` or in the one its suffix names; it opens when it is entered.
 
-    ``fresh`` overwrites a file that stands. ``fields`` and ``select`` are the columns of a CSV (see ``CSVSink``).
+    ``fresh`` overwrites a file that exists. ``fields`` and ``select`` are the columns of a CSV (see ``CSVSink``).
     Raises ``ConfigError`` for a format that is unknown or not installed.
     """
     return _stream_sink(path, format, fresh=fresh, fields=fields, select=select)
@@ -105,7 +105,7 @@ def check_output(
 ) -> None:
     """Check before a run, changing nothing, that ``open_sink`` and entering its sink would succeed.
 
-    Raises ``ConfigError`` for an unknown format or a file that would be overwritten, ``SinkError`` for a place that
+    Raises ``ConfigError`` for an unknown format or a file that would be overwritten, ``SinkError`` for a path that
     cannot be written.
     """
     format_of(path, format)

@@ -63,18 +63,13 @@ class DurableFile:
         Raises ``ConfigError`` for a file with something in it, ``SinkError`` for a place that cannot be written.
         """
         descriptor = open_for_job(self.path, create=True)
-        try:
+        with _closed_on_error(self.path, descriptor, "cannot write"):
             if os.fstat(descriptor).st_size:
                 if not fresh:
                     raise already_exists(self.path)
                 os.ftruncate(descriptor, 0)
                 os.fsync(descriptor)
             sync_folder_of(self.path)
-        except BaseException as error:
-            os.close(descriptor)
-            if isinstance(error, OSError):
-                raise write_error(self.path, "cannot write", error) from error
-            raise
         self._take(descriptor, Mark())
 
     def resume(self, mark: Mark, *, clean: bool) -> None:
@@ -87,18 +82,13 @@ class DurableFile:
         except ValueError as error:
             raise SinkError(f"{self.path}: the job does not say how it goes on ({error}): {RESTORE_ADVICE}") from error
         descriptor = open_for_job(self.path, create=mark.position == 0)
-        try:
+        with _closed_on_error(self.path, descriptor, "cannot go on with it"):
             _check(self.path, descriptor, mark, clean=clean)
             if os.fstat(descriptor).st_size > mark.position:
                 os.ftruncate(descriptor, mark.position)
                 os.fsync(descriptor)
             if not mark.position:
                 sync_folder_of(self.path)
-        except BaseException as error:
-            os.close(descriptor)
-            if isinstance(error, OSError):
-                raise write_error(self.path, "cannot go on with it", error) from error
-            raise
         self._take(descriptor, mark)
 
     def encode(self, outcome: Outcome) -> bytes:
@@ -214,6 +204,18 @@ class DurableFile:
             write_all(descriptor, packed)
             mark = _after(mark.position, packed, mark.state)
         return mark
+
+
+@contextlib.contextmanager
+def _closed_on_error(path: str, descriptor: int, what: str) -> Iterator[None]:
+    """Close ``descriptor`` after any error, and raise the system's as a ``SinkError`` that says ``what`` failed."""
+    try:
+        yield
+    except BaseException as error:
+        os.close(descriptor)
+        if isinstance(error, OSError):
+            raise write_error(path, what, error) from error
+        raise
 
 
 def lines_of(blocks: Iterable[bytes]) -> Iterator[bytes]:

@@ -35,7 +35,7 @@ def read_csv(
     header = next(records, None)
     if header is None:
         return
-    where = f"{name}:{reader.first}"
+    where = f"{name}:{reader.first_line}"
     if reader.flaw:
         raise SourceError(f"{where}: the header {reader.flaw}")
     at = _find(url_column, header, where)
@@ -52,26 +52,26 @@ def read_csv(
         if extra <= 0 and url and not reader.flaw:
             yield Request(next(numbers), url, (), fields or None)
             continue
-        where = f"{name}:{reader.first}"
+        where = f"{name}:{reader.first_line}"
         if reader.flaw:
             flaw = f"{where}: the line {reader.flaw}"
         elif extra > 0:
             flaw = f"{where}: has {len(cells)} cells under {width} columns (a cell with {delimiter!r} in it is quoted)"
         else:
             flaw = f"{where}: no URL in column {url_key!r}"
-        yield bad_row(next(numbers), reader.start or url, flaw, None if reader.start else fields or None)
+        yield bad_row(next(numbers), reader.overlong or url, flaw, None if reader.overlong else fields or None)
 
 
 class _RecordReader:
-    """The lines of a table as ``csv.reader`` wants them, and what is known of the record under way."""
+    """Read records with ``csv.reader``, knowing where the record under way began and what is wrong with its text."""
 
     def __init__(self, blocks: Iterator[bytes], name: str) -> None:
-        self.first = 0  # line the record began at
-        self.flaw = ""  # what is wrong with its text
-        self.start = ""  # of an overlong line: all that is known of the record
+        self.first_line = 0  # of the record
+        self.flaw = ""  # of its text; empty for none
+        self.overlong = ""  # the start of a line that is too long: all that is known of its record
         self._name = name
         self._line = 0
-        self._size = 0
+        self._record_bytes = 0
         self._ended = False
         self._lines = self._read(blocks)
 
@@ -79,17 +79,17 @@ class _RecordReader:
         """Yield the cells of each record; lines that are blank outside of a cell are none."""
         reader = csv.reader(self._lines, delimiter=delimiter)
         while True:
-            self.first = self._line + 1
-            self._size = 0
-            self.flaw = self.start = ""
+            self.first_line = self._line + 1
+            self._record_bytes = 0
+            self.flaw = self.overlong = ""
             try:
                 cells = next(reader, None)
             except csv.Error as error:
-                raise SourceError(f"{self._name}:{self.first}: {_plain(error)}") from None
+                raise SourceError(f"{self._name}:{self.first_line}: {_reason(error)}") from None
             if cells is None:
                 return
             if self._ended:  # csv gives what it has when its lines end within a quoted cell
-                raise SourceError(f"{self._name}:{self.first}: a quote is opened and never closed")
+                raise SourceError(f"{self._name}:{self.first_line}: a quote is opened and never closed")
             if self.flaw or len(cells) > 1 or (cells and cells[0].strip()):
                 yield cells
 
@@ -97,7 +97,7 @@ class _RecordReader:
         for piece in whole_lines(blocks):
             if isinstance(piece, OverlongLine):
                 self._line += 1
-                self.flaw, self.start = TOO_LONG, piece.start.decode(errors="replace")
+                self.flaw, self.overlong = TOO_LONG, piece.start.decode(errors="replace")
                 # opens or closes a cell just as the line would have done
                 yield '"\n' if piece.quotes % 2 else "\n"
                 continue
@@ -106,9 +106,9 @@ class _RecordReader:
                 raise SourceError(f"{self._name}:{line}: has a NUL byte; this is no text")
             for raw in piece.split(b"\n"):
                 self._line += 1
-                self._size += len(raw)
-                if self._size > MAX_RECORD_BYTES:
-                    raise SourceError(f"{self._name}:{self.first}: a record of over 1 MiB; is a quote left open?")
+                self._record_bytes += len(raw)
+                if self._record_bytes > MAX_RECORD_BYTES:
+                    raise SourceError(f"{self._name}:{self.first_line}: a record of over 1 MiB; is a quote left open?")
                 try:
                     line_text = raw.decode()
                 except UnicodeDecodeError:
@@ -118,7 +118,7 @@ class _RecordReader:
         self._ended = True
 
 
-def _plain(error: csv.Error) -> str:
+def _reason(error: csv.Error) -> str:
     """Return in our words what ``csv`` says."""
     text = str(error)
     if text.startswith("new-line character"):
