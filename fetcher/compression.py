@@ -145,7 +145,7 @@ def decompress(
 ) -> Iterator[bytes]:
     """Yield what compressed ``blocks`` hold, one member after the other, in blocks of at most ``max_block`` bytes.
 
-    With ``zero_padding`` zeros may stand behind a gzip member, as tapes and some tools leave them. Raises
+    With ``zero_padding`` zeros may follow a gzip member, as tapes and some tools leave them. Raises
     ``DamagedDataError``, and ``ImportError`` that says how to install Zstandard where it is not.
     """
     begin: Callable[[], Decompressor] = Inflater

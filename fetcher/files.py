@@ -1,10 +1,10 @@
-"""How files are opened, locked, read, written, synced to the disk and put in each other's place: one way for all.
+"""How files are opened, locked, read, written, synced and moved: one way for the whole package.
 
-Laws: what must be a regular file is opened as one or refused, and a FIFO that stands there holds nobody (7). A name
-that was made or moved is in its folder for good once ``sync_folder_of`` has returned, and a file that takes another's
-place does so whole, at one stroke (6). A lock is the system's: it goes when its process ends, however that happens.
+Laws: where a regular file is expected, anything else is refused, and opening a FIFO does not block (7). A file that was
+created or moved survives a power cut under its name once ``sync_folder_of`` has returned, and a move replaces its target
+whole (6). A lock belongs to the system: it ends with the process that holds it, however that ends.
 
-Everything here raises ``OSError`` as the system gave it: what the file is, and what to do, the caller knows.
+Everything here raises the ``OSError`` of the system: the caller knows what the file is for and what to do about it.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ READ_BYTES: Final = 256 * 1024
 PLAIN_FLAGS: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
 """What every ``os.open`` of ours asks for: bytes as they are, and no controlling terminal."""
 
-_NOT_WAITING: Final = PLAIN_FLAGS | getattr(os, "O_NONBLOCK", 0)
+_NONBLOCK: Final = PLAIN_FLAGS | getattr(os, "O_NONBLOCK", 0)
 _NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN_FLAGS
 _LOCKED_BY_OTHERS: Final = frozenset({errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK})
 _NO_FOLDER_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
-_WINDOWS_LOCK_OFFSET: Final = 1 << 30  # there the locked byte cannot be read: far from all that is in the file
+_WINDOWS_LOCK_OFFSET: Final = 1 << 30  # a locked byte cannot be read there: it is far behind the content
 
 
 class NotRegularFileError(OSError):
-    """What stands at a path is a folder, a FIFO, a socket or a device."""
+    """A path that should be a regular file is a folder, a FIFO, a socket or a device."""
 
 
 def open_regular(path: str, flags: int, *, follow_links: bool = False) -> int:
@@ -57,8 +57,8 @@ def open_regular(path: str, flags: int, *, follow_links: bool = False) -> int:
     Raises ``NotRegularFileError`` for anything else, and ``OSError`` (``ELOOP``) for a link, where the system can tell,
     unless ``follow_links``.
     """
-    # Not waiting: what is a FIFO by now would hold the opener until somebody else opens its other end.
-    descriptor = os.open(path, flags | _NOT_WAITING | (0 if follow_links else _NO_LINK), 0o666)
+    # O_NONBLOCK: opening a FIFO would block until somebody opens its other end.
+    descriptor = os.open(path, flags | _NONBLOCK | (0 if follow_links else _NO_LINK), 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise NotRegularFileError(errno.EINVAL, "Not a regular file", path)
@@ -66,9 +66,9 @@ def open_regular(path: str, flags: int, *, follow_links: bool = False) -> int:
 
 
 def create_like(path: str, like: os.stat_result) -> int:
-    """Make an empty file at ``path``, with the owner and rights of ``like``, in place of what is there; return it open.
+    """Create an empty file with the owner and mode of ``like`` in place of what is at ``path``; return its descriptor.
 
-    A link that is there is taken away, not followed.
+    A link there is removed, not followed.
     """
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
@@ -155,7 +155,7 @@ def _wait_until_writable(descriptor: int) -> None:
 
 
 def sync_file(path: str) -> None:
-    """Bring the content of the file at ``path`` to the disk."""
+    """Sync the content of the file at ``path`` to the disk."""
     descriptor = os.open(path, os.O_RDWR | PLAIN_FLAGS)
     try:
         os.fsync(descriptor)
@@ -167,7 +167,7 @@ def sync_file(path: str) -> None:
 
 
 def sync_folder_of(path: str) -> None:
-    """Bring the name of the file ``path`` in its folder to the disk, where the system and the file system can."""
+    """Sync the folder that the file ``path`` is in (links followed), where the system and the file system can."""
     if os.name == "nt":  # there a folder cannot be opened, and needs no sync
         return
     folder = os.path.dirname(os.path.realpath(path))
@@ -186,9 +186,9 @@ def sync_folder_of(path: str) -> None:
 
 
 def move(source: str, target: str) -> None:
-    """Put the file ``source`` in the place of ``target`` for good, at one stroke, over the border of a file system too.
+    """Rename ``source`` to ``target``, atomically and durably; to another file system by a copy that is renamed there.
 
-    After an ``OSError`` either both are there as before, or the move is done.
+    After an ``OSError`` either both are as before, or the move is done.
     """
     try:
         os.replace(source, target)

@@ -1,7 +1,7 @@
 """An output that is appended to batch by batch and can be cut back to the end of any batch.
 
 Laws: a batch is on the disk before its mark is given out, and whole members only are compressed, so that every mark is
-a safe place to cut (6); an output that is not as its mark says is refused as it is, never cut (2); a copy without some
+a safe place to cut (6); an output that is not as its mark says is refused and left as it is, never cut (2); a copy without some
 of the records is made a block and a member at a time, however large the output is (3).
 """
 
@@ -29,7 +29,7 @@ REWRITE_PART_BYTES = 1024 * 1024
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """Where an output stands: what is before it is committed."""
+    """How much of an output is committed."""
 
     position: int = 0
     """Bytes."""

@@ -101,7 +101,7 @@ async def open_output(path: str, *, fresh: bool) -> int:
         if descriptor is not None:
             _check_descriptor(path, descriptor)
             if descriptor == 1 and sys.stdout is not None and not sys.stdout.closed:
-                sys.stdout.flush()  # what was printed before stands before
+                sys.stdout.flush()  # what was printed before comes first
             return os.dup(descriptor)
         mode = _mode(path)
         if mode is None or stat.S_ISREG(mode):

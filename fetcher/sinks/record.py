@@ -135,7 +135,7 @@ _ENCODER = msgspec.json.Encoder(enc_hook=_fallback)
 
 
 def _encodable(value: Any, above: tuple[int, ...]) -> Any:
-    """Return a copy of ``value`` that JSON can hold; ``above`` are the ids of what it lies in."""
+    """Return a copy of ``value`` that JSON can hold; ``above`` are the ids of the values that contain it."""
     if isinstance(value, str):
         return well_formed(value)
     if value is None or isinstance(value, bool | float | msgspec.Raw):

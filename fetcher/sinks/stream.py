@@ -146,7 +146,7 @@ class OutputStream:
 
     def _cut_to_records(self) -> None:
         """Cut off the record that a full disk tore. A file that was redirected to us is not ours to cut."""
-        with contextlib.suppress(OSError):  # the first error is what is told; the torn record stays then
+        with contextlib.suppress(OSError):  # only the first error is raised; the torn record stays then
             whole, torn = self._file_bytes, os.lseek(self._descriptor, 0, os.SEEK_CUR)
             for chunk in self._chunks:
                 if whole + len(chunk) > torn:
@@ -200,10 +200,10 @@ class StreamSink(ABC):
 
     @abstractmethod
     def encode(self, outcome: Outcome) -> bytes:
-        """Return the whole record of ``outcome`` as it stands in the output."""
+        """Return the whole record of ``outcome``, as it is written."""
 
     def preamble(self, *, empty: bool = False) -> bytes:  # noqa: ARG002  # for formats that have one
-        """Return what stands once, before the first record: known when that is encoded, or ``empty``, never to come."""
+        """Return what precedes the first record: asked for once that is encoded, or ``empty`` where none will come."""
         return b""
 
     def state(self) -> str:

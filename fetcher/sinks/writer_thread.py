@@ -61,5 +61,5 @@ class WriterThread:
         self._call(self.closed.set)
 
     def _call(self, callback: Callable[..., object], *values: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
             self._loop.call_soon_threadsafe(callback, *values)

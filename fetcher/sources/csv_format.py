@@ -1,7 +1,7 @@
 """Reads CSV and TSV (RFC 4180, tabs for commas): a header, then a row of cells a record.
 
-Laws: the URL stands in the column of that name, the others are the row's fields, as text. Nothing is shifted
-in silence: a record with more cells than the header has is a bad row, for a comma that should have been quoted
+Laws: the URL is in the column of that name, the others are the row's fields, as text. Nothing is shifted
+silently: a record with more cells than the header has is a bad row, for a comma that should have been quoted
 may have cut its URL; missing cells are empty. A header cell that is empty or repeated gets a name of its own
 (``column_3``, ``name_2``). A record is bounded, for a quote that is never closed would swallow the list.
 """

@@ -1,6 +1,6 @@
-"""Tells what an input names: a URL, stdin, or a file and its format.
+"""What an input names: a URL, stdin, or a file and its format.
 
-A file that stands there wins over a bare domain, and a name that ends like a list is a missing file rather
+A file that exists wins over a bare domain, and a name that ends like a list is a missing file rather
 than a host: ``urls.txt`` mistyped must not become a request.
 """
 
@@ -30,7 +30,7 @@ _HOST = re.compile(r"(?P<name>[\w-]+(?:\.[\w-]+)*\.?|\[[0-9a-f:.]+\])(?P<port>:\
 
 
 def is_url_argument(text: str) -> bool:
-    """Tell whether an input is itself a row: a http(s) URL, or a bare host where no such file stands.
+    """Tell whether an input is itself a row: a http(s) URL, or a bare host where no such file exists.
 
     A bare host has a dot or is ``localhost``, has no whitespace, and may have a port, a path and a query.
     """

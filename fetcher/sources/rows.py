@@ -21,7 +21,7 @@ EXCERPT_CHARS = 2_000
 
 
 class BadRow(msgspec.Struct, frozen=True):
-    """A row without a URL to try: what stands there instead, and why it is none.
+    """A row without a URL to try: the text that is there instead, and why it is no URL.
 
     ``request.url`` is the text as listed (at most ``EXCERPT_CHARS`` characters, then ``…``), ``error.message``
     says FILE:LINE and what is wrong. It becomes a ``Failure`` without an attempt.
@@ -34,7 +34,7 @@ class BadRow(msgspec.Struct, frozen=True):
 class FinishedRow(msgspec.Struct, frozen=True):
     """A row that an earlier run has finished: passed over, but for what it means to later ones (its duplicates).
 
-    Without its ``request`` it stands for many that mean nothing, and gives the event loop a turn.
+    Without its ``request`` it is one for many that mean nothing to later rows; it gives the event loop a turn.
     """
 
     request: Request | None = None

@@ -80,7 +80,7 @@ class ThreadedIterator(AsyncIterator[T], Generic[T]):
             self._close_rows()
 
     async def _wait(self) -> None:
-        """Sleep until the thread has something to tell."""
+        """Sleep until the thread has a row, or has ended."""
         if self._waiter is not None:
             raise RuntimeError("the rows are being read by another task")
         waiter = self._waiter = asyncio.get_running_loop().create_future()
