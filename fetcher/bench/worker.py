@@ -24,8 +24,8 @@ from fetcher.bench.results import Sample
 from fetcher.client import Fetcher
 from fetcher.config import Config
 from fetcher.errors import ConfigError, FetcherError
+from fetcher.files import write_all
 from fetcher.model import Exchange, Outcome, Page, Request, Response
-from fetcher.sinks.courier import write_all
 from fetcher.sinks.jsonl import JSONLSink
 from fetcher.spawn import when_owner_ends
 from fetcher.urls import parse

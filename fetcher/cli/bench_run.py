@@ -28,10 +28,10 @@ from fetcher.cli.exits import COMPLETE, FAILED, PIPE_CLOSED, exit_by
 from fetcher.cli.settings import RUN_KEYS, descriptors_for, make_config
 from fetcher.config.options import number_from
 from fetcher.errors import ConfigError, FetcherError, SinkError
+from fetcher.files import write_all
 from fetcher.report.notices import Notices
-from fetcher.sinks.courier import write_all
 from fetcher.sinks.escape import printable
-from fetcher.sinks.place import check_place
+from fetcher.sinks.opening import check_path
 from fetcher.sources import is_url_argument, read
 
 __all__ = ["bench"]
@@ -129,7 +129,7 @@ def _outputs(inputs: Sequence[str], settings: Mapping[str, Any]) -> Outputs:
     for name, path in paths.items():
         if path is None:
             continue
-        check_place(path, fresh=True)
+        check_path(path, fresh=True)
         if any(_same_file(path, text) for text in inputs if not is_url_argument(text)):
             raise ConfigError(f"{name}: {path} is a list that is to be read; write to another file")
     if paths["json"] is not None and paths["json"] == paths["html"]:

@@ -16,7 +16,7 @@ from fetcher.errors import SinkError
 from fetcher.model import Outcome, Sink
 from fetcher.sinks import open_sink
 from fetcher.sources import Row, estimate_rows, is_url_argument, read
-from fetcher.sources.handover import in_thread
+from fetcher.sources.threaded_iterator import ThreadedIterator
 from fetcher.stats import ResumeState, Stats
 
 __all__ = ["Deposit", "Plain", "open_deposit", "open_source", "write_summary"]
@@ -105,7 +105,7 @@ def open_source(plan: Plan) -> Iterable[Row] | AsyncIterable[Row]:
     """Return the rows of a plan's lists."""
     rows = read(plan.inputs, format=plan["from"], url_column=plan["url_column"])
     # A pipe may keep its reader waiting for as long as it likes: not the event loop's thread.
-    return in_thread(rows) if any(map(_may_block, plan.inputs)) else rows
+    return ThreadedIterator(rows) if any(map(_may_block, plan.inputs)) else rows
 
 
 def _may_block(path: str) -> bool:

@@ -21,7 +21,7 @@ from fetcher.job.choice import choose_codes
 from fetcher.job.place import folder_for, is_job
 from fetcher.model import Extractor, Middleware
 from fetcher.sinks import check_output
-from fetcher.sinks.place import check_place, descriptor_of, is_special
+from fetcher.sinks.opening import check_path, descriptor_of, is_special
 from fetcher.sources import check, is_url_argument
 
 __all__ = ["Plan", "make_plan"]
@@ -90,7 +90,7 @@ def _check_outputs(plan: Plan) -> None:
             goes_on = plan.job is not None and (is_job(plan.job) or _is_empty(path))
             check_output(path, format=plan["format"], fresh=plan["fresh"] or goes_on)
         else:
-            check_place(path, fresh=True)
+            check_path(path, fresh=True)
 
 
 def _job_of(outputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -> str | None:

@@ -18,7 +18,7 @@ from fetcher.cli.exits import PIPE_CLOSED
 from fetcher.errors import ConfigError, SinkError
 from fetcher.job.place import LEDGER, folder_for, is_job
 from fetcher.report.summary import describe_trouble, human_bytes, human_seconds
-from fetcher.sinks.place import name_of, trouble
+from fetcher.sinks.opening import display_name, write_error
 
 if TYPE_CHECKING:
     from fetcher.job.report import JobReport, RunReport
@@ -72,7 +72,7 @@ def command(context: click.Context, /, job: str, *, as_json: bool, hosts: bool, 
 def _print(text: str) -> None:
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (for as long as we run: our end flushes it)
-        raise SinkError(f"{name_of('-')}: is closed")
+        raise SinkError(f"{display_name('-')}: is closed")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name gets the rest
     try:
@@ -82,7 +82,7 @@ def _print(text: str) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.close(nowhere)
-        raise trouble("-", "cannot write", error) from error
+        raise write_error("-", "cannot write", error) from error
 
 
 def find_job(name: str) -> str:

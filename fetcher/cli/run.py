@@ -26,7 +26,7 @@ from fetcher.report.inflight import describe
 from fetcher.report.notices import Notices
 from fetcher.report.progress import Progress
 from fetcher.report.summary import summarize
-from fetcher.sinks.place import is_special
+from fetcher.sinks.opening import is_special
 from fetcher.sources import estimate_rows
 from fetcher.stats import ResumeState, Stats
 

@@ -17,9 +17,10 @@ from typing import Self
 import msgspec
 
 from fetcher.errors import LedgerError
+from fetcher.files import sync_folder_of
 from fetcher.job.account import OK, Account, Tally
 from fetcher.job.names import codes_of, hosts_of
-from fetcher.job.schema import JOURNALS, SHIFT, connect, damaged, explained, in_use, make, sync, whole
+from fetcher.job.schema import JOURNALS, SHIFT, connect, damaged, explained, in_use, make, whole
 from fetcher.sinks.durable import Mark
 
 __all__ = ["OK", "Entry", "Ledger", "Progress", "Tally"]
@@ -106,7 +107,7 @@ class Ledger(Account):
         with self._transaction():
             added = self._db.execute("INSERT INTO runs VALUES (NULL, ?, 0, NULL, 0, 1, NULL, 0, 0, 0)", (now,))
         with explained(self.path, "write"):
-            sync(os.path.dirname(self.path) or ".")  # the journal's name; SQLite ignores it when this fails
+            sync_folder_of(self.path)  # the journal's name; SQLite ignores it when this fails
         self._run = added.lastrowid
         self.ended_well = False
         return before

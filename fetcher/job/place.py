@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from fetcher.errors import ConfigError, LedgerError
-from fetcher.sinks.place import sync_folder
+from fetcher.files import sync_folder_of
 
 __all__ = ["BEGIN_AGAIN", "LEDGER", "LOCK", "SLOT", "clear_job", "copy_of", "folder_for", "is_job", "make_folder"]
 
@@ -58,7 +58,7 @@ def make_folder(folder: str) -> None:
                     f"{folder} is no job of ours: it holds {foreign[0]!r}; name another folder with --job"
                 ) from None
             return
-        sync_folder(folder)
+        sync_folder_of(folder)
     except OSError as error:
         raise LedgerError(f"{folder}: cannot make the folder of the job: {error.strerror or error}") from error
 
@@ -73,6 +73,6 @@ def clear_job(folder: str) -> None:
             os.unlink(path)
         if names:
             path = folder
-            sync_folder(os.path.join(folder, LEDGER))
+            sync_folder_of(os.path.join(folder, LEDGER))
     except OSError as error:
         raise LedgerError(f"{path}: cannot remove: {error.strerror or error}") from error

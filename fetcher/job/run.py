@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from fetcher.client import Fetcher
+from fetcher.compression import SUFFIXES
 from fetcher.errors import ConfigError, InvalidURL
 from fetcher.intake import Row
 from fetcher.job.choice import choose_codes
@@ -29,7 +30,6 @@ from fetcher.job.terms import Terms
 from fetcher.job.writer import Writer
 from fetcher.model import Outcome, Page
 from fetcher.sinks import DurableFile, format_of, open_durable
-from fetcher.sinks.compress import SUFFIXES
 from fetcher.stats import ResumeState, Stats
 from fetcher.urls import parse
 

@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 
 from fetcher.errors import LedgerError
+from fetcher.files import move, sync_file
 from fetcher.sinks.escape import printable
 
 __all__ = [
@@ -34,7 +35,6 @@ __all__ = [
     "explained",
     "in_use",
     "make",
-    "sync",
     "whole",
 ]
 
@@ -180,9 +180,8 @@ def make(path: str, terms: bytes, outputs: list[bytes]) -> None:
                 raise LedgerError(f"{path}: cannot create the ledger: it takes no write-ahead log: {_REPAIR}")
         finally:
             db.close()
-        sync(fresh)
-        os.rename(fresh, path)
-        sync(os.path.dirname(path) or ".")
+        sync_file(fresh)
+        move(fresh, path)
 
 
 def whole(path: str, value: object, low: int = 0, high: int = 2**53) -> int:
@@ -199,20 +198,6 @@ def _address(path: str, mode: str) -> str:
 def _unlink(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-
-
-def sync(path: str) -> None:
-    """Have a file, or the names in a folder, on the disk. Raises ``OSError`` that names it."""
-    if os.name == "nt" and os.path.isdir(path):  # there a folder cannot be opened, and needs no sync
-        return
-    descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        error.filename = path
-        raise
-    finally:
-        os.close(descriptor)
 
 
 def _check_files(path: str) -> None:

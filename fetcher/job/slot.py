@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import mmap
 import os
-import stat
 import struct
 from collections.abc import Callable
 
 from fetcher.errors import LedgerError
+from fetcher.files import NotRegularFileError, open_regular
 
 __all__ = ["Slot"]
 
 SIZE = 8  # bytes: a row's id, little-endian; 0 for none
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Slot:
@@ -24,15 +23,15 @@ class Slot:
 
     def __init__(self, path: str) -> None:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NO_FOLLOW, 0o666)
+            descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
             try:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise LedgerError(f"{path}: is no file of a job: remove it")
                 # Storage first: a page of mapped memory that the disk has no place for is a bus error.
                 os.pwrite(descriptor, os.pread(descriptor, SIZE, 0).ljust(SIZE, b"\0"), 0)
                 self._memory = mmap.mmap(descriptor, SIZE)
             finally:
                 os.close(descriptor)
+        except NotRegularFileError as error:
+            raise LedgerError(f"{path}: is no file of a job: remove it") from error
         except (OSError, ValueError) as error:
             raise LedgerError(f"{path}: cannot open: {getattr(error, 'strerror', None) or error}") from error
         (self.suspect,) = struct.unpack("<Q", self._memory[:])

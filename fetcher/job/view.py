@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import stat
-import sys
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Annotated, Any, Self, TypeVar
@@ -18,6 +16,7 @@ from typing import Annotated, Any, Self, TypeVar
 import msgspec
 
 from fetcher.errors import LedgerError, Skipped
+from fetcher.files import is_locked, open_regular
 from fetcher.hosts.state import HostReport
 from fetcher.job.account import LONGEST_NAME, MOST_CODES, OK, Account, Tally
 from fetcher.job.memory import TROUBLED, troubled_of
@@ -221,39 +220,22 @@ def _holder(path: str) -> int | None:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[int | None]:
-    # O_NONBLOCK: a FIFO in the lock's place must not hold us.
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        descriptor = os.open(path, flags)
+        descriptor = open_regular(path, os.O_RDONLY)
     except OSError:
         yield None  # nobody has worked on the job, or its lock is not ours to see
         return
     try:
-        yield descriptor if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
 def _is_held(descriptor: int) -> bool:
-    """Try for a share in the lock, which goes again with the descriptor: others who look do not see each other."""
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            from fetcher.job.lock import _BYTE
-
-            os.lseek(descriptor, _BYTE, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+        return is_locked(descriptor)
+    except OSError:  # where no lock can be taken, a run may be at work
         return True
-    finally:
-        os.lseek(descriptor, 0, os.SEEK_SET)
-    return False
 
 
 _HOSTS = """

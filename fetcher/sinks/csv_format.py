@@ -1,7 +1,8 @@
 """CSV: a table with its columns fixed at the start, by RFC 4180, in UTF-8.
 
 Law 7: no cell runs. What a spreadsheet would take for a formula gets an apostrophe in front (OWASP, "CSV Injection");
-plain numbers stay. Nothing is lost by it: ``restore`` takes the apostrophe off again.
+plain numbers stay. Nothing is lost by it: where a cell is apostrophes and then one of those characters, the first apostrophe is always
+ours, and a reader may take it off.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from fetcher.model import Outcome
 from fetcher.sinks.record import COLUMNS, to_json, to_record, well_formed
 from fetcher.sinks.stream import StreamSink
 
-__all__ = ["CSVSink", "defuse", "restore"]
+__all__ = ["CSVSink", "defuse"]
 
-WIDEST = 1 << 64
-_STARTERS = "=+\\-@\t\r\n\0＝＋－＠"  # the wide ones run where the keyboard types them
-_RUNS = re.compile(f"'*[{_STARTERS}]")
-_DEFUSED = re.compile(f"''*[{_STARTERS}]")
+MAX_PLAIN_INT = 1 << 64
+"""An integer beyond it, either way, is written as JSON writes it, so that Python does not refuse its digits."""
+
+_FORMULA_STARTS = "=+\\-@\t\r\n\0＝＋－＠"  # the wide ones run where the keyboard types them
+_FORMULA = re.compile(f"'*[{_FORMULA_STARTS}]")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
@@ -35,7 +37,7 @@ class CSVSink(StreamSink):
 
     ``fields`` names the list's own columns; without it the first outcome's are taken, and ``()`` means none. A name
     that is taken already gets ``row_`` in front, a selected one ``data_``. What a row has beyond these columns
-    stands as JSON in ``fields`` and ``data``: no value is dropped.
+    is written as JSON in ``fields`` and ``data``: no value is dropped.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class CSVSink(StreamSink):
         super().__init__(path, fresh=fresh)
         self._fields = None if fields is None else tuple(dict.fromkeys(fields))
         self._select = tuple(dict.fromkeys(select or ()))
-        self._line = csv.writer(_Passing()).writerow
+        self._line = csv.writer(_RowEncoder()).writerow
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -124,24 +126,19 @@ class CSVSink(StreamSink):
 
 
 def defuse(text: str) -> str:
-    """Return ``text`` with an apostrophe in front where a spreadsheet would run it (or where ``restore`` would take one).
+    """Return ``text`` with an apostrophe in front where a spreadsheet would run it, or take one of its own for ours.
 
     >>> defuse("=1+1"), defuse("-5"), defuse("plain")
     ("'=1+1", '-5', 'plain')
     """
-    return f"'{text}" if _RUNS.match(text) and not _NUMBER.fullmatch(text) else text
-
-
-def restore(cell: str) -> str:
-    """Undo ``defuse``: return the text that ``cell`` was made of."""
-    return cell[1:] if _DEFUSED.match(cell) else cell
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
 def _cell(value: Any) -> Any:
     kind = type(value)
     if kind is str:
         return defuse(value)
-    if value is None or (kind is int and -WIDEST < value < WIDEST):
+    if value is None or (kind is int and -MAX_PLAIN_INT < value < MAX_PLAIN_INT):
         return value
     if kind is float:
         return value if math.isfinite(value) else None
@@ -155,8 +152,8 @@ def _json(value: Any) -> str:
     return "" if value is None else to_json(value).decode()
 
 
-class _Passing:
-    """A file for ``csv.writer`` that gives each row back instead of keeping it."""
+class _RowEncoder:
+    """A file for ``csv.writer`` whose ``write`` returns the row: ``writerow`` returns it on."""
 
     def write(self, row: str) -> str:
         return row

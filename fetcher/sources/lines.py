@@ -16,19 +16,31 @@ from itertools import chain
 from pathlib import Path, PurePath
 from typing import BinaryIO, NamedTuple
 
+from fetcher.compression import MAGIC_BYTES, DamagedDataError, decompress, packing_of_data, packing_of_path
 from fetcher.errors import SourceError
-from fetcher.sources.handover import in_thread
-from fetcher.sources.packing import MAGIC_BYTES, packing_of, unpack
 
-__all__ = ["BLOCK", "LINE_LIMIT", "Overlong", "in_thread", "listing_name", "open_list", "reason_of", "whole_lines"]
+__all__ = [
+    "MAX_LINE_BYTES",
+    "NOT_UTF8",
+    "READ_BYTES",
+    "TOO_LONG",
+    "OverlongLine",
+    "list_name",
+    "open_list",
+    "reason_of",
+    "whole_lines",
+]
 
-LINE_LIMIT = 64 * 1024
+MAX_LINE_BYTES = 64 * 1024
 """Bytes that a line may have; a longer one is a bad row."""
 
-BLOCK = LINE_LIMIT
+READ_BYTES = MAX_LINE_BYTES
 """Bytes of a read at most. No larger than a line may be: so only the first line of a block can be overlong."""
 
-_SNIFFED = 8 * 1024
+NOT_UTF8 = "is not UTF-8"
+TOO_LONG = "is over 64 KiB long"
+
+_SNIFF_BYTES = 8 * 1024
 _UTF8_BOM = b"\xef\xbb\xbf"
 _OTHER_BOMS = {
     b"\xff\xfe\0\0": "UTF-32",
@@ -36,7 +48,7 @@ _OTHER_BOMS = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
-_KINDS = {
+_BINARY_MAGIC = {
     b"%PDF-": "PDF",
     b"PK\x03\x04": "zip or xlsx",
     b"\x89PNG": "PNG",
@@ -48,14 +60,14 @@ _KINDS = {
 }
 
 
-class Overlong(NamedTuple):
-    """A line over ``LINE_LIMIT``: its start, and how many double quotes it had in all."""
+class OverlongLine(NamedTuple):
+    """A line over ``MAX_LINE_BYTES``: its start, and how many double quotes it had in all."""
 
     start: bytes
     quotes: int
 
 
-def listing_name(path: str) -> str:
+def list_name(path: str) -> str:
     """Return how messages call the list ``path``."""
     return "stdin" if path == "-" else path or "''"
 
@@ -79,9 +91,9 @@ def open_list(path: str, *, stdin: BinaryIO | None = None, nul_allowed: bool = F
     when it cannot be opened. The blocks raise ``SourceError`` for what is no text and ``OSError`` when
     reading fails.
     """
-    name = listing_name(path)
+    name = list_name(path)
     if path == "-":
-        yield _text_blocks(_unpacked(_stdin_blocks(stdin), path), name, nul_allowed)
+        yield _text_blocks(_decompressed(_stdin_blocks(stdin), path), name, nul_allowed)
         return
     try:
         file = Path(path).open("rb", buffering=0)  # noqa: SIM115 - closed below; only opening is to be guarded
@@ -90,10 +102,10 @@ def open_list(path: str, *, stdin: BinaryIO | None = None, nul_allowed: bool = F
     except ValueError:  # a NUL in the name
         raise SourceError(f"{name!r}: no such file") from None
     with file:
-        yield _text_blocks(_unpacked(_descriptor_blocks(file.fileno()), path), name, nul_allowed)
+        yield _text_blocks(_decompressed(_descriptor_blocks(file.fileno()), path), name, nul_allowed)
 
 
-def whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes | Overlong]:
+def whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes | OverlongLine]:
     r"""Cut ``blocks`` behind line ends: yield bytes that ``split(b"\n")`` into whole lines, and overlong ones.
 
     The last line end of each piece is taken off; a last line without one counts. An overlong line is
@@ -101,17 +113,17 @@ def whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes | Overlong]:
     """
     parts: list[bytes] = []  # of the line under way
     size = 0
-    long: Overlong | None = None
+    long: OverlongLine | None = None
     for block in blocks:
         end = block.find(b"\n")
         size += len(block) if end < 0 else end
-        if size > LINE_LIMIT:
+        if size > MAX_LINE_BYTES:
             part = block if end < 0 else block[:end]
             if long is None:
                 start = b"".join(parts)
-                long = Overlong((start + part)[:LINE_LIMIT], start.count(b'"'))
+                long = OverlongLine((start + part)[:MAX_LINE_BYTES], start.count(b'"'))
                 parts = []
-            long = Overlong(long.start, long.quotes + part.count(b'"'))
+            long = OverlongLine(long.start, long.quotes + part.count(b'"'))
             if end < 0:
                 continue
             yield long
@@ -136,7 +148,7 @@ def _descriptor_blocks(descriptor: int) -> Iterator[bytes]:
     """Yield what a descriptor has, as it comes."""
     while True:
         try:
-            block = os.read(descriptor, BLOCK)
+            block = os.read(descriptor, READ_BYTES)
         except BlockingIOError:  # another process that shares the pipe made it non-blocking
             select.select([descriptor], [], [])
             continue
@@ -163,7 +175,7 @@ def _stdin_blocks(stdin: BinaryIO | None) -> Iterator[bytes]:
         else:
             return _descriptor_blocks(descriptor)
     read = getattr(stream, "read1", stream.read)
-    return iter(lambda: read(BLOCK) or b"", b"")
+    return iter(lambda: read(READ_BYTES) or b"", b"")
 
 
 def _head(blocks: Iterator[bytes]) -> bytes:
@@ -176,16 +188,22 @@ def _head(blocks: Iterator[bytes]) -> bytes:
     return head
 
 
-def _unpacked(blocks: Iterator[bytes], path: str) -> Iterator[bytes]:
-    """Undo the packing that the first bytes show."""
+def _decompressed(blocks: Iterator[bytes], path: str) -> Iterator[bytes]:
+    """Decompress what the first bytes show to be compressed."""
     head = _head(blocks)
-    packing = packing_of(head)
-    suffix = PurePath(path).suffix.lower()
-    claimed = {".gz": "gzip", ".zst": "zstd"}.get(suffix)
-    if claimed and not packing:
-        raise SourceError(f"{path}: is not {claimed} data, though its name ends in {suffix}")
     blocks = chain([head], blocks)
-    yield from unpack(blocks, packing, name=listing_name(path), size=BLOCK) if packing else blocks
+    packing = packing_of_data(head)
+    if packing is None:
+        if claimed := packing_of_path(path):
+            raise SourceError(f"{path}: is not {claimed} data, though its name ends in {PurePath(path).suffix.lower()}")
+        yield from blocks
+        return
+    try:
+        yield from decompress(blocks, packing, max_block=READ_BYTES, zero_padding=True)
+    except ImportError as error:
+        raise SourceError(f"{list_name(path)}: {error}") from None
+    except DamagedDataError as error:
+        raise OSError(str(error)) from error
 
 
 def _text_blocks(blocks: Iterator[bytes], name: str, nul_allowed: bool) -> Iterator[bytes]:
@@ -194,10 +212,10 @@ def _text_blocks(blocks: Iterator[bytes], name: str, nul_allowed: bool) -> Itera
     for bom, encoding in _OTHER_BOMS.items():
         if head.startswith(bom):
             raise SourceError(f"{name}: is {encoding}; convert it to UTF-8 (iconv -f {encoding} -t UTF-8)")
-    kind = next((kind for magic, kind in _KINDS.items() if head.startswith(magic)), "")
+    kind = next((kind for magic, kind in _BINARY_MAGIC.items() if head.startswith(magic)), "")
     seen = 0
     for block in chain([head.removeprefix(_UTF8_BOM)], blocks):
-        nul = seen < _SNIFFED and b"\0" in block[: _SNIFFED - seen]
+        nul = seen < _SNIFF_BYTES and b"\0" in block[: _SNIFF_BYTES - seen]
         # PAR1 alone may be the beginning of a name; the other magics are no beginning of any URL
         if (kind and kind != "Parquet" and not seen) or (nul and (kind or not nul_allowed)):
             hint = f" ({kind})" if kind else ""

@@ -1,7 +1,7 @@
-"""Hands rows from a thread that may block to the event loop.
+"""An iterator that may block, read in a thread and iterated over in the event loop.
 
-Laws: a row is there a millisecond after the thread has it, at the latest; the thread is at most ``size`` rows ahead (law 3); closing
-never waits for a thread that is blocked in a read; what the rows raise is raised to whoever reads them.
+Laws: an item is there a millisecond after the thread has it, at the latest; the thread is at most ``size`` items ahead
+(law 3); closing never waits for a thread that is blocked in a read; what the iterator raises is raised to whoever reads.
 """
 
 from __future__ import annotations
@@ -12,29 +12,24 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from threading import Event, Thread
 from typing import Generic, TypeVar
 
-__all__ = ["in_thread"]
+__all__ = ["ThreadedIterator"]
 
 T = TypeVar("T")
 
-_TOGETHER = 0.001
-"""Seconds a reader that waits leaves the thread to fill up: woken for each row, the two would spend 8 µs a row
-on passing the interpreter to and fro."""
+_WAKE_DELAY_SECONDS = 0.001
+"""For which a reader that waits leaves the thread to fill up: woken for each row, the two would spend 8 µs a row on
+passing the interpreter to and fro."""
 
 
-def in_thread(rows: Iterator[T], *, size: int = 256) -> Handover[T]:
+class ThreadedIterator(AsyncIterator[T], Generic[T]):
     """Iterate over ``rows`` in one daemon thread, at most ``size`` of them ahead of the reader.
 
     For one reader at a time; the thread begins with the first row asked for. A reader that stops early calls
     ``aclose`` (``contextlib.aclosing`` does), after which the thread ends by itself and closes ``rows``: at
     once when it waits for the reader, else when the read it is blocked in returns.
     """
-    return Handover(rows, size)
 
-
-class Handover(AsyncIterator[T], Generic[T]):
-    """Rows on their way from a thread to the loop; made by ``in_thread``."""
-
-    def __init__(self, rows: Iterator[T], size: int) -> None:
+    def __init__(self, rows: Iterator[T], *, size: int = 256) -> None:
         if size < 1:
             raise ValueError("size must be at least 1")
         self._rows = rows
@@ -48,7 +43,7 @@ class Handover(AsyncIterator[T], Generic[T]):
         self._waiter: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def __aiter__(self) -> Handover[T]:
+    def __aiter__(self) -> ThreadedIterator[T]:
         return self
 
     async def __anext__(self) -> T:
@@ -85,7 +80,7 @@ class Handover(AsyncIterator[T], Generic[T]):
             self._close_rows()
 
     async def _wait(self) -> None:
-        """Sleep until the thread has something to tell."""
+        """Sleep until the thread has a row, or has ended."""
         if self._waiter is not None:
             raise RuntimeError("the rows are being read by another task")
         waiter = self._waiter = asyncio.get_running_loop().create_future()
@@ -99,15 +94,15 @@ class Handover(AsyncIterator[T], Generic[T]):
     def _run(self) -> None:
         """Fill up, in the thread."""
         ready = self._ready
-        told: asyncio.Future[None] | None = None
+        woken: asyncio.Future[None] | None = None
         try:
             for row in self._rows:
                 if self._closed:
                     break
                 ready.append(row)
-                if self._waiter is not told:
-                    told = self._waiter
-                    self._notify(_wake_soon, told)
+                if self._waiter is not woken:
+                    woken = self._waiter
+                    self._notify(_wake_soon, woken)
                 while len(ready) >= self._size and not self._closed:
                     self._notify(_wake, self._waiter)
                     self._wait_for_room()
@@ -144,7 +139,7 @@ class Handover(AsyncIterator[T], Generic[T]):
 
 def _wake_soon(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
-        waiter.get_loop().call_later(_TOGETHER, _wake, waiter)
+        waiter.get_loop().call_later(_WAKE_DELAY_SECONDS, _wake, waiter)
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

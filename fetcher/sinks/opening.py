@@ -1,7 +1,7 @@
-"""Where an output lies: standard output, a descriptor, a file, a FIFO or a device; and opening what lies there.
+"""What an output's path means (standard output, a descriptor, a file, a FIFO or a device), and how it is opened.
 
-Law: a file that stands is never overwritten unless that is asked for (``fresh``), and only its opening cuts it.
-What is made here is in its folder for good once ``sync_folder`` has returned (law 6).
+Laws: a file that exists is never overwritten unless that is asked for (``fresh``), and only opening it cuts it (6). What
+is wrong with a path ends the run, with an error that names it (2).
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ import sys
 from pathlib import Path
 
 from fetcher.errors import ConfigError, SinkError
+from fetcher.files import PLAIN_FLAGS, NotRegularFileError, open_regular
 
 __all__ = [
-    "AGAIN",
-    "check_place",
+    "RESTORE_ADVICE",
+    "already_exists",
+    "check_path",
     "descriptor_of",
+    "display_name",
     "is_special",
-    "name_of",
-    "open_place",
-    "open_regular",
-    "standing",
-    "sync_folder",
-    "trouble",
+    "open_for_job",
+    "open_output",
+    "write_error",
 ]
 
-AGAIN = "put it back as it was, or begin again with --fresh"
+RESTORE_ADVICE = "put it back as it was, or begin again with --fresh"
 """What to do about an output that is not as a job has left it."""
 
-READER_POLL = 0.05
+FIFO_POLL_SECONDS = 0.05
+"""Between two looks whether a FIFO has a reader by now."""
+
 _DESCRIPTOR = re.compile(r"/dev/(stdout|stderr|fd/(\d+))")
-_PLAIN = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
-_FLAGS = os.O_WRONLY | _PLAIN
-_BOTH = os.O_RDWR | _PLAIN | getattr(os, "O_NONBLOCK", 0)  # what became a FIFO meanwhile would hold the opener
+_FLAGS = os.O_WRONLY | PLAIN_FLAGS
 
 
-def name_of(path: str) -> str:
+def display_name(path: str) -> str:
     """Return what messages call the output at ``path``."""
     return "standard output" if path == "-" else path
 
@@ -65,10 +65,10 @@ def is_special(path: str) -> bool:
     return mode is not None and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
-def check_place(path: str, *, fresh: bool) -> None:
+def check_path(path: str, *, fresh: bool) -> None:
     """Check, changing nothing, that an output can be opened at ``path``.
 
-    Raises ``ConfigError`` for a file that stands and is not to be overwritten, ``SinkError`` for a folder that is
+    Raises ``ConfigError`` for a file that exists and is not to be overwritten, ``SinkError`` for a folder that is
     missing or not writable, or for a ``path`` that is a folder.
     """
     descriptor = descriptor_of(path)
@@ -79,29 +79,29 @@ def check_place(path: str, *, fresh: bool) -> None:
     if mode is None:
         folder = Path(path).parent
         if not folder.is_dir():
-            raise _missing(path)
+            raise _no_folder(path)
         writable = os.access(folder, os.W_OK | os.X_OK)
     elif stat.S_ISDIR(mode):
         raise SinkError(f"{path}: is a folder")
     elif stat.S_ISREG(mode) and not fresh:
-        raise standing(path)
+        raise already_exists(path)
     else:
         writable = os.access(path, os.W_OK)
     if not writable:
         raise SinkError(f"{path}: cannot open: no permission to write there")
 
 
-async def open_place(path: str, *, fresh: bool) -> int:
+async def open_output(path: str, *, fresh: bool) -> int:
     """Open ``path`` for writing and return a descriptor of its own; a FIFO waits until it has a reader.
 
-    Raises as ``check_place`` does.
+    Raises as ``check_path`` does.
     """
     try:
         descriptor = descriptor_of(path)
         if descriptor is not None:
             _check_descriptor(path, descriptor)
             if descriptor == 1 and sys.stdout is not None and not sys.stdout.closed:
-                sys.stdout.flush()  # what was printed before stands before
+                sys.stdout.flush()  # what was printed before comes first
             return os.dup(descriptor)
         mode = _mode(path)
         if mode is None or stat.S_ISREG(mode):
@@ -110,63 +110,44 @@ async def open_place(path: str, *, fresh: bool) -> int:
             return await _open_fifo(path)
         return os.open(path, _FLAGS)
     except FileExistsError:
-        raise standing(path) from None
+        raise already_exists(path) from None
     except FileNotFoundError:
-        raise _missing(path) from None
+        raise _no_folder(path) from None
     except IsADirectoryError:
         raise SinkError(f"{path}: is a folder") from None
     except OSError as error:
-        raise trouble(path, "cannot open", error) from error
+        raise write_error(path, "cannot open", error) from error
 
 
-def open_regular(path: str, *, make: bool) -> int:
-    """Open the regular file at ``path`` to read, write and cut it; ``make`` makes the one that is missing.
+def open_for_job(path: str, *, create: bool) -> int:
+    """Open the regular file at ``path`` to read, write and cut it; ``create`` makes one that is missing.
 
     A link is followed. Raises ``SinkError`` for what is missing, no regular file or not to be opened.
     """
     try:
         mode = _mode(path)
         if mode is not None and not stat.S_ISREG(mode):
-            raise _irregular(path)
-        flags = _BOTH | (os.O_CREAT if make and mode is None else 0)
-        descriptor = os.open(path, flags, 0o666)
+            raise _not_regular(path)
+        flags = os.O_RDWR | (os.O_CREAT if create and mode is None else 0)
+        return open_regular(path, flags, follow_links=True)
+    except NotRegularFileError:
+        raise _not_regular(path) from None
     except FileNotFoundError:
-        raise (_missing(path) if make else SinkError(f"{path}: is missing: {AGAIN}")) from None
+        raise (_no_folder(path) if create else SinkError(f"{path}: is missing: {RESTORE_ADVICE}")) from None
     except OSError as error:
-        raise trouble(path, "cannot open", error) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise _irregular(path)
-    return descriptor
+        raise write_error(path, "cannot open", error) from error
 
 
-def sync_folder(path: str) -> None:
-    """Bring the entry of the file ``path`` in its folder to the disk, where the system can. Raises ``OSError``."""
-    if os.name == "nt":
-        return
-    try:
-        descriptor = os.open(os.path.dirname(os.path.realpath(path)), os.O_RDONLY | os.O_DIRECTORY)
-    except PermissionError:
-        return  # a folder that may be written and not be read
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # a file system that knows no sync of folders
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def standing(path: str) -> ConfigError:
+def already_exists(path: str) -> ConfigError:
     """Return the error for a file that would be overwritten."""
     return ConfigError(f"{path} exists; use --fresh to overwrite it")
 
 
-def trouble(path: str, what: str, error: OSError) -> SinkError | BrokenPipeError:
+def write_error(path: str, what: str, error: OSError) -> SinkError | BrokenPipeError:
     """Return the error to raise: a ``SinkError`` that names the path, or ``BrokenPipeError`` for a reader that left."""
     if isinstance(error, BrokenPipeError):
-        return BrokenPipeError(error.errno, error.strerror, name_of(path))
-    return SinkError(f"{name_of(path)}: {what}: {error.strerror or error}")
+        return BrokenPipeError(error.errno, error.strerror, display_name(path))
+    return SinkError(f"{display_name(path)}: {what}: {error.strerror or error}")
 
 
 async def _open_fifo(path: str) -> int:
@@ -177,7 +158,7 @@ async def _open_fifo(path: str) -> int:
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
-            await asyncio.sleep(READER_POLL)
+            await asyncio.sleep(FIFO_POLL_SECONDS)
         else:
             os.set_blocking(descriptor, True)
             return descriptor
@@ -186,11 +167,11 @@ async def _open_fifo(path: str) -> int:
 def _check_descriptor(path: str, descriptor: int) -> None:
     if descriptor == 1 and sys.__stdout__ is None:
         # Started with stdout closed: number 1 is by now whatever was opened first.
-        raise SinkError(f"{name_of(path)}: is closed")
+        raise SinkError(f"{display_name(path)}: is closed")
     try:
         os.fstat(descriptor)
     except OSError as error:
-        raise trouble(path, "cannot open", error) from error
+        raise write_error(path, "cannot open", error) from error
 
 
 def _mode(path: str) -> int | None:
@@ -201,12 +182,12 @@ def _mode(path: str) -> int | None:
     except ValueError:
         raise ConfigError(f"{path!r} is no file name") from None
     except OSError as error:
-        raise trouble(path, "cannot open", error) from error
+        raise write_error(path, "cannot open", error) from error
 
 
-def _missing(path: str) -> SinkError:
+def _no_folder(path: str) -> SinkError:
     return SinkError(f"{path}: the folder {Path(path).parent} does not exist")
 
 
-def _irregular(path: str) -> SinkError:
+def _not_regular(path: str) -> SinkError:
     return SinkError(f"{path}: is no regular file: nothing that is written there could be cut back")
