@@ -94,15 +94,17 @@ class Fetcher:
         ordered: bool = False,
         sequentially: bool = False,
         stats: Stats | None = None,
+        spill_folder: str | None = None,
     ) -> AsyncIterator[Outcomes | OneByOne]:
         """Open an async iterator of outcomes: as they complete, or ``ordered`` as the URLs are.
 
         ``urls`` may be any iterable, endless too: it is read as fast as outcomes are taken. ``sequentially``
         fetches one after the other, for comparison. ``stats`` go on where earlier runs of the same list left them.
+        ``spill_folder`` is where rows wait that memory has no place for, by default where the system has temporary files.
         Leaving the block cancels what is still under way.
         """
         flow = sequential if sequentially else concurrent
-        async with flow(self._running(), urls, ordered=ordered, stats=stats) as outcomes:
+        async with flow(self._running(), urls, ordered=ordered, stats=stats, spill_folder=spill_folder) as outcomes:
             self._streams.append(outcomes)
             limit = self.config.limits.time
             timer = asyncio.get_running_loop().call_later(limit, outcomes.stop) if limit is not None else None

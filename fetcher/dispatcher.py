@@ -26,8 +26,8 @@ WAITING = frozenset({"admitted", "robots", "pacing", "backoff"})  # stages in wh
 class Dispatcher:
     """The running rows of one stream. ``run_row`` is a row's task; ``ended`` is told of each one's end.
 
-    ``ordered``: whoever feeds rows has taken their places in the window, and deferring keeps them. ``folder`` is
-    where rows wait that memory has no place for.
+    ``ordered``: whoever feeds rows has taken their places in the window, and deferring keeps them. ``spill_folder``
+    is where rows wait that memory has no place for.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class Dispatcher:
         ended: Callable[[BaseException | None], None],
         *,
         ordered: bool,
-        folder: str | None = None,
+        spill_folder: str | None = None,
     ) -> None:
         self.window = Semaphore(limits.window)
         self.states: dict[asyncio.Task[None], RequestState] = {}
         self._gate = gate
-        self._frontier = Frontier(gate.hosts, limits, folder=folder)
+        self._frontier = Frontier(gate.hosts, limits, folder=spill_folder)
         self._run_row = run_row
         self._task_ended = ended
         self._ordered = ordered

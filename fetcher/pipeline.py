@@ -40,14 +40,22 @@ class Outcomes:
     Leave its ``async with`` early and everything is cancelled; ``stop`` lets what is on the wire finish.
     """
 
-    def __init__(self, engine: Engine, source: Source, *, ordered: bool = False, stats: Stats | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        source: Source,
+        *,
+        ordered: bool = False,
+        stats: Stats | None = None,
+        spill_folder: str | None = None,
+    ) -> None:
         self.stats = stats or Stats()
         self._engine = engine
         self._ordered = ordered
         self._intake = Intake(source, engine.config, self.stats)
         gate, limits = engine.gate, engine.config.limits
         self._dispatcher = Dispatcher(
-            gate, limits, self._run_row, self._task_ended, ordered=ordered, folder=self.stats.folder
+            gate, limits, self._run_row, self._task_ended, ordered=ordered, spill_folder=spill_folder
         )
         self._queue: asyncio.Queue[tuple[RequestState, Response | FetchError]] = asyncio.Queue(limits.concurrency)
         self._workers: list[asyncio.Task[None]] = []
@@ -222,14 +230,19 @@ class Outcomes:
 
 @asynccontextmanager
 async def concurrent(
-    engine: Engine, source: Source, *, ordered: bool = False, stats: Stats | None = None
+    engine: Engine,
+    source: Source,
+    *,
+    ordered: bool = False,
+    stats: Stats | None = None,
+    spill_folder: str | None = None,
 ) -> AsyncIterator[Outcomes]:
     """Fan the source out: outcomes as they complete, or in the order of the source.
 
     ``ordered`` trades law 5 away: the window counts from the oldest row not yet handed over. ``stats`` may have
     entries of earlier runs.
     """
-    async with Outcomes(engine, source, ordered=ordered, stats=stats) as outcomes:
+    async with Outcomes(engine, source, ordered=ordered, stats=stats, spill_folder=spill_folder) as outcomes:
         yield outcomes
 
 
@@ -240,6 +253,7 @@ async def sequential(
     *,
     ordered: bool = False,  # noqa: ARG001  (the contract's: it always is)
     stats: Stats | None = None,
+    spill_folder: str | None = None,  # noqa: ARG001  (the contract's: it has no rows that wait)
 ) -> AsyncIterator[OneByOne]:
     """Fetch one row after the other: what ``concurrent`` is compared with. Always in order."""
     outcomes = OneByOne(engine, source, stats)

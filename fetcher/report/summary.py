@@ -12,7 +12,7 @@ from fetcher.stats import Stats
 
 __all__ = ["Summary", "describe_trouble", "human_bytes", "human_seconds", "summarize"]
 
-TOLD = 5  # hosts in the text
+SHOWN_HOSTS = 5  # hosts in the text
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -48,8 +48,8 @@ class Summary(msgspec.Struct, frozen=True):
             text += f", {self.earlier:,} of the pages by earlier runs"
         if self.codes:
             text += "\n  " + " · ".join(f"{code} {count:,}" for code, count in self.codes.items())
-        told = "".join(f"\n  {printable(describe_trouble(host))}" for host in self.hosts[:TOLD])
-        untold = len(self.hosts) - TOLD
+        told = "".join(f"\n  {printable(describe_trouble(host))}" for host in self.hosts[:SHOWN_HOSTS])
+        untold = len(self.hosts) - SHOWN_HOSTS
         return text + told + (f"\n  and {untold:,} more hosts that gave trouble" if untold > 0 else "")
 
     def as_json(self) -> str:
