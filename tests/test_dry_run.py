@@ -153,7 +153,7 @@ def test_no_more_than_a_sample_is_asked(foretold: Any) -> None:
         return Said(allowed=True)
 
     foretold([f"http://h{n}.localhost/" for n in range(500)], judge=judge_by(say))
-    assert len(asked) == len(set(asked)) == dry.HOSTS
+    assert len(asked) == len(set(asked)) == dry.SAMPLED_HOSTS
 
 
 def test_who_does_not_answer_is_not_waited_for(foretold: Any, monkeypatch: pytest.MonkeyPatch) -> None:

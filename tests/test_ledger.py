@@ -744,7 +744,7 @@ def test_no_link_is_followed_and_nothing_but_files_opened(path: str, spoil: Call
 
 def test_a_ledger_that_stands_is_not_overwritten(path: str) -> None:
     fill(path)
-    with pytest.raises(LedgerError, match="a ledger stands there"):
+    with pytest.raises(LedgerError, match="there is a ledger"):
         Ledger.create(path, identity=IDENTITY, outputs=["a"])
     with looked_into(path) as opened:
         assert opened.last == 50

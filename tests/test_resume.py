@@ -42,10 +42,10 @@ async def strained(
     finished: Iterator[tuple[int, int]], listed: Iterable[Any], *, later: bool = False, **options: Any
 ) -> list[Any]:
     """Return what is left, read in one way or the other."""
-    sieve = ResumeFilter(finished, **options)
+    unfinished = ResumeFilter(finished, **options)
     if later:
-        return [row async for row in sieve.left_async(slowly(listed))]
-    return list(sieve.left(listed))
+        return [row async for row in unfinished.left_async(slowly(listed))]
+    return list(unfinished.left(listed))
 
 
 both = pytest.mark.parametrize("later", [False, True], ids=["iterable", "async"])
@@ -81,14 +81,14 @@ async def test_a_changed_list_is_refused_at_the_first_row_that_differs(
     listed: str, left: list[str], message: str, later: bool
 ) -> None:
     _, b, _, d = rows(*"abcd")
-    sieve = ResumeFilter(done(b, d))
+    unfinished = ResumeFilter(done(b, d))
     got: list[Request] = []
     with pytest.raises(SourceError) as caught:
         if later:
-            async for row in sieve.left_async(slowly(rows(*listed))):
+            async for row in unfinished.left_async(slowly(rows(*listed))):
                 got.append(row)  # what came before the error is looked at
         else:
-            for row in sieve.left(rows(*listed)):
+            for row in unfinished.left(rows(*listed)):
                 got.append(row)  # as above
     assert str(caught.value) == f"{message}: {ADVICE}"
     assert [row.url.rpartition("/")[2] for row in got] == left

@@ -1,4 +1,4 @@
-"""One bench from the command line: what is wrong with it is found before the first request, what came of it printed.
+"""One bench from the command line: its settings are checked before the first request, its report is printed.
 
 Laws: the result goes to stdout and everything else to stderr; Ctrl-C prints what is complete; no secret of the command
 line is repeated in a report.
@@ -69,11 +69,11 @@ def bench(inputs: list[str], settings: dict[str, Any]) -> int:
         return PIPE_CLOSED  # returned, for click would make the error a 1
 
 
-# What is asked for
+# The settings
 
 
 def _plan(inputs: Sequence[str], settings: Mapping[str, Any]) -> Bench:
-    """Read the settings. Raises ``ConfigError`` in the words of whoever typed them."""
+    """Read the settings. Raises ``ConfigError`` that names the setting."""
     for name in ("latency", "seed", "scenario"):
         if inputs and settings.get(name) is not None:
             raise ConfigError(f"{name}: is of the built-in site: leave it out, or leave out the INPUT")
@@ -139,7 +139,7 @@ def _listing(inputs: list[str], settings: Mapping[str, Any], plan: Bench) -> Lis
     return listing_of(read(inputs, format=kind, url_column=column), plan, source)
 
 
-# What is told
+# The report
 
 
 def _announce(listing: Listing, plan: Bench, notices: Notices) -> None:
@@ -237,7 +237,7 @@ def _tell(report: Report, number: int | None, outputs: Outputs, notices: Notices
 class BenchProgress:
     """Progress of a bench: a bar for each round on a terminal, which leaves nothing there; a line a round elsewhere.
 
-    A ``with`` block; ``tell`` is to be told of every moment.
+    A ``with`` block; ``tell`` is called with every ``Moment``.
     """
 
     def __init__(self, notices: Notices, *, shown: bool) -> None:

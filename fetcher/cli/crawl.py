@@ -1,4 +1,4 @@
-"""``fetcher crawl``: its flags, and how a flag is made. What the command does is in ``run.py``, which is dear to import."""
+"""``fetcher crawl``: its flags, and how a flag is made. What the command does is in ``run.py``, which is slow to import."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def print_text(text: str) -> None:
     sys.stdout.flush()
     try:
         descriptor = sys.stdout.fileno()
-    except OSError:  # somebody has put another stream in its place
+    except OSError:  # it was replaced, as tests do
         sys.stdout.write(text)
         return
     write_all(descriptor, text.encode(sys.stdout.encoding or "utf-8", "replace"))

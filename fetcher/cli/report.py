@@ -1,6 +1,6 @@
-"""``fetcher report``: how a job stands, told from its ledger alone, also while a run works on it.
+"""``fetcher report``: how a job stands, read from its ledger alone, also while a run works on it.
 
-Law 7: what comes out of a ledger is harmless by the time it is laid out here; the names typed are made so here.
+Law 7: text out of a ledger is escaped before it gets here; the names typed are escaped by whoever prints the error.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def lay_out(figures: JobReport, *, errors: int = FEW_LINES) -> str:
         ("hosts with failures", _hosts(figures.failing), 0),
         ("hosts that gave trouble", [[describe_trouble(host)] for host in figures.troubled], 0),
     ]
-    lines = [_headline(figures), *(f"  {line}" for line in _standing(figures))]
+    lines = [_headline(figures), *(f"  {line}" for line in _progress(figures))]
     for title, rows, total in tables:
         if rows:
             heads = HEADS.get(title)
@@ -126,17 +126,17 @@ HEADS = {
 
 def _headline(figures: JobReport) -> str:
     process = f" (process {figures.pid})" if figures.pid is not None else ""
-    told = {
+    state = {
         "running": f"running{process}",
         "complete": "complete",
         "stopped": "stopped; the same command continues",
         "interrupted": "interrupted, its last run was killed; the same command continues",
     }[figures.state]
     retry = f", retrying {', '.join(figures.retrying[:FEW_LINES])}" if figures.retrying else ""
-    return f"{figures.job}: {told}{retry}"
+    return f"{figures.job}: {state}{retry}"
 
 
-def _standing(figures: JobReport) -> Iterable[str]:
+def _progress(figures: JobReport) -> Iterable[str]:
     rest = f" + {figures.pending:,} pending" if figures.pending else ""
     yield (
         f"{_counted(figures.input, 'row')}{' and more' if figures.more else ''} = {figures.ok:,} ok"
@@ -206,7 +206,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    """Set the first column to the left and the others to the right, all of them a step in."""
+    """Align the first column to the left and the others to the right, indented."""
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     return [
         ("  " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])).rstrip() for row in table

@@ -64,7 +64,7 @@ def _occupy_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-    # For whatever prints; that ``sys.__stdout__`` stays None tells an output that it is closed.
+    # For whatever prints. ``sys.__stdout__`` stays None, which tells an output that it is closed.
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  (for as long as we run)
     if sys.stderr is None:
@@ -137,7 +137,7 @@ class Crawl:
         self._opening = opening = asyncio.current_task()
         try:
             async with contextlib.AsyncExitStack() as stack:
-                # What a cookie file or a bundle has wrong is found before an output is opened, and cut.
+                # An error in a cookie file or a bundle is found before an output is opened, and cut.
                 await stack.enter_async_context(self._fetcher)
                 output = await stack.enter_async_context(open_output(self._plan, self._fetcher))
                 self._gate = self._fetcher.gate
@@ -154,9 +154,9 @@ class Crawl:
         except asyncio.CancelledError:
             if self.signals.first is None or self._stats is not None or opening is None:
                 raise
-            opening.uncancel()  # by ourselves, before anything had begun
+            opening.uncancel()  # we cancelled it, before anything had begun
 
-    # What is told meanwhile
+    # Notices
 
     def _announce(self, state: ResumeState) -> None:
         if not state.resumed or self._plan["quiet"]:
@@ -167,7 +167,7 @@ class Crawl:
             self._notices.say(f"row {state.suspect} was being parsed when the last run died: it is parsed apart now")
 
     async def _show_progress(self, stack: contextlib.AsyncExitStack) -> None:
-        # With the lines themselves on the terminal, they are the progress, and a bar would be among them.
+        # With the lines themselves on the terminal, they are the progress, and a bar would be in between.
         beside = "-" in self._plan.outputs and sys.stdout is not None and sys.stdout.isatty()
         drawn = self._notices.can_draw and not beside
         wanted = self._plan["progress"]
@@ -218,13 +218,13 @@ class Crawl:
         stats = self._stats
         if stats is None or stats.pending or stats.more:
             return TIME_LIMIT if self.signals.first is None else exit_by(self.signals.first)
-        bad = stats.failed + stats.skipped - stats.codes["duplicate"]  # those were asked to be left out
+        bad = stats.failed + stats.skipped - stats.codes["duplicate"]  # duplicates were left out on request
         if (stats.input and not stats.ok) or not at_most_failed(self._plan.config.max_failed, bad, stats.input):
             return ALL_FAILED
         return COMPLETE
 
     def _close(self, seconds: float, code: int | None, error: BaseException | None = None) -> None:
-        """Tell how it went, unless it never began, or whoever read it has what they wanted."""
+        """Report how it went, unless it never began or the reader of stdout has left."""
         if self._stats is not None and not isinstance(error, BrokenPipeError):
             hosts = self._gate.troubled() if self._gate is not None else []
             summary = summarize(self._stats, seconds, earlier=self._resume_state.ok, hosts=hosts, exit=code)
@@ -241,7 +241,9 @@ class Crawl:
 
             plan = self._plan
             if plan.job is not None:
-                fresh = False if plan["fresh"] and stats is not None else None  # what was begun anew goes on
+                fresh = (
+                    False if plan["fresh"] and stats is not None else None
+                )  # the job that was begun again is continued
                 command = resume_command(sys.argv, plan.settings, fresh=fresh)
                 self._notices.say(f"not all was fetched; to continue: {command}", command=command)
                 return

@@ -36,7 +36,7 @@ def command(
         click.echo(f"serving {len(listing)} URLs, the first is {listing[0]} (Ctrl-C ends it)", err=True)
         if print_list:
             click.echo("\n".join(listing))
-            discard_stdout()  # whoever reads the list sees its end, though we live on
+            discard_stdout()  # the reader of the list sees its end, though we go on serving
 
     try:
         asyncio.run(serve(site, ready))

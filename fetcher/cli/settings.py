@@ -108,7 +108,7 @@ def gather(context: click.Context, config_path: str | None) -> dict[str, Any]:
 
 
 def _check(settings: Mapping[str, Any], origin: str) -> None:
-    """Raise what a later check would, with the place where the setting stands."""
+    """Raise what a later check would, with the place where the setting was found."""
     Config.from_mapping(_with_cookie_files(settings, origin), extra=RUN_KEYS, origin=origin)
     for name, value in settings.items():
         key = name.replace("-", "_")

@@ -1,6 +1,6 @@
 """The crash marker: which row is being parsed in this process, in mapped memory, so that it outlives the process.
 
-Law 6: a page that brings the whole process down is known on resume, and is parsed in a process of its own then.
+Law 6: a page that kills the whole process is known when the job is resumed, and is then parsed in a process of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getatt
 
 
 class CrashMarker:
-    """Eight bytes of a file: ``suspect`` is the row that stood there when the last process ended, or 0."""
+    """Eight bytes of a file: ``suspect`` is the row in it when the last process ended, or 0."""
 
     def __init__(self, path: str) -> None:
         try:
@@ -28,7 +28,7 @@ class CrashMarker:
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise LedgerError(f"{path}: is no file of a job: remove it")
-                # Storage first: a page of mapped memory that the disk has no place for is a bus error.
+                # Written first: mapped memory that the disk has no room for is a bus error.
                 os.pwrite(descriptor, os.pread(descriptor, MARKER_BYTES, 0).ljust(MARKER_BYTES, b"\0"), 0)
                 self._memory = mmap.mmap(descriptor, MARKER_BYTES)
             finally:

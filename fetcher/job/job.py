@@ -2,7 +2,8 @@
 
 Law 1: the counts are the job's, not the run's. Law 6: what was acknowledged is durable; what was not is redone. A row
 has one record, whatever happens: at the start each output is cut back to what the ledger knows, and the rest is
-fetched. Nothing is cut that somebody else has written, and every step can be interrupted and done again.
+fetched. What another program has written is never cut off, and every step can be interrupted and
+done again.
 """
 
 from __future__ import annotations
@@ -45,13 +46,12 @@ class Job:
     ``outputs`` are regular files, their formats by suffix or ``format``. The ledger lies in ``directory``, by default
     beside the first output. ``fresh`` begins again. ``retry`` names codes or classes of failures to take up once more
     (``failed`` for all). ``fields`` are the list's own columns in a CSV. ``inputs``, ``input_format`` and
-    ``url_column`` describe the list, for it must stay what it is. ``total`` is about how many rows it has.
+    ``url_column`` describe the list, for it must not change. ``total`` is about how many rows it has.
+    ``stats`` are the counts of all runs, ``resume_state`` says how far the job was when it was opened.
 
     >>> async def mirror(urls):
     ...     async with Fetcher() as fetcher, Job(fetcher, "pages.jsonl") as job:
     ...         return await job.run(urls)
-
-    ``stats`` are the counts of all runs, ``resume_state`` says where the job stood when it was opened.
 
     Entering raises ``ConfigError`` where what must not change has changed, ``JobLocked``, ``LedgerError`` and
     ``SinkError``.
@@ -161,8 +161,8 @@ class Job:
         """
         assert self._opened is not None
         config = self._fetcher.config
-        finished = ResumeFilter(self._opened.ledger.finished(), limit=config.limits.rows, passing=config.dedupe)
-        return finished.left_async(rows) if isinstance(rows, AsyncIterable) else finished.left(rows)
+        unfinished = ResumeFilter(self._opened.ledger.finished(), limit=config.limits.rows, passing=config.dedupe)
+        return unfinished.left_async(rows) if isinstance(rows, AsyncIterable) else unfinished.left(rows)
 
     @property
     def spill_folder(self) -> str:

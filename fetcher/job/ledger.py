@@ -1,8 +1,8 @@
-"""The ledger of a job: what became of each row, and where the outputs stand, in one SQLite file.
+"""The ledger of a job: what became of each row, and how far each output is committed, in one SQLite file.
 
-Law 6: a batch of rows and the outputs' positions are one transaction, made after the records are durable; whatever is
-killed, full or broken in between, the ledger says either all of it or nothing. No error is lost: each checkpoint is
-asked for, and closing looks whether the journals are gone.
+Law 6: a batch of rows and the outputs' positions are one transaction, made after the records are durable; after a
+kill, a full disk or an I/O error in between, the ledger has either all of it or nothing. No error is lost: checkpoints
+are made explicitly, and closing checks that the journals are gone.
 """
 
 from __future__ import annotations
@@ -159,9 +159,9 @@ class Ledger(LedgerReader):
         progress: RunProgress,
         notes: Mapping[str, bytes] = NO_NOTES,
     ) -> None:
-        """Add finished rows, in the order of their records, and where each output stands now: all or nothing.
+        """Add finished rows, in the order of their records, and how far each output reaches now: all or nothing.
 
-        ``notes`` are kept by name, the last of each, for whoever comes after.
+        ``notes`` are kept by name, the last of each, for the next run.
         """
         with self._transaction():
             for name, note in notes.items():
@@ -188,7 +188,7 @@ class Ledger(LedgerReader):
             self._checkpoint("PASSIVE")
 
     def end_run(self, progress: RunProgress, *, exit: int | None) -> None:  # noqa: A002 - the word for it
-        """Note that the run ended cleanly: what stands behind a mark from now on, somebody else has written."""
+        """Note that the run ended cleanly: bytes behind a mark from now on were written by another program."""
         with self._transaction():
             self._set_progress(progress)
             self._db.execute("UPDATE runs SET clean = 1, exit = ? WHERE id = ?", (exit, self._run))
@@ -203,9 +203,9 @@ class Ledger(LedgerReader):
     def begin_rewrite(
         self, codes: Collection[str], marks: Sequence[Mark], copies: Sequence[str], *, retry_names: Collection[str] = ()
     ) -> int:
-        """Forget the rows of ``codes``: each output is now what stands in its copy, at its mark. Returns how many.
+        """Delete the rows of ``codes``: each output is now its copy, up to its mark. Returns how many rows.
 
-        On the disk when this returns; from then on the copies are to be put in the outputs' places.
+        It is on the disk when this returns; then the copies are to replace the outputs.
         """
         with explained(self.path, "write"):
             self._db.execute("PRAGMA synchronous=FULL")
@@ -226,9 +226,9 @@ class Ledger(LedgerReader):
         return dropped
 
     def pending_rewrite(self) -> list[str]:
-        """Return the copies that may still have to take the outputs' places, one an output; ``[]`` for none.
+        """Return the copies that may still have to replace the outputs, one an output; ``[]`` for none.
 
-        They are names out of a file: adopt only one that a rewrite of this job would make.
+        The names were read from a file: adopt only one that a rewrite of this job would make.
         """
         with explained(self.path, "read"):
             found = [name for (name,) in self._db.execute("SELECT copy FROM outputs ORDER BY id")]
@@ -240,12 +240,12 @@ class Ledger(LedgerReader):
         return names
 
     def end_rewrite(self) -> None:
-        """Note that the copies have taken the outputs' places."""
+        """Note that the copies have replaced the outputs."""
         with self._transaction():
             self._db.execute("UPDATE outputs SET copy = NULL")
 
     def retry_done(self) -> None:
-        """Note that whatever was retried has come to its end."""
+        """Note that the retry is complete."""
         if self.retrying:
             with self._transaction():
                 self._db.execute("DELETE FROM meta WHERE key IN ('retrying', 'retry names')")
@@ -278,23 +278,23 @@ class Ledger(LedgerReader):
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
-                self._codes.forget()  # numbers that were given in what is now undone
+                self._codes.forget()  # the numbers given in it are rolled back
                 self._hosts.forget()
-                with contextlib.suppress(sqlite3.Error):  # the first error is what is told
+                with contextlib.suppress(sqlite3.Error):  # the first error is raised
                     if self._db.in_transaction:
                         self._db.execute("ROLLBACK")
                 raise
 
     def _checkpoint(self, mode: str) -> None:
-        """Copy the journal into the ledger. A reader in the way is no trouble: the journal holds it all."""
+        """Copy the journal into the ledger. A reader in the way is no error: the journal still has all rows."""
         with explained(self.path, "write"):
             self._db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         self._journal_rows = self._journal_commits = 0
 
     def _set_marks(self, marks: Sequence[Mark]) -> None:
-        stands = [(*msgspec.structs.astuple(mark), output) for output, mark in enumerate(marks)]
+        values = [(*msgspec.structs.astuple(mark), output) for output, mark in enumerate(marks)]
         changed = self._db.executemany(
-            "UPDATE outputs SET position = ?, tail = ?, checksum = ?, state = ? WHERE id = ?", stands
+            "UPDATE outputs SET position = ?, tail = ?, checksum = ?, state = ? WHERE id = ?", values
         )
         assert changed.rowcount == len(marks), "a mark for each output"
 

@@ -1,7 +1,7 @@
-"""What a ledger tells of a job: where its outputs stand, what became of its rows, and which are finished.
+"""The reading side of a ledger: how far its outputs are committed, what became of its rows, and which are finished.
 
-Laws: a million rows are read in bounded memory (3), and reading holds nothing that the writer waits for; every value is
-checked as it comes, for a ledger may have been damaged or made by a stranger (7).
+Laws: a million rows are read in bounded memory (3), and reading holds no lock that the writer waits for; every value is
+checked, for a ledger may have been damaged or made by a stranger (7).
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class LedgerReader:
     def __init__(self, path: str, db: sqlite3.Connection) -> None:
         self.path = path
         self._db = db
-        self._next = 1  # the place in the outputs' order that the next record gets
+        self._next = 1  # the number of the next record, in the order of the outputs
         self._open = True
         self._reading = threading.Lock()
 
     def marks(self) -> list[Mark]:
-        """Return where each output stands, in the order they were given."""
+        """Return how far each output is committed, in the order they were given."""
         with explained(self.path, "read"):
             found = self._db.execute("SELECT position, tail, checksum, state FROM outputs ORDER BY id").fetchall()
         marks = []
@@ -114,7 +114,7 @@ class LedgerReader:
                 yield code not in dropped
 
     def _read(self, query: str, values: tuple[int, ...]) -> list[tuple[object, ...]]:
-        """Read through a connection of its own, which is gone when this returns."""
+        """Read through a connection of its own, which is closed when this returns."""
         with self._reading, explained(self.path, "read"):
             if not self._open:
                 raise LedgerError(f"{self.path}: the ledger is closed")

@@ -1,7 +1,7 @@
 """A job in figures, read from its ledger alone, while a run works on it or after the last one has ended.
 
 Law 1: the counts are the job's: ``input = ok + failed + skipped + pending``, and ``more`` where rows were never read.
-Law 3: the database does the sums; of a million rows or hosts only as many are held as are asked for. Law 6: a report
+Law 3: the database does the sums, and at most a bounded number of hosts is read out of it. Law 6: a report
 changes nothing, and a run commits undisturbed beside it. Law 7: every value read is checked, and control characters in
 names are escaped.
 """
@@ -107,7 +107,7 @@ class OutputFigures(msgspec.Struct, frozen=True):
 class JobSnapshot:
     """The ledger of the job in ``folder`` at one moment, for a ``with`` block; ``pid`` is the process that works on it.
 
-    ``pid`` is 0 where that did not say its number, ``None`` where nobody works on the job. Entering and every method
+    ``pid`` is 0 where its number is not known, ``None`` where no process works on the job. Entering and every method
     raise ``LedgerError``.
     """
 
@@ -128,7 +128,7 @@ class JobSnapshot:
         try:
             with explained(self.path, "read"):
                 self._db.execute("BEGIN")
-                self._db.execute("SELECT count(*) FROM meta").fetchone()  # all that follows is of this moment
+                self._db.execute("SELECT count(*) FROM meta").fetchone()  # every later query sees this moment
         except BaseException:
             self._db.close()
             raise
@@ -207,7 +207,7 @@ class JobSnapshot:
 
 
 def _tidy(path: str) -> None:
-    """Let SQLite take away the journals if there is nothing in them: one that only reads leaves them behind."""
+    """Let SQLite remove the journals if there is nothing in them: a connection that only reads leaves them behind."""
     with contextlib.suppress(OSError, sqlite3.Error, LedgerError):  # the next run would do it
         if os.path.getsize(path + JOURNAL) == 0:
             with contextlib.closing(attach(path, write=True)) as db:
@@ -232,7 +232,7 @@ def _opened(path: str) -> Iterator[int | None]:
     try:
         descriptor = os.open(path, flags)
     except OSError:
-        yield None  # nobody has worked on the job, or its lock is not ours to see
+        yield None  # there is no lock, or we may not read it
         return
     try:
         yield descriptor if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
@@ -241,7 +241,7 @@ def _opened(path: str) -> Iterator[int | None]:
 
 
 def _is_held(descriptor: int) -> bool:
-    """Try for a share in the lock, which goes again with the descriptor: others who look do not see each other."""
+    """Try to share the lock until the descriptor is closed: two reports at once do not take each other for a run."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -283,7 +283,7 @@ class JobReport(msgspec.Struct, frozen=True):
     ``state`` is ``running`` (by the process ``pid``, if that is known), ``complete`` (nothing is left), ``stopped`` (the
     last run ended cleanly and left rows) or ``interrupted`` (it was killed). ``input`` counts the rows taken from
     the list, ``estimate`` those it has, if that is known, ``left`` those without an outcome: ``None`` where the list
-    goes on and nobody knows how long. ``codes`` are failures and skipped rows, most first. ``seconds`` and
+    goes on and its length is not known. ``codes`` are failures and skipped rows, most first. ``seconds`` and
     ``pages_per_second`` are of all runs, ``last_pages_per_second`` of the last; ``runs`` the last thousand of
     ``run_count``. ``slowest`` and ``failing`` are up to a thousand hosts each, of ``hosts``; ``troubled`` are those that
     were slow, throttled, parked or denied in the last run.
@@ -317,7 +317,7 @@ class JobReport(msgspec.Struct, frozen=True):
 
 
 def report(folder: str, *, hosts: int = MAX_HOSTS) -> JobReport:
-    """Tell how the job in ``folder`` stands, with up to ``hosts`` of its slowest and its failing hosts.
+    """Return how the job in ``folder`` stands, with up to ``hosts`` of its slowest and its failing hosts.
 
     Control characters in names are escaped. Raises ``LedgerError``.
     """

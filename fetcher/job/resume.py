@@ -36,14 +36,14 @@ __all__ = ["CLASSES", "ResumeFilter", "ResumeState", "choose_codes", "digest_of"
 
 ROWS_A_TURN = 1024  # finished rows passed over before the event loop gets a turn
 NO_ROW = 1 << 63  # greater than every id
-_TURN = FinishedRow()  # nothing to fetch: whoever reads it gives the event loop a turn
+_TURN = FinishedRow()  # nothing to fetch: it gives the event loop a turn
 _ADVICE = (
     "a list may grow at its end, not change; give it as it was, write to another output, or begin again with --fresh"
 )
 
 
 class ResumeState(msgspec.Struct, frozen=True):
-    """Where a job stands when it is opened: ``done`` rows, ``ok`` of them pages, and ``retried`` no longer done.
+    """How far a job was when it was opened: ``done`` rows, ``ok`` of them pages, and ``retried`` no longer done.
 
     ``suspect`` is the row whose page was being parsed when the last process died, 0 for none; ``left`` is about how many
     rows are left, where that is known.
@@ -82,7 +82,7 @@ class ResumeFilter:
     """Yields the rows of a list that are not ``finished``, which is an iterator of (id, digest) in the order of the ids.
 
     Rows are numbered from 1; a ``Request`` has its own number, larger than the one before. ``limit`` is the last row
-    of the input. ``passing`` yields finished rows too, as ``FinishedRow``, for whoever looks for duplicates of them.
+    of the input. ``passing`` yields finished rows too, as ``FinishedRow``, so that their duplicates are found.
     ``rows`` counts what was read.
     """
 

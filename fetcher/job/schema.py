@@ -1,4 +1,4 @@
-"""The file of a ledger: its tables, how a connection to it is made safe, and what goes wrong with it in words.
+"""The file of a ledger: its tables, how a connection to it is made safe, and the words for what goes wrong with it.
 
 Laws: the tables found are exactly ours, without a trigger, a view or a column more, before anything is read or written;
 no link is followed, no value of the file may ask for more memory than a ledger needs; every error names the path, what
@@ -6,7 +6,7 @@ happened and what to do (6, 7). A ledger comes into being whole, by a rename, or
 
 ``rows`` has one row for each finished row of the list: ``seq`` orders the records in the outputs, ``digest`` is shifted
 by 2**31 so that it fits four bytes, ``elapsed`` is in milliseconds. ``runs`` has one row for each run, ``codes`` and
-``hosts`` the names. ``outputs`` says where each output stands; its ``name`` and ``copy`` are file names as bytes.
+``hosts`` the names. ``outputs`` says how far each output is committed; its ``name`` and ``copy`` are file names as bytes.
 """
 
 from __future__ import annotations
@@ -156,9 +156,9 @@ def in_use(path: str) -> bool:
 
 
 def make(path: str, identity: bytes, outputs: list[bytes]) -> None:
-    """Create the ledger at ``path``: whole, or not at all. Raises ``LedgerError``, also where one stands."""
+    """Create the ledger at ``path``: whole, or not at all. Raises ``LedgerError``, also where there is one."""
     if os.path.lexists(path):
-        raise LedgerError(f"{path}: a ledger stands there: continue it, or begin again with --fresh")
+        raise LedgerError(f"{path}: there is a ledger: continue it, or begin again with --fresh")
     fresh = f"{path}.new"
     with explained(path, "create"):
         # The journal of a ledger that is gone would be played back into the new one.
@@ -176,7 +176,7 @@ def make(path: str, identity: bytes, outputs: list[bytes]) -> None:
             db.execute(f"PRAGMA application_id={APPLICATION}")
             db.execute(f"PRAGMA user_version={FORMAT}")
             db.execute("COMMIT")
-            if db.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):  # an error in writing it is not told
+            if db.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):  # an error in writing it is not reported
                 raise LedgerError(f"{path}: cannot create the ledger: it takes no write-ahead log: {_REPAIR}")
         finally:
             db.close()

@@ -1,7 +1,7 @@
-"""Writes outcomes and their ledger rows, together and in batches, in a thread of its own.
+"""Writes records and their ledger rows, together and in batches, in a thread of its own.
 
-Law 6: a batch is durable in every output before the ledger says so, in one transaction; what came in between is cut
-off by the next start. Law 3: two batches at most are held, the one being written and the one that grows.
+Law 6: a batch is durable in every output before the ledger records it, in one transaction; what a kill leaves behind
+the last commit is cut off by the next start. Law 3: two batches at most are held, the one being written and the one that grows.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Writer:
         self._watch = self._loop.call_later(COMMIT_SECONDS, self._watch_notes)
 
     async def write(self, row: LedgerRow, chunks: Sequence[bytes]) -> None:
-        """Take one record, as it stands in each output; wait while two batches are full."""
+        """Take one record, encoded for each output; wait while two batches are full."""
         if self._error is not None:
             raise self._error
         self._rows.append(row)

@@ -143,7 +143,7 @@ class Census:
             self._database.execute(f"pragma cache_size = -{CACHE_BYTES // 1024}")
             self._database.execute("pragma journal_mode = off")
             self._database.execute("create table host (name text primary key, rows integer, example text)")
-            self._database.execute("begin")  # never ended: nobody else will read it
+            self._database.execute("begin")  # never committed: no other connection reads it
         self._database.executemany(
             "insert into host values (?, ?, ?) on conflict do update set rows = rows + excluded.rows",
             # In order: pages of the table are then gone through once.

@@ -25,8 +25,8 @@ LINE_SECONDS = 10.0  # between two lines then
 class Progress:
     """Shows pages per second, ok and failed, and the time left where the ``total`` is known.
 
-    ``stats`` is asked for the counts and ``busy`` for the requests in flight. It is a bar where ``tell`` is
-    ``None``, and closed, that leaves nothing on the terminal; else each line goes to ``tell``, with the counts.
+    ``stats`` returns the counts and ``busy`` the number of requests in flight. It is a bar where ``tell`` is ``None``,
+    which leaves nothing on the terminal; else each line goes to ``tell``, with the counts.
     """
 
     def __init__(
