@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fetcher.errors import Skipped as Skipped
     from fetcher.errors import SourceError as SourceError
     from fetcher.errors import StatusError as StatusError
-    from fetcher.job.run import Job as Job
+    from fetcher.job.job import Job as Job
     from fetcher.model import Exchange as Exchange
     from fetcher.model import Extractor as Extractor
     from fetcher.model import Failure as Failure
@@ -57,7 +57,7 @@ _HOMES = {
         "StatusError",
     ),
     "fetcher.request_state": ("InFlight",),
-    "fetcher.job.run": ("Job",),
+    "fetcher.job.job": ("Job",),
     "fetcher.model": (
         "Exchange",
         "Extractor",

@@ -106,8 +106,8 @@ class Fetcher:
 
         ``urls`` may be any iterable, endless too: it is read as fast as outcomes are taken. ``sequentially``
         fetches one after the other, for comparison. ``stats`` go on where earlier runs of the same list left them.
-        ``spill_folder`` is where rows wait that memory has no place for; none is the system's. Leaving the block cancels
-        what is still under way.
+        ``spill_folder`` is where rows wait that memory has no place for, by default where the system has temporary files.
+        Leaving the block cancels what is still under way.
         """
         flow = sequential if sequentially else concurrent
         async with flow(self._running(), urls, ordered=ordered, stats=stats, spill_folder=spill_folder) as outcomes:

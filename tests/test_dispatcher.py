@@ -209,12 +209,13 @@ async def test_rows_of_the_callers_own_stay_in_memory_and_are_bounded() -> None:
 
 @pytest.mark.parametrize("grouped", [False, True])
 async def test_a_disk_that_fails_ends_the_run_and_is_named(tmp_path: Path, grouped: bool) -> None:
+    gone = str(tmp_path / "gone")
     hosts = 2 if grouped else 300
     urls = [f"http://slow{n % hosts}.example/{n}" for n in range(3_000)]
     config = Config.of(robots=False, lookahead=100, concurrency=1_000, per_host=1)
     async with asyncio.timeout(DEADLINE), Fetcher(config, transport=Slow()) as fetcher:
         with pytest.raises(SinkError, match="gone: cannot keep the rows that wait"):
-            async with fetcher.stream(urls, spill_folder=str(tmp_path / "gone")) as outcomes:
+            async with fetcher.stream(urls, spill_folder=gone) as outcomes:
                 await anext(outcomes)
         assert not fetcher.in_flight()
 

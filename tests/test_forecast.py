@@ -13,8 +13,18 @@ from fetcher.config import Limits
 from fetcher.hosts.state import HostState
 from fetcher.report import census as counting
 from fetcher.report.census import Census, HostRows, SiteRows
-from fetcher.report.forecast import Forecast, HostShare, Least, NamesSampled, RobotsSampled, least_time
-from fetcher.report.sharing import Sharing, groups_of, sharing_of, surely
+from fetcher.report.forecast import (
+    Forecast,
+    HostShare,
+    Least,
+    NamesSampled,
+    RobotsSampled,
+    Sharing,
+    groups_of,
+    least_time,
+    sharing_of,
+    surely,
+)
 from fetcher.urls import parse
 from tests.test_frontier import World, length_of, plain
 
@@ -134,7 +144,7 @@ def census_of(rows: dict[str, int]) -> Census:
 
 @pytest.mark.parametrize("memory", [3, 100_000])
 def test_rows_are_counted_by_site(memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "HOSTS", memory)
+    monkeypatch.setattr(counting, "HOSTS_IN_MEMORY", memory)
     census = census_of(
         {"a.shop.co.uk": 3, "b.shop.co.uk": 4, "blog.example": 5, "127.0.0.1": 2, "co.uk": 1, "[::1]": 1}
     )

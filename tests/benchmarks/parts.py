@@ -12,9 +12,9 @@ import itertools
 from collections.abc import Awaitable, Callable
 from time import process_time
 
-from fetcher.bench.worker import fastest_loop
 from fetcher.client import Fetcher
 from fetcher.config import Config, Limits, RetryPolicy
+from fetcher.event_loop import fastest_loop
 from fetcher.frontier.frontier import Frontier
 from fetcher.hosts.scheduler import CONNECT, DISPATCH, SEND, Scheduler
 from fetcher.middleware.gate import Gate

@@ -1,4 +1,7 @@
-"""Which rows of a list are left: finished ones are recognised, a grown list is fine, a changed one is found."""
+"""Which rows of a list are left, and which failures are tried again.
+
+Finished rows are recognised, a grown list is fine, a changed one is found.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetcher.errors import InvalidURL, SourceError
-from fetcher.job.rows import TURN, Sieve, digest_of
+from fetcher import errors
+from fetcher.errors import ConfigError, FetchError, InvalidURL, Skipped, SourceError
+from fetcher.job.resume import CLASSES, ROWS_A_TURN, ResumeFilter, choose_codes, digest_of
 from fetcher.model import Request
 from fetcher.sources.rows import BadRow, FinishedRow
 
@@ -38,10 +42,10 @@ async def strained(
     finished: Iterator[tuple[int, int]], listed: Iterable[Any], *, later: bool = False, **options: Any
 ) -> list[Any]:
     """Return what is left, read in one way or the other."""
-    sieve = Sieve(finished, **options)
+    unfinished = ResumeFilter(finished, **options)
     if later:
-        return [row async for row in sieve.left_later(slowly(listed))]
-    return list(sieve.left(listed))
+        return [row async for row in unfinished.left_async(slowly(listed))]
+    return list(unfinished.left(listed))
 
 
 both = pytest.mark.parametrize("later", [False, True], ids=["iterable", "async"])
@@ -77,14 +81,14 @@ async def test_a_changed_list_is_refused_at_the_first_row_that_differs(
     listed: str, left: list[str], message: str, later: bool
 ) -> None:
     _, b, _, d = rows(*"abcd")
-    sieve = Sieve(done(b, d))
+    unfinished = ResumeFilter(done(b, d))
     got: list[Request] = []
     with pytest.raises(SourceError) as caught:
         if later:
-            async for row in sieve.left_later(slowly(rows(*listed))):
+            async for row in unfinished.left_async(slowly(rows(*listed))):
                 got.append(row)  # what came before the error is looked at
         else:
-            for row in sieve.left(rows(*listed)):
+            for row in unfinished.left(rows(*listed)):
                 got.append(row)  # as above
     assert str(caught.value) == f"{message}: {ADVICE}"
     assert [row.url.rpartition("/")[2] for row in got] == left
@@ -134,7 +138,7 @@ async def test_finished_rows_are_passed_on_where_they_have_duplicates(later: boo
 
 
 async def test_the_loop_gets_a_turn_while_many_are_passed_over() -> None:
-    listed = rows(*map(str, range(3 * TURN)))
+    listed = rows(*map(str, range(3 * ROWS_A_TURN)))
     left = await strained(done(*listed), listed)
     assert left == [FinishedRow()] * 3
 
@@ -210,5 +214,67 @@ def test_equal_rows_have_equal_digests(fields: dict[str, Any]) -> None:
 def test_finished_and_left_make_the_list(finished: set[int], length: int) -> None:
     listed = rows(*map(str, range(1, length + 1)))
     known = [request for request in listed if request.id in finished]
-    left = list(Sieve(done(*known)).left(listed))
+    left = list(ResumeFilter(done(*known)).left(listed))
     assert sorted([*left, *known], key=lambda request: request.id) == listed
+
+
+# Which failures are tried again
+
+
+def kinds(kind: type[FetchError] = FetchError) -> list[type[FetchError]]:
+    return [kind, *(below for child in kind.__subclasses__() for below in kinds(child))]
+
+
+CODES = {code for kind in kinds() for code in kind.codes}
+STATUSES = {f"http_{status}" for status in range(100, 600)}
+EVERYTHING = CODES | STATUSES
+
+
+def chosen(*names: str) -> set[str]:
+    choose = choose_codes(names)
+    assert choose is not None
+    assert not choose("ok"), "a page is never tried again"
+    return {code for code in EVERYTHING if choose(code)}
+
+
+def test_nothing_chooses_nothing() -> None:
+    assert choose_codes([]) is None
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_is_its_codes(name: str) -> None:
+    assert chosen(name) == CLASSES[name].codes == chosen(name.upper()) == chosen(f" {name} ")
+
+
+def test_every_class_of_errors_has_a_name_or_is_of_one_code() -> None:
+    named = set(CLASSES.values())
+    rest = {kind for kind in kinds() if kind.codes and kind not in named}
+    assert rest == {errors.InvalidURL, errors.TooLarge, Skipped}
+
+
+@pytest.mark.parametrize("code", sorted(CODES))
+def test_a_code_is_itself(code: str) -> None:
+    assert chosen(code) == {code}
+
+
+def test_statuses_are_named_by_number_by_code_and_by_hundred() -> None:
+    assert chosen("503") == chosen("http_503") == {"http_503"}
+    assert chosen("5xx") == chosen("5XX") == {f"http_{status}" for status in range(500, 600)}
+    assert chosen("http") == STATUSES
+
+
+def test_several_are_all_of_them() -> None:
+    assert chosen("404", "5xx", "dns") == {"http_404"} | chosen("5xx") | errors.DNSError.codes
+
+
+def test_failed_is_all_but_what_was_skipped_for_good() -> None:
+    assert EVERYTHING - chosen("failed") == {"robots_denied", "address_blocked", "duplicate"}
+    assert chosen("failed", "duplicate") == chosen("failed") | {"duplicate"}
+
+
+@pytest.mark.parametrize(
+    "name", ["", "ok", "0xx", "5x", "5xxx", "http_5xx", "99", "1000", "http_", "none", "dns,tls", "٥xx"]
+)
+def test_what_is_none_of_these_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="is neither a code nor a class: there are failed, http, 4xx, 5xx, dns"):
+        choose_codes(["404", name])

@@ -1,7 +1,7 @@
-"""What of a job must not change while it lasts: its lists and whatever decides what stands in a record.
+"""The identity of a job: what must not change while it lasts, its lists and whatever decides what stands in a record.
 
-Law 6: the same command continues. A list may grow, and all that is not named here may change; a term that changed is
-refused with what it was, what it is and what to do.
+Law 6: the same command continues. A list may grow, and all that is not named here may change. What has changed and
+must not is refused, with what it was, what it is and what to do.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from fetcher.config import Config
 from fetcher.errors import ConfigError, LedgerError
 from fetcher.sinks.escape import printable
 
-__all__ = ["Terms"]
+__all__ = ["JobIdentity"]
 
-SHOWN = 120  # characters of a value in a message
+SHOWN_CHARACTERS = 120  # of a value in a message
 
 _FLAGS = {
     "input_format": "--from",
@@ -33,11 +33,11 @@ _FLAGS = {
     "truncate": "--truncate",
     "preview": "--preview",
 }
-"""Field -> what the user knows it by. The inputs are compared on their own."""
+"""Field -> the flag a user knows it by. The inputs are compared on their own."""
 
 
-class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The terms of a job. ``inputs`` are as shown to people, ``outputs`` formats such as ``jsonl.gz``.
+class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What must not change. ``inputs`` are as shown to people, ``outputs`` formats such as ``jsonl.gz``.
 
     ``accept`` is a text of ranges, ``max_size`` in bytes, ``extract`` the name of the user's function.
     """
@@ -83,23 +83,23 @@ class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
     def to_json(self) -> bytes:
-        """Return the terms as they stand in a ledger."""
+        """Return the identity as it is kept in a ledger."""
         return msgspec.json.encode(self)
 
     @classmethod
     def from_json(cls, data: bytes, *, path: str = "") -> Self:
-        """Read the terms out of the ledger at ``path``. Raises ``LedgerError`` where they are none."""
+        """Read the identity kept in the ledger at ``path``. Raises ``LedgerError`` where it cannot be read."""
         try:
             return msgspec.json.decode(data, type=cls)
         except (ValueError, RecursionError) as error:
             where = f"{path}: " if path else ""
             raise LedgerError(
-                f"{where}the terms of the job cannot be read ({printable(str(error), SHOWN)}): "
+                f"{where}the identity of the job cannot be read ({printable(str(error), SHOWN_CHARACTERS)}): "
                 "put back the ledger as it was, or begin again with --fresh"
             ) from error
 
-    def check(self, now: Terms) -> None:
-        """Raise ``ConfigError`` for the first term that is another ``now``; the inputs may be more."""
+    def check(self, now: JobIdentity) -> None:
+        """Raise ``ConfigError`` for the first field that differs ``now``; there may be more inputs."""
         _check_inputs(self.inputs, now.inputs)
         for field, flag in _FLAGS.items():
             was, is_now = getattr(self, field), getattr(now, field)
@@ -129,7 +129,7 @@ def _shown(value: Any) -> str:
         return "on" if value else "off"
     if isinstance(value, Iterable) and not isinstance(value, str):
         value = ", ".join(map(str, value))
-    return printable(str(value), SHOWN)
+    return printable(str(value), SHOWN_CHARACTERS)
 
 
 def _ranges(ranges: Iterable[tuple[int, int]]) -> str:

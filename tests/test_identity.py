@@ -9,34 +9,34 @@ import pytest
 
 from fetcher.config import Config
 from fetcher.errors import ConfigError, LedgerError
-from fetcher.job.terms import _FLAGS, Terms
+from fetcher.job.identity import _FLAGS, JobIdentity
 
 ADVICE = "give it as before, write to another -o, or begin again with --fresh"
 
 
-def terms(config: Config | None = None, **changed: Any) -> Terms:
+def identity(config: Config | None = None, **changed: Any) -> JobIdentity:
     given: dict[str, Any] = {
         "inputs": ["urls.txt"], "input_format": None, "url_column": "url", "outputs": ["jsonl.gz"], "extract": None,
     }  # fmt: skip
-    return Terms.of(config or Config(), **(given | changed))
+    return JobIdentity.of(config or Config(), **(given | changed))
 
 
-def test_terms_come_back_as_they_were() -> None:
+def test_an_identity_comes_back_as_it_was() -> None:
     config = Config.of(
         select=["h=h1", "p=.price"], accept="2xx,404", dedupe=True, max_size="1M", truncate=True, preview=9
     )
-    some = terms(config, inputs=["a.txt", "https://a.example/ö"], input_format="csv", extract="mod:func")
-    assert Terms.from_json(some.to_json()) == some
-    Terms.from_json(some.to_json()).check(some)
+    some = identity(config, inputs=["a.txt", "https://a.example/ö"], input_format="csv", extract="mod:func")
+    assert JobIdentity.from_json(some.to_json()) == some
+    JobIdentity.from_json(some.to_json()).check(some)
     assert json.loads(some.to_json())["accept"] == "200-299,404"
 
 
 def test_a_file_name_that_is_no_text_is_kept_and_recognised() -> None:
     odd = os.fsdecode(b"caf\xe9.txt")
-    some = terms(inputs=[odd])
-    Terms.from_json(some.to_json()).check(terms(inputs=[odd]))
+    some = identity(inputs=[odd])
+    JobIdentity.from_json(some.to_json()).check(identity(inputs=[odd]))
     with pytest.raises(ConfigError):
-        some.check(terms(inputs=[os.fsdecode(b"caf\xe8.txt")]))
+        some.check(identity(inputs=[os.fsdecode(b"caf\xe8.txt")]))
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def test_a_file_name_that_is_no_text_is_kept_and_recognised() -> None:
     ],
 )
 def test_a_term_that_changed_is_refused_with_what_to_do(changed: Any, message: str) -> None:
-    now = terms(changed) if isinstance(changed, Config) else terms(**changed)
+    now = identity(changed) if isinstance(changed, Config) else identity(**changed)
     with pytest.raises(ConfigError) as caught:
-        terms().check(now)
+        identity().check(now)
     assert str(caught.value) == f"{message}: {ADVICE}"
 
 
 def test_every_term_is_compared() -> None:
-    assert set(_FLAGS) | {"inputs"} == set(Terms.__struct_fields__)
+    assert set(_FLAGS) | {"inputs"} == set(JobIdentity.__struct_fields__)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_every_term_is_compared() -> None:
     ],
 )  # fmt: skip
 def test_all_else_may_change(options: dict[str, Any]) -> None:
-    terms().check(terms(Config.of(**options)))
+    identity().check(identity(Config.of(**options)))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_all_else_may_change(options: dict[str, Any]) -> None:
     ],
 )
 def test_a_list_that_grew_or_moved_is_taken_on(was: list[str], now: list[str]) -> None:
-    terms(inputs=was).check(terms(inputs=now))
+    identity(inputs=was).check(identity(inputs=now))
 
 
 @pytest.mark.parametrize(
@@ -112,22 +112,22 @@ def test_a_list_that_grew_or_moved_is_taken_on(was: list[str], now: list[str]) -
 )
 def test_a_list_that_changed_is_refused(was: list[str], now: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        terms(inputs=was).check(terms(inputs=now))
+        identity(inputs=was).check(identity(inputs=now))
     assert str(caught.value).startswith(message)
     assert str(caught.value).endswith(ADVICE)
 
 
 def test_the_first_term_that_changed_is_named() -> None:
     with pytest.raises(ConfigError, match=r"^INPUT 1 "):
-        terms().check(terms(Config.of(dedupe=True), inputs=["b.txt"], url_column="link"))
+        identity().check(identity(Config.of(dedupe=True), inputs=["b.txt"], url_column="link"))
     with pytest.raises(ConfigError, match=r"^--url-column "):
-        terms().check(terms(Config.of(dedupe=True), url_column="link"))
+        identity().check(identity(Config.of(dedupe=True), url_column="link"))
 
 
 def test_values_are_bounded_and_harmless_in_messages() -> None:
-    evil = terms(inputs=["\x1b]0;owned\x07" + "x" * 100_000])
+    evil = identity(inputs=["\x1b]0;owned\x07" + "x" * 100_000])
     with pytest.raises(ConfigError) as caught:
-        Terms.from_json(evil.to_json()).check(terms())
+        JobIdentity.from_json(evil.to_json()).check(identity())
     assert "\x1b" not in str(caught.value)
     assert len(str(caught.value)) < 400
 
@@ -136,17 +136,17 @@ def test_values_are_bounded_and_harmless_in_messages() -> None:
     "data",
     [
         b"", b"{", b"null", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"inputs":[1]}',
-        msgspec.json.encode(msgspec.structs.asdict(terms()) | {"max_size": "10M"}),
-        msgspec.json.encode(msgspec.structs.asdict(terms()) | {"max_size": None}),
-        msgspec.json.encode(msgspec.structs.asdict(terms()) | {"inputs": "urls.txt"}),
-        msgspec.json.encode(msgspec.structs.asdict(terms()) | {"\x1b[2J": "[" * 1_000}),
+        msgspec.json.encode(msgspec.structs.asdict(identity()) | {"max_size": "10M"}),
+        msgspec.json.encode(msgspec.structs.asdict(identity()) | {"max_size": None}),
+        msgspec.json.encode(msgspec.structs.asdict(identity()) | {"inputs": "urls.txt"}),
+        msgspec.json.encode(msgspec.structs.asdict(identity()) | {"\x1b[2J": "[" * 1_000}),
     ],
 )  # fmt: skip
 def test_nonsense_is_refused(data: bytes) -> None:
     with pytest.raises(
-        LedgerError, match=r"^job/ledger\.sqlite: the terms of the job cannot be read \(.*--fresh"
+        LedgerError, match=r"^job/ledger\.sqlite: the identity of the job cannot be read \(.*--fresh"
     ) as caught:
-        Terms.from_json(data, path="job/ledger.sqlite")
+        JobIdentity.from_json(data, path="job/ledger.sqlite")
     assert "\x1b" not in str(caught.value)
-    with pytest.raises(LedgerError, match=r"^the terms of the job cannot be read"):
-        Terms.from_json(data)
+    with pytest.raises(LedgerError, match=r"^the identity of the job cannot be read"):
+        JobIdentity.from_json(data)

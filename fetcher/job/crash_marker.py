@@ -1,6 +1,6 @@
-"""Which row is being parsed in this process: written to mapped memory, so that it outlives the process.
+"""The crash marker: which row is being parsed in this process, in mapped memory, so that it outlives the process.
 
-Law 6: a page that brings the whole process down is known on resume, and is parsed in a process of its own then.
+Law 6: a page that kills the whole process is known when the job is resumed, and is then parsed in a process of its own.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from collections.abc import Callable
 from fetcher.errors import LedgerError
 from fetcher.files import NotRegularFileError, open_regular
 
-__all__ = ["Slot"]
+__all__ = ["CrashMarker"]
 
-SIZE = 8  # bytes: a row's id, little-endian; 0 for none
+MARKER_BYTES = 8  # bytes: a row's id, little-endian; 0 for none
 
 
-class Slot:
-    """Eight bytes of a file: ``suspect`` is the row that stood there when the last process ended, or 0."""
+class CrashMarker:
+    """Eight bytes of a file: ``suspect`` is the row in it when the last process ended, or 0."""
 
     def __init__(self, path: str) -> None:
         try:
             descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
             try:
-                # Storage first: a page of mapped memory that the disk has no place for is a bus error.
-                os.pwrite(descriptor, os.pread(descriptor, SIZE, 0).ljust(SIZE, b"\0"), 0)
-                self._memory = mmap.mmap(descriptor, SIZE)
+                # Written first: mapped memory that the disk has no room for is a bus error.
+                os.pwrite(descriptor, os.pread(descriptor, MARKER_BYTES, 0).ljust(MARKER_BYTES, b"\0"), 0)
+                self._memory = mmap.mmap(descriptor, MARKER_BYTES)
             finally:
                 os.close(descriptor)
         except NotRegularFileError as error:
@@ -46,11 +46,11 @@ class Slot:
         return mark
 
     def close(self) -> None:
-        """Clear the slot and give the memory back: nothing is being parsed any more. Harmless twice."""
+        """Clear the marker and unmap it: nothing is being parsed any more. Harmless twice."""
         if not self._memory.closed:
             self.mark(0)
-        self.leave()
+        self.abandon()
 
-    def leave(self) -> None:
-        """Give the memory back and leave the slot as it is: a suspect that was not looked into stays one."""
+    def abandon(self) -> None:
+        """Unmap the marker as it is: a suspect that was not looked into stays one. Harmless twice."""
         self._memory.close()

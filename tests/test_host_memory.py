@@ -7,7 +7,7 @@ import pytest
 from fetcher.config import Limits, RetryPolicy
 from fetcher.errors import LedgerError
 from fetcher.hosts.scheduler import Scheduler
-from fetcher.job.memory import DELAYS, PARKED, TROUBLED, remember, rests_of, troubled_of
+from fetcher.job.host_memory import DELAYS, PARKED, TROUBLED, pauses_of, remember, troubled_of
 from fetcher.middleware.gate import Gate
 
 THEN = 1_000_000.0  # seconds since the epoch
@@ -26,18 +26,18 @@ def notes() -> dict[str, bytes]:
     return remember(gate, THEN)
 
 
-def rests(notes: dict[str, bytes], now: float, longest: float = 300.0) -> dict[str, float]:
-    return rests_of(notes[PARKED], notes[DELAYS], now, longest, path="a.job")
+def pauses(notes: dict[str, bytes], now: float, longest: float = 300.0) -> dict[str, float]:
+    return pauses_of(notes[PARKED], notes[DELAYS], now, longest, path="a.job")
 
 
 def test_pauses_run_on_and_delays_begin_anew(notes: dict[str, bytes]) -> None:
-    assert rests(notes, THEN) == {"parked.example": 60.0, "both.example": 60.0, "slow.example": 10.0}
-    assert rests(notes, THEN + 50) == {"parked.example": 10.0, "both.example": 20.0, "slow.example": 10.0}
-    assert rests(notes, THEN + 9_999) == {"both.example": 20.0, "slow.example": 10.0}
+    assert pauses(notes, THEN) == {"parked.example": 60.0, "both.example": 60.0, "slow.example": 10.0}
+    assert pauses(notes, THEN + 50) == {"parked.example": 10.0, "both.example": 20.0, "slow.example": 10.0}
+    assert pauses(notes, THEN + 9_999) == {"both.example": 20.0, "slow.example": 10.0}
 
 
 def test_a_clock_that_was_put_back_makes_nobody_wait_for_ever(notes: dict[str, bytes]) -> None:
-    assert max(rests(notes, THEN - 1e6).values()) == 300.0
+    assert max(pauses(notes, THEN - 1e6).values()) == 300.0
 
 
 def test_who_gave_trouble_is_told(notes: dict[str, bytes]) -> None:
@@ -50,7 +50,7 @@ def test_who_gave_trouble_is_told(notes: dict[str, bytes]) -> None:
 
 
 def test_nothing_noted_is_nothing() -> None:
-    assert rests_of(None, None, THEN, 300.0, path="a.job") == {}
+    assert pauses_of(None, None, THEN, 300.0, path="a.job") == {}
     assert troubled_of(None, path="a.job") == []
 
 
@@ -58,6 +58,6 @@ def test_nothing_noted_is_nothing() -> None:
 def test_a_note_that_is_none_is_named(note: bytes) -> None:
     for parked, delays in ((note, None), (None, note)):
         with pytest.raises(LedgerError, match=r"a\.job: is damaged"):
-            rests_of(parked, delays, THEN, 300.0, path="a.job")
+            pauses_of(parked, delays, THEN, 300.0, path="a.job")
     with pytest.raises(LedgerError, match=r"a\.job: is damaged"):
         troubled_of(note, path="a.job")

@@ -1,7 +1,7 @@
-"""The command line that takes up again what a run has left, as it can be pasted into a shell.
+"""The command that continues a run or begins it again, to be pasted into a shell.
 
-Law 7: what was typed may hold characters that steer a terminal, and secrets: the first are spelled out, the
-second are not repeated, for stderr is often a log.
+Law 7: what was typed may hold characters that steer a terminal, and secrets. The first are escaped, the second are left
+out, for stderr is often a log.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 
 from fetcher.sinks.escape import printable
 
-__all__ = ["command_again"]
+__all__ = ["resume_command"]
 
 _SECRET_NAME = re.compile(r"auth|cookie|token|secret|password|key", re.IGNORECASE)
 _HOST = r"(@\S+\s+)?"
 
 
-def command_again(argv: Sequence[str], settings: Mapping[str, Any], *, fresh: bool | None) -> str:
+def resume_command(argv: Sequence[str], settings: Mapping[str, Any], *, fresh: bool | None) -> str:
     """Return the command of ``argv`` (``sys.argv``) for a shell, with ``fresh`` as it must be now (``None``: as it is).
 
     ``settings`` tell which of its words are secrets: they stand as ``***``.

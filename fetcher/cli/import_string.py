@@ -1,4 +1,4 @@
-"""Finds a function by ``MODULE:NAME``, in the working directory too, as a user means it."""
+"""Imports a user's function by its name, ``MODULE:NAME``, from the working directory too."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from typing import Any
 
 from fetcher.errors import ConfigError
 
-__all__ = ["load_named"]
+__all__ = ["import_string"]
 
 
-def load_named(option: str, name: str | None) -> Any:
-    """Import what ``name`` means, or return ``None`` for none. Raises ``ConfigError`` naming the option."""
-    if name is None:
-        return None
+def import_string(option: str, name: str) -> Any:
+    """Import the function ``name``. Raises ``ConfigError`` naming the option."""
     module_name, colon, path = name.partition(":")
     if not colon or not path or not all(part.isidentifier() for part in module_name.split(".")):
         raise ConfigError(f"{option}: {name!r} is not MODULE:FUNCTION (such as shop.pages:price)")

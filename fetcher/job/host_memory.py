@@ -1,7 +1,7 @@
 """What a job remembers of hosts from run to run: until when each is to be left alone, and which gave trouble.
 
-Law 8: a host that asked us to wait is not asked early because we were killed, and one with a delay by its robots.txt
-waits that anew, for nobody wrote down when it was asked last. Law 3: all is bounded. Law 7: what is read back was
+Law 8: a host that asked us to wait is not asked early because we were killed. One with a delay by its robots.txt waits
+that delay once more, for the time of its last request is not kept. Law 3: all is bounded. Law 7: what is read back was
 lying on a disk, and is checked.
 """
 
@@ -15,14 +15,14 @@ from fetcher.errors import LedgerError
 from fetcher.hosts.state import HostReport
 from fetcher.middleware.gate import Gate
 
-__all__ = ["DELAYS", "PARKED", "TROUBLED", "delays_of", "remember", "rests_of", "troubled_of"]
+__all__ = ["DELAYS", "PARKED", "TROUBLED", "delays_of", "pauses_of", "remember", "troubled_of"]
 
 PARKED = "parked"
 DELAYS = "delays"
 TROUBLED = "troubled"
 T = TypeVar("T")
-MOST_PARKED = 10_000
-MOST_TROUBLED = 100
+MAX_HOSTS_PARKED = 10_000
+MAX_HOSTS_TROUBLED = 100
 
 
 def remember(gate: Gate, now: float) -> dict[str, bytes]:
@@ -32,34 +32,34 @@ def remember(gate: Gate, now: float) -> dict[str, bytes]:
     return {
         PARKED: msgspec.json.encode({host: round(now + seconds, 3) for host, seconds in _longest(parked)}),
         DELAYS: msgspec.json.encode(dict(_longest(delays))),
-        TROUBLED: msgspec.json.encode(gate.troubled()[:MOST_TROUBLED]),
+        TROUBLED: msgspec.json.encode(gate.troubled()[:MAX_HOSTS_TROUBLED]),
     }
 
 
 def _longest(hosts: dict[str, float]) -> list[tuple[str, float]]:
-    return sorted(hosts.items(), key=lambda item: -item[1])[:MOST_PARKED]
+    return sorted(hosts.items(), key=lambda item: -item[1])[:MAX_HOSTS_PARKED]
 
 
-def rests_of(parked: bytes | None, delays: bytes | None, now: float, longest: float, *, path: str) -> dict[str, float]:
+def pauses_of(parked: bytes | None, delays: bytes | None, now: float, longest: float, *, path: str) -> dict[str, float]:
     """Return the seconds each host is still to be left alone, at most ``longest`` whatever the clocks say.
 
-    Raises ``LedgerError`` for a note that is none.
+    Raises ``LedgerError`` for a note that cannot be read.
     """
     until = _read(parked, dict[str, float], path) or {}
-    rests = {host: min(moment - now, longest) for host, moment in until.items() if moment > now}
+    pauses = {host: min(moment - now, longest) for host, moment in until.items() if moment > now}
     for host, delay in (_read(delays, dict[str, float], path) or {}).items():
-        rests[host] = max(rests.get(host, 0.0), min(delay, longest))
-    return rests
+        pauses[host] = max(pauses.get(host, 0.0), min(delay, longest))
+    return pauses
 
 
 def delays_of(note: bytes | None, *, path: str) -> dict[str, float]:
-    """Return the delays by robots.txt, in seconds by host. Raises ``LedgerError`` for a note that is none."""
+    """Return the delays by robots.txt, in seconds by host. Raises ``LedgerError`` for a note that cannot be read."""
     return _read(note, dict[str, float], path) or {}
 
 
 def troubled_of(note: bytes | None, *, path: str) -> list[HostReport]:
-    """Return the hosts that gave trouble, the worst first. Raises ``LedgerError`` for a note that is none."""
-    return (_read(note, list[HostReport], path) or [])[:MOST_TROUBLED]
+    """Return the hosts that gave trouble, the worst first. Raises ``LedgerError`` for a note that cannot be read."""
+    return (_read(note, list[HostReport], path) or [])[:MAX_HOSTS_TROUBLED]
 
 
 def _read(note: bytes | None, kind: type[T], path: str) -> T | None:

@@ -1,4 +1,4 @@
-"""The ends of a crawl: its rows, where the outcomes are put, into a job or into plain outputs, and the summary."""
+"""The two ends of a crawl: where its rows come from, and where its outcomes and the summary go."""
 
 from __future__ import annotations
 
@@ -13,20 +13,36 @@ from typing import Any, Protocol, Self
 from fetcher.cli.plan import Plan
 from fetcher.client import Fetcher
 from fetcher.errors import SinkError
+from fetcher.files import write_all
+from fetcher.job.resume import ResumeState
 from fetcher.model import Outcome, Sink
 from fetcher.sinks import open_sink
 from fetcher.sources import Row, estimate_rows, is_url_argument, read
 from fetcher.sources.threaded_iterator import ThreadedIterator
-from fetcher.stats import ResumeState, Stats
+from fetcher.stats import Stats
 
-__all__ = ["Deposit", "Plain", "open_deposit", "open_source", "write_summary"]
+__all__ = [
+    "CrawlOutput",
+    "PlainOutput",
+    "estimate_total",
+    "open_output",
+    "open_source",
+    "print_text",
+    "write_summary",
+    "write_text",
+]
 
 
-class Deposit(Protocol):
-    """What a crawl needs to know of where its outcomes go."""
+class CrawlOutput(Protocol):
+    """Where the outcomes of a crawl go: a ``Job``, or plain outputs."""
 
     stats: Stats
-    standing: ResumeState
+    resume_state: ResumeState
+
+    @property
+    def spill_folder(self) -> str | None:
+        """Where rows wait that memory has no place for; ``None`` for where the system has temporary files."""
+        ...
 
     async def __aenter__(self) -> Self: ...
 
@@ -43,19 +59,21 @@ class Deposit(Protocol):
         ...
 
 
-class Plain:
+class PlainOutput:
     """Outputs without a ledger: standard output, pipes, devices, and files where no job is wanted."""
 
-    def __init__(self, plan: Plan) -> None:
+    spill_folder: str | None = None
+
+    def __init__(self, plan: Plan, fetcher: Fetcher) -> None:
         self.stats = Stats()
-        self.standing = ResumeState()
+        self.resume_state = ResumeState()
         self._plan = plan
+        self._fetcher = fetcher
         self._sinks: list[Sink] = []
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        plan = self._plan
-        names = [rule.partition("=")[0].strip().removesuffix("[]") for rule in plan.config.select]
+        plan, names = self._plan, self._fetcher.reader.selected_names
         async with contextlib.AsyncExitStack() as stack:
             for path in plan.outputs:
                 sink = open_sink(path, format=plan["format"], fresh=plan["fresh"], fields=_fields(plan), select=names)
@@ -78,14 +96,12 @@ class Plain:
             await sink.write(outcome)
 
 
-def open_deposit(plan: Plan, fetcher: Fetcher) -> Deposit:
+def open_output(plan: Plan, fetcher: Fetcher) -> CrawlOutput:
     """Return the job of a plan, or its plain outputs."""
     if plan.job is None:
-        return Plain(plan)
-    from fetcher.job.run import Job
+        return PlainOutput(plan, fetcher)
+    from fetcher.job.job import Job
 
-    total = estimate_rows(plan.inputs, format=plan["from"])
-    rows = plan.config.limits.rows
     return Job(
         fetcher,
         *plan.outputs,
@@ -97,8 +113,15 @@ def open_deposit(plan: Plan, fetcher: Fetcher) -> Deposit:
         inputs=plan.inputs,
         input_format=plan["from"],
         url_column=plan["url_column"],
-        total=total if rows is None else min(rows, total or rows),
+        total=estimate_total(plan),
     )
+
+
+def estimate_total(plan: Plan) -> int | None:
+    """Return about how many rows a plan's lists have, ``None`` where that cannot be told without reading them."""
+    total = estimate_rows(plan.inputs, format=plan["from"])
+    limit = plan.config.limits.rows
+    return total if limit is None else min(limit, total or limit)
 
 
 def open_source(plan: Plan) -> Iterable[Row] | AsyncIterable[Row]:
@@ -113,19 +136,33 @@ def _may_block(path: str) -> bool:
 
 
 def write_summary(path: str | None, text: str) -> None:
-    """Write the summary where ``--summary`` says (``-`` is stdout), if it does. Raises ``SinkError``."""
-    if path is None:
-        return
+    """Write the summary where ``--summary`` says, if it does. Raises ``SinkError``."""
+    if path is not None:
+        write_text(path, text, what="the summary")
+
+
+def write_text(path: str, text: str, *, what: str) -> None:
+    """Write a text to a file, or to stdout for ``-``. Raises ``SinkError`` that says ``what`` cannot be written."""
     try:
         if path == "-":
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            print_text(text)
         else:
             Path(path).write_text(text, encoding="utf-8")
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise SinkError(f"{path}: cannot write the summary: {error.strerror or error}") from None
+        raise SinkError(f"{path}: cannot write {what}: {error.strerror or error}") from None
+
+
+def print_text(text: str) -> None:
+    """Write to stdout, all of it: under PYTHONUNBUFFERED ``sys.stdout`` would write once, and lose what a pipe left."""
+    sys.stdout.flush()
+    try:
+        descriptor = sys.stdout.fileno()
+    except OSError:  # it was replaced, as tests do
+        sys.stdout.write(text)
+        return
+    write_all(descriptor, text.encode(sys.stdout.encoding or "utf-8", "replace"))
 
 
 def _fields(plan: Plan) -> tuple[str, ...] | None:

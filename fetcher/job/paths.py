@@ -1,6 +1,6 @@
-"""The folder of a job: found, made, and cleared of what is a job's.
+"""Where the files of a job lie: its folder is found, made, and cleared here.
 
-Law 7: a folder that holds anything else is never taken for a job, nor is anything in it removed.
+Law 7: a folder that holds anything else is never taken for a job, and nothing else in it is removed.
 """
 
 from __future__ import annotations
@@ -12,15 +12,26 @@ from collections.abc import Sequence
 from fetcher.errors import ConfigError, LedgerError
 from fetcher.files import sync_folder_of
 
-__all__ = ["BEGIN_AGAIN", "LEDGER", "LOCK", "SLOT", "clear_job", "copy_of", "folder_for", "is_job", "make_folder"]
+__all__ = [
+    "BEGIN_AGAIN",
+    "CRASH_MARKER",
+    "LEDGER",
+    "LOCK",
+    "clear_job",
+    "copy_of",
+    "folder_for",
+    "is_job",
+    "make_folder",
+]
 
 LEDGER = "ledger.sqlite"
 LOCK = "lock"
-SLOT = "parsing"
-COPY = "rewrite."
+CRASH_MARKER = "parsing"
+COPY_PREFIX = "rewrite."
 BEGIN_AGAIN = "begin again with --fresh"
 _WRITTEN = re.compile(
-    rf"{re.escape(LEDGER)}(\.new)?(-wal|-shm|-journal)?|{re.escape(SLOT)}|{re.escape(COPY)}[0-9]+", re.ASCII
+    rf"{re.escape(LEDGER)}(\.new)?(-wal|-shm|-journal)?|{re.escape(CRASH_MARKER)}|{re.escape(COPY_PREFIX)}[0-9]+",
+    re.ASCII,
 )
 """What a job writes in its folder, but for the lock."""
 
@@ -39,8 +50,8 @@ def copy_of(folder: str, output: str, ordinal: int) -> str:
     """Return where the rewritten copy of an output is made: in the job, or beside the output on another disk."""
     beside = os.path.dirname(os.path.realpath(output))
     if os.stat(folder).st_dev == os.stat(beside).st_dev:
-        return os.path.join(folder, f"{COPY}{ordinal}")
-    return os.path.join(beside, f".{os.path.basename(output)}.{COPY}{ordinal}")
+        return os.path.join(folder, f"{COPY_PREFIX}{ordinal}")
+    return os.path.join(beside, f".{os.path.basename(output)}.{COPY_PREFIX}{ordinal}")
 
 
 def make_folder(folder: str) -> None:

@@ -1,7 +1,7 @@
-"""What a ledger tells of a job: where its outputs stand, what became of its rows, and which are finished.
+"""The reading side of a ledger: how far its outputs are committed, what became of its rows, and which are finished.
 
-Laws: a million rows are read in bounded memory (3), and reading holds nothing that the writer waits for; every value is
-checked as it comes, for a ledger may have been damaged or made by a stranger (7).
+Laws: a million rows are read in bounded memory (3), and reading holds no lock that the writer waits for; every value is
+checked, for a ledger may have been damaged or made by a stranger (7).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from fetcher.errors import LedgerError, Skipped
 from fetcher.job.schema import SHIFT, attach, damaged, explained, whole
 from fetcher.sinks.durable import Mark
 
-__all__ = ["OK", "Account", "Tally"]
+__all__ = ["OK", "LedgerReader", "Tally"]
 
 OK = "ok"
-CHUNK = 5_000  # rows read at once
-MOST_CODES = 2_000  # distinct: there are a thousand statuses and a few dozen codes
-LONGEST_NAME = 1_000
+READ_ROWS = 5_000  # at once
+MAX_CODES = 2_000  # distinct ones: there are a thousand statuses and a few dozen codes
+MAX_NAME_CHARACTERS = 1_000
 
 
 class Tally(msgspec.Struct):
@@ -35,18 +35,18 @@ class Tally(msgspec.Struct):
     codes: dict[str, int] = {}
 
 
-class Account:
+class LedgerReader:
     """The readable side of the ledger at ``path``. Every method raises ``LedgerError``."""
 
     def __init__(self, path: str, db: sqlite3.Connection) -> None:
         self.path = path
         self._db = db
-        self._next = 1  # the place in the outputs' order that the next record gets
+        self._next = 1  # the number of the next record, in the order of the outputs
         self._open = True
         self._reading = threading.Lock()
 
     def marks(self) -> list[Mark]:
-        """Return where each output stands, in the order they were given."""
+        """Return how far each output is committed, in the order they were given."""
         with explained(self.path, "read"):
             found = self._db.execute("SELECT position, tail, checksum, state FROM outputs ORDER BY id").fetchall()
         marks = []
@@ -62,11 +62,11 @@ class Account:
         counted: dict[str, int] = {}
         size = 0
         with explained(self.path, "read"):
-            groups = self._db.execute(_GROUPS, (MOST_CODES + 1,)).fetchall()
-        if len(groups) > MOST_CODES:
+            groups = self._db.execute(_GROUPS, (MAX_CODES + 1,)).fetchall()
+        if len(groups) > MAX_CODES:
             raise damaged(self.path, "too many codes")
         for name, many, some in groups:
-            if not isinstance(name, str) or len(name) > LONGEST_NAME:
+            if not isinstance(name, str) or len(name) > MAX_NAME_CHARACTERS:
                 raise damaged(self.path, "a code without a name")
             counted[name] = whole(self.path, many)
             size += whole(self.path, some or 0)
@@ -93,13 +93,13 @@ class Account:
     def _finished(self, end: int) -> Iterator[tuple[int, int]]:
         last = 0
         while True:
-            rows = self._read(_FINISHED, (last, end, CHUNK))
+            rows = self._read(_FINISHED, (last, end, READ_ROWS))
             for row, shifted in rows:
                 if type(row) is not int or row <= last:
                     raise damaged(self.path, "rows out of order")
                 last = row
                 yield row, whole(self.path, shifted, -SHIFT, SHIFT - 1) + SHIFT
-            if len(rows) < CHUNK:
+            if len(rows) < READ_ROWS:
                 return
 
     def order(self, codes: Collection[str]) -> Iterator[bool]:
@@ -114,7 +114,7 @@ class Account:
                 yield code not in dropped
 
     def _read(self, query: str, values: tuple[int, ...]) -> list[tuple[object, ...]]:
-        """Read through a connection of its own, which is gone when this returns."""
+        """Read through a connection of its own, which is closed when this returns."""
         with self._reading, explained(self.path, "read"):
             if not self._open:
                 raise LedgerError(f"{self.path}: the ledger is closed")
