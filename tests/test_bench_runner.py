@@ -19,14 +19,14 @@ import pytest
 
 import fetcher.bench.runner
 from fetcher.bench import compare
-from fetcher.bench.blueprint import Site
 from fetcher.bench.dispatch import dispatch
 from fetcher.bench.plan import WARM_UP, Bench, Step, listing_of, requests_by_host, site_of, steps_of
 from fetcher.bench.results import Report
 from fetcher.bench.runner import Moment, measure
-from fetcher.bench.scenarios import ROUND, Scenario
 from fetcher.bench.worker import Row, Spec
 from fetcher.config import Config
+from fetcher.demo import Site
+from fetcher.demo.scenarios import ROUND_HEADER, Scenario
 from fetcher.errors import ConfigError, FetcherError, InvalidURL
 from fetcher.model import Request
 from fetcher.sources.rows import BadRow
@@ -77,7 +77,7 @@ def logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list
 def by_round(log: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for entry in log:
-        found[entry["headers"][ROUND]].append(entry)
+        found[entry["headers"][ROUND_HEADER]].append(entry)
     return found
 
 

@@ -13,12 +13,12 @@ from itertools import islice
 
 import msgspec
 
-from fetcher.bench.blueprint import Site
 from fetcher.bench.results import ModeName
-from fetcher.bench.scenarios import SCENARIOS, Scenario
 from fetcher.bench.worker import Row
 from fetcher.config import AddressPolicy, Config, ProxyPolicy
 from fetcher.config.options import number_from
+from fetcher.demo import Site
+from fetcher.demo.scenarios import SCENARIOS, Scenario
 from fetcher.errors import ConfigError, FetcherError, InvalidURL
 from fetcher.model import Request
 from fetcher.sources.rows import BadRow

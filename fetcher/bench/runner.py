@@ -22,11 +22,11 @@ from fetcher.bench.machine import this_machine
 from fetcher.bench.measure import all_failed, mismatches, recommended, summarise
 from fetcher.bench.plan import Bench, Listing, Step, listing_of, site_of, steps_of
 from fetcher.bench.results import Report, Round
-from fetcher.bench.scenarios import ROUND, Scenario
-from fetcher.bench.site import SiteProcess
 from fetcher.bench.wording import duration
 from fetcher.bench.worker import Row, Spec
 from fetcher.config import Config
+from fetcher.demo import SiteProcess
+from fetcher.demo.scenarios import ROUND_HEADER, Scenario
 from fetcher.model import Request
 
 __all__ = ["Moment", "compare", "heeding", "measure"]
@@ -186,7 +186,7 @@ class _Run:
     async def _round(self, number: int, step: Step) -> Round:
         moment = Moment(step, number + 1, len(self._steps), 0)
         self._tell(moment)
-        label = ((ROUND, str(number)),) if self._site is not None else ()
+        label = ((ROUND_HEADER, str(number)),) if self._site is not None else ()
         rows = [Row(row.id, row.url, (*row.headers, *label)) for row in self._listing.rows[: step.rows]]
         config = self._bench.config_of(step.concurrency, built_in=self._site is not None)
         spec = Spec(config, step.mode == "sequential", rows)
@@ -243,7 +243,7 @@ def _most_in_flight(path: Path) -> dict[str, int]:
         for line in lines:
             if line.endswith(b"\n"):  # the last one may be under way
                 visit = decoder.decode(line)
-                label = visit.headers.get(ROUND, "")
+                label = visit.headers.get(ROUND_HEADER, "")
                 most[label] = max(most.get(label, 0), visit.in_flight)
     return most
 

@@ -30,7 +30,8 @@ def command(
     """Serve the built-in site: a shop on many loopback hosts, with honest failures. Ctrl-C ends it."""
     import asyncio
 
-    from fetcher.bench.site import Site, serve, urls
+    from fetcher.demo import Site, urls
+    from fetcher.demo.server import serve
 
     site = Site(hosts=hosts, pages=pages, seed=seed, latency=_seconds(latency), port=port, log=log)
 
