@@ -6,9 +6,9 @@ import contextlib
 from types import TracebackType
 from typing import Any, Self
 
-from fetcher.bench.doubts import named
+from fetcher.bench.formatting import mode_flag
 from fetcher.bench.results import Round
-from fetcher.bench.runner import Moment
+from fetcher.bench.runner import ProgressUpdate
 from fetcher.report.notices import Notices
 from fetcher.report.summary import human_seconds
 
@@ -36,9 +36,9 @@ class BenchProgress:
             with contextlib.suppress(OSError):  # the terminal is gone, and the cursor with it
                 self._bar.stop()
 
-    def tell(self, moment: Moment) -> None:
+    def tell(self, moment: ProgressUpdate) -> None:
         """Show how far it is."""
-        name = named(moment.step.mode, moment.step.concurrency)
+        name = mode_flag(moment.step.mode, moment.step.concurrency)
         when = "warm-up" if moment.step.warm_up else f"round {moment.step.index}"
         if self._bar is not None:
             self._bar.update(

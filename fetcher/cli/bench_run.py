@@ -17,11 +17,10 @@ from typing import Any
 
 import msgspec
 
-from fetcher.bench.measure import all_failed
 from fetcher.bench.plan import Bench, Listing, listing_of, requests_by_host, steps_of
-from fetcher.bench.results import Report
-from fetcher.bench.runner import heeding, measure
-from fetcher.bench.table import lay_out, mismatch_lines
+from fetcher.bench.results import Report, all_failed
+from fetcher.bench.runner import handle_signals, measure
+from fetcher.bench.text_report import mismatch_lines, render_text
 from fetcher.cli.again import command_again
 from fetcher.cli.bench_progress import BenchProgress
 from fetcher.cli.exits import COMPLETE, FAILED, PIPE_CLOSED, exit_by
@@ -136,9 +135,9 @@ def _outputs(inputs: Sequence[str], settings: Mapping[str, Any]) -> Outputs:
         raise ConfigError(f"html: {paths['html']} is given twice (as json)")
     if paths["html"] is None:
         return Outputs(paths["json"], None, None)
-    from fetcher.bench.picture import render
+    from fetcher.bench.html_report import render_html
 
-    return Outputs(paths["json"], paths["html"], render)
+    return Outputs(paths["json"], paths["html"], render_html)
 
 
 def _same_file(path: str, other: str) -> bool:
@@ -193,7 +192,7 @@ async def _measure(
     quiet = settings.get("quiet", False)
     wanted = settings.get("progress")
     with (
-        heeding(interrupt, signal.SIGINT, signal.SIGTERM),
+        handle_signals(interrupt, signal.SIGINT, signal.SIGTERM),
         BenchProgress(notices, shown=not quiet if wanted is None else wanted) as progress,
     ):
         words = _words(settings)
@@ -217,7 +216,7 @@ def _words(settings: Mapping[str, Any]) -> list[str]:
 
 def _tell(report: Report, number: int | None, outputs: Outputs, notices: Notices, *, quiet: bool) -> int:
     """Print and write the report, and return the exit code it means."""
-    table = "\n".join(map(printable, lay_out(report).split("\n")))
+    table = "\n".join(map(printable, render_text(report).split("\n")))
     if "-" in (outputs.json, outputs.html):
         notices.show(table.rstrip())
     else:
