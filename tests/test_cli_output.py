@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from fetcher.bench.site import Site, SiteProcess
+from fetcher.demo import Site, SiteProcess
 from fetcher.sinks import COLUMNS
 from tests.lab.bodies import TEXTS
 from tests.lab.command import Ended, run

@@ -39,7 +39,7 @@ from fetcher import (
 from fetcher.config import Limits
 from fetcher.pipeline import Outcomes
 from fetcher.request_state import RequestState
-from tests.lab.gate import Gate
+from tests.lab.held_case import HeldCase
 from tests.lab.server import LabServer, refused_port
 
 DEADLINE = 30.0
@@ -231,7 +231,7 @@ async def test_every_row_comes_out_once(lab: LabServer, sequentially: bool) -> N
 
 
 async def test_outcomes_come_as_they_complete(lab: LabServer) -> None:
-    gate = Gate()
+    gate = HeldCase()
     lab.add("/slow", gate)
     urls = [lab.url("/slow?title=slow"), *listed(lab, 9)]
     async with opened() as fetcher:
@@ -244,7 +244,7 @@ async def test_outcomes_come_as_they_complete(lab: LabServer) -> None:
 
 
 async def test_ordered_waits_for_the_first_and_goes_no_further_than_the_window(lab: LabServer) -> None:
-    gate = Gate()
+    gate = HeldCase()
     lab.add("/slow", gate)
     given: list[str] = []
     urls = [lab.url("/slow?title=0"), *listed(lab, WINDOW + 50)[1:]]
@@ -427,7 +427,7 @@ def waiting_source(urls: list[str], state: list[str]) -> AsyncIterator[str]:
 @pytest.mark.parametrize("end", ["break", "error", "stop"])
 async def test_leaving_a_stream_ends_its_source_and_its_requests(lab: LabServer, end: str) -> None:
     state: list[str] = []
-    lab.add("/held", Gate())
+    lab.add("/held", HeldCase())
     async with opened() as fetcher:
         try:
             async with fetcher.stream(waiting_source([lab.url("/ok"), lab.url("/held")], state)) as outcomes:
@@ -449,7 +449,7 @@ async def test_leaving_a_stream_ends_its_source_and_its_requests(lab: LabServer,
 @both
 async def test_cancelling_the_reader_cancels_everything(lab: LabServer, sequentially: bool) -> None:
     state: list[str] = []
-    lab.add("/held", Gate())
+    lab.add("/held", HeldCase())
     async with opened() as fetcher:
         await meet(fetcher, lab)
 
@@ -472,7 +472,7 @@ async def test_cancelling_the_reader_cancels_everything(lab: LabServer, sequenti
 
 
 def test_an_interrupt_ends_it_all() -> None:
-    gate, before = Gate(), alive()
+    gate, before = HeldCase(), alive()
     with LabServer.in_thread() as lab:
         lab.add("/held", gate)
         stats = lab.site.stats
@@ -495,7 +495,7 @@ def test_an_interrupt_ends_it_all() -> None:
 
 
 async def test_stop_lets_what_is_on_the_wire_finish(lab: LabServer) -> None:
-    gate = Gate()
+    gate = HeldCase()
     lab.add("/held", gate)
     async with opened(concurrency=4, per_host=2) as fetcher:
         await meet(fetcher, lab)
@@ -526,7 +526,7 @@ async def test_a_time_limit_ends_an_endless_run(lab: LabServer, sequentially: bo
 
 
 async def test_a_reader_may_give_up_waiting_and_read_on(lab: LabServer) -> None:
-    gate = Gate()
+    gate = HeldCase()
     lab.add("/held", gate)
     async with opened() as fetcher, fetcher.stream(listed(lab, 3, "/held")) as outcomes:
         for _ in range(3):
@@ -539,7 +539,7 @@ async def test_a_reader_may_give_up_waiting_and_read_on(lab: LabServer) -> None:
 
 
 async def test_readers_may_share_a_stream(lab: LabServer) -> None:
-    gate = Gate()
+    gate = HeldCase()
     lab.add("/held", gate)
     seen: list[int] = []
 
@@ -562,7 +562,7 @@ async def test_readers_may_share_a_stream(lab: LabServer) -> None:
 
 
 async def test_in_flight_tells_url_stage_and_age(lab: LabServer) -> None:
-    gate = Gate()
+    gate = HeldCase()
     lab.add("/held", gate)
     urls = [lab.url("/held"), lab.url("/held", host=2), lab.url("/held?second")]
     async with opened(per_host=1, lookahead=9) as fetcher:
@@ -786,7 +786,7 @@ async def test_a_bug_in_a_source_or_a_sink_comes_through(lab: LabServer, sequent
 
 
 async def test_a_bug_ends_the_rows_that_wait(lab: LabServer) -> None:
-    lab.add("/held", Gate())
+    lab.add("/held", HeldCase())
 
     async def trap(request: Request, proceed: Exchange) -> Response:
         if request.url.endswith("/bug"):

@@ -104,8 +104,8 @@ def test_a_suspect_goes_apart_whatever_it_looks_like() -> None:
 
 def test_an_extractor_is_found_by_its_name() -> None:
     assert name_of(extractors.titled) == "tests.lab.extractors:titled"
-    assert name_of(extractors.Page.of) == "tests.lab.extractors:Page.of"
-    assert name_of(extractors.Page.size) == "tests.lab.extractors:Page.size"
+    assert name_of(extractors.MethodExtractors.of) == "tests.lab.extractors:MethodExtractors.of"
+    assert name_of(extractors.MethodExtractors.size) == "tests.lab.extractors:MethodExtractors.size"
     assert name_of(str) == "builtins:str"
 
 
@@ -116,15 +116,15 @@ def closure() -> Extractor:
     return extract
 
 
-class Requeue(extractors.Page):
+class Inheriting(extractors.MethodExtractors):
     """Inherits a method that has its parent's name."""
 
 
 NAMELESS: list[Any] = [
     extractors.nameless,
     extractors.called,
-    extractors.Page().own,
-    Requeue.of,
+    extractors.MethodExtractors().own,
+    Inheriting.of,
     closure(),
     functools.partial(extractors.titled),
     lambda response: len(response.body),

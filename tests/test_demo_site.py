@@ -26,11 +26,10 @@ import brotli
 import msgspec
 import pytest
 
-from fetcher.bench.blueprint import addresses, document_at, has_many_loopbacks
-from fetcher.bench.shop import stock
-from fetcher.bench.site import BUSY, GONE, MOVED, PARTNER, Site, SiteProcess, brewing, expected, serve, urls
-from fetcher.bench.site_answers import accepted_codings
-from fetcher.bench.site_server import Visit, listen
+from fetcher.demo import BUSY, GONE, MOVED, PARTNER, Site, SiteProcess, expected, latency_of, urls
+from fetcher.demo.server import AccessLogEntry, accepted_codings, listen, serve
+from fetcher.demo.shop import shop_pages
+from fetcher.demo.site import addresses, has_many_loopbacks, page_at
 from fetcher.errors import ConfigError, FetcherError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -124,7 +123,7 @@ def test_every_page_decodes_to_what_is_expected_of_it(shop: SiteProcess) -> None
 
 
 def test_the_shop_has_every_charset_both_by_header_and_by_meta() -> None:
-    documents = stock(80, 1).values()
+    documents = shop_pages(80, 1).values()
     for charset in ("windows-1252", "iso-8859-2", "shift_jis", "koi8-r", "utf-8"):
         pages = [document for document in documents if document.charset == charset]
         assert {("charset" in page.content_type) for page in pages} == {True, False}, charset
@@ -132,28 +131,28 @@ def test_the_shop_has_every_charset_both_by_header_and_by_meta() -> None:
 
 
 def test_the_japanese_reads_the_same_in_the_webs_shift_jis() -> None:
-    for document in stock(300, 1).values():
+    for document in shop_pages(300, 1).values():
         if document.charset == "shift_jis":
             assert document.body.decode("cp932") == document.text
 
 
 @pytest.mark.parametrize("pages", [1, 2, 3, 13, 14, 300])
 def test_the_shop_has_as_many_pages_as_asked_and_lengths_differ(pages: int) -> None:
-    documents = stock(pages, 7)
+    documents = shop_pages(pages, 7)
     assert len(documents) == pages
     assert next(iter(documents)) == "/"
     assert len({len(document.text) for document in documents.values()}) > pages * 0.9 - 1
 
 
 def test_another_seed_draws_another_shop() -> None:
-    assert stock(30, 1) is stock(30, 1)
-    assert {path: page.text for path, page in stock(30, 1).items()} != {
-        path: page.text for path, page in stock(30, 2).items()
+    assert shop_pages(30, 1) is shop_pages(30, 1)
+    assert {path: page.text for path, page in shop_pages(30, 1).items()} != {
+        path: page.text for path, page in shop_pages(30, 2).items()
     }
 
 
 def test_what_a_user_selects_is_there() -> None:
-    for path, document in stock(80, 1).items():
+    for path, document in shop_pages(80, 1).items():
         seen = Reader(document.text).seen
         assert (seen["h1.name"], seen["img.hero"]) == (1, 1)
         if path.startswith("/coffee/"):
@@ -162,10 +161,10 @@ def test_what_a_user_selects_is_there() -> None:
 
 
 def test_every_link_and_image_leads_somewhere(shop: SiteProcess) -> None:
-    for path, document in stock(shop.site.pages, shop.site.seed).items():
+    for path, document in shop_pages(shop.site.pages, shop.site.seed).items():
         for href in Reader(document.text).hrefs:
             target = urlsplit(urljoin(f"http://127.0.0.1{path}", href))
-            assert target.scheme == "mailto" or document_at(shop.site, target.path)[0] == 200, href
+            assert target.scheme == "mailto" or page_at(shop.site, target.path)[0] == 200, href
     image = get(f"http://127.0.0.1:{shop.port}/img/shop.png")
     assert (image.status, image.headers["Content-Type"], image.body[:4]) == (200, "image/png", b"\x89PNG")
 
@@ -231,7 +230,7 @@ def test_the_list_is_seeded_even_and_as_long_as_asked() -> None:
     long = urls(site, 8000, 1000)
     assert len(long) == len(set(long)) == 1000
     assert [urls(site, 8000, n) for n in (0, 1, 30, 60)] == [long[:n] for n in (0, 1, 30, 60)]
-    hosts = Counter(urlsplit(url).netloc for url in listed if document_at(site, urlsplit(url).path)[0] == 200)
+    hosts = Counter(urlsplit(url).netloc for url in listed if page_at(site, urlsplit(url).path)[0] == 200)
     assert len(hosts) == 4 or not has_many_loopbacks()
     assert set(Counter(urlsplit(url).hostname for url in urls(Site(failures=False), 1)).values()) <= {30, 300}
 
@@ -267,7 +266,7 @@ def test_a_line_in_the_log_for_each_request_before_its_answer(tmp_path: Path) ->
     assert path.stat().st_mode & 0o077 == 0
     assert process.log() == log
     for number, (url, entry) in enumerate(zip(listed, log, strict=True), start=1):
-        visit = msgspec.convert(entry, Visit)
+        visit = msgspec.convert(entry, AccessLogEntry)
         parts = urlsplit(url)
         assert (visit.host, visit.port, visit.path, visit.method) == (parts.hostname, parts.port, parts.path, "GET")
         assert (visit.in_flight, visit.host_in_flight) == (1, 1)
@@ -297,7 +296,7 @@ async def test_requests_in_flight_are_counted_over_all_hosts_and_for_each() -> N
         if not has_many_loopbacks():
             pytest.skip("the machine has one loopback address")
         origins = [f"http://{host}:{port}" for host, port in addresses(2, process.port)]
-        paths = list(stock(10, 1))
+        paths = list(shop_pages(10, 1))
         listed = [origins[0] + path for path in paths[:5]] + [origins[1] + path for path in paths[:3]]
         await fetch_together(listed)
         log = process.log()
@@ -309,36 +308,36 @@ async def test_requests_in_flight_are_counted_over_all_hosts_and_for_each() -> N
         assert process.log()[-1]["in_flight"] == 1
 
 
-async def test_one_barista_serves_one_at_a_time_and_the_others_queue() -> None:
-    async with SiteProcess(Site(hosts=1, pages=10, latency=(0.05, 0.05), baristas=1)) as process:
+async def test_one_worker_serves_one_at_a_time_and_the_others_queue() -> None:
+    async with SiteProcess(Site(hosts=1, pages=10, latency=(0.05, 0.05), workers=1)) as process:
         origin = f"http://127.0.0.1:{process.port}"
-        await fetch_together([origin + path for path in stock(10, 1)][:5])
+        await fetch_together([origin + path for path in shop_pages(10, 1)][:5])
         served = sorted(process.log(), key=lambda entry: entry["end"])
     assert len(served) == 5
     for before, after in itertools.pairwise(served):
         assert after["start"] + after["queued"] >= before["end"] - 1e-6
 
 
-def test_brewing_is_drawn_by_the_seed() -> None:
+def test_latency_is_drawn_by_the_seed() -> None:
     def draws(site: Site) -> dict[str, float]:
         with SiteProcess(site) as process:
             for url in process.urls(12):
                 get(url)
             log = process.log()
-        assert all(entry["service"] >= entry["brewing"] - 0.001 for entry in log)
-        return {entry["path"]: entry["brewing"] for entry in log}
+        assert all(entry["service"] >= entry["latency"] - 0.001 for entry in log)
+        return {entry["path"]: entry["latency"] for entry in log}
 
     site = Site(hosts=2, pages=12, latency=(0.001, 0.02), failures=False)
     first = draws(site)
-    assert first == draws(site) == {path: brewing(site, path) for path in first}
+    assert first == draws(site) == {path: latency_of(site, path) for path in first}
     assert len(set(first.values())) == 12
     assert all(0.001 <= seconds <= 0.02 for seconds in first.values())
-    assert all(brewing(msgspec.structs.replace(site, seed=2), path) != first[path] for path in first)
+    assert all(latency_of(msgspec.structs.replace(site, seed=2), path) != first[path] for path in first)
 
 
 def test_a_request_whose_client_left_is_no_longer_in_flight() -> None:
     site = Site(hosts=1, pages=300, latency=(0.0, 60.0))
-    paths = sorted(stock(300, 1), key=lambda path: brewing(site, path))
+    paths = sorted(shop_pages(300, 1), key=lambda path: latency_of(site, path))
     with SiteProcess(site) as process:
         with socket.create_connection(("127.0.0.1", process.port), timeout=30) as left:
             left.sendall(f"GET {paths[-1]} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
@@ -372,7 +371,7 @@ def test_the_process_is_gone_after_an_error_in_the_block() -> None:
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 def test_the_process_is_gone_after_its_owner_is_killed() -> None:
     script = (
-        "from fetcher.bench.site import *\n"
+        "from fetcher.demo import *\n"
         "with SiteProcess(Site(pages=5)) as process:\n"
         "    print(process.port, process.site.log, flush=True)\n"
         "    input()\n"
@@ -394,7 +393,7 @@ def test_the_process_is_gone_after_its_owner_is_killed() -> None:
 def test_it_says_one_line_outlives_ctrl_c_and_ends_with_its_standard_input() -> None:
     settings = msgspec.json.encode(Site(hosts=2, pages=5, latency=(0, 0))).decode()
     with subprocess.Popen(
-        [sys.executable, "-m", "fetcher.bench.site", settings],
+        [sys.executable, "-m", "fetcher.demo.server", settings],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -499,7 +498,7 @@ def test_one_loopback_address_means_a_port_for_each_host() -> None:
         ({"latency": (0.2, 0.1)}, "latency"),
         ({"latency": (-1.0, 0.1)}, "latency"),
         ({"latency": (0.0, float("nan"))}, "latency"),
-        ({"baristas": 0}, "baristas"),
+        ({"workers": 0}, "workers"),
         ({"port": 70_000}, "port"),
     ],
 )

@@ -1,7 +1,8 @@
-"""How a bench's figures and names are put into words: for pages, where every text is hostile until escaped.
+"""How the reports of a bench write figures, times, dates and the names of modes, as text and in HTML.
 
-Laws: what is not known is ``–``, never a zero and never an error (no division here, no NaN shown). Law 7: text that
-came from a list, a server or a command line goes through ``escaped`` and nothing else.
+Laws: what is unknown is ``–``, never zero and never an error (nothing is divided here, and no NaN is shown). Law 7:
+text from a list, a server or a command line is put into a page through ``escaped`` and in no other way. Figures and
+units are joined by no-break spaces; ``plain`` makes ordinary ones of them for a terminal.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import html
 import math
 import re
 
-from fetcher.bench.results import Mode, Spread
+from fetcher.bench.results import Spread
 from fetcher.sinks.escape import printable
 
 __all__ = [
@@ -18,10 +19,12 @@ __all__ = [
     "counted",
     "duration",
     "escaped",
-    "labelled",
-    "moment",
+    "html_date",
+    "mode_flag",
+    "mode_label",
     "multiple",
     "percent",
+    "plain",
     "significant",
     "size",
     "spread",
@@ -30,19 +33,19 @@ __all__ = [
 
 UNKNOWN = "–"
 _ISO = re.compile(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d(?::\d\d)?)(?:\.\d+)?(?:Z|\+00:00)$", re.ASCII)
-_NO_CHARACTER = re.compile("[\ufdd0-\ufdef\ufffe\uffff]")
+_NONCHARACTERS = re.compile("[\ufdd0-\ufdef\ufffe\uffff]")
 
 
 def escaped(text: str, limit: int = 2_000) -> str:
-    """Return ``text`` for HTML, attributes included: steering characters spelled out, at most ``limit`` characters.
+    """Return ``text`` for HTML, attributes included: control characters written out, at most ``limit`` characters.
 
-    Noncharacters, which HTML calls a parse error, become U+FFFD.
+    Noncharacters, which are a parse error in HTML, become U+FFFD.
     """
-    return html.escape(_NO_CHARACTER.sub("\ufffd", printable(text, limit)))
+    return html.escape(_NONCHARACTERS.sub("\ufffd", printable(text, limit)))
 
 
 def significant(value: float | None) -> str:
-    """Return a figure with three digits, or all of those before the point: ``0.984``, ``46.2``, ``1,234``."""
+    """Return a figure with three digits, or with all digits before the point: ``0.984``, ``46.2``, ``1,234``."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
     if value == 0:
@@ -65,7 +68,7 @@ def percent(share: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a time in its unit: ``312 ms``, ``14.3 s``, ``3 min 20 s``."""
+    """Return a time with its unit: ``312 ms``, ``14.3 s``, ``3 min 20 s``."""
     if seconds is None or not math.isfinite(seconds):
         return UNKNOWN
     if seconds < 0.9995:
@@ -77,14 +80,14 @@ def duration(seconds: float | None) -> str:
 
 
 def tick(seconds: float) -> str:
-    """Return a round time, as an axis is labelled with: ``0``, ``40 ms``, ``1.5 s``."""
+    """Return a round time as an axis label: ``0``, ``40 ms``, ``1.5 s``."""
     if seconds == 0:
         return "0"
     return f"{seconds * 1000:.4g}\xa0ms" if seconds < 0.9995 else f"{seconds:,.6g}\xa0s"
 
 
 def size(bytes_: float | None) -> str:
-    """Return a size in its unit: ``58.1 MB``."""
+    """Return a size with its unit: ``58.1 MB``."""
     if bytes_ is None or not math.isfinite(bytes_):
         return UNKNOWN
     for unit in ("bytes", "kB", "MB", "GB"):
@@ -94,19 +97,19 @@ def size(bytes_: float | None) -> str:
     return f"{significant(bytes_)}\xa0TB"
 
 
-def spread(value: Spread | None, words: str = "seconds") -> tuple[str, str]:
+def spread(value: Spread | None, unit: str = "seconds") -> tuple[str, str]:
     """Return a median and its range, empty where there is none: ``46.2×`` and ``45.1–47.0×``.
 
-    ``words`` says what the figure is: ``seconds`` or ``times``.
+    ``unit`` is ``seconds`` or ``times``.
     """
     if value is None:
         return UNKNOWN, ""
-    say = duration if words == "seconds" else multiple
-    low, high = say(value.low), say(value.high)
+    write = duration if unit == "seconds" else multiple
+    low, high = write(value.low), write(value.high)
     if low == high:
-        return say(value.median), ""
-    unit = high.lstrip("0123456789.,")
-    return say(value.median), f"{low.removesuffix(unit)}–{high}"
+        return write(value.median), ""
+    suffix = high.lstrip("0123456789.,")
+    return write(value.median), f"{low.removesuffix(suffix)}–{high}"
 
 
 def counted(number: int, noun: str) -> str:
@@ -114,13 +117,23 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,}\xa0{noun}{'' if number == 1 else 's'}"
 
 
-def labelled(mode: Mode) -> str:
-    """Return what a mode is called: ``one after another``, ``50 at once``."""
-    return "one after another" if mode.mode == "sequential" else f"{mode.concurrency:,} at once"
+def mode_label(mode: str, concurrency: int) -> str:
+    """Return what a page calls a mode: ``one after another``, ``50 at once``."""
+    return "one after another" if mode == "sequential" else f"{concurrency:,} at once"
 
 
-def moment(date: str) -> str:
-    """Return an ISO 8601 date and time for HTML, as people write it: ``2026-11-21 09:33:50 UTC``; else what it is."""
+def mode_flag(mode: str, concurrency: int) -> str:
+    """Return what messages call a mode, by its flag: ``sequential``, ``-c 50``."""
+    return "sequential" if mode == "sequential" else f"-c {concurrency}"
+
+
+def plain(text: str) -> str:
+    """Return ``text`` with ordinary spaces instead of no-break spaces."""
+    return text.replace("\xa0", " ")
+
+
+def html_date(date: str) -> str:
+    """Return an ISO 8601 time for HTML as ``2026-11-21 09:33:50 UTC``; any other text escaped, as it is."""
     return escaped(_ISO.sub(r"\1 \2 UTC", date), 60)
 
 

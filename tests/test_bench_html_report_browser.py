@@ -1,4 +1,4 @@
-"""The picture in a real browser: silent, self-contained, readable at every width, in both themes, by keyboard."""
+"""The page in a real browser: silent, self-contained, readable at every width, in both themes, by keyboard."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from fetcher.bench.picture import render
+from fetcher.bench.formatting import multiple, percent, significant
+from fetcher.bench.html_report import render_html
 from fetcher.bench.results import Mismatch, Report
-from fetcher.bench.wording import multiple, percent, significant
 from tests.lab.browser import Browser, find
 from tests.lab.reports import HOSTILE, made
 
@@ -74,7 +74,7 @@ async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
 
 def saved(report: Report, folder: Path) -> Path:
     path = folder / "bench.html"
-    path.write_text(render(report), encoding="utf-8")
+    path.write_text(render_html(report), encoding="utf-8")
     return path
 
 
@@ -94,7 +94,7 @@ async def test_its_policy_stops_what_would_be_smuggled_in(browser: Browser, tmp_
     """Were a text not escaped, the policy would still hold: and the test above would see it."""
     page = tmp_path / "bench.html"
     smuggled = "<script>document.title = 'owned'</script><img src='http://127.0.0.1:9/x.png'></body>"
-    page.write_text(render(USUAL).replace("</body>", smuggled), encoding="utf-8")
+    page.write_text(render_html(USUAL).replace("</body>", smuggled), encoding="utf-8")
     await browser.open(page)
     assert await browser.ask("document.title") != "owned"
     assert len([trouble for trouble in browser.troubles if "Content Security Policy" in trouble]) >= 2

@@ -1,60 +1,70 @@
-"""A report for a terminal: its figures as a table, a bar for each mode, and what follows from them. Plain text.
+"""The report of a bench as plain text for a terminal: a table of its figures, a bar for each mode, a recommendation.
 
-Laws: what was not measured is ``–``; a failed list, one mode or a bench cut short are laid out as well.
+Laws: what was not measured is ``–``. A list that failed, one mode alone and a bench cut short have a report too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fetcher.bench.doubts import named
+from fetcher.bench.conclusions import NO_GAIN_SPEED_UP
+from fetcher.bench.formatting import (
+    UNKNOWN,
+    counted,
+    duration,
+    mode_flag,
+    multiple,
+    percent,
+    plain,
+    significant,
+    size,
+)
 from fetcher.bench.results import Mismatch, Mode, Report, Spread
-from fetcher.bench.wording import UNKNOWN, duration, multiple, percent, significant, size
 
-__all__ = ["lay_out", "mismatch_lines"]
+__all__ = ["mismatch_lines", "render_text"]
 
-BAR = 30
-"""Characters of the longest bar."""
+BAR_CHARACTERS = 30
+"""The length of the longest bar."""
+MAX_MISMATCH_LINES = 20
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
-def lay_out(report: Report) -> str:
+def render_text(report: Report) -> str:
     """Return the whole report as lines of at most 110 characters, the last with its newline."""
-    hosts = f"{report.hosts:,} host{'' if report.hosts == 1 else 's'}"
-    rows = f"{report.rows:,} row{'' if report.rows == 1 else 's'}"
+    rows, hosts = plain(counted(report.rows, "row")), plain(counted(report.hosts, "host"))
     lines = [f"{report.source}: {rows}, {hosts}, at most {report.per_host} to a host at once", *_rounds(report), ""]
     if report.modes:
         lines += [*_figures(report.modes), *_failures(report.modes), "", *_bars(report.modes), ""]
     return "\n".join([*lines, _conclusion(report), ""])
 
 
-def mismatch_lines(mismatches: Sequence[Mismatch], most: int = 20) -> list[str]:
-    """Return a line for each page that came differently in another mode, of very many the first ``most``."""
+def mismatch_lines(mismatches: Sequence[Mismatch], most: int = MAX_MISMATCH_LINES) -> list[str]:
+    """Return a line for each row with another outcome in another mode, at most the first ``most`` of them."""
     lines = [
-        f"row {found.id} {found.url}: {found.expected}, and with {named(found.mode, found.concurrency)} {found.got}"
+        f"row {found.id} {found.url}: {found.expected}, and with {mode_flag(found.mode, found.concurrency)} {found.got}"
         for found in mismatches[:most]
     ]
     return lines + ([f"… and {len(mismatches) - most:,} more"] if len(mismatches) > most else [])
 
 
 def _rounds(report: Report) -> list[str]:
-    """Tell how many rounds were run, and the warm-ups, which count for nothing."""
+    """Say how many rounds were run, and how long the warm-ups took, which do not count."""
     warm = [
-        f"{named(round_.mode, round_.concurrency)} {_plain(duration(round_.wall))}"
+        f"{mode_flag(round_.mode, round_.concurrency)} {plain(duration(round_.wall))}"
         + (f" for {len(round_.samples)} rows" if len(round_.samples) < report.rows else "")
         for round_ in report.rounds
         if round_.warm_up
     ]
-    counted = max((mode.rounds for mode in report.modes), default=0)
-    said = [f"{counted} round{'' if counted == 1 else 's'} of each mode, in turn"] if counted else []
-    return said + ([f"after warm-ups that do not count: {', '.join(warm)}"] if warm else [])
+    rounds = max((mode.rounds for mode in report.modes), default=0)
+    counting = [f"{plain(counted(rounds, 'round'))} of each mode, in turn"] if rounds else []
+    return counting + ([f"after warm-ups that do not count: {', '.join(warm)}"] if warm else [])
 
 
 def _figures(modes: Sequence[Mode]) -> list[str]:
     heads = ["", "wall", "pages/s", "CPU/page", "p50", "p95", "p99", "bytes", "memory", "in flight", "failed"]
     table = [
         [
-            named(mode.mode, mode.concurrency),
+            mode_flag(mode.mode, mode.concurrency),
             duration(mode.wall.median),
             significant(mode.pages_per_second),
             duration(mode.cpu_ms_per_page / 1000),
@@ -71,7 +81,7 @@ def _figures(modes: Sequence[Mode]) -> list[str]:
 
 def _failures(modes: Sequence[Mode]) -> list[str]:
     return [
-        f"{named(mode.mode, mode.concurrency)} failed: "
+        f"{mode_flag(mode.mode, mode.concurrency)} failed: "
         + ", ".join(f"{code} {times:,}" for code, times in mode.failures.items())
         for mode in modes
         if mode.failures
@@ -80,14 +90,14 @@ def _failures(modes: Sequence[Mode]) -> list[str]:
 
 def _bars(modes: Sequence[Mode]) -> list[str]:
     fastest = max(mode.pages_per_second for mode in modes)
-    heads = ["", "speed-up", "low to high", "efficiency", f"{'pages/s':<{BAR}}"]
+    heads = ["", "speed-up", "low to high", "efficiency", f"{'pages/s':<{BAR_CHARACTERS}}"]
     table = [
         [
-            named(mode.mode, mode.concurrency),
+            mode_flag(mode.mode, mode.concurrency),
             multiple(mode.speed_up.median if mode.speed_up else None),
             _range(mode.speed_up),
             percent(mode.efficiency),
-            f"{_bar(mode.pages_per_second / fastest if fastest else 0.0):<{BAR}}",
+            f"{_bar(mode.pages_per_second / fastest if fastest else 0.0):<{BAR_CHARACTERS}}",
         ]
         for mode in modes
     ]
@@ -101,33 +111,27 @@ def _range(spread: Spread | None) -> str:
 
 
 def _bar(share: float) -> str:
-    eighths = max(1, round(share * BAR * 8)) if share > 0 else 0
+    eighths = max(1, round(share * BAR_CHARACTERS * 8)) if share > 0 else 0
     return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    """Set the first column to the left and the others to the right."""
+    """Align the first column to the left and the others to the right."""
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    return [
-        _plain("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()) for row in table
-    ]
+    return [plain("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()) for row in table]
 
 
 def _conclusion(report: Report) -> str:
     if not report.modes:
         return "no counted round is complete"
-    tried = [mode for mode in report.modes if mode.mode == "concurrent"]
-    best = next((mode for mode in tried if mode.concurrency == report.recommended), None)
-    if best is None and len(tried) == 1:
+    measured = [mode for mode in report.modes if mode.mode == "concurrent"]
+    best = next((mode for mode in measured if mode.concurrency == report.recommended), None)
+    if best is None and len(measured) == 1:
         return "recommended: nothing, for one concurrency was measured (-c 10,50,100 compares three)"
     if best is None:
-        return f"recommended: nothing, for no {'page came' if tried else 'concurrent round is complete'}"
+        return f"recommended: nothing, for no {'page came' if measured else 'concurrent round is complete'}"
     advice = f"recommended: -c {best.concurrency}, the least that is within 5 % of the best time"
     if best.speed_up is None:
         return advice
-    but = ", though one by one is as fast here" if best.speed_up.median < 1.05 else ""
-    return f"{advice}: {_plain(multiple(best.speed_up.median))} as fast as one by one{but}"
-
-
-def _plain(text: str) -> str:
-    return text.replace("\xa0", " ")
+    but = ", though one by one is as fast here" if best.speed_up.median < NO_GAIN_SPEED_UP else ""
+    return f"{advice}: {plain(multiple(best.speed_up.median))} as fast as one by one{but}"

@@ -1,25 +1,25 @@
-"""What the shops of the built-in site say: six tongues, each with the charset its old pages are written in.
+"""The texts of the built-in shop in six languages, each with the legacy charset of some of its pages.
 
-Every character of a tongue exists in its legacy charset, and means the same in Python's codec as in the
-WHATWG Encoding Standard's (so no wave dash, backslash or yen sign in the Japanese).
+Every character of a language exists in its legacy charset, and means the same in Python's codec as in the WHATWG
+Encoding Standard's (so no wave dash, backslash or yen sign in the Japanese).
 """
 
 from __future__ import annotations
 
 import msgspec
 
-__all__ = ["TONGUES", "Tongue"]
+__all__ = ["LANGUAGES", "Language"]
 
 
-class Tongue(msgspec.Struct, frozen=True):
-    """A language: the shop's name, what it sells, and the parts its sentences are made of.
+class Language(msgspec.Struct, frozen=True):
+    """The shop's name, its goods, and the parts its sentences are made of, in one language.
 
-    ``price`` takes the amount in its smallest unit, whole and hundredths (``{0}``, ``{1:02}``); ``space`` is
-    what stands between two sentences.
+    ``price`` is a format for the whole units and the hundredths (``{0}``, ``{1:02}``). ``labels`` are the basket
+    button, the headings of the reviews and of the related goods, and the link home. ``space`` separates sentences.
     """
 
     code: str
-    legacy: str
+    legacy_charset: str
     shop: str
     coffees: tuple[str, ...]
     price: str
@@ -36,9 +36,9 @@ class Tongue(msgspec.Struct, frozen=True):
         return [start + middle + end for start in self.starts for middle in self.middles for end in self.ends]
 
 
-ENGLISH = Tongue(
+ENGLISH = Language(
     code="en",
-    legacy="windows-1252",
+    legacy_charset="windows-1252",
     shop="Bean & Binding",
     coffees=("Yirgacheffe", "Huila Decaf", "Long Rain Blend", "Café Nocturne", "Kirinyaga AA", "Slow Sunday Espresso"),
     price="£{0}.{1:02}",
@@ -69,9 +69,9 @@ ENGLISH = Tongue(
     ),
 )
 
-FRENCH = Tongue(
+FRENCH = Language(
     code="fr",
-    legacy="windows-1252",
+    legacy_charset="windows-1252",
     shop="Le Grain & la Page",
     coffees=("Moka d’Éthiopie", "Brûlerie du Port", "Café crème", "Goût du matin", "Forêt de Huehuetenango"),
     price="{0},{1:02} €",
@@ -100,9 +100,9 @@ FRENCH = Tongue(
     ),
 )
 
-GERMAN = Tongue(
+GERMAN = Language(
     code="de",
-    legacy="windows-1252",
+    legacy_charset="windows-1252",
     shop="Bohne & Söhne",
     coffees=("Hochland Äthiopien", "Kölner Mischung", "Süße Müdigkeit", "Grüner Bär", "Frühstück für Große"),
     price="{0},{1:02} €",
@@ -131,9 +131,9 @@ GERMAN = Tongue(
     ),
 )
 
-POLISH = Tongue(
+POLISH = Language(
     code="pl",
-    legacy="iso-8859-2",
+    legacy_charset="iso-8859-2",
     shop="Ziarno i Książka",
     coffees=("Gorąca Jesień", "Świt nad Wisłą", "Źródło", "Łagodna Etiopia", "Żółta Mgła"),
     price="{0},{1:02} zł",
@@ -162,9 +162,9 @@ POLISH = Tongue(
     ),
 )
 
-RUSSIAN = Tongue(
+RUSSIAN = Language(
     code="ru",
-    legacy="koi8-r",
+    legacy_charset="koi8-r",
     shop="Зерно и Книга",
     coffees=("Долгий дождь", "Ночной поезд", "Эфиопия Сидамо", "Тихое воскресенье", "Чёрная смородина"),
     price="{0} руб. {1:02} коп.",
@@ -193,9 +193,9 @@ RUSSIAN = Tongue(
     ),
 )
 
-JAPANESE = Tongue(
+JAPANESE = Language(
     code="ja",
-    legacy="shift_jis",
+    legacy_charset="shift_jis",
     shop="豆と本の店",
     coffees=("エチオピア・シダモ", "夜明けのブレンド", "深煎り珈琲", "ゆっくり日曜日", "雨の日の一杯"),
     price="{0},{1:02}0円",
@@ -219,4 +219,4 @@ JAPANESE = Tongue(
     space="",
 )
 
-TONGUES = {tongue.code: tongue for tongue in (ENGLISH, FRENCH, GERMAN, POLISH, RUSSIAN, JAPANESE)}
+LANGUAGES = {language.code: language for language in (ENGLISH, FRENCH, GERMAN, POLISH, RUSSIAN, JAPANESE)}

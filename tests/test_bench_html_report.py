@@ -1,4 +1,4 @@
-"""The picture as text: what it says is the report's, nothing in it is alive, and every report has one."""
+"""The page as text: its figures are the report's, nothing in it is active, and every report has one."""
 
 from __future__ import annotations
 
@@ -12,25 +12,10 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from fetcher.bench.drawing import Scale, fitting, spaced
-from fetcher.bench.findings import find, on_wire, rounds_of, tally, typical
-from fetcher.bench.picture import MOST_MISMATCHES, render
-from fetcher.bench.results import Mismatch, Report, Round, Sample, Spread
-from fetcher.bench.stylesheet import DARK, LIGHT
-from fetcher.bench.timeline import Bar, assign, merged
-from fetcher.bench.wording import (
-    counted,
-    duration,
-    escaped,
-    labelled,
-    moment,
-    multiple,
-    percent,
-    significant,
-    size,
-    spread,
-    tick,
-)
+from fetcher.bench.conclusions import headline_of
+from fetcher.bench.formatting import counted, duration, mode_flag, mode_label, multiple, percent, significant
+from fetcher.bench.html_report import DARK, LIGHT, MAX_MISMATCHES_SHOWN, render_html
+from fetcher.bench.results import Mismatch, Report, Sample, Spread
 from tests.lab.reports import HOSTILE, made
 
 EMPTY = msgspec.structs.replace(made(0, ()), modes=[], rounds=[], complete=False)
@@ -124,11 +109,11 @@ def report(request: pytest.FixtureRequest) -> Report:
     return REPORTS[request.param]
 
 
-# Nothing alive, nothing from elsewhere
+# Nothing active, nothing from elsewhere
 
 
 def test_a_page_asks_for_nothing_and_runs_nothing(report: Report) -> None:
-    page = Reader(render(report))
+    page = Reader(render_html(report))
     assert {tag for tag, _ in page.tags} <= {
         "html", "head", "meta", "title", "link", "style", "body", "header", "main", "footer", "section", "div", "p",
         "h1", "h2", "h3", "strong", "b", "small", "span", "bdi", "br", "code", "pre", "data", "ul", "li", "dl", "dt",
@@ -143,7 +128,7 @@ def test_a_page_asks_for_nothing_and_runs_nothing(report: Report) -> None:
 
 
 def test_the_policy_allows_this_style_sheet_alone() -> None:
-    page = Reader(render(made()))
+    page = Reader(render_html(made()))
     policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
     digest = base64.b64encode(hashlib.sha256(page.sheet.encode()).digest()).decode()
     assert policy.split("; ") == [
@@ -152,7 +137,7 @@ def test_the_policy_allows_this_style_sheet_alone() -> None:
 
 
 def test_hostile_text_stays_text() -> None:
-    html = render(UNTRUE)
+    html = render_html(UNTRUE)
     shown = "</script></style><img src=x onerror=alert(1)>\"'&\\x00\\u202egro.live\\ud800"
     assert html.encode()
     assert not re.search("[\x00\u202e\ud800]|<img|</script", html)
@@ -161,31 +146,16 @@ def test_hostile_text_stays_text() -> None:
     assert page.text.count("onerror") == html.count("onerror")
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain", "plain"),
-        ("<b a=\"1\" c='2'>&amp;", "&lt;b a=&quot;1&quot; c=&#x27;2&#x27;&gt;&amp;amp;"),
-        ("\x00\x1b\u2066\ud800", "\\x00\\x1b\\u2066\\ud800"),
-        ("\ufffe\uffff\ufdd0", "\ufffd\ufffd\ufffd"),
-        ("x" * 5_000, "x" * 1_999 + "…"),
-        ("&" * 3_000, "&amp;" * 1_999 + "…"),
-    ],
-)
-def test_text_is_escaped(text: str, shown: str) -> None:
-    assert escaped(text) == shown
-
-
 # What it says
 
 
 def test_the_headline_figures_are_the_reports() -> None:
     report = made()
-    best = find(report).best
+    best = headline_of(report).best
     assert best is not None
     assert best.speed_up is not None
     assert best.concurrency == report.recommended
-    html = render(report)
+    html = render_html(report)
     said = dict(re.findall(r'<data id="([\w-]+)" value="[^"]*">([^<]*)</data>', html))
     exact = dict(re.findall(r'<data id="([\w-]+)" value="([^"]*)">', html))
     assert said == {
@@ -210,10 +180,10 @@ def test_the_headline_figures_are_the_reports() -> None:
 @pytest.mark.parametrize("name", [name for name in REPORTS if REPORTS[name].modes])
 def test_every_mode_is_in_the_table(name: str) -> None:
     report = REPORTS[name]
-    cells = Reader(render(report)).cells
+    cells = Reader(render_html(report)).cells
     for mode in report.modes:
-        flag = mode.mode if mode.mode == "sequential" else f"-c\xa0{mode.concurrency}"
-        first = f"{labelled(mode)}{flag}, {counted(mode.rounds, 'round')}"
+        flag = mode_flag(mode.mode, mode.concurrency).replace(" ", "\xa0")
+        first = f"{mode_label(mode.mode, mode.concurrency)}{flag}, {counted(mode.rounds, 'round')}"
         row = next(row for row in cells if row[0].startswith(first))
         assert row[1].startswith(duration(mode.wall.median))
         assert row[2] == significant(mode.pages_per_second)
@@ -224,7 +194,7 @@ def test_every_mode_is_in_the_table(name: str) -> None:
 
 def test_what_was_run_and_where_is_said() -> None:
     report = made(warnings=("The first round took twice as long.", "The client is the limit."))
-    text = Reader(render(report)).text
+    text = Reader(render_html(report)).text
     machine = report.machine
     for said in (
         "fetcher bench --sequential -n 200 -c 10,50,100 --html bench.html", report.source, machine.platform, machine.date,
@@ -235,7 +205,7 @@ def test_what_was_run_and_where_is_said() -> None:
 
 def test_every_round_is_listed_and_a_warm_up_named() -> None:
     report = made()
-    rounds = [row for row in Reader(render(report)).cells if len(row) == 8 and row[-2] == "200"]
+    rounds = [row for row in Reader(render_html(report)).cells if len(row) == 8 and row[-2] == "200"]
     assert [row[0] for row in rounds] == ["warm-up"] + [str(index) for index in (1, 2, 3) for _ in range(4)]
 
 
@@ -243,9 +213,9 @@ def test_pages_that_differ_come_first_and_the_rest_is_counted() -> None:
     different = [
         Mismatch(n, f"http://a.test/{n}", "5,000 characters", "nothing", "concurrent", 10) for n in range(1, 251)
     ]
-    html = render(msgspec.structs.replace(made(), mismatches=different))
+    html = render_html(msgspec.structs.replace(made(), mismatches=different))
     assert html.index("http://a.test/1<") < html.index("speed-up")
-    assert html.count("http://a.test/") == MOST_MISMATCHES
+    assert html.count("http://a.test/") == MAX_MISMATCHES_SHOWN
     assert "150\xa0more in the JSON" in html
 
 
@@ -260,7 +230,7 @@ def test_pages_that_differ_come_first_and_the_rest_is_counted() -> None:
     ],
 )
 def test_a_report_without_a_comparison_claims_none(name: str, title: str) -> None:
-    page = render(REPORTS[name])
+    page = render_html(REPORTS[name])
     assert title in page
     assert ("times as fast" in page) is False
 
@@ -268,21 +238,21 @@ def test_a_report_without_a_comparison_claims_none(name: str, title: str) -> Non
 def test_a_bench_without_gain_says_so() -> None:
     report = made(20, (1,), 1)
     slower = [msgspec.structs.replace(mode, speed_up=Spread(0.91, 0.9, 0.92)) for mode in report.modes]
-    assert "<h1>Side by side is no faster here: 0.910 times</h1>" in render(
+    assert "<h1>Side by side is no faster here: 0.910 times</h1>" in render_html(
         msgspec.structs.replace(report, modes=slower)
     )
 
 
 def test_a_bench_cut_short_says_so() -> None:
-    assert "cut short" in render(REPORTS["cut short"])
-    assert "cut short" not in render(REPORTS["usual"])
+    assert "cut short" in render_html(REPORTS["cut short"])
+    assert "cut short" not in render_html(REPORTS["usual"])
 
 
 # For everyone
 
 
 def test_every_chart_has_a_name_a_description_and_a_table(report: Report) -> None:
-    page = Reader(render(report))
+    page = Reader(render_html(report))
     ids = page.attributes("id")
     assert len(ids) == len(set(ids))
     for named in page.attributes("aria-labelledby"):
@@ -298,7 +268,7 @@ def test_every_chart_has_a_name_a_description_and_a_table(report: Report) -> Non
 
 
 def test_headings_skip_no_level(report: Report) -> None:
-    levels = [int(tag[1]) for tag, _ in Reader(render(report)).tags if re.fullmatch("h[1-6]", tag)]
+    levels = [int(tag[1]) for tag, _ in Reader(render_html(report)).tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
@@ -324,7 +294,7 @@ def test_text_and_marks_stand_out_in_both_themes(palette: dict[str, str]) -> Non
     for tone in ("warn", "bad"):
         for text in (tone, "ink", "quiet"):
             assert contrast(palette[text], palette[f"{tone}-paper"]) >= 4.5, (text, tone)
-    for drawn in ("axis", "accent", "plain", "came", "status", "silent", "unasked"):
+    for drawn in ("axis", "accent", "plain", "ok", "http-error", "incomplete", "not-sent"):
         assert contrast(palette[drawn], palette["paper"]) >= 3, drawn
     assert set(LIGHT) == set(DARK)
 
@@ -333,153 +303,17 @@ def test_text_and_marks_stand_out_in_both_themes(palette: dict[str, str]) -> Non
 
 
 def test_a_usual_page_is_small() -> None:
-    assert len(render(made(200, (10, 50), 3)).encode()) < 200_000
-    assert len(render(made(200, (10, 50), 3, failing=0.3, slow=0.1)).encode()) < 200_000
+    assert len(render_html(made(200, (10, 50), 3)).encode()) < 200_000
+    assert len(render_html(made(200, (10, 50), 3, failing=0.3, slow=0.1)).encode()) < 200_000
 
 
 @pytest.mark.parametrize("failing", [0.0, 0.3])
 def test_a_large_page_is_under_a_megabyte(failing: float) -> None:
-    assert len(render(made(2_000, (10, 100, 1_000), 3, failing=failing, slow=0.02)).encode()) < 1_000_000
+    assert len(render_html(made(2_000, (10, 100, 1_000), 3, failing=failing, slow=0.02)).encode()) < 1_000_000
 
 
-# The timeline
-
-
-def round_of(spans: list[tuple[float, float]], slots: int) -> Round:
-    samples = [Sample(n, "a.test", start, end, end - start) for n, (start, end) in enumerate(spans, 1)]
-    return Round("concurrent", slots, 1, False, max(end for _, end in spans), 0.0, None, None, samples)
-
-
-def test_requests_go_to_the_first_free_slot() -> None:
-    bars = assign(round_of([(0, 3), (0, 1), (1, 2), (2, 5), (3, 4)], 2))
-    assert [(bar.slot, bar.start, bar.end) for bar in bars] == [(0, 0, 1), (1, 0, 3), (0, 1, 2), (0, 2, 5), (1, 3, 4)]
-
-
-@pytest.mark.parametrize("report_name", ["usual", "failures", "many modes"])
-def test_a_slot_bears_one_request_at_a_time(report_name: str) -> None:
-    for round_ in REPORTS[report_name].rounds:
-        bars = assign(round_)
-        assert len(bars) == len(round_.samples)
-        assert max(bar.slot for bar in bars) < round_.concurrency
-        last: dict[int, float] = {}
-        for bar in bars:
-            assert bar.start >= last.get(bar.slot, 0.0) - 1e-9
-            last[bar.slot] = bar.end
-
-
-def test_more_at_once_than_slots_share_the_slot_soonest_free() -> None:
-    bars = assign(round_of([(0, 5), (0, 2), (1, 6)], 2))
-    assert sorted(bar.slot for bar in bars) == [0, 0, 1]
-
-
-def test_short_neighbours_are_drawn_as_one_but_no_failure_into_a_success() -> None:
-    kinds = ["came"] * 300 + ["silent"] + ["came"] * 299
-    bars = [Bar(0, n / 600, (n + 1) / 600, kind) for n, kind in enumerate(kinds)]
-    drawn = merged(bars, Scale(0.0, 1.0), 2.0)
-    assert [kind for *_, kind in drawn] == ["came", "silent", "came"]
-    assert [round(x) for _, x, _, _ in drawn] == [0, 500, 502]
-
-
-def test_bars_long_enough_are_drawn_apart() -> None:
-    bars = [Bar(0, n / 10, (n + 1) / 10, "came") for n in range(10)]
-    drawn = merged(bars, Scale(0.0, 1.0), 2.0, gap=3)
-    assert [x for _, x, _, _ in drawn] == pytest.approx([100.0 * n for n in range(10)])
-    assert [width for _, _, width, _ in drawn] == pytest.approx([97.0] * 10)
-
-
-def test_a_request_is_drawn_while_it_is_on_the_wire() -> None:
-    assert on_wire(Sample(1, "a", 0.0, 5.0, 1.0)) == (4.0, 5.0)  # it waited for a slot
-    assert on_wire(Sample(1, "a", 3.0, 5.0, 4.0)) == (3.0, 5.0)
-    assert on_wire(Sample(1, "a", 3.0, 3.0, 0.0, code="robots_denied")) == (3.0, 3.0)
-
-
-def test_kinds_are_told_apart_by_code() -> None:
-    codes = [None, "http_404", "read_timeout", "dns_not_found", "robots_denied", "duplicate"]
-    samples = [Sample(n, "a", 0, 1, 1, code=code) for n, code in enumerate(codes)]
-    assert tally(samples) == {"came": 1, "status": 1, "silent": 2, "unasked": 2}
-
-
-def test_the_round_nearest_the_median_is_drawn_and_no_warm_up() -> None:
-    report = made()
-    for mode in report.modes:
-        drawn = typical(report, mode)
-        assert drawn in rounds_of(report, mode)
-        assert drawn is not None
-        assert not drawn.warm_up
-        assert drawn.wall == mode.wall.median
-
-
-# Words and scales
-
-
-@pytest.mark.parametrize(
-    ("say", "value", "said"),
-    [
-        (significant, 0, "0"), (significant, 0.98439, "0.984"), (significant, 46.24, "46.2"), (significant, 99.96, "100"),
-        (significant, 642.4, "642"), (significant, 1234.5, "1,234"), (significant, 1.0, "1.00"),
-        (significant, None, "–"), (significant, math.nan, "–"), (significant, math.inf, "–"),
-        (significant, 0.00001234, "0.000012"), (significant, -3.14159, "-3.14"),
-        (multiple, 46.24, "46.2×"), (multiple, None, "–"),
-        (percent, 0.9461, "94.6\xa0%"), (percent, math.nan, "–"),
-        (duration, 0.0, "0\xa0ms"), (duration, 0.00032, "0.320\xa0ms"), (duration, 0.3124, "312\xa0ms"),
-        (duration, 0.9996, "1.00\xa0s"), (duration, 14.31, "14.3\xa0s"), (duration, 99.96, "1\xa0min\xa040\xa0s"),
-        (duration, 200.2, "3\xa0min\xa020\xa0s"), (duration, math.inf, "–"),
-        (size, 0, "0\xa0bytes"), (size, 58_123_456, "58.1\xa0MB"), (size, 999.6, "1.00\xa0kB"), (size, None, "–"),
-        (tick, 0.0, "0"), (tick, 0.04, "40\xa0ms"), (tick, 1.5, "1.5\xa0s"),
-        (spread, Spread(8.204, 8.2, 8.214), ("8.20\xa0s", "8.20–8.21\xa0s")),
-        (spread, Spread(1.0, 0.95, 1.05), ("1.00\xa0s", "950\xa0ms–1.05\xa0s")),
-        (spread, Spread(1.0, 1.0, 1.0), ("1.00\xa0s", "")), (spread, None, ("–", "")),
-    ],
-)  # fmt: skip
-def test_figures_in_words(say: object, value: object, said: object) -> None:
-    assert callable(say)
-    assert say(value) == said
-
-
-@pytest.mark.parametrize(
-    ("date", "shown"),
-    [
-        ("2026-11-21T09:33:50Z", "2026-11-21 09:33:50 UTC"),
-        ("2026-11-21T09:33:50.123+00:00", "2026-11-21 09:33:50 UTC"),
-        ("2026-11-21T09:33:50+01:00", "2026-11-21T09:33:50+01:00"),
-        ("<b>", "&lt;b&gt;"),
-    ],
-)
-def test_a_date_is_written_as_people_do(date: str, shown: str) -> None:
-    assert moment(date) == shown
-
-
-def test_counted() -> None:
-    assert [counted(n, "page") for n in (0, 1, 1200)] == ["0\xa0pages", "1\xa0page", "1,200\xa0pages"]
-
-
-@pytest.mark.parametrize(
-    ("scale", "ticks"),
-    [
-        (Scale(0, 8.2), [0, 2, 4, 6, 8]),
-        (Scale(0, 0.142), [0, 0.05, 0.1]),
-        (Scale(0, 100), [0, 20, 40, 60, 80, 100]),
-        (Scale(0.018, 1.1, log=True), [0.02, 0.05, 0.1, 0.2, 0.5, 1]),
-        (Scale(1.0, 1.0), [1.0]),
-    ],
-)
-def test_ticks_are_round(scale: Scale, ticks: list[float]) -> None:
-    assert scale.ticks(5) == pytest.approx(ticks)
-    assert all(0 <= scale.at(value) <= 1 for value in ticks)
-
-
-def test_a_scale_is_logarithmic_where_a_few_dwarf_the_others() -> None:
-    assert not fitting([0.02, 0.04, 0.06]).log
-    assert fitting([0.02] * 50 + [3.0]).log
-    assert fitting([0.0, math.nan]) == Scale(0.0, 1.0)
-
-
-def test_labels_keep_their_distance() -> None:
-    assert spaced([0.0, 0.1, 0.3, 0.31, 0.6], 0.2) == [True, False, True, False, True]
-
-
-def test_every_report_has_a_picture(report: Report) -> None:
-    html = render(report)
+def test_every_report_has_a_page(report: Report) -> None:
+    html = render_html(report)
     assert html.startswith("<!DOCTYPE html>")
     assert html.encode().decode() == html
     assert len(html) < 200_000

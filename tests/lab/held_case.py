@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from tests.lab.exchange import Exchange
 
 
-class Gate:
+class HeldCase:
     """A case for ``lab.add``: every exchange waits until ``open`` is called, from any thread, and then is ``/ok``."""
 
     def __init__(self) -> None:
