@@ -8,7 +8,7 @@ from typing import Self
 from fetcher.engine import Engine, read, read_isolated
 from fetcher.errors import FetchError
 from fetcher.intake import Intake, Rejected, Row
-from fetcher.model import Outcome
+from fetcher.model import Failure, Outcome
 from fetcher.request_state import InFlight, RequestState, current
 from fetcher.stats import Stats
 
@@ -34,6 +34,8 @@ class OneByOne:
             raise StopAsyncIteration
         row = await anext(self._intake)
         outcome = row.state.fail(row.error) if isinstance(row, Rejected) else await self._fetch(row)
+        if isinstance(outcome, Failure):
+            outcome.error.detach()
         self.stats.enter(outcome)
         return outcome
 

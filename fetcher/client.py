@@ -13,6 +13,7 @@ from typing import Self
 from fetcher.baseline import OneByOne
 from fetcher.config import Config
 from fetcher.engine import Engine, read, read_isolated
+from fetcher.errors import FetchError
 from fetcher.intake import Row
 from fetcher.middleware.chain import Handlers
 from fetcher.middleware.gate import Gate
@@ -82,6 +83,9 @@ class Fetcher:
             if isinstance(outcome, Failure):
                 raise outcome.error
             return outcome
+        except FetchError as error:
+            error.about(state.target.wire)
+            raise
         finally:
             state.free()
             current.reset(token)

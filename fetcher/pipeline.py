@@ -22,7 +22,7 @@ from fetcher.dispatcher import Dispatcher
 from fetcher.engine import Apart, Engine, read
 from fetcher.errors import FetchError, SourceError
 from fetcher.intake import Intake, Rejected, Row
-from fetcher.model import Outcome, Response
+from fetcher.model import Failure, Outcome, Response
 from fetcher.request_state import InFlight, RequestState, Requeue, current
 from fetcher.stats import Stats
 
@@ -157,6 +157,8 @@ class Outcomes:
 
     def _deliver(self, state: RequestState, outcome: Outcome) -> None:
         state.free()
+        if isinstance(outcome, Failure):
+            outcome.error.detach()
         if self._ordered:
             self._held[state.order] = outcome
             while self._turn in self._held:

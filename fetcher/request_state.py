@@ -108,7 +108,7 @@ class RequestState:
         asked = self.attempts > 0 or self.elapsed > 0
         return Failure(
             self.request,
-            error,
+            error.about(self.target.wire),
             url=self.target.wire if asked else None,
             status=self.status if asked else None,
             bytes=self.length,
