@@ -13,14 +13,27 @@ from aiohttp.test_utils import TestServer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fetcher.model import Request, Response
 from fetcher.page import charset as module
-from fetcher.page.charset import count_characters, decode, decode_as, detect, read_media_type, sniff
+from fetcher.page.charset import count_characters, decode_as, detect, read_media_type
 from fetcher.page.labels import _CHARSETS, _LABELS, REPLACEMENT, resolve_label
+from fetcher.page.parse import Document
 from fetcher.page.prescan import prescan
 
 HTML = "text/html"
 RUSSIAN = "Съешь ещё этих мягких французских булок, да выпей же чаю. " * 20
 JAPANESE = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。" * 20
+
+
+def decode(body: bytes, content_type: str | None) -> tuple[str, str]:
+    """The text and the charset of a response, as an extractor sees them."""
+    headers = () if content_type is None else (("content-type", content_type),)
+    document = Document(Response(Request(1, "http://a.example/"), "http://a.example/", 200, headers, body))
+    return document.text, document.charset
+
+
+def sniff(body: bytes, content_type: str | None) -> str:
+    return detect(body, content_type).charset
 
 
 # What comes before what

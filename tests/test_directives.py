@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from fetcher.config import Config
 from fetcher.model import Request, Response
-from fetcher.page.parse import read_page
+from fetcher.page.reader import Reader
 from fetcher.sinks.record import to_record
 
 
@@ -17,7 +18,7 @@ def directives(body: str, *headers: tuple[str, str], content_type: str = "text/h
         (("content-type", content_type), *headers),
         body.encode(),
     )
-    page = read_page(response, select=None, extract=None, waited=0.0, fetched_at=0.0)
+    page = Reader(Config()).read(response, waited=0.0, fetched_at=0.0)
     assert to_record(page).robots == page.robots
     return page.robots
 
@@ -31,6 +32,8 @@ def directives(body: str, *headers: tuple[str, str], content_type: str = "text/h
         ("<meta name=robots>", (), None),
         ("<body><p>text<meta name=robots content=none>", (), None),
         ("<title>x</title>", (("x-robots-tag", "noindex"),), "noindex"),
+        ("<title>x</title>", (("x-robots-tag", " "),), None),
+        ("", (("x-robots-tag", "noindex"), ("x-robots-tag", "bot: nofollow ")), "noindex, bot: nofollow"),
         ("", (("x-robots-tag", "noindex"), ("x-robots-tag", "otherbot: nofollow")), "noindex, otherbot: nofollow"),
         ("<meta name=robots content=noindex>", (("x-robots-tag", "nosnippet"),), "nosnippet, noindex"),
         ("<meta name=robots content='a\n\t b'>", (), "a b"),

@@ -15,7 +15,7 @@ from selectolax.lexbor import LexborHTMLParser, SelectolaxError
 from fetcher.errors import ParseError
 from fetcher.model import Extractor, Page, Request, Response
 from fetcher.page import parse as module
-from fetcher.page.parse import KEPT_BYTES, Document, kind_of, parse, read_page
+from fetcher.page.parse import KEPT_BYTES, Document, kind_of, page_of, parse, read_body
 from fetcher.page.select import Selection
 
 REQUEST = Request(7, "http://example.com/")
@@ -27,8 +27,16 @@ def respond(body: bytes | str, content_type: str | None = HTML, **known: Any) ->
     return Response(REQUEST, REQUEST.url, 200, headers, body.encode() if isinstance(body, str) else body, **known)
 
 
-def read(response: Response, extract: Extractor | None = None, select: Selection | None = None, **more: Any) -> Page:
-    return read_page(response, select=select, extract=extract, waited=0.5, fetched_at=9.0, **more)
+def read(
+    response: Response,
+    extract: Extractor | None = None,
+    select: Selection | None = None,
+    *,
+    preview: int = 0,
+    keep_body: bool = False,
+) -> Page:
+    reading = read_body(response, select=select, extract=extract, preview=preview)
+    return page_of(response, reading, waited=0.5, fetched_at=9.0, keep_body=keep_body)
 
 
 # Titles

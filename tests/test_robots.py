@@ -19,7 +19,7 @@ from fetcher.middleware.redirects import Redirects
 from fetcher.middleware.retry import Retry
 from fetcher.middleware.robots import cache as robots_cache
 from fetcher.middleware.robots.fetch import robots_exchange, robots_token
-from fetcher.middleware.robots.handler import GOOD_FOR, PAUSE, Robots, robots_tags
+from fetcher.middleware.robots.handler import GOOD_FOR, PAUSE, Robots
 from fetcher.middleware.robots.parse import READ
 from fetcher.model import Request, Response
 from fetcher.request_state import RequestState, Requeue, current
@@ -617,16 +617,9 @@ async def test_files_that_are_alike_are_kept_once(monkeypatch: pytest.MonkeyPatc
 async def test_a_file_that_was_cut_is_not_like_one_that_is_whole() -> None:
     cache = robots_cache.RobotsCache("fetcher")
     body = b"User-agent: *\nDisallow: /a\nDisallow: /b"
-    assert (await cache.read(body, truncated=False)).allows("/b") is False
-    assert (await cache.read(body, truncated=True)).allows("/b") is True
-    assert (await cache.read(body, truncated=False)).allows("/b") is False
+    assert ((await cache.read(body, truncated=False)).denial("/b") is None) is False
+    assert ((await cache.read(body, truncated=True)).denial("/b") is None) is True
+    assert ((await cache.read(body, truncated=False)).denial("/b") is None) is False
 
 
 # Tags
-
-
-def test_robots_tags_are_told_as_they_are() -> None:
-    assert robots_tags((("content-type", "text/html"),)) is None
-    assert robots_tags((("x-robots-tag", " "),)) is None
-    assert robots_tags((("x-robots-tag", "noindex"), ("x-robots-tag", "bot: nofollow "))) == "noindex, bot: nofollow"
-    assert len(robots_tags((("x-robots-tag", "x" * 5_000),)) or "") == 1_000

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from fetcher.page.labels import REPLACEMENT, WHITESPACE, resolve_label
 from fetcher.page.prescan import prescan
 
-__all__ = ["MediaType", "Verdict", "count_characters", "decode", "decode_as", "detect", "read_media_type", "sniff"]
+__all__ = ["MediaType", "Verdict", "count_characters", "decode_as", "detect", "read_media_type"]
 
 PRESCAN = 1024
 LATE = 16 * 1024
@@ -73,23 +73,13 @@ def read_media_type(content_type: str | None) -> MediaType:
     return MediaType(essence, charset, markup=not plain or essence.endswith(("html", "xml")))
 
 
-def sniff(body: bytes, content_type: str | None) -> str:
-    """Return the charset to decode ``body`` with: a codec of Python's, or ``replacement``.
-
-    The name is the WHATWG Encoding Standard's where Python has a codec of that name and meaning; else the
-    codec's: cp932 for shift_jis, cp949 for euc-kr, big5-hkscs for big5, gb18030 for gbk.
-    """
-    return detect(body, content_type).charset
-
-
-def decode(body: bytes, content_type: str | None) -> tuple[str, str]:
-    """Return the text of ``body`` without its byte order mark, errors replaced, and the charset's name."""
-    charset, start, text = detect(body, content_type)
-    return (decode_as(body[start:], charset) if text is None else text), charset
-
-
 def detect(body: bytes, content_type: str | None) -> Verdict:
-    """Find the charset of ``body`` as ``sniff`` does, and keep what was learned on the way."""
+    """Find the charset of ``body``, and keep what was learned on the way.
+
+    The charset is a codec of Python's, or ``replacement``. Its name is the WHATWG Encoding Standard's where Python has
+    a codec of that name and meaning; else the codec's: cp932 for shift_jis, cp949 for euc-kr, big5-hkscs for big5,
+    gb18030 for gbk.
+    """
     mark = body[:3]
     if mark == codecs.BOM_UTF8:
         return Verdict("utf-8", 3, None)
@@ -104,7 +94,7 @@ def detect(body: bytes, content_type: str | None) -> Verdict:
 
 
 def decode_as(body: bytes, charset: str) -> str:
-    """Return the text of ``body`` in a charset that ``sniff`` named, errors replaced, a mark not removed."""
+    """Return the text of ``body`` in a charset that ``detect`` named, errors replaced, a mark not removed."""
     if charset == "utf-8":
         return body.decode("utf-8", "replace")
     if charset == REPLACEMENT:

@@ -20,7 +20,7 @@ from fetcher.page.charset import count_characters, decode_as, detect, read_media
 from fetcher.page.directives import METAS, directives_of
 from fetcher.page.select import Selection
 
-__all__ = ["Document", "Kind", "Reading", "extract_from", "kind_of", "page_of", "parse", "read_body", "read_page"]
+__all__ = ["Document", "Kind", "Reading", "extract_from", "kind_of", "page_of", "parse", "read_body"]
 
 Kind: TypeAlias = Literal["html", "text", "binary"]
 
@@ -62,7 +62,7 @@ _UNSET: Any = object()
 class Document:
     """The text and the tree of a response's body, made lazily.
 
-    ``charset`` is the name ``sniff`` gives. Of ``tree`` only those who do not change it may share it.
+    ``charset`` is the name ``detect`` gives. Of ``tree`` only those who do not change it may share it.
     """
 
     __slots__ = ("__weakref__", "_head", "_links", "_start", "_text", "_title", "_tree", "charset", "response")
@@ -260,21 +260,6 @@ def page_of(response: Response, reading: Reading, *, waited: float, fetched_at: 
         preview=reading.preview,
         body=response.body if keep_body else None,
     )
-
-
-def read_page(
-    response: Response,
-    *,
-    select: Selection | None,
-    extract: Extractor | None,
-    preview: int = 0,
-    waited: float,
-    fetched_at: float,
-    keep_body: bool = False,
-) -> Page:
-    """Make the page of a response here and now: ``page_of`` what ``read_body`` reads, with their errors."""
-    reading = read_body(response, select=select, extract=extract, preview=preview)
-    return page_of(response, reading, waited=waited, fetched_at=fetched_at, keep_body=keep_body)
 
 
 def extract_from(response: Response, extract: Extractor) -> Any:

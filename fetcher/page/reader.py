@@ -88,7 +88,7 @@ class Reader:
         return kind_of(response) == "html" and (self._all_html or looks_dangerous(response.body))
 
     def read(self, response: Response, *, waited: float, fetched_at: float) -> Page:
-        """Make the page of a response here and now. Raises ``ParseError``; see ``parse.read_page``."""
+        """Make the page of a response here and now. Raises ``ParseError``; see ``read_body``."""
         slot = self.slot
         if slot is not None:
             slot(response.request.id)

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import pytest
 
-from fetcher.page.charset import FALLBACK, LATE, PRESCAN, sniff
+from fetcher.page.charset import FALLBACK, LATE, PRESCAN, detect
 from fetcher.page.labels import resolve_label
 from fetcher.page.prescan import prescan
 from tests.lab.suites import suite
@@ -40,7 +40,7 @@ def test_the_whole_suite_is_read(cases: list[Case]) -> None:
 def test_every_page_gets_the_charset_of_the_suite(cases: list[Case]) -> None:
     wrong = []
     for name, data, label in cases:
-        charset, expected = sniff(data, None), resolve_label(label)
+        charset, expected = detect(data, None).charset, resolve_label(label)
         # The suite's fallback is windows-1252; ours for bytes that are all ASCII is utf-8, which reads them alike.
         if expected == FALLBACK and data.isascii() and prescan(data[:LATE]) is None:
             expected = "utf-8"

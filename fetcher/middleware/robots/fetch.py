@@ -12,6 +12,7 @@ import msgspec
 from fetcher.config import Accept, Config, Identity
 from fetcher.middleware.accept import accept
 from fetcher.middleware.gate import Gate
+from fetcher.middleware.headers import may_follow
 from fetcher.middleware.redirects import Redirects
 from fetcher.middleware.retry import Retry
 from fetcher.middleware.robots.parse import READ, product_token
@@ -65,13 +66,9 @@ async def _as_the_row(request: Request, proceed: Exchange) -> Response:
 def _config_of(config: Config) -> Config:
     """Return what redirects of a robots.txt go by: five hops, and no secret."""
     limits = msgspec.structs.replace(config.limits, max_redirects=HOPS)
-    told = tuple(header for header in config.identity.headers if _is_told(header.name))
+    told = tuple(header for header in config.identity.headers if may_follow(header.name))
     identity = Identity(config.identity.user_agent, told)
     return msgspec.structs.replace(config, limits=limits, accept=Accept(), identity=identity)
-
-
-def _is_told(name: str) -> bool:
-    return name.lower() == "user-agent" or name.lower().startswith("accept")
 
 
 def robots_exchange(config: Config, gate: Gate, transport: Exchange) -> Exchange:

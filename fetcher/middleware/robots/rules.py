@@ -108,10 +108,6 @@ class Rules:
         rank = self._rank(path)
         return None if rank == NONE or self._lines[rank] & 1 else self._rule(rank)
 
-    def allows(self, path: str) -> bool:
-        """Whether ``path`` (with its query) may be asked for."""
-        return self.denial(path) is None
-
     def _rank(self, path: str) -> int:
         if not self._lines:
             return NONE
