@@ -47,7 +47,7 @@ class OneByOne:
         try:
             response = await self._engine.exchange(state.request)
             state.ended = clock()
-            if self._engine.reader.apart(response):
+            if self._engine.reader.needs_isolation(response):
                 return await read_isolated(self._engine, state, response)
             return read(self._engine, state, response)
         except FetchError as error:

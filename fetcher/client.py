@@ -76,7 +76,7 @@ class Fetcher:
         try:
             response = await engine.exchange(request)
             state.ended = engine.gate.clock()
-            if self.reader.apart(response):
+            if self.reader.needs_isolation(response):
                 outcome = await read_isolated(engine, state, response)
             else:
                 outcome = read(engine, state, response)

@@ -146,7 +146,7 @@ class Outcomes:
             state, result = await self._queue.get()
             if isinstance(result, FetchError):
                 self._deliver(state, state.fail(result))
-            elif self._engine.reader.apart(result):
+            elif self._engine.reader.needs_isolation(result):
                 self._apart.start(state, result)
             else:
                 self._deliver(state, read(self._engine, state, result))

@@ -15,10 +15,18 @@ from hypothesis import strategies as st
 
 from fetcher.model import Request, Response
 from fetcher.page import charset as module
-from fetcher.page.charset import count_characters, decode_as, detect, read_media_type
-from fetcher.page.labels import _CHARSETS, _LABELS, REPLACEMENT, resolve_label
+from fetcher.page.charset import (
+    _CHARSETS,
+    _LABELS,
+    REPLACEMENT,
+    count_characters,
+    decode_as,
+    detect,
+    prescan,
+    read_media_type,
+    resolve_label,
+)
 from fetcher.page.parse import Document
-from fetcher.page.prescan import prescan
 
 HTML = "text/html"
 RUSSIAN = "Съешь ещё этих мягких французских булок, да выпей же чаю. " * 20
@@ -389,9 +397,9 @@ def test_the_prescan_takes_the_standards_steps(head: bytes) -> None:
 
 @pytest.mark.parametrize("piece", PIECES)
 def test_a_hostile_head_ends(piece: bytes) -> None:
-    head = (piece * module.LATE)[: module.LATE]
+    head = (piece * module.LATE_PRESCAN_BYTES)[: module.LATE_PRESCAN_BYTES]
     for start in (b"", b"<a ", b"<!--", b"<meta charset=", b'<meta content="charset'):
-        prescan((start + head)[: module.LATE])
+        prescan((start + head)[: module.LATE_PRESCAN_BYTES])
 
 
 # Law 7: an answer and no exception, whatever comes
@@ -425,13 +433,13 @@ def test_every_body_has_a_text_and_its_length(body: bytes, content_type: str | N
 def test_counting_by_the_piece_counts_the_same(parts: list[bytes], piece: int) -> None:
     body = b"".join(parts)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "PIECE", piece + 3)  # a piece holds at least one character
+        patch.setattr(module, "PIECE_BYTES", piece + 3)  # a piece holds at least one character
         assert count_characters(body, "utf-8") == len(body.decode("utf-8", "replace"))
 
 
 def test_counting_crosses_the_edges_of_pieces() -> None:
     for shift in range(5):
-        body = b"x" * (module.PIECE - shift) + "😀".encode() * 3000
+        body = b"x" * (module.PIECE_BYTES - shift) + "😀".encode() * 3000
         assert count_characters(body, "utf-8") == len(body.decode())
 
 
