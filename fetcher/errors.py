@@ -143,13 +143,18 @@ class FetchError(FetcherError):
     def detach(self) -> Self:
         """Give up the traceback, the cause and the context, and return the error: from now on it is a value.
 
-        Law 3: they refer to frames, and those to responses and to the error itself; what keeps the error would keep
-        all of it, until the garbage collector runs. The logger ``fetcher.failures`` tells them first, at DEBUG.
+        Law 3: tracebacks refer to frames, and those to responses and to errors, in cycles that only the garbage collector
+        frees. So the causes lose theirs too: aiohttp's are in cycles of their own. What is only a context may be an
+        error that the caller is handling. The logger ``fetcher.failures`` tells everything first, at DEBUG.
         """
         if self.__traceback__ is not None and log.isEnabledFor(logging.DEBUG):
             log.debug("%s failed", self.url or "a row", exc_info=self)
-        self.__cause__ = self.__context__ = None
-        return self.with_traceback(None)
+        error: BaseException | None = self
+        while error is not None:
+            cause = error.__cause__
+            error.__traceback__ = error.__cause__ = error.__context__ = None
+            error = cause
+        return self
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}" if self.message else self.code

@@ -244,6 +244,27 @@ def test_an_error_that_is_a_value_refers_to_nothing_else() -> None:
     assert (error.code, error.message, error.url) == ("connect_refused", "no", "http://a.example/")
 
 
+def test_the_causes_lose_their_tracebacks_too() -> None:
+    error = raised()
+    cause = error.__cause__
+    assert cause is not None
+    cause.__cause__ = inner = OSError("its cause")
+    inner.__traceback__, inner.__cause__ = cause.__traceback__, error  # a cycle
+    error.detach()
+    for each in (cause, inner):
+        assert references(each) == [None, None, None]
+
+
+def test_an_error_that_the_caller_is_handling_keeps_its_traceback() -> None:
+    try:
+        raise KeyError("the caller's")
+    except KeyError as handled:
+        error = raised()
+        assert error.__cause__ is not None and error.__cause__.__context__ is handled
+        error.detach()
+        assert handled.__traceback__ is not None
+
+
 def test_what_an_error_gives_up_is_logged_first(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "fetcher.failures"):
         error = raised().detach()
