@@ -34,10 +34,7 @@ class ResumeState(msgspec.Struct, frozen=True):
 
 
 class Stats:
-    """Counts of rows. ``input`` are those taken from the source; ``more`` says that it was not read to its end.
-
-    ``folder`` is the run's own, for rows that wait where memory has no place for them; none is the system's.
-    """
+    """Counts of rows. ``input`` are those taken from the source; ``more`` says that it was not read to its end."""
 
     def __init__(self) -> None:
         self.input = 0
@@ -46,7 +43,6 @@ class Stats:
         self.skipped = 0
         self.bytes = 0
         self.more = True
-        self.folder: str | None = None
         self.codes: Counter[str] = Counter()
 
     @property

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from fetcher.cli.report import lay_out
-from fetcher.hosts.health import HostReport
+from fetcher.hosts.state import HostReport
 from fetcher.job.lock import Lock
 from fetcher.job.report import JobReport, RunReport, report
 from fetcher.job.view import HostFigures, Output

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.config import Limits
-from fetcher.hosts.hosts import Host
+from fetcher.hosts.state import HostState
 from fetcher.report import census as counting
 from fetcher.report.census import Census, HostRows, SiteRows
 from fetcher.report.forecast import Forecast, HostShare, Least, NamesSampled, RobotsSampled, least_time
@@ -93,12 +93,17 @@ def test_what_hosts_share_may_set_the_time() -> None:
 class Telling(World):
     """A world whose gate tells a host of a site that there is a slot again, as ours does."""
 
-    def tell(self, host: Host[Any]) -> None:
-        super().tell(host)
-        freed, self.hosts.freed = self.hosts.freed, []
-        for key in freed:
-            self.frontier.host_free(key)
+    def __init__(self, *given: Any, **known: Any) -> None:
+        super().__init__(*given, **known)
+        self.hosts.listeners.append(self.note)
+
+    def note(self, key: str) -> None:
+        self.frontier.host_free(key)
         self.admit()
+
+    def tell(self, host: HostState) -> None:
+        super().tell(host)
+        self.hosts.tell_blocked()
 
 
 @settings(max_examples=40, deadline=None)

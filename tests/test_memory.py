@@ -6,19 +6,19 @@ import pytest
 
 from fetcher.config import Limits, RetryPolicy
 from fetcher.errors import LedgerError
-from fetcher.hosts.hosts import Hosts
+from fetcher.hosts.scheduler import Scheduler
 from fetcher.job.memory import DELAYS, PARKED, TROUBLED, remember, rests_of, troubled_of
-from fetcher.middleware.gate import Gate, Waiter
+from fetcher.middleware.gate import Gate
 
 THEN = 1_000_000.0  # seconds since the epoch
 
 
 @pytest.fixture
 def notes() -> dict[str, bytes]:
-    hosts = Hosts[Waiter](Limits(), RetryPolicy())
+    hosts = Scheduler(Limits(), RetryPolicy())
     gate = Gate(hosts, clock=lambda: 100.0)
-    gate.charge("parked.example", 60.0)
-    gate.charge("both.example", 60.0)
+    for key in ("parked.example", "both.example"):
+        hosts.health.park(hosts.get(key, 100.0), 100.0, 60.0)
     gate.know_robots("both.example", 20.0)
     gate.know_robots("slow.example", 10.0)
     gate.know_robots("plain.example", 0.0)

@@ -20,7 +20,7 @@ from fetcher.cli.exits import COMPLETE
 from fetcher.cli.plan import Plan
 from fetcher.config import Config
 from fetcher.errors import FetchError
-from fetcher.hosts.hosts import Hosts
+from fetcher.hosts.table import HostTable
 from fetcher.intake import Intake, Rejected, Row
 from fetcher.report.census import Census, Distinct, HostRows
 from fetcher.report.forecast import Forecast, HostShare, NamesSampled, RobotsSampled, least_time
@@ -170,13 +170,13 @@ def _telling(
 
 def _paces(hosts: Sequence[str], config: Config, asked: Mapping[str, float]) -> tuple[dict[str, float], dict[str, int]]:
     """Return the seconds between two requests to each host, and how many at once, as a crawl would have them."""
-    known = Hosts[None](config.limits, config.retry, config.hosts)
+    known = HostTable(config.limits, config.retry, config.hosts)
     delays: dict[str, float] = {}
     at_once: dict[str, int] = {}
     for key in hosts:
         host = known.get(key, 0.0)
-        known.set_delay(host, asked.get(key, 0.0))
-        delays[key], at_once[key] = host.own_delay, host.most
+        host.set_crawl_delay(asked.get(key, 0.0))
+        delays[key], at_once[key] = host.own_delay, host.settings.per_host
     return delays, at_once
 
 

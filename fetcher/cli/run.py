@@ -85,9 +85,9 @@ def _crawl(inputs: list[str], settings: dict[str, Any], notices: Notices, *, dem
 def _run(plan: Plan, notices: Notices) -> int:
     if plan.settings.get("dry_run"):
         from fetcher.cli.dry_run import dry_run
-        from fetcher.middleware.chain import judging
+        from fetcher.client import robots_judge
 
-        return dry_run(plan, notices, judge=judging if plan.config.robots else None)
+        return dry_run(plan, notices, judge=robots_judge if plan.config.robots else None)
     # A selector that does not parse is found here.
     fetcher = Fetcher(plan.config, middleware=plan.middleware, extract=plan.extract)
     if not plan.config.tls.verify and not plan["quiet"]:
@@ -162,7 +162,9 @@ class Crawl:
                 self._standing = deposit.standing
                 self._announce(deposit.standing)
                 source = deposit.left(open_source(self._plan))
-                outcomes = await stack.enter_async_context(self._fetcher.stream(source, stats=deposit.stats))
+                outcomes = await stack.enter_async_context(
+                    self._fetcher.stream(source, stats=deposit.stats, spill_folder=self._plan.job)
+                )
                 self._stats = outcomes.stats
                 await self._show_progress(stack)
                 self._announce_time_limit(stack)

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from fetcher.errors import LedgerError
-from fetcher.hosts.health import HostReport
+from fetcher.hosts.state import HostReport
 from fetcher.middleware.gate import Gate
 
 __all__ = ["DELAYS", "PARKED", "TROUBLED", "delays_of", "remember", "rests_of", "troubled_of"]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from fetcher.hosts.health import HostReport
+from fetcher.hosts.state import HostReport
 from fetcher.job.account import Tally
 from fetcher.job.view import HostFigures, LedgerView, Output, Run
 from fetcher.sinks.escape import printable

@@ -113,7 +113,6 @@ class Job:
         left = None if self._total is None else max(0, self._total - stats.done)
         self.standing = ResumeState(opened.resumed, stats.done, stats.ok, opened.retried, opened.slot.suspect, left)
         self._began = time.monotonic()
-        self.stats.folder = self.directory
         gate = self._fetcher.gate
         if opened.resumed:
             longest = self._fetcher.config.retry.max_retry_after
@@ -177,7 +176,7 @@ class Job:
 
     async def run(self, urls: Iterable[Row] | AsyncIterable[Row]) -> Stats:
         """Fetch what is left of the list and return the stats of the whole job."""
-        async with self._fetcher.stream(self.left(urls), stats=self.stats) as outcomes:
+        async with self._fetcher.stream(self.left(urls), stats=self.stats, spill_folder=self.directory) as outcomes:
             async for outcome in outcomes:
                 await self.write(outcome)
         return self.stats

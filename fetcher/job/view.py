@@ -18,7 +18,7 @@ from typing import Annotated, Any, Self, TypeVar
 import msgspec
 
 from fetcher.errors import LedgerError, Skipped
-from fetcher.hosts.health import HostReport
+from fetcher.hosts.state import HostReport
 from fetcher.job.account import LONGEST_NAME, MOST_CODES, OK, Account, Tally
 from fetcher.job.memory import TROUBLED, troubled_of
 from fetcher.job.place import LEDGER, LOCK

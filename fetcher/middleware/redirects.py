@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from fetcher.config import Config
-from fetcher.errors import InvalidURL, RedirectError
+from fetcher.errors import FetchError, InvalidURL, RedirectError
 from fetcher.middleware.headers import ChainJar, Secrets
 from fetcher.model import REDIRECT_STATUSES, Exchange, Request, Response
 from fetcher.request_state import RequestState, current
@@ -19,7 +19,7 @@ from fetcher.urls import Target, join, parse
 __all__ = ["Redirects"]
 
 
-class Chain:
+class RedirectChain:
     """Where a row stands between two hops, so that it can go on from there after a wait."""
 
     __slots__ = ("asked", "first", "jar", "seen", "target")
@@ -42,27 +42,31 @@ class Redirects:
     async def __call__(self, request: Request, proceed: Exchange) -> Response:
         """Follow the chain from the listed URL, or from where the row left off."""
         state = current.get()
-        chain: Chain | None = state.chain
+        chain: RedirectChain | None = state.chain
         if chain is None or chain.asked != request.url:
             first = state.first if request.url == state.request.url else parse(request.url, self._default_scheme)
-            state.target, state.redirects, state.connection = first, (), None
+            state.start_over(first)
             state.chain = chain = None
         else:
             first = chain.first  # not the row's own where a middleware asks for another URL
-            state.target = chain.target
-        while True:
-            target = state.target
-            headers = self._secrets.headers(request, first, target, chain.jar if chain is not None else None)
-            hop = Request(request.id, target.wire, headers)
-            response = await proceed(hop)
-            if response.status not in REDIRECT_STATUSES or self._most == 0 or response.header("location") is None:
-                return self._end(request, response, state)
-            if chain is None:
-                chain = Chain(target, request.url)
-                state.chain = chain
-                chain.seen.add((target.wire, None))
-            self._step(response, state, chain)
-            state.free()
+            state.follow(chain.target, redirects=state.redirects)
+        try:
+            while True:
+                target = state.target
+                headers = self._secrets.headers(request, first, target, chain.jar if chain is not None else None)
+                hop = Request(request.id, target.wire, headers)
+                response = await proceed(hop)
+                if response.status not in REDIRECT_STATUSES or self._most == 0 or response.header("location") is None:
+                    return self._end(request, response, state)
+                if chain is None:
+                    chain = RedirectChain(target, request.url)
+                    state.chain = chain
+                    chain.seen.add((target.wire, None))
+                self._step(response, state, chain)
+                state.free()
+        except FetchError:
+            state.chain = None  # whoever asks again, a middleware too, starts from the first URL
+            raise
 
     def _end(self, request: Request, response: Response, state: RequestState) -> Response:
         state.chain = None
@@ -74,7 +78,7 @@ class Redirects:
             attempts=state.attempts + 1,
         )
 
-    def _step(self, response: Response, state: RequestState, chain: Chain) -> None:
+    def _step(self, response: Response, state: RequestState, chain: RedirectChain) -> None:
         """Move the state to the next hop. Raises ``RedirectError``."""
         locations = {value for name, value in response.headers if name == "location"}
         if len(locations) > 1:
@@ -96,8 +100,7 @@ class Redirects:
             )
         chain.seen.add(mark)
         chain.target = target
-        state.target = target
-        state.redirects = (*state.redirects, target.wire)
+        state.follow(target)
 
 
 def _as_browsers_read(location: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from fetcher.hosts.health import HostReport
+from fetcher.hosts.state import HostReport
 from fetcher.sinks.escape import printable
 from fetcher.stats import Stats
 

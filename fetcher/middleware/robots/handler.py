@@ -21,7 +21,7 @@ from fetcher.middleware.gate import Gate
 from fetcher.middleware.robots.cache import Known, RobotsCache
 from fetcher.middleware.robots.fetch import PATH, RobotsFetch, is_guarded
 from fetcher.middleware.robots.rules import EVERYTHING, Rule
-from fetcher.model import Exchange, Request, Response
+from fetcher.model import Exchange, Request, Response, Stage
 from fetcher.request_state import Requeue, current
 from fetcher.urls import Target
 
@@ -136,11 +136,11 @@ class Robots:
             known = self._cache.get(target.origin)
             pause = known.until - self._clock() if known is not None and known.state is not None else 0.0
             if state is not None:
-                if pause > 0 and known is not None and state.deferrable:
+                if pause > 0 and known is not None and state.can_requeue:
                     raise Requeue(known.until)
-                state.enter("robots")
+                state.enter(Stage.ROBOTS)
                 if self._gate is not None:
-                    self._gate.fulfil(state)  # its place is the file's now
+                    self._gate.withdraw(state)  # its place is the file's now
             if pause > 0:
                 await asyncio.sleep(pause)
                 continue
@@ -160,9 +160,7 @@ class Robots:
         asker = current.get(None)
         state = before.state if before is not None else None
         if state is None or (state.guarded and not is_guarded(asker)):
-            tries = state.attempts if state is not None else 0
-            state = RobotsFetch(target, asker)
-            state.attempts = tries
+            state = RobotsFetch(target, asker, attempts=state.attempts if state is not None else 0)
         current.set(state)
         try:
             known = await self._fetch(state, before)
@@ -180,14 +178,13 @@ class Robots:
         try:
             response = await self._exchange(state.request)
         except Requeue as requeue:
-            if state.chain is None:
-                state.target = state.first
+            state.rewind()
             known = before or Known(url, 0.0)
             return msgspec.structs.replace(known, until=requeue.due, state=state)
         except RedirectError:
             return Known(url, self._clock() + GOOD_FOR, EVERYTHING)
         except FetchError as error:
-            return self._refused(state, error, before)
+            return self._refused(state, error.about(state.target.wire).detach(), before)
         if response.status >= 300:
             return Known(response.url, self._clock() + GOOD_FOR, EVERYTHING)
         rules = await self._cache.read(response.body, truncated=response.truncated)
