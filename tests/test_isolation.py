@@ -162,8 +162,8 @@ async def test_data_that_is_not_plain_is_refused_where_it_has_to_cross(body: str
 async def test_what_talks_nonsense_is_ended() -> None:
     async with reading(parsers=1) as reader:
         first, wrong, last = await all_said(reader, ["nonsense ", "wrong ", "say 2"])
-        assert first.startswith("parse_crash: its parser talked nonsense (a message of ")
-        assert wrong.startswith("parse_crash: its parser talked nonsense (Expected")
+        assert first.startswith("parse_crash: its parser sent no valid message (a message of ")
+        assert wrong.startswith("parse_crash: its parser sent no valid message (Expected")
         assert last == "2"
 
 
@@ -393,7 +393,7 @@ STARTS = {"SLEEPS": "exec sleep 60", "SHOUTS": "yes; exec sleep 60"}
         ("", "no process can be started to parse in: "),
         ("/bin/false", "its parser ended by itself (exit 1)"),
         ("SLEEPS", "its parser took over 2 s to start"),
-        ("SHOUTS", "its parser talked nonsense"),
+        ("SHOUTS", "its parser sent no valid message"),
     ],
 )
 async def test_a_process_that_does_not_start_fails_who_waits_and_is_tried_again_later(

@@ -63,7 +63,7 @@ def here(reader: Reader, response: Response) -> Page:
     return reader.read(response, waited=0.5, fetched_at=9.0)
 
 
-# What goes apart
+# What is isolated
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def here(reader: Reader, response: Response) -> Page:
         ({"parsers": 1, "isolate": True}, extractors.titled, {"bomb", "page", "text", "image", "big text"}),
     ],
 )
-def test_what_is_read_apart(options: dict[str, Any], extract: Extractor | None, goes: set[str]) -> None:
+def test_what_is_read_isolated(options: dict[str, Any], extract: Extractor | None, goes: set[str]) -> None:
     bodies = {
         "bomb": respond(BOMB),
         "page": respond(SMALL_PAGE),
@@ -100,7 +100,7 @@ def test_a_bomb_is_known_by_its_bytes_where_its_type_is_not() -> None:
     assert not reader.needs_isolation(respond(b"x" * 2 * SAFE_BYTES, None))
 
 
-def test_a_suspect_goes_apart_whatever_it_looks_like() -> None:
+def test_a_suspect_is_isolated_whatever_it_looks_like() -> None:
     reader = Reader(Config())
     reader.suspects = frozenset({7})
     assert reader.needs_isolation(respond(b"x", "text/plain", row=7))
@@ -224,7 +224,7 @@ RESPONSES = st.builds(
 @pytest.mark.parametrize("name", READERS)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(RESPONSES)
-def test_a_page_read_apart_is_the_page_read_here(runner: asyncio.Runner, name: str, response: Response) -> None:
+def test_a_page_read_isolated_is_the_page_read_here(runner: asyncio.Runner, name: str, response: Response) -> None:
     reader = READERS[name]
     if name == "extract" and any(unkept(value) for value in (response.request.fields or {}).values()):
         response = msgspec.structs.replace(response, request=Request(1, "u"))
@@ -252,7 +252,7 @@ def unkept(value: Any) -> bool:
         (Request(3, "u"), (("x-odd", "caf\udce9"),), ["'u'", "3", "{}", r"'caf\udce9'"]),
     ],
 )
-def test_an_extractor_apart_sees_the_row_but_for_its_tag(
+def test_an_isolated_extractor_sees_the_row_but_for_its_tag(
     request_: Request, headers: tuple[tuple[str, str], ...], said: list[str]
 ) -> None:
     request = msgspec.structs.replace(request_, tag=object())
@@ -315,7 +315,7 @@ def test_data_is_what_the_extractor_returned_whichever_page_it_was(body: bytes, 
     assert (page.data, type(page.data)) == (data, type(data))
 
 
-def test_an_extractor_with_a_name_runs_apart_on_a_bomb() -> None:
+def test_an_extractor_with_a_name_is_isolated_on_a_bomb() -> None:
     page = isolated(Reader(Config(), extractors.pid), respond(SMALL_PAGE))
     assert isinstance(page, Page)
     assert page.data != os.getpid()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fetcher.middleware.robots import rules as robots_rules
-from fetcher.middleware.robots.parse import READ, parse_robots, product_token
+from fetcher.middleware.robots.parse import MAX_ROBOTS_BYTES, parse_robots, product_token
 from fetcher.middleware.robots.rules import EVERYTHING, Rule, Rules
 
 
@@ -180,9 +180,9 @@ def test_bytes_that_are_no_utf_8_stand_for_themselves() -> None:
 def test_500_kib_count_and_a_torn_line_does_not() -> None:
     head = b"User-agent: *\nDisallow: /first\n"
     last = b"Disallow: /last\n"
-    filler = b"#" * (READ - len(head) - len(last) - 1) + b"\n"
+    filler = b"#" * (MAX_ROBOTS_BYTES - len(head) - len(last) - 1) + b"\n"
     whole = head + filler + last
-    assert len(whole) == READ
+    assert len(whole) == MAX_ROBOTS_BYTES
     assert not allows(parse_robots(whole, "fetcher"), "/last")
     assert not allows(parse_robots(whole + b"Disallow: /beyond\n", "fetcher"), "/last")
     assert allows(parse_robots(whole + b"Disallow: /beyond\n", "fetcher"), "/beyond")
@@ -254,7 +254,7 @@ async def test_hostile_patterns_end() -> None:
 def test_what_costs_too_much_to_search_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     found = of_all("Disallow: /*x", "Allow: /*yy", "Allow: /fine", "Disallow: /fine/not")
     assert allows(found, "/aaaa") and allows(found, "/fine")
-    monkeypatch.setattr(robots_rules, "COSTLIEST", 10)
+    monkeypatch.setattr(robots_rules, "MAX_SEARCHED_CHARACTERS", 10)
     rule = found.find("/aaaa")
     assert rule == Rule(allow=False, pattern="/*x", line=2)
     assert not allows(found, "/fine/not")

@@ -40,7 +40,7 @@ from fetcher.model import Request
 from fetcher.request_state import RequestState, Transfer, current
 from fetcher.transport.address import BlockedAddress
 from fetcher.transport.session import Transport
-from fetcher.transport.translate import QUOTED, out_of_descriptors, translate
+from fetcher.transport.translate import MAX_QUOTED_CHARACTERS, out_of_descriptors, translate
 from fetcher.urls import parse
 from tests.lab.server import Exchange, LabServer
 
@@ -348,7 +348,7 @@ def test_which_clock_ran_out_is_said() -> None:
 def test_what_the_web_says_is_cut_and_on_one_line() -> None:
     error = translate(response_error(aiohttp.ClientResponseError, message="bad\r\n\v" + "x" * 9_999), "waiting")
     assert error.message.startswith("bad x")
-    assert len(error.message) == QUOTED
+    assert len(error.message) == MAX_QUOTED_CHARACTERS
 
 
 def test_the_systems_words_are_used_without_its_number() -> None:

@@ -251,7 +251,7 @@ class ParserProcess(asyncio.SubprocessProtocol):
         try:
             answers = [_decode(message) for message in self._buffer.feed(data)]
         except (msgspec.MsgspecError, ValueError) as error:
-            self._lose(ParseError("parse_crash", f"its parser talked nonsense ({error})"))
+            self._lose(ParseError("parse_crash", f"its parser sent no valid message ({error})"))
             return
         for answer in answers:
             if not self._lost:
@@ -287,7 +287,7 @@ class ParserProcess(asyncio.SubprocessProtocol):
             where = f"the extractor {self._settings.extract} cannot be loaded in a process of its own"
             self._lose(ParseError("parse_crash", f"{where}: {answer.reason}"), for_good=True)
         elif not self.pages:
-            self._lose(ParseError("parse_crash", "its parser talked unasked"))
+            self._lose(ParseError("parse_crash", "its parser sent an answer to nothing"))
         else:
             page = self.pages.popleft()
             self._load -= len(page.response.body)

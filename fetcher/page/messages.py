@@ -1,7 +1,7 @@
 """What a worker process and its owner say to each other: messages of msgpack, each with its length before it.
 
-Laws: nothing is pickled, so that a parser which a page has taken over can say no more than a message (7); a message
-larger than ``MAX_MESSAGE_BYTES`` is not taken in, nor one of another shape (3, 7).
+Law 7: nothing is pickled, so that a worker which a hostile page controls can send messages and do no more; one of
+another shape is refused. Law 3: so is one larger than ``MAX_MESSAGE_BYTES``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A worker: a process that reads pages one after the other, until its input ends.
 
-Laws: its owner's end, however that comes, is its own, at the latest after twice the time one page may take; what
-an extractor prints goes to standard error and never between the answers; it is the owner who heeds signals.
+Laws: it ends with its owner, however that one ends, at the latest after twice the time one page may take. What an
+extractor prints goes to standard error, never between the answers. Signals are left to the owner.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def serve(incoming: BinaryIO, outgoing: int) -> None:
 
 
 def _prepare(settings: WorkerSettings) -> Extractor | None:
-    """Stand where the owner stands, and find the extractor."""
+    """Take on the owner's folder and path, and import the extractor."""
     with contextlib.suppress(OSError):
         os.chdir(os.fsdecode(settings.folder))
     sys.path[:] = map(os.fsdecode, settings.path)

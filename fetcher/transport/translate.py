@@ -32,7 +32,7 @@ from fetcher.transport.address import blocked_address
 
 __all__ = ["out_of_descriptors", "out_of_time", "translate"]
 
-QUOTED = 500  # characters of a foreign message that are kept
+MAX_QUOTED_CHARACTERS = 500  # of the message of an error that is not ours
 
 _RESET = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ESHUTDOWN}
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
@@ -200,4 +200,4 @@ def _words(error: BaseException) -> str:
 
 
 def _one_line(text: object) -> str:
-    return " ".join(str(text).split())[:QUOTED]
+    return " ".join(str(text).split())[:MAX_QUOTED_CHARACTERS]
