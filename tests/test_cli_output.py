@@ -417,6 +417,16 @@ def test_nothing_steers_the_terminal(lab: LabServer, folder: Path) -> None:
         assert [char for char in FORBIDDEN if char in shown.replace("\n", "")] == []
 
 
+def test_very_verbose_shows_where_a_row_failed(lab: LabServer, folder: Path) -> None:
+    (folder / "l.txt").write_text(f"{lab.url('/cut-body')}\n")
+    ended = run("crawl", "l.txt", "-vv", "--retries", "0", folder=folder)
+    assert f"fetcher: {lab.url('/cut-body')} failed\n" in ended.said
+    assert "Traceback (most recent call last):" in ended.said
+    assert "ClientPayloadError" in ended.said, "its cause too"
+    ended = run("crawl", "l.txt", "-v", "--retries", "0", folder=folder)
+    assert "Traceback" not in ended.said
+
+
 def test_a_list_that_cannot_be_read_steers_no_terminal(folder: Path) -> None:
     (folder / "l.csv").write_text(f"a{EVIL}\nb\n".replace("\u2028", "").replace("\x85", ""))
     for arguments in (["l.csv"], ["l.csv", "--url-column", EVIL], [f"{EVIL}.txt"], ["--config", EVIL, "l.csv"]):

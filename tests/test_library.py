@@ -174,6 +174,59 @@ async def test_fetch_raises_without_asking_anybody(lab: LabServer) -> None:
     assert lab.log == []
 
 
+async def test_an_error_knows_the_url_that_failed(lab: LabServer) -> None:
+    missing = lab.url("/status/404")
+    async with opened(retries=0) as fetcher:
+        with pytest.raises(StatusError) as caught:
+            await fetcher.fetch(missing.replace("http://", "http://user:secret@"))
+        assert caught.value.url == missing
+        with pytest.raises(StatusError) as caught:
+            await fetcher.fetch(lab.url(f"/redirect?to={missing}"))
+        assert caught.value.url == missing, "the hop, not the first"
+        with pytest.raises(FetchError) as refused:
+            await fetcher.fetch("ftp://127.0.0.1/")
+        assert refused.value.url is None, "there is none"
+
+
+@both
+async def test_the_error_of_a_row_knows_its_url_and_nothing_else(lab: LabServer, sequentially: bool) -> None:
+    missing, cut = lab.url("/status/404"), lab.url("/cut-body")
+    urls = [lab.url(f"/redirect?to={missing}"), cut, "ftp://127.0.0.1/", lab.url("/ok")]
+    async with opened({"extract": price}, retries=0) as fetcher:
+        rows = await drained(fetcher, urls, ordered=True, sequentially=sequentially)
+    errors = [row.error for row in rows if isinstance(row, Failure)]
+    assert [(error.code, error.url) for error in errors] == [
+        ("http_404", missing),
+        ("truncated", cut),
+        ("invalid_url", None),
+        ("extract_failed", urls[3]),
+    ]
+    for error in errors:
+        assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
+
+
+async def test_an_error_that_is_raised_keeps_its_cause(lab: LabServer) -> None:
+    async with opened({"extract": price}, retries=0) as fetcher:
+        with pytest.raises(FetchError) as caught:
+            await fetcher.fetch(lab.url("/ok"))
+        assert isinstance(caught.value.__cause__, ValueError)
+        with refused_port() as closed, pytest.raises(FetchError) as caught:
+            await fetcher.fetch(f"http://127.0.0.1:{closed}/")
+        assert isinstance(caught.value.__cause__, OSError)
+
+
+async def test_the_error_of_a_request_within_a_middleware_is_about_that_request(lab: LabServer) -> None:
+    async def log_in(request: Request, proceed: Exchange) -> Response:
+        async with opened(retries=0) as other:
+            await other.fetch(lab.url("/status/403"))
+        return await proceed(request)
+
+    async with opened({"middleware": [log_in]}, retries=0) as fetcher:
+        [row] = await drained(fetcher, [lab.url("/ok")])
+    assert isinstance(row, Failure)
+    assert row.error.url == lab.url("/status/403")
+
+
 async def test_fetch_tries_again(lab: LabServer) -> None:
     async with opened(retries=2, backoff=0.001) as fetcher:
         assert (await fetcher.fetch(lab.url("/flaky/a?fail=2&status=500"))).attempts == 3

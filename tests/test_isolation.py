@@ -22,9 +22,9 @@ import pytest
 from fetcher.config import Config
 from fetcher.errors import ParseError
 from fetcher.model import Extractor, Request, Response
-from fetcher.page import process as process_module
+from fetcher.page import isolation
+from fetcher.page.messages import MAX_MESSAGE_BYTES, MessageBuffer, WorkerReady, encode
 from fetcher.page.reader import Reader
-from fetcher.page.wire import LARGEST, Frames, Ready, encode
 from tests.lab import extractors, homebound
 from tests.lab.command import ROOT
 
@@ -162,8 +162,8 @@ async def test_data_that_is_not_plain_is_refused_where_it_has_to_cross(body: str
 async def test_what_talks_nonsense_is_ended() -> None:
     async with reading(parsers=1) as reader:
         first, wrong, last = await all_said(reader, ["nonsense ", "wrong ", "say 2"])
-        assert first.startswith("parse_crash: its parser talked nonsense (a message of ")
-        assert wrong.startswith("parse_crash: its parser talked nonsense (Expected")
+        assert first.startswith("parse_crash: its parser sent no valid message (a message of ")
+        assert wrong.startswith("parse_crash: its parser sent no valid message (Expected")
         assert last == "2"
 
 
@@ -228,8 +228,8 @@ async def test_large_messages_go_both_ways_at_once(parsers: int) -> None:
 
 async def test_an_answer_is_bounded() -> None:
     async with reading(parsers=1) as reader:
-        most, over = await all_said(reader, [f"text {LARGEST - 1000}", f"text {LARGEST}"])
-        assert len(most) == LARGEST - 1000
+        most, over = await all_said(reader, [f"text {MAX_MESSAGE_BYTES - 1000}", f"text {MAX_MESSAGE_BYTES}"])
+        assert len(most) == MAX_MESSAGE_BYTES - 1000
         assert over == "extract_failed: what was read out of it is over 64 MB"
 
 
@@ -275,7 +275,7 @@ async def test_closing_while_a_process_starts_leaves_none() -> None:
 
 
 async def test_idle_processes_are_ended_and_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_module, "IDLE", 0.2)
+    monkeypatch.setattr(isolation, "IDLE_SECONDS", 0.2)
     async with reading(extractors.pid, parsers=2) as reader:
         before = set(await all_said(reader, [""] * 20))
         await until(lambda: not parsers_of())
@@ -365,14 +365,14 @@ def test_any_loop_in_any_thread_will_do(kind: str, in_thread: bool) -> None:
 async def test_an_extractor_that_cannot_be_loaded_there_fails_every_page_and_is_tried_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    starts: list[process_module.ParserProcess] = []
-    start = process_module.ParserProcess.start
+    starts: list[isolation.ParserProcess] = []
+    start = isolation.ParserProcess.start
 
-    async def counted(process: process_module.ParserProcess) -> None:
+    async def counted(process: isolation.ParserProcess) -> None:
         starts.append(process)
         await start(process)
 
-    monkeypatch.setattr(process_module.ParserProcess, "start", counted)
+    monkeypatch.setattr(isolation.ParserProcess, "start", counted)
     async with reading(homebound.extract, parsers=1) as reader:
         reason = (
             "parse_crash: the extractor tests.lab.homebound:extract cannot be loaded in a process of its own: "
@@ -393,7 +393,7 @@ STARTS = {"SLEEPS": "exec sleep 60", "SHOUTS": "yes; exec sleep 60"}
         ("", "no process can be started to parse in: "),
         ("/bin/false", "its parser ended by itself (exit 1)"),
         ("SLEEPS", "its parser took over 2 s to start"),
-        ("SHOUTS", "its parser talked nonsense"),
+        ("SHOUTS", "its parser sent no valid message"),
     ],
 )
 async def test_a_process_that_does_not_start_fails_who_waits_and_is_tried_again_later(
@@ -407,7 +407,7 @@ async def test_a_process_that_does_not_start_fails_who_waits_and_is_tried_again_
     async with reading(parsers=2) as reader:
         with monkeypatch.context() as broken:
             broken.setattr(sys, "executable", program)
-            broken.setattr(process_module, "START", 2.0)
+            broken.setattr(isolation, "START_SECONDS", 2.0)
             for result in await all_said(reader, ["say 1"] * 5):
                 assert result.startswith(f"parse_crash: {reason}")
             assert (await said(reader, "say 2")).startswith("parse_crash: ")
@@ -464,18 +464,18 @@ async def test_the_processes_do_not_outlive_their_owner(number: signal.Signals) 
     await until(lambda: not any(map(alive, parsers)))
 
 
-# Frames
+# MessageBuffer
 
 
 def test_messages_are_cut_out_of_any_pieces() -> None:
-    stream = b"".join(bytes(encode(Ready())) for _ in range(5))
-    whole = bytes(encode(Ready()))[4:]
+    stream = b"".join(bytes(encode(WorkerReady())) for _ in range(5))
+    whole = bytes(encode(WorkerReady()))[4:]
     for size in (1, 3, 7, len(stream)):
-        frames = Frames()
+        frames = MessageBuffer()
         found = [message for at in range(0, len(stream), size) for message in frames.feed(stream[at : at + size])]
         assert found == [whole] * 5
 
 
 def test_a_message_too_large_is_refused_by_its_length() -> None:
     with pytest.raises(ValueError, match="a message of 4294967295 bytes"):
-        list(Frames().feed(b"\xff" * 8))
+        list(MessageBuffer().feed(b"\xff" * 8))

@@ -1,7 +1,7 @@
-"""What the parsers' processes and their owner say to each other: messages of msgpack, each with its length before it.
+"""What a worker process and its owner say to each other: messages of msgpack, each with its length before it.
 
-Laws: nothing is pickled, so that a parser which a page has taken over can say no more than a message (7); a message
-larger than ``LARGEST`` is not taken in, nor one of another shape (3, 7).
+Law 7: nothing is pickled, so that a worker which a hostile page controls can send messages and do no more; one of
+another shape is refused. Law 3: so is one larger than ``MAX_MESSAGE_BYTES``.
 """
 
 from __future__ import annotations
@@ -19,28 +19,32 @@ from fetcher.page.parse import Reading
 from fetcher.page.select import Selection
 
 __all__ = [
-    "LARGEST",
+    "MAX_MESSAGE_BYTES",
+    "START_SECONDS",
+    "STOP_SECONDS",
     "Answer",
-    "Errand",
-    "Frames",
+    "MessageBuffer",
     "NotPlain",
-    "Ready",
-    "Refusal",
-    "Terms",
-    "Trouble",
+    "ParseFailed",
+    "ParseTask",
+    "WorkerReady",
+    "WorkerRefused",
+    "WorkerSettings",
     "encode",
     "encode_response",
     "is_plain",
     "response_of",
 ]
 
-LARGEST = 64 * 1024 * 1024  # bytes of an answer
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # of an answer
+START_SECONDS = 60.0  # that an extractor's module may take to be imported
+STOP_SECONDS = 3.0  # that a process may take to end once its input has
 _LENGTH = struct.Struct("!I")
 _SCALARS = (str, int, float, bool, type(None), bytes)
 
 
-class Terms(msgspec.Struct, frozen=True):
-    """What a parser is told first: how pages are to be read, and where the extractor is found.
+class WorkerSettings(msgspec.Struct, frozen=True):
+    """What a worker is told first: how pages are to be read, and where the extractor is found.
 
     ``extract`` is ``module:name``, ``path`` and ``folder`` are the owner's ``sys.path`` and working directory,
     ``limit`` is seconds a page may take, ``exact`` says that data is to come back of the very same types.
@@ -55,24 +59,24 @@ class Terms(msgspec.Struct, frozen=True):
     exact: bool
 
 
-class Errand(msgspec.Struct, frozen=True, array_like=True):
+class ParseTask(msgspec.Struct, frozen=True, array_like=True):
     """A response to be read: itself, or its head as JSON with the body beside it."""
 
     response: Response | str
     body: bytes = b""
 
 
-class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
-    """The parser can be given pages."""
+class WorkerReady(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
+    """The worker can be given pages."""
 
 
-class Refusal(msgspec.Struct, frozen=True, array_like=True, tag="refusal"):
-    """The parser can never be given pages, for this reason."""
+class WorkerRefused(msgspec.Struct, frozen=True, array_like=True, tag="refusal"):
+    """The worker can never be given pages, for this reason."""
 
     reason: str
 
 
-class Trouble(msgspec.Struct, frozen=True, array_like=True, tag="trouble"):
+class ParseFailed(msgspec.Struct, frozen=True, array_like=True, tag="trouble"):
     """A ``ParseError`` in place of a reading."""
 
     code: str
@@ -86,7 +90,7 @@ class NotPlain(msgspec.Struct, frozen=True, array_like=True, tag="not plain"):
     reason: str
 
 
-Answer: TypeAlias = Reading | NotPlain | Trouble | Ready | Refusal
+Answer: TypeAlias = Reading | NotPlain | ParseFailed | WorkerReady | WorkerRefused
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -100,22 +104,22 @@ def encode(message: msgspec.Struct) -> bytearray:
 
 
 def encode_response(response: Response) -> bytearray:
-    """Return a response as an ``Errand``, framed; without its tag, and without fields that nothing can carry."""
+    """Return a response as an ``ParseTask``, framed; without its tag, and without fields that nothing can carry."""
     if response.request.tag is not None:
         response = msgspec.structs.replace(response, request=msgspec.structs.replace(response.request, tag=None))
     try:
         _expect_names(response.request.fields)
-        return encode(Errand(response))
+        return encode(ParseTask(response))
     except (TypeError, ValueError, OverflowError, RecursionError):
-        return encode(Errand(_as_json(response), response.body))
+        return encode(ParseTask(_as_json(response), response.body))
 
 
-def response_of(errand: Errand) -> Response:
+def response_of(task: ParseTask) -> Response:
     """Return the response that ``encode_response`` was given."""
-    if isinstance(errand.response, Response):
-        return errand.response
-    head = msgspec.convert(json.loads(errand.response), Response)
-    return msgspec.structs.replace(head, body=errand.body)
+    if isinstance(task.response, Response):
+        return task.response
+    head = msgspec.convert(json.loads(task.response), Response)
+    return msgspec.structs.replace(head, body=task.body)
 
 
 def is_plain(value: Any, *, exact: bool) -> bool:
@@ -154,7 +158,7 @@ def _expect_names(fields: Iterable[Any] | None) -> None:
         raise TypeError("a field's name is no text")
 
 
-class Frames:
+class MessageBuffer:
     """Cuts a stream of bytes into the messages in it."""
 
     def __init__(self) -> None:
@@ -166,7 +170,7 @@ class Frames:
         begin = 0
         while len(self._rest) - begin >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._rest, begin)
-            if length > LARGEST:
+            if length > MAX_MESSAGE_BYTES:
                 raise ValueError(f"a message of {length} bytes")
             end = begin + _LENGTH.size + length
             if end > len(self._rest):
