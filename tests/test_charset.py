@@ -242,7 +242,7 @@ class Steps:
             return self.xml()
 
     def step(self) -> str | None:
-        here = self.data[self.at :].lower()
+        here = self.data[self.at : self.at + 6].lower()
         if here.startswith(b"<!--"):
             self.at += 4
             while not (self.byte() == b">" and self.data[self.at - 2 : self.at] == b"--"):
@@ -376,7 +376,7 @@ heads = st.one_of(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(heads)
 @example(b'<meta charset="utf-8>')
 @example(b"<!--><meta charset=koi8-r>")
@@ -395,17 +395,21 @@ def test_the_prescan_takes_the_standards_steps(head: bytes) -> None:
     assert prescan(head) == Steps(head).run()
 
 
-@pytest.mark.parametrize("piece", PIECES)
-def test_a_hostile_head_ends(piece: bytes) -> None:
-    head = (piece * module.LATE_PRESCAN_BYTES)[: module.LATE_PRESCAN_BYTES]
-    for start in (b"", b"<a ", b"<!--", b"<meta charset=", b'<meta content="charset'):
-        prescan((start + head)[: module.LATE_PRESCAN_BYTES])
+def test_a_head_of_one_piece_over_and_over_ends_and_is_read_as_the_steps_read_it() -> None:
+    """What would keep a backtracking expression for ever, behind the beginnings of all that has an end."""
+    size = module.LATE_PRESCAN_BYTES // 8
+    heads = {
+        (start + piece * size)[:size]
+        for piece in PIECES
+        for start in (b"", b"<a ", b"<!--", b"<meta charset=", b'<meta content="charset')
+    }
+    assert [head[:60] for head in sorted(heads) if prescan(head) != Steps(head).run()] == []
 
 
 # Law 7: an answer and no exception, whatever comes
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.one_of(
         st.binary(max_size=300), heads, st.text(max_size=100).map(lambda text: text.encode("utf-16le", "replace"))

@@ -338,7 +338,7 @@ def test_a_retry_killed_at_any_point_loses_nothing_and_has_nothing_twice(
     shutil.copytree(two, desk.folder)
     moody.well = True
     words = desk.words("-o", "b.csv.gz", "--retry-failed")
-    killed = run(*words, folder=desk.folder, env=striking(tmp_path, point))
+    killed = run(*words, folder=desk.folder, env=striking(point))
     assert killed.code == -signal.SIGKILL, "the point was not reached"
     for rows in rows_of(desk.folder):
         assert {1, 5, 6} <= rows.keys(), "what was good is gone"

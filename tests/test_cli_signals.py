@@ -40,7 +40,7 @@ class Site:
         return urls
 
     def start(self, *arguments: str, **more: object) -> Running:
-        return Running("crawl", *arguments, folder=self.folder, **more)  # type: ignore[arg-type]  # passed on
+        return Running("crawl", *arguments, folder=self.folder, anew=True, **more)  # type: ignore[arg-type]  # passed on
 
     def until_held(self, requests: int = HELD) -> None:
         """Wait until that many requests stand before the gate."""
@@ -340,7 +340,7 @@ def test_a_signal_during_a_commit_loses_nothing(blow: str, point: str, lab: LabS
     with Running(
         *desk.words("-c", "4", "--per-host", "4", "--private-network", "allow"),
         folder=tmp_path,
-        env=striking(tmp_path, point, *signals),
+        env=striking(point, *signals),
     ) as crawl:
         ended = crawl.end()
     assert ended.code in codes, ended.said
@@ -443,7 +443,7 @@ def test_a_signal_while_the_job_is_opened_leaves_it_to_be_continued(
     desk.pages(*range(9))
     if flags:
         (tmp_path / "pages.jsonl").write_bytes(b"old\n")
-    with Running(*desk.words(*flags), folder=tmp_path, env=striking(tmp_path, point, signal.SIGINT)) as crawl:
+    with Running(*desk.words(*flags), folder=tmp_path, env=striking(point, signal.SIGINT)) as crawl:
         ended = crawl.end()
     assert ended.code == 130, ended.said
     command = ended.said.splitlines()[-1].partition("fetcher: not all was fetched; to continue: ")[2]
@@ -471,7 +471,7 @@ def test_a_signal_before_or_after_the_run_is_no_traceback(point: str, lab: LabSe
     module, _, rest = point.partition(" ")[2].partition(" ")
     if module.endswith("Crawl"):
         point = f"after fetcher.cli.run Crawl.{rest}"
-    with Running(*desk.words(), folder=tmp_path, env=striking(tmp_path, point, signal.SIGINT)) as crawl:
+    with Running(*desk.words(), folder=tmp_path, env=striking(point, signal.SIGINT)) as crawl:
         ended = crawl.end()
     if point.startswith("before") and "summarize" not in point:
         assert (ended.code, ended.said.strip()) == (130, "")

@@ -19,7 +19,6 @@ from fetcher.frontier.frontier import Frontier
 from fetcher.hosts.limits import MAX_CATCH_UP_SECONDS, RECHECK_RESERVED_SECONDS
 from fetcher.hosts.scheduler import CONNECT, DISPATCH, GIVEN_UP, MAX_WAIT_IN_TASK_SECONDS, Scheduler, must_go_back
 from fetcher.hosts.state import HostState
-from fetcher.hosts.table import MAX_HOSTS
 from fetcher.model import Request
 from fetcher.request_state import RequestState
 from fetcher.urls import Target
@@ -728,14 +727,16 @@ def test_hops_go_before_new_rows() -> None:
     assert hop == 1_001.0  # the second on b's wire, before nine that were listed
 
 
-def test_a_million_hosts_do_not_stay() -> None:
+def test_many_hosts_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = 8_192
+    monkeypatch.setattr("fetcher.hosts.table.MAX_HOSTS", kept)
     limits = Limits()
     hosts = Scheduler(limits, RETRY)
     frontier = Frontier(hosts, limits)
     now, most = 0.0, 0
     tracemalloc.start()
     try:
-        for n in range(200_000):
+        for n in range(3 * kept):
             frontier.push(row(f"h{n}.example"))
             state = frontier.pop(now)
             assert state is not None
@@ -753,15 +754,15 @@ def test_a_million_hosts_do_not_stay() -> None:
         used, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert most <= MAX_HOSTS
-    assert used < 64 * 1024 * 1024
+    assert most <= kept
+    assert used < 1024 * kept
     assert (len(frontier._queues), len(frontier._timed), len(frontier._round)) == (0, 0, 0)
 
 
 def test_a_delay_over_many_hosts_leaves_nothing_behind() -> None:
     hosts, frontier = world_of(delay=2.0)
     now = 0.0
-    for n in range(30_000):
+    for n in range(5_000):
         key = f"h{n}"
         frontier.push(row(key))
         frontier.push(row(key))

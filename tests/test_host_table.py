@@ -11,9 +11,15 @@ from fetcher.hosts.scheduler import (
     Scheduler,
 )
 from fetcher.hosts.state import HostReport, HostState, fold
-from fetcher.hosts.table import MAX_HOSTS, MAX_REPORTED
+from fetcher.hosts.table import MAX_REPORTED
 
 NOW = 1_000.0
+MAX_HOSTS = 8_192  # here: an eighth of what it is
+
+
+@pytest.fixture(autouse=True)
+def few_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fetcher.hosts.table.MAX_HOSTS", MAX_HOSTS)
 
 
 def hosts_of(retry: RetryPolicy | None = None, **limits: Any) -> Scheduler:

@@ -260,7 +260,7 @@ def test_the_finished_are_those_of_the_moment(path: str) -> None:
 
 
 def test_a_large_ledger_is_read_in_little_memory_and_lies_in_little_space(path: str, tmp_path: Path) -> None:
-    rows = 200_000
+    rows = 60_000
     order = sorted(range(1, rows + 1), key=lambda row: row + random.Random(row).random() * 2_000)
     with begun(path) as made:
         for start in range(0, rows, 1_000):
@@ -414,10 +414,12 @@ except LedgerError as error:
     sys.exit(f"LedgerError {error}")
 """
 FAULTS = [
-    *((call, error, nth) for error in ("EIO", "ENOSPC") for call in ("fdatasync", "unlink") for nth in (1, 3, 6)),
+    *((call, error, nth) for call in ("fdatasync", "unlink") for error, nth in (("EIO", 1), ("ENOSPC", 3), ("EIO", 6))),
     *((call, "ENOSPC", nth) for call in ("rename", "ftruncate", "openat", "fsync") for nth in (1, 2)),
-    *(("pwrite64", error, nth) for error in ("EIO", "ENOSPC") for nth in (1, 4, 11, 14, 20, 45, 77, 100, 120)),
+    *(("pwrite64", "EIO", nth) for nth in (1, 11, 20, 77, 120)),
+    *(("pwrite64", "ENOSPC", nth) for nth in (4, 14, 45, 100)),
 ]
+"""Where a call fails; ``tests.sweeps.syscalls`` has every call fail with either error."""
 
 
 def traced(folder: str, action: str, log: Path) -> subprocess.CompletedProcess[str]:
