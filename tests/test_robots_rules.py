@@ -131,6 +131,8 @@ def test_where_rfc_and_reference_differ_over_escapes_less_is_asked_for() -> None
         ("User-agent : *\nDisallow : /x", "fetcher", "/x", False),
         ("user-agent *\ndisallow /x", "fetcher", "/x", False),
         ("User-agent: *\nDisalow: /x", "fetcher", "/x", False),
+        ("User-agents: *\nDisallowed: /x", "fetcher", "/x", False),  # a longer name is taken for its start
+        ("User-agent: *\nXDisallow: /x", "fetcher", "/x", True),
         ("User-agent: * bots\nDisallow: /x", "fetcher", "/x", False),
         ("User-agent: *bots\nDisallow: /x", "fetcher", "/x", True),
         ("User-agent: *\nDisallow: /x", "", "/x", False),
