@@ -11,7 +11,7 @@ import asyncio
 from typing import Self
 
 from fetcher import Config, Fetcher, Page
-from fetcher.bench.site import Site, SiteProcess
+from fetcher.demo import Site, SiteProcess
 
 
 class Catalogue:

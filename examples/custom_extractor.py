@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from fetcher import Fetcher, Page, Response, parse
-from fetcher.bench.site import Site, SiteProcess
+from fetcher.demo import Site, SiteProcess
 
 
 class Coffee(NamedTuple):

@@ -16,7 +16,7 @@ import sys
 from typing import Self
 
 from fetcher import Fetcher, Outcome, Page, SinkError
-from fetcher.bench.site import Site, SiteProcess
+from fetcher.demo import Site, SiteProcess
 
 QUESTION = "SELECT kind, count(*), avg(length) FROM pages GROUP BY kind ORDER BY 2 DESC"
 

@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 
 from fetcher import Config, Fetcher
-from fetcher.bench.site import Site, SiteProcess
+from fetcher.demo import Site, SiteProcess
 
 
 async def look(fetcher: Fetcher) -> None:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from fetcher import Config, Fetcher, Job
-from fetcher.bench.site import SiteProcess
+from fetcher.demo import SiteProcess
 
 
 async def fetch(output: str, urls: list[str]) -> None:

@@ -35,6 +35,9 @@ __all__ = [
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
 
+REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
+"""The statuses whose ``Location`` is followed (RFC 9110, 15.4)."""
+
 
 class Request(msgspec.Struct, frozen=True):
     """One row of the list: what is to be fetched, and what must come back with it.

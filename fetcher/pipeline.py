@@ -28,7 +28,7 @@ from fetcher.dispatcher import Dispatcher
 from fetcher.errors import FetchError, SourceError
 from fetcher.intake import Intake, Rejected, Row
 from fetcher.middleware.gate import Gate
-from fetcher.model import Exchange, Outcome, Response, Stage
+from fetcher.model import Exchange, Failure, Outcome, Response, Stage
 from fetcher.page.reader import Reader
 from fetcher.request_state import InFlight, RequestState, Requeue, current, failure_of, snapshot_of, waited
 from fetcher.stats import Stats
@@ -100,7 +100,7 @@ async def fetch_one(engine: Engine, state: RequestState) -> Outcome:
             raise RuntimeError(f"row {state.request.id} was sent back, and there is nobody to take it")
         if isinstance(result, FetchError):
             return failure_of(state, result)
-        return await read(engine, state, result, isolated=engine.reader.apart(result))
+        return await read(engine, state, result, isolated=engine.reader.needs_isolation(result))
     finally:
         state.free()
 
@@ -259,7 +259,7 @@ class Outcomes:
             state, result = await self._queue.get()
             if isinstance(result, FetchError):
                 self._deliver(state, failure_of(state, result))
-            elif engine.reader.apart(result):
+            elif engine.reader.needs_isolation(result):
                 self._isolated.start(state, result)
             else:
                 self._deliver(state, await read(engine, state, result, isolated=False))
@@ -270,6 +270,8 @@ class Outcomes:
 
     def _deliver(self, state: RequestState, outcome: Outcome) -> None:
         state.free()
+        if isinstance(outcome, Failure):
+            outcome.error.detach()
         if self._ordered:
             self._held[state.order] = outcome
             while self._turn in self._held:
@@ -380,6 +382,8 @@ class OneByOne:
                 outcome = await fetch_one(self._engine, row)
             finally:
                 self._state = None
+        if isinstance(outcome, Failure):
+            outcome.error.detach()
         self.stats.enter(outcome)
         return outcome
 

@@ -207,7 +207,7 @@ def failure_of(state: RequestState, error: FetchError, *, tries: int = 0) -> Fai
     transfer = state.transfer
     return Failure(
         state.request,
-        error,
+        error.about(state.target.wire),
         url=state.target.wire if asked else None,
         status=transfer.status if asked and transfer is not None else None,
         bytes=transfer.received if transfer is not None else None,

@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from fetcher.bench.site import Site, SiteProcess
+from fetcher.demo import Site, SiteProcess
 from fetcher.sinks import COLUMNS
 from tests.lab.bodies import TEXTS
 from tests.lab.command import Ended, run
@@ -415,6 +415,16 @@ def test_nothing_steers_the_terminal(lab: LabServer, folder: Path) -> None:
     assert "\\x1b]0;owned\\x07" in ended.text, "it was there to be seen"
     for shown in (ended.text, ended.said):
         assert [char for char in FORBIDDEN if char in shown.replace("\n", "")] == []
+
+
+def test_very_verbose_shows_where_a_row_failed(lab: LabServer, folder: Path) -> None:
+    (folder / "l.txt").write_text(f"{lab.url('/cut-body')}\n")
+    ended = run("crawl", "l.txt", "-vv", "--retries", "0", folder=folder)
+    assert f"fetcher: {lab.url('/cut-body')} failed\n" in ended.said
+    assert "Traceback (most recent call last):" in ended.said
+    assert "ClientPayloadError" in ended.said, "its cause too"
+    ended = run("crawl", "l.txt", "-v", "--retries", "0", folder=folder)
+    assert "Traceback" not in ended.said
 
 
 def test_a_list_that_cannot_be_read_steers_no_terminal(folder: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.lab.command import Ended, Running, argv, environment, run
 from tests.lab.desk import Desk
-from tests.lab.gate import Gate
+from tests.lab.held_case import HeldCase
 from tests.lab.server import LabServer
 from tests.lab.striker import striking
 
@@ -30,7 +30,7 @@ class Site:
     def __init__(self, lab: LabServer, folder: Path) -> None:
         self.lab = lab
         self.folder = folder
-        self.gate = Gate()
+        self.gate = HeldCase()
         lab.clear()
         lab.add("/held", self.gate)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fetcher.config import Config, Header, Identity
 from fetcher.errors import ConfigError
-from fetcher.middleware.cookies import LARGEST, MOST, CookieFiles
+from fetcher.middleware.cookies import MAX_COOKIE_BYTES, MAX_COOKIES, CookieFiles
 from fetcher.middleware.headers import ChainJar, Secrets
 from fetcher.model import Request
 from fetcher.urls import parse
@@ -266,8 +266,13 @@ def jar_of(url: str, *cookies: str) -> ChainJar:
         ("s=\udcff", "http://a.example/", "http://a.example/", None),
         ("s=\x00", "http://a.example/", "http://a.example/", None),
         ("s=a\x1bb", "http://a.example/", "http://a.example/", None),
-        ("s=" + "x" * LARGEST, "http://a.example/", "http://a.example/", None),
-        ("s=" + "x" * (LARGEST - 2), "http://a.example/", "http://a.example/", "s=" + "x" * (LARGEST - 2)),
+        ("s=" + "x" * MAX_COOKIE_BYTES, "http://a.example/", "http://a.example/", None),
+        (
+            "s=" + "x" * (MAX_COOKIE_BYTES - 2),
+            "http://a.example/",
+            "http://a.example/",
+            "s=" + "x" * (MAX_COOKIE_BYTES - 2),
+        ),
     ],
 )
 def test_a_cookie_goes_back_to_whom_it_names(cookie: str, origin: str, hop: str, sent: str | None) -> None:
@@ -301,8 +306,8 @@ def test_an_answer_without_cookies_sets_nothing() -> None:
 
 
 def test_a_jar_is_bounded() -> None:
-    jar = jar_of("http://a.example/", *[f"c{n}=1" for n in range(MOST + 50)])
-    assert len(jar.cookies(parse("http://a.example/"))) == MOST
+    jar = jar_of("http://a.example/", *[f"c{n}=1" for n in range(MAX_COOKIES + 50)])
+    assert len(jar.cookies(parse("http://a.example/"))) == MAX_COOKIES
 
 
 def test_the_cookies_of_a_chain_join_those_that_were_given(secrets: Secrets) -> None:

@@ -39,7 +39,7 @@ from fetcher import (
 from fetcher.config import Limits
 from fetcher.pipeline import Outcomes
 from fetcher.request_state import RequestState
-from tests.lab.gate import Gate
+from tests.lab.held_case import HeldCase
 from tests.lab.server import LabServer, refused_port
 
 DEADLINE = 30.0
@@ -174,6 +174,59 @@ async def test_fetch_raises_without_asking_anybody(lab: LabServer) -> None:
     assert lab.log == []
 
 
+async def test_an_error_knows_the_url_that_failed(lab: LabServer) -> None:
+    missing = lab.url("/status/404")
+    async with opened(retries=0) as fetcher:
+        with pytest.raises(StatusError) as caught:
+            await fetcher.fetch(missing.replace("http://", "http://user:secret@"))
+        assert caught.value.url == missing
+        with pytest.raises(StatusError) as caught:
+            await fetcher.fetch(lab.url(f"/redirect?to={missing}"))
+        assert caught.value.url == missing, "the hop, not the first"
+        with pytest.raises(FetchError) as refused:
+            await fetcher.fetch("ftp://127.0.0.1/")
+        assert refused.value.url is None, "there is none"
+
+
+@both
+async def test_the_error_of_a_row_knows_its_url_and_nothing_else(lab: LabServer, sequentially: bool) -> None:
+    missing, cut = lab.url("/status/404"), lab.url("/cut-body")
+    urls = [lab.url(f"/redirect?to={missing}"), cut, "ftp://127.0.0.1/", lab.url("/ok")]
+    async with opened({"extract": price}, retries=0) as fetcher:
+        rows = await drained(fetcher, urls, ordered=True, sequentially=sequentially)
+    errors = [row.error for row in rows if isinstance(row, Failure)]
+    assert [(error.code, error.url) for error in errors] == [
+        ("http_404", missing),
+        ("truncated", cut),
+        ("invalid_url", None),
+        ("extract_failed", urls[3]),
+    ]
+    for error in errors:
+        assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
+
+
+async def test_an_error_that_is_raised_keeps_its_cause(lab: LabServer) -> None:
+    async with opened({"extract": price}, retries=0) as fetcher:
+        with pytest.raises(FetchError) as caught:
+            await fetcher.fetch(lab.url("/ok"))
+        assert isinstance(caught.value.__cause__, ValueError)
+        with refused_port() as closed, pytest.raises(FetchError) as caught:
+            await fetcher.fetch(f"http://127.0.0.1:{closed}/")
+        assert isinstance(caught.value.__cause__, OSError)
+
+
+async def test_the_error_of_a_request_within_a_middleware_is_about_that_request(lab: LabServer) -> None:
+    async def log_in(request: Request, proceed: Exchange) -> Response:
+        async with opened(retries=0) as other:
+            await other.fetch(lab.url("/status/403"))
+        return await proceed(request)
+
+    async with opened({"middleware": [log_in]}, retries=0) as fetcher:
+        [row] = await drained(fetcher, [lab.url("/ok")])
+    assert isinstance(row, Failure)
+    assert row.error.url == lab.url("/status/403")
+
+
 async def test_fetch_tries_again(lab: LabServer) -> None:
     async with opened(retries=2, backoff=0.001) as fetcher:
         assert (await fetcher.fetch(lab.url("/flaky/a?fail=2&status=500"))).attempts == 3
@@ -231,7 +284,7 @@ async def test_every_row_comes_out_once(lab: LabServer, sequentially: bool) -> N
 
 
 async def test_outcomes_come_as_they_complete(lab: LabServer) -> None:
-    gate = Gate()
+    gate = HeldCase()
     lab.add("/slow", gate)
     urls = [lab.url("/slow?title=slow"), *listed(lab, 9)]
     async with opened() as fetcher:
@@ -244,7 +297,7 @@ async def test_outcomes_come_as_they_complete(lab: LabServer) -> None:
 
 
 async def test_ordered_waits_for_the_first_and_goes_no_further_than_the_window(lab: LabServer) -> None:
-    gate = Gate()
+    gate = HeldCase()
     lab.add("/slow", gate)
     given: list[str] = []
     urls = [lab.url("/slow?title=0"), *listed(lab, WINDOW + 50)[1:]]
@@ -427,7 +480,7 @@ def waiting_source(urls: list[str], state: list[str]) -> AsyncIterator[str]:
 @pytest.mark.parametrize("end", ["break", "error", "stop"])
 async def test_leaving_a_stream_ends_its_source_and_its_requests(lab: LabServer, end: str) -> None:
     state: list[str] = []
-    lab.add("/held", Gate())
+    lab.add("/held", HeldCase())
     async with opened() as fetcher:
         try:
             async with fetcher.stream(waiting_source([lab.url("/ok"), lab.url("/held")], state)) as outcomes:
@@ -449,7 +502,7 @@ async def test_leaving_a_stream_ends_its_source_and_its_requests(lab: LabServer,
 @both
 async def test_cancelling_the_reader_cancels_everything(lab: LabServer, sequentially: bool) -> None:
     state: list[str] = []
-    lab.add("/held", Gate())
+    lab.add("/held", HeldCase())
     async with opened() as fetcher:
         await meet(fetcher, lab)
 
@@ -472,7 +525,7 @@ async def test_cancelling_the_reader_cancels_everything(lab: LabServer, sequenti
 
 
 def test_an_interrupt_ends_it_all() -> None:
-    gate, before = Gate(), alive()
+    gate, before = HeldCase(), alive()
     with LabServer.in_thread() as lab:
         lab.add("/held", gate)
         stats = lab.site.stats
@@ -495,7 +548,7 @@ def test_an_interrupt_ends_it_all() -> None:
 
 
 async def test_stop_lets_what_is_on_the_wire_finish(lab: LabServer) -> None:
-    gate = Gate()
+    gate = HeldCase()
     lab.add("/held", gate)
     async with opened(concurrency=4, per_host=2) as fetcher:
         await meet(fetcher, lab)
@@ -526,7 +579,7 @@ async def test_a_time_limit_ends_an_endless_run(lab: LabServer, sequentially: bo
 
 
 async def test_a_reader_may_give_up_waiting_and_read_on(lab: LabServer) -> None:
-    gate = Gate()
+    gate = HeldCase()
     lab.add("/held", gate)
     async with opened() as fetcher, fetcher.stream(listed(lab, 3, "/held")) as outcomes:
         for _ in range(3):
@@ -539,7 +592,7 @@ async def test_a_reader_may_give_up_waiting_and_read_on(lab: LabServer) -> None:
 
 
 async def test_readers_may_share_a_stream(lab: LabServer) -> None:
-    gate = Gate()
+    gate = HeldCase()
     lab.add("/held", gate)
     seen: list[int] = []
 
@@ -562,7 +615,7 @@ async def test_readers_may_share_a_stream(lab: LabServer) -> None:
 
 
 async def test_in_flight_tells_url_stage_and_age(lab: LabServer) -> None:
-    gate = Gate()
+    gate = HeldCase()
     lab.add("/held", gate)
     urls = [lab.url("/held"), lab.url("/held", host=2), lab.url("/held?second")]
     async with opened(per_host=1, lookahead=9) as fetcher:
@@ -786,7 +839,7 @@ async def test_a_bug_in_a_source_or_a_sink_comes_through(lab: LabServer, sequent
 
 
 async def test_a_bug_ends_the_rows_that_wait(lab: LabServer) -> None:
-    lab.add("/held", Gate())
+    lab.add("/held", HeldCase())
 
     async def trap(request: Request, proceed: Exchange) -> Response:
         if request.url.endswith("/bug"):

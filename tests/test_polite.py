@@ -19,7 +19,7 @@ import pytest
 from tests.lab.command import Ended, Running, run
 from tests.lab.desk import Desk
 from tests.lab.exchange import Case, Exchange
-from tests.lab.gate import Gate
+from tests.lab.held_case import HeldCase
 from tests.lab.ports import host_address
 from tests.lab.server import LabServer
 
@@ -267,7 +267,7 @@ class Parking:
 def test_a_host_that_was_parked_is_not_asked_early_by_the_next_run(
     lab: LabServer, desk: Desk, end: signal.Signals, alone: bool
 ) -> None:
-    parking, gate = Parking(8), Gate()
+    parking, gate = Parking(8), HeldCase()
     lab.add("/robots.txt", "")
     lab.add("/parked", parking, host=1)
     lab.add("/held", gate, host=2)
@@ -309,7 +309,7 @@ def test_a_killed_run_makes_no_crawl_delay_shorter(lab: LabServer, desk: Desk) -
 
 
 def test_a_host_that_the_second_run_never_came_to_is_still_parked_for_the_third(lab: LabServer, desk: Desk) -> None:
-    parking, gate = Parking(10), Gate()
+    parking, gate = Parking(10), HeldCase()
     lab.add("/robots.txt", "")
     lab.add("/parked", parking, host=1)
     lab.add("/held", gate, host=2)

@@ -19,8 +19,8 @@ from fetcher.middleware.redirects import Redirects
 from fetcher.middleware.retry import Retry
 from fetcher.middleware.robots import cache as robots_cache
 from fetcher.middleware.robots.fetch import robots_exchange, robots_token
-from fetcher.middleware.robots.handler import GOOD_FOR, PAUSE, Robots, robots_tags
-from fetcher.middleware.robots.parse import READ
+from fetcher.middleware.robots.handler import GOOD_FOR, PAUSE, Robots
+from fetcher.middleware.robots.parse import MAX_ROBOTS_BYTES
 from fetcher.model import Request, Response
 from fetcher.request_state import RequestState, Requeue, current
 from fetcher.transport.connector import StagedResolver
@@ -404,7 +404,7 @@ async def test_no_secret_goes_along(lab: LabServer) -> None:
 
 async def test_a_file_over_500_kib_counts_as_far_as_it_goes(lab: LabServer) -> None:
     head = b"User-agent: *\nDisallow: /ok\n"
-    body = head + b"#" * (READ - len(head) - 1) + b"\nDisallow: /echo\n"
+    body = head + b"#" * (MAX_ROBOTS_BYTES - len(head) - 1) + b"\nDisallow: /echo\n"
     lab.add("/robots.txt", raw(body))
     async with stack(max_size=1000) as fetcher:
         assert await fetcher.code(lab.url("/ok")) == "robots_denied"
@@ -570,13 +570,13 @@ async def test_a_host_that_was_given_up_stays_so() -> None:
 
 
 async def test_origins_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robots_cache, "KEPT", 3)
+    monkeypatch.setattr(robots_cache, "MAX_ORIGINS", 3)
     site = Scripted("")
     for name in "abcadae":
         await site.code(f"http://{name}.test/")
     assert len(site.robots) == 3
     assert [url[7] for url in site.asked] == ["a", "b", "c", "d", "e"]
-    monkeypatch.setattr(robots_cache, "KEPT_BYTES", 30_000)
+    monkeypatch.setattr(robots_cache, "MAX_RULES_BYTES", 30_000)
     site = Scripted(*(large_file(n) for n in range(4)))
     for name in "abcd":
         assert await site.code(f"http://{name}.test/1") == "robots_denied"
@@ -584,7 +584,7 @@ async def test_origins_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPa
     assert await site.code("http://d.test/1") == "robots_denied"
     assert len(site.asked) == 4
     assert site.robots._cache.size == sum(
-        robots_cache.ENTRY + known.rules.size for known in site.robots._cache._known.values() if known.rules
+        robots_cache.ORIGIN_BYTES + known.rules.size for known in site.robots._cache._known.values() if known.rules
     )
 
 
@@ -593,7 +593,7 @@ def large_file(number: int) -> str:
 
 
 async def test_files_that_are_alike_are_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robots_cache, "KEPT_BYTES", 40_000)
+    monkeypatch.setattr(robots_cache, "MAX_RULES_BYTES", 40_000)
     site = Scripted(large_file(0))
     for n in range(20):
         assert await site.code(f"http://h{n}.test/1") == "robots_denied"
@@ -601,7 +601,7 @@ async def test_files_that_are_alike_are_kept_once(monkeypatch: pytest.MonkeyPatc
     cache = site.robots._cache
     (rules,) = {known.rules for known in cache._known.values()}
     assert rules is not None
-    assert cache.size == 20 * robots_cache.ENTRY + rules.size
+    assert cache.size == 20 * robots_cache.ORIGIN_BYTES + rules.size
     site.answers = [large_file(1)]
     site.now += GOOD_FOR + 1
     for n in range(20):
@@ -609,7 +609,7 @@ async def test_files_that_are_alike_are_kept_once(monkeypatch: pytest.MonkeyPatc
         assert await site.code(f"http://h{n}.test/only-1") == "robots_denied"
     (others,) = cache._origins
     assert others is not rules
-    assert cache.size == 20 * robots_cache.ENTRY + others.size
+    assert cache.size == 20 * robots_cache.ORIGIN_BYTES + others.size
     del rules
     assert len(cache._alike) == 1
 
@@ -617,16 +617,9 @@ async def test_files_that_are_alike_are_kept_once(monkeypatch: pytest.MonkeyPatc
 async def test_a_file_that_was_cut_is_not_like_one_that_is_whole() -> None:
     cache = robots_cache.RobotsCache("fetcher")
     body = b"User-agent: *\nDisallow: /a\nDisallow: /b"
-    assert (await cache.read(body, truncated=False)).allows("/b") is False
-    assert (await cache.read(body, truncated=True)).allows("/b") is True
-    assert (await cache.read(body, truncated=False)).allows("/b") is False
+    assert ((await cache.read(body, truncated=False)).denial("/b") is None) is False
+    assert ((await cache.read(body, truncated=True)).denial("/b") is None) is True
+    assert ((await cache.read(body, truncated=False)).denial("/b") is None) is False
 
 
 # Tags
-
-
-def test_robots_tags_are_told_as_they_are() -> None:
-    assert robots_tags((("content-type", "text/html"),)) is None
-    assert robots_tags((("x-robots-tag", " "),)) is None
-    assert robots_tags((("x-robots-tag", "noindex"), ("x-robots-tag", "bot: nofollow "))) == "noindex, bot: nofollow"
-    assert len(robots_tags((("x-robots-tag", "x" * 5_000),)) or "") == 1_000

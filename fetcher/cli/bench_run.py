@@ -18,12 +18,11 @@ from typing import Any, Self
 
 import msgspec
 
-from fetcher.bench.doubts import named
-from fetcher.bench.measure import all_failed
+from fetcher.bench.formatting import mode_flag
 from fetcher.bench.plan import Bench, Listing, listing_of, requests_by_host, steps_of
-from fetcher.bench.results import Report, Round
-from fetcher.bench.runner import Moment, heeding, measure
-from fetcher.bench.table import lay_out, mismatch_lines
+from fetcher.bench.results import Report, Round, all_failed
+from fetcher.bench.runner import ProgressUpdate, handle_signals, measure
+from fetcher.bench.text_report import mismatch_lines, render_text
 from fetcher.cli.exits import COMPLETE, FAILED, PIPE_CLOSED, discard_stdout, exit_by
 from fetcher.cli.outputs import print_text, write_text
 from fetcher.cli.resume_command import resume_command
@@ -121,9 +120,9 @@ def _outputs(inputs: Sequence[str], settings: Mapping[str, Any]) -> Outputs:
         raise ConfigError(f"html: {paths['html']} is given twice (as json)")
     if paths["html"] is None:
         return Outputs(paths["json"], None, None)
-    from fetcher.bench.picture import render
+    from fetcher.bench.html_report import render_html
 
-    return Outputs(paths["json"], paths["html"], render)
+    return Outputs(paths["json"], paths["html"], render_html)
 
 
 def _same_file(path: str, other: str) -> bool:
@@ -178,7 +177,7 @@ async def _measure(
     quiet = settings.get("quiet", False)
     wanted = settings.get("progress")
     with (
-        heeding(interrupt, signal.SIGINT, signal.SIGTERM),
+        handle_signals(interrupt, signal.SIGINT, signal.SIGTERM),
         BenchProgress(notices, shown=not quiet if wanted is None else wanted) as progress,
     ):
         words = _words(settings)
@@ -202,7 +201,7 @@ def _words(settings: Mapping[str, Any]) -> list[str]:
 
 def _tell(report: Report, number: int | None, outputs: Outputs, notices: Notices, *, quiet: bool) -> int:
     """Print and write the report, and return the exit code it means."""
-    table = "\n".join(map(printable, lay_out(report).split("\n")))
+    table = "\n".join(map(printable, render_text(report).split("\n")))
     if "-" in (outputs.json, outputs.html):
         notices.show(table.rstrip())
     else:
@@ -237,7 +236,7 @@ def _tell(report: Report, number: int | None, outputs: Outputs, notices: Notices
 class BenchProgress:
     """Progress of a bench: a bar for each round on a terminal, which leaves nothing there; a line a round elsewhere.
 
-    A ``with`` block; ``tell`` is called with every ``Moment``.
+    A ``with`` block; ``tell`` is called with every ``ProgressUpdate``.
     """
 
     def __init__(self, notices: Notices, *, shown: bool) -> None:
@@ -258,9 +257,9 @@ class BenchProgress:
             with contextlib.suppress(OSError):  # the terminal is gone, and the cursor with it
                 self._bar.stop()
 
-    def tell(self, moment: Moment) -> None:
+    def tell(self, moment: ProgressUpdate) -> None:
         """Show how far it is."""
-        name = named(moment.step.mode, moment.step.concurrency)
+        name = mode_flag(moment.step.mode, moment.step.concurrency)
         when = "warm-up" if moment.step.warm_up else f"round {moment.step.index}"
         if self._bar is not None:
             self._bar.update(

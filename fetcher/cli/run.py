@@ -75,7 +75,7 @@ def _crawl(inputs: list[str], settings: dict[str, Any], notices: Notices, *, dem
     if demo:
         if inputs:
             raise ConfigError("--demo brings its own list: leave out the INPUT, or leave out --demo")
-        from fetcher.bench.site import Site, SiteProcess
+        from fetcher.demo import Site, SiteProcess
 
         with SiteProcess(Site()) as site:
             return _run(make_plan(site.urls(), settings, lasting=False), notices)

@@ -26,8 +26,9 @@ def command(
     """Serve the built-in site: a shop on many loopback hosts, with honest failures. Ctrl-C ends it."""
     import asyncio
 
-    from fetcher.bench.site import Site, serve, urls
     from fetcher.cli.settings import read_latency
+    from fetcher.demo import Site, urls
+    from fetcher.demo.server import serve
 
     site = Site(hosts=hosts, pages=pages, seed=seed, latency=read_latency(latency), port=port, log=log)
 

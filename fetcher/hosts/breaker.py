@@ -116,13 +116,14 @@ class Breaker:
         Without ``Retry-After``, or with one of 0, the pause doubles from ``backoff``.
         """
         retry = self._retry
+        if retry_after:  # it has said itself when: answers to what was sent before that tell nothing new
+            self.last_failure_at = now
         if retry_after is not None and retry_after > retry.max_retry_after:
             wish = f"{self._key} asks to wait {math.ceil(retry_after)} s"
             self.given_up = f"{wish}, max-retry-after is {retry.max_retry_after:g} s"
             return None
         self._count(now, "refused")
-        if retry_after:  # it has said itself when: answers to what was sent before that tell nothing new
-            self.last_failure_at = now
+        if retry_after:
             self.retry_after_until = max(self.retry_after_until, now + retry_after)
         return retry_after or min(retry.backoff * 2.0 ** (self.charges - 1), retry.max_backoff)
 

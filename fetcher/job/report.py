@@ -19,6 +19,7 @@ from typing import Annotated, Any, Self, TypeVar
 import msgspec
 
 from fetcher.errors import LedgerError, Skipped
+from fetcher.files import is_locked, open_regular
 from fetcher.hosts.state import HostReport
 from fetcher.job.host_memory import TROUBLED, troubled_of
 from fetcher.job.ledger_reader import MAX_CODES, MAX_NAME_CHARACTERS, OK, LedgerReader, Tally

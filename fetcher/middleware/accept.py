@@ -15,8 +15,8 @@ from fetcher.model import Exchange, Middleware, Request, Response
 
 __all__ = ["accept", "retry_after", "wished_wait"]
 
-FOREVER = 1e12  # seconds
-EPOCH = 1e9  # from here on a number is no duration but a date, in seconds since 1970
+MAX_WAIT_SECONDS = 1e12
+MIN_DATE_SECONDS = 1e9  # since 1970: from here on a number is a date and no duration
 
 
 def accept(statuses: Accept, clock: Callable[[], float] = time.time) -> Middleware:
@@ -44,11 +44,11 @@ def retry_after(value: str, now: float) -> float | None:
     """Read a ``Retry-After`` (RFC 9110, 10.2.3): seconds from ``now`` (epoch seconds), ``None`` if malformed.
 
     Takes delay-seconds and the three date forms of RFC 9110, 5.6.7; a date that is past means 0, and nothing is
-    longer than ``FOREVER``.
+    longer than ``MAX_WAIT_SECONDS``.
     """
     text = value.strip(" \t")
     if re.fullmatch(r"[0-9]+", text):
-        return min(float(text), FOREVER)
+        return min(float(text), MAX_WAIT_SECONDS)
     try:
         when = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
@@ -76,9 +76,9 @@ def wished_wait(response: Response, now: float) -> float | None:
             reset = _number(response.header(f"{prefix}reset"))
     if reset is None or (remaining is None and response.status != 429) or (remaining is not None and remaining > 0):
         return None
-    if reset >= EPOCH * 1000:
+    if reset >= MIN_DATE_SECONDS * 1000:
         reset /= 1000  # milliseconds
-    return min(max(0.0, reset - now) if reset >= EPOCH else reset, FOREVER)
+    return min(max(0.0, reset - now) if reset >= MIN_DATE_SECONDS else reset, MAX_WAIT_SECONDS)
 
 
 def _rate_limit(value: str) -> tuple[float | None, float | None]:

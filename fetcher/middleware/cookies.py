@@ -21,8 +21,8 @@ from fetcher.urls import Target, host_key, registrable_domain
 
 __all__ = ["ChainJar", "Cookie", "CookieFiles"]
 
-MOST = 300  # cookies of one chain
-LARGEST = 4_096  # bytes of a name and its value (RFC 6265, 6.1)
+MAX_COOKIES = 300  # in the jar of one chain
+MAX_COOKIE_BYTES = 4_096  # name and value together (RFC 6265, 6.1)
 
 _UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")  # what no Cookie header can carry
 
@@ -88,7 +88,7 @@ class ChainJar(_Jar):
         """Read one ``Set-Cookie`` (5.2, 5.3). What makes no sense is ignored, as browsers do."""
         pair, *rest = text.split(";")
         name, equals, value = (part.strip(" \t") for part in pair.partition("="))
-        if not equals or not name or _UNFIT.search(pair) or len(pair.encode()) > LARGEST:
+        if not equals or not name or _UNFIT.search(pair) or len(pair.encode()) > MAX_COOKIE_BYTES:
             return
         attributes = {key.strip().lower(): value.strip() for key, _, value in (part.partition("=") for part in rest)}
         secure = "secure" in attributes
@@ -100,7 +100,7 @@ class ChainJar(_Jar):
             path = _path_of(target).rpartition("/")[0] or "/"
         if _is_over(attributes):
             self._domains.get(domain[0], {}).pop((path, name), None)
-        elif sum(map(len, self._domains.values())) < MOST:
+        elif sum(map(len, self._domains.values())) < MAX_COOKIES:
             self._put(Cookie(*domain, path, secure, name, f"{name}={value}"))
 
 

@@ -19,7 +19,13 @@ from fetcher.middleware.cookies import ChainJar, CookieFiles
 from fetcher.model import Pairs, Request
 from fetcher.urls import DEFAULT_PORTS, Target, host_key
 
-__all__ = ["ChainJar", "Secrets"]
+__all__ = ["ChainJar", "Secrets", "may_follow"]
+
+
+def may_follow(name: str) -> bool:
+    """Tell whether a header goes along to another origin: of what a user sets only ``User-Agent`` and ``Accept*``."""
+    name = name.lower()
+    return name == "user-agent" or name.startswith("accept")
 
 
 class Secrets:
@@ -40,7 +46,7 @@ class Secrets:
         if self._none and jar is None and not request.headers and not named:
             return ()
         same = hop.origin == first.origin
-        found = [pair for pair in self._everywhere if same or _follows(pair[0])]
+        found = [pair for pair in self._everywhere if same or may_follow(pair[0])]
         if first.scheme == "http" or hop.scheme == "https":
             found += [
                 (header.name, header.value)
@@ -50,7 +56,7 @@ class Secrets:
         if same and named:
             token = unquote_to_bytes(first.user or "") + b":" + unquote_to_bytes(first.password or "")
             found.append(("Authorization", f"Basic {base64.b64encode(token).decode()}"))
-        found += [pair for pair in request.headers if same or _follows(pair[0])]
+        found += [pair for pair in request.headers if same or may_follow(pair[0])]
         kept = {name.lower(): (name, value) for name, value in found if name.lower() != "cookie"}
         cookies = self._cookies([value for name, value in found if name.lower() == "cookie"], hop, jar)
         return (*kept.values(), ("Cookie", cookies)) if cookies else tuple(kept.values())
@@ -72,8 +78,3 @@ def _key_of(host: str) -> str:
         return host_key(host)
     except InvalidURL:
         raise ConfigError(f"{host!r}, which a header is for, is no host") from None
-
-
-def _follows(name: str) -> bool:
-    lower = name.lower()
-    return lower == "user-agent" or lower.startswith("accept")

@@ -12,13 +12,11 @@ import msgspec
 from fetcher.config import Config
 from fetcher.errors import FetchError, InvalidURL, RedirectError
 from fetcher.middleware.headers import ChainJar, Secrets
-from fetcher.model import Exchange, Request, Response
+from fetcher.model import REDIRECT_STATUSES, Exchange, Request, Response
 from fetcher.request_state import RequestState, current
 from fetcher.urls import Target, join, parse
 
 __all__ = ["Redirects"]
-
-STATUSES = frozenset({301, 302, 303, 307, 308})
 
 
 class RedirectChain:
@@ -58,7 +56,7 @@ class Redirects:
                 headers = self._secrets.headers(request, first, target, chain.jar if chain is not None else None)
                 hop = Request(request.id, target.wire, headers)
                 response = await proceed(hop)
-                if response.status not in STATUSES or self._most == 0 or response.header("location") is None:
+                if response.status not in REDIRECT_STATUSES or self._most == 0 or response.header("location") is None:
                     return self._end(request, response, state)
                 if chain is None:
                     chain = RedirectChain(target, request.url)

@@ -88,8 +88,10 @@ class Retry:
                 state.free()
                 wait, in_place = self._after(state, error)
                 log.debug("row %d: %s; again in %.1f s", state.request.id, state.target.wire, wait)
+                error.about(state.target.wire)
                 if self._on_retry is not None:
                     self._on_retry(_details(state, error, wait, requeued=not in_place))
+                error.detach()
             if not in_place:
                 raise Requeue(self._gate.clock() + wait)
             if wait > 0:

@@ -19,19 +19,25 @@ import msgspec
 from fetcher.config import Config
 from fetcher.errors import ConfigError, ParseError
 from fetcher.model import Extractor, Page, Response
-from fetcher.page.danger import SMALL, looks_dangerous
+from fetcher.page.isolation import ParserPool
+from fetcher.page.messages import NotPlain, WorkerSettings
 from fetcher.page.parse import Reading, extract_from, kind_of, page_of, read_body
-from fetcher.page.pool import Pool
 from fetcher.page.select import Selection
-from fetcher.page.wire import NotPlain, Terms
 
-__all__ = ["MarkRow", "Reader", "name_of"]
+__all__ = ["MarkRow", "Reader", "looks_dangerous", "name_of"]
 
 MarkRow: TypeAlias = Callable[[int], None]
 """Is told the id of the row whose page is about to be parsed in this process, and 0 afterwards."""
 
-MOST = 4  # processes, where their number was not asked for
-DEPTH = 16  # pages that a process has at once, where all pages go to one
+MAX_PROCESSES = 4  # where their number was not asked for
+MAX_QUEUED_PAGES = 16  # that a process has at once, where all pages go to one
+
+# lexbor's time grows with the square of how deep tags are nested and of how many attributes one tag has: 500 KB of
+# <div> take over 20 s, a tag of 50,000 attributes 8 s. A look at the bytes is far cheaper than a parse.
+SAFE_BYTES = 32 * 1024  # in which no tags can be made that take a tenth of a second
+MAX_BYTES_HERE = 1024 * 1024
+MAX_TAGS_HERE = 10_000
+LONG_TAG_BYTES = 16 * 1024  # without a ">": a tag as long as that may have thousands of attributes
 
 
 class Reader:
@@ -56,7 +62,7 @@ class Reader:
                 "name in another process: move it into a module, as a function of its own"
             )
         self._extract_here = extract if name is None else None
-        self._terms = Terms(
+        self._settings = WorkerSettings(
             select=self._select if extract is None else None,
             preview=config.preview,
             extract=name,
@@ -66,8 +72,8 @@ class Reader:
             # What small pages are read with here must not give another type of data for the large ones.
             exact=not self._asked,
         )
-        self._size = parsing.parsers or min(MOST, os.cpu_count() or 1)
-        self._pool: Pool | None = None
+        self._size = parsing.parsers or min(MAX_PROCESSES, os.cpu_count() or 1)
+        self._pool: ParserPool | None = None
         self._mark_row: MarkRow | None = None
         self._suspects: frozenset[int] = frozenset()
 
@@ -96,16 +102,16 @@ class Reader:
             return None
         return f"{extract.__module__}:{getattr(extract, '__qualname__', type(extract).__qualname__)}"
 
-    def apart(self, response: Response) -> bool:
+    def needs_isolation(self, response: Response) -> bool:
         """Tell whether a body must be read in a process of its own."""
         if self._everything or response.request.id in self._suspects:
             return True
-        if not self._all_html and len(response.body) <= SMALL:
+        if not self._all_html and len(response.body) <= SAFE_BYTES:
             return False
         return kind_of(response) == "html" and (self._all_html or looks_dangerous(response.body))
 
     def read(self, response: Response, *, waited: float, fetched_at: float) -> Page:
-        """Make the page of a response here and now. Raises ``ParseError``; see ``parse.read_page``."""
+        """Make the page of a response here and now. Raises ``ParseError``; see ``read_body``."""
         mark_row = self._mark_row
         if mark_row is not None:
             mark_row(response.request.id)
@@ -125,8 +131,8 @@ class Reader:
         """
         if self._pool is None:
             # Where all pages go there, the next ones wait within the process; else they are few, and dangerous.
-            depth = DEPTH if self._all_html or self._everything else 1
-            self._pool = Pool(self._terms, size=self._size, depth=depth)
+            depth = MAX_QUEUED_PAGES if self._all_html or self._everything else 1
+            self._pool = ParserPool(self._settings, size=self._size, depth=depth)
         answer = await self._pool.read(response)
         if isinstance(answer, NotPlain):
             if self._asked:
@@ -153,6 +159,25 @@ class Reader:
         finally:
             if mark_row is not None:
                 mark_row(0)
+
+
+def looks_dangerous(body: bytes) -> bool:
+    """Tell whether a page should be parsed in a process of its own."""
+    size = len(body)
+    if size <= SAFE_BYTES:
+        return False
+    return size > MAX_BYTES_HERE or body.count(b"<") >= MAX_TAGS_HERE or _has_long_tag(body)
+
+
+def _has_long_tag(body: bytes) -> bool:
+    """Tell whether ``LONG_TAG_BYTES`` bytes in a row have no ``>``. Looks at few of the others: from the end of each."""
+    begin, last = 0, len(body) - LONG_TAG_BYTES
+    while begin <= last:
+        end = body.rfind(b">", begin, begin + LONG_TAG_BYTES)
+        if end < 0:
+            return True
+        begin = end + 1
+    return False
 
 
 def name_of(extract: Extractor) -> str | None:

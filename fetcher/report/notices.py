@@ -17,6 +17,8 @@ from fetcher.sinks.escape import printable
 
 __all__ = ["Notices"]
 
+_traceback = logging.Formatter()
+
 
 class Notices:
     """The notices of one run. ``as_json`` makes each notice an object on a line of its own (all of it ASCII)."""
@@ -55,6 +57,8 @@ class Notices:
     def hear(self, record: logging.LogRecord) -> None:
         """Write what was logged."""
         message = record.getMessage()
+        if record.exc_info:
+            message = f"{message}\n{_traceback.formatException(record.exc_info)}"
         self._tell(f"fetcher: {message}", message, level=record.levelname.lower(), logger=record.name, facts={})
 
     def _tell(self, text: str, message: str, *, level: str, facts: dict[str, Any], logger: str = "fetcher") -> None:

@@ -21,8 +21,8 @@ from fetcher.transport.watchdog import Watch
 
 __all__ = ["Bodies", "Body", "skim"]
 
-FREE = 65_536  # bytes of a body that need no permit
-SKIMMED = 65_536  # bytes that are read past; opening a connection costs less than reading on
+FREE_BYTES = 65_536  # of a body, which need no permit
+MAX_SKIMMED_BYTES = 65_536  # of an unwanted body: to read on would cost more than a new connection
 
 
 class Body:
@@ -59,16 +59,16 @@ class Bodies:
         chunks: list[bytes] = []
         size = wire = 0
         readany = response.content.readany
-        while size <= limit and wire <= limit + FREE and (chunk := await readany()):
+        while size <= limit and wire <= limit + FREE_BYTES and (chunk := await readany()):
             wire += len(chunk)
             for piece in (chunk,) if decoder is None else decoder.pieces(chunk):
                 chunks.append(piece)
                 size += len(piece)
                 if transfer is not None:
                     transfer.received = min(size, limit)
-                if state is not None and FREE < size <= limit and not state.holds_memory:
+                if state is not None and FREE_BYTES < size <= limit and not state.holds_memory:
                     await self._permit(response, state, watch)
-        if size > limit or wire > limit + FREE:
+        if size > limit or wire > limit + FREE_BYTES:
             response.close()
             if not cut:
                 raise TooLarge(message=f"the body is over {limit} bytes (max-size)")
@@ -106,12 +106,12 @@ async def skim(response: aiohttp.ClientResponse, state: RequestState | None) -> 
     """
     wire = 0
     try:
-        while wire <= SKIMMED and (chunk := await response.content.readany()):
+        while wire <= MAX_SKIMMED_BYTES and (chunk := await response.content.readany()):
             wire += len(chunk)
     except (aiohttp.ClientError, HttpProcessingError):
         response.close()
-    if wire > SKIMMED:
+    if wire > MAX_SKIMMED_BYTES:
         response.close()
     if state is not None and state.transfer is not None and "Content-Encoding" not in response.headers:
         state.transfer.received = wire
-    return Body(b"", wire, truncated=wire > SKIMMED)
+    return Body(b"", wire, truncated=wire > MAX_SKIMMED_BYTES)

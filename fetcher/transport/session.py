@@ -18,7 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from fetcher.config import Config
 from fetcher.errors import ConnectError, DNSError, InvalidURL, ProtocolError, Skipped
-from fetcher.model import Pairs, Request, Response, Stage
+from fetcher.model import REDIRECT_STATUSES, Pairs, Request, Response, Stage
 from fetcher.request_state import RequestState, Requeue, current
 from fetcher.transport.address import BlockedAddress, blocked_address, classify, literal
 from fetcher.transport.body import Bodies, Body, skim
@@ -30,7 +30,6 @@ from fetcher.urls import parse
 
 __all__ = ["Transport"]
 
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
 REMEMBERED = 65_536  # hosts whose pool, and header names whose text, are known
 
 
@@ -179,7 +178,7 @@ class Transport:
 
     def _is_wanted(self, answer: aiohttp.ClientResponse) -> bool:
         """Whether somebody will look at the body of an answer that is no success."""
-        if answer.status in REDIRECTS and self._config.limits.max_redirects and "Location" in answer.headers:
+        if answer.status in REDIRECT_STATUSES and self._config.limits.max_redirects and "Location" in answer.headers:
             return False
         return answer.status in self._config.accept
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab.command import Ended, run
-from tests.lab.gate import Gate
+from tests.lab.held_case import HeldCase
 from tests.lab.server import LabServer
 
 ORDERLY = (0, 3, 4, 130, 143)
@@ -117,9 +117,9 @@ class Desk:
         assert (ended.code, ended.said.splitlines()[-1]) == (code, f"fetcher: {message}")
         assert self.asked() == []
 
-    def hold(self, path: str = "/held") -> Gate:
+    def hold(self, path: str = "/held") -> HeldCase:
         """Have a page wait behind a gate."""
-        gate = Gate()
+        gate = HeldCase()
         self.lab.add(path, gate)
         return gate
 

@@ -27,11 +27,11 @@ from typing import Any, Self
 import tests.lab.cases  # noqa: F401 - importing them registers them
 from tests.lab.certificates import CERTIFICATES, server_contexts
 from tests.lab.conversation import converse
-from tests.lab.exchange import PLAIN, Case, Exchange, Site, case
-from tests.lab.log import Connections, Entry
+from tests.lab.exchange import PLAIN, Case, Exchange, LabSite, case
+from tests.lab.log import Connections, LogEntry
 from tests.lab.ports import bind_hosts, black_hole, host_address, refused_port, silent_port
 
-__all__ = ["Connections", "Entry", "Exchange", "LabServer", "black_hole", "case", "refused_port", "silent_port"]
+__all__ = ["Connections", "Exchange", "LabServer", "LogEntry", "black_hole", "case", "refused_port", "silent_port"]
 
 
 class LabServer:
@@ -44,7 +44,7 @@ class LabServer:
 
     def __init__(self, *, hosts: int = 3, second_port: bool = False, tls: bool = False, patience: float = 60.0) -> None:
         self.hosts = hosts
-        self.site = Site(self.url, patience)
+        self.site = LabSite(self.url, patience)
         self.port = 0
         self.other_port = 0
         self.tls_ports: dict[str, int] = {}
@@ -120,7 +120,7 @@ class LabServer:
         return self._ca
 
     @property
-    def log(self) -> list[Entry]:
+    def log(self) -> list[LogEntry]:
         """The requests so far, in order of arrival."""
         return self.site.stats.entries()
 
@@ -129,7 +129,7 @@ class LabServer:
         """The sockets accepted, requests or not; ``.per_host["127.0.0.1"]`` has a host's."""
         return self.site.stats.connections()
 
-    def requests(self, path: str) -> list[Entry]:
+    def requests(self, path: str) -> list[LogEntry]:
         """Return the requests for ``path`` and below, whatever their query."""
         below = path.rstrip("/") + "/"
         return [entry for entry in self.log if entry.path == path or entry.path.startswith(below)]

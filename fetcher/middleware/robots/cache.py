@@ -21,9 +21,10 @@ from fetcher.middleware.robots.rules import EVERYTHING, Rules
 
 __all__ = ["Known", "RobotsCache"]
 
-KEPT, KEPT_BYTES = 10_000, 48 * 1024 * 1024  # origins, and what their rules may take
-ENTRY = 700  # bytes of an origin besides its rules, about
-LARGE = 32_768  # bytes of a file that is read in a thread: the loop turns meanwhile
+MAX_ORIGINS = 10_000
+MAX_RULES_BYTES = 48 * 1024 * 1024  # for all that is remembered
+ORIGIN_BYTES = 700  # that an origin takes besides its rules, about
+MIN_THREAD_BYTES = 32_768  # a larger file is read in a thread, so that the loop turns meanwhile
 
 Origin: TypeAlias = tuple[str, str, int]
 
@@ -74,16 +75,16 @@ class RobotsCache:
         self._count(known)
         if old is not None:
             self._discount(old)
-        while len(self._known) > KEPT or (self.size > KEPT_BYTES and len(self._known) > 1):
+        while len(self._known) > MAX_ORIGINS or (self.size > MAX_RULES_BYTES and len(self._known) > 1):
             self._discount(self._known.popitem(last=False)[1])
-        self.crowded = len(self._known) > KEPT // 2 or self.size > KEPT_BYTES // 2
+        self.crowded = len(self._known) > MAX_ORIGINS // 2 or self.size > MAX_RULES_BYTES // 2
 
     async def read(self, body: bytes, *, truncated: bool) -> Rules:
         """Return the rules for us in a robots.txt, those of another origin where its file is the same."""
         digest = hashlib.blake2b(body, digest_size=16, person=b"cut" if truncated else b"").digest()
         rules = self._alike.get(digest)
         if rules is None:
-            if len(body) > LARGE:
+            if len(body) > MIN_THREAD_BYTES:
                 rules = await asyncio.to_thread(parse_robots, body, self._token, truncated=truncated)
             else:
                 rules = parse_robots(body, self._token, truncated=truncated)
@@ -91,7 +92,7 @@ class RobotsCache:
         return rules
 
     def _count(self, known: Known) -> None:
-        self.size += ENTRY
+        self.size += ORIGIN_BYTES
         if (rules := known.rules) is not None and rules is not EVERYTHING:
             others = self._origins.get(rules, 0)
             self._origins[rules] = others + 1
@@ -99,7 +100,7 @@ class RobotsCache:
                 self.size += rules.size
 
     def _discount(self, known: Known) -> None:
-        self.size -= ENTRY
+        self.size -= ORIGIN_BYTES
         if (rules := known.rules) is not None and rules is not EVERYTHING:
             others = self._origins.pop(rules) - 1
             if others:

@@ -14,9 +14,10 @@ import msgspec
 from fetcher.config import Accept, Config, Identity
 from fetcher.middleware.accept import accept
 from fetcher.middleware.gate import Gate
+from fetcher.middleware.headers import may_follow
 from fetcher.middleware.redirects import Redirects
 from fetcher.middleware.retry import Retry
-from fetcher.middleware.robots.parse import READ, product_token
+from fetcher.middleware.robots.parse import MAX_ROBOTS_BYTES, product_token
 from fetcher.model import Exchange, Middleware, Request, Response, compose
 from fetcher.request_state import RequestState, current
 from fetcher.urls import Target, parse
@@ -24,8 +25,8 @@ from fetcher.urls import Target, parse
 __all__ = ["PATH", "RobotsFetch", "is_guarded", "robots_exchange", "robots_token"]
 
 PATH = "/robots.txt"
-HOPS = 5  # redirects that are followed (RFC 9309, 2.3.1.2)
-ANSWERS = Accept(((200, 428), (430, 499)))  # what is no reason to ask again, nor to stay away
+MAX_ROBOTS_REDIRECTS = 5  # RFC 9309, 2.3.1.2
+FINAL_STATUSES = Accept(((200, 428), (430, 499)))  # neither a reason to ask again nor to stay away
 
 
 def is_guarded(state: RequestState | None) -> bool:
@@ -68,20 +69,16 @@ def _first_bytes(request: Request, proceed: Exchange) -> Awaitable[Response]:
     """Want no more of the file than counts."""
     transfer = current.get().transfer
     if transfer is not None:
-        transfer.max_bytes = READ
+        transfer.max_bytes = MAX_ROBOTS_BYTES
     return proceed(request)
 
 
 def _config_of(config: Config) -> Config:
     """Return what redirects of a robots.txt go by: five hops, and no secret."""
-    limits = msgspec.structs.replace(config.limits, max_redirects=HOPS)
-    told = tuple(header for header in config.identity.headers if _is_told(header.name))
+    limits = msgspec.structs.replace(config.limits, max_redirects=MAX_ROBOTS_REDIRECTS)
+    told = tuple(header for header in config.identity.headers if may_follow(header.name))
     identity = Identity(config.identity.user_agent, told)
     return msgspec.structs.replace(config, limits=limits, accept=Accept(), identity=identity)
-
-
-def _is_told(name: str) -> bool:
-    return name.lower() == "user-agent" or name.lower().startswith("accept")
 
 
 def robots_exchange(config: Config, gate: Gate, transport: Exchange) -> Exchange:
@@ -91,7 +88,7 @@ def robots_exchange(config: Config, gate: Gate, transport: Exchange) -> Exchange
     """
     handlers: list[Middleware] = [
         Retry(config.retry, gate),
-        accept(ANSWERS),
+        accept(FINAL_STATUSES),
         Redirects(_config_of(config)),
         _as_the_row,
         gate,

@@ -21,15 +21,14 @@ from fetcher.middleware.gate import Gate
 from fetcher.middleware.robots.cache import Known, RobotsCache
 from fetcher.middleware.robots.fetch import PATH, RobotsFetch, is_guarded
 from fetcher.middleware.robots.rules import EVERYTHING, Rule
-from fetcher.model import Exchange, Pairs, Request, Response, Stage
+from fetcher.model import Exchange, Request, Response, Stage
 from fetcher.request_state import Requeue, current
 from fetcher.urls import Target
 
-__all__ = ["Robots", "Verdict", "robots_tags"]
+__all__ = ["Robots", "Verdict"]
 
 GOOD_FOR = 86_400.0  # seconds an answer is believed (2.4)
 PAUSE, LONGEST_PAUSE = 60.0, 3_600.0  # seconds until one that could not be had is asked for again
-TAGS = 1_000  # characters of X-Robots-Tag that are told
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -185,7 +184,7 @@ class Robots:
         except RedirectError:
             return Known(url, self._clock() + GOOD_FOR, EVERYTHING)
         except FetchError as error:
-            return self._refused(state, error, before)
+            return self._refused(state, error.about(state.target.wire).detach(), before)
         if response.status >= 300:
             return Known(response.url, self._clock() + GOOD_FOR, EVERYTHING)
         rules = await self._cache.read(response.body, truncated=response.truncated)
@@ -212,9 +211,3 @@ def _unknown(known: Known) -> Exception:
 def _path_of(target: Target) -> str:
     wire = target.wire
     return wire[wire.index("/", 8) :]
-
-
-def robots_tags(headers: Pairs) -> str | None:
-    """Return what the ``X-Robots-Tag`` headers say, joined as one, or ``None``. Nothing is read into it."""
-    values = [value.strip() for name, value in headers if name == "x-robots-tag"]
-    return ", ".join(filter(None, values))[:TAGS] or None

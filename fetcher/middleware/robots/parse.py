@@ -1,7 +1,8 @@
 """Reads a robots.txt by RFC 9309: its lines, its groups, and which of them are ours.
 
-Law 3: at most ``READ`` bytes count, a line is cut at ``LONGEST``, and only the rules meant for us are kept. Law 7:
-nothing in the file is an error; what makes no sense is passed over, with the leniency of the reference parser.
+Law 3: at most ``MAX_ROBOTS_BYTES`` count, a line is cut at ``MAX_LINE_BYTES``, and only the rules meant for us are
+kept. Law 7: nothing in the file is an error; what makes no sense is passed over, as leniently as by the reference
+parser.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import re
 
 from fetcher.middleware.robots.rules import EVERYTHING, Rule, Rules
 
-__all__ = ["READ", "parse_robots", "product_token"]
+__all__ = ["MAX_ROBOTS_BYTES", "parse_robots", "product_token"]
 
-READ = 500 * 1024  # bytes of a robots.txt that count (2.5)
-LONGEST = 16_664  # bytes of a line, as the reference parser has it
+MAX_ROBOTS_BYTES = 500 * 1024  # of a robots.txt count (2.5)
+MAX_LINE_BYTES = 16_664  # as the reference parser has it
 
 _KINDS = {
     b"user-agent": "agent", b"useragent": "agent", b"user agent": "agent",
@@ -49,8 +50,8 @@ def parse_robots(body: bytes, token: str, *, truncated: bool = False) -> Rules:
 
 def _lines(body: bytes, *, truncated: bool) -> list[bytes]:
     """Return the lines by every kind of end (CR, LF or both), without a byte order mark or a part of one."""
-    if len(body) > READ:
-        body, truncated = body[:READ], True
+    if len(body) > MAX_ROBOTS_BYTES:
+        body, truncated = body[:MAX_ROBOTS_BYTES], True
     if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
         body = body.decode("utf-16", "replace").encode("utf-8", "replace")
     for mark in (b"\xef\xbb\xbf", b"\xef\xbb", b"\xef"):
@@ -88,8 +89,8 @@ class _Reader:
 
     def read(self, line: bytes, number: int) -> None:
         """Take a line; whatever it is, it is no error."""
-        if len(line) > LONGEST:
-            line = line[:LONGEST]
+        if len(line) > MAX_LINE_BYTES:
+            line = line[:MAX_LINE_BYTES]
         if b"#" in line:
             line = line.partition(b"#")[0]
         name, colon, value = line.partition(b":")

@@ -25,9 +25,9 @@ import msgspec
 
 __all__ = ["EVERYTHING", "Rule", "Rules"]
 
-COSTLIEST = 5_000_000  # characters that one URL may be searched through for wildcards
-NONE = 1 << 30
-HEAD = 4  # characters of a path that tell which lengths of literals come into question
+MAX_SEARCHED_CHARACTERS = 5_000_000  # patterns times path: what one URL may cost in searches for wildcards
+NO_RULE = 1 << 30  # a rank beyond that of any rule
+HEAD_CHARACTERS = 4  # of a path, which tell what lengths of literals can match
 
 Lengths: TypeAlias = tuple[tuple[int, int], ...]
 """Lengths of literals, each behind the least rank that one of that length has."""
@@ -101,37 +101,33 @@ class Rules:
     def find(self, path: str) -> Rule | None:
         """Return the rule that decides over ``path`` (with its query), or ``None``: then it is allowed."""
         rank = self._rank(path)
-        return self._rule(rank) if rank != NONE else None
+        return self._rule(rank) if rank != NO_RULE else None
 
     def denial(self, path: str) -> Rule | None:
         """Return the rule that forbids ``path`` (with its query), or ``None``: it is allowed."""
         rank = self._rank(path)
-        return None if rank == NONE or self._lines[rank] & 1 else self._rule(rank)
-
-    def allows(self, path: str) -> bool:
-        """Whether ``path`` (with its query) may be asked for."""
-        return self.denial(path) is None
+        return None if rank == NO_RULE or self._lines[rank] & 1 else self._rule(rank)
 
     def _rank(self, path: str) -> int:
         if not self._lines:
-            return NONE
+            return NO_RULE
         rank = self._search(path + END)
         if "%" in path and (plain := _ESCAPED.sub(_unescape, path)) != path:
             rank = min(rank, self._search(plain + END))
         return rank
 
     def _search(self, path: str) -> int:
-        best, literals = NONE, self._literals
-        for least, length in self._lengths.get(path[:HEAD], self._short):
+        best, literals = NO_RULE, self._literals
+        for least, length in self._lengths.get(path[:HEAD_CHARACTERS], self._short):
             if least > best:
                 break  # what is as long as this, and all behind it, is less specific
             rank = literals.get(path[:length])
             if rank is not None and rank < best:
                 best = rank
-        if len(self._globs) * len(path) > COSTLIEST:
+        if len(self._globs) * len(path) > MAX_SEARCHED_CHARACTERS:
             return self._last_refusal(best)
         needles = self._needles
-        if best != NONE:  # what is less specific does not matter
+        if best != NO_RULE:  # what is less specific does not matter
             needles = needles[: bisect_left(self._glob_ranks, best)]
         place = -1
         for needle in needles:  # most are not there, and nothing else of their patterns is looked at
@@ -144,7 +140,7 @@ class Rules:
 
     def _last_refusal(self, best: int) -> int:
         """Decide without the search where nobody can afford it: whoever forbids so much may mean this too."""
-        if best < NONE and not self._lines[best] & 1:
+        if best < NO_RULE and not self._lines[best] & 1:
             return best
         return next((rank for rank in self._glob_ranks if not self._lines[rank] & 1), best)
 
@@ -175,7 +171,7 @@ def _by_heads(literals: dict[str, int]) -> tuple[dict[str, Lengths], Lengths]:
     short: dict[int, int] = {}
     heads: dict[str, dict[int, int]] = {}
     for text, rank in literals.items():  # the least ranks first
-        lengths = short if len(text) < HEAD else heads.setdefault(text[:HEAD], {})
+        lengths = short if len(text) < HEAD_CHARACTERS else heads.setdefault(text[:HEAD_CHARACTERS], {})
         lengths.setdefault(len(text), rank)
     return {head: _by_rank({**short, **lengths}) for head, lengths in heads.items()}, _by_rank(short)
 
