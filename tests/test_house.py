@@ -97,6 +97,13 @@ def _parse(text: str) -> ast.Module:
     return ast.parse(text)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forgotten() -> Iterator[None]:
+    """Let go of the trees in the end: a million objects that every later collection would look at."""
+    yield
+    _parse.cache_clear()
+
+
 def load(folder: str) -> list[Module]:
     found = []
     for path in sorted((ROOT / folder).rglob("*.py")):
