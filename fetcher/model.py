@@ -139,11 +139,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Stage(Enum):
-    """Where a row is between its list and its outcome. ``after`` are the stages that may follow, as bits.
-
-    From any stage of a running row it may have to wait, go to the wire again (a hop, another try) or end; what is
-    on the wire goes forward only.
-    """
+    """Where a row is between its list and its outcome. ``after`` are the stages that may follow, as bits."""
 
     LISTED = "listed"
     ADMITTED = "admitted"  # it has a task
@@ -174,17 +170,14 @@ def _allow(stages: str, following: str) -> None:
             Stage[stage].after |= Stage[name].bit
 
 
-_allow("LISTED", "ADMITTED")
-_allow("DEFERRED", "ADMITTED")
-_allow(
-    "LISTED ADMITTED ROBOTS PACING BACKOFF RESOLVING CONNECTING HANDSHAKING WAITING READING WAITING_FOR_MEMORY",
-    "ROBOTS PACING BACKOFF DEFERRED RESOLVING CONNECTING QUEUED",
-)
-_allow("CONNECTING WAITING HANDSHAKING", "HANDSHAKING")  # behind a proxy's answer too; each address has its own
-_allow("CONNECTING HANDSHAKING WAITING", "WAITING")  # a kept connection was gone: aiohttp sends once more
-_allow("WAITING WAITING_FOR_MEMORY", "READING")
-_allow("READING", "WAITING_FOR_MEMORY")
+# A middleware may have several requests of one row under way, so the stages between a row's start and its end follow
+# each other freely.
+_UNDER_WAY = "ROBOTS PACING BACKOFF RESOLVING CONNECTING HANDSHAKING WAITING READING WAITING_FOR_MEMORY"
+_allow(f"LISTED ADMITTED {_UNDER_WAY}", f"{_UNDER_WAY} DEFERRED QUEUED")
+_allow("LISTED DEFERRED", "ADMITTED")
 _allow("QUEUED", "PARSING")
+UNDER_WAY = sum(Stage[name].bit for name in _UNDER_WAY.split())
+"""The bits of the stages between a row's start and its end."""
 
 
 Outcome: TypeAlias = Page | Failure

@@ -19,7 +19,7 @@ import pytest
 
 import fetcher.bench.runner
 from fetcher.bench import compare
-from fetcher.bench.plan import WARM_UP_ROWS, Bench, Step, listing_of, requests_by_host, site_of, steps_of
+from fetcher.bench.plan import WARM_UP_ROWS, Bench, PlannedRound, listing_of, requests_by_host, site_of, steps_of
 from fetcher.bench.results import Report
 from fetcher.bench.runner import ProgressUpdate, measure, run_round
 from fetcher.bench.worker import RoundSpec, Row
@@ -91,7 +91,7 @@ def test_rounds_are_interleaved_after_a_warm_up_of_each_mode() -> None:
         ("s", 1, 2, 200, False), ("c", 10, 2, 200, False), ("c", 50, 2, 200, False),
     ]  # fmt: skip
     assert steps_of(Bench(concurrency=(7,), rounds=1, sequential=False), 5) == [
-        Step("concurrent", 7, 0, 5), Step("concurrent", 7, 1, 5),
+        PlannedRound("concurrent", 7, 0, 5), PlannedRound("concurrent", 7, 1, 5),
     ]  # fmt: skip
 
 

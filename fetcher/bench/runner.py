@@ -21,7 +21,7 @@ import msgspec
 
 from fetcher.bench.conclusions import warnings_of
 from fetcher.bench.formatting import duration, plain
-from fetcher.bench.plan import Bench, Listing, Step, listing_of, site_of, steps_of
+from fetcher.bench.plan import Bench, Listing, PlannedRound, listing_of, site_of, steps_of
 from fetcher.bench.results import Report, Round, all_failed, mismatches, recommended, summarise, this_machine
 from fetcher.bench.worker import Message, RoundProgress, RoundResult, RoundSpec, Row
 from fetcher.config import Config
@@ -46,7 +46,7 @@ MAX_QUOTED_BYTES = 100_000
 class ProgressUpdate(msgspec.Struct, frozen=True):
     """How far a bench is: ``done`` rows of the ``number``-th of ``of`` rounds, and the round once it is complete."""
 
-    step: Step
+    step: PlannedRound
     number: int
     of: int
     done: int
@@ -190,7 +190,7 @@ class _Running:
             complete=len(rounds) == len(self._steps),
         )
 
-    async def _round(self, number: int, step: Step) -> Round:
+    async def _round(self, number: int, step: PlannedRound) -> Round:
         update = ProgressUpdate(step, number + 1, len(self._steps), 0)
         self._tell(update)
         label = ((ROUND_HEADER, str(number)),) if self._site is not None else ()

@@ -89,9 +89,13 @@ class Gate:
             await self._wait(host, state, opens, now, reserved)
             now = self.clock()
         began = now
-        state.transfer = Transfer(host, began, self._send_gate, suspect=host.suspect)
+        before = state.transfer
+        status, received = (before.status, before.received) if before is not None else (None, None)
+        state.transfer = transfer = Transfer(
+            host, began, self._send_gate, suspect=host.suspect, status=status, received=received
+        )
         task, monitor = asyncio.current_task(), self.monitor
-        monitor.watch(task, state)
+        monitor.watch(task, state, transfer)
         try:
             response = await proceed(request)
             now = self.clock()

@@ -12,7 +12,7 @@ from typing import Any
 
 from fetcher.hosts.scheduler import Scheduler
 from fetcher.hosts.state import HostState
-from fetcher.request_state import RequestState
+from fetcher.request_state import RequestState, Transfer
 
 __all__ = ["StallMonitor"]
 
@@ -28,16 +28,16 @@ class StallMonitor:
     def __init__(
         self, scheduler: Scheduler, clock: Callable[[], float], recovered: Callable[[HostState], None]
     ) -> None:
-        self.on_wire: dict[asyncio.Task[Any] | None, RequestState] = {}
+        self.on_wire: dict[asyncio.Task[Any] | None, tuple[RequestState, Transfer]] = {}
         self._scheduler = scheduler
         self._clock = clock
         self._recovered = recovered
         self._timer: asyncio.TimerHandle | None = None
         self._broken_off: set[asyncio.Task[Any]] = set()
 
-    def watch(self, task: asyncio.Task[Any] | None, state: RequestState) -> None:
-        """Look at a row, whose ``transfer`` has just begun, until ``forget``."""
-        self.on_wire[task] = state
+    def watch(self, task: asyncio.Task[Any] | None, state: RequestState, transfer: Transfer) -> None:
+        """Look at a row's transfer, until ``forget``. A middleware may have several of one row under way."""
+        self.on_wire[task] = state, transfer
         if self._timer is None:
             self._arm()
 
@@ -65,22 +65,19 @@ class StallMonitor:
         self._timer = None
         now = self._clock()
         health = self._scheduler.health
-        silent: list[tuple[asyncio.Task[Any] | None, RequestState, HostState]] = []
-        for task, state in list(self.on_wire.items()):
-            transfer = state.transfer
-            if transfer is None or transfer.host is None:
-                continue
+        silent: list[tuple[asyncio.Task[Any] | None, RequestState, Transfer, HostState]] = []
+        for task, (state, transfer) in list(self.on_wire.items()):
             host = transfer.host
+            assert host is not None
             in_doubt = host.breaker.half_open
             if health.silent(host, state.stage, transfer.began, now):
-                silent.append((task, state, host))
+                silent.append((task, state, transfer, host))
             elif in_doubt and not host.breaker.half_open:
                 self._recovered(host)
         excess = self._scheduler.shared.excess_of_suspects if silent else 0
-        for task, state, host in silent:
-            started_as_suspect = state.transfer is not None and state.transfer.suspect
+        for task, state, transfer, host in silent:
             may_go = state.can_requeue and health.may_break_off(host, state.stage)
-            if excess > 0 and not started_as_suspect and may_go:
+            if excess > 0 and not transfer.suspect and may_go:
                 excess -= 1
                 self._break_off(task)
         if self.on_wire:
