@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fetcher.blocking import fetch as fetch
-    from fetcher.blocking import fetch_all as fetch_all
     from fetcher.client import Fetcher as Fetcher
+    from fetcher.client import fetch as fetch
+    from fetcher.client import fetch_all as fetch_all
     from fetcher.config import Config as Config
     from fetcher.errors import ConfigError as ConfigError
     from fetcher.errors import FetcherError as FetcherError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fetcher.errors import Skipped as Skipped
     from fetcher.errors import SourceError as SourceError
     from fetcher.errors import StatusError as StatusError
-    from fetcher.job.run import Job as Job
+    from fetcher.job.job import Job as Job
     from fetcher.model import Exchange as Exchange
     from fetcher.model import Extractor as Extractor
     from fetcher.model import Failure as Failure
@@ -42,9 +42,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "fetcher.blocking": ("fetch", "fetch_all"),
     "fetcher.stats": ("Stats",),
-    "fetcher.client": ("Fetcher",),
+    "fetcher.client": ("Fetcher", "fetch", "fetch_all"),
     "fetcher.config": ("Config",),
     "fetcher.errors": (
         "ConfigError",
@@ -58,7 +57,7 @@ _HOMES = {
         "StatusError",
     ),
     "fetcher.request_state": ("InFlight",),
-    "fetcher.job.run": ("Job",),
+    "fetcher.job.job": ("Job",),
     "fetcher.model": (
         "Exchange",
         "Extractor",

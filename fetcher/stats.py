@@ -4,40 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-import msgspec
-
 from fetcher.errors import Skipped
 from fetcher.model import Outcome, Page
 
-__all__ = ["ResumeState", "Stats"]
-
-
-class ResumeState(msgspec.Struct, frozen=True):
-    """Where a job stands when it is opened: ``done`` rows, ``ok`` of them pages, and ``retried`` no longer done.
-
-    ``suspect`` is the row whose page was being parsed when the last process died, 0 for none; ``left`` is about how many
-    rows are left, where that is known.
-    """
-
-    resumed: bool = False
-    done: int = 0
-    ok: int = 0
-    retried: int = 0
-    suspect: int = 0
-    left: int | None = None
-
-    def as_text(self) -> str:
-        """Say it in half a sentence."""
-        retried = f", {self.retried:,} that failed are tried again" if self.retried else ""
-        left = f", about {self.left:,} are left" if self.left else ""
-        return f"{self.done:,} rows are done{retried}{left}"
+__all__ = ["Stats"]
 
 
 class Stats:
-    """Counts of rows. ``input`` are those taken from the source; ``more`` says that it was not read to its end.
-
-    ``folder`` is the run's own, for rows that wait where memory has no place for them; none is the system's.
-    """
+    """Counts of rows. ``input`` are those taken from the source; ``more`` says that it was not read to its end."""
 
     def __init__(self) -> None:
         self.input = 0
@@ -46,7 +20,6 @@ class Stats:
         self.skipped = 0
         self.bytes = 0
         self.more = True
-        self.folder: str | None = None
         self.codes: Counter[str] = Counter()
 
     @property

@@ -816,7 +816,7 @@ def test_nothing_of_a_folder_is_unpickled_or_run(desk: Desk) -> None:
         db.commit()
     ended = desk.crawl()
     assert ended.code == 1
-    assert ended.said.startswith("fetcher: pages.jsonl.job/ledger.sqlite: the terms of the job cannot be read (")
+    assert ended.said.startswith("fetcher: pages.jsonl.job/ledger.sqlite: the identity of the job cannot be read (")
     assert not (desk.folder / "owned").exists()
 
 
@@ -825,9 +825,9 @@ def test_what_a_ledger_says_never_steers_the_terminal(desk: Desk) -> None:
     desk.crawl()
     evil = "\x1b]0;owned\x07\u202e"
     with closing(sqlite3.connect(ledger_of(desk))) as db:
-        terms = json.loads(db.execute("SELECT value FROM meta WHERE key = 'terms'").fetchone()[0])
-        terms["select"] = [evil]
-        db.execute("UPDATE meta SET value = ? WHERE key = 'terms'", (json.dumps(terms).encode(),))
+        identity = json.loads(db.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()[0])
+        identity["select"] = [evil]
+        db.execute("UPDATE meta SET value = ? WHERE key = 'identity'", (json.dumps(identity).encode(),))
         db.commit()
     ended = desk.crawl()
     assert ended.code == 2

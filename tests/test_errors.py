@@ -26,7 +26,7 @@ from fetcher.errors import (
     TooLarge,
 )
 from fetcher.model import Failure, Page, Request, Response
-from fetcher.request_state import InFlight, RequestState
+from fetcher.request_state import InFlight, RequestState, Transfer, failure_of, snapshot_of
 from fetcher.urls import Target
 
 KINDS = [
@@ -159,22 +159,25 @@ def test_only_fetch_errors_cost_one_url() -> None:
 
 def test_a_row_that_was_never_asked_for_claims_nothing() -> None:
     state = RequestState(REQUEST, VALUES[4])  # type: ignore[arg-type]  # the target
-    failure = state.fail(Skipped("duplicate"))
+    failure = failure_of(state, Skipped("duplicate"))
     assert (failure.url, failure.status, failure.bytes, failure.attempts, failure.elapsed) == (None, None, None, 0, 0.0)
     assert failure.waited == 0.0
-    state.elapsed, state.status = 0.5, 503
-    assert (state.fail(StatusError(503)).url, state.fail(StatusError(503)).status) == ("http://a.example/", 503)
+    state = RequestState(REQUEST, VALUES[4], elapsed=0.5, transfer=Transfer(status=503))  # type: ignore[arg-type]  # a stand-in
+    failure = failure_of(state, StatusError(503))
+    assert (failure.url, failure.status) == ("http://a.example/", 503)
 
 
 def test_a_row_that_never_entered_a_stage_is_no_older_than_itself() -> None:
-    seen = RequestState(REQUEST, VALUES[4]).snapshot()  # type: ignore[arg-type]  # the target
+    seen = snapshot_of(RequestState(REQUEST, VALUES[4]))  # type: ignore[arg-type]  # the target
     assert (seen.age, seen.in_stage) == (0.0, 0.0)
 
 
 def test_what_a_row_holds_is_given_back_once() -> None:
     state = RequestState(REQUEST, VALUES[4])  # type: ignore[arg-type]  # the target
     given_back: list[int] = []
-    state.release = lambda: given_back.append(1)
+    state.hold_memory(lambda: given_back.append(1))
+    assert state.holds_memory
     state.free()
+    assert not state.holds_memory
     state.free()
     assert given_back == [1]

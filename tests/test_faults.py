@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 from fetcher import errors
 from fetcher.client import Fetcher
 from fetcher.config import Config
-from fetcher.engine import Engine
 from fetcher.model import Failure, Outcome, Page, Request, Response
-from fetcher.pipeline import Outcomes
+from fetcher.pipeline import Engine, Outcomes
 from fetcher.request_state import current
 from fetcher.stats import Stats
 from fetcher.transport.session import Transport
@@ -165,6 +164,7 @@ async def run(scenario: Scenario, urls: list[str], seen: Seen) -> None:
     transport = Transport(config)
 
     async def counted(request: Request) -> Response:
+        assert fetcher.gate.scheduler.shared.on_wire <= scenario.concurrency
         keys = ("all", current.get().target.host)
         seen.under_way.update(keys)
         for key in keys:
@@ -222,12 +222,12 @@ async def take(scenario: Scenario, fetcher: Fetcher, urls: list[str], seen: Seen
 
 def check_slots(engine: Engine) -> None:
     """Law 4: what is over holds nothing."""
-    hosts = engine.gate.hosts
-    assert (hosts.on_wire, hosts.promised) == (0, 0)
-    assert engine.gate._slots.free == hosts.limits.concurrency
-    assert engine.gate.listeners == []
-    for host in hosts._hosts.values():
-        assert (host.on_wire, host.promised, list(host.waiters)) == (0, 0, [])
+    hosts = engine.gate.scheduler
+    assert (hosts.shared.on_wire, hosts.shared.reserved, hosts.shared.suspected) == (0, 0, 0)
+    assert engine.gate.monitor.on_wire == {}
+    assert hosts.listeners == []
+    for host in hosts.table._hosts.values():
+        assert (host.on_wire, host.reserved, list(host.waiters)) == (0, 0, [])
 
 
 def check_limits(scenario: Scenario, lab: LabServer, seen: Seen) -> None:

@@ -16,14 +16,16 @@ from hypothesis import strategies as st
 
 from fetcher.config import Limits, RetryPolicy
 from fetcher.frontier.frontier import Frontier
-from fetcher.hosts.hosts import CATCH_UP, KEPT, SHORTLY, Host, Hosts
+from fetcher.hosts.limits import MAX_CATCH_UP_SECONDS, RECHECK_RESERVED_SECONDS
+from fetcher.hosts.scheduler import CONNECT, DISPATCH, GIVEN_UP, MAX_WAIT_IN_TASK_SECONDS, Scheduler, must_go_back
+from fetcher.hosts.state import HostState
+from fetcher.hosts.table import MAX_HOSTS
 from fetcher.model import Request
 from fetcher.request_state import RequestState
 from fetcher.urls import Target
 
 RETRY = RetryPolicy()
 NUMBERS = itertools.count(1)
-PATIENCE = 1.0
 SLACK = 1e-6
 
 
@@ -32,17 +34,27 @@ def row(host: str) -> RequestState:
     return RequestState(Request(number, f"http://{host}/{number}"), Target(f"http://{host}/{number}", "http", host, 80))
 
 
-class Known(Hosts[Any]):
+class Known(Scheduler):
     """Hosts that have answered before: what is new has one connection only."""
 
-    def get(self, key: str, now: float) -> Host[Any]:
-        host = super().get(key, now)
-        if not host.answered:
-            host.answer(80)
+    def __init__(self, limits: Limits, retry: RetryPolicy) -> None:
+        super().__init__(limits, retry)
+        self.get = self._get_known
+
+    def _get_known(self, key: str, now: float) -> HostState:
+        host = self.table.get(key, now)
+        if not host.ports:
+            host.answered(80)
         return host
 
 
-def world_of(**limits: Any) -> tuple[Hosts[Any], Frontier]:
+def reserved(state: RequestState) -> HostState:
+    """The host that holds a slot for a row."""
+    assert state.reservation is not None
+    return state.reservation
+
+
+def world_of(**limits: Any) -> tuple[Scheduler, Frontier]:
     hosts = Known(Limits(**limits), RETRY)
     return hosts, Frontier(hosts, Limits(**limits))
 
@@ -62,7 +74,7 @@ def test_a_list_grouped_by_host_starts_host_by_host_in_turn() -> None:
     started = pop_all(frontier, 0.0)
     assert [state.target.host for state in started] == list("abcabcabc")
     assert [state.request.id for state in started if state.target.host == "a"] == [r.request.id for r in rows[:3]]
-    assert hosts.promised == 9
+    assert hosts.shared.reserved == 9
     assert len(frontier) == 0
 
 
@@ -74,27 +86,27 @@ def test_nothing_is_popped_from_nothing() -> None:
     assert frontier.pop(0.0) is None
 
 
-def test_a_row_carries_the_promise_of_its_host() -> None:
+def test_a_row_carries_the_reservation_of_its_host() -> None:
     hosts, frontier = world_of()
     frontier.push(row("a"))
     state = frontier.pop(0.0)
     assert state is not None
-    assert state.promised is hosts.get("a", 0.0)
-    assert state.promised.promised == 1
+    assert state.reservation is hosts.get("a", 0.0)
+    assert state.reservation.reserved == 1
 
 
-def test_no_more_than_the_slots_are_promised() -> None:
+def test_no_more_than_the_slots_are_reserved() -> None:
     hosts, frontier = world_of(concurrency=4, per_host=3)
     for host in "aaaaabbbbb":
         frontier.push(row(host))
     started = pop_all(frontier, 0.0)
     assert Counter(state.target.host for state in started) == {"a": 2, "b": 2}
-    assert frontier.due(0.0) == SHORTLY  # a promise may come to nothing
+    assert frontier.due(0.0) == RECHECK_RESERVED_SECONDS  # a reservation may come to nothing
     for state in started:
-        hosts.withdraw(state.promised)
-        hosts.start(state.promised, 0.0)
+        hosts.shared.unreserve(reserved(state))
+        hosts.shared.take(reserved(state), 0.0)
     assert frontier.due(0.0) is None  # only an end makes room
-    hosts.finish(started[0].promised)
+    hosts.finish(reserved(started[0]))
     assert len(pop_all(frontier, 0.0)) == 1
 
 
@@ -104,29 +116,29 @@ def test_a_full_host_takes_rows_again_when_one_ends() -> None:
         frontier.push(row(host))
     one, two = pop_all(frontier, 0.0)
     for state in (one, two):
-        hosts.withdraw(state.promised)
-        hosts.start(state.promised, 0.0)
+        hosts.shared.unreserve(reserved(state))
+        hosts.shared.take(reserved(state), 0.0)
     frontier.host_free("a")
     assert pop_all(frontier, 9.0) == []
-    hosts.finish(one.promised)
+    hosts.finish(reserved(one))
     assert pop_all(frontier, 9.0) == []  # nobody said so
     frontier.host_free("a")
     assert len(pop_all(frontier, 9.0)) == 1
 
 
-def test_a_host_whose_promises_came_to_nothing_is_asked_again() -> None:
+def test_a_host_whose_reservations_came_to_nothing_is_asked_again() -> None:
     hosts, frontier = world_of(per_host=2)
     for _ in range(3):
         frontier.push(row("a"))
     for state in pop_all(frontier, 0.0):
-        hosts.withdraw(state.promised)  # and nobody says so
-    assert frontier.due(0.0) == SHORTLY
-    assert len(pop_all(frontier, SHORTLY)) == 1
+        hosts.shared.unreserve(reserved(state))  # and nobody says so
+    assert frontier.due(0.0) == RECHECK_RESERVED_SECONDS
+    assert len(pop_all(frontier, RECHECK_RESERVED_SECONDS)) == 1
 
 
 def test_a_parked_host_is_left_out_and_comes_back_by_itself() -> None:
     hosts, frontier = world_of()
-    hosts.charge(hosts.get("a", 0.0), 0.0, 7.0)
+    hosts.health.park(hosts.get("a", 0.0), 0.0, 7.0)
     for host in "aab":
         frontier.push(row(host))
     assert [state.target.host for state in pop_all(frontier, 0.0)] == ["b"]
@@ -137,7 +149,7 @@ def test_a_parked_host_is_left_out_and_comes_back_by_itself() -> None:
 
 def test_the_rows_of_a_host_that_is_given_up_come_at_once() -> None:
     hosts, frontier = world_of(per_host=1)
-    hosts.charge(hosts.get("a", 0.0), 0.0, 1e6)
+    hosts.health.park(hosts.get("a", 0.0), 0.0, 1e6)
     for host in "aaa":
         frontier.push(row(host))
     assert len(pop_all(frontier, 0.0)) == 3
@@ -160,7 +172,7 @@ def test_a_deferred_row_comes_when_it_is_due_before_those_that_never_started() -
 
 def test_what_was_cleared_is_gone() -> None:
     hosts, frontier = world_of(concurrency=1)
-    hosts.charge(hosts.get("p", 0.0), 0.0, 60.0)
+    hosts.health.park(hosts.get("p", 0.0), 0.0, 60.0)
     rows = [row(host) for host in "abp"]
     for state in rows:
         frontier.push(state)
@@ -173,7 +185,7 @@ def test_what_was_cleared_is_gone() -> None:
 def test_asking_again_and_again_leaves_nothing_behind() -> None:
     hosts, frontier = world_of()
     host = hosts.get("a", 0.0)
-    hosts.charge(host, 0.0, 300.0)
+    hosts.health.park(host, 0.0, 300.0)
     for n in range(2_000):
         frontier.push(row("a"))
         assert frontier.pop(n / 10_000) is None
@@ -181,7 +193,7 @@ def test_asking_again_and_again_leaves_nothing_behind() -> None:
     assert len(frontier._round) <= 1
 
 
-def test_with_a_rate_no_more_is_promised_than_the_rate_allows() -> None:
+def test_with_a_rate_no_more_is_reserved_than_the_rate_allows() -> None:
     hosts, frontier = world_of(rate=2.0)
     for _ in range(5):
         frontier.push(row("a"))
@@ -192,11 +204,11 @@ def test_with_a_rate_no_more_is_promised_than_the_rate_allows() -> None:
     due = frontier.due(now)
     assert due is not None
     assert now < due <= now + 0.5
-    hosts.withdraw(first.promised)
-    hosts.start(first.promised, now)
+    hosts.shared.unreserve(reserved(first))
+    hosts.shared.take(reserved(first), now)
     assert frontier.pop(now + 0.1) is None
-    assert frontier.due(now + 0.1) == hosts.rate_next
-    assert frontier.pop(hosts.rate_next) is not None
+    assert frontier.due(now + 0.1) == hosts.shared.rate_next
+    assert frontier.pop(hosts.shared.rate_next) is not None
 
 
 def test_with_a_delay_a_host_is_asked_again_while_its_row_is_on_the_wire() -> None:
@@ -207,18 +219,18 @@ def test_with_a_delay_a_host_is_asked_again_while_its_row_is_on_the_wire() -> No
     assert first is not None
     assert frontier.pop(0.0) is None
     assert frontier.due(0.0) == 1.0  # although nobody will say that it started
-    hosts.withdraw(first.promised)
-    hosts.start(first.promised, 0.0)
+    hosts.shared.unreserve(reserved(first))
+    hosts.shared.take(reserved(first), 0.0)
     assert frontier.pop(1.0) is not None
 
 
 # The largest first
 
 
-def start(hosts: Hosts[Any], state: RequestState, now: float) -> None:
-    hosts.withdraw(state.promised)
-    hosts.start(state.promised, now)
-    hosts.finish(state.promised)
+def start(hosts: Scheduler, state: RequestState, now: float) -> None:
+    hosts.shared.unreserve(reserved(state))
+    hosts.shared.take(reserved(state), now)
+    hosts.finish(reserved(state))
 
 
 def test_the_host_with_by_far_the_most_rows_goes_first() -> None:
@@ -261,7 +273,7 @@ def test_what_a_host_makes_us_wait_counts_as_much_as_its_rows() -> None:
         assert state is not None
         start(hosts, state, now)
         if state.target.host == "patient":
-            hosts.charge(hosts.get("patient", now), now, 200.0)  # two rows, and minutes between them
+            hosts.health.park(hosts.get("patient", now), now, 200.0)  # two rows, and minutes between them
         frontier.push(row(state.target.host))
         frontier.host_free(state.target.host)
         now += 0.1
@@ -278,8 +290,8 @@ def rows_of(host: str, number: int) -> list[RequestState]:
 
 def test_room_is_made_by_the_longest_queues() -> None:
     hosts, frontier = world_of(lookahead=1_000)
-    hosts.charge(hosts.get("long", 0.0), 0.0, 5.0)
-    hosts.charge(hosts.get("short", 0.0), 0.0, 5.0)
+    hosts.health.park(hosts.get("long", 0.0), 0.0, 5.0)
+    hosts.health.park(hosts.get("short", 0.0), 0.0, 5.0)
     long, short = rows_of("long", 900), rows_of("short", 100)
     for state in long + short:
         frontier.push(state)
@@ -301,7 +313,7 @@ def test_room_is_made_by_the_longest_queues() -> None:
     frontier.clear()
 
 
-def pop_one_by_one(frontier: Frontier, hosts: Hosts[Any], now: float) -> Iterator[RequestState]:
+def pop_one_by_one(frontier: Frontier, hosts: Scheduler, now: float) -> Iterator[RequestState]:
     while (state := frontier.pop(now)) is not None:
         start(hosts, state, now)
         yield state
@@ -343,7 +355,7 @@ def test_rows_that_were_taken_back_do_not_fill_the_memory() -> None:
         assert frontier.held <= 2_000
     assert len(frontier) == 20_000
     assert frontier.due(0.0) == 50.0
-    hosts.charge(hosts.get("parked", 0.0), 0.0, 100.0)
+    hosts.health.park(hosts.get("parked", 0.0), 0.0, 100.0)
     now, popped = 60.0, 0
     while frontier.pop(now) is None and (due := frontier.due(now)) is not None and due < 100.0:
         now = due
@@ -355,10 +367,10 @@ def test_rows_that_were_taken_back_do_not_fill_the_memory() -> None:
 
 
 def test_a_list_without_an_end_is_not_copied_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fetcher.frontier.frontier.AT_ONCE", 5_000)
-    monkeypatch.setattr("fetcher.frontier.frontier.PER_SECOND", 1_000)
+    monkeypatch.setattr("fetcher.frontier.frontier.FAST_SPILL_ROWS", 5_000)
+    monkeypatch.setattr("fetcher.frontier.frontier.SPILL_ROWS_PER_SECOND", 1_000)
     hosts, frontier = world_of(lookahead=1_000)
-    hosts.charge(hosts.get("a", 0.0), 0.0, 200.0)
+    hosts.health.park(hosts.get("a", 0.0), 0.0, 200.0)
     now, read = 0.0, 0
     while read < 16_000:
         for _ in range(room := frontier.make_room(100, now)):
@@ -376,26 +388,26 @@ def test_a_list_without_an_end_is_not_copied_without_an_end(monkeypatch: pytest.
 
 def test_no_room_is_made_while_first_answers_may_take_all_slots() -> None:
     limits = Limits(lookahead=12, concurrency=10, per_host=6)
-    hosts = Hosts[Any](limits, RETRY)
+    hosts = Scheduler(limits, RETRY)
     frontier = Frontier(hosts, limits)
     for n in range(12):
         frontier.push(row("ab"[n % 2]))
     for state in pop_all(frontier, 0.0):  # one of each
-        hosts.withdraw(state.promised)
-        hosts.start(state.promised, 0.0)
+        hosts.shared.unreserve(reserved(state))
+        hosts.shared.take(reserved(state), 0.0)
     assert frontier.make_room(5, 0.0) == 0
     due = frontier.due(0.0)
     assert due is not None
     assert 0 < due < 1
-    hosts.suspect(hosts.get("a", 0.0), suspect=True)  # it has been silent for long
+    hosts.shared.set_suspect(hosts.get("a", 0.0), suspect=True)  # it has been silent for long
     assert frontier.make_room(5, due) == 5
-    hosts.get("b", due).answer(80)
+    hosts.get("b", due).answered(80)
     assert len(pop_all(frontier, due)) == 5
     frontier.clear()
 
 
 def test_hosts_beyond_count_are_not_read_on_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fetcher.frontier.frontier.HOSTS", 50)
+    monkeypatch.setattr("fetcher.frontier.frontier.MAX_WAITING_HOSTS", 50)
     _, frontier = world_of(lookahead=10)
     for n in range(50):
         assert frontier.make_room(1, 0.0) == 1
@@ -433,7 +445,7 @@ class World:
         known: bool = False,
     ) -> None:
         self.limits = limits
-        self.hosts = Known(limits, RETRY) if known else Hosts[RequestState](limits, RETRY)
+        self.hosts = Known(limits, RETRY) if known else Scheduler(limits, RETRY)
         self.frontier = Frontier(self.hosts, limits)
         self.unload = unload  # how many rows memory has no place for, now and then
         self.now = 1_000.0
@@ -471,20 +483,20 @@ class World:
                 self.look_for_lost_wakes(when)
                 self.now = when
             act()
-            assert sum(self.on_wire.values()) == self.hosts.on_wire
-            assert len(self.hosts._sleepers) <= len(self.hosts)
-            assert len(self.frontier._timed) <= 40 * len(self.hosts)
+            assert sum(self.on_wire.values()) == self.hosts.shared.on_wire
+            assert len(self.hosts._sleepers) <= len(self.hosts.table)
+            assert len(self.frontier._timed) <= 40 * len(self.hosts.table)
         assert len(self.frontier) == 0, f"{len(self.frontier)} rows starve"
         assert sum(self.fates.values()) == len(self.scripts)
-        assert (self.hosts.on_wire, self.hosts.promised) == (0, 0)
-        assert all(not (h.on_wire or h.promised or h.waiters) for h in self.hosts._hosts.values())
+        assert (self.hosts.shared.on_wire, self.hosts.shared.reserved) == (0, 0)
+        assert all(not (h.on_wire or h.reserved or h.waiters) for h in self.hosts.table._hosts.values())
         self.check_rate()
         return self
 
     def look_for_lost_wakes(self, until: float) -> None:
         """A row that may start must not wait for longer than a late timer or a turn of the gate takes."""
-        startable = self.window > 0 and self.hosts.room(self.now) and any(
-            (opens := self.hosts.opens(self.hosts.get(key, self.now), self.now)) is not None and opens <= self.now
+        startable = self.window > 0 and self.hosts.shared.has_room(self.now) and any(
+            self.hosts.decide(self.hosts.get(key, self.now), DISPATCH, self.now) <= self.now
             for key in self.frontier._queues
         )  # fmt: skip
         if not startable:
@@ -492,7 +504,9 @@ class World:
             return
         if self.startable_since is None:
             self.startable_since = self.now
-        assert until - self.startable_since <= max(CATCH_UP, SHORTLY) + self.lag + SLACK, "a wake-up was lost"
+        assert until - self.startable_since <= max(MAX_CATCH_UP_SECONDS, RECHECK_RESERVED_SECONDS) + self.lag + SLACK, (
+            "a wake-up was lost"
+        )
 
     # Dispatcher
 
@@ -529,7 +543,7 @@ class World:
         self.window += 1
         self.admit()
 
-    def tell(self, host: Host[RequestState]) -> None:
+    def tell(self, host: HostState) -> None:
         self.frontier.host_free(host.key)
         self.admit()
 
@@ -537,16 +551,17 @@ class World:
 
     def arrive(self, state: RequestState) -> None:
         host = self.hosts.get(self.left[state.request.id][0].host, self.now)
-        if state.promised is not None:
-            self.hosts.withdraw(state.promised)
-            state.promised = None
-        if host.given_up is not None:
+        if state.reservation is not None:
+            self.hosts.shared.unreserve(reserved(state))
+            state.take_reservation()
+        opens = self.hosts.decide(host, CONNECT, self.now)
+        if opens == GIVEN_UP:
             self.end(state, "host_budget")
-        elif not host.waiters and self.hosts.may_start(host, self.now):
-            self.hosts.start(host, self.now)
+        elif not host.waiters and opens <= self.now:
+            self.hosts.shared.take(host, self.now)
             self.begin(state, host)
-        elif host.not_before - self.now > PATIENCE:
-            self.defer(state, host.not_before)
+        elif must_go_back(host, opens, self.now):
+            self.defer(state, opens)
         else:
             self.hosts.wait(host, state)
             fickle = self.left[state.request.id][0].answer == "cancelled"
@@ -554,9 +569,9 @@ class World:
             if fickle:
                 self.at(self.now + 0.01, lambda: self.cancel(state, host))
 
-    def cancel(self, state: RequestState, host: Host[RequestState]) -> None:
+    def cancel(self, state: RequestState, host: HostState) -> None:
         if state in host.waiters:
-            host.leave(state)  # and nobody is told
+            self.hosts.leave(host, state)  # and nobody is told
             self.end(state, "cancelled")
 
     def let_through(self) -> None:
@@ -565,19 +580,19 @@ class World:
             self.begin(state, self.hosts.get(self.left[state.request.id][0].host, self.now))
         self.wake_at("gate", again, self.let_through)
 
-    def begin(self, state: RequestState, host: Host[RequestState]) -> None:
+    def begin(self, state: RequestState, host: HostState) -> None:
         last = max((when for when, key in self.starts[-200:] if key == host.key), default=None)
         assert last is None or self.now - last >= self.limits.delay - SLACK
-        assert self.now >= host.parked_until
-        assert host.given_up is None
+        assert self.now >= host.breaker.parked_until
+        assert host.breaker.given_up is None
         self.starts.append((self.now, host.key))
         self.on_wire[host.key] += 1
         assert self.on_wire[host.key] <= host.on_wire <= self.limits.per_host
-        assert sum(self.on_wire.values()) <= self.hosts.on_wire <= self.limits.concurrency
+        assert sum(self.on_wire.values()) <= self.hosts.shared.on_wire <= self.limits.concurrency
         step = self.left[state.request.id].pop(0)
         self.at(self.now + step.seconds, lambda: self.finish(state, host, step))
 
-    def finish(self, state: RequestState, host: Host[RequestState], step: Step) -> None:
+    def finish(self, state: RequestState, host: HostState, step: Step) -> None:
         self.on_wire[host.key] -= 1
         self.hosts.finish(host)
         self.let_through()
@@ -585,27 +600,28 @@ class World:
         if step.answer == "refused":
             self.refused(state, host, step)
             return
-        host.answer(80)
+        host.answered(80)
         self.tell(host)  # it may have more at once from now on
         if not self.left[state.request.id]:
             self.end(state, "ok")
-        elif step.answer == "retry" and (step.wish or 0) > PATIENCE:
+        elif step.answer == "retry" and (step.wish or 0) > MAX_WAIT_IN_TASK_SECONDS:
             self.defer(state, self.now + (step.wish or 0))
         else:
             self.at(self.now + (step.wish or 0), lambda: self.arrive(state))
 
-    def refused(self, state: RequestState, host: Host[RequestState], step: Step) -> None:
+    def refused(self, state: RequestState, host: HostState, step: Step) -> None:
         self.left[state.request.id].insert(0, step._replace(answer="ok"))  # the next time it serves us
-        self.hosts.charge(host, self.now, step.wish)
+        self.hosts.health.park(host, self.now, step.wish)
         waiters: Iterator[RequestState] = iter(())
-        if host.given_up is not None or host.not_before - self.now > PATIENCE:
+        opens = self.hosts.decide(host, CONNECT, self.now)
+        if opens == GIVEN_UP or must_go_back(host, opens, self.now):
             waiters = iter([*host.waiters])
             host.waiters = []
         for waiter in (state, *waiters):
-            if host.given_up is not None:
+            if host.breaker.given_up is not None:
                 self.end(waiter, "host_budget")
-            elif host.not_before - self.now > PATIENCE:
-                self.defer(waiter, host.not_before)
+            elif must_go_back(host, opens, self.now):
+                self.defer(waiter, opens)
             else:
                 self.at(host.not_before, lambda: self.arrive(state))
         self.tell(host)
@@ -615,7 +631,7 @@ class World:
             times = [when for when, _ in self.starts]
             for first in range(0, len(times), 7):
                 for last in range(first, len(times), 5):
-                    allowed = self.limits.rate * (times[last] - times[first] + CATCH_UP) + 1
+                    allowed = self.limits.rate * (times[last] - times[first] + MAX_CATCH_UP_SECONDS) + 1
                     assert last - first + 1 <= allowed + SLACK
 
 
@@ -714,7 +730,7 @@ def test_hops_go_before_new_rows() -> None:
 
 def test_a_million_hosts_do_not_stay() -> None:
     limits = Limits()
-    hosts = Hosts[Any](limits, RETRY)
+    hosts = Scheduler(limits, RETRY)
     frontier = Frontier(hosts, limits)
     now, most = 0.0, 0
     tracemalloc.start()
@@ -723,21 +739,21 @@ def test_a_million_hosts_do_not_stay() -> None:
             frontier.push(row(f"h{n}.example"))
             state = frontier.pop(now)
             assert state is not None
-            host = state.promised
-            hosts.withdraw(host)
-            hosts.start(host, now)
+            host = reserved(state)
+            hosts.shared.unreserve(host)
+            hosts.shared.take(host, now)
             hosts.finish(host)
             if n % 3 == 0:
-                hosts.charge(host, now, 1e6)  # given up: still not for ever
+                hosts.health.park(host, now, 1e6)  # given up: still not for ever
             else:
-                host.answer(80)
+                host.answered(80)
             frontier.host_free(host.key)
             now += 0.01
-            most = max(most, len(hosts))
+            most = max(most, len(hosts.table))
         used, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert most <= KEPT
+    assert most <= MAX_HOSTS
     assert used < 64 * 1024 * 1024
     assert (len(frontier._queues), len(frontier._timed), len(frontier._round)) == (0, 0, 0)
 
@@ -750,9 +766,9 @@ def test_a_delay_over_many_hosts_leaves_nothing_behind() -> None:
         frontier.push(row(key))
         frontier.push(row(key))
         while (state := frontier.pop(now)) is not None:
-            hosts.withdraw(state.promised)
-            hosts.start(state.promised, now)
-            hosts.finish(state.promised)
+            hosts.shared.unreserve(reserved(state))
+            hosts.shared.take(reserved(state), now)
+            hosts.finish(reserved(state))
             frontier.host_free(state.target.host)
         now += 0.01
         assert len(frontier._timed) <= 2 * 200 + 2

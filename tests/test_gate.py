@@ -7,10 +7,12 @@ import asyncio
 import pytest
 
 from fetcher.config import Limits, RetryPolicy
-from fetcher.errors import Skipped
-from fetcher.hosts.hosts import Hosts
-from fetcher.middleware.gate import Gate, Waiter
-from fetcher.model import Request, Response
+from fetcher.errors import ConnectError, Skipped
+from fetcher.hosts.limits import block
+from fetcher.hosts.scheduler import DISPATCH, Scheduler
+from fetcher.hosts.state import HostState
+from fetcher.middleware.gate import Gate
+from fetcher.model import Request, Response, Stage
 from fetcher.request_state import RequestState, Requeue, current
 from fetcher.urls import parse
 
@@ -18,13 +20,14 @@ from fetcher.urls import parse
 class Wire:
     """A transport that holds each exchange until it is released, and counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, hosts: Scheduler) -> None:
         self.held: dict[int, asyncio.Event] = {}
         self.most = 0
+        self._shared = hosts.shared
 
     async def __call__(self, request: Request) -> Response:
         self.held[request.id] = asyncio.Event()
-        self.most = max(self.most, len(self.held))
+        self.most = max(self.most, len(self.held), self._shared.on_wire)
         try:
             await self.held[request.id].wait()
         finally:
@@ -37,21 +40,22 @@ class Room:
 
     def __init__(self, **limits: float) -> None:
         self.now = 1000.0
-        self.hosts = Hosts[Waiter](Limits(**limits), RetryPolicy())  # type: ignore[arg-type]  # numbers all
+        self.hosts = Scheduler(Limits(**limits), RetryPolicy())  # type: ignore[arg-type]  # numbers all
         self.gate = Gate(self.hosts, lambda: self.now)
-        self.wire = Wire()
+        self.wire = Wire(self.hosts)
         self.told: list[str] = []
-        self.gate.listeners.append(self.told.append)
+        self.hosts.listeners.append(self.told.append)
 
     def state(
-        self, number: int, host: str = "a.test", *, promised: str | None = None, deferrable: bool = False
+        self, number: int, host: str = "a.test", *, reserved: str | None = None, can_requeue: bool = False
     ) -> RequestState:
         url = f"http://{host}/{number}"
         state = RequestState(Request(number, url), parse(url))
-        state.deferrable = deferrable
-        if promised is not None:
-            state.promised = self.hosts.get(promised, self.now)
-            self.hosts.promise(state.promised)
+        state.can_requeue = can_requeue
+        if reserved is not None:
+            holder = self.hosts.get(reserved, self.now)
+            self.hosts.shared.reserve(holder)
+            state.reserve(holder)
         return state
 
     async def go(self, state: RequestState) -> Response:
@@ -62,12 +66,18 @@ class Room:
         for _ in range(10):
             await asyncio.sleep(0)
 
+    def park(self, key: str, seconds: float) -> HostState:
+        """Have a host refuse with the wish to be left alone, as the gate hears it."""
+        host = self.hosts.get(key, self.now)
+        self.hosts.health.park(host, self.now, seconds)
+        self.gate._send_away(host, self.now)
+        self.hosts.tell(key)
+        return host
+
     def idle(self) -> bool:
-        return (self.hosts.on_wire, self.hosts.promised, self.gate._slots.free) == (
-            0,
-            0,
-            self.hosts.limits.concurrency,
-        )
+        """Whether no slot is taken or reserved, and never were there more than allowed."""
+        shared = self.hosts.shared
+        return (shared.on_wire, shared.reserved) == (0, 0) and self.wire.most <= shared.limits.concurrency
 
 
 @pytest.mark.parametrize("first", ["cancel", "release"])
@@ -107,12 +117,12 @@ async def test_whoever_gives_up_waiting_is_forgotten() -> None:
     assert room.idle()
 
 
-async def test_a_row_of_a_parked_host_lets_go_of_its_promise_and_says_so() -> None:
+async def test_a_row_of_a_parked_host_lets_go_of_its_reservation_and_says_so() -> None:
     room = Room()
-    room.gate.charge("a.test", 60.0)
+    room.park("a.test", 60.0)
     room.told.clear()
     with pytest.raises(Requeue) as caught:
-        await room.go(room.state(1, promised="a.test", deferrable=True))
+        await room.go(room.state(1, reserved="a.test", can_requeue=True))
     assert caught.value.due == room.now + 60
     assert room.told == ["a.test"]
     assert room.idle()
@@ -120,23 +130,23 @@ async def test_a_row_of_a_parked_host_lets_go_of_its_promise_and_says_so() -> No
 
 async def test_a_row_of_a_host_that_was_given_up_does_so_too() -> None:
     room = Room()
-    room.gate.charge("a.test", 1e9)
+    room.park("a.test", 1e9)
     room.told.clear()
     with pytest.raises(Skipped) as caught:
-        await room.go(room.state(1, promised="a.test"))
+        await room.go(room.state(1, reserved="a.test"))
     assert caught.value.code == "host_budget"
     assert room.told == ["a.test"]
     assert room.idle()
 
 
-async def test_a_row_that_waits_holds_no_promise() -> None:
+async def test_a_row_that_waits_holds_no_reservation() -> None:
     room = Room(per_host=1)
-    first = asyncio.create_task(room.go(room.state(1, promised="a.test")))
+    first = asyncio.create_task(room.go(room.state(1, reserved="a.test")))
     await room.settle()
     room.told.clear()
-    second = asyncio.create_task(room.go(room.state(2, promised="a.test")))
+    second = asyncio.create_task(room.go(room.state(2, reserved="a.test")))
     await room.settle()
-    assert (room.hosts.on_wire, room.hosts.promised) == (1, 0)
+    assert (room.hosts.shared.on_wire, room.hosts.shared.reserved) == (1, 0)
     assert room.told == ["a.test"]
     room.wire.held[1].set()
     await room.settle()
@@ -147,7 +157,7 @@ async def test_a_row_that_waits_holds_no_promise() -> None:
 
 async def test_a_row_that_goes_elsewhere_frees_its_own_host() -> None:
     room = Room()
-    task = asyncio.create_task(room.go(room.state(1, "b.test", promised="a.test")))
+    task = asyncio.create_task(room.go(room.state(1, "b.test", reserved="a.test")))
     await room.settle()
     assert room.told == ["a.test"]
     assert room.hosts.get("b.test", room.now).on_wire == 1
@@ -158,34 +168,38 @@ async def test_a_row_that_goes_elsewhere_frees_its_own_host() -> None:
 
 async def test_whoever_waits_for_its_site_is_told_though_another_had_no_use_for_it() -> None:
     room = Room(per_site=1)
-    task = asyncio.create_task(room.go(room.state(1, "a.site.test", promised="a.site.test")))
+    task = asyncio.create_task(room.go(room.state(1, "a.site.test", reserved="a.site.test")))
     await room.settle()
     for name in ("b.site.test", "c.site.test", "d.site.test"):
         host = room.hosts.get(name, room.now)
-        assert room.hosts.opens(host, room.now) != room.now
+        assert room.hosts.decide(host, DISPATCH, room.now) > room.now
+        block(host)  # it has a row
     room.told.clear()
-    promised = room.hosts.get("c.site.test", room.now)
-    room.gate.listeners.append(lambda key: room.hosts.promise(promised) if key == promised.key else None)
+    taker = room.hosts.get("c.site.test", room.now)
+    room.hosts.listeners.append(lambda key: room.hosts.shared.reserve(taker) if key == taker.key else None)
     room.wire.held[1].set()
     await task
+    assert room.told == ["a.site.test", "b.site.test"]
+    for _ in range(3):  # as a dispatcher does, which has started what it could
+        room.hosts.tell_blocked()
     assert room.told == ["a.site.test", "b.site.test", "c.site.test"]
-    (group,) = promised.groups
+    (group,) = taker.groups
     assert list(group.blocked) == ["d.site.test"]  # told when this one ends
-    room.hosts.withdraw(promised)
+    room.hosts.shared.unreserve(taker)
     assert room.idle()
 
 
 async def test_those_who_wait_are_sent_back_when_their_host_is_parked_for_long() -> None:
     room = Room(per_host=1)
-    tasks = [asyncio.create_task(room.go(room.state(n, deferrable=n != 2))) for n in range(4)]
+    tasks = [asyncio.create_task(room.go(room.state(n, can_requeue=n != 2))) for n in range(4)]
     await room.settle()
-    room.gate.charge("a.test", 60.0)
+    room.park("a.test", 60.0)
     await room.settle()
     assert [task.done() for task in tasks] == [False, True, False, True]
     for n in (1, 3):
         with pytest.raises(Requeue):
             tasks[n].result()
-    room.gate.charge("a.test", 1e9)
+    room.park("a.test", 1e9)
     room.wire.held[0].set()
     assert (await tasks[0]).status == 200
     with pytest.raises(Skipped):
@@ -226,63 +240,71 @@ async def test_what_fails_on_the_wire_gives_its_slots_back() -> None:
 
 
 class Times(Room):
-    """A room whose clock is moved by hand, and whose listener looks around when it is told to."""
+    """A room whose clock is moved by hand, and whose monitor sweeps when it is told to."""
 
-    def look_around(self, seconds: float) -> None:
+    def sweep(self, seconds: float) -> None:
         self.now += seconds
-        self.gate._listener.close()
-        self.gate._listener.look_around()
+        self.gate.monitor.close()
+        self.gate.monitor.sweep()
 
 
-async def on_the_wire(room: Room, hosts: list[str], stage: str) -> list[asyncio.Task[Response]]:
+def advance(state: RequestState, stage: Stage) -> None:
+    """Take a row from the gate to a stage on the wire."""
+    for step in (Stage.CONNECTING, Stage.WAITING, Stage.READING):
+        state.enter(step)
+        if step is stage:
+            return
+
+
+async def on_the_wire(room: Room, hosts: list[str], stage: Stage) -> list[asyncio.Task[Response]]:
     tasks = []
     for number, host in enumerate(hosts):
-        state = room.state(number, host, deferrable=True)
+        state = room.state(number, host, can_requeue=True)
         tasks.append(asyncio.create_task(room.go(state)))
         await room.settle()
-        state.stage = stage
+        advance(state, stage)
     return tasks
 
 
 async def test_dead_hosts_make_room_and_their_rows_go_back() -> None:
     room = Times(concurrency=10)
-    tasks = await on_the_wire(room, [f"dead{n}.test" for n in range(10)], "connecting")
-    room.look_around(1.9)
-    assert room.hosts.suspected == 0
-    room.look_around(0.2)
+    tasks = await on_the_wire(room, [f"dead{n}.test" for n in range(10)], Stage.CONNECTING)
+    room.sweep(1.9)
+    assert room.hosts.shared.suspected == 0
+    room.sweep(0.2)
     await room.settle()
     assert [task.done() for task in tasks] == [True] * 9 + [False]  # one slot is theirs
     for task in tasks[:9]:
         with pytest.raises(Requeue) as caught:
             task.result()
         assert caught.value.due == room.now
-    assert (room.hosts.on_wire, room.hosts.suspected) == (1, 1)
+    assert (room.hosts.shared.on_wire, room.hosts.shared.suspected) == (1, 1)
     room.wire.held[9].set()
     assert (await tasks[9]).status == 200
-    assert room.hosts.suspected == 0
+    assert room.hosts.shared.suspected == 0
     assert room.idle()
     room.gate.close()
 
 
 async def test_who_is_cancelled_by_others_as_well_is_cancelled() -> None:
     room = Times(concurrency=2)
-    tasks = await on_the_wire(room, ["a.test", "b.test"], "connecting")
+    tasks = await on_the_wire(room, ["a.test", "b.test"], Stage.CONNECTING)
     tasks[0].cancel()
-    room.look_around(3.0)
+    room.sweep(3.0)
     await room.settle()
     assert tasks[0].cancelled()
     assert not tasks[1].done()
     tasks[1].cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert room.idle()
-    assert not room.gate._listener.sent_back
+    assert not room.gate.monitor._broken_off
     room.gate.close()
 
 
 async def test_what_answers_in_the_same_instant_has_answered() -> None:
     room = Times(concurrency=2)
-    tasks = await on_the_wire(room, ["a.test", "b.test"], "connecting")
-    room.look_around(3.0)
+    tasks = await on_the_wire(room, ["a.test", "b.test"], Stage.CONNECTING)
+    room.sweep(3.0)
     room.wire.held[0].set()
     outcomes = await asyncio.gather(tasks[0], return_exceptions=True)
     assert isinstance(outcomes[0], Requeue)
@@ -295,10 +317,10 @@ async def test_what_answers_in_the_same_instant_has_answered() -> None:
 
 async def test_a_head_gives_a_host_its_slots_though_its_body_lasts() -> None:
     room = Times(per_host=3)
-    tasks = await on_the_wire(room, ["a.test"] * 3, "reading")
+    tasks = await on_the_wire(room, ["a.test"] * 3, Stage.READING)
     assert list(room.wire.held) == [0]
     room.told.clear()
-    room.look_around(0.5)
+    room.sweep(0.5)
     await room.settle()
     assert room.told == ["a.test"]
     assert list(room.wire.held) == [0, 1, 2]
@@ -312,10 +334,19 @@ async def test_a_head_gives_a_host_its_slots_though_its_body_lasts() -> None:
 async def test_a_dead_host_rests_from_rows_that_can_wait_elsewhere() -> None:
     room = Room()
     host = room.hosts.get("a.test", room.now)
-    room.hosts.charge(host, room.now, None, dead=True)
+
+    async def refused(request: Request) -> Response:
+        raise ConnectError("connect_refused")
+
+    for number in range(2):  # the first is the row's own
+        state = room.state(number)
+        current.set(state)
+        with pytest.raises(ConnectError):
+            await room.gate(state.request, refused)
+    assert room.idle()
     with pytest.raises(Requeue) as caught:
-        await room.go(room.state(1, deferrable=True))
-    assert caught.value.due == host.rests_until == room.now + 0.25
+        await room.go(room.state(1, can_requeue=True))
+    assert caught.value.due == host.breaker.open_until == room.now + 0.25
     task = asyncio.create_task(room.go(room.state(2)))
     await room.settle()
     room.wire.held[2].set()
@@ -329,7 +360,7 @@ async def test_a_dead_host_rests_from_rows_that_can_wait_elsewhere() -> None:
 async def test_robots_and_delays_are_told_by_the_host_key() -> None:
     room = Room(delay=1.0)
     host = room.hosts.get("a.test", room.now)
-    host.robots_known = False
+    host.know_robots(known=False)
     room.gate.know_robots("a.test", 7.0)
     room.gate.know_robots("a.test", 7.0)
     assert (host.robots_known, host.delay) == (True, 7.0)
@@ -340,9 +371,9 @@ async def test_robots_and_delays_are_told_by_the_host_key() -> None:
 
 async def test_what_is_parked_can_be_written_down_and_restored() -> None:
     room, later = Room(), Room()
-    room.gate.charge("a.test", 60.0)
+    room.park("a.test", 60.0)
     later.now += 500.0
     later.gate.restore(room.gate.parked())
     with pytest.raises(Requeue) as caught:
-        await later.go(later.state(1, deferrable=True))
+        await later.go(later.state(1, can_requeue=True))
     assert caught.value.due == later.now + 60.0

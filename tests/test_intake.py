@@ -12,7 +12,7 @@ from fetcher.config import Config
 from fetcher.errors import InvalidURL, Skipped, SourceError, StatusError
 from fetcher.intake import SLICE, Intake, Rejected, Seen
 from fetcher.model import Failure, Page, Request
-from fetcher.request_state import RequestState
+from fetcher.request_state import RequestState, failure_of
 from fetcher.sources.rows import bad_row
 from fetcher.stats import Stats
 
@@ -77,7 +77,7 @@ async def test_a_row_is_as_listed_and_trimmed() -> None:
     bad = rows[3]
     assert isinstance(bad, Rejected)
     assert (bad.state.request.url, bad.error.message) == ("broken", "l.txt:4: no URL")
-    assert bad.state.fail(bad.error).url is None
+    assert failure_of(bad.state, bad.error).url is None
 
 
 @pytest.mark.parametrize("made", [list, later])

@@ -152,8 +152,8 @@ async def test_black_holes_leave_the_others_their_slots() -> None:
             good = [lab.url(f"/ok?{n}", 1 + n % 3) for n in range(60)]
             async with fetcher.stream([*holes, *good]) as outcomes:
                 seen = [await anext(outcomes) for _ in good]
-                assert 1 <= gate.hosts.suspected
-                assert gate.hosts.on_wire <= 8
+                assert 1 <= gate.scheduler.shared.suspected
+                assert gate.scheduler.shared.on_wire <= 8
     assert codes(seen) == {200: 60}
 
 
@@ -227,8 +227,8 @@ async def test_with_our_own_network_away_no_row_fails() -> None:
                         cable.pulled = True
                         mend = asyncio.get_running_loop().call_later(1.0, setattr, cable, "pulled", False)
             assert mend.when() < asyncio.get_running_loop().time()
-            assert gate.hosts.concurrency == 40
-            assert not gate.hosts.network.away_since
+            assert gate.scheduler.shared.concurrency == 40
+            assert not gate.scheduler.network.away_since
         await transport.close()
     assert codes(outcomes) == {200: 2_000}
     assert 5 <= cable.missed < 150  # it was not asked again and again

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.frontier.queues import DelayQueue, HostQueue
-from fetcher.frontier.spill import CHUNK, Spill
+from fetcher.frontier.spill import MAX_BATCH_ROWS, Spill
 from fetcher.model import Request
 from fetcher.request_state import RequestState
 from fetcher.urls import Target
@@ -33,7 +33,7 @@ def spill() -> Iterator[Spill]:
 
 
 def pop(queue: HostQueue, spill: Spill, rows: int = 1) -> RequestState:
-    if not queue.again and not queue.rows:
+    if not queue.returned and not queue.rows:
         queue.refill(spill, rows)
     return queue.pop()
 
@@ -56,7 +56,7 @@ def test_every_row_comes_out_once_and_those_that_never_started_in_order(steps: l
     try:
         for number, step in enumerate(steps):
             if step.startswith("push"):
-                for _ in range(CHUNK + 3 if step == "push many" else 1):
+                for _ in range(MAX_BATCH_ROWS + 3 if step == "push many" else 1):
                     state = row(tag="mine" if tagged and number % 3 == 0 else None)
                     given_.add(state.order)
                     new.append(state.order)
@@ -69,7 +69,7 @@ def test_every_row_comes_out_once_and_those_that_never_started_in_order(steps: l
                 memory += 1
             elif step == "pop" and queue.count:
                 before = queue.held
-                if not queue.again and not queue.rows:
+                if not queue.returned and not queue.rows:
                     memory += queue.refill(spill, 5)
                 assert queue.held >= before
                 out.append(queue.pop().order)
@@ -106,7 +106,7 @@ def test_a_line_on_disk_is_small(spill: Spill) -> None:
     for _ in range(5):
         queue.push(row())
     assert queue.cut(spill, 0) == 5
-    assert (queue.held, queue.rows, queue.again, queue.tail) == (0, None, None, None)
+    assert (queue.held, queue.rows, queue.returned, queue.tail) == (0, None, None, None)
 
 
 def test_what_cannot_leave_stays_and_counts(spill: Spill) -> None:
@@ -185,12 +185,12 @@ def test_those_due_last_leave_memory_first(spill: Spill) -> None:
 
 def test_what_is_due_on_disk_comes_in_parts(spill: Spill) -> None:
     shelf = DelayQueue(spill)
-    for _ in range(5 * CHUNK):
+    for _ in range(5 * MAX_BATCH_ROWS):
         shelf.push(row(), 7.0)
-    shelf.unload(5 * CHUNK)
-    assert len(shelf.pop(8.0, CHUNK)) == CHUNK
+    shelf.unload(5 * MAX_BATCH_ROWS)
+    assert len(shelf.pop(8.0, MAX_BATCH_ROWS)) == MAX_BATCH_ROWS
     assert 8.0 < shelf.next(8.0) < 8.1
-    assert len(shelf.pop(8.0, 10**6)) == 4 * CHUNK
+    assert len(shelf.pop(8.0, 10**6)) == 4 * MAX_BATCH_ROWS
     assert shelf.next(8.0) == math.inf
 
 

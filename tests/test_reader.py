@@ -93,9 +93,10 @@ def test_a_bomb_is_known_by_its_bytes_where_its_type_is_not() -> None:
 
 def test_a_suspect_goes_apart_whatever_it_looks_like() -> None:
     reader = Reader(Config())
-    reader.suspects = frozenset({7})
-    assert reader.apart(respond(b"x", "text/plain", row=7))
-    assert not reader.apart(respond(b"x", "text/plain", row=8))
+    with reader.marking(lambda row: None, suspects={7}):
+        assert reader.apart(respond(b"x", "text/plain", row=7))
+        assert not reader.apart(respond(b"x", "text/plain", row=8))
+    assert not reader.apart(respond(b"x", "text/plain", row=7))
 
 
 # Which extractors can go
@@ -312,10 +313,10 @@ def test_an_extractor_with_a_name_runs_apart_on_a_bomb() -> None:
     assert page.data != os.getpid()
 
 
-# The slot
+# The crash marker
 
 
-def test_the_slot_has_the_row_while_its_page_is_parsed_here() -> None:
+def test_a_row_is_marked_while_its_page_is_parsed_here() -> None:
     told: list[int | str] = []
 
     def extract(response: Response) -> None:
@@ -324,21 +325,23 @@ def test_the_slot_has_the_row_while_its_page_is_parsed_here() -> None:
             raise ValueError("empty")
 
     reader = Reader(Config(), extract)
-    reader.slot = told.append
-    here(reader, respond(SMALL_PAGE, row=3))
-    assert told == [3, "extract", 0]
-    with pytest.raises(ParseError):
-        here(reader, respond(b"", row=4))
-    assert told[3:] == [4, "extract", 0]
-    apart(reader, respond(SMALL_PAGE, row=5))
-    assert told[6:] == [5, "extract", 0]
-    apart(reader, respond(b"", row=6))
-    assert told[9:] == [6, "extract", 0]
+    with reader.marking(told.append):
+        here(reader, respond(SMALL_PAGE, row=3))
+        assert told == [3, "extract", 0]
+        with pytest.raises(ParseError):
+            here(reader, respond(b"", row=4))
+        assert told[3:] == [4, "extract", 0]
+        apart(reader, respond(SMALL_PAGE, row=5))
+        assert told[6:] == [5, "extract", 0]
+        apart(reader, respond(b"", row=6))
+        assert told[9:] == [6, "extract", 0]
+    here(reader, respond(SMALL_PAGE, row=7))
+    assert told[12:] == ["extract"]
 
 
-def test_the_slot_is_left_alone_by_what_is_parsed_apart() -> None:
+def test_no_row_is_marked_that_is_parsed_apart() -> None:
     told: list[int] = []
     reader = Reader(Config(), extractors.titled)
-    reader.slot = told.append
-    assert isinstance(apart(reader, respond(SMALL_PAGE)), Page)
+    with reader.marking(told.append):
+        assert isinstance(apart(reader, respond(SMALL_PAGE)), Page)
     assert told == []

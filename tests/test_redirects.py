@@ -17,7 +17,7 @@ from fetcher.errors import FetchError
 from fetcher.model import Exchange as Proceed
 from fetcher.model import Failure, Outcome, Page, Request, Response
 from tests.lab.crawl import code_of, crawl, one
-from tests.lab.server import LogEntry, Exchange, LabServer
+from tests.lab.server import Exchange, LabServer, LogEntry
 
 
 @pytest.fixture

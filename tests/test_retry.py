@@ -7,8 +7,8 @@ import pytest
 from fetcher import errors
 from fetcher.config import Limits, RetryPolicy
 from fetcher.errors import RETRYABLE, FetchError, StatusError
-from fetcher.hosts.hosts import Hosts
-from fetcher.middleware.gate import Gate, Waiter
+from fetcher.hosts.scheduler import Scheduler
+from fetcher.middleware.gate import Gate
 from fetcher.middleware.retry import Backoff, Retry
 from fetcher.model import Request, Response
 from fetcher.request_state import RequestState, Requeue, current
@@ -92,14 +92,13 @@ async def test_the_last_try_at_a_host_that_never_answered_is_far_from_the_others
     """A host with few rows would otherwise use up all of them in a second or two, and may be about to start."""
     now = 1_000.0
     policy = RetryPolicy(retries=4)
-    hosts = Hosts[Waiter](Limits(), policy)
+    hosts = Scheduler(Limits(), policy)
     host = hosts.get("a.test", now)
     if answered:
-        host.answer(80)
-    hosts.suspect(host, suspect=True)
-    state = RequestState(Request(1, "http://a.test:81/"), parse("http://a.test:81/"))
-    state.deferrable = True
-    state.attempts = tries - 1
+        host.answered(80)
+    hosts.shared.set_suspect(host, suspect=True)
+    state = RequestState(Request(1, "http://a.test:81/"), parse("http://a.test:81/"), attempts=tries - 1)
+    state.can_requeue = True
 
     async def refuse(_: Request) -> Response:
         raise errors.ConnectError("connect_refused")
@@ -110,3 +109,38 @@ async def test_the_last_try_at_a_host_that_never_answered_is_far_from_the_others
     far = 10 * policy.backoff
     assert (later.value.due >= now + far) == (tries == 4 and not answered)
     assert state.attempts == tries
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("error", "blame"),
+    [
+        (StatusError(429), "host"),
+        (StatusError(503, "", 0.0), "host"),
+        (StatusError(503), "row"),
+        (StatusError(500, "", 5.0), "row"),
+    ],
+    ids=str,
+)
+async def test_a_status_that_asks_us_to_wait_is_the_hosts_and_others_are_the_rows(
+    error: StatusError, blame: str, known: bool
+) -> None:
+    now = 1_000.0
+    hosts = Scheduler(Limits(), POLICY)
+    if known:
+        hosts.get("a.test", now).answered(80)
+    state = RequestState(Request(1, "http://a.test/"), parse("http://a.test/"))
+    answers: list[StatusError | None] = [error, None]
+    slept: list[float] = []
+
+    async def refuse_once(request: Request) -> Response:
+        if (refusal := answers.pop(0)) is not None:
+            raise refusal
+        return Response(request, request.url, 200)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    current.set(state)
+    response = await Retry(POLICY, Gate(hosts, lambda: now), sleep)(state.request, refuse_once)
+    assert (response.status, state.attempts, len(slept)) == ((200, 0, 0) if blame == "host" else (200, 1, 1))

@@ -12,9 +12,9 @@ import pytest
 
 from fetcher.config import Config
 from fetcher.errors import ConnectError, FetchError, Skipped, StatusError
-from fetcher.hosts.hosts import Hosts
+from fetcher.hosts.scheduler import Scheduler
 from fetcher.middleware.accept import accept
-from fetcher.middleware.gate import Gate, Waiter
+from fetcher.middleware.gate import Gate
 from fetcher.middleware.redirects import Redirects
 from fetcher.middleware.retry import Retry
 from fetcher.middleware.robots import cache as robots_cache
@@ -38,7 +38,7 @@ class Noted(Gate):
     """A gate that notes the delays it is told, and keeps none: nothing here waits for one."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__(Hosts[Waiter](config.limits, config.retry, robots=True))
+        super().__init__(Scheduler(config.limits, config.retry, robots=True))
         self.told: list[tuple[str, float]] = []
         self.denials: list[str] = []
 
@@ -76,9 +76,9 @@ class Stack:
     def _around(one: Any, proceed: Any) -> Any:
         return lambda request: one(request, proceed)
 
-    async def get(self, url: str, *, deferrable: bool = False) -> Response:
+    async def get(self, url: str, *, can_requeue: bool = False) -> Response:
         state = RequestState(Request(1, url), parse(url))
-        state.deferrable = deferrable
+        state.can_requeue = can_requeue
         token = current.set(state)
         try:
             response: Response = await self.exchange(state.request)
@@ -189,7 +189,7 @@ async def test_waiting_holds_no_slot(lab: LabServer) -> None:
     async with stack(concurrency=2) as fetcher:
         waiting = [asyncio.create_task(fetcher.code(lab.url("/ok"))) for _ in range(20)]
         await lab.until(lambda: asked(lab) == 1)
-        assert fetcher.gate.hosts.on_wire == 1
+        assert fetcher.gate.scheduler.shared.on_wire == 1
         assert await fetcher.code(lab.url("/ok", 2)) == 200
         hold.set()
         assert await asyncio.gather(*waiting) == [200] * 20
@@ -352,7 +352,7 @@ async def test_the_file_is_not_asked_for_where_the_row_may_not_go(lab: LabServer
     hop = f"http://public.test:{lab.port}/ok"
     async with stack(names({"public.test": "127.0.0.1"})) as fetcher:
         asker = RequestState(Request(1, hop), parse(hop))
-        asker.target, asker.redirects, asker.connection = parse(private), (private,), "public"
+        asker.target, asker.redirects, asker.reached = parse(private), (private,), "public"
         current.set(asker)
         for _ in range(2):
             with pytest.raises(Skipped) as caught:
@@ -370,7 +370,7 @@ async def test_a_row_that_lists_an_address_does_not_suffer_by_one_that_was_led_t
 
         async def led() -> str:
             asker = RequestState(Request(1, "http://public.test/"), private)
-            asker.redirects, asker.connection = (private.wire,), "public"
+            asker.redirects, asker.reached = (private.wire,), "public"
             current.set(asker)
             try:
                 await fetcher.robots.judge(private)
@@ -490,9 +490,9 @@ class Scripted:
             raise answer
         return Response(request, request.url, 200, body=answer.encode())
 
-    async def code(self, url: str = "http://a.test/ok", *, deferrable: bool = True) -> str:
+    async def code(self, url: str = "http://a.test/ok", *, can_requeue: bool = True) -> str:
         state = RequestState(Request(1, url), parse(url))
-        state.deferrable = deferrable
+        state.can_requeue = can_requeue
         current.set(state)
 
         async def page(request: Request) -> Response:
@@ -558,7 +558,7 @@ async def test_a_row_that_cannot_leave_waits(monkeypatch: pytest.MonkeyPatch) ->
         site.now += seconds
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    assert await site.code(deferrable=False) == "robots_denied"
+    assert await site.code(can_requeue=False) == "robots_denied"
     assert slept == [10, 20]
 
 

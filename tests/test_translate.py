@@ -34,7 +34,7 @@ from fetcher.errors import (
     TLSError,
 )
 from fetcher.model import Request
-from fetcher.request_state import RequestState, current
+from fetcher.request_state import RequestState, Transfer, current
 from fetcher.transport.address import BlockedAddress
 from fetcher.transport.session import Transport
 from fetcher.transport.translate import QUOTED, out_of_descriptors, translate
@@ -396,13 +396,13 @@ async def test_a_broken_answer_has_its_code_at_once(parts: list[bytes], expected
     async with LabServer(hosts=1) as lab:
         lab.add("/broken", answer)
         request = Request(1, lab.url("/broken"))
-        state = RequestState(request, parse(request.url))
-        current.set(state)
+        transfer = Transfer()
+        current.set(RequestState(request, parse(request.url), transfer=transfer))
         transport = Transport(Config.of(timeout=60, read_timeout=60))
         exchange = asyncio.create_task(transport(request))
         try:
             if len(parts) > 1:
-                await lab.until(lambda: state.length == len(b"hello"))
+                await lab.until(lambda: transfer.received == len(b"hello"))
             first_is_read.set()
             with pytest.raises(FetchError) as caught:
                 await asyncio.wait_for(exchange, 10)

@@ -11,7 +11,7 @@ import pytest
 
 from fetcher.config import Config
 from fetcher.errors import FetchError
-from fetcher.model import Request
+from fetcher.model import Request, Stage
 from fetcher.request_state import RequestState
 from fetcher.transport.watchdog import Watchdog
 from fetcher.urls import parse
@@ -98,7 +98,8 @@ async def end_of(clock: Clock, act: Callable[[Any], None]) -> str:
     """Run one watch with a total of 30 s and 15 s between reads, and return the code it ends with, or ``none``."""
     dog = Watchdog(Config.of(timeout=30, read_timeout=15).timeouts)
     state = RequestState(Request(1, "http://a/"), parse("http://a/"))
-    state.stage = "reading"
+    for stage in (Stage.CONNECTING, Stage.WAITING, Stage.READING):
+        state.enter(stage)
     try:
         with dog.over(state) as watch:
             act(watch)

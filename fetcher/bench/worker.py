@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import sys
@@ -21,17 +20,18 @@ from typing import TypeAlias
 
 import msgspec
 
+from fetcher import event_loop
 from fetcher.bench.results import Sample
 from fetcher.client import Fetcher
 from fetcher.config import Config
 from fetcher.errors import ConfigError, FetcherError
+from fetcher.files import write_all
 from fetcher.model import Exchange, Outcome, Page, Request, Response
-from fetcher.sinks.courier import write_all
 from fetcher.sinks.jsonl import JSONLSink
 from fetcher.spawn import when_owner_ends
 from fetcher.urls import parse
 
-__all__ = ["Message", "RoundError", "RoundProgress", "RoundResult", "RoundSpec", "Row", "fastest_loop", "run"]
+__all__ = ["Message", "RoundError", "RoundProgress", "RoundResult", "RoundSpec", "Row", "run"]
 
 PROGRESS_INTERVAL_SECONDS = 0.1
 _WARM_UP_PAGE = b"<!doctype html><meta charset=utf-8><title>Rehearsal</title><p><a href='/'>Once more</a>"
@@ -170,28 +170,13 @@ def peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Find the fastest loop that is installed (the extra ``speed``); ``None`` is asyncio's own."""
-    with contextlib.suppress(ImportError):
-        if sys.platform == "win32":
-            from winloop import new_event_loop
-        else:
-            from uvloop import new_event_loop
-        factory: Callable[[], asyncio.AbstractEventLoop] = new_event_loop
-        return factory
-    return None
-
-
 def _main() -> None:
     # Ctrl-C in a terminal reaches this process too; its owner decides how to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=RoundSpec)
     when_owner_ends(lambda: os._exit(1))
-    gc.freeze()  # as the command line does, so that a round costs what a crawl costs
-    gc.set_threshold(50_000, 20, 50)
-    try:
-        with asyncio.Runner(loop_factory=fastest_loop()) as runner:
-            message: Message = runner.run(run(spec, lambda rows: _send(RoundProgress(rows))))
+    try:  # on the command line's own loop, so that a round costs what a crawl costs
+        message: Message = event_loop.run(run(spec, lambda rows: _send(RoundProgress(rows))))
     except FetcherError as error:
         message = RoundError(str(error), isinstance(error, ConfigError))
     _send(message)

@@ -10,22 +10,24 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from typing import Any
 
 from fetcher.config import Limits
 from fetcher.frontier.queues import DelayQueue, HostQueue
-from fetcher.frontier.spill import CHUNK, Spill
-from fetcher.hosts.hosts import Hosts
+from fetcher.frontier.spill import MAX_BATCH_ROWS, Spill
+from fetcher.hosts.limits import block
+from fetcher.hosts.scheduler import DISPATCH, WHEN_ONE_ENDS, Scheduler
 from fetcher.request_state import RequestState
 
 __all__ = ["Frontier"]
 
-HOSTS = 100_000  # with rows that wait; some 40 MB
-AT_ONCE = 300_000  # rows that are put on disk as fast as they can be read, until there is another host among them
-PER_SECOND = 10_000  # and from there on: a list of few hosts must not keep the loop busy with itself
-SHORTLY = 0.05  # seconds until that is asked again
-DUE_AT_ONCE = 4 * CHUNK  # rows taken off the shelf before others have their turn
-LEAST_TAKEN = 8  # rows off the disk at a time, however many hosts share the memory
+MAX_WAITING_HOSTS = 100_000  # with rows that wait; some 40 MB
+FAST_SPILL_ROWS = (
+    300_000  # rows that are put on disk as fast as they can be read, until there is another host among them
+)
+SPILL_ROWS_PER_SECOND = 10_000  # and from there on: a list of few hosts must not keep the loop busy with itself
+RECHECK_SECONDS = 0.05  # seconds until that is asked again
+MAX_DUE_ROWS = 4 * MAX_BATCH_ROWS  # rows taken off the queue before others have their turn
+MIN_REFILL_ROWS = 8  # rows off the disk at a time, however many hosts share the memory
 
 
 class Frontier:
@@ -35,26 +37,33 @@ class Frontier:
     ``folder`` is where rows go that memory has no place for.
     """
 
-    def __init__(self, hosts: Hosts[Any], limits: Limits | None = None, *, folder: str | None = None) -> None:
+    def __init__(self, scheduler: Scheduler, limits: Limits | None = None, *, folder: str | None = None) -> None:
         limits = limits or Limits()
-        self._hosts = hosts
+        self._scheduler = scheduler
         self._lookahead = limits.lookahead
         self._spill = Spill(folder)
         self._queues: dict[str, HostQueue] = {}
         self._round: deque[HostQueue] = deque()
-        self._first: deque[HostQueue] = deque()  # the round of the favoured
+        self._favoured_round: deque[HostQueue] = deque()  # the round of the favoured
         self._favoured: list[HostQueue] = []
         self._most_favoured = max(1, limits.concurrency // (2 * limits.per_host))
         self._until_favoured = 0
         self._timed: list[tuple[float, str]] = []  # hosts whose time has not come: one live entry a host
-        self._later = DelayQueue(self._spill)  # rows whose time has not come
+        self._delayed = DelayQueue(self._spill)  # rows whose time has not come
         self._size = 0
         self._memory = 0  # rows of the queues that are no deeper than in memory
-        self._relief = 2 * self._lookahead  # rows in memory that are too many
-        self._barren_since: float | None = None  # when the list was first read on, after the last new host
-        self._barren_from = 0  # rows on disk by then
-        self._braked_until = 0.0
-        self._looked_at = -math.inf
+        self._relieve_at = 2 * self._lookahead  # rows in memory that are too many
+        self._no_new_host_since: float | None = None  # when the list was first read on, after the last new host
+        self._spilled_by_then = 0  # rows on disk by then
+        self._paused_until = 0.0
+        self._checked_at = -math.inf
+
+    def __repr__(self) -> str:
+        return (
+            f"<Frontier {self._size} rows of {len(self._queues)} hosts: {self.held} in memory, "
+            f"{len(self._round) + len(self._favoured_round)} hosts in the round, {len(self._timed)} by time, "
+            f"{self._delayed.held} rows delayed>"
+        )
 
     def __len__(self) -> int:
         return self._size
@@ -62,7 +71,7 @@ class Frontier:
     @property
     def held(self) -> int:
         """Rows in memory."""
-        return self._memory + self._later.held
+        return self._memory + self._delayed.held
 
     def push(self, state: RequestState) -> None:
         """Take a row of the list."""
@@ -72,53 +81,56 @@ class Frontier:
         queue = self._queues.get(key)
         if queue is None:
             queue = self._queues[key] = HostQueue(key)
-            self._barren_since = None
+            self._no_new_host_since = None
         if queue.push(state):
             self._memory -= queue.flush(self._spill)
-        if not queue.listed:
+        if not queue.in_round:
             self._enter_round(queue)
 
     def defer(self, state: RequestState, due: float) -> None:
         """Take a row back until ``due``."""
         self._size += 1
-        self._later.push(state, due)
+        self._delayed.push(state, due)
         self._relieve()
 
     def host_free(self, key: str) -> None:
         """Note that the host may take a row again."""
         queue = self._queues.get(key)
-        if queue is not None and not queue.listed:
+        if queue is not None and not queue.in_round:
             self._enter_round(queue)
 
     def pop(self, now: float) -> RequestState | None:
         """Take the next row that may start now; its host has promised it a place."""
-        if self._later.first <= now:
-            self._take_up(now)
+        if self._delayed.first <= now:
+            self._take_due(now)
         timed = self._timed
         while timed and timed[0][0] <= now:
             due, key = heapq.heappop(timed)
             queue = self._queues.get(key)
             if queue is not None and queue.due == due:
                 queue.due = math.inf
-                if not queue.listed:
+                if not queue.in_round:
                     self._enter_round(queue)
-        hosts = self._hosts
-        while (turn := self._first or self._round) and hosts.room(now):
+        scheduler = self._scheduler
+        shared = scheduler.shared
+        while (turn := self._favoured_round or self._round) and shared.has_room(now):
             queue = turn.popleft()
-            queue.listed = False
-            host = hosts.get(queue.key, now)
-            opens = hosts.opens(host, now)
-            if opens is None:
-                continue  # host_free() brings it back
+            queue.in_round = False
+            host = scheduler.get(queue.key, now)
+            opens = scheduler.decide(host, DISPATCH, now)
             if opens > now:
+                if opens == WHEN_ONE_ENDS:
+                    continue  # host_free() brings it back
+                if host.groups:
+                    block(host)
                 queue.gap = opens - queue.started if queue.started else 0.0
                 if opens < queue.due:
                     queue.due = opens
                     heapq.heappush(timed, (opens, queue.key))
                 continue
             state = self._take(queue, now)
-            hosts.promise(host)
-            state.promised = host
+            shared.reserve(host)
+            state.reserve(host)
             return state
         return None
 
@@ -127,14 +139,18 @@ class Frontier:
 
         What is due already waits for something else: whoever did not ``pop`` it has no place for it.
         """
-        due = self._later.first
+        due = self._delayed.first
         if due != math.inf:
-            due = self._later.next(now)
-        if now < self._braked_until < due:
-            due = self._braked_until
+            due = self._delayed.next(now)
+        if now < self._paused_until < due:
+            due = self._paused_until
         if self._timed and now < self._timed[0][0] < due:
             due = self._timed[0][0]
-        if (self._round or self._first) and (room := self._hosts.room_from(now)) is not None and room < due:
+        if (
+            (self._round or self._favoured_round)
+            and (room := self._scheduler.shared.room_at(now)) is not None
+            and room < due
+        ):
             due = room
         return None if due == math.inf else due
 
@@ -143,17 +159,19 @@ class Frontier:
 
         For when there are places to fetch into, and none of the rows that wait may start.
         """
-        if now < self._braked_until or len(self._queues) >= HOSTS or not self._spill.has_room():
+        if now < self._paused_until or len(self._queues) >= MAX_WAITING_HOSTS or not self._spill.has_room():
             return 0
-        if now >= self._looked_at + SHORTLY:
-            self._looked_at = now
+        if now >= self._checked_at + RECHECK_SECONDS:
+            self._checked_at = now
             if self._first_answers_will_do():
-                self._braked_until = now + SHORTLY
+                self._paused_until = now + RECHECK_SECONDS
                 return 0
-        if self._barren_since is None:
-            self._barren_since, self._barren_from = now, self._spill.written
-        if self._spill.written - self._barren_from > AT_ONCE + PER_SECOND * (now - self._barren_since):
-            self._braked_until = now + SHORTLY
+        if self._no_new_host_since is None:
+            self._no_new_host_since, self._spilled_by_then = now, self._spill.written
+        if self._spill.written - self._spilled_by_then > FAST_SPILL_ROWS + SPILL_ROWS_PER_SECOND * (
+            now - self._no_new_host_since
+        ):
+            self._paused_until = now + RECHECK_SECONDS
             return 0
         over = self.held + rows - self._lookahead
         if over > 0:
@@ -162,12 +180,12 @@ class Frontier:
 
     def _first_answers_will_do(self) -> bool:
         """Whether hosts that have one connection until their first answer will need all slots that are idle."""
-        hosts = self._hosts
-        idle = hosts.concurrency - hosts.on_wire - hosts.promised
+        shared, table = self._scheduler.shared, self._scheduler.table
+        idle = shared.concurrency - shared.on_wire - shared.reserved
         for queue in self._queues.values():
-            host = hosts.find(queue.key)
+            host = table.find(queue.key)
             if host is not None and host.awaited:
-                idle -= min(queue.count, host.most - 1)
+                idle -= min(queue.count, host.settings.per_host - 1)
                 if idle <= 0:
                     return True
         return False
@@ -176,18 +194,18 @@ class Frontier:
         """Give up all rows, for a run that ends early."""
         self._queues.clear()
         self._round.clear()
-        self._first.clear()
+        self._favoured_round.clear()
         self._favoured.clear()
         self._timed.clear()
-        self._later.clear()
+        self._delayed.clear()
         self._spill.close()
         self._size = self._memory = 0
 
     def _take(self, queue: HostQueue, now: float) -> RequestState:
         """Take the next row of a queue, and put the queue where it belongs."""
-        if not queue.again and not queue.rows:
+        if not queue.returned and not queue.rows:
             self._relieve()
-            share = max(LEAST_TAKEN, min(CHUNK, self._lookahead // len(self._queues)))
+            share = max(MIN_REFILL_ROWS, min(MAX_BATCH_ROWS, self._lookahead // len(self._queues)))
             self._memory += queue.refill(self._spill, share)
         state = queue.pop()
         self._size -= 1
@@ -197,15 +215,15 @@ class Frontier:
         if self._until_favoured < 0:
             self._favour()
         if queue.count:
-            queue.listed = True
-            (self._first if queue.favoured else self._round).append(queue)
+            queue.in_round = True
+            (self._favoured_round if queue.favoured else self._round).append(queue)
         else:
             del self._queues[queue.key]
         return state
 
     def _enter_round(self, queue: HostQueue) -> None:
-        queue.listed = True
-        (self._first if queue.favoured else self._round).append(queue)
+        queue.in_round = True
+        (self._favoured_round if queue.favoured else self._round).append(queue)
 
     def _favour(self) -> None:
         """Choose the hosts that would be the last: far above the mean in rows times the seconds between two of them."""
@@ -220,28 +238,28 @@ class Frontier:
             self._favoured = [queue for queue in largest if queue.weight > 2 * mean]
         for queue in self._favoured:
             queue.favoured = True
-            if queue.listed and queue in self._round:
+            if queue.in_round and queue in self._round:
                 self._round.remove(queue)
-                self._first.append(queue)
+                self._favoured_round.append(queue)
         self._until_favoured = max(256, len(queues) // 4)
 
-    def _take_up(self, now: float) -> None:
+    def _take_due(self, now: float) -> None:
         """Put the rows whose time has come before those of their host that never started, the oldest first.
 
         Where the host seems dead, those that never started go first: each probe is another row's attempt.
         """
-        for state in self._later.pop(now, DUE_AT_ONCE):
+        for state in self._delayed.pop(now, MAX_DUE_ROWS):
             self._memory += 1
             key = state.target.host
             queue = self._queues.get(key)
             if queue is None:
                 queue = self._queues[key] = HostQueue(key)
-            host = self._hosts.find(key)
+            host = self._scheduler.table.find(key)
             if host is None or not host.suspect:
                 queue.push_again(state)
             elif queue.push(state):
                 self._memory -= queue.flush(self._spill)
-            if not queue.listed:
+            if not queue.in_round:
                 self._enter_round(queue)
         self._relieve()
 
@@ -249,19 +267,19 @@ class Frontier:
 
     def _relieve(self) -> None:
         """Law 3: what came back unasked for must not stay in memory."""
-        if self.held > self._relief:
+        if self.held > self._relieve_at:
             self._unload(self.held - self._lookahead)
             # What cannot leave is not looked through again and again.
-            self._relief = max(2 * self._lookahead, self.held + self._lookahead // 4)
+            self._relieve_at = max(2 * self._lookahead, self.held + self._lookahead // 4)
 
     def _unload(self, rows: int) -> None:
         """Put at least ``rows`` rows on disk if that many can go: the longest queues first, the soonest last."""
         left = rows
-        for kept in (CHUNK, CHUNK // 8):
+        for kept in (MAX_BATCH_ROWS, MAX_BATCH_ROWS // 8):
             long = [queue for queue in self._queues.values() if queue.held > kept]
             long.sort(key=lambda queue: -queue.held)
             left -= self._cut(long, kept, left)
-        left -= self._later.unload(left)
+        left -= self._delayed.unload(left)
         if left > 0:
             rest = list(self._queues.values())
             rest.sort(key=lambda queue: 0.0 if queue.due == math.inf else -queue.due)

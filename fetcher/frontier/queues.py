@@ -10,55 +10,55 @@ import heapq
 import math
 from collections import deque
 
-from fetcher.frontier.spill import CHUNK, Frozen, Spill, Spool, freeze
+from fetcher.frontier.spill import MAX_BATCH_ROWS, Spill, SpilledQueue, StoredRow, to_stored
 from fetcher.request_state import RequestState
 
 __all__ = ["DelayQueue", "HostQueue"]
 
-TOUCH = 0.001  # seconds until more of what is due is taken off the shelf
-UNKNOWN_GAP = 0.01  # seconds between two rows of a host that never made us wait
+NEXT_LOOK_SECONDS = 0.001  # seconds until more of what is due is taken off the queue
+UNKNOWN_GAP_SECONDS = 0.01  # seconds between two rows of a host that never made us wait
 
 
 class HostQueue:
     """The rows of one host, in their order: those that came back, those in memory, those on disk, and the newest.
 
     ``due`` is when it is asked again (infinite: not by time), ``gap`` how long its host last made us wait
-    between two rows, ``listed`` whether it stands in a round.
+    between two rows, ``in_round`` whether it stands in a round.
     """
 
-    __slots__ = ("again", "count", "due", "favoured", "gap", "key", "listed", "rows", "spool", "started", "tail")
+    __slots__ = ("count", "due", "favoured", "gap", "in_round", "key", "returned", "rows", "spilled", "started", "tail")
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.count = 0
-        self.again: deque[RequestState] | None = None
+        self.returned: deque[RequestState] | None = None
         self.rows: deque[RequestState] | None = None  # a deque is 600 bytes: not for those that are on disk as a whole
-        self.spool: Spool | None = None
-        self.tail: list[RequestState] | None = None  # there are some only where there is a spool
+        self.spilled: SpilledQueue | None = None
+        self.tail: list[RequestState] | None = None  # there are some only where others are spilled
         self.due = math.inf
         self.gap = 0.0
         self.started = 0.0
-        self.listed = False
+        self.in_round = False
         self.favoured = False
 
     @property
     def held(self) -> int:
         """Rows in memory."""
-        return self.count - self.spool.count if self.spool is not None else self.count
+        return self.count - self.spilled.count if self.spilled is not None else self.count
 
     @property
     def weight(self) -> float:
         """Seconds that its host will be the only one for, were all others done."""
-        return self.count * (self.gap or UNKNOWN_GAP)
+        return self.count * (self.gap or UNKNOWN_GAP_SECONDS)
 
     def push(self, state: RequestState) -> bool:
         """Take a new row; say whether it is time to ``flush``."""
         self.count += 1
-        if self.spool is not None:
+        if self.spilled is not None:
             if self.tail is None:
                 self.tail = []
             self.tail.append(state)
-            return len(self.tail) >= CHUNK
+            return len(self.tail) >= MAX_BATCH_ROWS
         if self.rows is None:
             self.rows = deque()
         self.rows.append(state)
@@ -67,60 +67,60 @@ class HostQueue:
     def push_again(self, state: RequestState) -> None:
         """Take a row back: it goes before those that never started."""
         self.count += 1
-        if self.again is None:
-            self.again = deque()
-        self.again.append(state)
+        if self.returned is None:
+            self.returned = deque()
+        self.returned.append(state)
 
     def pop(self) -> RequestState:
         """Take the next row, one in memory."""
         self.count -= 1
-        if self.again:
-            return self.again.popleft()
+        if self.returned:
+            return self.returned.popleft()
         if self.rows is None:
             raise IndexError(f"no row of {self.key} is in memory")
         return self.rows.popleft()
 
     def refill(self, spill: Spill, rows: int) -> int:
         """Read the next rows back, about that many; return how many have come into memory."""
-        spool = self.spool
-        if spool is None:
+        spilled = self.spilled
+        if spilled is None:
             return 0
         if self.rows is None:
             self.rows = deque()
-        taken = spill.take(spool, rows)
+        taken = spill.take(spilled, rows)
         self.rows.extend(taken)
-        if not spool.count:
-            self.spool = None
+        if not spilled.count:
+            self.spilled = None
             self.rows.extend(self.tail or ())
             self.tail = None
         return len(taken)
 
     def flush(self, spill: Spill) -> int:
         """Write the newest rows out; return how many have left memory. Those that cannot go come first now."""
-        if self.spool is None or not self.tail:
+        if self.spilled is None or not self.tail:
             return 0
-        frozen, staying = _sorted_out(self.tail)
+        stored, staying = _storable(self.tail)
         self.tail = None
-        spill.append(self.spool, frozen)
+        spill.append(self.spilled, stored)
         if staying:
             self.rows = self.rows or deque()
             self.rows.extend(staying)
-        return len(frozen)
+        return len(stored)
 
     def cut(self, spill: Spill, kept: int) -> int:
         """Write all but the first ``kept`` rows out; return how many have left memory."""
         freed = self.flush(spill)
-        waiting = [*(self.again or ()), *(self.rows or ())]
-        frozen, staying = _sorted_out(waiting[kept:])
-        if not frozen:
+        waiting = [*(self.returned or ()), *(self.rows or ())]
+        stored, staying = _storable(waiting[kept:])
+        if not stored:
             self.rows = self.rows or None
             return freed
-        if self.spool is None:
-            self.spool = spill.spool()
-        spill.prepend(self.spool, frozen)
-        self.again = None
+        if self.spilled is None:
+            self.spilled = spill.spilled()
+        spill.prepend(self.spilled, stored)
+        self.returned = None
         self.rows = deque([*waiting[:kept], *staying]) if kept or staying else None
-        return freed + len(frozen)
+        return freed + len(stored)
 
 
 class DelayQueue:
@@ -148,19 +148,19 @@ class DelayQueue:
         """Take rows that are due, the oldest first, with about ``most`` from disk."""
         records = self._records
         while records and records[0][0] <= now and most > 0:
-            for due, state in self._spill.unshelve(heapq.heappop(records)[1]):
+            for due, state in self._spill.get_delayed(heapq.heappop(records)[1]):
                 self.push(state, due)
                 most -= 1
         due_now = []
         while self._rows and self._rows[0][0] <= now:
             due_now.append(heapq.heappop(self._rows)[2])
-        self._look()
+        self._update_first()
         return due_now
 
     def next(self, now: float) -> float:
         """Say when to ``pop`` next, a time after ``now``."""
         if self._records and self._records[0][0] <= now:
-            return now + TOUCH
+            return now + NEXT_LOOK_SECONDS
         return self.first if self.first > now else math.inf
 
     def unload(self, rows: int) -> int:
@@ -170,20 +170,20 @@ class DelayQueue:
         self._rows.sort()
         start = max(0, len(self._rows) - rows)
         staying, leaving = self._rows[:start], self._rows[start:]
-        frozen: list[tuple[float, Frozen]] = []
+        stored: list[tuple[float, StoredRow]] = []
         for entry in leaving:
-            row = freeze(entry[2])
+            row = to_stored(entry[2])
             if row is None:
                 staying.append(entry)
             else:
-                frozen.append((entry[0], row))
-        for begin in range(0, len(frozen), CHUNK):
-            record = frozen[begin : begin + CHUNK]
-            place = self._spill.shelve([row for _, row in record], [due for due, _ in record])
+                stored.append((entry[0], row))
+        for begin in range(0, len(stored), MAX_BATCH_ROWS):
+            record = stored[begin : begin + MAX_BATCH_ROWS]
+            place = self._spill.put_delayed([row for _, row in record], [due for due, _ in record])
             heapq.heappush(self._records, (record[0][0], place))
         self._rows = staying  # sorted, which is a heap
-        self._look()
-        return len(frozen)
+        self._update_first()
+        return len(stored)
 
     def clear(self) -> None:
         """Give up all rows."""
@@ -191,18 +191,18 @@ class DelayQueue:
         self._records.clear()
         self.first = math.inf
 
-    def _look(self) -> None:
+    def _update_first(self) -> None:
         self.first = min([heap[0][0] for heap in (self._rows, self._records) if heap], default=math.inf)
 
 
-def _sorted_out(states: list[RequestState]) -> tuple[list[Frozen], list[RequestState]]:
+def _storable(states: list[RequestState]) -> tuple[list[StoredRow], list[RequestState]]:
     """Tell what can be written from what only memory can hold."""
-    frozen: list[Frozen] = []
+    stored: list[StoredRow] = []
     staying: list[RequestState] = []
     for state in states:
-        row = freeze(state)
+        row = to_stored(state)
         if row is None:
             staying.append(state)
         else:
-            frozen.append(row)
-    return frozen, staying
+            stored.append(row)
+    return stored, staying

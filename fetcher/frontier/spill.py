@@ -1,7 +1,7 @@
 """Rows that wait on disk because memory has no place for them: in order, in chunks, by host.
 
 Law 2: a disk that fails ends the run, for the rows on it would be lost. Law 3: nothing of a row stays in memory;
-of a spool of millions, three numbers. The file has no name from its first second on, so that it is gone with
+of a spilled queue of millions, three numbers. The file has no name from its first second on, so that it is gone with
 its process, however that ends.
 """
 
@@ -20,20 +20,20 @@ import msgspec
 
 from fetcher.errors import SinkError
 from fetcher.model import Request
-from fetcher.request_state import RequestState
+from fetcher.request_state import RequestState, Transfer
 from fetcher.urls import Target
 
-__all__ = ["CHUNK", "Frozen", "Spill", "Spool", "freeze", "thaw"]
+__all__ = ["MAX_BATCH_ROWS", "Spill", "SpilledQueue", "StoredRow", "from_stored", "to_stored"]
 
-CHUNK = 256  # rows of a record at most
-CACHE = 4 * 1024 * 1024  # bytes of the file that stay in memory
-RESERVE = 256 * 1024 * 1024  # bytes of the disk that are left to others: a twentieth of it where that is less
+MAX_BATCH_ROWS = 256  # rows of a record at most
+CACHE_BYTES = 4 * 1024 * 1024  # bytes of the file that stay in memory
+MIN_FREE_BYTES = 256 * 1024 * 1024  # bytes of the disk that are left to others: a twentieth of it where that is less
 
-_MIDDLE = 1 << 31  # a spool grows to both sides of it
+_MIDDLE = 1 << 31  # a spilled queue grows to both sides of it
 _INTEGERS = range(-(2**63), 2**64)  # those of msgpack
 
 
-class Rest(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class StoredProgress(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What few rows have."""
 
     user: str | None
@@ -45,12 +45,12 @@ class Rest(msgspec.Struct, array_like=True, frozen=True, gc=False):
     began: float
     ended: float
     status: int | None
-    length: int | None
+    received: int | None
     redirects: tuple[str, ...]
-    connection: str | None
+    reached: str | None
 
 
-class Frozen(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class StoredRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A row that waits, as it stands on disk. ``wire`` is ``None`` where it is the URL itself."""
 
     id: int
@@ -60,17 +60,17 @@ class Frozen(msgspec.Struct, array_like=True, frozen=True, gc=False):
     scheme: str
     host: str
     port: int
-    rest: Rest | None
+    rest: StoredProgress | None
 
 
-class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class StoredBatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Rows that are written and read together, and when each is due where that is not the same for all."""
 
-    rows: list[Frozen]
+    rows: list[StoredRow]
     dues: list[float]
 
 
-def freeze(state: RequestState) -> Frozen | None:
+def to_stored(state: RequestState) -> StoredRow | None:
     """Return all that must be kept of a row that waits, or ``None`` for one that only memory can hold.
 
     That is a row with an object of the caller's own, or in the middle of a chain of redirects.
@@ -82,7 +82,7 @@ def freeze(state: RequestState) -> Frozen | None:
     if request.fields is not None or request.headers or state.began or state.attempts or target.user is not None:
         if not (_plain_headers(request.headers) and (request.fields is None or _plain(request.fields))):
             return None
-        rest = Rest(
+        rest = StoredProgress(
             target.user,
             target.password,
             request.headers,
@@ -91,36 +91,39 @@ def freeze(state: RequestState) -> Frozen | None:
             state.elapsed,
             state.began,
             state.ended,
-            state.status,
-            state.length,
+            state.transfer.status if state.transfer is not None else None,
+            state.transfer.received if state.transfer is not None else None,
             state.redirects,
-            state.connection,
+            state.reached,
         )
     url, wire = request.url, target.wire
-    return Frozen(
+    return StoredRow(
         request.id, state.order, url, None if wire == url else wire, target.scheme, target.host, target.port, rest
     )
 
 
-def thaw(row: Frozen) -> RequestState:
+def from_stored(row: StoredRow) -> RequestState:
     """Return the row as it was."""
     wire, rest = row.wire or row.url, row.rest
     if rest is None:
         return RequestState(Request(row.id, row.url), Target(wire, row.scheme, row.host, row.port), row.order)
     target = Target(wire, row.scheme, row.host, row.port, rest.user, rest.password)
-    state = RequestState(Request(row.id, row.url, rest.headers, rest.fields), target, row.order)
-    state.attempts = rest.attempts
-    state.elapsed = rest.elapsed
-    state.began = rest.began
-    state.ended = rest.ended
-    state.status = rest.status
-    state.length = rest.length
-    state.redirects = rest.redirects
-    state.connection = rest.connection
-    return state
+    answered = rest.status is not None or rest.received is not None
+    return RequestState(
+        Request(row.id, row.url, rest.headers, rest.fields),
+        target,
+        row.order,
+        attempts=rest.attempts,
+        elapsed=rest.elapsed,
+        began=rest.began,
+        ended=rest.ended,
+        redirects=rest.redirects,
+        reached=rest.reached,
+        transfer=Transfer(status=rest.status, received=rest.received) if answered else None,
+    )
 
 
-class Spool:
+class SpilledQueue:
     """A queue of rows on disk: the places of its records, from ``first`` up to ``end``, and how many rows are in them."""
 
     __slots__ = ("count", "end", "first")
@@ -142,55 +145,55 @@ class Spill:
         self._database: sqlite3.Connection | None = None
         self._numbers = count(1)
         self._encoder = msgspec.msgpack.Encoder()
-        self._decoder = msgspec.msgpack.Decoder(Record)
+        self._decoder = msgspec.msgpack.Decoder(StoredBatch)
         self._left_behind: str | None = None
 
-    def spool(self) -> Spool:
+    def spilled(self) -> SpilledQueue:
         """Return a new queue without rows."""
-        return Spool(next(self._numbers))
+        return SpilledQueue(next(self._numbers))
 
-    def append(self, spool: Spool, rows: Sequence[Frozen]) -> None:
+    def append(self, spilled: SpilledQueue, rows: Sequence[StoredRow]) -> None:
         """Put rows behind those of the queue."""
-        for start in range(0, len(rows), CHUNK):
-            self._put(spool.end, rows[start : start + CHUNK])
-            spool.end += 1
-        spool.count += len(rows)
+        for start in range(0, len(rows), MAX_BATCH_ROWS):
+            self._put(spilled.end, rows[start : start + MAX_BATCH_ROWS])
+            spilled.end += 1
+        spilled.count += len(rows)
         self.written += len(rows)
 
-    def prepend(self, spool: Spool, rows: Sequence[Frozen]) -> None:
+    def prepend(self, spilled: SpilledQueue, rows: Sequence[StoredRow]) -> None:
         """Put rows before those of the queue."""
-        for end in range(len(rows), 0, -CHUNK):
-            spool.first -= 1
-            self._put(spool.first, rows[max(0, end - CHUNK) : end])
-        spool.count += len(rows)
+        for end in range(len(rows), 0, -MAX_BATCH_ROWS):
+            spilled.first -= 1
+            self._put(spilled.first, rows[max(0, end - MAX_BATCH_ROWS) : end])
+        spilled.count += len(rows)
         self.written += len(rows)
 
-    def take(self, spool: Spool, most: int) -> list[RequestState]:
+    def take(self, spilled: SpilledQueue, most: int) -> list[RequestState]:
         """Take the next rows off the queue: some, and about ``most``."""
         taken: list[RequestState] = []
-        while len(taken) < most and spool.first < spool.end:
-            rows = self._get(spool.first).rows
+        while len(taken) < most and spilled.first < spilled.end:
+            rows = self._get(spilled.first).rows
             wanted = most - len(taken)
             if len(rows) > 2 * wanted:
-                self._put(spool.first, rows[wanted:])
+                self._put(spilled.first, rows[wanted:])
                 rows = rows[:wanted]
             else:
-                spool.first += 1
-            taken += map(thaw, rows)
-        spool.count -= len(taken)
+                spilled.first += 1
+            taken += map(from_stored, rows)
+        spilled.count -= len(taken)
         return taken
 
-    def shelve(self, rows: Sequence[Frozen], dues: Sequence[float]) -> int:
-        """Put at most ``CHUNK`` rows away with their times; return the place to ask them back from."""
-        place = self.spool().first
+    def put_delayed(self, rows: Sequence[StoredRow], dues: Sequence[float]) -> int:
+        """Put at most ``MAX_BATCH_ROWS`` rows away with their times; return the place to ask them back from."""
+        place = self.spilled().first
         self._put(place, rows, dues)
         self.written += len(rows)
         return place
 
-    def unshelve(self, place: int) -> list[tuple[float, RequestState]]:
+    def get_delayed(self, place: int) -> list[tuple[float, RequestState]]:
         """Return what was put away there, with its times."""
         record = self._get(place)
-        return list(zip(record.dues, map(thaw, record.rows), strict=True))
+        return list(zip(record.dues, map(from_stored, record.rows), strict=True))
 
     def has_room(self) -> bool:
         """Whether the disk has place for more without being filled up. Reading ahead is no need."""
@@ -198,7 +201,7 @@ class Spill:
             total, _, free = shutil.disk_usage(self.folder)
         except OSError as error:
             raise self._trouble(error.strerror or str(error)) from None
-        return free > min(RESERVE, total // 20)
+        return free > min(MIN_FREE_BYTES, total // 20)
 
     def close(self) -> None:
         """Drop it all."""
@@ -209,14 +212,14 @@ class Spill:
             with contextlib.suppress(OSError):
                 os.unlink(self._left_behind)
 
-    def _put(self, place: int, rows: Sequence[Frozen], dues: Sequence[float] = ()) -> None:
+    def _put(self, place: int, rows: Sequence[StoredRow], dues: Sequence[float] = ()) -> None:
         data = self._encoder.encode((rows, dues))
         try:
             self._open().execute("insert or replace into record values (?, ?)", (place, data))
         except sqlite3.Error as error:
             raise self._trouble(str(error)) from None
 
-    def _get(self, place: int) -> Record:
+    def _get(self, place: int) -> StoredBatch:
         try:
             (data,) = self._open().execute("delete from record where place = ? returning rows", (place,)).fetchone()
         except sqlite3.Error as error:
@@ -235,7 +238,7 @@ class Spill:
                 for setting in ("page_size = 16384", "journal_mode = off", "synchronous = off"):
                     database.execute(f"pragma {setting}").close()
                 database.execute("pragma locking_mode = exclusive").close()
-                database.execute(f"pragma cache_size = -{CACHE // 1024}").close()
+                database.execute(f"pragma cache_size = -{CACHE_BYTES // 1024}").close()
                 database.execute("create table record (place integer primary key, rows blob)")
                 database.execute("begin")  # never ended: nobody else will read it
             finally:

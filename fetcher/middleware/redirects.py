@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from fetcher.config import Config
-from fetcher.errors import InvalidURL, RedirectError
+from fetcher.errors import FetchError, InvalidURL, RedirectError
 from fetcher.middleware.headers import ChainJar, Secrets
 from fetcher.model import Exchange, Request, Response
 from fetcher.request_state import RequestState, current
@@ -21,7 +21,7 @@ __all__ = ["Redirects"]
 STATUSES = frozenset({301, 302, 303, 307, 308})
 
 
-class Chain:
+class RedirectChain:
     """Where a row stands between two hops, so that it can go on from there after a wait."""
 
     __slots__ = ("asked", "first", "jar", "seen", "target")
@@ -44,27 +44,31 @@ class Redirects:
     async def __call__(self, request: Request, proceed: Exchange) -> Response:
         """Follow the chain from the listed URL, or from where the row left off."""
         state = current.get()
-        chain: Chain | None = state.chain
+        chain: RedirectChain | None = state.chain
         if chain is None or chain.asked != request.url:
             first = state.first if request.url == state.request.url else parse(request.url, self._default_scheme)
-            state.target, state.redirects, state.connection = first, (), None
+            state.start_over(first)
             state.chain = chain = None
         else:
             first = chain.first  # not the row's own where a middleware asks for another URL
-            state.target = chain.target
-        while True:
-            target = state.target
-            headers = self._secrets.headers(request, first, target, chain.jar if chain is not None else None)
-            hop = Request(request.id, target.wire, headers)
-            response = await proceed(hop)
-            if response.status not in STATUSES or self._most == 0 or response.header("location") is None:
-                return self._end(request, response, state)
-            if chain is None:
-                chain = Chain(target, request.url)
-                state.chain = chain
-                chain.seen.add((target.wire, None))
-            self._step(response, state, chain)
-            state.free()
+            state.follow(chain.target, redirects=state.redirects)
+        try:
+            while True:
+                target = state.target
+                headers = self._secrets.headers(request, first, target, chain.jar if chain is not None else None)
+                hop = Request(request.id, target.wire, headers)
+                response = await proceed(hop)
+                if response.status not in STATUSES or self._most == 0 or response.header("location") is None:
+                    return self._end(request, response, state)
+                if chain is None:
+                    chain = RedirectChain(target, request.url)
+                    state.chain = chain
+                    chain.seen.add((target.wire, None))
+                self._step(response, state, chain)
+                state.free()
+        except FetchError:
+            state.chain = None  # whoever asks again, a middleware too, starts from the first URL
+            raise
 
     def _end(self, request: Request, response: Response, state: RequestState) -> Response:
         state.chain = None
@@ -76,7 +80,7 @@ class Redirects:
             attempts=state.attempts + 1,
         )
 
-    def _step(self, response: Response, state: RequestState, chain: Chain) -> None:
+    def _step(self, response: Response, state: RequestState, chain: RedirectChain) -> None:
         """Move the state to the next hop. Raises ``RedirectError``."""
         locations = {value for name, value in response.headers if name == "location"}
         if len(locations) > 1:
@@ -98,8 +102,7 @@ class Redirects:
             )
         chain.seen.add(mark)
         chain.target = target
-        state.target = target
-        state.redirects = (*state.redirects, target.wire)
+        state.follow(target)
 
 
 def _as_browsers_read(location: str) -> str:

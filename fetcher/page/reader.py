@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib.machinery
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from types import MethodType, ModuleType
 from typing import Any, TypeAlias
 
@@ -24,9 +25,9 @@ from fetcher.page.pool import Pool
 from fetcher.page.select import Selection
 from fetcher.page.wire import NotPlain, Terms
 
-__all__ = ["Reader", "Slot", "name_of"]
+__all__ = ["MarkRow", "Reader", "name_of"]
 
-Slot: TypeAlias = Callable[[int], None]
+MarkRow: TypeAlias = Callable[[int], None]
 """Is told the id of the row whose page is about to be parsed in this process, and 0 afterwards."""
 
 MOST = 4  # processes, where their number was not asked for
@@ -34,14 +35,11 @@ DEPTH = 16  # pages that a process has at once, where all pages go to one
 
 
 class Reader:
-    """Makes pages of responses. ``suspects`` are the ids of rows to read apart whatever they look like.
+    """Makes pages of responses.
 
     Raises ``ConfigError`` for a rule that is no selector, and where the extractor is to run in other processes and
     cannot be found there by its name.
     """
-
-    slot: Slot | None = None
-    suspects: frozenset[int] = frozenset()
 
     def __init__(self, config: Config, extract: Extractor | None = None) -> None:
         parsing = config.parsing
@@ -70,6 +68,25 @@ class Reader:
         )
         self._size = parsing.parsers or min(MOST, os.cpu_count() or 1)
         self._pool: Pool | None = None
+        self._mark_row: MarkRow | None = None
+        self._suspects: frozenset[int] = frozenset()
+
+    @contextmanager
+    def marking(self, mark_row: MarkRow, *, suspects: Collection[int] = ()) -> Iterator[None]:
+        """Within the block ``mark_row`` is told which row is parsed in this process.
+
+        The rows of ``suspects`` are parsed in a process of their own whatever they look like.
+        """
+        self._mark_row, self._suspects = mark_row, frozenset(suspects)
+        try:
+            yield
+        finally:
+            self._mark_row, self._suspects = None, frozenset()
+
+    @property
+    def selected_names(self) -> list[str]:
+        """The names of the fields that are selected, in the order of their rules."""
+        return [rule.name for rule in self._select.rules] if self._select is not None else []
 
     @property
     def extractor_name(self) -> str | None:
@@ -81,7 +98,7 @@ class Reader:
 
     def apart(self, response: Response) -> bool:
         """Tell whether a body must be read in a process of its own."""
-        if self._everything or response.request.id in self.suspects:
+        if self._everything or response.request.id in self._suspects:
             return True
         if not self._all_html and len(response.body) <= SMALL:
             return False
@@ -89,14 +106,14 @@ class Reader:
 
     def read(self, response: Response, *, waited: float, fetched_at: float) -> Page:
         """Make the page of a response here and now. Raises ``ParseError``; see ``parse.read_page``."""
-        slot = self.slot
-        if slot is not None:
-            slot(response.request.id)
+        mark_row = self._mark_row
+        if mark_row is not None:
+            mark_row(response.request.id)
         try:
             reading = read_body(response, select=self._select, extract=self._extract, preview=self._preview)
         finally:
-            if slot is not None:
-                slot(0)
+            if mark_row is not None:
+                mark_row(0)
         return page_of(response, reading, waited=waited, fetched_at=fetched_at)
 
     async def read_isolated(self, response: Response, *, waited: float, fetched_at: float) -> Page:
@@ -128,14 +145,14 @@ class Reader:
     def _with_data(self, response: Response, reading: Reading, extract: Extractor | None) -> Reading:
         if extract is None:
             return reading
-        slot = self.slot
-        if slot is not None:
-            slot(response.request.id)
+        mark_row = self._mark_row
+        if mark_row is not None:
+            mark_row(response.request.id)
         try:
             return msgspec.structs.replace(reading, data=extract_from(response, extract))
         finally:
-            if slot is not None:
-                slot(0)
+            if mark_row is not None:
+                mark_row(0)
 
 
 def name_of(extract: Extractor) -> str | None:

@@ -21,11 +21,11 @@ from fetcher.urls import Target, registrable_domain
 
 __all__ = ["Census", "Distinct", "HostRows", "SiteRows"]
 
-HOSTS = 100_000  # in memory
-CACHE = 16 * 1024 * 1024  # bytes of the others that stay in memory
-SAMPLE = 100  # rows
+HOSTS_IN_MEMORY = 100_000
+CACHE_BYTES = 16 * 1024 * 1024  # of the others that stay in memory
+SAMPLE_ROWS = 100
 BUCKETS = 256
-SEGMENT = 4_096  # digests of one bucket that are written at a time
+SEGMENT_DIGESTS = 4_096  # of one bucket that are written at a time
 
 
 class HostRows(NamedTuple):
@@ -60,12 +60,12 @@ class Census:
         host = target.host
         known = self._memory.get(host)
         self._memory[host] = (1, target.wire) if known is None else (known[0] + 1, known[1])
-        if len(self._memory) > HOSTS:
+        if len(self._memory) > HOSTS_IN_MEMORY:
             with _on_disk():
                 self._write_out()
-        if len(self.sample) < SAMPLE:
+        if len(self.sample) < SAMPLE_ROWS:
             self.sample.append(target)
-        elif (place := self._draw.randrange(self.rows)) < SAMPLE:
+        elif (place := self._draw.randrange(self.rows)) < SAMPLE_ROWS:
             self.sample[place] = target
 
     def hosts(self) -> int:
@@ -140,10 +140,10 @@ class Census:
     def _write_out(self) -> None:
         if self._database is None:
             self._database = sqlite3.connect("", isolation_level=None)  # "": a file of its own, deleted by itself
-            self._database.execute(f"pragma cache_size = -{CACHE // 1024}")
+            self._database.execute(f"pragma cache_size = -{CACHE_BYTES // 1024}")
             self._database.execute("pragma journal_mode = off")
             self._database.execute("create table host (name text primary key, rows integer, example text)")
-            self._database.execute("begin")  # never ended: nobody else will read it
+            self._database.execute("begin")  # never committed: no other connection reads it
         self._database.executemany(
             "insert into host values (?, ?, ?) on conflict do update set rows = rows + excluded.rows",
             # In order: pages of the table are then gone through once.
@@ -168,7 +168,7 @@ class Distinct:
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         bucket = self._buckets[digest[0]]
         bucket.append(int.from_bytes(digest, "little"))
-        if len(bucket) >= SEGMENT:
+        if len(bucket) >= SEGMENT_DIGESTS:
             with _on_disk():
                 self._write_out(digest[0])
 
@@ -181,7 +181,7 @@ class Distinct:
                 for place in self._segments[number]:
                     assert self._file is not None
                     self._file.seek(place)
-                    everything.frombytes(self._file.read(SEGMENT * 8))
+                    everything.frombytes(self._file.read(SEGMENT_DIGESTS * 8))
             found += len(set(everything))
         return found
 

@@ -19,19 +19,19 @@ __all__ = ["Notices"]
 
 
 class Notices:
-    """The voice of one run. ``as_json`` makes each notice an object on a line of its own (all of it ASCII)."""
+    """The notices of one run. ``as_json`` makes each notice an object on a line of its own (all of it ASCII)."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
 
     @property
     def on_terminal(self) -> bool:
-        """Whether people read along."""
+        """Whether stderr is a terminal."""
         return sys.stderr is not None and sys.stderr.isatty()
 
     @property
     def can_draw(self) -> bool:
-        """Whether a bar can be drawn and redrawn; its colours are rich's to leave away (NO_COLOR)."""
+        """Whether a bar can be drawn and redrawn; rich itself heeds NO_COLOR."""
         dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
         return self.on_terminal and not dumb and not self.as_json
 
@@ -76,7 +76,7 @@ class _Handler(logging.Handler):
 
 
 def _write(text: str) -> None:
-    # Looked up anew each time: a live bar stands in for it, and lifts the line above itself.
+    # Looked up each time: a live bar replaces it, and puts the line above itself.
     stream = sys.stderr
     if stream is None:
         return

@@ -1,29 +1,32 @@
-"""Progress on stderr while a run goes on: a live bar on a terminal, a line now and then elsewhere."""
+"""What a run is doing: a live bar on a terminal, a line now and then elsewhere, and a table of what is in flight."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from fetcher.report.summary import human_seconds
+from fetcher.request_state import InFlight
+from fetcher.sinks.escape import printable
 from fetcher.stats import Stats
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "describe_in_flight"]
 
-LIVE = 0.1  # seconds between two drawings on a terminal
-FIRST = 1.0  # seconds to the first line elsewhere
-PLAIN = 10.0  # seconds between two lines then
+DRAW_SECONDS = 0.1  # between two drawings on a terminal
+FIRST_LINE_SECONDS = 1.0  # to the first line elsewhere
+LINE_SECONDS = 10.0  # between two lines then
 
 
 class Progress:
     """Shows pages per second, ok and failed, and the time left where the ``total`` is known.
 
-    ``stats`` is asked for the counts and ``busy`` for the requests in flight. It is a bar where ``tell`` is
-    ``None``, and closed, that leaves nothing on the terminal; else each line goes to ``tell``, with the counts.
+    ``stats`` returns the counts and ``busy`` the number of requests in flight. It is a bar where ``tell`` is ``None``,
+    which leaves nothing on the terminal; else each line goes to ``tell``, with the counts.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class Progress:
 
     async def _run(self) -> None:
         last_time, last_done, rate = self._began, self._stats().done, -1.0
-        pause = LIVE if self._tell is None else FIRST
+        pause = DRAW_SECONDS if self._tell is None else FIRST_LINE_SECONDS
         while True:
             await asyncio.sleep(pause)
             stats, now = self._stats(), time.monotonic()
@@ -81,7 +84,7 @@ class Progress:
             else:
                 facts = {"done": stats.done, "ok": stats.ok, "failed": stats.failed, "skipped": stats.skipped}
                 self._tell(self._line(stats, rate), **facts, pages_per_second=round(rate, 1))
-                pause = PLAIN
+                pause = LINE_SECONDS
 
     def _draw(self, stats: Stats, rate: float) -> None:
         if self._bar is None:
@@ -128,3 +131,16 @@ def _bar(total: int | None) -> Any:
     )
     bar.add_task("", total=total, rate="", counts="")
     return bar
+
+
+def describe_in_flight(rows: Sequence[InFlight], most: int = 200) -> str:
+    """Return a table of the running requests for a terminal, the oldest first, at most ``most``; URLs are escaped."""
+    stages = Counter(row.stage for row in rows)
+    lines = [f"in flight: {len(rows)} " + ", ".join(f"{stage} {n}" for stage, n in stages.most_common())]
+    lines += [
+        f"{row.age:8.2f} s  {row.stage:<18} {row.in_stage:7.2f} s  row {row.id}  {printable(row.url, 200)}"
+        for row in sorted(rows, key=lambda row: -row.age)[:most]
+    ]
+    if len(rows) > most:
+        lines.append(f"… and {len(rows) - most} more")
+    return "\n".join(lines)

@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 
-from fetcher.hosts.health import HostReport
+from fetcher.hosts.state import HostReport
 from fetcher.sinks.escape import printable
 from fetcher.stats import Stats
 
 __all__ = ["Summary", "describe_trouble", "human_bytes", "human_seconds", "summarize"]
 
-TOLD = 5  # hosts in the text
+SHOWN_HOSTS = 5  # hosts in the text
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -48,9 +48,9 @@ class Summary(msgspec.Struct, frozen=True):
             text += f", {self.earlier:,} of the pages by earlier runs"
         if self.codes:
             text += "\n  " + " · ".join(f"{code} {count:,}" for code, count in self.codes.items())
-        told = "".join(f"\n  {printable(describe_trouble(host))}" for host in self.hosts[:TOLD])
-        untold = len(self.hosts) - TOLD
-        return text + told + (f"\n  and {untold:,} more hosts that gave trouble" if untold > 0 else "")
+        trouble = "".join(f"\n  {printable(describe_trouble(host))}" for host in self.hosts[:SHOWN_HOSTS])
+        more = len(self.hosts) - SHOWN_HOSTS
+        return text + trouble + (f"\n  and {more:,} more hosts that gave trouble" if more > 0 else "")
 
     def as_json(self) -> str:
         """Return the same as one indented JSON object."""
@@ -76,8 +76,8 @@ def summarize(stats: Stats, seconds: float, *, earlier: int = 0, **more: Any) ->
 
 
 def describe_trouble(host: HostReport) -> str:
-    """Say in a line what trouble a host gave."""
-    told = [
+    """Return one line on the trouble a host gave."""
+    facts = [
         f"{count:,} {what}"
         for count, what in (
             (host.refused, "refused"),
@@ -88,14 +88,14 @@ def describe_trouble(host: HostReport) -> str:
         if count
     ]
     if host.parked:
-        told.append(f"parked for {human_seconds(host.parked)}")
+        facts.append(f"parked for {human_seconds(host.parked)}")
     if host.ceiling is not None:
-        told.append(f"bears {host.ceiling} at once")
+        facts.append(f"bears {host.ceiling} at once")
     if host.spacing:
-        told.append(f"bears one in {host.spacing:.2g} s")
+        facts.append(f"bears one in {host.spacing:.2g} s")
     if host.given_up is not None:
-        told.append("given up")
-    return f"{host.host}: {host.requests:,} requests; {', '.join(told)}"
+        facts.append("given up")
+    return f"{host.host}: {host.requests:,} requests; {', '.join(facts)}"
 
 
 def human_bytes(size: float) -> str:

@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from fetcher.config import Limits
 from fetcher.errors import TooLarge
+from fetcher.model import Stage
 from fetcher.request_state import RequestState
 from fetcher.transport.decoding import Decoder
 from fetcher.transport.watchdog import Watch
@@ -48,8 +49,9 @@ class Bodies:
         Raises ``TooLarge`` (unless ``truncate`` is set) and ``ProtocolError`` for a coding that does not hold.
         """
         limit, cut = self._limits.max_size, self._limits.truncate
-        if state is not None and state.cut_at is not None:
-            limit, cut = state.cut_at, True
+        transfer = state.transfer if state is not None else None
+        if transfer is not None and transfer.max_bytes is not None:
+            limit, cut = transfer.max_bytes, True
         codings = response.headers.getall("Content-Encoding", ())
         decoder = Decoder(", ".join(codings), limit) if codings else None
         if not cut and decoder is None and (response.content_length or 0) > limit:
@@ -62,10 +64,10 @@ class Bodies:
             for piece in (chunk,) if decoder is None else decoder.pieces(chunk):
                 chunks.append(piece)
                 size += len(piece)
-                if state is not None:
-                    state.length = min(size, limit)
-                    if FREE < size <= limit and state.release is None:
-                        await self._permit(response, state, watch)
+                if transfer is not None:
+                    transfer.received = min(size, limit)
+                if state is not None and FREE < size <= limit and not state.holds_memory:
+                    await self._permit(response, state, watch)
         if size > limit or wire > limit + FREE:
             response.close()
             if not cut:
@@ -79,20 +81,20 @@ class Bodies:
         """Wait for the right to hold more than 64 KB, with the transport and all clocks stopped."""
         if not self._permits.locked():
             await self._permits.acquire()
-            state.release = self._permits.release
+            state.hold_memory(self._permits.release)
             return
         connection = response.connection
         protocol = connection.protocol if connection is not None else None
         if protocol is not None and protocol.connected:
             protocol.pause_reading()
         watch.pause()
-        state.enter("waiting for memory")
+        state.enter(Stage.WAITING_FOR_MEMORY)
         try:
             await self._permits.acquire()
-            state.release = self._permits.release
+            state.hold_memory(self._permits.release)
         finally:
             watch.resume()
-            state.enter("reading")
+            state.enter(Stage.READING)
             if protocol is not None and protocol.connected and response.connection is connection:
                 protocol.resume_reading()
 
@@ -110,6 +112,6 @@ async def skim(response: aiohttp.ClientResponse, state: RequestState | None) -> 
         response.close()
     if wire > SKIMMED:
         response.close()
-    if state is not None and "Content-Encoding" not in response.headers:
-        state.length = wire
+    if state is not None and state.transfer is not None and "Content-Encoding" not in response.headers:
+        state.transfer.received = wire
     return Body(b"", wire, truncated=wire > SKIMMED)

@@ -20,6 +20,7 @@ from aiohttp.http_exceptions import LineTooLong
 
 from fetcher.config import Config, TLSPolicy
 from fetcher.errors import ConfigError
+from fetcher.model import Stage
 from fetcher.request_state import current
 from fetcher.transport.address import AddressClass, socket_guard
 from fetcher.transport.decoding import accept_encoding
@@ -37,7 +38,7 @@ Pool: TypeAlias = Literal["public", "private", "any"]
 REACHES: dict[Pool, frozenset[AddressClass]] = {"public": frozenset({"public"}), "private": frozenset({"private"})}
 
 
-def _enter(stage: str) -> None:
+def _enter(stage: Stage) -> None:
     state = current.get(None)
     if state is not None:
         state.enter(stage)
@@ -48,9 +49,9 @@ class StagedResolver(Resolver):
 
     async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[Any]:
         """Look a name up."""
-        _enter("resolving")
+        _enter(Stage.RESOLVING)
         places = await super().resolve(host, port, family)
-        _enter("connecting")  # not where it failed: then time ran out, or the name is none
+        _enter(Stage.CONNECTING)  # not where it failed: then time ran out, or the name is none
         return places
 
 
@@ -64,12 +65,13 @@ class StagedRequest(aiohttp.ClientRequest):
         conn.protocol.head = 0.0
         state = current.get(None)
         if state is not None:
-            if state.depart is not None:
-                for wait in iter(state.depart, 0.0):
+            transfer = state.transfer
+            if transfer is not None and transfer.send_gate is not None:
+                while (wait := transfer.send_gate(state)) > 0:  # noqa: ASYNC110 – its host says for how long
                     await asyncio.sleep(wait)
-            state.enter("waiting")
-            if state.watch is not None:
-                state.watch.listen(conn.protocol)
+            state.enter(Stage.WAITING)
+            if transfer is not None and transfer.clock is not None:
+                transfer.clock.listen(conn.protocol)
         return await super().send(conn)
 
 
@@ -121,7 +123,7 @@ class StagedTLS(ssl.SSLContext):
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
         """Begin a handshake."""
-        _enter("handshaking")
+        _enter(Stage.HANDSHAKING)
         return super().wrap_bio(*args, **kwargs)
 
 
@@ -141,9 +143,10 @@ class BoundedConnector(aiohttp.TCPConnector):
         # Also where aiohttp asks once more, because a connection it had kept was gone.
         state = current.get(None)
         if state is not None:
-            state.enter("connecting")
-            if state.watch is not None:
-                state.watch.listen(None)
+            state.enter(Stage.CONNECTING)
+            transfer = state.transfer
+            if transfer is not None and transfer.clock is not None:
+                transfer.clock.listen(None)
         return super()._create_connection(*args)
 
     def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
@@ -172,7 +175,7 @@ def open_session(config: Config, pool: Pool, resolver: Resolver) -> aiohttp.Clie
         use_dns_cache=False,
         resolver=resolver,
         keepalive_timeout=KEEP_ALIVE,
-        socket_factory=socket_guard(REACHES[pool], lambda _: _enter("connecting")) if pool in REACHES else None,
+        socket_factory=socket_guard(REACHES[pool], lambda _: _enter(Stage.CONNECTING)) if pool in REACHES else None,
     )
     return aiohttp.ClientSession(
         connector=connector,

@@ -18,7 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from fetcher.config import Config
 from fetcher.errors import ConnectError, DNSError, InvalidURL, ProtocolError, Skipped
-from fetcher.model import Pairs, Request, Response
+from fetcher.model import Pairs, Request, Response, Stage
 from fetcher.request_state import RequestState, Requeue, current
 from fetcher.transport.address import BlockedAddress, blocked_address, classify, literal
 from fetcher.transport.body import Bodies, Body, skim
@@ -121,28 +121,29 @@ class Transport:
         """Judge the row: its own host may be private, and a hop from a private host may."""
         if self._config.address.private_network == "deny":
             return False
-        return state is None or not state.redirects or state.connection == "private"
+        return state is None or not state.redirects or state.reached == "private"
 
     # The exchange
 
     async def _exchange(self, request: Request, state: RequestState | None, pool: Pool) -> Response:
         url = request.url
-        stage = "connecting"
+        stage = Stage.CONNECTING
+        transfer = None
         if state is not None:
             state.enter(stage)
-            state.status = state.length = None
+            transfer = state.transfer
         try:
             with self._watchdog.over(state) as watch:
-                if state is not None:
-                    state.watch = watch
+                if transfer is not None:
+                    transfer.clock = watch
                 answer, body = await self._talk(request, state, pool, watch)
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             if state is not None:
                 stage = state.stage
             raise self._explain(error, stage, request.url, state) from error
         finally:
-            if state is not None:
-                state.watch = None
+            if transfer is not None:
+                transfer.clock = None
         return Response(
             request, url, answer.status, _pairs(answer), body.data, body.wire_bytes, truncated=body.truncated
         )
@@ -161,9 +162,10 @@ class Transport:
         )
         try:
             if state is not None:
-                state.status = answer.status
-                state.connection = pool if pool != "any" else self._behind_proxy(state)
-                state.enter("reading")
+                if state.transfer is not None:
+                    state.transfer.status = answer.status
+                state.reach(pool if pool != "any" else self._behind_proxy(state))
+                state.enter(Stage.READING)
             _check_head(answer)
             if answer.status >= 300 and not self._is_wanted(answer):
                 body = await skim(answer, state)
@@ -181,16 +183,16 @@ class Transport:
             return False
         return answer.status in self._config.accept
 
-    def _explain(self, error: BaseException, stage: str, url: str, state: RequestState | None) -> BaseException:
+    def _explain(self, error: BaseException, stage: Stage, url: str, state: RequestState | None) -> BaseException:
         blocked = blocked_address(error)
         if blocked is not None:
             return blocked
         inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
         if out_of_descriptors(inner):  # our own limit: no fault of the row's
-            if state is not None and state.deferrable:
+            if state is not None and state.can_requeue:
                 return Requeue(time.monotonic() + 0.5)
             return ConnectError("connect_refused", "no file descriptor left: lower concurrency or raise ulimit -n")
-        found = translate(error, stage)
+        found = translate(error, stage.value)
         if isinstance(found, DNSError) and self._proxy(url) is not None:  # the host's name is the proxy's business
             return ConnectError("connect_refused", f"the proxy: {found.message}")
         return found

@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 
 from fetcher.config import Timeouts
 from fetcher.errors import FetchError, FetchTimeout
+from fetcher.model import Stage
 from fetcher.request_state import RequestState
 from fetcher.transport.translate import out_of_time
 
@@ -77,13 +78,13 @@ class Watch:
         """End the exchange if its time ran out."""
         if self._paused_at is not None or self._expired is not None:
             return
-        stage = self._state.stage if self._state is not None else "waiting"
+        stage = self._state.stage if self._state is not None else Stage.WAITING
         timeouts = self._dog.timeouts
         if now >= self._until:
-            self._expired = out_of_time(stage, f"timeout ({timeouts.total:g} s)")
+            self._expired = out_of_time(stage.value, f"timeout ({timeouts.total:g} s)")
         elif self._connection is not None and now >= self._last() + timeouts.read:
             self._expired = FetchTimeout(
-                "read_timeout", f"nothing came for {timeouts.read:g} s (read-timeout) while {stage}"
+                "read_timeout", f"nothing came for {timeouts.read:g} s (read-timeout) while {stage.value}"
             )
         else:
             return

@@ -16,8 +16,8 @@ from time import process_time
 from typing import Any
 
 from fetcher import Config, Fetcher
-from fetcher.bench.worker import fastest_loop
 from fetcher.errors import StatusError
+from fetcher.event_loop import fastest_loop
 from fetcher.model import Exchange, Request, Response
 from fetcher.sinks.jsonl import JSONLSink
 

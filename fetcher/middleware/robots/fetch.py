@@ -7,6 +7,8 @@ lead to any origin, no secret goes along, not even one that is meant for that ho
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 import msgspec
 
 from fetcher.config import Accept, Config, Identity
@@ -15,7 +17,7 @@ from fetcher.middleware.gate import Gate
 from fetcher.middleware.redirects import Redirects
 from fetcher.middleware.retry import Retry
 from fetcher.middleware.robots.parse import READ, product_token
-from fetcher.model import Exchange, Middleware, Request, Response
+from fetcher.model import Exchange, Middleware, Request, Response, compose
 from fetcher.request_state import RequestState, current
 from fetcher.urls import Target, parse
 
@@ -28,26 +30,25 @@ ANSWERS = Accept(((200, 428), (430, 499)))  # what is no reason to ask again, no
 
 def is_guarded(state: RequestState | None) -> bool:
     """Whether the row came to where it is by a redirect of a public host: a private address is closed to it."""
-    return state is not None and bool(state.redirects) and state.connection != "private"
+    return state is not None and bool(state.redirects) and state.reached != "private"
 
 
 class RobotsFetch(RequestState):
     """The state of one robots.txt, for the row ``asker``; a wait of its own ends it, and it goes on afterwards."""
 
-    __slots__ = ("connection_before", "hops_before")
+    __slots__ = ("hops_before", "reached_before")
 
-    def __init__(self, target: Target, asker: RequestState | None) -> None:
+    def __init__(self, target: Target, asker: RequestState | None, *, attempts: int = 0) -> None:
         url = f"{target.wire[: target.wire.index('/', 8)]}{PATH}"
-        super().__init__(Request(0, url), parse(url))
-        self.deferrable = True
-        self.cut_at = READ
+        super().__init__(Request(0, url), parse(url), attempts=attempts)
+        self.can_requeue = True
         self.hops_before = asker.redirects if asker is not None else ()
-        self.connection_before = asker.connection if asker is not None else None
+        self.reached_before = asker.reached if asker is not None else None
 
     @property
     def guarded(self) -> bool:
         """Whether it asks for a row that is."""
-        return bool(self.hops_before) and self.connection_before != "private"
+        return bool(self.hops_before) and self.reached_before != "private"
 
 
 async def _as_the_row(request: Request, proceed: Exchange) -> Response:
@@ -55,11 +56,20 @@ async def _as_the_row(request: Request, proceed: Exchange) -> Response:
     state = current.get()
     if state.redirects or not isinstance(state, RobotsFetch) or not state.hops_before:
         return await proceed(request)
-    state.redirects, state.connection = state.hops_before, state.connection_before
+    state.follow(state.target, redirects=state.hops_before)
+    state.reach(state.reached_before)
     try:
         return await proceed(request)
     finally:
-        state.redirects = ()
+        state.follow(state.target, redirects=())
+
+
+def _first_bytes(request: Request, proceed: Exchange) -> Awaitable[Response]:
+    """Want no more of the file than counts."""
+    transfer = current.get().transfer
+    if transfer is not None:
+        transfer.max_bytes = READ
+    return proceed(request)
 
 
 def _config_of(config: Config) -> Config:
@@ -85,15 +95,9 @@ def robots_exchange(config: Config, gate: Gate, transport: Exchange) -> Exchange
         Redirects(_config_of(config)),
         _as_the_row,
         gate,
+        _first_bytes,
     ]
-    exchange = transport
-    for handler in reversed(handlers):
-        exchange = _stand(handler, exchange)
-    return exchange
-
-
-def _stand(handler: Middleware, proceed: Exchange) -> Exchange:
-    return lambda request: handler(request, proceed)
+    return compose(handlers, transport)
 
 
 def robots_token(identity: Identity) -> str:

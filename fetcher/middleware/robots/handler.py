@@ -21,7 +21,7 @@ from fetcher.middleware.gate import Gate
 from fetcher.middleware.robots.cache import Known, RobotsCache
 from fetcher.middleware.robots.fetch import PATH, RobotsFetch, is_guarded
 from fetcher.middleware.robots.rules import EVERYTHING, Rule
-from fetcher.model import Exchange, Pairs, Request, Response
+from fetcher.model import Exchange, Pairs, Request, Response, Stage
 from fetcher.request_state import Requeue, current
 from fetcher.urls import Target
 
@@ -137,11 +137,11 @@ class Robots:
             known = self._cache.get(target.origin)
             pause = known.until - self._clock() if known is not None and known.state is not None else 0.0
             if state is not None:
-                if pause > 0 and known is not None and state.deferrable:
+                if pause > 0 and known is not None and state.can_requeue:
                     raise Requeue(known.until)
-                state.enter("robots")
+                state.enter(Stage.ROBOTS)
                 if self._gate is not None:
-                    self._gate.fulfil(state)  # its place is the file's now
+                    self._gate.withdraw(state)  # its place is the file's now
             if pause > 0:
                 await asyncio.sleep(pause)
                 continue
@@ -161,9 +161,7 @@ class Robots:
         asker = current.get(None)
         state = before.state if before is not None else None
         if state is None or (state.guarded and not is_guarded(asker)):
-            tries = state.attempts if state is not None else 0
-            state = RobotsFetch(target, asker)
-            state.attempts = tries
+            state = RobotsFetch(target, asker, attempts=state.attempts if state is not None else 0)
         current.set(state)
         try:
             known = await self._fetch(state, before)
@@ -181,8 +179,7 @@ class Robots:
         try:
             response = await self._exchange(state.request)
         except Requeue as requeue:
-            if state.chain is None:
-                state.target = state.first
+            state.rewind()
             known = before or Known(url, 0.0)
             return msgspec.structs.replace(known, until=requeue.due, state=state)
         except RedirectError:
