@@ -237,7 +237,7 @@ def test_the_built_in_site_from_end_to_end(logged: Callable[[], list[dict[str, A
 
 
 def test_the_sequential_wall_is_the_sum_of_what_the_site_took(logged: Callable[[], list[dict[str, Any]]]) -> None:
-    report = compare(n=30, rounds=1, concurrency=[1], latency=(0.05, 0.15))
+    report = compare(n=12, rounds=1, concurrency=[1], latency=(0.05, 0.15))
     rounds = by_round(logged())
     for number, round_ in enumerate(report.rounds):
         served = sum(entry["service"] for entry in rounds[str(number)])

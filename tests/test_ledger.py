@@ -19,21 +19,13 @@ import pytest
 
 from fetcher.errors import LedgerError
 from fetcher.job import ledger, ledger_reader, schema
-from fetcher.job.ledger import Ledger, LedgerRow, RunProgress, Tally
+from fetcher.job.ledger import Ledger, LedgerRow, Tally
 from fetcher.sinks.durable import Mark
 from fetcher.spawn import environment
+from tests.lab.ledger_rows import entry, so_far
 
 DEADLINE = 60
 IDENTITY = b'{"inputs":["urls.txt"]}'
-
-
-def entry(row: int, code: str = "ok", *, host: str = "a.example", **known: Any) -> LedgerRow:
-    status = known.pop("status", 200 if code == "ok" else None)
-    return LedgerRow(row, row * 2_654_435_761 % 2**32, code, status, known.pop("bytes", 10), 0.25, 1, host)
-
-
-def so_far(taken: int = 0) -> RunProgress:
-    return RunProgress(taken, more=True, estimate=None, seconds=1.5, ok=taken, bytes=taken)
 
 
 def digest(row: int) -> int:
@@ -358,7 +350,7 @@ def test_after_the_end_nothing_is_read(path: str) -> None:
 COMMITTER = """
 import sys
 from fetcher.job import ledger
-from tests.test_ledger import entry, so_far
+from tests.lab.ledger_rows import entry, so_far
 from fetcher.sinks.durable import Mark
 ledger.CHECKPOINT_ROWS = 100
 opened = ledger.Ledger.open(sys.argv[1])
@@ -394,7 +386,7 @@ LIFE = """
 import os, sys
 from fetcher.errors import LedgerError
 from fetcher.job import ledger
-from tests.test_ledger import entry, so_far
+from tests.lab.ledger_rows import entry, so_far
 from fetcher.sinks.durable import Mark
 ledger.CHECKPOINT_ROWS = 10
 path = os.path.join(sys.argv[1], "ledger.sqlite")
@@ -478,7 +470,7 @@ FULL = """
 import sys, resource
 from fetcher.errors import LedgerError
 from fetcher.job.ledger import Ledger
-from tests.test_ledger import entry, so_far
+from tests.lab.ledger_rows import entry, so_far
 from fetcher.sinks.durable import Mark
 if len(sys.argv) > 2:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))

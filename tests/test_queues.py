@@ -48,7 +48,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(STEPS, st.booleans())
 def test_every_row_comes_out_once_and_those_that_never_started_in_order(steps: list[str], tagged: bool) -> None:
     spill, queue, memory = Spill(), HostQueue("a.example"), 0
