@@ -64,7 +64,7 @@ CONFINED = {
 
 EXPORTS = [
     "Stats", "Config", "ConfigError", "Exchange", "Extractor", "Failure", "FetchError", "Fetcher", "FetcherError",
-    "InFlight", "Job", "JobLocked", "LedgerError", "Middleware", "Outcome", "Page", "Request", "Response", "Sink",
+    "InFlight", "Job", "JobLocked", "LedgerError", "Middleware", "Outcome", "Page", "Request", "Response", "RetryDetails", "Sink",
     "SinkError", "Skipped", "SourceError", "StatusError", "__version__", "fetch", "fetch_all", "open_sink", "parse", "read",
 ]  # fmt: skip
 """The public names. Adding one is a promise; taking one away breaks somebody's program."""
