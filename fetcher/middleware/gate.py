@@ -95,7 +95,9 @@ class Gate:
             host, began, self._send_gate, suspect=host.suspect, status=status, received=received
         )
         task, monitor = asyncio.current_task(), self.monitor
-        monitor.watch(task, state, transfer)
+        monitor.on_wire[task] = state, transfer
+        if monitor.timer is None:
+            monitor.start()
         try:
             response = await proceed(request)
             now = self.clock()
@@ -114,7 +116,9 @@ class Gate:
             raise
         finally:
             state.elapsed += now - began
-            monitor.forget(task)
+            del monitor.on_wire[task]
+            if monitor.broken_off:
+                monitor.was_broken_off(task)  # it ended by itself in the same instant
             self._finish(host)
 
     def before_sending(self, state: RequestState) -> float:
