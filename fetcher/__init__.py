@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fetcher.model import Page as Page
     from fetcher.model import Request as Request
     from fetcher.model import Response as Response
+    from fetcher.model import RetryDetails as RetryDetails
     from fetcher.model import Sink as Sink
     from fetcher.page.parse import parse as parse
     from fetcher.request_state import InFlight as InFlight
@@ -67,6 +68,7 @@ _HOMES = {
         "Page",
         "Request",
         "Response",
+        "RetryDetails",
         "Sink",
     ),
     "fetcher.page.parse": ("parse",),

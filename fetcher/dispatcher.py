@@ -149,7 +149,10 @@ class Dispatcher:
     def host_ready(self, key: str) -> None:
         """Note that a host may take a row again."""
         self._ready[key] = None
-        self._changed()
+        self._idle = False
+        if not self._scheduled:  # as _start_soon does: this is called for each row
+            self._scheduled = True
+            self._loop.call_soon(self._start_rows)
 
     def outcome_taken(self) -> None:
         """Give the place in the window back of a row whose outcome was taken."""

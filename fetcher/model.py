@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import Enum
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
 
@@ -139,11 +140,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Stage(Enum):
-    """Where a row is between its list and its outcome. ``after`` are the stages that may follow, as bits.
-
-    From any stage of a running row it may have to wait, go to the wire again (a hop, another try) or end; what is
-    on the wire goes forward only.
-    """
+    """Where a row is between its list and its outcome. ``after`` are the stages that may follow, as bits."""
 
     LISTED = "listed"
     ADMITTED = "admitted"  # it has a task
@@ -174,17 +171,14 @@ def _allow(stages: str, following: str) -> None:
             Stage[stage].after |= Stage[name].bit
 
 
-_allow("LISTED", "ADMITTED")
-_allow("DEFERRED", "ADMITTED")
-_allow(
-    "LISTED ADMITTED ROBOTS PACING BACKOFF RESOLVING CONNECTING HANDSHAKING WAITING READING WAITING_FOR_MEMORY",
-    "ROBOTS PACING BACKOFF DEFERRED RESOLVING CONNECTING QUEUED",
-)
-_allow("CONNECTING WAITING HANDSHAKING", "HANDSHAKING")  # behind a proxy's answer too; each address has its own
-_allow("CONNECTING HANDSHAKING WAITING", "WAITING")  # a kept connection was gone: aiohttp sends once more
-_allow("WAITING WAITING_FOR_MEMORY", "READING")
-_allow("READING", "WAITING_FOR_MEMORY")
+# A middleware may have several requests of one row under way, so the stages between a row's start and its end follow
+# each other freely.
+_UNDER_WAY = "ROBOTS PACING BACKOFF RESOLVING CONNECTING HANDSHAKING WAITING READING WAITING_FOR_MEMORY"
+_allow(f"LISTED ADMITTED {_UNDER_WAY}", f"{_UNDER_WAY} DEFERRED QUEUED")
+_allow("LISTED DEFERRED", "ADMITTED")
 _allow("QUEUED", "PARSING")
+UNDER_WAY = sum(Stage[name].bit for name in _UNDER_WAY.split())
+"""The bits of the stages between a row's start and its end."""
 
 
 Outcome: TypeAlias = Page | Failure
@@ -197,11 +191,13 @@ Middleware: TypeAlias = Callable[[Request, Exchange], Awaitable[Response]]
 """``async (request, next) -> Response``: whatever stands around the exchange."""
 
 
-def compose(handlers: Iterable[Middleware], transport: Exchange) -> Exchange:
-    """Put handlers around a transport, the outermost first; plain functions, for a coroutine more is a microsecond more."""
-    exchange = transport
+def compose(handlers: Iterable[Middleware], exchange: Exchange, *, foreign: bool = False) -> Exchange:
+    """Put handlers around an exchange, the outermost first. ``foreign`` ones may call their second parameter anything.
+
+    Without a coroutine or a frame of its own: either is felt with each row.
+    """
     for handler in reversed(list(handlers)):
-        exchange = _around(handler, exchange)
+        exchange = _around(handler, exchange) if foreign else partial(handler, proceed=exchange)  # type: ignore[call-arg]  # it is called so in all of ours
     return exchange
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from fetcher.errors import FetchError
 from fetcher.hosts.state import HostState
-from fetcher.model import Failure, Request, Stage
+from fetcher.model import UNDER_WAY, Failure, Request, Stage
 from fetcher.urls import Target
 
 __all__ = [
@@ -58,6 +58,11 @@ class Transfer:
         self.status = status  # transport/session.py
         self.received = received  # bytes of the decoded body: transport/body.py
         self.max_bytes: int | None = None  # middleware/robots/fetch.py
+
+    def begin(self, clock: Any) -> None:
+        """Note that the exchange begins, under ``clock``: what is known of an answer is of the one before."""
+        self.clock = clock
+        self.status = self.received = None
 
 
 class RequestState:
@@ -131,8 +136,13 @@ class RequestState:
     # Where it is
 
     def enter(self, stage: Stage, now: float | None = None) -> None:
-        """Note that the row is now in ``stage``. Raises ``RuntimeError`` where that cannot follow."""
+        """Note that the row is now in ``stage``. Raises ``RuntimeError`` where that cannot follow.
+
+        What a middleware asks for once its row has ended, or has gone back, is no stage of the row.
+        """
         if not stage.bit & self.stage.after:
+            if stage.bit & UNDER_WAY:
+                return
             raise RuntimeError(f"row {self.request.id} cannot go from {self.stage.value} to {stage.value}")
         self.stage = stage
         self.stage_since = time.monotonic() if now is None else now

@@ -19,7 +19,7 @@ import pytest
 
 import fetcher.bench.runner
 from fetcher.bench import compare
-from fetcher.bench.plan import WARM_UP_ROWS, Bench, Step, listing_of, requests_by_host, site_of, steps_of
+from fetcher.bench.plan import WARM_UP_ROWS, Bench, PlannedRound, listing_of, planned_rounds, requests_by_host, site_of
 from fetcher.bench.results import Report
 from fetcher.bench.runner import ProgressUpdate, measure, run_round
 from fetcher.bench.worker import RoundSpec, Row
@@ -84,22 +84,22 @@ def by_round(log: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_rounds_are_interleaved_after_a_warm_up_of_each_mode() -> None:
-    steps = steps_of(Bench(concurrency=(50, 10, 50), rounds=2), 200)
-    assert [(step.mode[0], step.concurrency, step.index, step.rows, step.warm_up) for step in steps] == [
+    planned = planned_rounds(Bench(concurrency=(50, 10, 50), rounds=2), 200)
+    assert [(round_.mode[0], round_.concurrency, round_.index, round_.rows, round_.warm_up) for round_ in planned] == [
         ("c", 10, 0, 200, True), ("c", 50, 0, 200, True), ("s", 1, 0, WARM_UP_ROWS, True),
         ("s", 1, 1, 200, False), ("c", 10, 1, 200, False), ("c", 50, 1, 200, False),
         ("s", 1, 2, 200, False), ("c", 10, 2, 200, False), ("c", 50, 2, 200, False),
     ]  # fmt: skip
-    assert steps_of(Bench(concurrency=(7,), rounds=1, sequential=False), 5) == [
-        Step("concurrent", 7, 0, 5), Step("concurrent", 7, 1, 5),
+    assert planned_rounds(Bench(concurrency=(7,), rounds=1, sequential=False), 5) == [
+        PlannedRound("concurrent", 7, 0, 5), PlannedRound("concurrent", 7, 1, 5),
     ]  # fmt: skip
 
 
 def test_the_requests_each_host_will_get() -> None:
     hosts = ["a"] * 15 + ["b"] * 15
-    steps = steps_of(Bench(concurrency=(2, 4), rounds=3), 30)
+    planned = planned_rounds(Bench(concurrency=(2, 4), rounds=3), 30)
     # Two concurrent warm-ups, twenty rows of a sequential one, and three rounds of three modes.
-    assert requests_by_host(steps, hosts) == {"a": 15 * 2 + 15 + 15 * 9, "b": 15 * 2 + 5 + 15 * 9}
+    assert requests_by_host(planned, hosts) == {"a": 15 * 2 + 15 + 15 * 9, "b": 15 * 2 + 5 + 15 * 9}
 
 
 @pytest.mark.parametrize("slots", [1, 100, 2_000])

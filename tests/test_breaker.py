@@ -126,6 +126,17 @@ def test_a_host_that_seems_dead_rests(
     assert found == rests
 
 
+def test_the_last_rests_of_a_dead_host_grow() -> None:
+    """Fifteen probes follow each other, for they are the attempts of few rows; those that are left are far apart."""
+    breaker = breaker_of(backoff=0.5, max_backoff=20.0, host_patience=1_000.0)
+    rests, now = [], NOW
+    for _ in range(MAX_CHARGES - 1):
+        rests.append(breaker.charge_dead(now, 0.0, robots_known=True))
+        now += rests[-1]
+    assert rests == [0.25] * 15 + [1.0, 3.0, 9.0, 20.0]
+    assert breaker.given_up is None
+
+
 def test_a_dead_host_is_given_up_after_twenty_charges_or_its_patience() -> None:
     breaker = breaker_of(backoff=0.0)
     for _ in range(MAX_CHARGES):

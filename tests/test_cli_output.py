@@ -373,7 +373,7 @@ def test_json_is_spoken_by_every_line(lab: LabServer, folder: Path) -> None:
     ended = run("crawl", url, "-v", "-k", "--log-format", "json", folder=folder)
     lines = [json.loads(line) for line in ended.said.splitlines()]
     assert lines[0]["level"] == "warning"
-    assert any(line["logger"] == "fetcher.hosts.hosts" and line["message"].startswith("parked: ") for line in lines)
+    assert any(line["logger"] == "fetcher.hosts" and line["message"].startswith("parked: ") for line in lines)
     assert lines[-1]["summary"]["ok"] == 1
     assert all(re.fullmatch(r"[\d-]{10}T[\d:.]{12}Z", line["time"]) for line in lines)
     assert ended.err.isascii()

@@ -164,6 +164,39 @@ async def test_the_list_is_not_read_on_while_nobody_takes_outcomes() -> None:
             assert read <= before + 2_000 + 128
 
 
+@pytest.mark.parametrize(("unread", "reads_on"), [(850, True), (950, False)])
+async def test_slots_that_are_idle_for_want_of_a_reader_are_no_reason_to_read_on(unread: int, reads_on: bool) -> None:
+    """Three hosts leave 82 of the 100 slots idle. Where the window has few places left, no further host would help."""
+    held, answered, read = asyncio.Event(), 0, 0
+
+    async def transport(request: Request) -> Response:
+        nonlocal answered
+        if request.id > unread:
+            await held.wait()
+        answered += 1
+        return Response(request, request.url, 200)
+
+    def urls() -> Iterator[str]:
+        nonlocal read
+        for read in range(1, 5_001):
+            # Three hosts answer once and later hold six slots each; between are hosts of a row each.
+            yield f"http://h{read % 3 if read <= 3 or read > unread else read}.example/{read}"
+
+    config = Config.of(robots=False, lookahead=100)
+    assert (config.limits.window, config.limits.concurrency) == (1_000, 100)
+    async with asyncio.timeout(DEADLINE), Fetcher(config, transport=transport) as fetcher:
+        async with fetcher.stream(urls()) as outcomes:
+            before = -1
+            while before < read < 5_000:
+                before = read
+                for _ in range(1_000):
+                    await asyncio.sleep(0)
+            assert (answered, len(fetcher.in_flight())) == (unread, 18)
+            assert read == (5_000 if reads_on else 100 + unread + 18)
+            held.set()
+            assert len([outcome async for outcome in outcomes]) == 5_000
+
+
 async def test_the_window_is_bounded_and_in_order() -> None:
     window = Window(2)
     await window.acquire()

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from fetcher.compression import Packing, compress
 from fetcher.errors import ConfigError, FetcherError, SinkError
 from fetcher.model import Outcome
-from fetcher.sinks import COLUMNS, DurableFile, Mark, TextSink, open_durable
+from fetcher.sinks import COLUMNS, DurableFile, Mark, open_durable
 from fetcher.sinks import durable as durable_module
 from fetcher.sinks.durable import lines_of
+from fetcher.sinks.text import TextSink
 from tests.test_sinks import failure, page
 
 SUFFIXES = [kind + packing for kind in (".jsonl", ".csv", ".txt") for packing in ("", ".gz", ".zst")]

@@ -297,7 +297,7 @@ async def test_who_is_cancelled_by_others_as_well_is_cancelled() -> None:
     tasks[1].cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert room.idle()
-    assert not room.gate.monitor._broken_off
+    assert not room.gate.monitor.broken_off
     room.gate.close()
 
 

@@ -15,7 +15,7 @@ from tests.sweeps.mutants import Mutant, mutants_of
 from tests.sweeps.mutations import NEAREST, ROOT, NearTest, Swept, drawn, judges_of, listed, nearest_files, sources_of
 
 SAMPLED = ("middleware/accept", "middleware/headers", "middleware/redirects", "middleware/robots/parse",
-           "middleware/robots/rules", "job/choice", "job/rows", "job/terms")  # fmt: skip
+           "middleware/robots/rules", "hosts/adaptive", "hosts/breaker", "hosts/network", "job/identity", "job/resume")  # fmt: skip
 """What is changed in the sample: modules whose own tests take a second or two."""
 
 

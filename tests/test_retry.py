@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
-from fetcher import errors
+from fetcher import Config, Fetcher, RetryDetails, errors
 from fetcher.config import Limits, RetryPolicy
 from fetcher.errors import RETRYABLE, FetchError, StatusError
 from fetcher.hosts.scheduler import Scheduler
@@ -144,3 +146,48 @@ async def test_a_status_that_asks_us_to_wait_is_the_hosts_and_others_are_the_row
     current.set(state)
     response = await Retry(POLICY, Gate(hosts, lambda: now), sleep)(state.request, refuse_once)
     assert (response.status, state.attempts, len(slept)) == ((200, 0, 0) if blame == "host" else (200, 1, 1))
+
+
+# The hook
+
+
+async def test_the_hook_is_told_of_each_retry_before_it_is_waited_for() -> None:
+    told: list[RetryDetails] = []
+    tries: Counter[str] = Counter()
+
+    async def transport(request: Request) -> Response:
+        tries[request.url] += 1
+        if request.url.endswith("/often") or tries[request.url] == 1:
+            assert sum(details.url == request.url for details in told) == tries[request.url] - 1
+            raise StatusError(500)
+        return Response(request, request.url, 200)
+
+    config = Config.of(robots=False, retries=2, backoff=0.001)
+    async with Fetcher(config, transport=transport, on_retry=told.append) as fetcher:
+        async with fetcher.stream(["http://a.example/once", "http://b.example/often"]) as outcomes:
+            ended = {outcome.request.url: outcome async for outcome in outcomes}
+    assert [ended[url].ok for url in sorted(ended)] == [True, False]
+    assert ended["http://b.example/often"].attempts == 3
+    assert Counter((details.url, details.attempt) for details in told) == {
+        ("http://a.example/once", 1): 1,
+        ("http://b.example/often", 1): 1,
+        ("http://b.example/often", 2): 1,
+    }
+    assert {(details.error.code, details.error.url == details.url, details.requeued) for details in told} == {
+        ("http_500", True, False)
+    }
+    assert all(0 <= details.wait < 1 and details.request.url == details.url for details in told)
+
+
+async def test_a_hook_that_fails_ends_the_run() -> None:
+    async def transport(request: Request) -> Response:
+        raise StatusError(500)
+
+    def broken(details: RetryDetails) -> None:
+        raise ZeroDivisionError(details.url)
+
+    async with Fetcher(Config.of(robots=False), transport=transport, on_retry=broken) as fetcher:
+        with pytest.raises(ZeroDivisionError):
+            async with fetcher.stream(["http://a.example/"]) as outcomes:
+                async for _ in outcomes:
+                    pass

@@ -222,8 +222,8 @@ async def test_a_bug_is_raised_to_whoever_waits(lab: LabServer) -> None:
 # What is answered
 
 
-@pytest.mark.parametrize("code", [400, 401, 403, 404, 410, 418, 451])
-async def test_4xx_allows(lab: LabServer, code: int) -> None:
+@pytest.mark.parametrize("code", [300, 304, 400, 401, 403, 404, 410, 418, 451])
+async def test_an_answer_without_a_file_allows(lab: LabServer, code: int) -> None:
     lab.add("/robots.txt", status(code))
     async with stack() as fetcher:
         assert await fetcher.code(lab.url("/ok")) == 200
@@ -399,6 +399,19 @@ async def test_no_secret_goes_along(lab: LabServer) -> None:
     assert robots_token(Config.of(header=headers).identity) == "Me"
 
 
+@pytest.mark.parametrize(
+    ("headers", "token"),
+    [
+        ([], "fetcher"),
+        (["User-Agent: Me/1"], "Me"),
+        (["user-agent: Me/1", "X-Key: Other/2"], "Me"),
+        (["@a.test User-Agent: Other/2"], "fetcher"),
+    ],
+)
+def test_we_are_named_by_the_user_agent_that_all_are_sent(headers: list[str], token: str) -> None:
+    assert robots_token(Config.of(header=headers).identity) == token
+
+
 # Bodies
 
 
@@ -478,11 +491,13 @@ class Scripted:
         self.answers = list(answers)
         self.asked: list[str] = []
         self.attempts: list[int] = []
+        self.guarded: list[bool] = []
         self.robots = Robots(self.exchange, token="fetcher", clock=lambda: self.now)
 
     async def exchange(self, request: Request) -> Response:
         self.asked.append(request.url)
         self.attempts.append(current.get().attempts)
+        self.guarded.append(getattr(current.get(), "guarded", False))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if not isinstance(answer, str):
             if isinstance(answer, Requeue):
@@ -490,9 +505,12 @@ class Scripted:
             raise answer
         return Response(request, request.url, 200, body=answer.encode())
 
-    async def code(self, url: str = "http://a.test/ok", *, can_requeue: bool = True) -> str:
+    async def code(self, url: str = "http://a.test/ok", *, can_requeue: bool = True, led: bool = False) -> str:
         state = RequestState(Request(1, url), parse(url))
         state.can_requeue = can_requeue
+        if led:
+            state.follow(state.target, redirects=("http://public.test/",))
+            state.reach("public")
         current.set(state)
 
         async def page(request: Request) -> Response:
@@ -547,6 +565,17 @@ async def test_rows_leave_their_tasks_where_the_file_has_to_wait() -> None:
     site.now = 1010.0
     assert await site.code() == "robots_denied"
     assert site.attempts == [0, 1]  # it went on where it was
+
+
+async def test_a_file_that_a_row_led_there_waits_for_is_asked_for_anew_for_one_that_lists_it() -> None:
+    """A private address is closed to the first, and not to the second; the tries are those of the file."""
+    site = Scripted(Requeue(1010.0), Requeue(1020.0), "")
+    assert await site.code(led=True) == "due 1010"
+    site.now = 1010.0
+    assert await site.code(led=True) == "due 1020"
+    site.now = 1020.0
+    assert await site.code() == "allowed"
+    assert (site.guarded, site.attempts) == ([True, True, False], [0, 1, 2])
 
 
 async def test_a_row_that_cannot_leave_waits(monkeypatch: pytest.MonkeyPatch) -> None:

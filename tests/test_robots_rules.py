@@ -184,7 +184,7 @@ def test_500_kib_count_and_a_torn_line_does_not() -> None:
     last = b"Disallow: /last\n"
     filler = b"#" * (MAX_ROBOTS_BYTES - len(head) - len(last) - 1) + b"\n"
     whole = head + filler + last
-    assert len(whole) == MAX_ROBOTS_BYTES
+    assert len(whole) == MAX_ROBOTS_BYTES == 512_000  # RFC 9309, 2.5
     assert not allows(parse_robots(whole, "fetcher"), "/last")
     assert not allows(parse_robots(whole + b"Disallow: /beyond\n", "fetcher"), "/last")
     assert allows(parse_robots(whole + b"Disallow: /beyond\n", "fetcher"), "/beyond")

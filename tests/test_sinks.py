@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from fetcher.errors import ConfigError, ConnectError, FetcherError, SinkError, StatusError
 from fetcher.model import Failure, Outcome, Page, Request
-from fetcher.sinks import COLUMNS, CSVSink, TextSink, check_output, open_sink, to_json, to_record
-from fetcher.sinks.csv_format import defuse
+from fetcher.sinks import COLUMNS, check_output, open_sink, to_json, to_record
+from fetcher.sinks.csv_format import CSVSink, defuse
+from fetcher.sinks.text import TextSink
 from tests.lab.suites import suite
 from tests.test_escape import steers
 

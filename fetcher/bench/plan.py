@@ -24,7 +24,7 @@ from fetcher.model import Request
 from fetcher.sources.rows import BadRow
 from fetcher.urls import parse
 
-__all__ = ["Bench", "Listing", "Step", "listing_of", "requests_by_host", "site_of", "steps_of"]
+__all__ = ["Bench", "Listing", "PlannedRound", "listing_of", "planned_rounds", "requests_by_host", "site_of"]
 
 WARM_UP_ROWS = 20
 """Rows of the sequential warm-up. It can be short: the concurrent warm-ups have filled the caches already."""
@@ -75,7 +75,7 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
         return config
 
 
-class Step(msgspec.Struct, frozen=True):
+class PlannedRound(msgspec.Struct, frozen=True):
     """One round to come: the ``index``-th of its mode (0 is the warm-up), over the first ``rows`` of the list."""
 
     mode: ModeName
@@ -140,23 +140,23 @@ def listing_of(urls: Iterable[str | Request | BadRow], bench: Bench, source: str
     return msgspec.structs.replace(listing, more=next(rest, None) is not None)
 
 
-def steps_of(bench: Bench, rows: int) -> list[Step]:
+def planned_rounds(bench: Bench, rows: int) -> list[PlannedRound]:
     """Return all rounds in order: the warm-ups, then round by round every mode."""
     sweep = sorted(set(bench.concurrency))
-    steps = [Step("concurrent", slots, 0, rows) for slots in sweep]
+    planned = [PlannedRound("concurrent", slots, 0, rows) for slots in sweep]
     if bench.sequential:
-        steps.append(Step("sequential", 1, 0, min(rows, WARM_UP_ROWS)))
+        planned.append(PlannedRound("sequential", 1, 0, min(rows, WARM_UP_ROWS)))
     for index in range(1, bench.rounds + 1):
         if bench.sequential:
-            steps.append(Step("sequential", 1, index, rows))
-        steps += [Step("concurrent", slots, index, rows) for slots in sweep]
-    return steps
+            planned.append(PlannedRound("sequential", 1, index, rows))
+        planned += [PlannedRound("concurrent", slots, index, rows) for slots in sweep]
+    return planned
 
 
-def requests_by_host(steps: Sequence[Step], hosts: Sequence[str]) -> Counter[str]:
+def requests_by_host(planned: Sequence[PlannedRound], hosts: Sequence[str]) -> Counter[str]:
     """Count the requests each host will get, without robots.txt, redirects and retries."""
     total: Counter[str] = Counter()
-    for rows, times in Counter(step.rows for step in steps).items():
+    for rows, times in Counter(round_.rows for round_ in planned).items():
         for host, asked in Counter(hosts[:rows]).items():
             total[host] += asked * times
     return total

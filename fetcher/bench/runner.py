@@ -21,7 +21,7 @@ import msgspec
 
 from fetcher.bench.conclusions import warnings_of
 from fetcher.bench.formatting import duration, plain
-from fetcher.bench.plan import Bench, Listing, Step, listing_of, site_of, steps_of
+from fetcher.bench.plan import Bench, Listing, PlannedRound, listing_of, planned_rounds, site_of
 from fetcher.bench.results import Report, Round, all_failed, mismatches, recommended, summarise, this_machine
 from fetcher.bench.worker import Message, RoundProgress, RoundResult, RoundSpec, Row
 from fetcher.config import Config
@@ -46,7 +46,7 @@ MAX_QUOTED_BYTES = 100_000
 class ProgressUpdate(msgspec.Struct, frozen=True):
     """How far a bench is: ``done`` rows of the ``number``-th of ``of`` rounds, and the round once it is complete."""
 
-    step: Step
+    planned: PlannedRound
     number: int
     of: int
     done: int
@@ -151,7 +151,7 @@ class _Running:
         self._site = site
         self._tell = tell
         self._say = say
-        self._steps = steps_of(bench, len(listing.rows))
+        self._planned = planned_rounds(bench, len(listing.rows))
         self._rounds: list[Round] = []
         self._loop = ""
 
@@ -159,10 +159,10 @@ class _Running:
         """Run one round after another, until all are done, ``stop`` is set, or the first one brought no page."""
         stopping = asyncio.ensure_future(stop.wait())
         try:
-            for number, step in enumerate(self._steps):
-                if step.mode == "sequential" and step.warm_up:
+            for number, planned in enumerate(self._planned):
+                if planned.mode == "sequential" and planned.warm_up:
                     self._announce_baseline()
-                round_ = await _unless(stopping, self._round(number, step))
+                round_ = await _unless(stopping, self._round(number, planned))
                 if round_ is None:
                     return
                 self._rounds.append(round_)
@@ -187,37 +187,37 @@ class _Running:
             recommended=recommended(modes),
             warnings=warnings_of(rounds, limits, self._listing),
             mismatches=mismatches(rounds, {row.id: row.url for row in self._listing.rows}),
-            complete=len(rounds) == len(self._steps),
+            complete=len(rounds) == len(self._planned),
         )
 
-    async def _round(self, number: int, step: Step) -> Round:
-        update = ProgressUpdate(step, number + 1, len(self._steps), 0)
+    async def _round(self, number: int, planned: PlannedRound) -> Round:
+        update = ProgressUpdate(planned, number + 1, len(self._planned), 0)
         self._tell(update)
         label = ((ROUND_HEADER, str(number)),) if self._site is not None else ()
-        rows = [Row(row.id, row.url, (*row.headers, *label)) for row in self._listing.rows[: step.rows]]
-        config = self._bench.config_of(step.concurrency, built_in=self._site is not None)
-        spec = RoundSpec(config, step.mode == "sequential", rows)
+        rows = [Row(row.id, row.url, (*row.headers, *label)) for row in self._listing.rows[: planned.rows]]
+        config = self._bench.config_of(planned.concurrency, built_in=self._site is not None)
+        spec = RoundSpec(config, planned.mode == "sequential", rows)
         result = await run_round(spec, lambda done: self._tell(msgspec.structs.replace(update, done=done)))
         self._loop = result.loop
         round_ = Round(
-            mode=step.mode,
-            concurrency=step.concurrency,
-            index=step.index,
-            warm_up=step.warm_up,
+            mode=planned.mode,
+            concurrency=planned.concurrency,
+            index=planned.index,
+            warm_up=planned.warm_up,
             wall=result.wall,
             cpu=result.cpu,
             peak_memory=result.peak_memory,
             most_in_flight=None,
             samples=result.samples,
         )
-        self._tell(msgspec.structs.replace(update, done=step.rows, round=round_))
+        self._tell(msgspec.structs.replace(update, done=planned.rows, round=round_))
         return round_
 
     def _announce_baseline(self) -> None:
         """Say how long the baseline will take where that is long, estimated by the latencies of the first warm-up."""
         latencies = [sample.latency for sample in self._rounds[0].samples]
         once = sum(latencies)
-        seconds = once / len(latencies) * sum(step.rows for step in self._steps if step.mode == "sequential")
+        seconds = once / len(latencies) * sum(planned.rows for planned in self._planned if planned.mode == "sequential")
         if seconds > LONG_BASELINE_SECONDS:
             n = max(1, int(len(latencies) * LONG_BASELINE_SECONDS / seconds))
             text = f"the sequential baseline will take about {duration(seconds)}, {duration(once)} a round"

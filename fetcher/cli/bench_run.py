@@ -19,7 +19,7 @@ from typing import Any, Self
 import msgspec
 
 from fetcher.bench.formatting import mode_flag
-from fetcher.bench.plan import Bench, Listing, listing_of, requests_by_host, steps_of
+from fetcher.bench.plan import Bench, Listing, listing_of, planned_rounds, requests_by_host
 from fetcher.bench.results import Report, Round, all_failed
 from fetcher.bench.runner import ProgressUpdate, handle_signals, measure
 from fetcher.bench.text_report import mismatch_lines, render_text
@@ -148,9 +148,11 @@ def _announce(listing: Listing, plan: Bench, notices: Notices) -> None:
         notices.say(f"{listing.source} has {rows:,} row{'' if rows == 1 else 's'}, not {plan.n:,}: all are used")
     elif listing.more:
         notices.say(f"the first {plan.n:,} rows of {listing.source} are used (-n)")
-    steps = steps_of(plan, rows)
-    by_host = requests_by_host(steps, listing.hosts)
-    lines = [f"fetcher: {by_host.total():,} requests in {len(steps)} rounds, redirects and further tries not counted:"]
+    planned = planned_rounds(plan, rows)
+    by_host = requests_by_host(planned, listing.hosts)
+    lines = [
+        f"fetcher: {by_host.total():,} requests in {len(planned)} rounds, redirects and further tries not counted:"
+    ]
     lines += [f"  {times:>9,}  {host}" for host, times in by_host.most_common(HOSTS_NAMED)]
     if len(by_host) > HOSTS_NAMED:
         rest = by_host.most_common()[HOSTS_NAMED:]
@@ -257,19 +259,19 @@ class BenchProgress:
             with contextlib.suppress(OSError):  # the terminal is gone, and the cursor with it
                 self._bar.stop()
 
-    def tell(self, moment: ProgressUpdate) -> None:
+    def tell(self, update: ProgressUpdate) -> None:
         """Show how far it is."""
-        name = mode_flag(moment.step.mode, moment.step.concurrency)
-        when = "warm-up" if moment.step.warm_up else f"round {moment.step.index}"
+        name = mode_flag(update.planned.mode, update.planned.concurrency)
+        when = "warm-up" if update.planned.warm_up else f"round {update.planned.index}"
         if self._bar is not None:
             self._bar.update(
                 self._bar.task_ids[0],
-                completed=moment.done,
-                total=moment.step.rows,
-                description=f"{moment.number} of {moment.of}: {when}, {name}",
+                completed=update.done,
+                total=update.planned.rows,
+                description=f"{update.number} of {update.of}: {when}, {name}",
             )
-        elif self._shown and moment.round is not None:
-            self._notices.say(f"{moment.number} of {moment.of}: {when}, {name}: {_line(moment.round)}")
+        elif self._shown and update.round is not None:
+            self._notices.say(f"{update.number} of {update.of}: {when}, {name}: {_line(update.round)}")
 
 
 def _line(round_: Round) -> str:

@@ -18,7 +18,6 @@ from fetcher.job.resume import ResumeState
 from fetcher.model import Outcome, Sink
 from fetcher.sinks import open_sink
 from fetcher.sources import Row, estimate_rows, is_url_argument, read
-from fetcher.sources.threaded_iterator import ThreadedIterator
 from fetcher.stats import Stats
 
 __all__ = [
@@ -127,8 +126,13 @@ def estimate_total(plan: Plan) -> int | None:
 def open_source(plan: Plan) -> Iterable[Row] | AsyncIterable[Row]:
     """Return the rows of a plan's lists."""
     rows = read(plan.inputs, format=plan["from"], url_column=plan["url_column"])
-    # A pipe may keep its reader waiting for as long as it likes: not the event loop's thread.
-    return ThreadedIterator(rows) if any(map(_may_block, plan.inputs)) else rows
+    if not any(map(_may_block, plan.inputs)):
+        return rows
+    from fetcher.sources.threaded_iterator import ThreadedIterator
+
+    return ThreadedIterator(
+        rows
+    )  # a pipe may keep its reader waiting for as long as it likes: not the event loop's thread
 
 
 def _may_block(path: str) -> bool:

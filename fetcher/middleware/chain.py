@@ -37,7 +37,6 @@ class Handlers:
         self.gate = Gate(scheduler, locate=locate)
         self.robots: Robots | None = None
         handlers: list[Middleware] = [
-            *middleware,
             Retry(config.retry, self.gate, on_retry=on_retry),
             accept(config.accept),
             Redirects(config),
@@ -51,7 +50,7 @@ class Handlers:
             )
             handlers.append(self.robots)
         handlers.append(self.gate)
-        self.exchange = compose(handlers, transport)
+        self.exchange = compose(middleware, compose(handlers, transport), foreign=True)
 
     async def close(self) -> None:
         """Give up what is being asked for, and stop the timers."""

@@ -89,9 +89,15 @@ class Gate:
             await self._wait(host, state, opens, now, reserved)
             now = self.clock()
         began = now
-        state.transfer = Transfer(host, began, self._send_gate, suspect=host.suspect)
+        before = state.transfer
+        status, received = (before.status, before.received) if before is not None else (None, None)
+        state.transfer = transfer = Transfer(
+            host, began, self._send_gate, suspect=host.suspect, status=status, received=received
+        )
         task, monitor = asyncio.current_task(), self.monitor
-        monitor.watch(task, state)
+        monitor.on_wire[task] = state, transfer
+        if monitor.timer is None:
+            monitor.start()
         try:
             response = await proceed(request)
             now = self.clock()
@@ -110,7 +116,9 @@ class Gate:
             raise
         finally:
             state.elapsed += now - began
-            monitor.forget(task)
+            del monitor.on_wire[task]
+            if monitor.broken_off:
+                monitor.was_broken_off(task)  # it ended by itself in the same instant
             self._finish(host)
 
     def before_sending(self, state: RequestState) -> float:

@@ -10,7 +10,7 @@ import re
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
@@ -18,7 +18,9 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 from fetcher.errors import ParseError
 from fetcher.model import Extractor, Page, Response
 from fetcher.page.charset import count_characters, decode_as, detect, read_media_type
-from fetcher.page.select import Selection
+
+if TYPE_CHECKING:
+    from fetcher.page.select import Selection
 
 __all__ = ["Document", "Kind", "Reading", "extract_from", "kind_of", "page_of", "parse", "read_body"]
 

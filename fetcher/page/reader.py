@@ -12,17 +12,18 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import MethodType, ModuleType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from fetcher.config import Config
 from fetcher.errors import ConfigError, ParseError
 from fetcher.model import Extractor, Page, Response
-from fetcher.page.isolation import ParserPool
-from fetcher.page.messages import NotPlain, WorkerSettings
 from fetcher.page.parse import Reading, extract_from, kind_of, page_of, read_body
-from fetcher.page.select import Selection
+
+if TYPE_CHECKING:
+    from fetcher.page.isolation import ParserPool
+    from fetcher.page.select import Selection
 
 __all__ = ["MarkRow", "Reader", "looks_dangerous", "name_of"]
 
@@ -49,7 +50,7 @@ class Reader:
 
     def __init__(self, config: Config, extract: Extractor | None = None) -> None:
         parsing = config.parsing
-        self._select = Selection.of(config.select) if config.select else None
+        self._select = _selection(config.select) if config.select else None
         self._preview = config.preview
         self._extract = extract
         self._asked = parsing.isolate or parsing.parsers is not None
@@ -62,16 +63,10 @@ class Reader:
                 "name in another process: move it into a module, as a function of its own"
             )
         self._extract_here = extract if name is None else None
-        self._settings = WorkerSettings(
-            select=self._select if extract is None else None,
-            preview=config.preview,
-            extract=name,
-            path=[os.fsencode(entry) for entry in sys.path if isinstance(entry, str)],
-            folder=_working_folder(),
-            limit=parsing.timeout,
-            # What small pages are read with here must not give another type of data for the large ones.
-            exact=not self._asked,
-        )
+        self._worker_extract = name
+        self._timeout = parsing.timeout
+        self._path = [os.fsencode(entry) for entry in sys.path if isinstance(entry, str)]
+        self._folder = _working_folder()
         self._size = parsing.parsers or min(MAX_PROCESSES, os.cpu_count() or 1)
         self._pool: ParserPool | None = None
         self._mark_row: MarkRow | None = None
@@ -129,10 +124,10 @@ class Reader:
         started, ``extract_failed`` also for data that is not plain. An extractor that has no name to be found by
         runs here, once the page has been parsed there.
         """
+        from fetcher.page.messages import NotPlain
+
         if self._pool is None:
-            # Where all pages go there, the next ones wait within the process; else they are few, and dangerous.
-            depth = MAX_QUEUED_PAGES if self._all_html or self._everything else 1
-            self._pool = ParserPool(self._settings, size=self._size, depth=depth)
+            self._pool = self._open_pool()
         answer = await self._pool.read(response)
         if isinstance(answer, NotPlain):
             if self._asked:
@@ -141,6 +136,24 @@ class Reader:
         else:
             reading = self._with_data(response, answer, self._extract_here)
         return page_of(response, reading, waited=waited, fetched_at=fetched_at)
+
+    def _open_pool(self) -> ParserPool:
+        from fetcher.page.isolation import ParserPool
+        from fetcher.page.messages import WorkerSettings
+
+        settings = WorkerSettings(
+            select=self._select if self._extract is None else None,
+            preview=self._preview,
+            extract=self._worker_extract,
+            path=self._path,
+            folder=self._folder,
+            limit=self._timeout,
+            # What small pages are read with here must not give another type of data for the large ones.
+            exact=not self._asked,
+        )
+        # Where all pages go there, the next ones wait within the process; else they are few, and dangerous.
+        depth = MAX_QUEUED_PAGES if self._all_html or self._everything else 1
+        return ParserPool(settings, size=self._size, depth=depth)
 
     async def close(self) -> None:
         """End the processes. They are started again when there is a body for them."""
@@ -178,6 +191,12 @@ def _has_long_tag(body: bytes) -> bool:
             return True
         begin = end + 1
     return False
+
+
+def _selection(rules: tuple[str, ...]) -> Selection:
+    from fetcher.page.select import Selection  # most runs select nothing
+
+    return Selection.of(rules)
 
 
 def name_of(extract: Extractor) -> str | None:

@@ -12,27 +12,23 @@ from pathlib import PurePath
 from fetcher.compression import SUFFIXES as COMPRESSED
 from fetcher.errors import ConfigError
 from fetcher.model import Sink
-from fetcher.sinks.csv_format import CSVSink
 from fetcher.sinks.durable import DurableFile, Mark
 from fetcher.sinks.escape import printable
 from fetcher.sinks.jsonl import JSONLSink
 from fetcher.sinks.opening import check_path, display_name, is_special
 from fetcher.sinks.record import COLUMNS, Record, to_json, to_record
 from fetcher.sinks.stream import OutputStream, StreamSink, compressor_for
-from fetcher.sinks.text import TextSink
 
 __all__ = [
     "COLUMNS",
     "FORMATS",
     "SUFFIXES",
-    "CSVSink",
     "DurableFile",
     "JSONLSink",
     "Mark",
     "OutputStream",
     "Record",
     "StreamSink",
-    "TextSink",
     "check_output",
     "format_of",
     "open_durable",
@@ -90,10 +86,14 @@ def _stream_sink(
 ) -> StreamSink:
     match format_of(path, format):
         case "csv":
+            from fetcher.sinks.csv_format import CSVSink
+
             return CSVSink(path, fresh=fresh, fields=fields, select=select)
         case "jsonl":
             return JSONLSink(path, fresh=fresh)
         case _:
+            from fetcher.sinks.text import TextSink
+
             return TextSink(path, fresh=fresh)
 
 

@@ -18,9 +18,7 @@ from typing import BinaryIO
 from fetcher.compression import MAGIC_BYTES, packing_of_data
 from fetcher.errors import SourceError
 from fetcher.model import Request
-from fetcher.sources.csv_format import read_csv
 from fetcher.sources.inputs import FORMATS, format_of, is_url_argument
-from fetcher.sources.jsonl import read_jsonl
 from fetcher.sources.lines import list_name, open_list, reason_of
 from fetcher.sources.rows import BadRow, Row, RowNumbers
 from fetcher.sources.text import read_text
@@ -124,8 +122,12 @@ def _rows(
             if kind == "txt":
                 yield from read_text(blocks, name=name, numbers=numbers)
             elif kind == "jsonl":
+                from fetcher.sources.jsonl import read_jsonl
+
                 yield from read_jsonl(blocks, name=name, numbers=numbers, url_column=url_column)
             else:
+                from fetcher.sources.csv_format import read_csv
+
                 yield from read_csv(
                     blocks, name=name, numbers=numbers, url_column=url_column, delimiter=_DELIMITERS[kind]
                 )

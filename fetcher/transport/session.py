@@ -134,7 +134,7 @@ class Transport:
         try:
             with self._watchdog.over(state) as watch:
                 if transfer is not None:
-                    transfer.clock = watch
+                    transfer.begin(watch)
                 answer, body = await self._talk(request, state, pool, watch)
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             if state is not None:

@@ -52,8 +52,8 @@ from tests.lab.scripted import (
     WELL,
     Rng,
     ScriptedHost,
+    ScriptedStep,
     StandStill,
-    Step,
     asker,
     elapsed,
     played,
@@ -135,7 +135,8 @@ class World:
     """All that is drawn of one world: the settings, the hosts, the list, and who reads how.
 
     ``source`` is how the list comes, ``leave`` how it ends early, after ``patience`` outcomes. ``singles`` are rows that
-    are fetched by themselves meanwhile. ``addressed`` hosts share addresses, ``again`` a second fetcher goes on.
+    are fetched by themselves meanwhile. ``addressed`` hosts share addresses, ``again`` a second fetcher goes on. On an
+    ``island`` the system never knows a route to the world at large.
     """
 
     number: int
@@ -163,6 +164,7 @@ class World:
     addressed: bool = False
     most: int = MOST
     again: bool = False
+    island: bool = False
     hosts: dict[str, ScriptedHost] = field(default_factory=dict)
     listed: list[Request] = field(default_factory=list)
 
@@ -266,10 +268,11 @@ def _throttled(rng: Rng, world: World) -> None:
 def _learning(rng: Rng, world: World) -> None:
     """Few hosts with many rows: what they bear is found out, and tried again."""
     _throttled(rng, world)
-    world.kinds = ("crowded", "spaced")
+    world.kinds = rng.choice((("crowded", "spaced"), ("crowded", "spaced", "counting")))
     world.crowd = rng.choice((1, 2, 3))
     world.rows = rng.choice((300, 800, 1_500))
-    world.options |= {"robots": False, "lookahead": 10_000, "host_patience": 60, "max_retry_after": 300}
+    world.options |= {"per_host": rng.choice((1, 2, 6, 6)), "robots": False, "lookahead": 10_000}
+    world.options |= {"host_patience": 60, "max_retry_after": 300}
     world.options.pop("hosts", None)
 
 
@@ -280,9 +283,10 @@ def _dying(rng: Rng, world: World) -> None:
 
 def _away(rng: Rng, world: World) -> None:
     """Our own network goes, and comes back."""
-    world.kinds = rng.choice((("steady", "quick"), ("steady", "quick"), (*WELL, "dead", "uneven")))
+    world.kinds = rng.choice((("steady", "quick"), ("steady", "quick"), (*WELL, "dead", "late", "uneven")))
     world.crowd = rng.choice((6, 8, 12, 20))
     world.rows = rng.choice((80, 150, 300))
+    world.island = rng.random() < 0.2
     begin = rng.choice((0.0, 1.0, 1.0, 4.0))
     for _ in range(rng.choice((1, 1, 2, 3))):
         end = begin + rng.choice((0.5, 3.0, 10.0, 40.0, 90.0))
@@ -483,7 +487,7 @@ class ScriptedTransport:
     async def close(self) -> None:
         """Do nothing: there are no connections."""
 
-    async def _exchange(self, request: Request, host: ScriptedHost, step: Step) -> Response:
+    async def _exchange(self, request: Request, host: ScriptedHost, step: ScriptedStep) -> Response:
         fate = self._world.outage() or (host.behaviour.away if host.is_away(elapsed()) else step.fate)
         await self._connect(fate, step.connect)
         await self._send(request, host)
@@ -492,7 +496,9 @@ class ScriptedTransport:
         try:
             refusal = host.refusal(elapsed(), step.latency % 1.0)
             await _sleep(min(step.latency, 0.02) if refusal else step.latency)
-            if self._world.outage() is not None or (fate not in WAITING and host.is_away(elapsed())):
+            if (self._world.outage() is not None and not step.spared) or (
+                fate not in WAITING and host.is_away(elapsed())
+            ):
                 fate = "silent"
             elif refusal is not None:
                 fate = refusal
@@ -802,7 +808,7 @@ def play(number: int, seed: int) -> Player:
     player = Player(world)
 
     def has_route() -> bool:
-        return world.outage() != "unroutable"
+        return not world.island and world.outage() != "unroutable"
 
     try:
         played(player.play(), seed=world.seed, has_route=has_route)

@@ -25,8 +25,22 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 __all__ = [
-    "ANY", "CONNECTING", "DYING", "READING", "ROBOTS", "THROTTLING", "WAITING", "WELL", "Rng", "ScriptedHost", "StandStill",
-    "Step", "asker", "elapsed", "played", "share_of",
+    "ANY",
+    "CONNECTING",
+    "DYING",
+    "READING",
+    "ROBOTS",
+    "THROTTLING",
+    "WAITING",
+    "WELL",
+    "Rng",
+    "ScriptedHost",
+    "ScriptedStep",
+    "StandStill",
+    "asker",
+    "elapsed",
+    "played",
+    "share_of",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -218,8 +232,10 @@ class Behaviour:
 
 
 LATENCIES = ((0.0,), (0.01,), (0.01, 0.02, 0.1), (0.1,), (0.1, 0.7), (0.7,), (0.1, 2.5), (0.05, 0.05, 0.05, 5.0))
-CONNECTS = ((0.0,), (0.0, 0.0, 0.05), (0.3,), (0.02, 0.02, 1.5))
-DEATHS = ("refused", "hole", "nameless", "unnamed", "silent", "mute", "untrusted", "reset", "empty", "garbled")
+CONNECTS = ((0.0,), (0.0, 0.0, 0.05), (0.0, 0.11), (0.3,), (0.02, 0.02, 1.5))
+DEATHS = (
+    "refused", "hole", "nameless", "unnamed", "silent", "mute", "untrusted", "reset", "empty", "garbled", "unroutable",
+)  # fmt: skip
 REFUSALS = (
     ("429",), ("503",), ("429:0",), ("429:2",), ("503:2",), ("429:70",), ("503:1000",), ("429:1000",), ("429:date=5",),
     ("429:reset=3",), ("!429",), ("!429:0.3",), ("!503:0.9",), ("429", "503"), ("429", "429:2"), ("503:0",),
@@ -277,6 +293,13 @@ def _flapping(rng: Rng) -> Behaviour:
     return Behaviour("flapping", latency=rng.choice(LATENCIES), period=period, away=rng.choice(DEATHS))
 
 
+def _fickle(rng: Rng) -> Behaviour:
+    """Come and go, and refuse one request after every few meanwhile."""
+    period, every = rng.choice((0.4, 1.5)), rng.choice((3, 5))
+    latency = rng.choice(LATENCIES[2:5])
+    return Behaviour("fickle", (0.0,), latency, period=period, every=every, refusal=rng.choice((("429",), ("503:0",))))
+
+
 def _half(rng: Rng) -> Behaviour:
     """Answer at one port and not at the other."""
     return Behaviour("half", latency=rng.choice(LATENCIES), shut=rng.choice((("8080",), ("",))))
@@ -298,7 +321,7 @@ def _spaced(rng: Rng) -> Behaviour:
 
 def _counting(rng: Rng) -> Behaviour:
     """Refuse one request after every few."""
-    every = rng.choice((3, 7, 15, 40))
+    every = rng.choice((3, 7, 11, 21, 40, 101))
     return Behaviour("counting", latency=rng.choice(LATENCIES[:6]), every=every, refusal=rng.choice(REFUSALS))
 
 
@@ -325,12 +348,12 @@ def _gone(_: Rng) -> Behaviour:
 
 BEHAVIOURS: dict[str, Callable[[Rng], Behaviour]] = {
     "steady": _steady, "quick": _quick, "slow": _slow, "uneven": _uneven, "dead": _dead, "late": _late, "leaving": _leaving,
-    "flapping": _flapping, "half": _half, "crowded": _crowded, "spaced": _spaced, "counting": _counting,
+    "flapping": _flapping, "fickle": _fickle, "half": _half, "crowded": _crowded, "spaced": _spaced, "counting": _counting,
     "reluctant": _reluctant, "closed": _closed, "parked": _parked, "gone": _gone,
 }  # fmt: skip
 WELL = ("steady", "steady", "quick", "slow")
 THROTTLING = ("crowded", "crowded", "spaced", "counting", "reluctant", "closed")
-DYING = ("dead", "dead", "late", "leaving", "flapping", "half")
+DYING = ("dead", "dead", "late", "leaving", "flapping", "fickle", "half")
 ANY = (*WELL, "uneven", "uneven", *THROTTLING, *DYING)
 """Behaviours by their names; one that stands twice is drawn twice as often."""
 
@@ -356,13 +379,17 @@ ROBOTS = {
 """What a robots.txt is answered, one after the other; the last one counts from there on."""
 
 
-class Step(NamedTuple):
-    """What is going to happen to one exchange, as far as that is known beforehand."""
+class ScriptedStep(NamedTuple):
+    """What is going to happen to one exchange, as far as that is known beforehand.
+
+    It is ``spared`` if its answer was so far on its way that it comes even though our own network has gone meanwhile.
+    """
 
     connect: float
     latency: float
     body: float
     fate: str
+    spared: bool
 
 
 class ScriptedHost:
@@ -377,10 +404,10 @@ class ScriptedHost:
         self._served = 0
         self._last = -math.inf
 
-    def step(self, port: str, path: str, attempt: int) -> Step:
+    def step(self, port: str, path: str, attempt: int) -> ScriptedStep:
         """Draw what becomes of an exchange. No two take equally long, so that few things happen in one instant."""
         does = self.behaviour
-        draws = [share_of(self._seed, self.name, port, path, attempt, number) for number in range(5)]
+        draws = [share_of(self._seed, self.name, port, path, attempt, number) for number in range(6)]
         connect, latency, body = (
             seconds[int(draw * len(seconds))] * (1 + draws[4] / 50)
             for seconds, draw in zip((does.connect, does.latency, does.body), draws, strict=False)
@@ -391,7 +418,7 @@ class ScriptedHost:
             fate = script[min(attempt, len(script)) - 1]
         if port in does.shut:
             fate = "refused"
-        return Step(connect, latency, body, fate)
+        return ScriptedStep(connect, latency, body, fate, draws[5] < 0.3)
 
     def is_away(self, now: float) -> bool:
         """Whether nothing is to be had of it now."""

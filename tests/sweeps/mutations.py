@@ -19,6 +19,7 @@ import hashlib
 import importlib
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -59,14 +60,14 @@ WATCHING_SECONDS = 600.0  # for the unchanged tests of one file
 START_SECONDS = 30.0  # that a mutant may take beside three times its tests
 
 NEAREST: dict[str, tuple[str, ...]] = {
-    "hosts": ("test_hosts*", "test_health*", "test_verdict*", "test_gate*", "test_departure*", "test_frontier*",
-              "test_dispatcher*"),
+    "hosts": ("test_host_health*", "test_host_table*", "test_scheduler*", "test_breaker*", "test_adaptive*",
+              "test_network*", "test_gate*", "test_send_gate*", "test_frontier*", "test_dispatcher*"),
     "frontier": ("test_frontier*", "test_queues*", "test_spill*", "test_dispatcher*"),
     "pipeline": ("test_library*", "test_dispatcher*"),
     "dispatcher": ("test_dispatcher*", "test_frontier*", "test_library*"),
-    "job": ("test_job*", "test_ledger*", "test_durable*", "test_report*", "test_cli_job*", "test_cli_retry*"),
-    "middleware": ("test_gate*", "test_departure*", "test_verdict*", "test_retry*", "test_accept*", "test_redirects*",
-                   "test_headers*", "test_robots*", "test_polite*", "test_library*"),
+    "job": ("test_job*", "test_resume*", "test_ledger*", "test_durable*", "test_report*", "test_cli_job*", "test_cli_retry*"),
+    "middleware": ("test_gate*", "test_send_gate*", "test_retry*", "test_accept*", "test_redirects*", "test_headers*",
+                   "test_robots*", "test_polite*", "test_library*"),
 }  # fmt: skip
 """What is changed, and the tests nearest to it, the nearest first; those named after a module are nearer still."""
 
@@ -438,6 +439,8 @@ def main() -> int:
         tell=lambda text: print(f"{time.monotonic() - began:6.0f} s  {text}", file=sys.stderr, flush=True),
     )
     print(report(swept))
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"{time.monotonic() - began:.0f} s, {spent.ru_utime + spent.ru_stime:.0f} s of a processor")
     return bool(swept.survived)
 
 
