@@ -11,7 +11,7 @@ import asyncio
 from typing import Self
 
 from fetcher import Config, Fetcher, Page
-from fetcher.bench.site import Site, SiteProcess
+from fetcher.demo import Site, SiteProcess
 
 
 class Catalogue:
@@ -48,8 +48,8 @@ async def main(pages: Catalogue) -> None:
     """Read an endless catalogue until ten pages are there."""
     async with Pulse(), Fetcher(Config.of(concurrency=5, lookahead=9)) as fetcher, fetcher.stream(pages) as outcomes:
         async for outcome in outcomes:
-            print(f"{outcomes.books.done:2}. {outcome.title if isinstance(outcome, Page) else outcome.error}")
-            if outcomes.books.done == 10:
+            print(f"{outcomes.stats.done:2}. {outcome.title if isinstance(outcome, Page) else outcome.error}")
+            if outcomes.stats.done == 10:
                 break
     print(f"\n{pages.read} of endlessly many URLs read; tasks left, with this one: {len(asyncio.all_tasks())}")
 

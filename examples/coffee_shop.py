@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator
 
 from fetcher import Config, Fetcher
-from fetcher.bench.site import Site, SiteProcess
+from fetcher.demo import Site, SiteProcess
 
 CUSTOMERS, SCALE = 10, 60  # characters a second
 Arrivals = list[tuple[float, str]]

@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from fetcher import Fetcher, Page, Response, parse
-from fetcher.bench.site import Site, SiteProcess
+from fetcher.demo import Site, SiteProcess
 
 
 class Coffee(NamedTuple):
@@ -37,12 +37,12 @@ async def main(urls: list[str]) -> None:
     """Ask for all coffees and print the cheapest and the dearest of each currency."""
     async with Fetcher(extract=coffee) as fetcher, fetcher.stream(urls) as outcomes:
         coffees: list[Coffee] = [outcome.data async for outcome in outcomes if isinstance(outcome, Page)]
-        books = outcomes.books
+        stats = outcomes.stats
     for currency, group in groupby(sorted(coffees), key=lambda each: each.currency):
         cheapest, *_, dearest = shelf = list(group)
         print(f"{len(shelf):3} in {currency:4} from {cheapest.price:>15} to {dearest.price:>15}", end="")
         print(f"   {cheapest.name} … {dearest.name}")
-    print(f"\n{books.input} pages, {books.ok} of them coffees; the others: {dict(books.codes)}")
+    print(f"\n{stats.input} pages, {stats.ok} of them coffees; the others: {dict(stats.codes)}")
 
 
 if __name__ == "__main__":

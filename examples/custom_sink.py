@@ -16,7 +16,7 @@ import sys
 from typing import Self
 
 from fetcher import Fetcher, Outcome, Page, SinkError
-from fetcher.bench.site import Site, SiteProcess
+from fetcher.demo import Site, SiteProcess
 
 QUESTION = "SELECT kind, count(*), avg(length) FROM pages GROUP BY kind ORDER BY 2 DESC"
 
@@ -47,10 +47,10 @@ async def main(urls: list[str]) -> None:
     """Fill the table and ask which charsets the pages came in."""
     database = sqlite3.connect(":memory:")  # or the path of a file
     async with Fetcher() as fetcher:
-        books = await fetcher.run(urls, Table(database))
+        stats = await fetcher.run(urls, Table(database))
     for kind, count, length in database.execute(QUESTION):
         print(f"{kind:14}{count:4} {'█' * count}{f'  {length:,.0f} characters each' if length else ''}")
-    print(f"\n{books.input} URLs in, {books.ok} pages and {books.failed} failures in the table, {books.pending} lost")
+    print(f"\n{stats.input} URLs in, {stats.ok} pages and {stats.failed} failures in the table, {stats.pending} lost")
     database.close()
 
 

@@ -13,7 +13,7 @@ from contextlib import closing
 from functools import partial
 
 from fetcher import Fetcher, FetchError
-from fetcher.bench.site import Site, SiteProcess
+from fetcher.demo import Site, SiteProcess
 
 
 async def serve(fetcher: Fetcher, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 
 from fetcher import Config, Fetcher
-from fetcher.bench.site import Site, SiteProcess
+from fetcher.demo import Site, SiteProcess
 
 
 async def look(fetcher: Fetcher) -> None:
@@ -38,9 +38,9 @@ async def main(urls: list[str]) -> None:
             async for _ in outcomes:
                 pass
         watcher.cancel()
-        books = outcomes.books
+        stats = outcomes.stats
     print(
-        f"\nall landed: {books.ok} pages, {books.failed} failed {dict(books.codes)}, in flight: {fetcher.in_flight()}"
+        f"\nall landed: {stats.ok} pages, {stats.failed} failed {dict(stats.codes)}, in flight: {fetcher.in_flight()}"
     )
 
 

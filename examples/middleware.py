@@ -14,7 +14,7 @@ import time
 import msgspec
 
 from fetcher import Exchange, Fetcher, Request, Response
-from fetcher.bench.site import Site, SiteProcess
+from fetcher.demo import Site, SiteProcess
 
 
 async def measured(request: Request, proceed: Exchange) -> Response:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Sequence
 
 from fetcher import Fetcher, Outcome, Page
-from fetcher.bench.site import Site, SiteProcess
+from fetcher.demo import Site, SiteProcess
 
 
 async def by_stream(urls: list[str], *, sequentially: bool) -> list[Outcome]:

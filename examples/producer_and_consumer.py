@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from fetcher import Fetcher, Outcome, Page
-from fetcher.bench.site import Site, SiteProcess
+from fetcher.demo import Site, SiteProcess
 
 
 async def produce(urls: list[str], listed: asyncio.Queue[str | None]) -> None:

@@ -12,16 +12,16 @@ import time
 from pathlib import Path
 
 from fetcher import Config, Fetcher, Job
-from fetcher.bench.site import SiteProcess
+from fetcher.demo import SiteProcess
 
 
 async def fetch(output: str, urls: list[str]) -> None:
     """Fetch what is left of the list; what is done stands in the ledger beside the output."""
     config = Config.of(concurrency=8, per_host=2)
     async with Fetcher(config) as fetcher, Job(fetcher, output) as job:
-        print(f"{job.standing.done} rows were done before", flush=True)
-        books = await job.run(urls)
-        print(f"{books.ok} pages in all, {books.pending} pending")
+        print(f"{job.resume_state.done} rows were done before", flush=True)
+        stats = await job.run(urls)
+        print(f"{stats.ok} pages in all, {stats.pending} pending")
 
 
 def main() -> None:

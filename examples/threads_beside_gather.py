@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from fetcher import Config, FetchError, Outcome, Page, fetch, fetch_all
-from fetcher.bench.site import Site, SiteProcess
+from fetcher.demo import Site, SiteProcess
 
 THREADS, PER_HOST = 16, 4
 

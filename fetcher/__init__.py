@@ -10,10 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fetcher.blocking import fetch as fetch
-    from fetcher.blocking import fetch_all as fetch_all
-    from fetcher.books import Books as Books
     from fetcher.client import Fetcher as Fetcher
+    from fetcher.client import fetch as fetch
+    from fetcher.client import fetch_all as fetch_all
     from fetcher.config import Config as Config
     from fetcher.errors import ConfigError as ConfigError
     from fetcher.errors import FetcherError as FetcherError
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
     from fetcher.errors import Skipped as Skipped
     from fetcher.errors import SourceError as SourceError
     from fetcher.errors import StatusError as StatusError
-    from fetcher.flight import InFlight as InFlight
-    from fetcher.job.run import Job as Job
+    from fetcher.job.job import Job as Job
     from fetcher.model import Exchange as Exchange
     from fetcher.model import Extractor as Extractor
     from fetcher.model import Failure as Failure
@@ -34,17 +32,19 @@ if TYPE_CHECKING:
     from fetcher.model import Page as Page
     from fetcher.model import Request as Request
     from fetcher.model import Response as Response
+    from fetcher.model import RetryDetails as RetryDetails
     from fetcher.model import Sink as Sink
     from fetcher.page.parse import parse as parse
+    from fetcher.request_state import InFlight as InFlight
     from fetcher.sinks import open_sink as open_sink
     from fetcher.sources import read as read
+    from fetcher.stats import Stats as Stats
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "fetcher.blocking": ("fetch", "fetch_all"),
-    "fetcher.books": ("Books",),
-    "fetcher.client": ("Fetcher",),
+    "fetcher.stats": ("Stats",),
+    "fetcher.client": ("Fetcher", "fetch", "fetch_all"),
     "fetcher.config": ("Config",),
     "fetcher.errors": (
         "ConfigError",
@@ -57,8 +57,8 @@ _HOMES = {
         "SourceError",
         "StatusError",
     ),
-    "fetcher.flight": ("InFlight",),
-    "fetcher.job.run": ("Job",),
+    "fetcher.request_state": ("InFlight",),
+    "fetcher.job.job": ("Job",),
     "fetcher.model": (
         "Exchange",
         "Extractor",
@@ -68,6 +68,7 @@ _HOMES = {
         "Page",
         "Request",
         "Response",
+        "RetryDetails",
         "Sink",
     ),
     "fetcher.page.parse": ("parse",),

@@ -1,36 +1,43 @@
-"""The ``Fetcher``: builds the handlers from a config and owns the session's life.
+"""The ``Fetcher``: builds the handlers from a config and owns the session's life; and the calls for programs without a loop.
 
-The handlers, outermost first: yours ▶ retry ▶ accept ▶ redirects ▶ robots ▶ pacing ▶ transport.
+The handlers, outermost first: yours ▶ retry ▶ accept ▶ redirects ▶ robots ▶ gate ▶ transport.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from fetcher.baseline import OneByOne
-from fetcher.books import Books
+import msgspec
+
 from fetcher.config import Config
-from fetcher.engine import Engine, read, read_apart
-from fetcher.flight import Flight, InFlight, current
-from fetcher.handlers import Handlers
 from fetcher.intake import Row
-from fetcher.model import Exchange, Extractor, Failure, Middleware, Page, Request, Sink
+from fetcher.middleware.chain import Handlers
+from fetcher.middleware.gate import Gate
+from fetcher.middleware.robots.handler import Verdict
+from fetcher.model import Exchange, Extractor, Failure, Middleware, Outcome, Page, Request, RetryHook, Sink
 from fetcher.page.reader import Reader
-from fetcher.pipeline import Outcomes, concurrent, sequential
-from fetcher.policy.pacing import Gate
-from fetcher.urls import parse
+from fetcher.pipeline import Engine, OneByOne, Outcomes, concurrent, fetch_one, sequential
+from fetcher.request_state import InFlight, RequestState
+from fetcher.stats import Stats
+from fetcher.urls import Target, parse
 
-__all__ = ["Fetcher"]
+if TYPE_CHECKING:
+    from fetcher.transport.session import Transport
+
+__all__ = ["Fetcher", "fetch", "fetch_all", "robots_judge"]
+
+T = TypeVar("T")
 
 
 class Fetcher:
     """A polite, concurrent client for lists of URLs: ``fetch`` one, ``stream`` many, ``run`` into a sink.
 
     Open it with ``async with``; nothing touches the network before the first request. ``middleware`` stands
-    around every row, outermost first; ``extract`` makes ``Page.data``; ``transport`` replaces aiohttp.
+    around every row, outermost first; ``extract`` makes ``Page.data``; ``transport`` replaces aiohttp; ``on_retry`` is told of each retry before it is
+    waited for.
 
     >>> async def titles(urls):
     ...     async with Fetcher(Config.of(concurrency=20)) as fetcher, fetcher.stream(urls) as outcomes:
@@ -44,17 +51,25 @@ class Fetcher:
         middleware: Sequence[Middleware] = (),
         extract: Extractor | None = None,
         transport: Exchange | None = None,
+        on_retry: RetryHook | None = None,
     ) -> None:
         self.config = config or Config()
         self._middleware = tuple(middleware)
         self.reader = Reader(self.config, extract)
         self._given_transport = transport
+        self._on_retry = on_retry
+        self._transport: Transport | None = None
         self._engine: Engine | None = None
         self._handlers: Handlers | None = None
         self._streams: list[Outcomes | OneByOne] = []
 
     async def __aenter__(self) -> Self:
-        self._handlers = Handlers(self.config, self._middleware, self._given_transport)
+        if self._given_transport is None:
+            self._transport = _open_transport(self.config)
+        locate = self._transport.address_of if self._transport is not None else None
+        transport = self._given_transport or self._transport
+        assert transport is not None
+        self._handlers = Handlers(self.config, self._middleware, transport, locate=locate, on_retry=self._on_retry)
         self._engine = Engine(self.config, self._handlers.exchange, self.reader, self._handlers.gate)
         return self
 
@@ -63,28 +78,19 @@ class Fetcher:
         handlers, self._handlers = self._handlers, None
         if handlers is not None:
             await handlers.close()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.close()
         await self.reader.close()
 
     async def fetch(self, url: str | Request) -> Page:
         """Fetch one URL and return its page. Raises ``FetchError``."""
         engine = self._running()
         request = Request(1, url.strip()) if isinstance(url, str) else url
-        flight = Flight(request, parse(request.url, self.config.default_scheme))
-        flight.began = engine.gate.clock()
-        token = current.set(flight)
-        try:
-            response = await engine.exchange(request)
-            flight.ended = engine.gate.clock()
-            if self.reader.apart(response):
-                outcome = await read_apart(engine, flight, response)
-            else:
-                outcome = read(engine, flight, response)
-            if isinstance(outcome, Failure):
-                raise outcome.error
-            return outcome
-        finally:
-            flight.free()
-            current.reset(token)
+        outcome = await fetch_one(engine, RequestState(request, parse(request.url, self.config.default_scheme)))
+        if isinstance(outcome, Failure):
+            raise outcome.error
+        return outcome
 
     @asynccontextmanager
     async def stream(
@@ -93,16 +99,18 @@ class Fetcher:
         *,
         ordered: bool = False,
         sequentially: bool = False,
-        books: Books | None = None,
+        stats: Stats | None = None,
+        spill_folder: str | None = None,
     ) -> AsyncIterator[Outcomes | OneByOne]:
         """Open an async iterator of outcomes: as they complete, or ``ordered`` as the URLs are.
 
         ``urls`` may be any iterable, endless too: it is read as fast as outcomes are taken. ``sequentially``
-        fetches one after the other, for comparison. ``books`` go on where earlier runs of the same list left them.
+        fetches one after the other, for comparison. ``stats`` go on where earlier runs of the same list left them.
+        ``spill_folder`` is where rows wait that memory has no place for, by default where the system has temporary files.
         Leaving the block cancels what is still under way.
         """
         flow = sequential if sequentially else concurrent
-        async with flow(self._running(), urls, ordered=ordered, books=books) as outcomes:
+        async with flow(self._running(), urls, ordered=ordered, stats=stats, spill_folder=spill_folder) as outcomes:
             self._streams.append(outcomes)
             limit = self.config.limits.time
             timer = asyncio.get_running_loop().call_later(limit, outcomes.stop) if limit is not None else None
@@ -113,12 +121,12 @@ class Fetcher:
                     timer.cancel()
                 self._streams.remove(outcomes)
 
-    async def run(self, urls: Iterable[Row] | AsyncIterable[Row], sink: Sink, *, sequentially: bool = False) -> Books:
-        """Drain all outcomes into a sink and return the books. Raises ``SinkError`` and ``SourceError``."""
+    async def run(self, urls: Iterable[Row] | AsyncIterable[Row], sink: Sink, *, sequentially: bool = False) -> Stats:
+        """Drain all outcomes into a sink and return the stats. Raises ``SinkError`` and ``SourceError``."""
         async with sink, self.stream(urls, sequentially=sequentially) as outcomes:
             async for outcome in outcomes:
                 await sink.write(outcome)
-            return outcomes.books
+            return outcomes.stats
 
     @property
     def gate(self) -> Gate:
@@ -138,3 +146,60 @@ class Fetcher:
         if self._engine is None:
             raise RuntimeError("the Fetcher is not open: use it as 'async with Fetcher() as fetcher'")
         return self._engine
+
+
+def _open_transport(config: Config) -> Transport:
+    from fetcher.transport.session import Transport  # aiohttp is dear to import
+
+    return Transport(config)
+
+
+@asynccontextmanager
+async def robots_judge(config: Config) -> AsyncIterator[Callable[[Target], Awaitable[Verdict]]]:
+    """Open what asks the robots.txt of a URL's origin, at the pace of a crawl, whatever ``config`` says of robots."""
+    transport = _open_transport(config)
+    handlers = Handlers(msgspec.structs.replace(config, robots=True), (), transport, locate=transport.address_of)
+    try:
+        assert handlers.robots is not None
+        yield handlers.robots.judge
+    finally:
+        await handlers.close()
+        await transport.close()
+
+
+# For programs without a loop
+
+
+def fetch(url: str, config: Config | None = None) -> Page:
+    """Fetch one URL, blocking. Raises ``FetchError``.
+
+    >>> page = fetch("https://example.com")  # doctest: +SKIP
+    """
+
+    async def main() -> Page:
+        async with Fetcher(config) as fetcher:
+            return await fetcher.fetch(url)
+
+    return _blocking(main())
+
+
+def fetch_all(urls: Iterable[Row], config: Config | None = None) -> list[Outcome]:
+    """Fetch all URLs, blocking, and return their outcomes in the order of the list: a ``Page`` or a ``Failure`` each.
+
+    >>> pages = fetch_all(["https://example.com", "https://example.org"])  # doctest: +SKIP
+    """
+
+    async def main() -> list[Outcome]:
+        async with Fetcher(config) as fetcher, fetcher.stream(urls, ordered=True) as outcomes:
+            return [outcome async for outcome in outcomes]
+
+    return _blocking(main())
+
+
+def _blocking(main: Coroutine[Any, Any, T]) -> T:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(main)
+    main.close()
+    raise RuntimeError("a loop is running here: use 'async with Fetcher()' instead of the blocking call")

@@ -11,31 +11,40 @@ Law 2: three kinds of trouble, three fates. A ``FetchError`` costs one URL and b
     ├── SinkError                 an output cannot be written: names the path
     ├── LedgerError               a job's ledger cannot be read or written: names the path
     │   └── JobLocked             another run is working on the job: names its process
-    └── FetchError                one URL failed: ``.code`` and ``.retryable``
+    └── FetchError                one URL failed: ``.code``, ``.url`` and ``.retryable``
         ├── InvalidURL            invalid_url
         ├── Skipped               robots_denied · robots_unreachable · address_blocked · duplicate · host_budget
-        ├── DNSError              dns_not_found · dns_timeout
-        ├── ConnectError          connect_refused · connect_timeout · connect_reset
-        ├── TLSError              tls_verify · tls_protocol · tls_timeout
         ├── FetchTimeout          read_timeout · too_slow · total_timeout
+        ├── DNSError              dns_not_found · dns_timeout
+        │   └── DNSTimeout        dns_timeout
+        ├── ConnectError          connect_refused · connect_timeout · connect_reset
+        │   └── ConnectTimeout    connect_timeout
+        ├── TLSError              tls_verify · tls_protocol · tls_timeout
+        │   └── TLSTimeout        tls_timeout
         ├── ProtocolError         empty_reply · truncated · bad_encoding · malformed_response · headers_too_large
         ├── StatusError           http_NNN; ``.status`` and ``.retry_after``
         ├── RedirectError         redirect_loop · redirect_limit · bad_redirect
         ├── TooLarge              too_large
         └── ParseError            parse_timeout · parse_crash · extract_failed
 
+``DNSTimeout``, ``ConnectTimeout`` and ``TLSTimeout`` are ``FetchTimeout`` too: ``except FetchTimeout`` catches every
+timeout of a fetch.
+
 The codes are public: they stand in every record, keep their name, and are never reused.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+import logging
+from typing import ClassVar, Self
 
 __all__ = [
     "RETRYABLE",
     "ConfigError",
     "ConnectError",
+    "ConnectTimeout",
     "DNSError",
+    "DNSTimeout",
     "FetchError",
     "FetchTimeout",
     "FetcherError",
@@ -50,8 +59,11 @@ __all__ = [
     "SourceError",
     "StatusError",
     "TLSError",
+    "TLSTimeout",
     "TooLarge",
 ]
+
+log = logging.getLogger("fetcher.failures")
 
 RETRYABLE = frozenset({
     "dns_timeout",
@@ -91,11 +103,15 @@ class JobLocked(LedgerError):
 class FetchError(FetcherError):
     """One URL failed, for the reason ``code``.
 
-    The fields live in ``args``, so that every error survives pickling unchanged; the text is formatted
-    when asked for. ``message`` may quote the web: whoever prints it escapes it.
+    The fields live in ``args`` and ``__dict__``, so that every error survives pickling unchanged; the text is
+    formatted when asked for. ``message`` may quote the web: whoever prints it escapes it.
+
+    ``codes`` are those of a class and of the classes that have it as their first base. ``url`` is the URL the error is about, without
+    userinfo: the hop that failed, where there were redirects. It is ``None`` where there is no valid URL.
     """
 
     codes: ClassVar[frozenset[str]] = frozenset()
+    url: str | None = None
 
     def __init__(self, code: str, message: str = "") -> None:
         super().__init__(code, message)
@@ -114,6 +130,31 @@ class FetchError(FetcherError):
     def retryable(self) -> bool:
         """Whether the same request may succeed later (see ``RETRYABLE``)."""
         return self.code in RETRYABLE
+
+    def about(self, url: str | None) -> Self:
+        """Note the ``url`` the error is about, unless that is known, and return the error.
+
+        A request that a middleware makes of its own fails at its own URL, not at the row's.
+        """
+        if self.url is None and url:
+            self.url = url
+        return self
+
+    def detach(self) -> Self:
+        """Give up the traceback, the cause and the context, and return the error: from now on it is a value.
+
+        Law 3: tracebacks refer to frames, and those to responses and to errors, in cycles that only the garbage collector
+        frees. So the causes lose theirs too: aiohttp's are in cycles of their own. What is only a context may be an
+        error that the caller is handling. The logger ``fetcher.failures`` tells everything first, at DEBUG.
+        """
+        if self.__traceback__ is not None and log.isEnabledFor(logging.DEBUG):
+            log.debug("%s failed", self.url or "a row", exc_info=self)
+        error: BaseException | None = self
+        while error is not None:
+            cause = error.__cause__
+            error.__traceback__ = error.__cause__ = error.__context__ = None
+            error = cause
+        return self
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}" if self.message else self.code
@@ -134,10 +175,25 @@ class Skipped(FetchError):
     codes = frozenset({"robots_denied", "robots_unreachable", "address_blocked", "duplicate", "host_budget"})
 
 
+class FetchTimeout(FetchError):
+    """Time ran out: between two reads, with the body still coming, before any answer, or before a connection."""
+
+    codes = frozenset({"read_timeout", "too_slow", "total_timeout"})
+
+
 class DNSError(FetchError):
     """The host's name did not resolve."""
 
     codes = frozenset({"dns_not_found", "dns_timeout"})
+
+
+class DNSTimeout(DNSError, FetchTimeout):
+    """No name server answered in time."""
+
+    codes = frozenset({"dns_timeout"})
+
+    def __init__(self, code: str = "dns_timeout", message: str = "") -> None:
+        super().__init__(code, message)
 
 
 class ConnectError(FetchError):
@@ -146,16 +202,28 @@ class ConnectError(FetchError):
     codes = frozenset({"connect_refused", "connect_timeout", "connect_reset"})
 
 
+class ConnectTimeout(ConnectError, FetchTimeout):
+    """The host did not take the connection in time."""
+
+    codes = frozenset({"connect_timeout"})
+
+    def __init__(self, code: str = "connect_timeout", message: str = "") -> None:
+        super().__init__(code, message)
+
+
 class TLSError(FetchError):
     """The handshake failed, or the certificate did not hold."""
 
     codes = frozenset({"tls_verify", "tls_protocol", "tls_timeout"})
 
 
-class FetchTimeout(FetchError):
-    """Time ran out: between two reads, with the body still coming, or before any answer."""
+class TLSTimeout(TLSError, FetchTimeout):
+    """The handshake did not end in time."""
 
-    codes = frozenset({"read_timeout", "too_slow", "total_timeout"})
+    codes = frozenset({"tls_timeout"})
+
+    def __init__(self, code: str = "tls_timeout", message: str = "") -> None:
+        super().__init__(code, message)
 
 
 class ProtocolError(FetchError):

@@ -15,12 +15,12 @@ from typing import Any, Self, TypeAlias
 
 import msgspec
 
-from fetcher.books import Books
 from fetcher.config import Config
 from fetcher.errors import FetchError, InvalidURL, Skipped
-from fetcher.flight import Flight
 from fetcher.model import Request
+from fetcher.request_state import RequestState
 from fetcher.sources.rows import BadRow, FinishedRow
+from fetcher.stats import Stats
 from fetcher.urls import Target, identity, parse
 
 __all__ = ["Intake", "Rejected", "Row"]
@@ -36,7 +36,7 @@ _NOWHERE = Target("", "http", "", 0)
 class Rejected(msgspec.Struct, frozen=True):
     """A row that ends without a request."""
 
-    flight: Flight
+    state: RequestState
     error: FetchError
 
 
@@ -61,13 +61,13 @@ class Seen:
 
 
 class Intake:
-    """An async iterator over a source: ``Flight`` for what may start, ``Rejected`` for what ends here.
+    """An async iterator over a source: ``RequestState`` for what may start, ``Rejected`` for what ends here.
 
     ``pause`` says that whoever reads should let others run now: after every row of an async source, whose next
     may take long, and after every few of a plain one.
     """
 
-    def __init__(self, source: Iterable[Row] | AsyncIterable[Row], config: Config, books: Books) -> None:
+    def __init__(self, source: Iterable[Row] | AsyncIterable[Row], config: Config, stats: Stats) -> None:
         self._later: AsyncIterator[Row] | None = None
         self._now: Iterator[Row] | None = None
         if isinstance(source, str | bytes | Request):
@@ -77,18 +77,18 @@ class Intake:
         else:
             self._now = iter(source)
         self._config = config
-        self._books = books
+        self._stats = stats
         self._passed = 0
-        self._count = 0  # the books may be a job's, with the rows of earlier runs in them
+        self._count = 0  # the stats may be a job's, with the rows of earlier runs in them
         self._seen = Seen() if config.dedupe else None
         self.pause = self._later is not None
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Flight | Rejected:
+    async def __anext__(self) -> RequestState | Rejected:
         if self._count == self._config.limits.rows:
-            self._books.more = False  # the first rows are the input
+            self._stats.more = False  # the first rows are the input
             raise StopAsyncIteration
         if self._count % SLICE == 0:
             await asyncio.sleep(0)  # a source that never waits would leave nobody else a turn
@@ -100,7 +100,7 @@ class Intake:
                 await asyncio.sleep(0)
             row = await self._next()
         self.pause = self._now is None or self._count % SLICE == SLICE - 1
-        self._books.input += 1
+        self._stats.input += 1
         self._count += 1
         return self._take(row)
 
@@ -113,7 +113,7 @@ class Intake:
                 return row
         except StopAsyncIteration:
             pass
-        self._books.more = False
+        self._stats.more = False
         raise StopAsyncIteration
 
     def _pass(self, row: FinishedRow) -> None:
@@ -121,20 +121,20 @@ class Intake:
             with contextlib.suppress(InvalidURL):  # it is no URL's duplicate
                 self._seen.add(identity(row.request.url, self._config.default_scheme))
 
-    def _take(self, row: Row) -> Flight | Rejected:
+    def _take(self, row: Row) -> RequestState | Rejected:
         order = self._count
         if isinstance(row, BadRow):
-            return Rejected(Flight(row.request, _NOWHERE, order), row.error)
+            return Rejected(RequestState(row.request, _NOWHERE, order), row.error)
         request = Request(order, row.strip()) if isinstance(row, str) else row
         if not isinstance(request, Request):
             raise TypeError(f"row {order} is neither a str nor a Request: {row!r:.200}")
         try:
-            flight = Flight(request, parse(request.url, self._config.default_scheme), order)
+            state = RequestState(request, parse(request.url, self._config.default_scheme), order)
             if self._seen is not None and not self._seen.add(identity(request.url, self._config.default_scheme)):
-                return Rejected(flight, Skipped("duplicate", "an earlier row has the same URL"))
+                return Rejected(state, Skipped("duplicate", "an earlier row has the same URL"))
         except InvalidURL as error:
-            return Rejected(Flight(request, _NOWHERE, order), error)
-        return flight
+            return Rejected(RequestState(request, _NOWHERE, order), error)
+        return state
 
     async def close(self) -> None:
         """End the source."""

@@ -8,7 +8,9 @@ cross a process boundary or wait in a queue without surprises.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from enum import Enum
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
 
@@ -25,10 +27,17 @@ __all__ = [
     "Page",
     "Request",
     "Response",
+    "RetryDetails",
+    "RetryHook",
     "Sink",
+    "Stage",
+    "compose",
 ]
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
+
+REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
+"""The statuses whose ``Location`` is followed (RFC 9110, 15.4)."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -130,6 +139,48 @@ class Failure(msgspec.Struct, frozen=True):
         return False
 
 
+class Stage(Enum):
+    """Where a row is between its list and its outcome. ``after`` are the stages that may follow, as bits."""
+
+    LISTED = "listed"
+    ADMITTED = "admitted"  # it has a task
+    ROBOTS = "robots"  # waits for a robots.txt
+    PACING = "pacing"  # waits at the gate
+    BACKOFF = "backoff"  # waits to be tried again, within its task
+    DEFERRED = "deferred"  # waits in the frontier, without a task
+    RESOLVING = "resolving"
+    CONNECTING = "connecting"
+    HANDSHAKING = "handshaking"
+    WAITING = "waiting"  # the request is sent
+    READING = "reading"  # there is a head
+    WAITING_FOR_MEMORY = "waiting for memory"
+    QUEUED = "queued"  # for the consumer
+    PARSING = "parsing"  # in a process of its own
+
+    def __init__(self, _: str) -> None:
+        self.bit = 1 << len(type(self).__members__)
+        self.after = 0
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+def _allow(stages: str, following: str) -> None:
+    for stage in stages.split():
+        for name in following.split():
+            Stage[stage].after |= Stage[name].bit
+
+
+# A middleware may have several requests of one row under way, so the stages between a row's start and its end follow
+# each other freely.
+_UNDER_WAY = "ROBOTS PACING BACKOFF RESOLVING CONNECTING HANDSHAKING WAITING READING WAITING_FOR_MEMORY"
+_allow(f"LISTED ADMITTED {_UNDER_WAY}", f"{_UNDER_WAY} DEFERRED QUEUED")
+_allow("LISTED DEFERRED", "ADMITTED")
+_allow("QUEUED", "PARSING")
+UNDER_WAY = sum(Stage[name].bit for name in _UNDER_WAY.split())
+"""The bits of the stages between a row's start and its end."""
+
+
 Outcome: TypeAlias = Page | Failure
 """What comes out of every request, exactly once: told apart by ``ok`` or by its class."""
 
@@ -138,6 +189,40 @@ Exchange: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 Middleware: TypeAlias = Callable[[Request, Exchange], Awaitable[Response]]
 """``async (request, next) -> Response``: whatever stands around the exchange."""
+
+
+def compose(handlers: Iterable[Middleware], exchange: Exchange, *, foreign: bool = False) -> Exchange:
+    """Put handlers around an exchange, the outermost first. ``foreign`` ones may call their second parameter anything.
+
+    Without a coroutine or a frame of its own: either is felt with each row.
+    """
+    for handler in reversed(list(handlers)):
+        exchange = _around(handler, exchange) if foreign else partial(handler, proceed=exchange)  # type: ignore[call-arg]  # it is called so in all of ours
+    return exchange
+
+
+def _around(handler: Middleware, proceed: Exchange) -> Exchange:
+    return lambda request: handler(request, proceed)
+
+
+class RetryDetails(msgspec.Struct, frozen=True):
+    """What a hook is told before a row is tried again.
+
+    ``url`` is what was asked for (a redirect's hop, perhaps), ``attempt`` how many tries the row has paid for so far: a
+    host's refusal costs the host, not the row. ``wait`` is in seconds; ``requeued`` says that the row waits without a
+    task, behind those of its host that are due earlier.
+    """
+
+    request: Request
+    url: str
+    error: FetchError
+    attempt: int
+    wait: float
+    requeued: bool
+
+
+RetryHook: TypeAlias = Callable[[RetryDetails], None]
+"""Is told of each retry before it is waited for. What it raises ends the run: it is a bug."""
 
 Extractor: TypeAlias = Callable[[Response], Any]
 """A pure function from a response to the value that becomes ``Page.data``."""

@@ -6,32 +6,144 @@ slow reader stops the source.
 
 ::
 
-    source ─ intake ─▶ admission (frontier, window) ─▶ a task a row: handlers ─▶ queue ─▶ consumer ─▶ outcomes
+    source ─ intake ─▶ dispatcher (frontier, window) ─▶ a task a row: exchange ─▶ queue ─▶ consumer: read ─▶ outcomes
+
+A row's way is ``exchange`` and then ``read``. ``fetch_one`` is the two one after the other; ``concurrent`` puts an
+``asyncio.Queue`` and its consumer between them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Self, TypeAlias
 
-from fetcher.admission import Admission
-from fetcher.baseline import OneByOne
-from fetcher.books import Books
-from fetcher.engine import Apart, Engine, read
-from fetcher.errors import FetchError, SourceError
-from fetcher.flight import Flight, InFlight, Later, current
-from fetcher.intake import Intake, Rejected, Row
-from fetcher.model import Outcome, Response
+import msgspec
 
-__all__ = ["Outcomes", "concurrent", "sequential"]
+from fetcher.config import Config
+from fetcher.dispatcher import Dispatcher
+from fetcher.errors import FetchError, SourceError
+from fetcher.intake import Intake, Rejected, Row
+from fetcher.middleware.gate import Gate
+from fetcher.model import Exchange, Failure, Outcome, Response, Stage
+from fetcher.page.reader import Reader
+from fetcher.request_state import InFlight, RequestState, Requeue, current, failure_of, snapshot_of, waited
+from fetcher.stats import Stats
+
+__all__ = ["Engine", "OneByOne", "Outcomes", "concurrent", "exchange", "fetch_one", "read", "sequential"]
 
 Source: TypeAlias = Iterable[Row] | AsyncIterable[Row]
 
-SLICE = 0.005  # seconds the consumer parses before the loop may turn
-GRACE = 5.0  # seconds that exchanges on the wire are given to finish when a run is stopped
+SLICE_SECONDS = 0.005  # the consumer parses before the loop may turn
+GRACE_SECONDS = 5.0  # that exchanges on the wire are given to finish when a run is stopped
+
+
+# One row
+
+
+class Engine(msgspec.Struct, frozen=True):
+    """What both pipelines run on, so that a comparison of the two is fair by construction.
+
+    ``handle`` are the handlers, the outermost first; ``reader`` makes pages of bodies.
+    """
+
+    config: Config
+    handle: Exchange
+    reader: Reader
+    gate: Gate
+
+
+async def exchange(engine: Engine, state: RequestState) -> Response | FetchError | Requeue:
+    """Send a row through the handlers; return its answer, its error, or that it must go back to the frontier.
+
+    Parses nothing. What is no ``FetchError`` is a bug, and raised.
+    """
+    token = current.set(state)
+    try:
+        result: Response | FetchError = await engine.handle(state.request)
+    except FetchError as error:
+        result = error
+    except Requeue as requeue:
+        state.free()
+        return requeue
+    finally:
+        current.reset(token)
+    state.ended = engine.gate.clock()
+    return result
+
+
+async def read(engine: Engine, state: RequestState, response: Response, *, isolated: bool) -> Outcome:
+    """Make the outcome of an answer: its page, or the failure to read one out of it.
+
+    ``isolated`` has it read in a process of its own, where a page can do no harm; else nothing here waits.
+    """
+    try:
+        if isolated:
+            page = await engine.reader.read_isolated(response, waited=waited(state), fetched_at=time.time())
+        else:
+            page = engine.reader.read(response, waited=waited(state), fetched_at=time.time())
+    except FetchError as error:
+        return failure_of(state, error, tries=1)
+    # A middleware may have asked for something else, or answered out of its store: the row is the row.
+    return page if page.request is state.request else msgspec.structs.replace(page, request=state.request)
+
+
+async def fetch_one(engine: Engine, state: RequestState) -> Outcome:
+    """Fetch one row in place: it waits where it is, and nobody takes it back."""
+    state.begin(engine.gate.clock())
+    try:
+        result = await exchange(engine, state)
+        if isinstance(result, Requeue):
+            raise RuntimeError(f"row {state.request.id} was sent back, and there is nobody to take it")
+        if isinstance(result, FetchError):
+            return failure_of(state, result)
+        return await read(engine, state, result, isolated=engine.reader.needs_isolation(result))
+    finally:
+        state.free()
+
+
+# Many rows at once
+
+
+class IsolatedReads:
+    """The rows of one stream whose bodies are being read in other processes. The window bounds how many there are.
+
+    ``deliver`` is given each outcome, ``ended`` is told of the end of each, with the bug that ended it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        deliver: Callable[[RequestState, Outcome], None],
+        ended: Callable[[BaseException | None], None],
+    ) -> None:
+        self.running: dict[asyncio.Task[None], RequestState] = {}
+        self._engine = engine
+        self._deliver = deliver
+        self._ended = ended
+
+    def start(self, state: RequestState, response: Response) -> None:
+        """Have the body of ``response`` read."""
+        state.enter(Stage.PARSING)
+        task = asyncio.get_running_loop().create_task(self._read(state, response))
+        self.running[task] = state
+        task.add_done_callback(self._task_ended)
+
+    def cancel(self) -> None:
+        """Give up what is being read."""
+        for task in self.running:
+            task.cancel()
+
+    async def _read(self, state: RequestState, response: Response) -> None:
+        self._deliver(state, await read(self._engine, state, response, isolated=True))
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self.running.pop(task).free()
+        self._ended(None if task.cancelled() else task.exception())
 
 
 class Outcomes:
@@ -40,16 +152,26 @@ class Outcomes:
     Leave its ``async with`` early and everything is cancelled; ``stop`` lets what is on the wire finish.
     """
 
-    def __init__(self, engine: Engine, source: Source, *, ordered: bool = False, books: Books | None = None) -> None:
-        self.books = books or Books()
+    def __init__(
+        self,
+        engine: Engine,
+        source: Source,
+        *,
+        ordered: bool = False,
+        stats: Stats | None = None,
+        spill_folder: str | None = None,
+    ) -> None:
+        self.stats = stats or Stats()
         self._engine = engine
         self._ordered = ordered
-        self._intake = Intake(source, engine.config, self.books)
+        self._intake = Intake(source, engine.config, self.stats)
         gate, limits = engine.gate, engine.config.limits
-        self._admission = Admission(gate, limits, self._fly, self._landed, ordered=ordered, folder=self.books.folder)
-        self._queue: asyncio.Queue[tuple[Flight, Response | FetchError]] = asyncio.Queue(limits.concurrency)
+        self._dispatcher = Dispatcher(
+            gate, limits, self._run_row, self._task_ended, ordered=ordered, spill_folder=spill_folder
+        )
+        self._queue: asyncio.Queue[tuple[RequestState, Response | FetchError]] = asyncio.Queue(limits.concurrency)
         self._workers: list[asyncio.Task[None]] = []
-        self._apart = Apart(engine, deliver=self._deliver, landed=self._landed)
+        self._isolated = IsolatedReads(engine, deliver=self._deliver, ended=self._task_ended)
         self._ready: deque[Outcome] = deque()
         self._held: dict[int, Outcome] = {}  # ordered: done before their turn
         self._turn = 1
@@ -75,88 +197,83 @@ class Outcomes:
             await self._something()
         outcome = self._ready.popleft()
         self._handed += 1
-        self.books.enter(outcome)
-        self._admission.window.release()
-        self._admission.admit()
+        self.stats.enter(outcome)
+        self._dispatcher.outcome_taken()
         return outcome
 
     def in_flight(self) -> list[InFlight]:
         """Return every running row: its URL, its stage and how long it has been at it."""
-        return self._admission.snapshot() + [flight.snapshot() for flight in self._apart.flights.values()]
+        return self._dispatcher.snapshot() + [snapshot_of(state) for state in self._isolated.running.values()]
 
-    def stop(self, grace: float = GRACE) -> None:
+    def stop(self, grace: float = GRACE_SECONDS) -> None:
         """Start nothing new, give what is on the wire ``grace`` seconds, then end. Rows left are pending."""
         if not self._stopping:
             self._stopping = True
             self._workers[0].cancel()
-        self._admission.stop(now=grace <= 0)
+        self._dispatcher.stop(now=grace <= 0)
         if grace <= 0:
-            self._apart.cancel()
+            self._isolated.cancel()
         if grace > 0 and self._grace is None:
             self._grace = asyncio.get_running_loop().call_later(grace, self.stop, 0)
         self._wake()
 
-    async def _fly(self, flight: Flight) -> None:
+    async def _run_row(self, state: RequestState) -> None:
         """Run one row: its task ends with one entry in the queue, or with the row back in the frontier."""
-        current.set(flight)
-        try:
-            result: Response | FetchError = await self._engine.exchange(flight.request)
-        except FetchError as error:
-            result = error
-        except Later as later:
-            flight.free()
-            self._admission.defer(flight, later.due)
+        result = await exchange(self._engine, state)
+        if isinstance(result, Requeue):
+            self._dispatcher.defer(state, result.due)
             return
-        now = flight.ended = self._engine.gate.clock()
-        flight.enter("queued", now)
+        state.enter(Stage.QUEUED, state.ended)
         queue = self._queue
         if queue.full():
-            await queue.put((flight, result))
+            await queue.put((state, result))
         else:
-            queue.put_nowait((flight, result))
+            queue.put_nowait((state, result))
 
     async def _take_in(self) -> None:
         """Fill the look-ahead from the source, as far as there is space."""
-        admission = self._admission
+        dispatcher = self._dispatcher
         try:
             async for row in self._intake:
                 self._taken += 1
                 if isinstance(row, Rejected):
-                    await admission.window.acquire()
-                    await self._queue.put((row.flight, row.error))
+                    await dispatcher.window.acquire()
+                    await self._queue.put((row.state, row.error))
                     continue
                 if self._ordered:
-                    await admission.window.acquire()
-                admission.push(row)
-                if self._intake.pause or admission.full:
-                    await admission.space()
+                    await dispatcher.window.acquire()
+                dispatcher.push(row)
+                if self._intake.pause or dispatcher.full:
+                    await dispatcher.space()
         except SourceError as error:
             self._source_error = error  # told once all that was read has its outcome
         self._source_ended = True
-        admission.admit()
+        dispatcher.source_ended()
         self._wake()
 
     async def _consume(self) -> None:
         """Read what came: the only place where bodies are parsed, and let go."""
-        clock = self._engine.gate.clock
-        turn = clock() + SLICE
+        clock, engine = self._engine.gate.clock, self._engine
+        turn = clock() + SLICE_SECONDS
         while True:
-            flight, result = await self._queue.get()
+            state, result = await self._queue.get()
             if isinstance(result, FetchError):
-                self._deliver(flight, flight.fail(result))
-            elif self._engine.reader.apart(result):
-                self._apart.start(flight, result)
+                self._deliver(state, failure_of(state, result))
+            elif engine.reader.needs_isolation(result):
+                self._isolated.start(state, result)
             else:
-                self._deliver(flight, read(self._engine, flight, result))
+                self._deliver(state, await read(engine, state, result, isolated=False))
             del result
             if clock() > turn:
                 await asyncio.sleep(0)
-                turn = clock() + SLICE
+                turn = clock() + SLICE_SECONDS
 
-    def _deliver(self, flight: Flight, outcome: Outcome) -> None:
-        flight.free()
+    def _deliver(self, state: RequestState, outcome: Outcome) -> None:
+        state.free()
+        if isinstance(outcome, Failure):
+            outcome.error.detach()
         if self._ordered:
-            self._held[flight.order] = outcome
+            self._held[state.order] = outcome
             while self._turn in self._held:
                 self._ready.append(self._held.pop(self._turn))
                 self._turn += 1
@@ -166,7 +283,7 @@ class Outcomes:
 
     def _over(self) -> bool:
         if self._stopping:
-            return not self._admission.flights and not self._apart.flights and self._queue.empty()
+            return not self._dispatcher.running and not self._isolated.running and self._queue.empty()
         return self._source_ended and self._handed == self._taken
 
     async def _something(self) -> None:
@@ -184,7 +301,7 @@ class Outcomes:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    def _landed(self, bug: BaseException | None) -> None:
+    def _task_ended(self, bug: BaseException | None) -> None:
         """Note that a task ended. Law 2: a bug in it ends the run."""
         if bug is not None and self._bug is None:
             self._bug = bug
@@ -193,9 +310,9 @@ class Outcomes:
 
     def _worker_ended(self, worker: asyncio.Task[None]) -> None:
         if not worker.cancelled():
-            self._landed(worker.exception())
+            self._task_ended(worker.exception())
         elif not self._stopping:
-            self._landed(RuntimeError("the source was cancelled from within"))
+            self._task_ended(RuntimeError("the source was cancelled from within"))
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -206,10 +323,10 @@ class Outcomes:
 
     async def __aexit__(self, *_: object) -> None:
         self._stopping = True
-        self._admission.close()
+        self._dispatcher.close()
         if self._grace is not None:
             self._grace.cancel()
-        tasks = [*self._workers, *self._admission.flights, *self._apart.flights]
+        tasks = [*self._workers, *self._dispatcher.running, *self._isolated.running]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -220,15 +337,67 @@ class Outcomes:
 
 @asynccontextmanager
 async def concurrent(
-    engine: Engine, source: Source, *, ordered: bool = False, books: Books | None = None
+    engine: Engine,
+    source: Source,
+    *,
+    ordered: bool = False,
+    stats: Stats | None = None,
+    spill_folder: str | None = None,
 ) -> AsyncIterator[Outcomes]:
     """Fan the source out: outcomes as they complete, or in the order of the source.
 
-    ``ordered`` trades law 5 away: the window counts from the oldest row not yet handed over. ``books`` may have
-    entries of earlier runs.
+    ``ordered`` trades law 5 away: the window counts from the oldest row not yet handed over. ``stats`` may count the
+    rows of earlier runs. ``spill_folder`` is where rows wait that memory has no place for.
     """
-    async with Outcomes(engine, source, ordered=ordered, books=books) as outcomes:
+    async with Outcomes(engine, source, ordered=ordered, stats=stats, spill_folder=spill_folder) as outcomes:
         yield outcomes
+
+
+# One row after the other
+
+
+class OneByOne:
+    """An async iterator of outcomes with the contract of ``Outcomes``; made by ``sequential``."""
+
+    def __init__(self, engine: Engine, source: Source, stats: Stats | None = None) -> None:
+        self.stats = stats or Stats()
+        self._engine = engine
+        self._intake = Intake(source, engine.config, self.stats)
+        self._state: RequestState | None = None
+        self._stopping = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Outcome:
+        """Fetch the next row and return its outcome."""
+        if self._stopping:
+            raise StopAsyncIteration
+        row = await anext(self._intake)
+        if isinstance(row, Rejected):
+            outcome: Outcome = failure_of(row.state, row.error)
+        else:
+            self._state = row
+            try:
+                outcome = await fetch_one(self._engine, row)
+            finally:
+                self._state = None
+        if isinstance(outcome, Failure):
+            outcome.error.detach()
+        self.stats.enter(outcome)
+        return outcome
+
+    def in_flight(self) -> list[InFlight]:
+        """Return the running row, if there is one."""
+        return [] if self._state is None else [snapshot_of(self._state)]
+
+    def stop(self, grace: float = 0) -> None:  # noqa: ARG002  (the contract's)
+        """End after the present row."""
+        self._stopping = True
+
+    async def close(self) -> None:
+        """End the source."""
+        await self._intake.close()
 
 
 @asynccontextmanager
@@ -237,10 +406,11 @@ async def sequential(
     source: Source,
     *,
     ordered: bool = False,  # noqa: ARG001  (the contract's: it always is)
-    books: Books | None = None,
+    stats: Stats | None = None,
+    spill_folder: str | None = None,  # noqa: ARG001  (the contract's: no row waits)
 ) -> AsyncIterator[OneByOne]:
     """Fetch one row after the other: what ``concurrent`` is compared with. Always in order."""
-    outcomes = OneByOne(engine, source, books)
+    outcomes = OneByOne(engine, source, stats)
     try:
         yield outcomes
     finally:

@@ -19,14 +19,13 @@ import pytest
 
 import fetcher.bench.runner
 from fetcher.bench import compare
-from fetcher.bench.blueprint import Site
-from fetcher.bench.dispatch import dispatch
-from fetcher.bench.plan import WARM_UP, Bench, Step, listing_of, requests_by_host, site_of, steps_of
+from fetcher.bench.plan import WARM_UP_ROWS, Bench, PlannedRound, listing_of, planned_rounds, requests_by_host, site_of
 from fetcher.bench.results import Report
-from fetcher.bench.runner import Moment, measure
-from fetcher.bench.scenarios import ROUND, Scenario
-from fetcher.bench.worker import Row, Spec
+from fetcher.bench.runner import ProgressUpdate, measure, run_round
+from fetcher.bench.worker import RoundSpec, Row
 from fetcher.config import Config
+from fetcher.demo import Site
+from fetcher.demo.scenarios import ROUND_HEADER, Scenario
 from fetcher.errors import ConfigError, FetcherError, InvalidURL
 from fetcher.model import Request
 from fetcher.sources.rows import BadRow
@@ -77,7 +76,7 @@ def logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list
 def by_round(log: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for entry in log:
-        found[entry["headers"][ROUND]].append(entry)
+        found[entry["headers"][ROUND_HEADER]].append(entry)
     return found
 
 
@@ -85,22 +84,22 @@ def by_round(log: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_rounds_are_interleaved_after_a_warm_up_of_each_mode() -> None:
-    steps = steps_of(Bench(concurrency=(50, 10, 50), rounds=2), 200)
-    assert [(step.mode[0], step.concurrency, step.index, step.rows, step.warm_up) for step in steps] == [
-        ("c", 10, 0, 200, True), ("c", 50, 0, 200, True), ("s", 1, 0, WARM_UP, True),
+    planned = planned_rounds(Bench(concurrency=(50, 10, 50), rounds=2), 200)
+    assert [(round_.mode[0], round_.concurrency, round_.index, round_.rows, round_.warm_up) for round_ in planned] == [
+        ("c", 10, 0, 200, True), ("c", 50, 0, 200, True), ("s", 1, 0, WARM_UP_ROWS, True),
         ("s", 1, 1, 200, False), ("c", 10, 1, 200, False), ("c", 50, 1, 200, False),
         ("s", 1, 2, 200, False), ("c", 10, 2, 200, False), ("c", 50, 2, 200, False),
     ]  # fmt: skip
-    assert steps_of(Bench(concurrency=(7,), rounds=1, sequential=False), 5) == [
-        Step("concurrent", 7, 0, 5), Step("concurrent", 7, 1, 5),
+    assert planned_rounds(Bench(concurrency=(7,), rounds=1, sequential=False), 5) == [
+        PlannedRound("concurrent", 7, 0, 5), PlannedRound("concurrent", 7, 1, 5),
     ]  # fmt: skip
 
 
 def test_the_requests_each_host_will_get() -> None:
     hosts = ["a"] * 15 + ["b"] * 15
-    steps = steps_of(Bench(concurrency=(2, 4), rounds=3), 30)
+    planned = planned_rounds(Bench(concurrency=(2, 4), rounds=3), 30)
     # Two concurrent warm-ups, twenty rows of a sequential one, and three rounds of three modes.
-    assert requests_by_host(steps, hosts) == {"a": 15 * 2 + 15 + 15 * 9, "b": 15 * 2 + 5 + 15 * 9}
+    assert requests_by_host(planned, hosts) == {"a": 15 * 2 + 15 + 15 * 9, "b": 15 * 2 + 5 + 15 * 9}
 
 
 @pytest.mark.parametrize("slots", [1, 100, 2_000])
@@ -168,7 +167,7 @@ async def test_a_round_takes_its_config_headers_and_all() -> None:
             concurrency=2, robots=False, header=["X-Team: one", "@127.0.0.1:1 Authorization: Basic eDp5"]
         )
         done: list[int] = []
-        result = await dispatch(Spec(config, False, [Row(4, f"{origin}/4"), Row(9, f"{origin}/9")]), done.append)
+        result = await run_round(RoundSpec(config, False, [Row(4, f"{origin}/4"), Row(9, f"{origin}/9")]), done.append)
         assert asked == {"/4": 1, "/9": 1}
     assert [(sample.id, sample.host, sample.status, sample.length, sample.code) for sample in result.samples] == [
         (4, "127.0.0.1", 200, 17, None), (9, "127.0.0.1", 200, 17, None),
@@ -183,7 +182,7 @@ async def test_a_round_takes_its_config_headers_and_all() -> None:
 async def test_the_memory_of_a_round_is_its_own_and_not_its_owners() -> None:
     ballast = bytearray(os.urandom(1)) * 400_000_000
     with answering(lambda path, _: path) as (origin, _):
-        result = await dispatch(Spec(Config(), True, [Row(1, f"{origin}/")]), lambda _: None)
+        result = await run_round(RoundSpec(Config(), True, [Row(1, f"{origin}/")]), lambda _: None)
     assert len(ballast) == 400_000_000
     assert result.peak_memory is None or result.peak_memory < 200_000_000
 
@@ -191,23 +190,23 @@ async def test_the_memory_of_a_round_is_its_own_and_not_its_owners() -> None:
 async def test_what_a_round_finds_wrong_is_raised_here(tmp_path: Path) -> None:
     bundle = tmp_path / "none.pem"
     with pytest.raises(ConfigError, match=r"none\.pem"):
-        await dispatch(Spec(Config.of(ca_bundle=str(bundle)), True, [Row(1, "http://127.0.0.1:9/")]), lambda _: None)
+        await run_round(
+            RoundSpec(Config.of(ca_bundle=str(bundle)), True, [Row(1, "http://127.0.0.1:9/")]), lambda _: None
+        )
 
 
 async def test_a_round_that_dies_is_told_with_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    import fetcher.bench.dispatch as room
-
-    monkeypatch.setattr(room, "command", lambda _: ["python3", "-c", "import sys; sys.exit('no more')"])
+    monkeypatch.setattr(fetcher.bench.runner, "command", lambda _: ["python3", "-c", "import sys; sys.exit('no more')"])
     with pytest.raises(FetcherError, match=r"^a round ended by itself \(exit 1\): no more$"):
-        await dispatch(Spec(Config(), True, [Row(1, "http://127.0.0.1:9/")]), lambda _: None)
+        await run_round(RoundSpec(Config(), True, [Row(1, "http://127.0.0.1:9/")]), lambda _: None)
 
 
 # A bench
 
 
 def test_the_built_in_site_from_end_to_end(logged: Callable[[], list[dict[str, Any]]]) -> None:
-    moments: list[Moment] = []
-    report = compare(n=60, rounds=2, concurrency=[4, 30], latency=(0.02, 0.04), progress=moments.append)
+    updates: list[ProgressUpdate] = []
+    report = compare(n=60, rounds=2, concurrency=[4, 30], latency=(0.02, 0.04), progress=updates.append)
     assert (report.rows, report.per_host, report.complete) == (60, 6, True)
     assert report.source == "the built-in site (latency, 20-40 ms, seed 1)"
     assert report.mismatches == []
@@ -232,13 +231,13 @@ def test_the_built_in_site_from_end_to_end(logged: Callable[[], list[dict[str, A
     assert report.modes[2].speed_up is not None
     assert report.modes[2].speed_up.median > 5
     assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
-    complete = [moment for moment in moments if moment.round is not None]
-    assert [moment.number for moment in complete] == list(range(1, 10))
-    assert {moment.of for moment in moments} == {9}
+    complete = [update for update in updates if update.round is not None]
+    assert [update.number for update in complete] == list(range(1, 10))
+    assert {update.of for update in updates} == {9}
 
 
 def test_the_sequential_wall_is_the_sum_of_what_the_site_took(logged: Callable[[], list[dict[str, Any]]]) -> None:
-    report = compare(n=30, rounds=1, concurrency=[1], latency=(0.05, 0.15))
+    report = compare(n=12, rounds=1, concurrency=[1], latency=(0.05, 0.15))
     rounds = by_round(logged())
     for number, round_ in enumerate(report.rounds):
         served = sum(entry["service"] for entry in rounds[str(number)])
@@ -328,8 +327,8 @@ def test_a_list_that_fails_wholly_ends_after_its_first_round() -> None:
 async def test_stopping_reports_what_is_complete() -> None:
     stop = asyncio.Event()
 
-    def progress(moment: Moment) -> None:
-        if moment.number == 5 and moment.done == 0:
+    def progress(update: ProgressUpdate) -> None:
+        if update.number == 5 and update.done == 0:
             stop.set()
 
     bench = Bench(n=10, rounds=50, concurrency=(2, 5), latency=(0, 0))
@@ -356,7 +355,7 @@ async def test_cancelling_ends_the_round_under_way() -> None:
         bench = Bench(n=1, rounds=1_000)
         listing = listing_of([f"{origin}/"], bench, "x")
         running = asyncio.create_task(
-            measure(bench, listing, progress=lambda moment: begun.set() if moment.number == 2 else None)
+            measure(bench, listing, progress=lambda update: begun.set() if update.number == 2 else None)
         )
         await asyncio.wait_for(begun.wait(), 60)
         running.cancel()
@@ -365,8 +364,8 @@ async def test_cancelling_ends_the_round_under_way() -> None:
 
 
 def test_ctrl_c_gives_what_is_complete() -> None:
-    def progress(moment: Moment) -> None:
-        if moment.number == 4 and moment.done == 0:
+    def progress(update: ProgressUpdate) -> None:
+        if update.number == 4 and update.done == 0:
             signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -380,7 +379,7 @@ def test_ctrl_c_gives_what_is_complete() -> None:
 
 
 def test_a_long_baseline_is_announced(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(fetcher.bench.runner, "LONG", 0.01)
+    monkeypatch.setattr(fetcher.bench.runner, "LONG_BASELINE_SECONDS", 0.01)
     compare(n=10, rounds=1, concurrency=[5], latency=(0.01, 0.02))
     (said,) = [record.getMessage() for record in caplog.records if record.name == "fetcher.bench"]
     assert said.startswith("the sequential baseline will take about ")

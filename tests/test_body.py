@@ -11,8 +11,8 @@ import pytest
 
 from fetcher.client import Fetcher
 from fetcher.config import Config
-from fetcher.flight import Flight, current
-from fetcher.model import Page, Request
+from fetcher.model import Page, Request, Stage
+from fetcher.request_state import RequestState, current
 from fetcher.transport.session import Transport
 from tests.lab.crawl import code_of, crawl, one
 from tests.lab.server import Exchange, LabServer
@@ -88,8 +88,8 @@ async def test_large_bodies_take_turns_and_those_that_wait_do_not_age(lab: LabSe
 
 
 def transport_of(fetcher: Fetcher) -> Any:
-    assert fetcher._handlers is not None
-    return fetcher._handlers._transport
+    assert fetcher._transport is not None
+    return fetcher._transport
 
 
 def stages(fetcher: Fetcher) -> list[str]:
@@ -99,18 +99,20 @@ def stages(fetcher: Fetcher) -> list[str]:
 async def test_at_most_as_many_bodies_grow_as_memory_allows(lab: LabServer) -> None:
     config = Config.of(robots=False, retries=0, max_size="4M", memory="8M", per_host=20)
     transport = Transport(config)
-    flights: set[Flight] = set()
+    states: set[RequestState] = set()
     grown: list[int] = []
 
     async def watched(request: Request) -> Any:
-        flights.add(current.get())
+        states.add(current.get())
         return await transport(request)
 
     async def look() -> None:
         while True:
-            large = [flight for flight in flights if (flight.length or 0) > 65_536 + 2 * 262_144]
-            growing = [flight for flight in large if flight.stage in ("reading", "waiting for memory")]
-            assert all(flight.release is not None for flight in growing)
+            large = [
+                state for state in states if state.transfer and (state.transfer.received or 0) > 65_536 + 2 * 262_144
+            ]
+            growing = [state for state in large if state.stage in (Stage.READING, Stage.WAITING_FOR_MEMORY)]
+            assert all(state.holds_memory for state in growing)
             grown.append(len(growing))
             await asyncio.sleep(0.001)
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.errors import SinkError
-from fetcher.observe import census as counting
-from fetcher.observe.census import Census, Distinct, HostRows
+from fetcher.report import census as counting
+from fetcher.report.census import Census, Distinct, HostRows
 from fetcher.urls import Target, parse
 
 
@@ -22,7 +22,7 @@ def target(host: str, path: object = "") -> Target:
 
 @pytest.fixture(params=[3, 100_000])
 def census(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Census]:
-    monkeypatch.setattr(counting, "HOSTS", request.param)
+    monkeypatch.setattr(counting, "HOSTS_IN_MEMORY", request.param)
     census = Census()
     yield census
     census.close()
@@ -49,7 +49,7 @@ def test_nothing_is_nothing(census: Census) -> None:
 @given(st.lists(st.sampled_from([f"h{n}.example" for n in range(12)])), st.sampled_from([1, 4, 100]))
 def test_the_counts_are_exact(hosts: list[str], memory: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(counting, "HOSTS", memory)
+        patch.setattr(counting, "HOSTS_IN_MEMORY", memory)
         census = Census()
         try:
             for number, host in enumerate(hosts):
@@ -67,13 +67,13 @@ def test_each_row_has_the_same_chance_to_be_drawn() -> None:
         census = Census(seed=seed)
         for n in range(1_000):
             census.add(target(f"h{n // 100}.example", n))
-        assert len(census.sample) == counting.SAMPLE
+        assert len(census.sample) == counting.SAMPLE_ROWS
         hits.update(drawn.host for drawn in census.sample)
     assert all(400 < number < 800 for number in hits.values()), hits
 
 
 def test_many_hosts_do_not_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "HOSTS", 5_000)
+    monkeypatch.setattr(counting, "HOSTS_IN_MEMORY", 5_000)
     census = Census()
     tracemalloc.start()
     try:
@@ -91,7 +91,7 @@ def test_many_hosts_do_not_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> No
 @given(st.lists(st.integers(0, 400), max_size=2_000), st.sampled_from([1, 3, 4_096]))
 def test_what_is_different_is_counted(numbers: list[int], segment: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(counting, "SEGMENT", segment)
+        patch.setattr(counting, "SEGMENT_DIGESTS", segment)
         distinct = Distinct()
         try:
             for number in numbers:
@@ -102,7 +102,7 @@ def test_what_is_different_is_counted(numbers: list[int], segment: int) -> None:
 
 
 def test_trouble_with_the_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "SEGMENT", 1)
+    monkeypatch.setattr(counting, "SEGMENT_DIGESTS", 1)
 
     def full(**_: object) -> None:
         raise OSError(28, "No space left on device")

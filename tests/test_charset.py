@@ -13,14 +13,35 @@ from aiohttp.test_utils import TestServer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fetcher.model import Request, Response
 from fetcher.page import charset as module
-from fetcher.page.charset import count_characters, decode, decode_as, detect, read_media_type, sniff
-from fetcher.page.labels import _CHARSETS, _LABELS, REPLACEMENT, resolve_label
-from fetcher.page.prescan import prescan
+from fetcher.page.charset import (
+    _CHARSETS,
+    _LABELS,
+    REPLACEMENT,
+    count_characters,
+    decode_as,
+    detect,
+    prescan,
+    read_media_type,
+    resolve_label,
+)
+from fetcher.page.parse import Document
 
 HTML = "text/html"
 RUSSIAN = "Съешь ещё этих мягких французских булок, да выпей же чаю. " * 20
 JAPANESE = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。" * 20
+
+
+def decode(body: bytes, content_type: str | None) -> tuple[str, str]:
+    """The text and the charset of a response, as an extractor sees them."""
+    headers = () if content_type is None else (("content-type", content_type),)
+    document = Document(Response(Request(1, "http://a.example/"), "http://a.example/", 200, headers, body))
+    return document.text, document.charset
+
+
+def sniff(body: bytes, content_type: str | None) -> str:
+    return detect(body, content_type).charset
 
 
 # What comes before what
@@ -221,7 +242,7 @@ class Steps:
             return self.xml()
 
     def step(self) -> str | None:
-        here = self.data[self.at :].lower()
+        here = self.data[self.at : self.at + 6].lower()
         if here.startswith(b"<!--"):
             self.at += 4
             while not (self.byte() == b">" and self.data[self.at - 2 : self.at] == b"--"):
@@ -355,7 +376,7 @@ heads = st.one_of(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(heads)
 @example(b'<meta charset="utf-8>')
 @example(b"<!--><meta charset=koi8-r>")
@@ -374,17 +395,21 @@ def test_the_prescan_takes_the_standards_steps(head: bytes) -> None:
     assert prescan(head) == Steps(head).run()
 
 
-@pytest.mark.parametrize("piece", PIECES)
-def test_a_hostile_head_ends(piece: bytes) -> None:
-    head = (piece * module.LATE)[: module.LATE]
-    for start in (b"", b"<a ", b"<!--", b"<meta charset=", b'<meta content="charset'):
-        prescan((start + head)[: module.LATE])
+def test_a_head_of_one_piece_over_and_over_ends_and_is_read_as_the_steps_read_it() -> None:
+    """What would keep a backtracking expression for ever, behind the beginnings of all that has an end."""
+    size = module.LATE_PRESCAN_BYTES // 8
+    heads = {
+        (start + piece * size)[:size]
+        for piece in PIECES
+        for start in (b"", b"<a ", b"<!--", b"<meta charset=", b'<meta content="charset')
+    }
+    assert [head[:60] for head in sorted(heads) if prescan(head) != Steps(head).run()] == []
 
 
 # Law 7: an answer and no exception, whatever comes
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.one_of(
         st.binary(max_size=300), heads, st.text(max_size=100).map(lambda text: text.encode("utf-16le", "replace"))
@@ -412,13 +437,13 @@ def test_every_body_has_a_text_and_its_length(body: bytes, content_type: str | N
 def test_counting_by_the_piece_counts_the_same(parts: list[bytes], piece: int) -> None:
     body = b"".join(parts)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "PIECE", piece + 3)  # a piece holds at least one character
+        patch.setattr(module, "PIECE_BYTES", piece + 3)  # a piece holds at least one character
         assert count_characters(body, "utf-8") == len(body.decode("utf-8", "replace"))
 
 
 def test_counting_crosses_the_edges_of_pieces() -> None:
     for shift in range(5):
-        body = b"x" * (module.PIECE - shift) + "😀".encode() * 3000
+        body = b"x" * (module.PIECE_BYTES - shift) + "😀".encode() * 3000
         assert count_characters(body, "utf-8") == len(body.decode())
 
 

@@ -56,8 +56,8 @@ def test_the_same_command_goes_on_with_what_is_missing(desk: Desk) -> None:
     assert ended.said.splitlines()[1].endswith(", 2 of the pages by earlier runs")
     assert desk.asked() == ["c", "d", "e"]
     assert desk.fetched() == [*"abcde"]
-    books = desk.books()
-    assert (books["ok"], books["earlier"]) == (5, 2)
+    stats = desk.stats()
+    assert (stats["ok"], stats["earlier"]) == (5, 2)
 
 
 def test_when_all_rows_are_done_nothing_is_fetched(desk: Desk) -> None:
@@ -70,7 +70,7 @@ def test_when_all_rows_are_done_nothing_is_fetched(desk: Desk) -> None:
     assert ended.said.splitlines()[-1] == ALL_DONE
     assert desk.asked() == []
     assert (desk.folder / "pages.jsonl").read_bytes() == before
-    assert desk.books()["earlier"] == 3
+    assert desk.stats()["earlier"] == 3
     assert desk.crawl("-q").err == b""
 
 
@@ -437,7 +437,7 @@ def test_all_else_may_change(desk: Desk) -> None:
     for limit, flags in enumerate(changes, 2):
         ended = desk.crawl("--limit", str(limit), *flags.split())
         assert ended.code == 0, ended.said
-        assert desk.books()["earlier"] == limit - 1
+        assert desk.stats()["earlier"] == limit - 1
     assert desk.asked() == [*"abcdef"]
 
 
@@ -452,7 +452,7 @@ def test_fresh_begins_again(desk: Desk) -> None:
     assert desk.crawl("--fresh", "--select", "t=title").code == 0
     assert desk.asked() == ["x", "y"]
     assert desk.fetched() == ["x", "y"]
-    assert desk.books()["earlier"] == 0
+    assert desk.stats()["earlier"] == 0
     ended = desk.crawl("--select", "t=title")
     assert ended.said.splitlines()[-1] == ALL_DONE
 
@@ -559,7 +559,7 @@ def test_duplicates_are_known_across_runs(desk: Desk) -> None:
         assert desk.asked() == [*asked], "the first row wins, in whatever run it was fetched"
     errors = [record["error"] for record in desk.records()]
     assert errors == [None, None, "duplicate", "duplicate", None, "duplicate", "duplicate"]
-    assert desk.books()["codes"] == {"duplicate": 4}
+    assert desk.stats()["codes"] == {"duplicate": 4}
 
 
 def test_the_first_of_its_kind_is_fetched_though_the_others_are_done(desk: Desk) -> None:
@@ -816,7 +816,7 @@ def test_nothing_of_a_folder_is_unpickled_or_run(desk: Desk) -> None:
         db.commit()
     ended = desk.crawl()
     assert ended.code == 1
-    assert ended.said.startswith("fetcher: pages.jsonl.job/ledger.sqlite: the terms of the job cannot be read (")
+    assert ended.said.startswith("fetcher: pages.jsonl.job/ledger.sqlite: the identity of the job cannot be read (")
     assert not (desk.folder / "owned").exists()
 
 
@@ -825,9 +825,9 @@ def test_what_a_ledger_says_never_steers_the_terminal(desk: Desk) -> None:
     desk.crawl()
     evil = "\x1b]0;owned\x07\u202e"
     with closing(sqlite3.connect(ledger_of(desk))) as db:
-        terms = json.loads(db.execute("SELECT value FROM meta WHERE key = 'terms'").fetchone()[0])
-        terms["select"] = [evil]
-        db.execute("UPDATE meta SET value = ? WHERE key = 'terms'", (json.dumps(terms).encode(),))
+        identity = json.loads(db.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()[0])
+        identity["select"] = [evil]
+        db.execute("UPDATE meta SET value = ? WHERE key = 'identity'", (json.dumps(identity).encode(),))
         db.commit()
     ended = desk.crawl()
     assert ended.code == 2

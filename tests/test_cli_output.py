@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from fetcher.bench.site import Site, SiteProcess
+from fetcher.demo import Site, SiteProcess
 from fetcher.sinks import COLUMNS
 from tests.lab.bodies import TEXTS
 from tests.lab.command import Ended, run
@@ -281,8 +281,8 @@ def test_the_limit_takes_the_first_rows(lab: LabServer, folder: Path) -> None:
     ended = run("crawl", listed(folder, *urls), "--limit", "3", "--summary", "s.json", folder=folder)
     assert ended.code == 0
     assert sorted(line.split(" ")[0] for line in ended.lines) == urls[:3]
-    books = json.loads((folder / "s.json").read_text())
-    assert (books["input"], books["more"]) == (3, False)
+    stats = json.loads((folder / "s.json").read_text())
+    assert (stats["input"], stats["more"]) == (3, False)
 
 
 def test_equal_urls_are_fetched_once(lab: LabServer, folder: Path) -> None:
@@ -295,7 +295,7 @@ def test_equal_urls_are_fetched_once(lab: LabServer, folder: Path) -> None:
     assert "4 rows = 2 ok + 0 failed + 2 skipped" in ended.said
 
 
-# The exit code and the books
+# The exit code and the stats
 
 
 @pytest.mark.parametrize(("rule", "code"), [("0", 3), ("1", 0), ("24%", 3), ("25%", 0), ("24.9%", 3), ("100%", 0)])
@@ -315,15 +315,15 @@ def test_that_every_row_failed_is_told_by_the_exit_code(lab: LabServer, folder: 
 def test_the_books_balance_in_both_summaries(lab: LabServer, folder: Path) -> None:
     urls = [lab.url("/ok"), lab.url("/ok"), lab.url("/status/404"), lab.url("/status/404?x"), "ftp://x/"]
     ended = run("crawl", listed(folder, *urls), "--dedupe", "--summary", "s.json", folder=folder)
-    books = json.loads((folder / "s.json").read_text())
-    assert list(books) == [
+    stats = json.loads((folder / "s.json").read_text())
+    assert list(stats) == [
         "input", "ok", "failed", "skipped", "pending", "more", "bytes", "seconds", "pages_per_second", "codes",
         "earlier", "hosts", "exit",
     ]  # fmt: skip
-    counts = {key: books[key] for key in ("input", "ok", "failed", "skipped", "pending", "more", "exit")}
+    counts = {key: stats[key] for key in ("input", "ok", "failed", "skipped", "pending", "more", "exit")}
     assert counts == {"input": 5, "ok": 1, "failed": 3, "skipped": 1, "pending": 0, "more": False, "exit": 0}
-    assert books["codes"] == {"http_404": 2, "invalid_url": 1, "duplicate": 1}
-    assert books["hosts"] == []
+    assert stats["codes"] == {"http_404": 2, "invalid_url": 1, "duplicate": 1}
+    assert stats["hosts"] == []
     assert ended.said.splitlines()[0].startswith("5 rows = 1 ok + 3 failed + 1 skipped, in ")
     assert ended.said.splitlines()[1].strip().startswith("http_404 2 · ")
 
@@ -340,8 +340,8 @@ def test_a_list_that_turns_bad_closes_its_books(lab: LabServer, folder: Path) ->
     assert ended.code == 2
     assert len(ended.lines) == 2
     assert ended.said.splitlines()[-1] == "fetcher: l.csv:4: a quote is opened and never closed"
-    books = json.loads((folder / "s.json").read_text())
-    assert (books["input"], books["ok"], books["more"], books["exit"]) == (2, 2, True, 2)
+    stats = json.loads((folder / "s.json").read_text())
+    assert (stats["input"], stats["ok"], stats["more"], stats["exit"]) == (2, 2, True, 2)
 
 
 # What is told meanwhile
@@ -415,6 +415,16 @@ def test_nothing_steers_the_terminal(lab: LabServer, folder: Path) -> None:
     assert "\\x1b]0;owned\\x07" in ended.text, "it was there to be seen"
     for shown in (ended.text, ended.said):
         assert [char for char in FORBIDDEN if char in shown.replace("\n", "")] == []
+
+
+def test_very_verbose_shows_where_a_row_failed(lab: LabServer, folder: Path) -> None:
+    (folder / "l.txt").write_text(f"{lab.url('/cut-body')}\n")
+    ended = run("crawl", "l.txt", "-vv", "--retries", "0", folder=folder)
+    assert f"fetcher: {lab.url('/cut-body')} failed\n" in ended.said
+    assert "Traceback (most recent call last):" in ended.said
+    assert "ClientPayloadError" in ended.said, "its cause too"
+    ended = run("crawl", "l.txt", "-v", "--retries", "0", folder=folder)
+    assert "Traceback" not in ended.said
 
 
 def test_a_list_that_cannot_be_read_steers_no_terminal(folder: Path) -> None:

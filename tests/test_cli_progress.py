@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("termios", reason="terminals are POSIX's")
 
 from tests.lab.command import Running
-from tests.lab.gate import Gate
+from tests.lab.held_case import HeldCase
 from tests.lab.server import LabServer
 from tests.lab.terminal import Screen, Terminal
 
@@ -31,10 +31,10 @@ def lab() -> Iterator[LabServer]:
 
 
 @pytest.fixture
-def gate(lab: LabServer, tmp_path: Path) -> Iterator[Gate]:
+def gate(lab: LabServer, tmp_path: Path) -> Iterator[HeldCase]:
     """Return the gate before the list's pages; the first page is in front of it."""
     lab.clear()
-    held = Gate()
+    held = HeldCase()
     lab.add("/held", held)
     urls = [lab.url("/ok"), *(lab.url(f"/held?n={n}") for n in range(HELD))]
     (tmp_path / "l.txt").write_text("".join(f"{url}\n" for url in urls))
@@ -64,7 +64,7 @@ def has_bar(text: str) -> bool:
     return any(BAR.search(line) for line in Screen(text).lines)
 
 
-def test_a_bar_lives_on_a_terminal_and_leaves_it_clean(gate: Gate, terminal: Terminal, tmp_path: Path) -> None:
+def test_a_bar_lives_on_a_terminal_and_leaves_it_clean(gate: HeldCase, terminal: Terminal, tmp_path: Path) -> None:
     with crawl(tmp_path, terminal) as running:
         terminal.until(lambda text: has_bar(text) and " 1 ok " in Screen(text).lines[0] and "3 in flight" in text)
         shown = terminal.screen
@@ -81,7 +81,7 @@ def test_a_bar_lives_on_a_terminal_and_leaves_it_clean(gate: Gate, terminal: Ter
     assert left.lines[1:] == [""]
 
 
-def test_what_is_said_meanwhile_stands_above_the_bar(gate: Gate, terminal: Terminal, tmp_path: Path) -> None:
+def test_what_is_said_meanwhile_stands_above_the_bar(gate: HeldCase, terminal: Terminal, tmp_path: Path) -> None:
     with crawl(tmp_path, terminal, "-v") as running:
         terminal.until(has_bar)
         running.send(signal.SIGUSR1)
@@ -96,7 +96,7 @@ def test_what_is_said_meanwhile_stands_above_the_bar(gate: Gate, terminal: Termi
     assert not any(map(BAR.search, terminal.screen.lines))
 
 
-def test_no_colour_is_no_colour(gate: Gate, terminal: Terminal, tmp_path: Path) -> None:
+def test_no_colour_is_no_colour(gate: HeldCase, terminal: Terminal, tmp_path: Path) -> None:
     with crawl(tmp_path, terminal, NO_COLOR="1") as running:
         terminal.until(has_bar)
         gate.open()
@@ -105,7 +105,7 @@ def test_no_colour_is_no_colour(gate: Gate, terminal: Terminal, tmp_path: Path) 
     assert not terminal.screen.colours
 
 
-def test_a_dumb_terminal_gets_lines(gate: Gate, terminal: Terminal, tmp_path: Path) -> None:
+def test_a_dumb_terminal_gets_lines(gate: HeldCase, terminal: Terminal, tmp_path: Path) -> None:
     with crawl(tmp_path, terminal, TERM="dumb") as running:
         terminal.until(lambda text: "in flight" in text)
         gate.open()
@@ -117,7 +117,7 @@ def test_a_dumb_terminal_gets_lines(gate: Gate, terminal: Terminal, tmp_path: Pa
 
 @pytest.mark.parametrize("flags", [["--no-progress"], ["-q"], ["--log-format", "json", "-q"]], ids=" ".join)
 def test_a_bar_that_is_not_wanted_is_not_drawn(
-    flags: list[str], gate: Gate, terminal: Terminal, tmp_path: Path
+    flags: list[str], gate: HeldCase, terminal: Terminal, tmp_path: Path
 ) -> None:
     with crawl(tmp_path, terminal, *flags) as running:
         running.until(lambda running: b"/ok" in running.out)
@@ -128,7 +128,7 @@ def test_a_bar_that_is_not_wanted_is_not_drawn(
     assert ("rows = " in terminal.written) == (flags == ["--no-progress"])
 
 
-def test_lines_on_the_same_terminal_are_their_own_progress(gate: Gate, terminal: Terminal, tmp_path: Path) -> None:
+def test_lines_on_the_same_terminal_are_their_own_progress(gate: HeldCase, terminal: Terminal, tmp_path: Path) -> None:
     with crawl(tmp_path, terminal, stdout=terminal.line) as running:
         terminal.until(lambda text: "/ok -> " in text)
         gate.open()
@@ -139,7 +139,7 @@ def test_lines_on_the_same_terminal_are_their_own_progress(gate: Gate, terminal:
 
 
 def test_progress_that_is_asked_for_does_not_draw_over_the_lines(
-    gate: Gate, terminal: Terminal, tmp_path: Path
+    gate: HeldCase, terminal: Terminal, tmp_path: Path
 ) -> None:
     with crawl(tmp_path, terminal, "--progress", stdout=terminal.line) as running:
         terminal.until(lambda text: "in flight, " in text)
@@ -149,7 +149,7 @@ def test_progress_that_is_asked_for_does_not_draw_over_the_lines(
     assert "\x1b" not in terminal.written
 
 
-def test_a_log_has_no_progress(gate: Gate, tmp_path: Path) -> None:
+def test_a_log_has_no_progress(gate: HeldCase, tmp_path: Path) -> None:
     with Running("crawl", "l.txt", folder=tmp_path, env={"TERM": "xterm", "FORCE_COLOR": "1"}) as running:
         running.until(lambda running: b"/ok" in running.out)
         gate.open()
@@ -158,7 +158,7 @@ def test_a_log_has_no_progress(gate: Gate, tmp_path: Path) -> None:
     assert b"\x1b" not in ended.err
 
 
-def test_a_log_has_lines_where_they_are_asked_for(gate: Gate, tmp_path: Path) -> None:
+def test_a_log_has_lines_where_they_are_asked_for(gate: HeldCase, tmp_path: Path) -> None:
     with Running("crawl", "l.txt", "--progress", folder=tmp_path) as running:
         running.until_said("in flight")
         gate.open()
@@ -170,7 +170,7 @@ def test_a_log_has_lines_where_they_are_asked_for(gate: Gate, tmp_path: Path) ->
     assert b"\x1b" not in ended.err
 
 
-def test_progress_speaks_json_too(gate: Gate, tmp_path: Path) -> None:
+def test_progress_speaks_json_too(gate: HeldCase, tmp_path: Path) -> None:
     with Running("crawl", "l.txt", "--progress", "--log-format", "json", folder=tmp_path) as running:
         running.until_said("in flight")
         gate.open()
@@ -181,7 +181,7 @@ def test_progress_speaks_json_too(gate: Gate, tmp_path: Path) -> None:
 
 
 def test_a_list_of_unknown_length_has_a_bar_as_well(
-    gate: Gate, terminal: Terminal, lab: LabServer, tmp_path: Path
+    gate: HeldCase, terminal: Terminal, lab: LabServer, tmp_path: Path
 ) -> None:
     reader = Running("crawl", "-", folder=tmp_path, stdin=-1, stderr=terminal.line, env={"TERM": "xterm"})
     with reader as running:
@@ -200,7 +200,7 @@ def test_a_list_of_unknown_length_has_a_bar_as_well(
 # Ctrl-C
 
 
-def test_a_signal_leaves_the_terminal_clean(gate: Gate, terminal: Terminal, tmp_path: Path) -> None:
+def test_a_signal_leaves_the_terminal_clean(gate: HeldCase, terminal: Terminal, tmp_path: Path) -> None:
     with crawl(tmp_path, terminal) as running:
         terminal.until(has_bar)
         running.send(signal.SIGINT)
@@ -215,7 +215,7 @@ def test_a_signal_leaves_the_terminal_clean(gate: Gate, terminal: Terminal, tmp_
 
 
 def test_even_the_third_signal_gives_the_cursor_back(
-    gate: Gate, terminal: Terminal, lab: LabServer, tmp_path: Path
+    gate: HeldCase, terminal: Terminal, lab: LabServer, tmp_path: Path
 ) -> None:
     large = "".join(f"{lab.url('/ok')}?size=20000&n={n}\n" for n in range(30))
     (tmp_path / "l.txt").write_text(large + (tmp_path / "l.txt").read_text())

@@ -11,10 +11,9 @@ import msgspec
 import pytest
 
 from fetcher.cli.report import lay_out
-from fetcher.health import HostReport
+from fetcher.hosts.state import HostReport
 from fetcher.job.lock import Lock
-from fetcher.job.report import JobReport, RunReport, report
-from fetcher.job.view import HostFigures, Output
+from fetcher.job.report import HostFigures, JobReport, OutputFigures, RunReport, report
 from tests.lab.command import argv, environment, run
 from tests.test_report import begin, end, entry, make_job, so_far, write
 
@@ -27,7 +26,7 @@ KEYS = {
 FIGURES = JobReport(
     job="pages.jsonl.job", state="complete", pid=None, input=10, done=10, ok=7, failed=2, skipped=1, pending=0,
     more=False, estimate=None, left=0, bytes=3_100_000, seconds=200.0, pages_per_second=0.0, last_pages_per_second=0.0,
-    codes={"http_404": 2, "robots_denied": 1}, retrying=[], outputs=[Output("pages.jsonl", 12_345)], run_count=1,
+    codes={"http_404": 2, "robots_denied": 1}, retrying=[], outputs=[OutputFigures("pages.jsonl", 12_345)], run_count=1,
     runs=[RunReport(1, "2026-11-21T09:33:50Z", 200.0, 7, 0.0, clean=True, exit=0)], hosts=2,
     slowest=[HostFigures("a.example", 5, 2, 1.25, 1_000)], failing=[HostFigures("", 1, 1, 0.0, 0)],
     troubled=[],

@@ -71,7 +71,7 @@ def failed(lab: LabServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with refused_port() as port:
         desk.write([*desk.urls("1"), *ill(desk, *ILLS), f"http://127.0.0.1:{port}/?n={REFUSED}", *desk.urls("2")])
         assert desk.crawl("--read-timeout", "0.3").code == 0
-        assert desk.books()["failed"] == len(ILLS) + 1
+        assert desk.stats()["failed"] == len(ILLS) + 1
         yield desk.folder
 
 
@@ -133,7 +133,7 @@ def test_every_format_is_rewritten(to: str, desk: Desk, moody: Moody) -> None:
     first = plain(desk.folder / to)
     assert desk.crawl("--retry-failed", *flags, listed="l.csv", to=to).code == 0, "they fail again"
     assert desk.asked() == ["a", "c"]
-    assert desk.books()["failed"] == 2
+    assert desk.stats()["failed"] == 2
     again = plain(desk.folder / to)
     assert len(again.splitlines()) == len(first.splitlines())
     moody.well = True
@@ -338,7 +338,7 @@ def test_a_retry_killed_at_any_point_loses_nothing_and_has_nothing_twice(
     shutil.copytree(two, desk.folder)
     moody.well = True
     words = desk.words("-o", "b.csv.gz", "--retry-failed")
-    killed = run(*words, folder=desk.folder, env=striking(tmp_path, point))
+    killed = run(*words, folder=desk.folder, env=striking(point))
     assert killed.code == -signal.SIGKILL, "the point was not reached"
     for rows in rows_of(desk.folder):
         assert {1, 5, 6} <= rows.keys(), "what was good is gone"

@@ -14,7 +14,7 @@ import pytest
 
 from tests.lab.command import Ended, Running, argv, environment, run
 from tests.lab.desk import Desk
-from tests.lab.gate import Gate
+from tests.lab.held_case import HeldCase
 from tests.lab.server import LabServer
 from tests.lab.striker import striking
 
@@ -30,7 +30,7 @@ class Site:
     def __init__(self, lab: LabServer, folder: Path) -> None:
         self.lab = lab
         self.folder = folder
-        self.gate = Gate()
+        self.gate = HeldCase()
         lab.clear()
         lab.add("/held", self.gate)
 
@@ -40,11 +40,11 @@ class Site:
         return urls
 
     def start(self, *arguments: str, **more: object) -> Running:
-        return Running("crawl", *arguments, folder=self.folder, **more)  # type: ignore[arg-type]  # passed on
+        return Running("crawl", *arguments, folder=self.folder, anew=True, **more)  # type: ignore[arg-type]  # passed on
 
     def until_held(self, requests: int = HELD) -> None:
         """Wait until that many requests stand before the gate."""
-        assert self.lab.site.books.wait(lambda: len(self.lab.requests("/held")) >= requests, 60)
+        assert self.lab.site.stats.wait(lambda: len(self.lab.requests("/held")) >= requests, 60)
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,9 @@ def site(lab: LabServer, tmp_path: Path) -> Iterator[Site]:
 
 
 def balanced(folder: Path) -> dict[str, object]:
-    books: dict[str, object] = json.loads((folder / "s.json").read_text())
-    assert books["input"] == sum(int(str(books[key])) for key in ("ok", "failed", "skipped", "pending"))
-    return books
+    stats: dict[str, object] = json.loads((folder / "s.json").read_text())
+    assert stats["input"] == sum(int(str(stats[key])) for key in ("ok", "failed", "skipped", "pending"))
+    return stats
 
 
 def urls_of(ended: Ended) -> list[str]:
@@ -82,9 +82,9 @@ def test_the_first_signal_lets_what_is_in_flight_finish(site: Site, number: int,
     assert ended.code == code
     assert sorted(urls_of(ended)) == sorted(urls[:HELD])
     assert len(site.lab.log) == HELD, "something new was asked for"
-    books = balanced(site.folder)
-    assert (books["ok"], books["exit"]) == (HELD, code)
-    assert books["pending"] or books["more"]
+    stats = balanced(site.folder)
+    assert (stats["ok"], stats["exit"]) == (HELD, code)
+    assert stats["pending"] or stats["more"]
     command = shlex.join(argv("crawl", "l.txt", "-c", str(HELD), "--summary", "s.json"))
     assert ended.said.splitlines()[-1] == f"fetcher: not all was fetched; to begin again: {command}"
 
@@ -194,7 +194,7 @@ def test_the_third_signal_kills(site: Site) -> None:
     """Nobody reads what is printed, so nothing ends it but force."""
     (site.folder / "l.txt").write_text("".join(f"{site.lab.url('/ok')}?size=20000&n={n}\n" for n in range(30)))
     with site.start("l.txt", "--preview", "20000", reading=False) as crawl:
-        assert site.lab.site.books.wait(lambda: len(site.lab.requests("/ok")) == 30, 60)
+        assert site.lab.site.stats.wait(lambda: len(site.lab.requests("/ok")) == 30, 60)
         crawl.send(signal.SIGINT)
         crawl.until_said(STOPPING)
         crawl.send(signal.SIGINT)
@@ -340,16 +340,16 @@ def test_a_signal_during_a_commit_loses_nothing(blow: str, point: str, lab: LabS
     with Running(
         *desk.words("-c", "4", "--per-host", "4", "--private-network", "allow"),
         folder=tmp_path,
-        env=striking(tmp_path, point, *signals),
+        env=striking(point, *signals),
     ) as crawl:
         ended = crawl.end()
     assert ended.code in codes, ended.said
-    books = desk.balance(ended.code)
+    stats = desk.balance(ended.code)
     asked = desk.asked()
     assert len(asked) == len(set(asked)), "a row was asked for twice"
     if len(signals) == 1:
-        assert books["ok"] == len(asked), "what was in flight was given up before its time"
-    assert books["ok"] >= len(asked) - 4
+        assert stats["ok"] == len(asked), "what was in flight was given up before its time"
+    assert stats["ok"] >= len(asked) - 4
     continues(desk, ended, rows, asked)
 
 
@@ -401,8 +401,8 @@ def test_a_job_that_is_held_ends_within_the_grace(site: Site) -> None:
         crawl.send(signal.SIGTERM)
         ended = crawl.end()
     assert ended.code == 143
-    books = desk.balance(143)
-    assert (books["input"], books["ok"], books["pending"], books["more"]) == (4, 2, 2, False)
+    stats = desk.balance(143)
+    assert (stats["input"], stats["ok"], stats["pending"], stats["more"]) == (4, 2, 2, False)
     site.gate.open()
     desk.asked()
     assert desk.crawl().code == 0
@@ -443,7 +443,7 @@ def test_a_signal_while_the_job_is_opened_leaves_it_to_be_continued(
     desk.pages(*range(9))
     if flags:
         (tmp_path / "pages.jsonl").write_bytes(b"old\n")
-    with Running(*desk.words(*flags), folder=tmp_path, env=striking(tmp_path, point, signal.SIGINT)) as crawl:
+    with Running(*desk.words(*flags), folder=tmp_path, env=striking(point, signal.SIGINT)) as crawl:
         ended = crawl.end()
     assert ended.code == 130, ended.said
     command = ended.said.splitlines()[-1].partition("fetcher: not all was fetched; to continue: ")[2]
@@ -471,7 +471,7 @@ def test_a_signal_before_or_after_the_run_is_no_traceback(point: str, lab: LabSe
     module, _, rest = point.partition(" ")[2].partition(" ")
     if module.endswith("Crawl"):
         point = f"after fetcher.cli.run Crawl.{rest}"
-    with Running(*desk.words(), folder=tmp_path, env=striking(tmp_path, point, signal.SIGINT)) as crawl:
+    with Running(*desk.words(), folder=tmp_path, env=striking(point, signal.SIGINT)) as crawl:
         ended = crawl.end()
     if point.startswith("before") and "summarize" not in point:
         assert (ended.code, ended.said.strip()) == (130, "")

@@ -20,6 +20,8 @@ from fetcher.cli.crawl import command
 from fetcher.cli.main import COMMANDS, cli
 from fetcher.cli.settings import RUN_KEYS, make_config
 from fetcher.config import OPTIONS, Accept, Config, Header
+from tests.lab.command import Ended
+from tests.lab.command import run as command_line
 
 ROOT = Path(__file__).resolve().parents[1]
 CONSOLE = Path(sys.executable).with_name("fetcher")
@@ -52,16 +54,8 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(*arguments: str, start: list[str] = MODULE, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*start, *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+def run(*arguments: str, **environment: str) -> Ended:
+    return command_line(*arguments, folder=Path.cwd(), env=environment)
 
 
 Gathered = Callable[..., dict[str, Any]]
@@ -99,16 +93,16 @@ def config_of(settings: dict[str, Any]) -> Config:
 def test_the_version_is_told_however_it_is_called() -> None:
     starts = [MODULE, [str(CONSOLE)]] if CONSOLE.exists() else [MODULE]
     for start in starts:
-        done = run("--version", start=start)
-        assert (done.returncode, done.stdout, done.stderr) == (0, f"fetcher, version {__version__}\n", "")
+        done = subprocess.run([*start, "--version"], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"fetcher, version {__version__}\n".encode(), b"")
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_the_help_names_every_command(flag: str) -> None:
     done = run(flag)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.code, done.said) == (0, "")
     for name, text in COMMANDS.items():
-        assert re.search(rf"^  {name} +{re.escape(text)}$", done.stdout, re.MULTILINE)
+        assert re.search(rf"^  {name} +{re.escape(text)}$", done.text, re.MULTILINE)
         module = cli.get_command(click.Context(cli), name)
         assert module is not None
         assert module.get_short_help_str(200) == text, "the table of the group repeats the command's own"
@@ -118,12 +112,12 @@ def test_the_help_names_every_command(flag: str) -> None:
 def test_every_command_has_help(name: str) -> None:
     for flag in ("-h", "--help"):
         done = run(name, flag)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.startswith(f"Usage: fetcher {name} ")
+        assert (done.code, done.said) == (0, "")
+        assert done.text.startswith(f"Usage: fetcher {name} ")
 
 
 def test_the_help_of_crawl_names_every_flag() -> None:
-    text = run("crawl", "--help").stdout
+    text = run("crawl", "--help").text
     listed = set(re.findall(r"(?<![\w-])--?[a-zA-Z][a-z-]*", text))
     assert set(FLAGS) - listed == set()
     options = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
@@ -132,7 +126,7 @@ def test_the_help_of_crawl_names_every_flag() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_is_laid_out_as_written(name: str) -> None:
-    text = run(name, "--help").stdout
+    text = run(name, "--help").text
     assert "\\b" not in text
     examples = [line for line in text.splitlines() if line.startswith(f"    fetcher {name}")]
     assert len(examples) >= {"crawl": 3, "bench": 3, "report": 2, "robots": 2}.get(name, 0)
@@ -207,18 +201,18 @@ def test_every_flag_has_a_variable_and_a_key() -> None:
 )
 def test_a_mistake_is_one_line_that_says_what_was_meant(arguments: list[str], said: str) -> None:
     done = run(*arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("fetcher: ")
-    assert done.stderr.count("\n") == 1
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "\x1b" not in done.stderr
+    assert (done.code, done.text) == (2, "")
+    assert done.said.startswith("fetcher: ")
+    assert done.said.count("\n") == 1
+    assert said in done.said
+    assert "Traceback" not in done.said
+    assert "\x1b" not in done.said
 
 
 def test_no_command_shows_the_help() -> None:
     done = run()
-    assert "Commands:" in done.stdout + done.stderr
-    assert done.returncode in (0, 2)  # as click has it, old and new
+    assert "Commands:" in done.text + done.said
+    assert done.code in (0, 2)  # as click has it, old and new
 
 
 # Completion
@@ -227,9 +221,9 @@ def test_no_command_shows_the_help() -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_prints_a_script_for_the_shell(shell: str) -> None:
     done = run("completion", shell)
-    assert done.returncode == 0
-    assert f"_FETCHER_COMPLETE={shell}_complete" in done.stdout
-    assert "fetcher" in done.stdout
+    assert done.code == 0
+    assert f"_FETCHER_COMPLETE={shell}_complete" in done.text
+    assert "fetcher" in done.text
 
 
 @pytest.mark.parametrize(
@@ -245,8 +239,8 @@ def test_completion_prints_a_script_for_the_shell(shell: str) -> None:
 def test_completion_completes(words: str, expected: list[str]) -> None:
     count = str(len(words.split(" ")) - 1)
     done = run(_FETCHER_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=count)
-    assert done.returncode == 0
-    assert [line.partition(",")[2] for line in done.stdout.splitlines()] == expected
+    assert done.code == 0
+    assert [line.partition(",")[2] for line in done.text.splitlines()] == expected
 
 
 # Where a setting comes from
@@ -441,7 +435,7 @@ def test_the_file_that_is_shipped_changes_nothing(gathered: Gathered) -> None:
 def test_a_file_that_is_wrong_is_named_with_its_key(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "fetcher.toml").write_text(text, encoding="utf-8")
     done = run("crawl", "http://127.0.0.1:1/", "--retries", "0")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("fetcher: fetcher.toml: ")
-    assert done.stderr.count("\n") == 1
-    assert said in done.stderr
+    assert (done.code, done.text) == (2, "")
+    assert done.said.startswith("fetcher: fetcher.toml: ")
+    assert done.said.count("\n") == 1
+    assert said in done.said

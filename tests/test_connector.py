@@ -131,8 +131,8 @@ async def test_a_server_that_speaks_unasked_shifts_no_answers(lab: LabServer) ->
 
 
 def transport_of(fetcher: Fetcher) -> Any:
-    assert fetcher._handlers is not None
-    return fetcher._handlers._transport
+    assert fetcher._transport is not None
+    return fetcher._transport
 
 
 def idle_connections(fetcher: Fetcher) -> list[Any]:

@@ -23,11 +23,11 @@ async def test_a_tenth_of_dead_hosts_does_not_hold_the_others_up(robots: bool) -
     living, dead = a_tenth_dead(50)
     with living_in() as town:
         async with asyncio.timeout(DEADLINE):
-            alone = await crawled(listed(town, living, 20, latency=50), robots=robots, **SHORT)
-            rows = listed(town, living + dead, 20, latency=50)
+            alone = await crawled(listed(town, living, 12, latency=50), robots=robots, **SHORT)
+            rows = listed(town, living + dead, 12, latency=50)
             beside = await crawled(rows, whole=robots, robots=robots, **SHORT)  # without, the dead take half a minute
-    assert alone.codes == {("living", 200): 45 * 20}
-    assert beside.codes["living", 200] == 45 * 20
+    assert alone.codes == {("living", 200): 45 * 12}
+    assert beside.codes["living", 200] == 45 * 12
     assert not robots or beside.codes.total() == len(rows)
     assert beside.last["living"] < 5 * alone.last["living"]
     ends = {"robots_unreachable"} if robots else {"host_budget", *OWN.values()}

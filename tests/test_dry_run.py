@@ -16,7 +16,7 @@ from fetcher.cli.dry_run import Judge, dry_run
 from fetcher.cli.plan import make_plan
 from fetcher.config import Config
 from fetcher.errors import ConfigError, SinkError, Skipped
-from fetcher.observe.notices import Notices
+from fetcher.report.notices import Notices
 from fetcher.urls import Target
 
 
@@ -138,7 +138,7 @@ def test_a_delay_that_is_asked_for_counts_as_far_as_a_crawl_obeys_it(foretold: A
 
 
 def test_a_host_with_terms_of_its_own_may_set_the_time(foretold: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dry, "LARGEST", 1)
+    monkeypatch.setattr(dry, "LARGEST_HOSTS", 1)
     hosts = {"b.localhost": {"delay": 10}, "a.localhost": {"delay": 0.1}, "c.localhost": {"per-host": 1}}
     _, told = foretold(rows_on(a=40, b=5), delay="0.5", hosts=hosts)
     assert told["least"] == {"seconds": 40.0, "set_by": "delay", "host": "b.localhost"}
@@ -153,11 +153,11 @@ def test_no_more_than_a_sample_is_asked(foretold: Any) -> None:
         return Said(allowed=True)
 
     foretold([f"http://h{n}.localhost/" for n in range(500)], judge=judge_by(say))
-    assert len(asked) == len(set(asked)) == dry.HOSTS
+    assert len(asked) == len(set(asked)) == dry.SAMPLED_HOSTS
 
 
 def test_who_does_not_answer_is_not_waited_for(foretold: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dry, "PATIENCE", 0.05)
+    monkeypatch.setattr(dry, "SAMPLE_SECONDS", 0.05)
     _, told = foretold(rows_on(a=1, b=1), judge=judge_by(lambda target: None if "a." in target.host else Said(True)))
     assert (told["robots"]["allowed"], told["robots"]["unknown"]) == (1, {"total_timeout": 1})
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fetcher.bench.site import GONE, Site, SiteProcess
+from fetcher.demo import GONE, Site, SiteProcess
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -100,4 +100,4 @@ def test_an_example_uses_what_is_public(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     taken = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert "fetcher" in taken
-    assert {name for name in taken if name and name.startswith("fetcher.")} <= {"fetcher.bench.site"}
+    assert {name for name in taken if name and name.startswith("fetcher.")} <= {"fetcher.demo"}

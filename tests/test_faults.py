@@ -1,4 +1,4 @@
-"""Whatever a server does and whenever a caller leaves: one outcome a row, true books, and nothing left behind."""
+"""Whatever a server does and whenever a caller leaves: one outcome a row, true stats, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fetcher import errors
-from fetcher.books import Books
 from fetcher.client import Fetcher
 from fetcher.config import Config
-from fetcher.engine import Engine
-from fetcher.flight import current
 from fetcher.model import Failure, Outcome, Page, Request, Response
-from fetcher.pipeline import Outcomes
+from fetcher.pipeline import Engine, Outcomes
+from fetcher.request_state import current
+from fetcher.stats import Stats
 from fetcher.transport.session import Transport
 from tests.lab.cases import FAULTS
 from tests.lab.crawl import open_sockets
@@ -78,7 +77,7 @@ class Seen:
     """What a run gave, and how much of it was under way at once as the transport sees it."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    books: Books = field(default_factory=Books)
+    stats: Stats = field(default_factory=Stats)
     under_way: Counter[str] = field(default_factory=Counter)
     peaks: Counter[str] = field(default_factory=Counter)
     complaints: list[dict[str, Any]] = field(default_factory=list)
@@ -165,6 +164,7 @@ async def run(scenario: Scenario, urls: list[str], seen: Seen) -> None:
     transport = Transport(config)
 
     async def counted(request: Request) -> Response:
+        assert fetcher.gate.scheduler.shared.on_wire <= scenario.concurrency
         keys = ("all", current.get().target.host)
         seen.under_way.update(keys)
         for key in keys:
@@ -195,7 +195,7 @@ async def take(scenario: Scenario, fetcher: Fetcher, urls: list[str], seen: Seen
     async def read() -> None:
         async with fetcher.stream(urls, ordered=scenario.ordered) as outcomes:
             assert isinstance(outcomes, Outcomes)
-            seen.books = outcomes.books
+            seen.stats = outcomes.stats
             async for outcome in outcomes:
                 seen.outcomes.append(outcome)
                 if len(seen.outcomes) > scenario.after:
@@ -222,12 +222,12 @@ async def take(scenario: Scenario, fetcher: Fetcher, urls: list[str], seen: Seen
 
 def check_slots(engine: Engine) -> None:
     """Law 4: what is over holds nothing."""
-    hosts = engine.gate.hosts
-    assert (hosts.on_wire, hosts.promised) == (0, 0)
-    assert engine.gate._slots.free == hosts.limits.concurrency
-    assert engine.gate.listeners == []
-    for host in hosts._hosts.values():
-        assert (host.on_wire, host.promised, list(host.waiters)) == (0, 0, [])
+    hosts = engine.gate.scheduler
+    assert (hosts.shared.on_wire, hosts.shared.reserved, hosts.shared.suspected) == (0, 0, 0)
+    assert engine.gate.monitor.on_wire == {}
+    assert hosts.listeners == []
+    for host in hosts.table._hosts.values():
+        assert (host.on_wire, host.reserved, list(host.waiters)) == (0, 0, [])
 
 
 def check_limits(scenario: Scenario, lab: LabServer, seen: Seen) -> None:
@@ -241,18 +241,18 @@ def check_limits(scenario: Scenario, lab: LabServer, seen: Seen) -> None:
 
 
 def check_books(scenario: Scenario, seen: Seen) -> None:
-    """Law 1: one outcome per request, and books that say so."""
-    books, ids = seen.books, [outcome.request.id for outcome in seen.outcomes]
+    """Law 1: one outcome per request, and stats that say so."""
+    stats, ids = seen.stats, [outcome.request.id for outcome in seen.outcomes]
     assert len(ids) == len(set(ids))
     assert set(ids) <= set(range(1, len(scenario.rows) + 1))
     if scenario.ordered:
         assert ids == sorted(ids)
-    assert books.input == books.ok + books.failed + books.skipped + books.pending
-    assert books.input <= len(scenario.rows)
-    assert books.done == len(seen.outcomes)
+    assert stats.input == stats.ok + stats.failed + stats.skipped + stats.pending
+    assert stats.input <= len(scenario.rows)
+    assert stats.done == len(seen.outcomes)
     if scenario.ending == "drain":
         assert sorted(ids) == list(range(1, len(scenario.rows) + 1))
-        assert (books.pending, books.more) == (0, False)
+        assert (stats.pending, stats.more) == (0, False)
     for outcome in seen.outcomes:
         if isinstance(outcome, Failure):
             code = outcome.error.code

@@ -10,11 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.config import Limits
-from fetcher.hosts import Host
-from fetcher.observe import census as counting
-from fetcher.observe.census import Census, HostRows, SiteRows
-from fetcher.observe.forecast import Forecast, HostShare, Least, NamesSampled, RobotsSampled, least_time
-from fetcher.observe.sharing import Sharing, groups_of, sharing_of, surely
+from fetcher.hosts.state import HostState
+from fetcher.report import census as counting
+from fetcher.report.census import Census, HostRows, SiteRows
+from fetcher.report.forecast import (
+    Forecast,
+    HostShare,
+    Least,
+    NamesSampled,
+    RobotsSampled,
+    Sharing,
+    groups_of,
+    least_time,
+    sharing_of,
+    surely,
+)
 from fetcher.urls import parse
 from tests.test_frontier import World, length_of, plain
 
@@ -93,12 +103,17 @@ def test_what_hosts_share_may_set_the_time() -> None:
 class Telling(World):
     """A world whose gate tells a host of a site that there is a slot again, as ours does."""
 
-    def tell(self, host: Host[Any]) -> None:
-        super().tell(host)
-        freed, self.hosts.freed = self.hosts.freed, []
-        for key in freed:
-            self.frontier.host_free(key)
+    def __init__(self, *given: Any, **known: Any) -> None:
+        super().__init__(*given, **known)
+        self.hosts.listeners.append(self.note)
+
+    def note(self, key: str) -> None:
+        self.frontier.host_free(key)
         self.admit()
+
+    def tell(self, host: HostState) -> None:
+        super().tell(host)
+        self.hosts.tell_blocked()
 
 
 @settings(max_examples=40, deadline=None)
@@ -129,7 +144,7 @@ def census_of(rows: dict[str, int]) -> Census:
 
 @pytest.mark.parametrize("memory", [3, 100_000])
 def test_rows_are_counted_by_site(memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "HOSTS", memory)
+    monkeypatch.setattr(counting, "HOSTS_IN_MEMORY", memory)
     census = census_of(
         {"a.shop.co.uk": 3, "b.shop.co.uk": 4, "blog.example": 5, "127.0.0.1": 2, "co.uk": 1, "[::1]": 1}
     )

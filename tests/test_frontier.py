@@ -15,39 +15,50 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.config import Limits, RetryPolicy
-from fetcher.flight import Flight
-from fetcher.frontier import Frontier
-from fetcher.hosts import CATCH_UP, KEPT, SHORTLY, Host, Hosts
+from fetcher.frontier.frontier import Frontier
+from fetcher.hosts.limits import MAX_CATCH_UP_SECONDS, RECHECK_RESERVED_SECONDS
+from fetcher.hosts.scheduler import CONNECT, DISPATCH, GIVEN_UP, MAX_WAIT_IN_TASK_SECONDS, Scheduler, must_go_back
+from fetcher.hosts.state import HostState
 from fetcher.model import Request
+from fetcher.request_state import RequestState
 from fetcher.urls import Target
 
 RETRY = RetryPolicy()
 NUMBERS = itertools.count(1)
-PATIENCE = 1.0
 SLACK = 1e-6
 
 
-def row(host: str) -> Flight:
+def row(host: str) -> RequestState:
     number = next(NUMBERS)
-    return Flight(Request(number, f"http://{host}/{number}"), Target(f"http://{host}/{number}", "http", host, 80))
+    return RequestState(Request(number, f"http://{host}/{number}"), Target(f"http://{host}/{number}", "http", host, 80))
 
 
-class Known(Hosts[Any]):
+class Known(Scheduler):
     """Hosts that have answered before: what is new has one connection only."""
 
-    def get(self, key: str, now: float) -> Host[Any]:
-        host = super().get(key, now)
-        if not host.answered:
-            host.answer(80)
+    def __init__(self, limits: Limits, retry: RetryPolicy) -> None:
+        super().__init__(limits, retry)
+        self.get = self._get_known
+
+    def _get_known(self, key: str, now: float) -> HostState:
+        host = self.table.get(key, now)
+        if not host.ports:
+            host.answered(80)
         return host
 
 
-def world_of(**limits: Any) -> tuple[Hosts[Any], Frontier]:
+def reserved(state: RequestState) -> HostState:
+    """The host that holds a slot for a row."""
+    assert state.reservation is not None
+    return state.reservation
+
+
+def world_of(**limits: Any) -> tuple[Scheduler, Frontier]:
     hosts = Known(Limits(**limits), RETRY)
     return hosts, Frontier(hosts, Limits(**limits))
 
 
-def pop_all(frontier: Frontier, now: float) -> list[Flight]:
+def pop_all(frontier: Frontier, now: float) -> list[RequestState]:
     return list(iter(lambda: frontier.pop(now), None))
 
 
@@ -57,12 +68,12 @@ def pop_all(frontier: Frontier, now: float) -> list[Flight]:
 def test_a_list_grouped_by_host_starts_host_by_host_in_turn() -> None:
     hosts, frontier = world_of(concurrency=9)
     rows = [row(host) for host in "aaabbbccc"]
-    for flight in rows:
-        frontier.push(flight)
+    for state in rows:
+        frontier.push(state)
     started = pop_all(frontier, 0.0)
-    assert [flight.target.host for flight in started] == list("abcabcabc")
-    assert [flight.request.id for flight in started if flight.target.host == "a"] == [r.request.id for r in rows[:3]]
-    assert hosts.promised == 9
+    assert [state.target.host for state in started] == list("abcabcabc")
+    assert [state.request.id for state in started if state.target.host == "a"] == [r.request.id for r in rows[:3]]
+    assert hosts.shared.reserved == 9
     assert len(frontier) == 0
 
 
@@ -74,27 +85,27 @@ def test_nothing_is_popped_from_nothing() -> None:
     assert frontier.pop(0.0) is None
 
 
-def test_a_row_carries_the_promise_of_its_host() -> None:
+def test_a_row_carries_the_reservation_of_its_host() -> None:
     hosts, frontier = world_of()
     frontier.push(row("a"))
-    flight = frontier.pop(0.0)
-    assert flight is not None
-    assert flight.promised is hosts.get("a", 0.0)
-    assert flight.promised.promised == 1
+    state = frontier.pop(0.0)
+    assert state is not None
+    assert state.reservation is hosts.get("a", 0.0)
+    assert state.reservation.reserved == 1
 
 
-def test_no_more_than_the_slots_are_promised() -> None:
+def test_no_more_than_the_slots_are_reserved() -> None:
     hosts, frontier = world_of(concurrency=4, per_host=3)
     for host in "aaaaabbbbb":
         frontier.push(row(host))
     started = pop_all(frontier, 0.0)
-    assert Counter(flight.target.host for flight in started) == {"a": 2, "b": 2}
-    assert frontier.due(0.0) == SHORTLY  # a promise may come to nothing
-    for flight in started:
-        hosts.withdraw(flight.promised)
-        hosts.start(flight.promised, 0.0)
+    assert Counter(state.target.host for state in started) == {"a": 2, "b": 2}
+    assert frontier.due(0.0) == RECHECK_RESERVED_SECONDS  # a reservation may come to nothing
+    for state in started:
+        hosts.shared.unreserve(reserved(state))
+        hosts.shared.take(reserved(state), 0.0)
     assert frontier.due(0.0) is None  # only an end makes room
-    hosts.finish(started[0].promised)
+    hosts.finish(reserved(started[0]))
     assert len(pop_all(frontier, 0.0)) == 1
 
 
@@ -103,33 +114,33 @@ def test_a_full_host_takes_rows_again_when_one_ends() -> None:
     for host in "aaa":
         frontier.push(row(host))
     one, two = pop_all(frontier, 0.0)
-    for flight in (one, two):
-        hosts.withdraw(flight.promised)
-        hosts.start(flight.promised, 0.0)
+    for state in (one, two):
+        hosts.shared.unreserve(reserved(state))
+        hosts.shared.take(reserved(state), 0.0)
     frontier.host_free("a")
     assert pop_all(frontier, 9.0) == []
-    hosts.finish(one.promised)
+    hosts.finish(reserved(one))
     assert pop_all(frontier, 9.0) == []  # nobody said so
     frontier.host_free("a")
     assert len(pop_all(frontier, 9.0)) == 1
 
 
-def test_a_host_whose_promises_came_to_nothing_is_asked_again() -> None:
+def test_a_host_whose_reservations_came_to_nothing_is_asked_again() -> None:
     hosts, frontier = world_of(per_host=2)
     for _ in range(3):
         frontier.push(row("a"))
-    for flight in pop_all(frontier, 0.0):
-        hosts.withdraw(flight.promised)  # and nobody says so
-    assert frontier.due(0.0) == SHORTLY
-    assert len(pop_all(frontier, SHORTLY)) == 1
+    for state in pop_all(frontier, 0.0):
+        hosts.shared.unreserve(reserved(state))  # and nobody says so
+    assert frontier.due(0.0) == RECHECK_RESERVED_SECONDS
+    assert len(pop_all(frontier, RECHECK_RESERVED_SECONDS)) == 1
 
 
 def test_a_parked_host_is_left_out_and_comes_back_by_itself() -> None:
     hosts, frontier = world_of()
-    hosts.charge(hosts.get("a", 0.0), 0.0, 7.0)
+    hosts.health.park(hosts.get("a", 0.0), 0.0, 7.0)
     for host in "aab":
         frontier.push(row(host))
-    assert [flight.target.host for flight in pop_all(frontier, 0.0)] == ["b"]
+    assert [state.target.host for state in pop_all(frontier, 0.0)] == ["b"]
     assert frontier.due(0.0) == 7.0
     assert pop_all(frontier, 6.9) == []
     assert len(pop_all(frontier, 7.0)) == 2
@@ -137,7 +148,7 @@ def test_a_parked_host_is_left_out_and_comes_back_by_itself() -> None:
 
 def test_the_rows_of_a_host_that_is_given_up_come_at_once() -> None:
     hosts, frontier = world_of(per_host=1)
-    hosts.charge(hosts.get("a", 0.0), 0.0, 1e6)
+    hosts.health.park(hosts.get("a", 0.0), 0.0, 1e6)
     for host in "aaa":
         frontier.push(row(host))
     assert len(pop_all(frontier, 0.0)) == 3
@@ -160,10 +171,10 @@ def test_a_deferred_row_comes_when_it_is_due_before_those_that_never_started() -
 
 def test_what_was_cleared_is_gone() -> None:
     hosts, frontier = world_of(concurrency=1)
-    hosts.charge(hosts.get("p", 0.0), 0.0, 60.0)
+    hosts.health.park(hosts.get("p", 0.0), 0.0, 60.0)
     rows = [row(host) for host in "abp"]
-    for flight in rows:
-        frontier.push(flight)
+    for state in rows:
+        frontier.push(state)
     frontier.defer(rows[0], 5.0)
     assert frontier.pop(0.0) is rows[0]
     frontier.clear()
@@ -173,7 +184,7 @@ def test_what_was_cleared_is_gone() -> None:
 def test_asking_again_and_again_leaves_nothing_behind() -> None:
     hosts, frontier = world_of()
     host = hosts.get("a", 0.0)
-    hosts.charge(host, 0.0, 300.0)
+    hosts.health.park(host, 0.0, 300.0)
     for n in range(2_000):
         frontier.push(row("a"))
         assert frontier.pop(n / 10_000) is None
@@ -181,7 +192,7 @@ def test_asking_again_and_again_leaves_nothing_behind() -> None:
     assert len(frontier._round) <= 1
 
 
-def test_with_a_rate_no_more_is_promised_than_the_rate_allows() -> None:
+def test_with_a_rate_no_more_is_reserved_than_the_rate_allows() -> None:
     hosts, frontier = world_of(rate=2.0)
     for _ in range(5):
         frontier.push(row("a"))
@@ -192,11 +203,11 @@ def test_with_a_rate_no_more_is_promised_than_the_rate_allows() -> None:
     due = frontier.due(now)
     assert due is not None
     assert now < due <= now + 0.5
-    hosts.withdraw(first.promised)
-    hosts.start(first.promised, now)
+    hosts.shared.unreserve(reserved(first))
+    hosts.shared.take(reserved(first), now)
     assert frontier.pop(now + 0.1) is None
-    assert frontier.due(now + 0.1) == hosts.rate_next
-    assert frontier.pop(hosts.rate_next) is not None
+    assert frontier.due(now + 0.1) == hosts.shared.rate_next
+    assert frontier.pop(hosts.shared.rate_next) is not None
 
 
 def test_with_a_delay_a_host_is_asked_again_while_its_row_is_on_the_wire() -> None:
@@ -207,25 +218,25 @@ def test_with_a_delay_a_host_is_asked_again_while_its_row_is_on_the_wire() -> No
     assert first is not None
     assert frontier.pop(0.0) is None
     assert frontier.due(0.0) == 1.0  # although nobody will say that it started
-    hosts.withdraw(first.promised)
-    hosts.start(first.promised, 0.0)
+    hosts.shared.unreserve(reserved(first))
+    hosts.shared.take(reserved(first), 0.0)
     assert frontier.pop(1.0) is not None
 
 
 # The largest first
 
 
-def start(hosts: Hosts[Any], flight: Flight, now: float) -> None:
-    hosts.withdraw(flight.promised)
-    hosts.start(flight.promised, now)
-    hosts.finish(flight.promised)
+def start(hosts: Scheduler, state: RequestState, now: float) -> None:
+    hosts.shared.unreserve(reserved(state))
+    hosts.shared.take(reserved(state), now)
+    hosts.finish(reserved(state))
 
 
 def test_the_host_with_by_far_the_most_rows_goes_first() -> None:
     _, frontier = world_of(concurrency=8, per_host=4)
     for host in ["small0", *["large"] * 40, *(f"small{n % 9}" for n in range(1, 45))]:
         frontier.push(row(host))
-    assert [flight.target.host for flight in pop_all(frontier, 0.0)] == ["small0", *["large"] * 4, *SMALL[:3]]
+    assert [state.target.host for state in pop_all(frontier, 0.0)] == ["small0", *["large"] * 4, *SMALL[:3]]
 
 
 SMALL = ["small1", "small2", "small3"]
@@ -237,7 +248,7 @@ def test_no_more_hosts_go_first_than_half_of_the_slots_are_enough_for() -> None:
         frontier.push(row(f"small{n}"))
     for n in range(800):
         frontier.push(row(f"large{n % 8}"))
-    started = [flight.target.host for flight in pop_all(frontier, 0.0)]
+    started = [state.target.host for state in pop_all(frontier, 0.0)]
     assert started[0] == "small0"
     assert Counter(host[:5] for host in started[1:7]) == {"large": 6}
     assert Counter(host[:5] for host in started[7:]) == {"small": 5}
@@ -248,7 +259,7 @@ def test_among_equals_all_take_turns() -> None:
     for n in range(1_000):
         frontier.push(row(f"h{n % 20}"))
     first = [frontier.pop(0.0) for _ in range(100)]
-    assert Counter(flight.target.host for flight in first if flight) == dict.fromkeys({f"h{n}" for n in range(20)}, 5)
+    assert Counter(state.target.host for state in first if state) == dict.fromkeys({f"h{n}" for n in range(20)}, 5)
 
 
 def test_what_a_host_makes_us_wait_counts_as_much_as_its_rows() -> None:
@@ -257,63 +268,63 @@ def test_what_a_host_makes_us_wait_counts_as_much_as_its_rows() -> None:
         frontier.push(row(host))
     now = 1.0
     for step in range(3 * 256):
-        flight = frontier.pop(now)
-        assert flight is not None
-        start(hosts, flight, now)
-        if flight.target.host == "patient":
-            hosts.charge(hosts.get("patient", now), now, 200.0)  # two rows, and minutes between them
-        frontier.push(row(flight.target.host))
-        frontier.host_free(flight.target.host)
+        state = frontier.pop(now)
+        assert state is not None
+        start(hosts, state, now)
+        if state.target.host == "patient":
+            hosts.health.park(hosts.get("patient", now), now, 200.0)  # two rows, and minutes between them
+        frontier.push(row(state.target.host))
+        frontier.host_free(state.target.host)
         now += 0.1
         if step > 600:
-            assert [line.key for line in frontier._favoured] == ["patient"]
+            assert [queue.key for queue in frontier._favoured] == ["patient"]
 
 
 # More rows than memory has place for
 
 
-def rows_of(host: str, number: int) -> list[Flight]:
+def rows_of(host: str, number: int) -> list[RequestState]:
     return [row(host) for _ in range(number)]
 
 
 def test_room_is_made_by_the_longest_queues() -> None:
     hosts, frontier = world_of(lookahead=1_000)
-    hosts.charge(hosts.get("long", 0.0), 0.0, 5.0)
-    hosts.charge(hosts.get("short", 0.0), 0.0, 5.0)
+    hosts.health.park(hosts.get("long", 0.0), 0.0, 5.0)
+    hosts.health.park(hosts.get("short", 0.0), 0.0, 5.0)
     long, short = rows_of("long", 900), rows_of("short", 100)
-    for flight in long + short:
-        frontier.push(flight)
+    for state in long + short:
+        frontier.push(state)
     assert frontier.pop(0.0) is None
     assert frontier.make_room(100, 0.0) == 100
     assert (len(frontier), frontier.held) == (1_000, 356)
-    assert frontier._lines["short"].held == 100
-    for flight in rows_of("long", 2_000):
-        frontier.push(flight)
+    assert frontier._queues["short"].held == 100
+    for state in rows_of("long", 2_000):
+        frontier.push(state)
     assert frontier.held < 700
     other = row("other")
     frontier.push(other)
     assert frontier.pop(0.0) is other
-    started = [flight.request.id for flight in pop_one_by_one(frontier, hosts, 5.0)]
+    started = [state.request.id for state in pop_one_by_one(frontier, hosts, 5.0)]
     assert len(started) == 3_000
-    ids = [flight.request.id for flight in long]
+    ids = [state.request.id for state in long]
     assert [number for number in started if number in set(ids)] == ids
     assert (len(frontier), frontier.held) == (0, 0)
     frontier.clear()
 
 
-def pop_one_by_one(frontier: Frontier, hosts: Hosts[Any], now: float) -> Iterator[Flight]:
-    while (flight := frontier.pop(now)) is not None:
-        start(hosts, flight, now)
-        yield flight
-        frontier.host_free(flight.target.host)
+def pop_one_by_one(frontier: Frontier, hosts: Scheduler, now: float) -> Iterator[RequestState]:
+    while (state := frontier.pop(now)) is not None:
+        start(hosts, state, now)
+        yield state
+        frontier.host_free(state.target.host)
 
 
 def test_no_room_is_made_by_what_only_memory_can_hold() -> None:
     _, frontier = world_of(lookahead=100)
     for n in range(100):
-        flight = row("a")
-        flight.request = Request(n, flight.request.url, tag="mine")
-        frontier.push(flight)
+        state = row("a")
+        state.request = Request(n, state.request.url, tag="mine")
+        frontier.push(state)
     assert frontier.make_room(10, 0.0) == 0
     assert frontier.held == 100
 
@@ -323,10 +334,10 @@ def test_many_hosts_share_the_memory() -> None:
     ids: list[int] = []
     now, given = 0.0, 0
     while given < 5_000 or len(frontier):
-        while (flight := frontier.pop(now)) is not None:
-            ids.append(flight.request.id)
-            start(hosts, flight, now)
-            frontier.host_free(flight.target.host)
+        while (state := frontier.pop(now)) is not None:
+            ids.append(state.request.id)
+            start(hosts, state, now)
+            frontier.host_free(state.target.host)
         for _ in range(frontier.make_room(60, now) if given < 5_000 else 0):
             frontier.push(row(f"h{given % 1_000}"))
             given += 1
@@ -343,7 +354,7 @@ def test_rows_that_were_taken_back_do_not_fill_the_memory() -> None:
         assert frontier.held <= 2_000
     assert len(frontier) == 20_000
     assert frontier.due(0.0) == 50.0
-    hosts.charge(hosts.get("parked", 0.0), 0.0, 100.0)
+    hosts.health.park(hosts.get("parked", 0.0), 0.0, 100.0)
     now, popped = 60.0, 0
     while frontier.pop(now) is None and (due := frontier.due(now)) is not None and due < 100.0:
         now = due
@@ -355,10 +366,10 @@ def test_rows_that_were_taken_back_do_not_fill_the_memory() -> None:
 
 
 def test_a_list_without_an_end_is_not_copied_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fetcher.frontier.AT_ONCE", 5_000)
-    monkeypatch.setattr("fetcher.frontier.PER_SECOND", 1_000)
+    monkeypatch.setattr("fetcher.frontier.frontier.FAST_SPILL_ROWS", 5_000)
+    monkeypatch.setattr("fetcher.frontier.frontier.SPILL_ROWS_PER_SECOND", 1_000)
     hosts, frontier = world_of(lookahead=1_000)
-    hosts.charge(hosts.get("a", 0.0), 0.0, 200.0)
+    hosts.health.park(hosts.get("a", 0.0), 0.0, 200.0)
     now, read = 0.0, 0
     while read < 16_000:
         for _ in range(room := frontier.make_room(100, now)):
@@ -376,26 +387,26 @@ def test_a_list_without_an_end_is_not_copied_without_an_end(monkeypatch: pytest.
 
 def test_no_room_is_made_while_first_answers_may_take_all_slots() -> None:
     limits = Limits(lookahead=12, concurrency=10, per_host=6)
-    hosts = Hosts[Any](limits, RETRY)
+    hosts = Scheduler(limits, RETRY)
     frontier = Frontier(hosts, limits)
     for n in range(12):
         frontier.push(row("ab"[n % 2]))
-    for flight in pop_all(frontier, 0.0):  # one of each
-        hosts.withdraw(flight.promised)
-        hosts.start(flight.promised, 0.0)
+    for state in pop_all(frontier, 0.0):  # one of each
+        hosts.shared.unreserve(reserved(state))
+        hosts.shared.take(reserved(state), 0.0)
     assert frontier.make_room(5, 0.0) == 0
     due = frontier.due(0.0)
     assert due is not None
     assert 0 < due < 1
-    hosts.suspect(hosts.get("a", 0.0), suspect=True)  # it has been silent for long
+    hosts.shared.set_suspect(hosts.get("a", 0.0), suspect=True)  # it has been silent for long
     assert frontier.make_room(5, due) == 5
-    hosts.get("b", due).answer(80)
+    hosts.get("b", due).answered(80)
     assert len(pop_all(frontier, due)) == 5
     frontier.clear()
 
 
 def test_hosts_beyond_count_are_not_read_on_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fetcher.frontier.HOSTS", 50)
+    monkeypatch.setattr("fetcher.frontier.frontier.MAX_WAITING_HOSTS", 50)
     _, frontier = world_of(lookahead=10)
     for n in range(50):
         assert frontier.make_room(1, 0.0) == 1
@@ -417,7 +428,7 @@ class Step(NamedTuple):
 
 
 class World:
-    """Admission and gate as the pipeline has them, with a clock that jumps from event to event.
+    """Dispatcher and gate as the pipeline has them, with a clock that jumps from event to event.
 
     Every law is checked at every start, and at the end nothing may be left.
     """
@@ -433,14 +444,14 @@ class World:
         known: bool = False,
     ) -> None:
         self.limits = limits
-        self.hosts = Known(limits, RETRY) if known else Hosts[Flight](limits, RETRY)
+        self.hosts = Known(limits, RETRY) if known else Scheduler(limits, RETRY)
         self.frontier = Frontier(self.hosts, limits)
         self.unload = unload  # how many rows memory has no place for, now and then
         self.now = 1_000.0
         self.lag = lag  # seconds by which timers are late
         self.window = window
-        self.left = {flight.request.id: script for flight, script in ((row(s[0].host), list(s)) for s in scripts)}
-        self.rows: list[Flight] = []
+        self.left = {state.request.id: script for state, script in ((row(s[0].host), list(s)) for s in scripts)}
+        self.rows: list[RequestState] = []
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.ticks = itertools.count()
         self.starts: list[tuple[float, str]] = []
@@ -457,10 +468,10 @@ class World:
     def run(self) -> World:
         self.left.clear()
         for script in self.scripts:
-            flight = row(script[0].host)
-            self.rows.append(flight)
-            self.left[flight.request.id] = list(script)
-            self.frontier.push(flight)
+            state = row(script[0].host)
+            self.rows.append(state)
+            self.left[state.request.id] = list(script)
+            self.frontier.push(state)
         self.admit()
         steps = 0
         while self.events:
@@ -471,37 +482,39 @@ class World:
                 self.look_for_lost_wakes(when)
                 self.now = when
             act()
-            assert sum(self.on_wire.values()) == self.hosts.on_wire
-            assert len(self.hosts._sleepers) <= len(self.hosts)
-            assert len(self.frontier._timed) <= 40 * len(self.hosts)
+            assert sum(self.on_wire.values()) == self.hosts.shared.on_wire
+            assert len(self.hosts._sleepers) <= len(self.hosts.table)
+            assert len(self.frontier._timed) <= 40 * len(self.hosts.table)
         assert len(self.frontier) == 0, f"{len(self.frontier)} rows starve"
         assert sum(self.fates.values()) == len(self.scripts)
-        assert (self.hosts.on_wire, self.hosts.promised) == (0, 0)
-        assert all(not (h.on_wire or h.promised or h.waiters) for h in self.hosts._hosts.values())
+        assert (self.hosts.shared.on_wire, self.hosts.shared.reserved) == (0, 0)
+        assert all(not (h.on_wire or h.reserved or h.waiters) for h in self.hosts.table._hosts.values())
         self.check_rate()
         return self
 
     def look_for_lost_wakes(self, until: float) -> None:
         """A row that may start must not wait for longer than a late timer or a turn of the gate takes."""
-        startable = self.window > 0 and self.hosts.room(self.now) and any(
-            (opens := self.hosts.opens(self.hosts.get(key, self.now), self.now)) is not None and opens <= self.now
-            for key in self.frontier._lines
+        startable = self.window > 0 and self.hosts.shared.has_room(self.now) and any(
+            self.hosts.decide(self.hosts.get(key, self.now), DISPATCH, self.now) <= self.now
+            for key in self.frontier._queues
         )  # fmt: skip
         if not startable:
             self.startable_since = None
             return
         if self.startable_since is None:
             self.startable_since = self.now
-        assert until - self.startable_since <= max(CATCH_UP, SHORTLY) + self.lag + SLACK, "a wake-up was lost"
+        assert until - self.startable_since <= max(MAX_CATCH_UP_SECONDS, RECHECK_RESERVED_SECONDS) + self.lag + SLACK, (
+            "a wake-up was lost"
+        )
 
-    # Admission
+    # Dispatcher
 
     def admit(self) -> None:
         if rows := self.unload():
             self.frontier._unload(rows)
-        while self.window > 0 and (flight := self.frontier.pop(self.now)) is not None:
+        while self.window > 0 and (state := self.frontier.pop(self.now)) is not None:
             self.window -= 1
-            self.at(self.now, lambda flight=flight: self.arrive(flight))  # type: ignore[misc]  # bound at once
+            self.at(self.now, lambda state=state: self.arrive(state))  # type: ignore[misc]  # bound at once
         self.wake_at("admission", self.frontier.due(self.now), self.admit)
 
     def wake_at(self, who: str, when: float | None, act: Callable[[], None]) -> None:
@@ -516,98 +529,100 @@ class World:
 
         self.at(max(when, self.now) + self.lag, wake)
 
-    def defer(self, flight: Flight, due: float) -> None:
-        host = self.left[flight.request.id][0].host
-        flight.target = Target(f"http://{host}/", "http", host, 80)
-        self.frontier.defer(flight, due)
+    def defer(self, state: RequestState, due: float) -> None:
+        host = self.left[state.request.id][0].host
+        state.target = Target(f"http://{host}/", "http", host, 80)
+        self.frontier.defer(state, due)
         self.window += 1
         self.admit()
 
-    def end(self, flight: Flight, fate: str) -> None:
+    def end(self, state: RequestState, fate: str) -> None:
         self.fates[fate] += 1
-        self.ended_at[flight.first.host] = self.now
+        self.ended_at[state.first.host] = self.now
         self.window += 1
         self.admit()
 
-    def tell(self, host: Host[Flight]) -> None:
+    def tell(self, host: HostState) -> None:
         self.frontier.host_free(host.key)
         self.admit()
 
     # The gate
 
-    def arrive(self, flight: Flight) -> None:
-        host = self.hosts.get(self.left[flight.request.id][0].host, self.now)
-        if flight.promised is not None:
-            self.hosts.withdraw(flight.promised)
-            flight.promised = None
-        if host.given_up is not None:
-            self.end(flight, "host_budget")
-        elif not host.waiters and self.hosts.may_start(host, self.now):
-            self.hosts.start(host, self.now)
-            self.begin(flight, host)
-        elif host.not_before - self.now > PATIENCE:
-            self.defer(flight, host.not_before)
+    def arrive(self, state: RequestState) -> None:
+        host = self.hosts.get(self.left[state.request.id][0].host, self.now)
+        if state.reservation is not None:
+            self.hosts.shared.unreserve(reserved(state))
+            state.take_reservation()
+        opens = self.hosts.decide(host, CONNECT, self.now)
+        if opens == GIVEN_UP:
+            self.end(state, "host_budget")
+        elif not host.waiters and opens <= self.now:
+            self.hosts.shared.take(host, self.now)
+            self.begin(state, host)
+        elif must_go_back(host, opens, self.now):
+            self.defer(state, opens)
         else:
-            self.hosts.wait(host, flight)
-            fickle = self.left[flight.request.id][0].answer == "cancelled"
+            self.hosts.wait(host, state)
+            fickle = self.left[state.request.id][0].answer == "cancelled"
             self.let_through()
             if fickle:
-                self.at(self.now + 0.01, lambda: self.cancel(flight, host))
+                self.at(self.now + 0.01, lambda: self.cancel(state, host))
 
-    def cancel(self, flight: Flight, host: Host[Flight]) -> None:
-        if flight in host.waiters:
-            host.leave(flight)  # and nobody is told
-            self.end(flight, "cancelled")
+    def cancel(self, state: RequestState, host: HostState) -> None:
+        if state in host.waiters:
+            self.hosts.leave(host, state)  # and nobody is told
+            self.end(state, "cancelled")
 
     def let_through(self) -> None:
         through, again = self.hosts.next_through(self.now)
-        for flight in through:
-            self.begin(flight, self.hosts.get(self.left[flight.request.id][0].host, self.now))
+        for state in through:
+            self.begin(state, self.hosts.get(self.left[state.request.id][0].host, self.now))
         self.wake_at("gate", again, self.let_through)
 
-    def begin(self, flight: Flight, host: Host[Flight]) -> None:
+    def begin(self, state: RequestState, host: HostState) -> None:
         last = max((when for when, key in self.starts[-200:] if key == host.key), default=None)
         assert last is None or self.now - last >= self.limits.delay - SLACK
-        assert self.now >= host.parked_until
-        assert host.given_up is None
+        assert self.now >= host.breaker.parked_until
+        assert host.breaker.given_up is None
         self.starts.append((self.now, host.key))
         self.on_wire[host.key] += 1
         assert self.on_wire[host.key] <= host.on_wire <= self.limits.per_host
-        assert sum(self.on_wire.values()) <= self.hosts.on_wire <= self.limits.concurrency
-        step = self.left[flight.request.id].pop(0)
-        self.at(self.now + step.seconds, lambda: self.finish(flight, host, step))
+        assert sum(self.on_wire.values()) <= self.hosts.shared.on_wire <= self.limits.concurrency
+        step = self.left[state.request.id].pop(0)
+        self.at(self.now + step.seconds, lambda: self.finish(state, host, step))
 
-    def finish(self, flight: Flight, host: Host[Flight], step: Step) -> None:
+    def finish(self, state: RequestState, host: HostState, step: Step) -> None:
         self.on_wire[host.key] -= 1
         self.hosts.finish(host)
         self.let_through()
         self.tell(host)
         if step.answer == "refused":
-            self.refused(flight, host, step)
+            self.refused(state, host, step)
             return
-        host.answer(80)
+        host.answered(80)
         self.tell(host)  # it may have more at once from now on
-        if not self.left[flight.request.id]:
-            self.end(flight, "ok")
-        elif step.answer == "retry" and (step.wish or 0) > PATIENCE:
-            self.defer(flight, self.now + (step.wish or 0))
+        if not self.left[state.request.id]:
+            self.end(state, "ok")
+        elif step.answer == "retry" and (step.wish or 0) > MAX_WAIT_IN_TASK_SECONDS:
+            self.defer(state, self.now + (step.wish or 0))
         else:
-            self.at(self.now + (step.wish or 0), lambda: self.arrive(flight))
+            self.at(self.now + (step.wish or 0), lambda: self.arrive(state))
 
-    def refused(self, flight: Flight, host: Host[Flight], step: Step) -> None:
-        self.left[flight.request.id].insert(0, step._replace(answer="ok"))  # the next time it serves us
-        self.hosts.charge(host, self.now, step.wish)
-        waiters: Iterator[Flight] = iter(())
-        if host.given_up is not None or host.not_before - self.now > PATIENCE:
+    def refused(self, state: RequestState, host: HostState, step: Step) -> None:
+        self.left[state.request.id].insert(0, step._replace(answer="ok"))  # the next time it serves us
+        self.hosts.health.park(host, self.now, step.wish)
+        waiters: Iterator[RequestState] = iter(())
+        opens = self.hosts.decide(host, CONNECT, self.now)
+        if opens == GIVEN_UP or must_go_back(host, opens, self.now):
             waiters = iter([*host.waiters])
             host.waiters = []
-        for waiter in (flight, *waiters):
-            if host.given_up is not None:
+        for waiter in (state, *waiters):
+            if host.breaker.given_up is not None:
                 self.end(waiter, "host_budget")
-            elif host.not_before - self.now > PATIENCE:
-                self.defer(waiter, host.not_before)
+            elif must_go_back(host, opens, self.now):
+                self.defer(waiter, opens)
             else:
-                self.at(host.not_before, lambda: self.arrive(flight))
+                self.at(host.not_before, lambda: self.arrive(state))
         self.tell(host)
 
     def check_rate(self) -> None:
@@ -615,7 +630,7 @@ class World:
             times = [when for when, _ in self.starts]
             for first in range(0, len(times), 7):
                 for last in range(first, len(times), 5):
-                    allowed = self.limits.rate * (times[last] - times[first] + CATCH_UP) + 1
+                    allowed = self.limits.rate * (times[last] - times[first] + MAX_CATCH_UP_SECONDS) + 1
                     assert last - first + 1 <= allowed + SLACK
 
 
@@ -712,48 +727,50 @@ def test_hops_go_before_new_rows() -> None:
     assert hop == 1_001.0  # the second on b's wire, before nine that were listed
 
 
-def test_a_million_hosts_do_not_stay() -> None:
+def test_many_hosts_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = 8_192
+    monkeypatch.setattr("fetcher.hosts.table.MAX_HOSTS", kept)
     limits = Limits()
-    hosts = Hosts[Any](limits, RETRY)
+    hosts = Scheduler(limits, RETRY)
     frontier = Frontier(hosts, limits)
     now, most = 0.0, 0
     tracemalloc.start()
     try:
-        for n in range(200_000):
+        for n in range(3 * kept):
             frontier.push(row(f"h{n}.example"))
-            flight = frontier.pop(now)
-            assert flight is not None
-            host = flight.promised
-            hosts.withdraw(host)
-            hosts.start(host, now)
+            state = frontier.pop(now)
+            assert state is not None
+            host = reserved(state)
+            hosts.shared.unreserve(host)
+            hosts.shared.take(host, now)
             hosts.finish(host)
             if n % 3 == 0:
-                hosts.charge(host, now, 1e6)  # given up: still not for ever
+                hosts.health.park(host, now, 1e6)  # given up: still not for ever
             else:
-                host.answer(80)
+                host.answered(80)
             frontier.host_free(host.key)
             now += 0.01
-            most = max(most, len(hosts))
+            most = max(most, len(hosts.table))
         used, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert most <= KEPT
-    assert used < 64 * 1024 * 1024
-    assert (len(frontier._lines), len(frontier._timed), len(frontier._round)) == (0, 0, 0)
+    assert most <= kept
+    assert used < 1024 * kept
+    assert (len(frontier._queues), len(frontier._timed), len(frontier._round)) == (0, 0, 0)
 
 
 def test_a_delay_over_many_hosts_leaves_nothing_behind() -> None:
     hosts, frontier = world_of(delay=2.0)
     now = 0.0
-    for n in range(30_000):
+    for n in range(5_000):
         key = f"h{n}"
         frontier.push(row(key))
         frontier.push(row(key))
-        while (flight := frontier.pop(now)) is not None:
-            hosts.withdraw(flight.promised)
-            hosts.start(flight.promised, now)
-            hosts.finish(flight.promised)
-            frontier.host_free(flight.target.host)
+        while (state := frontier.pop(now)) is not None:
+            hosts.shared.unreserve(reserved(state))
+            hosts.shared.take(reserved(state), now)
+            hosts.finish(reserved(state))
+            frontier.host_free(state.target.host)
         now += 0.01
         assert len(frontier._timed) <= 2 * 200 + 2
     assert len(frontier) <= 201

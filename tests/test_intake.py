@@ -8,25 +8,25 @@ from typing import Any
 
 import pytest
 
-from fetcher.books import Books
 from fetcher.config import Config
 from fetcher.errors import InvalidURL, Skipped, SourceError, StatusError
-from fetcher.flight import Flight
 from fetcher.intake import SLICE, Intake, Rejected, Seen
 from fetcher.model import Failure, Page, Request
+from fetcher.request_state import RequestState, failure_of
 from fetcher.sources.rows import bad_row
+from fetcher.stats import Stats
 
 
-def intake_of(source: Any, **options: Any) -> tuple[Intake, Books]:
-    books = Books()
-    return Intake(source, Config.of(**options), books), books
+def intake_of(source: Any, **options: Any) -> tuple[Intake, Stats]:
+    stats = Stats()
+    return Intake(source, Config.of(**options), stats), stats
 
 
-async def taken(source: Any, **options: Any) -> tuple[list[Flight | Rejected], Books]:
-    intake, books = intake_of(source, **options)
+async def taken(source: Any, **options: Any) -> tuple[list[RequestState | Rejected], Stats]:
+    intake, stats = intake_of(source, **options)
     rows = [row async for row in intake]
     await intake.close()
-    return rows, books
+    return rows, stats
 
 
 async def later(rows: Iterable[Any]) -> AsyncIterator[Any]:
@@ -35,9 +35,9 @@ async def later(rows: Iterable[Any]) -> AsyncIterator[Any]:
         yield row
 
 
-def shown(row: Flight | Rejected) -> Any:
+def shown(row: RequestState | Rejected) -> Any:
     if isinstance(row, Rejected):
-        return (row.flight.request.id, row.flight.order, row.error.code)
+        return (row.state.request.id, row.state.order, row.error.code)
     return (row.request.id, row.order, row.first.wire)
 
 
@@ -61,29 +61,29 @@ SHOWN = [
 
 @pytest.mark.parametrize("made", [list, tuple, iter, later, lambda rows: (row for row in rows)])
 async def test_every_row_comes_once_and_in_order(made: Any) -> None:
-    rows, books = await taken(made(ROWS))
+    rows, stats = await taken(made(ROWS))
     assert [shown(row) for row in rows] == SHOWN
-    assert (books.input, books.more, books.pending) == (6, False, 6)
+    assert (stats.input, stats.more, stats.pending) == (6, False, 6)
 
 
 async def test_a_row_is_as_listed_and_trimmed() -> None:
     rows, _ = await taken(ROWS, default_scheme="http")
     first, second = rows[:2]
-    assert isinstance(first, Flight)
+    assert isinstance(first, RequestState)
     assert first.request == Request(1, "a.example/ö")
     assert first.target.wire == "http://a.example/%C3%B6"
-    assert isinstance(second, Flight)
+    assert isinstance(second, RequestState)
     assert second.request is ROWS[1]
     bad = rows[3]
     assert isinstance(bad, Rejected)
-    assert (bad.flight.request.url, bad.error.message) == ("broken", "l.txt:4: no URL")
-    assert bad.flight.fail(bad.error).url is None
+    assert (bad.state.request.url, bad.error.message) == ("broken", "l.txt:4: no URL")
+    assert failure_of(bad.state, bad.error).url is None
 
 
 @pytest.mark.parametrize("made", [list, later])
 async def test_an_empty_source_is_at_its_end(made: Any) -> None:
-    rows, books = await taken(made([]))
-    assert (rows, books.input, books.more) == ([], 0, False)
+    rows, stats = await taken(made([]))
+    assert (rows, stats.input, stats.more) == ([], 0, False)
 
 
 # Limit
@@ -99,9 +99,9 @@ def endless() -> Iterator[str]:
 @pytest.mark.parametrize("made", [endless, lambda: later(endless())])
 @pytest.mark.parametrize("limit", [0, 1, 300])
 async def test_the_first_rows_are_the_input(made: Any, limit: int) -> None:
-    rows, books = await taken(made(), limit=limit)
-    assert [row.order for row in rows if isinstance(row, Flight)] == list(range(1, limit + 1))
-    assert (books.input, books.more) == (limit, False)
+    rows, stats = await taken(made(), limit=limit)
+    assert [row.order for row in rows if isinstance(row, RequestState)] == list(range(1, limit + 1))
+    assert (stats.input, stats.more) == (limit, False)
 
 
 async def test_a_limit_takes_no_row_too_many() -> None:
@@ -114,16 +114,16 @@ async def test_a_limit_takes_no_row_too_many() -> None:
 
 
 async def test_a_source_that_was_left_has_more() -> None:
-    intake, books = intake_of(["a.example", "b.example"])
+    intake, stats = intake_of(["a.example", "b.example"])
     await anext(intake)
     await intake.close()
-    assert (books.input, books.more) == (1, True)
+    assert (stats.input, stats.more) == (1, True)
 
 
 async def test_rows_that_end_at_once_count_towards_the_limit() -> None:
-    rows, books = await taken(["x:", "a.example", "b.example"], limit=2)
+    rows, stats = await taken(["x:", "a.example", "b.example"], limit=2)
     assert [shown(row)[2] for row in rows] == ["invalid_url", "https://a.example/"]
-    assert books.input == 2
+    assert stats.input == 2
 
 
 # Dedupe
@@ -161,7 +161,7 @@ async def test_each_distinct_url_comes_once_and_the_first_row_wins() -> None:
 
 async def test_without_dedupe_every_row_comes() -> None:
     rows, _ = await taken(["a.example"] * 3)
-    assert all(isinstance(row, Flight) for row in rows)
+    assert all(isinstance(row, RequestState) for row in rows)
 
 
 def test_what_has_been_seen_is_remembered_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +256,7 @@ async def test_a_source_of_ones_own_is_closed_if_it_can_be() -> None:
 
     own = Own()
     intake, _ = intake_of(own)
-    assert isinstance(await anext(intake), Flight)
+    assert isinstance(await anext(intake), RequestState)
     await intake.close()
     assert own.closed
 
@@ -274,11 +274,11 @@ async def test_what_goes_wrong_in_a_source_goes_through() -> None:
         raise SourceError("l.txt:2: gone")
 
     for source in (broken(), later(broken())):
-        intake, books = intake_of(source)
+        intake, stats = intake_of(source)
         await anext(intake)
         with pytest.raises(SourceError, match="gone"):
             await anext(intake)
-        assert (books.input, books.more) == (1, True)
+        assert (stats.input, stats.more) == (1, True)
 
 
 @pytest.mark.parametrize("source", ["http://a.example/", b"http://a.example/", Request(1, "http://a.example/")])
@@ -293,20 +293,20 @@ async def test_a_row_of_another_kind_is_a_bug_that_is_named(row: Any) -> None:
         await taken(["a.example", row])
 
 
-# The books
+# The stats
 
 
 def test_the_books_balance() -> None:
-    books = Books()
+    stats = Stats()
     request = Request(1, "http://a.example/")
-    books.input = 5
-    assert (books.done, books.pending, books.more) == (0, 5, True)
-    books.enter(Page(request, request.url, 200, bytes=7))
-    books.enter(Failure(request, StatusError(404), bytes=3))
-    books.enter(Failure(request, StatusError(404)))
-    books.enter(Failure(request, Skipped("duplicate")))
-    assert (books.ok, books.failed, books.skipped, books.done, books.pending) == (1, 2, 1, 4, 1)
-    assert books.bytes == 10
-    assert books.codes == {"http_404": 2, "duplicate": 1}
-    books.enter(Failure(request, InvalidURL()))
-    assert books.input == books.ok + books.failed + books.skipped
+    stats.input = 5
+    assert (stats.done, stats.pending, stats.more) == (0, 5, True)
+    stats.enter(Page(request, request.url, 200, bytes=7))
+    stats.enter(Failure(request, StatusError(404), bytes=3))
+    stats.enter(Failure(request, StatusError(404)))
+    stats.enter(Failure(request, Skipped("duplicate")))
+    assert (stats.ok, stats.failed, stats.skipped, stats.done, stats.pending) == (1, 2, 1, 4, 1)
+    assert stats.bytes == 10
+    assert stats.codes == {"http_404": 2, "duplicate": 1}
+    stats.enter(Failure(request, InvalidURL()))
+    assert stats.input == stats.ok + stats.failed + stats.skipped

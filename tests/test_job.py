@@ -29,8 +29,8 @@ from fetcher.errors import (
     TLSError,
     TooLarge,
 )
+from fetcher.job.job import Job
 from fetcher.job.ledger import Ledger
-from fetcher.job.run import Job
 from fetcher.model import Page
 from fetcher.sinks import DurableFile
 from tests.lab.desk import plain
@@ -104,15 +104,15 @@ def pages(names: str) -> dict[str, None]:
 
 async def test_a_job_goes_on_where_the_last_one_ended(web: Web, output: Path) -> None:
     first = await run(web, output, "abcde", limit=2)
-    assert not first.standing.resumed
-    assert (first.books.input, first.books.ok, first.books.more) == (2, 2, False)
+    assert not first.resume_state.resumed
+    assert (first.stats.input, first.stats.ok, first.stats.more) == (2, 2, False)
     second = await run(web, output, "abcde")
-    assert (second.standing.resumed, second.standing.done, second.standing.ok) == (True, 2, 2)
-    assert (second.books.input, second.books.ok, second.books.pending) == (5, 5, 0)
+    assert (second.resume_state.resumed, second.resume_state.done, second.resume_state.ok) == (True, 2, 2)
+    assert (second.stats.input, second.stats.ok, second.stats.pending) == (5, 5, 0)
     assert web.taken() == [*"abcde"]
     assert records(output) == pages("abcde")
     third = await run(web, output, "abcde")
-    assert (third.books.done, third.standing.done) == (5, 5)
+    assert (third.stats.done, third.resume_state.done) == (5, 5)
     assert web.taken() == []
 
 
@@ -144,9 +144,8 @@ async def test_one_fetcher_may_have_one_job_after_another(web: Web, tmp_path: Pa
         for name in ("one.jsonl", "two.jsonl", "one.jsonl"):
             async with Job(fetcher, tmp_path / name) as job:
                 await job.run(urls("ab"))
-            assert fetcher.reader.slot is None
-            assert fetcher.reader.suspects == frozenset()
-    assert web.taken() == [*"aabb"]
+            assert (await fetcher.fetch("http://127.0.0.1/c")).ok, "its crash marker is gone: nothing may be marked"
+    assert web.taken() == [*"aabbccc"]
 
 
 async def test_several_outputs_with_columns_of_their_own(web: Web, tmp_path: Path) -> None:
@@ -172,16 +171,16 @@ async def test_several_outputs_with_columns_of_their_own(web: Web, tmp_path: Pat
 
 async def test_leaving_early_keeps_what_was_handed_over(web: Web, output: Path) -> None:
     async with opened(web) as fetcher, Job(fetcher, output) as job:
-        async with fetcher.stream(job.left(urls("abcdef")), books=job.books) as outcomes:
+        async with fetcher.stream(job.left(urls("abcdef")), stats=job.stats) as outcomes:
             async for outcome in outcomes:
                 await job.write(outcome)
-                if job.books.done == 3:
+                if job.stats.done == 3:
                     break
     kept = records(output)
     assert len(kept) == 3
     web.taken()
     again = await run(web, output, "abcdef")
-    assert again.standing.done == 3
+    assert again.resume_state.done == 3
     assert records(output) == pages("abcdef")
     assert set(web.taken()) == {*"abcdef"} - kept.keys()
 
@@ -215,7 +214,7 @@ async def test_a_list_that_breaks_keeps_what_was_read(web: Web, output: Path) ->
         async with opened(web) as fetcher, Job(fetcher, output) as job:
             await job.run(broken())
     assert records(output) == pages("ab")
-    assert job.books.more
+    assert job.stats.more
     web.taken()
     await run(web, output, "abc")
     assert web.taken() == ["c"]
@@ -283,9 +282,9 @@ async def test_stopping_leaves_the_rest_for_the_next(web: Web, output: Path) -> 
         while len(web.asked) < 4:
             await asyncio.sleep(0)
         fetcher.stop(0)
-        books = await running
-    assert books.input == books.done + books.pending
-    assert books.pending
+        stats = await running
+    assert stats.input == stats.done + stats.pending
+    assert stats.pending
     web.holding.clear()
     await run(web, output, "abxy")
     assert records(output) == pages("abxy")
@@ -395,17 +394,17 @@ async def test_failures_are_taken_up_by_their_class(kind: str, suffix: str, web:
     web.trouble = {**KINDS}
     async with opened(web) as fetcher, Job(fetcher, output) as job:
         await job.run(listed)
-    assert job.books.failed == len(KINDS)
+    assert job.stats.failed == len(KINDS)
     before = records(output)
     web.trouble = {}
     web.taken()
     async with opened(web) as fetcher, Job(fetcher, output, retry=[kind]) as job:
-        assert (job.standing.retried, job.standing.done) == (1, len(KINDS))
+        assert (job.resume_state.retried, job.resume_state.done) == (1, len(KINDS))
         assert records(output).keys() == before.keys() - {kind}, "its old record is gone, and no other"
         await job.run(listed)
     assert web.taken() == [kind]
     assert records(output) == {**before, kind: None}
-    assert job.books.failed == len(KINDS) - 1
+    assert job.stats.failed == len(KINDS) - 1
     async with opened(web) as fetcher, Job(fetcher, output, retry=["failed"]) as job:
         await job.run(listed)
     assert records(output) == dict.fromkeys(before)
@@ -416,7 +415,7 @@ async def test_duplicates_are_known_of_earlier_runs(web: Web, output: Path) -> N
     await run(web, output, "aab", dedupe=True)
     job = await run(web, output, "aabbac", dedupe=True)
     assert web.taken() == [*"abc"]
-    assert (job.books.ok, job.books.skipped, job.books.codes) == (3, 3, {"duplicate": 3})
+    assert (job.stats.ok, job.stats.skipped, job.stats.codes) == (3, 3, {"duplicate": 3})
 
 
 # Trouble with what is written
@@ -437,7 +436,7 @@ async def test_an_output_that_cannot_be_written_ends_the_run_and_can_be_repaired
     assert output.read_bytes() == b""
     assert DurableFile.append is real
     job = await run(web, output, "abc")
-    assert job.standing.resumed
+    assert job.resume_state.resumed
     assert records(output) == pages("abc")
 
 
@@ -470,7 +469,7 @@ async def test_after_an_error_nothing_is_written_any_more(
         raise SinkError("broken")
 
     monkeypatch.setattr(DurableFile, "append", broken)
-    monkeypatch.setattr(fetcher.job.writer, "ROWS", 2)
+    monkeypatch.setattr(fetcher.job.writer, "MAX_BATCH_ROWS", 2)
     with pytest.raises(SinkError, match="broken"):
         async with opened(web) as client, Job(client, output) as job:
             for number in range(1, 20):
@@ -496,7 +495,7 @@ async def test_a_row_that_comes_twice_is_an_error(web: Web, output: Path) -> Non
 
 async def test_no_more_than_two_batches_are_held(web: Web, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Law 3: while a batch cannot be written, another may fill up, and then the writer waits."""
-    monkeypatch.setattr(fetcher.job.writer, "ROWS", 5)
+    monkeypatch.setattr(fetcher.job.writer, "MAX_BATCH_ROWS", 5)
     gate = threading.Event()
     sizes: list[int] = []
     real = Ledger.commit
@@ -529,8 +528,8 @@ async def test_a_record_is_written_within_about_a_second_though_few_come(
     web: Web, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the clock, not by the thousand: the first batch soon, the next ones at most a period after their first."""
-    monkeypatch.setattr(fetcher.job.writer, "PERIOD", 0.02)
-    monkeypatch.setattr(fetcher.job.writer, "FIRST", 0.01)
+    monkeypatch.setattr(fetcher.job.writer, "COMMIT_SECONDS", 0.02)
+    monkeypatch.setattr(fetcher.job.writer, "FIRST_COMMIT_SECONDS", 0.01)
     async with opened(web) as client, Job(client, output) as job:
         for number in range(1, 4):
             await job.write(Page(Request(number, f"http://127.0.0.1/{number}"), "http://127.0.0.1/", 200))
@@ -542,8 +541,8 @@ async def test_a_record_is_written_within_about_a_second_though_few_come(
 async def test_large_batches_are_written_before_they_are_a_thousand(
     web: Web, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetcher.job.writer, "BYTES", 1000)
-    monkeypatch.setattr(fetcher.job.writer, "FIRST", DEADLINE)
+    monkeypatch.setattr(fetcher.job.writer, "MAX_BATCH_BYTES", 1000)
+    monkeypatch.setattr(fetcher.job.writer, "FIRST_COMMIT_SECONDS", DEADLINE)
     async with opened(web) as client, Job(client, output) as job:
         for number in range(1, 20):
             await job.write(Page(Request(number, f"http://127.0.0.1/{number}"), "http://127.0.0.1/", 200))

@@ -1,4 +1,4 @@
-"""The lab keeps its laws: true books, several hosts and ports, TLS good and bad, nothing left behind."""
+"""The lab keeps its laws: true stats, several hosts and ports, TLS good and bad, nothing left behind."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_a_lab_in_a_thread_serves_blocking_clients() -> None:
         with opener.open(lab.url("/hops/3?hosts=2"), timeout=30) as answer:
             assert answer.read().decode() == ok_page()
         assert [entry.host[-1] for entry in lab.log] == ["1", "2", "1", "2"]
-        assert lab.site.books.wait(lambda: lab.connections.open == 0, timeout=30)
+        assert lab.site.stats.wait(lambda: lab.connections.open == 0, timeout=30)
     assert threading.active_count() == before
     with pytest.raises(ExceptionGroup), LabServer.in_thread() as lab, pytest.raises(OSError):
         opener.open(lab.url("/status/none"), timeout=30)

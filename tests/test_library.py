@@ -37,9 +37,9 @@ from fetcher import (
     parse,
 )
 from fetcher.config import Limits
-from fetcher.flight import Flight
 from fetcher.pipeline import Outcomes
-from tests.lab.gate import Gate
+from fetcher.request_state import RequestState
+from tests.lab.held_case import HeldCase
 from tests.lab.server import LabServer, refused_port
 
 DEADLINE = 30.0
@@ -60,7 +60,7 @@ def open_files() -> list[str]:
 def alive() -> dict[int, object]:
     """Every row and stream that somebody holds: other tests of the session may hold some of their own."""
     gc.collect()
-    return {id(thing): thing for thing in gc.get_objects() if isinstance(thing, Flight | Outcomes)}
+    return {id(thing): thing for thing in gc.get_objects() if isinstance(thing, RequestState | Outcomes)}
 
 
 @pytest.fixture
@@ -174,6 +174,59 @@ async def test_fetch_raises_without_asking_anybody(lab: LabServer) -> None:
     assert lab.log == []
 
 
+async def test_an_error_knows_the_url_that_failed(lab: LabServer) -> None:
+    missing = lab.url("/status/404")
+    async with opened(retries=0) as fetcher:
+        with pytest.raises(StatusError) as caught:
+            await fetcher.fetch(missing.replace("http://", "http://user:secret@"))
+        assert caught.value.url == missing
+        with pytest.raises(StatusError) as caught:
+            await fetcher.fetch(lab.url(f"/redirect?to={missing}"))
+        assert caught.value.url == missing, "the hop, not the first"
+        with pytest.raises(FetchError) as refused:
+            await fetcher.fetch("ftp://127.0.0.1/")
+        assert refused.value.url is None, "there is none"
+
+
+@both
+async def test_the_error_of_a_row_knows_its_url_and_nothing_else(lab: LabServer, sequentially: bool) -> None:
+    missing, cut = lab.url("/status/404"), lab.url("/cut-body")
+    urls = [lab.url(f"/redirect?to={missing}"), cut, "ftp://127.0.0.1/", lab.url("/ok")]
+    async with opened({"extract": price}, retries=0) as fetcher:
+        rows = await drained(fetcher, urls, ordered=True, sequentially=sequentially)
+    errors = [row.error for row in rows if isinstance(row, Failure)]
+    assert [(error.code, error.url) for error in errors] == [
+        ("http_404", missing),
+        ("truncated", cut),
+        ("invalid_url", None),
+        ("extract_failed", urls[3]),
+    ]
+    for error in errors:
+        assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
+
+
+async def test_an_error_that_is_raised_keeps_its_cause(lab: LabServer) -> None:
+    async with opened({"extract": price}, retries=0) as fetcher:
+        with pytest.raises(FetchError) as caught:
+            await fetcher.fetch(lab.url("/ok"))
+        assert isinstance(caught.value.__cause__, ValueError)
+        with refused_port() as closed, pytest.raises(FetchError) as caught:
+            await fetcher.fetch(f"http://127.0.0.1:{closed}/")
+        assert isinstance(caught.value.__cause__, OSError)
+
+
+async def test_the_error_of_a_request_within_a_middleware_is_about_that_request(lab: LabServer) -> None:
+    async def log_in(request: Request, proceed: Exchange) -> Response:
+        async with opened(retries=0) as other:
+            await other.fetch(lab.url("/status/403"))
+        return await proceed(request)
+
+    async with opened({"middleware": [log_in]}, retries=0) as fetcher:
+        [row] = await drained(fetcher, [lab.url("/ok")])
+    assert isinstance(row, Failure)
+    assert row.error.url == lab.url("/status/403")
+
+
 async def test_fetch_tries_again(lab: LabServer) -> None:
     async with opened(retries=2, backoff=0.001) as fetcher:
         assert (await fetcher.fetch(lab.url("/flaky/a?fail=2&status=500"))).attempts == 3
@@ -225,13 +278,13 @@ async def test_every_row_comes_out_once(lab: LabServer, sequentially: bool) -> N
         assert [outcome async for outcome in outcomes] == []
     assert sorted(outcome.request.id for outcome in seen) == list(range(1, 47))
     assert {outcome.request.id: outcome.request.url for outcome in seen} == dict(enumerate(urls, 1))
-    books = outcomes.books
-    assert (books.input, books.ok, books.failed, books.pending, books.more) == (46, 43, 3, 0, False)
-    assert dict(books.codes) == {"http_404": 1, "invalid_url": 1, "redirect_loop": 1}
+    stats = outcomes.stats
+    assert (stats.input, stats.ok, stats.failed, stats.pending, stats.more) == (46, 43, 3, 0, False)
+    assert dict(stats.codes) == {"http_404": 1, "invalid_url": 1, "redirect_loop": 1}
 
 
 async def test_outcomes_come_as_they_complete(lab: LabServer) -> None:
-    gate = Gate()
+    gate = HeldCase()
     lab.add("/slow", gate)
     urls = [lab.url("/slow?title=slow"), *listed(lab, 9)]
     async with opened() as fetcher:
@@ -244,7 +297,7 @@ async def test_outcomes_come_as_they_complete(lab: LabServer) -> None:
 
 
 async def test_ordered_waits_for_the_first_and_goes_no_further_than_the_window(lab: LabServer) -> None:
-    gate = Gate()
+    gate = HeldCase()
     lab.add("/slow", gate)
     given: list[str] = []
     urls = [lab.url("/slow?title=0"), *listed(lab, WINDOW + 50)[1:]]
@@ -292,7 +345,7 @@ async def test_a_source_is_a_list_of_urls(lab: LabServer, sequentially: bool) ->
                 _ = [outcome async for outcome in outcomes]
         async with fetcher.stream([], sequentially=sequentially) as outcomes:
             assert [outcome async for outcome in outcomes] == []
-        assert outcomes.books.input == 0
+        assert outcomes.stats.input == 0
 
 
 @both
@@ -303,7 +356,7 @@ async def test_limit_is_the_number_of_rows_taken(lab: LabServer, sequentially: b
         assert len([outcome async for outcome in outcomes]) == 5
     assert len(given) == 6
     assert given[-1] == "closed"
-    assert (outcomes.books.input, outcomes.books.pending) == (5, 0)
+    assert (outcomes.stats.input, outcomes.stats.pending) == (5, 0)
 
 
 @both
@@ -315,7 +368,7 @@ async def test_duplicates_are_fetched_unless_told_otherwise(lab: LabServer, sequ
             seen = {outcome.request.id: outcome async for outcome in outcomes}
         assert len(lab.log) == asked
         assert [row for row, outcome in sorted(seen.items()) if not outcome.ok] == ([2, 3] if dedupe else [])
-        assert (outcomes.books.ok, outcomes.books.skipped) == (asked, 4 - asked)
+        assert (outcomes.stats.ok, outcomes.stats.skipped) == (asked, 4 - asked)
     duplicate = seen[2]
     assert isinstance(duplicate, Failure)
     assert isinstance(duplicate.error, Skipped)
@@ -336,8 +389,8 @@ async def test_a_slow_sink_stops_the_source(lab: LabServer) -> None:
         assert len(lab.log) == 1 + WINDOW
         assert len(given) <= 1 + WINDOW + 20 + 4
         go.set()
-        books = await running
-    assert len(sink.outcomes) == books.ok == rows
+        stats = await running
+    assert len(sink.outcomes) == stats.ok == rows
     assert given[-1] == "closed"
 
 
@@ -352,10 +405,10 @@ async def test_a_row_is_fetched_while_the_source_thinks_about_the_next(lab: LabS
 
     async with opened() as fetcher, fetcher.stream(thinking()) as outcomes:
         async for outcome in outcomes:
-            assert titles([outcome]) == [str(outcomes.books.done - 1)]
-            assert outcomes.books.input == outcomes.books.done
+            assert titles([outcome]) == [str(outcomes.stats.done - 1)]
+            assert outcomes.stats.input == outcomes.stats.done
             go_on.set()
-    assert outcomes.books.ok == 3
+    assert outcomes.stats.ok == 3
 
 
 async def test_a_source_that_never_waits_leaves_the_loop_its_turns(lab: LabServer) -> None:
@@ -401,12 +454,12 @@ async def test_breaking_out_of_an_endless_source_leaves_nothing(lab: LabServer, 
     async with opened(lookahead=50) as fetcher:
         async with fetcher.stream(endless(), sequentially=sequentially) as outcomes:
             async for _ in outcomes:
-                if outcomes.books.done == 20:
+                if outcomes.stats.done == 20:
                     break
         assert given == ["closed"]
         assert own_tasks() == []
         assert fetcher.in_flight() == []
-        assert outcomes.books.more
+        assert outcomes.stats.more
         assert (await fetcher.fetch(lab.url("/ok"))).ok
 
 
@@ -427,7 +480,7 @@ def waiting_source(urls: list[str], state: list[str]) -> AsyncIterator[str]:
 @pytest.mark.parametrize("end", ["break", "error", "stop"])
 async def test_leaving_a_stream_ends_its_source_and_its_requests(lab: LabServer, end: str) -> None:
     state: list[str] = []
-    lab.add("/held", Gate())
+    lab.add("/held", HeldCase())
     async with opened() as fetcher:
         try:
             async with fetcher.stream(waiting_source([lab.url("/ok"), lab.url("/held")], state)) as outcomes:
@@ -442,14 +495,14 @@ async def test_leaving_a_stream_ends_its_source_and_its_requests(lab: LabServer,
             assert end == "error"
         assert state == ["closed"]
         assert own_tasks() == []
-        assert (outcomes.books.input, outcomes.books.ok, outcomes.books.pending) == (2, 1, 1)
+        assert (outcomes.stats.input, outcomes.stats.ok, outcomes.stats.pending) == (2, 1, 1)
         await lab.until(lambda: all(entry.t_end for entry in lab.log))
 
 
 @both
 async def test_cancelling_the_reader_cancels_everything(lab: LabServer, sequentially: bool) -> None:
     state: list[str] = []
-    lab.add("/held", Gate())
+    lab.add("/held", HeldCase())
     async with opened() as fetcher:
         await meet(fetcher, lab)
 
@@ -472,16 +525,16 @@ async def test_cancelling_the_reader_cancels_everything(lab: LabServer, sequenti
 
 
 def test_an_interrupt_ends_it_all() -> None:
-    gate, before = Gate(), alive()
+    gate, before = HeldCase(), alive()
     with LabServer.in_thread() as lab:
         lab.add("/held", gate)
-        books = lab.site.books
+        stats = lab.site.stats
 
         async def main() -> None:
             async with opened() as fetcher:
                 await meet(fetcher, lab)
                 async with fetcher.stream(listed(lab, 9, "/held")) as outcomes:
-                    nine = asyncio.to_thread(books.wait, lambda: len(books.active()) == 9, DEADLINE)
+                    nine = asyncio.to_thread(stats.wait, lambda: len(stats.active()) == 9, DEADLINE)
                     flying = asyncio.create_task(nine)
                     flying.add_done_callback(lambda _: signal.raise_signal(signal.SIGINT))
                     async for _ in outcomes:
@@ -489,13 +542,13 @@ def test_an_interrupt_ends_it_all() -> None:
 
         with pytest.raises(KeyboardInterrupt):
             asyncio.run(main())
-        assert books.wait(lambda: books.connections().open == 0, DEADLINE)
+        assert stats.wait(lambda: stats.connections().open == 0, DEADLINE)
         assert len(lab.log) == 9
     assert [thing for key, thing in alive().items() if key not in before] == []
 
 
 async def test_stop_lets_what_is_on_the_wire_finish(lab: LabServer) -> None:
-    gate = Gate()
+    gate = HeldCase()
     lab.add("/held", gate)
     async with opened(concurrency=4, per_host=2) as fetcher:
         await meet(fetcher, lab)
@@ -507,7 +560,7 @@ async def test_stop_lets_what_is_on_the_wire_finish(lab: LabServer) -> None:
             gate.open()
             seen = [await reading, *[outcome async for outcome in outcomes]]
         assert len(seen) == len(lab.log) == 4
-        assert (outcomes.books.input, outcomes.books.ok, outcomes.books.pending) == (30, 4, 26)
+        assert (outcomes.stats.input, outcomes.stats.ok, outcomes.stats.pending) == (30, 4, 26)
         assert len(await drained(fetcher, listed(lab, 9))) == 9
 
 
@@ -520,13 +573,13 @@ async def drained(fetcher: Fetcher, urls: list[str], **how: Any) -> list[Outcome
 async def test_a_time_limit_ends_an_endless_run(lab: LabServer, sequentially: bool) -> None:
     endless = (lab.url(f"/ok?title={row}") for row in itertools.count())
     async with opened(time_limit=0.1, lookahead=9) as fetcher:
-        books = await fetcher.run(endless, Keeper(), sequentially=sequentially)
-    assert books.more
-    assert books.input == books.ok + books.pending
+        stats = await fetcher.run(endless, Keeper(), sequentially=sequentially)
+    assert stats.more
+    assert stats.input == stats.ok + stats.pending
 
 
 async def test_a_reader_may_give_up_waiting_and_read_on(lab: LabServer) -> None:
-    gate = Gate()
+    gate = HeldCase()
     lab.add("/held", gate)
     async with opened() as fetcher, fetcher.stream(listed(lab, 3, "/held")) as outcomes:
         for _ in range(3):
@@ -539,7 +592,7 @@ async def test_a_reader_may_give_up_waiting_and_read_on(lab: LabServer) -> None:
 
 
 async def test_readers_may_share_a_stream(lab: LabServer) -> None:
-    gate = Gate()
+    gate = HeldCase()
     lab.add("/held", gate)
     seen: list[int] = []
 
@@ -562,7 +615,7 @@ async def test_readers_may_share_a_stream(lab: LabServer) -> None:
 
 
 async def test_in_flight_tells_url_stage_and_age(lab: LabServer) -> None:
-    gate = Gate()
+    gate = HeldCase()
     lab.add("/held", gate)
     urls = [lab.url("/held"), lab.url("/held", host=2), lab.url("/held?second")]
     async with opened(per_host=1, lookahead=9) as fetcher:
@@ -786,7 +839,7 @@ async def test_a_bug_in_a_source_or_a_sink_comes_through(lab: LabServer, sequent
 
 
 async def test_a_bug_ends_the_rows_that_wait(lab: LabServer) -> None:
-    lab.add("/held", Gate())
+    lab.add("/held", HeldCase())
 
     async def trap(request: Request, proceed: Exchange) -> Response:
         if request.url.endswith("/bug"):

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetcher.errors import ConfigError
-from fetcher.options import (
+from fetcher.config.options import (
     Header,
     bypasses,
     flag,
@@ -37,6 +36,7 @@ from fetcher.options import (
     positive_seconds,
     texts,
 )
+from fetcher.errors import ConfigError
 
 Reader = Callable[[Any], Any]
 

@@ -13,7 +13,7 @@ import pytest
 
 from fetcher import Config, Fetcher, Outcome, Request, Response
 from fetcher.errors import ConnectError
-from fetcher.policy.pacing import Gate
+from fetcher.middleware.gate import Gate
 from fetcher.transport.session import Transport
 from tests.lab.crawl import code_of
 from tests.lab.ports import host_address
@@ -49,7 +49,7 @@ def at_most(limit: int, *, seconds: float = 0.01, status: int = 429, **headers: 
     """A case that refuses what is above the limit on its host."""
 
     async def answer(exchange: Exchange) -> None:
-        active = exchange.site.books.active()
+        active = exchange.site.stats.active()
         if sum(entry.host == exchange.entry.host for entry in active) > limit:
             await exchange.reply("too many", status, headers=list(headers.items()))
         else:
@@ -152,8 +152,8 @@ async def test_black_holes_leave_the_others_their_slots() -> None:
             good = [lab.url(f"/ok?{n}", 1 + n % 3) for n in range(60)]
             async with fetcher.stream([*holes, *good]) as outcomes:
                 seen = [await anext(outcomes) for _ in good]
-                assert 1 <= gate.hosts.suspected
-                assert gate.hosts.on_wire <= 8
+                assert 1 <= gate.scheduler.shared.suspected
+                assert gate.scheduler.shared.on_wire <= 8
     assert codes(seen) == {200: 60}
 
 
@@ -227,8 +227,8 @@ async def test_with_our_own_network_away_no_row_fails() -> None:
                         cable.pulled = True
                         mend = asyncio.get_running_loop().call_later(1.0, setattr, cable, "pulled", False)
             assert mend.when() < asyncio.get_running_loop().time()
-            assert gate.hosts.concurrency == 40
-            assert not gate.hosts.network.away_since
+            assert gate.scheduler.shared.concurrency == 40
+            assert not gate.scheduler.network.away_since
         await transport.close()
     assert codes(outcomes) == {200: 2_000}
     assert 5 <= cable.missed < 150  # it was not asked again and again

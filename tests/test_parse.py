@@ -15,8 +15,9 @@ from selectolax.lexbor import LexborHTMLParser, SelectolaxError
 from fetcher.errors import ParseError
 from fetcher.model import Extractor, Page, Request, Response
 from fetcher.page import parse as module
-from fetcher.page.parse import KEPT_BYTES, Document, kind_of, parse, read_page
+from fetcher.page.parse import MAX_KEPT_BYTES, Document, kind_of, page_of, parse, read_body
 from fetcher.page.select import Selection
+from fetcher.sinks.record import to_record
 
 REQUEST = Request(7, "http://example.com/")
 HTML = "text/html; charset=utf-8"
@@ -27,8 +28,16 @@ def respond(body: bytes | str, content_type: str | None = HTML, **known: Any) ->
     return Response(REQUEST, REQUEST.url, 200, headers, body.encode() if isinstance(body, str) else body, **known)
 
 
-def read(response: Response, extract: Extractor | None = None, select: Selection | None = None, **more: Any) -> Page:
-    return read_page(response, select=select, extract=extract, waited=0.5, fetched_at=9.0, **more)
+def read(
+    response: Response,
+    extract: Extractor | None = None,
+    select: Selection | None = None,
+    *,
+    preview: int = 0,
+    keep_body: bool = False,
+) -> Page:
+    reading = read_body(response, select=select, extract=extract, preview=preview)
+    return page_of(response, reading, waited=0.5, fetched_at=9.0, keep_body=keep_body)
 
 
 # Titles
@@ -153,7 +162,7 @@ def test_a_large_document_is_not_kept_alive_and_of_small_ones_the_last_two() -> 
     def alive(size: int) -> weakref.ref[Document]:
         return weakref.ref(parse(respond("<p>" + "x" * size)))
 
-    large = alive(KEPT_BYTES)
+    large = alive(MAX_KEPT_BYTES)
     gc.collect()
     assert large() is None
     small = [alive(1000) for _ in range(10)]
@@ -318,3 +327,43 @@ def test_what_is_no_exception_passes(error: type[BaseException]) -> None:
 
     with pytest.raises(error):
         read(respond("<p>"), extract)
+
+
+# What a page says to robots of itself: told in the record, judged by nobody
+
+
+def robots_said(body: str, *headers: tuple[str, str], content_type: str = "text/html") -> str | None:
+    response = Response(REQUEST, REQUEST.url, 200, (("content-type", content_type), *headers), body.encode())
+    page = read(response)
+    assert to_record(page).robots == page.robots
+    return page.robots
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "said"),
+    [
+        ("<title>x</title>", (), None),
+        ("<meta name=robots content='noindex, nofollow'>", (), "noindex, nofollow"),
+        ("<META NAME=ROBOTS CONTENT=NoArchive>", (), "NoArchive"),
+        ("<meta name=robots>", (), None),
+        ("<body><p>text<meta name=robots content=none>", (), None),
+        ("<title>x</title>", (("x-robots-tag", "noindex"),), "noindex"),
+        ("<title>x</title>", (("x-robots-tag", " "),), None),
+        ("", (("x-robots-tag", "noindex"), ("x-robots-tag", "bot: nofollow ")), "noindex, bot: nofollow"),
+        ("", (("x-robots-tag", "noindex"), ("x-robots-tag", "otherbot: nofollow")), "noindex, otherbot: nofollow"),
+        ("<meta name=robots content=noindex>", (("x-robots-tag", "nosnippet"),), "nosnippet, noindex"),
+        ("<meta name=robots content='a\n\t b'>", (), "a b"),
+    ],
+)
+def test_what_is_said_to_robots_is_told(body: str, headers: tuple[tuple[str, str], ...], said: str | None) -> None:
+    assert robots_said(body, *headers) == said
+
+
+def test_a_robots_header_counts_for_what_is_no_page_too() -> None:
+    assert robots_said("\0\0", ("x-robots-tag", "noindex"), content_type="application/pdf") == "noindex"
+
+
+def test_what_is_said_to_robots_is_bounded() -> None:
+    said = robots_said("<meta name=robots content=noindex>" * 1_000, ("x-robots-tag", "x" * 100_000))
+    assert said is not None
+    assert len(said) == 1_000

@@ -19,7 +19,7 @@ import pytest
 from tests.lab.command import Ended, Running, run
 from tests.lab.desk import Desk
 from tests.lab.exchange import Case, Exchange
-from tests.lab.gate import Gate
+from tests.lab.held_case import HeldCase
 from tests.lab.ports import host_address
 from tests.lab.server import LabServer
 
@@ -43,7 +43,7 @@ def desk(lab: LabServer, tmp_path: Path) -> Desk:
 
 
 def crawl(desk: Desk, urls: list[str], *words: str) -> Ended:
-    """Run a job over the URLs, robots.txt and all, and look at its books."""
+    """Run a job over the URLs, robots.txt and all, and look at its stats."""
     desk.write(urls)
     return desk.crawl(*words, env=DEFAULT)
 
@@ -88,8 +88,8 @@ def test_what_is_denied_is_a_row_without_a_request(lab: LabServer, desk: Desk) -
     assert paths(lab, 1) == ["/robots.txt", "/ok", "/ok"]
     assert paths(lab, 2)[0] == "/robots.txt"
     assert Counter(paths(lab, 2)) == {"/robots.txt": 1, "/private": 1, "/redirect": 1}
-    books = desk.books()
-    assert (books["ok"], books["skipped"], books["codes"]) == (3, 2, {denied: 2})
+    stats = desk.stats()
+    assert (stats["ok"], stats["skipped"], stats["codes"]) == (3, 2, {denied: 2})
 
 
 def test_no_robots_asks_for_none_and_fetches(lab: LabServer, desk: Desk) -> None:
@@ -152,7 +152,7 @@ def test_a_dry_run_asks_for_robots_txt_and_nothing_else(lab: LabServer, desk: De
     assert Counter((entry.host, entry.path) for entry in lab.log) == {
         (host_address(host), "/robots.txt"): 1 for host in (1, 2, 3)
     }
-    told = desk.books()
+    told = desk.stats()
     assert (told["rows"], told["invalid"], told["hosts"]) == (13, 1, 3)
     robots = told["robots"]
     assert robots["asked"] == 3
@@ -164,7 +164,7 @@ def test_a_dry_run_asks_for_robots_txt_and_nothing_else(lab: LabServer, desk: De
     assert f"          {ONE} asks for 2 s between two" in ended.lines
     lab.clear()
     assert run(*words, "--no-robots", folder=desk.folder, env=DEFAULT).code == 0
-    assert (lab.log, desk.books()["robots"]) == ([], None)
+    assert (lab.log, desk.stats()["robots"]) == ([], None)
 
 
 def test_the_command_for_robots_says_the_same(lab: LabServer, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_hosts_that_gave_trouble_are_named_in_the_end(lab: LabServer, desk: Desk
     ended = crawl(desk, listed)
     assert ended.code == 0
     assert [entry.note for entry in lab.log if entry.note] == []
-    told = {host["host"]: host for host in desk.books()["hosts"]}
+    told = {host["host"]: host for host in desk.stats()["hosts"]}
     assert set(told) == {ONE, TWO}
     assert (told[ONE]["denied"], told[ONE]["requests"]) == (3, 1)
     assert told[TWO]["refused"] >= 1
@@ -206,7 +206,7 @@ def test_hosts_that_gave_trouble_are_named_in_the_end(lab: LabServer, desk: Desk
 
 def test_without_trouble_no_host_is_named(lab: LabServer, desk: Desk) -> None:
     ended = crawl(desk, [lab.url("/ok?n=1"), lab.url("/ok?n=2", 2)])
-    assert (len(ended.said.splitlines()), desk.books()["hosts"]) == (1, [])
+    assert (len(ended.said.splitlines()), desk.stats()["hosts"]) == (1, [])
     assert "gave trouble" not in run("report", "pages.jsonl", "--hosts", folder=desk.folder).text
 
 
@@ -267,7 +267,7 @@ class Parking:
 def test_a_host_that_was_parked_is_not_asked_early_by_the_next_run(
     lab: LabServer, desk: Desk, end: signal.Signals, alone: bool
 ) -> None:
-    parking, gate = Parking(8), Gate()
+    parking, gate = Parking(8), HeldCase()
     lab.add("/robots.txt", "")
     lab.add("/parked", parking, host=1)
     lab.add("/held", gate, host=2)
@@ -309,7 +309,7 @@ def test_a_killed_run_makes_no_crawl_delay_shorter(lab: LabServer, desk: Desk) -
 
 
 def test_a_host_that_the_second_run_never_came_to_is_still_parked_for_the_third(lab: LabServer, desk: Desk) -> None:
-    parking, gate = Parking(10), Gate()
+    parking, gate = Parking(10), HeldCase()
     lab.add("/robots.txt", "")
     lab.add("/parked", parking, host=1)
     lab.add("/held", gate, host=2)

@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.flight import Flight
+from fetcher.frontier.queues import DelayQueue, HostQueue
+from fetcher.frontier.spill import MAX_BATCH_ROWS, Spill
 from fetcher.model import Request
-from fetcher.queues import Line, Shelf
-from fetcher.spill import CHUNK, Spill
+from fetcher.request_state import RequestState
 from fetcher.urls import Target
 
 NUMBERS = itertools.count(1)
 
 
-def row(*, tag: object = None) -> Flight:
+def row(*, tag: object = None) -> RequestState:
     number = next(NUMBERS)
     url = f"http://a.example/{number}"
-    return Flight(Request(number, url, tag=tag), Target(url, "http", "a.example", 80), number)
+    return RequestState(Request(number, url, tag=tag), Target(url, "http", "a.example", 80), number)
 
 
 @pytest.fixture
@@ -32,14 +32,14 @@ def spill() -> Iterator[Spill]:
     spill.close()
 
 
-def pop(line: Line, spill: Spill, rows: int = 1) -> Flight:
-    if not line.again and not line.rows:
-        line.refill(spill, rows)
-    return line.pop()
+def pop(queue: HostQueue, spill: Spill, rows: int = 1) -> RequestState:
+    if not queue.returned and not queue.rows:
+        queue.refill(spill, rows)
+    return queue.pop()
 
 
-def drained(line: Line, spill: Spill) -> list[int]:
-    return [pop(line, spill).order for _ in range(line.count)]
+def drained(queue: HostQueue, spill: Spill) -> list[int]:
+    return [pop(queue, spill).order for _ in range(queue.count)]
 
 
 STEPS = st.lists(
@@ -48,89 +48,89 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(STEPS, st.booleans())
 def test_every_row_comes_out_once_and_those_that_never_started_in_order(steps: list[str], tagged: bool) -> None:
-    spill, line, memory = Spill(), Line("a.example"), 0
+    spill, queue, memory = Spill(), HostQueue("a.example"), 0
     given_, out, new = set[int](), list[int](), list[int]()
     try:
         for number, step in enumerate(steps):
             if step.startswith("push"):
-                for _ in range(CHUNK + 3 if step == "push many" else 1):
-                    flight = row(tag="mine" if tagged and number % 3 == 0 else None)
-                    given_.add(flight.order)
-                    new.append(flight.order)
+                for _ in range(MAX_BATCH_ROWS + 3 if step == "push many" else 1):
+                    state = row(tag="mine" if tagged and number % 3 == 0 else None)
+                    given_.add(state.order)
+                    new.append(state.order)
                     memory += 1
-                    if line.push(flight):
-                        memory -= line.flush(spill)
+                    if queue.push(state):
+                        memory -= queue.flush(spill)
             elif step == "again":
-                line.push_again(flight := row())
-                given_.add(flight.order)
+                queue.push_again(state := row())
+                given_.add(state.order)
                 memory += 1
-            elif step == "pop" and line.count:
-                before = line.held
-                if not line.again and not line.rows:
-                    memory += line.refill(spill, 5)
-                assert line.held >= before
-                out.append(line.pop().order)
+            elif step == "pop" and queue.count:
+                before = queue.held
+                if not queue.returned and not queue.rows:
+                    memory += queue.refill(spill, 5)
+                assert queue.held >= before
+                out.append(queue.pop().order)
                 memory -= 1
             elif step.startswith("cut"):
-                memory -= line.cut(spill, int(step[4:]))
+                memory -= queue.cut(spill, int(step[4:]))
             elif step == "flush":
-                memory -= line.flush(spill)
-            assert line.held == memory
-        out += drained(line, spill)
+                memory -= queue.flush(spill)
+            assert queue.held == memory
+        out += drained(queue, spill)
     finally:
         spill.close()
     assert sorted(out) == sorted(given_)
-    assert line.count == 0
+    assert queue.count == 0
     if not tagged:
         assert [number for number in out if number in set(new)] == new
 
 
 def test_rows_that_came_back_go_first(spill: Spill) -> None:
-    line = Line("a.example")
+    queue = HostQueue("a.example")
     new, back = [row() for _ in range(3)], [row() for _ in range(3)]
-    for flight in new:
-        line.push(flight)
-    for flight in back:
-        line.push_again(flight)
-    expected = [flight.order for flight in back + new]
-    assert line.cut(spill, 2) == 4
-    assert line.held == 2
-    assert drained(line, spill) == expected
+    for state in new:
+        queue.push(state)
+    for state in back:
+        queue.push_again(state)
+    expected = [state.order for state in back + new]
+    assert queue.cut(spill, 2) == 4
+    assert queue.held == 2
+    assert drained(queue, spill) == expected
 
 
 def test_a_line_on_disk_is_small(spill: Spill) -> None:
-    line = Line("a.example")
+    queue = HostQueue("a.example")
     for _ in range(5):
-        line.push(row())
-    assert line.cut(spill, 0) == 5
-    assert (line.held, line.rows, line.again, line.tail) == (0, None, None, None)
+        queue.push(row())
+    assert queue.cut(spill, 0) == 5
+    assert (queue.held, queue.rows, queue.returned, queue.tail) == (0, None, None, None)
 
 
 def test_what_cannot_leave_stays_and_counts(spill: Spill) -> None:
-    line = Line("a.example")
+    queue = HostQueue("a.example")
     for number in range(6):
-        line.push(row(tag=number or None))
-    assert line.cut(spill, 0) == 1
-    assert line.held == 5
-    assert line.cut(spill, 0) == 0
-    line.push(row(tag="late"))
-    assert (line.held, line.count) == (6, 7)
-    assert len(drained(line, spill)) == 7
+        queue.push(row(tag=number or None))
+    assert queue.cut(spill, 0) == 1
+    assert queue.held == 5
+    assert queue.cut(spill, 0) == 0
+    queue.push(row(tag="late"))
+    assert (queue.held, queue.count) == (6, 7)
+    assert len(drained(queue, spill)) == 7
 
 
 def test_there_is_nothing_to_pop_but_in_memory(spill: Spill) -> None:
-    line = Line("a.example")
-    line.push(row())
-    line.cut(spill, 0)
+    queue = HostQueue("a.example")
+    queue.push(row())
+    queue.cut(spill, 0)
     with pytest.raises(IndexError, match=r"a\.example"):
-        line.pop()
+        queue.pop()
 
 
 def test_the_weight_is_the_time_a_host_needs_alone() -> None:
-    slow, fast = Line("slow"), Line("fast")
+    slow, fast = HostQueue("slow"), HostQueue("fast")
     for _ in range(10):
         fast.push(row())
     slow.push(row())
@@ -148,13 +148,13 @@ def test_the_weight_is_the_time_a_host_needs_alone() -> None:
 )
 def test_every_row_comes_when_it_is_due(pushed: list[tuple[int, int, bool]], times: list[int]) -> None:
     spill = Spill()
-    shelf = Shelf(spill)
+    shelf = DelayQueue(spill)
     dues: dict[int, float] = {}
     try:
         for due, unload, tagged in pushed:
-            flight = row(tag=1 if tagged else None)
-            dues[flight.order] = float(due)
-            shelf.push(flight, float(due))
+            state = row(tag=1 if tagged else None)
+            dues[state.order] = float(due)
+            shelf.push(state, float(due))
             left = shelf.held - shelf.unload(unload)
             assert shelf.held == left
             assert shelf.first == min(dues.values())
@@ -163,7 +163,7 @@ def test_every_row_comes_when_it_is_due(pushed: list[tuple[int, int, bool]], tim
             now += step
             came = list[int]()
             while shelf.first <= now:
-                came += [flight.order for flight in shelf.pop(now, 3)]
+                came += [state.order for state in shelf.pop(now, 3)]
             assert {dues.pop(number) <= now for number in came} <= {True}
             assert all(due > now for due in dues.values())
             assert shelf.next(now) == shelf.first == min(dues.values(), default=math.inf)
@@ -173,29 +173,29 @@ def test_every_row_comes_when_it_is_due(pushed: list[tuple[int, int, bool]], tim
 
 
 def test_those_due_last_leave_memory_first(spill: Spill) -> None:
-    shelf = Shelf(spill)
+    shelf = DelayQueue(spill)
     rows = [row() for _ in range(1_000)]
-    for due, flight in enumerate(rows):
-        shelf.push(flight, float(due))
+    for due, state in enumerate(rows):
+        shelf.push(state, float(due))
     assert shelf.unload(600) == 600
     assert shelf.held == 400
-    assert [flight.order for flight in shelf.pop(399.5, 10)] == [flight.order for flight in rows[:400]]
+    assert [state.order for state in shelf.pop(399.5, 10)] == [state.order for state in rows[:400]]
     assert spill.written == 600
 
 
 def test_what_is_due_on_disk_comes_in_parts(spill: Spill) -> None:
-    shelf = Shelf(spill)
-    for _ in range(5 * CHUNK):
+    shelf = DelayQueue(spill)
+    for _ in range(5 * MAX_BATCH_ROWS):
         shelf.push(row(), 7.0)
-    shelf.unload(5 * CHUNK)
-    assert len(shelf.pop(8.0, CHUNK)) == CHUNK
+    shelf.unload(5 * MAX_BATCH_ROWS)
+    assert len(shelf.pop(8.0, MAX_BATCH_ROWS)) == MAX_BATCH_ROWS
     assert 8.0 < shelf.next(8.0) < 8.1
-    assert len(shelf.pop(8.0, 10**6)) == 4 * CHUNK
+    assert len(shelf.pop(8.0, 10**6)) == 4 * MAX_BATCH_ROWS
     assert shelf.next(8.0) == math.inf
 
 
 def test_a_cleared_shelf_is_empty(spill: Spill) -> None:
-    shelf = Shelf(spill)
+    shelf = DelayQueue(spill)
     shelf.push(row(), 7.0)
     shelf.push(row(), 9.0)
     shelf.unload(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import re
 import sys
 import types
 from collections.abc import Iterator
@@ -14,14 +15,22 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fetcher.config import Config
 from fetcher.errors import ConfigError, ParseError
 from fetcher.model import Extractor, Page, Request, Response
-from fetcher.page.danger import SMALL
-from fetcher.page.reader import Reader, name_of
+from fetcher.page import reader as reader_module
+from fetcher.page.reader import (
+    LONG_TAG_BYTES,
+    MAX_BYTES_HERE,
+    MAX_TAGS_HERE,
+    SAFE_BYTES,
+    Reader,
+    looks_dangerous,
+    name_of,
+)
 from tests.lab import extractors
 
 HTML = "text/html; charset=utf-8"
@@ -36,12 +45,12 @@ def respond(body: bytes, content_type: str | None = HTML, *, row: int = 7, **kno
     return Response(request, "http://example.com/", 200, headers, body, **known)
 
 
-def apart(reader: Reader, response: Response) -> Page | tuple[str, str]:
-    """Read one response apart, in a loop of its own."""
+def isolated(reader: Reader, response: Response) -> Page | tuple[str, str]:
+    """Read one response in a process of its own, in a loop of its own."""
 
     async def main() -> Page | tuple[str, str]:
         try:
-            return await reader.read_apart(response, waited=0.5, fetched_at=9.0)
+            return await reader.read_isolated(response, waited=0.5, fetched_at=9.0)
         except ParseError as error:
             return error.code, error.message
         finally:
@@ -54,7 +63,7 @@ def here(reader: Reader, response: Response) -> Page:
     return reader.read(response, waited=0.5, fetched_at=9.0)
 
 
-# What goes apart
+# What is isolated
 
 
 @pytest.mark.parametrize(
@@ -73,7 +82,7 @@ def here(reader: Reader, response: Response) -> Page:
         ({"parsers": 1, "isolate": True}, extractors.titled, {"bomb", "page", "text", "image", "big text"}),
     ],
 )
-def test_what_is_read_apart(options: dict[str, Any], extract: Extractor | None, goes: set[str]) -> None:
+def test_what_is_read_isolated(options: dict[str, Any], extract: Extractor | None, goes: set[str]) -> None:
     bodies = {
         "bomb": respond(BOMB),
         "page": respond(SMALL_PAGE),
@@ -82,20 +91,21 @@ def test_what_is_read_apart(options: dict[str, Any], extract: Extractor | None, 
         "big text": respond(BOMB * 20, "text/plain"),
     }
     reader = Reader(Config.of(**options), extract)
-    assert {name for name, response in bodies.items() if reader.apart(response)} == goes
+    assert {name for name, response in bodies.items() if reader.needs_isolation(response)} == goes
 
 
 def test_a_bomb_is_known_by_its_bytes_where_its_type_is_not() -> None:
     reader = Reader(Config())
-    assert reader.apart(respond(b"<html >" + BOMB, None))
-    assert not reader.apart(respond(b"x" * 2 * SMALL, None))
+    assert reader.needs_isolation(respond(b"<html >" + BOMB, None))
+    assert not reader.needs_isolation(respond(b"x" * 2 * SAFE_BYTES, None))
 
 
-def test_a_suspect_goes_apart_whatever_it_looks_like() -> None:
+def test_a_suspect_is_isolated_whatever_it_looks_like() -> None:
     reader = Reader(Config())
-    reader.suspects = frozenset({7})
-    assert reader.apart(respond(b"x", "text/plain", row=7))
-    assert not reader.apart(respond(b"x", "text/plain", row=8))
+    with reader.marking(lambda row: None, suspects={7}):
+        assert reader.needs_isolation(respond(b"x", "text/plain", row=7))
+        assert not reader.needs_isolation(respond(b"x", "text/plain", row=8))
+    assert not reader.needs_isolation(respond(b"x", "text/plain", row=7))
 
 
 # Which extractors can go
@@ -103,8 +113,8 @@ def test_a_suspect_goes_apart_whatever_it_looks_like() -> None:
 
 def test_an_extractor_is_found_by_its_name() -> None:
     assert name_of(extractors.titled) == "tests.lab.extractors:titled"
-    assert name_of(extractors.Page.of) == "tests.lab.extractors:Page.of"
-    assert name_of(extractors.Page.size) == "tests.lab.extractors:Page.size"
+    assert name_of(extractors.MethodExtractors.of) == "tests.lab.extractors:MethodExtractors.of"
+    assert name_of(extractors.MethodExtractors.size) == "tests.lab.extractors:MethodExtractors.size"
     assert name_of(str) == "builtins:str"
 
 
@@ -115,15 +125,15 @@ def closure() -> Extractor:
     return extract
 
 
-class Later(extractors.Page):
+class Inheriting(extractors.MethodExtractors):
     """Inherits a method that has its parent's name."""
 
 
 NAMELESS: list[Any] = [
     extractors.nameless,
     extractors.called,
-    extractors.Page().own,
-    Later.of,
+    extractors.MethodExtractors().own,
+    Inheriting.of,
     closure(),
     functools.partial(extractors.titled),
     lambda response: len(response.body),
@@ -215,12 +225,12 @@ RESPONSES = st.builds(
 @pytest.mark.parametrize("name", READERS)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(RESPONSES)
-def test_a_page_read_apart_is_the_page_read_here(runner: asyncio.Runner, name: str, response: Response) -> None:
+def test_a_page_read_isolated_is_the_page_read_here(runner: asyncio.Runner, name: str, response: Response) -> None:
     reader = READERS[name]
     if name == "extract" and any(unkept(value) for value in (response.request.fields or {}).values()):
         response = msgspec.structs.replace(response, request=Request(1, "u"))
     expected = here(reader, response)
-    page = runner.run(reader.read_apart(response, waited=0.5, fetched_at=9.0))
+    page = runner.run(reader.read_isolated(response, waited=0.5, fetched_at=9.0))
     assert page == expected
     assert page.request is response.request
 
@@ -243,11 +253,11 @@ def unkept(value: Any) -> bool:
         (Request(3, "u"), (("x-odd", "caf\udce9"),), ["'u'", "3", "{}", r"'caf\udce9'"]),
     ],
 )
-def test_an_extractor_apart_sees_the_row_but_for_its_tag(
+def test_an_isolated_extractor_sees_the_row_but_for_its_tag(
     request_: Request, headers: tuple[tuple[str, str], ...], said: list[str]
 ) -> None:
     request = msgspec.structs.replace(request_, tag=object())
-    page = apart(Reader(Config.of(isolate=True), extractors.echo), respond(b"", request=request, headers=headers))
+    page = isolated(Reader(Config.of(isolate=True), extractors.echo), respond(b"", request=request, headers=headers))
     assert isinstance(page, Page)
     assert page.data == [*[*said, "none"][:4], "None"]
     assert page.request is request
@@ -256,7 +266,7 @@ def test_an_extractor_apart_sees_the_row_but_for_its_tag(
 def test_a_process_stands_where_its_owner_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path / "caf\udce9"))
-    page = apart(Reader(Config.of(isolate=True), extractors.path_bytes), respond(b""))
+    page = isolated(Reader(Config.of(isolate=True), extractors.path_bytes), respond(b""))
     assert isinstance(page, Page)
     pid, session, folder, path = page.data
     assert pid != os.getpid()
@@ -275,17 +285,17 @@ def test_an_extractor_without_a_name_runs_here_once_the_page_was_parsed_there() 
         ran.append(os.getpid())
         return len(response.body)
 
-    page = apart(Reader(Config.of(select="h=h1"), extract), respond(SMALL_PAGE))
+    page = isolated(Reader(Config.of(select="h=h1"), extract), respond(SMALL_PAGE))
     assert isinstance(page, Page)
     assert (page.title, page.links, page.data) == ("T", 1, len(SMALL_PAGE))
     assert ran == [os.getpid()]
-    assert apart(Reader(Config.of(parse_timeout=0.3), extract), respond(BOMB * 5)) == ("parse_timeout", "over 0.3 s")
+    assert isolated(Reader(Config.of(parse_timeout=0.3), extract), respond(BOMB * 5)) == ("parse_timeout", "over 0.3 s")
     assert len(ran) == 1
 
     def fail(response: Response) -> None:
         raise KeyError("price")
 
-    assert apart(Reader(Config(), fail), respond(SMALL_PAGE)) == ("extract_failed", "KeyError: 'price'")
+    assert isolated(Reader(Config(), fail), respond(SMALL_PAGE)) == ("extract_failed", "KeyError: 'price'")
 
 
 @pytest.mark.parametrize(
@@ -301,21 +311,21 @@ def test_an_extractor_without_a_name_runs_here_once_the_page_was_parsed_there() 
 )
 def test_data_is_what_the_extractor_returned_whichever_page_it_was(body: bytes, data: Any) -> None:
     """Where nothing was asked for, a large page must not have other data than a small one."""
-    page = apart(Reader(Config(), extractors.obey), respond(body))
+    page = isolated(Reader(Config(), extractors.obey), respond(body))
     assert isinstance(page, Page)
     assert (page.data, type(page.data)) == (data, type(data))
 
 
-def test_an_extractor_with_a_name_runs_apart_on_a_bomb() -> None:
-    page = apart(Reader(Config(), extractors.pid), respond(SMALL_PAGE))
+def test_an_extractor_with_a_name_is_isolated_on_a_bomb() -> None:
+    page = isolated(Reader(Config(), extractors.pid), respond(SMALL_PAGE))
     assert isinstance(page, Page)
     assert page.data != os.getpid()
 
 
-# The slot
+# The crash marker
 
 
-def test_the_slot_has_the_row_while_its_page_is_parsed_here() -> None:
+def test_a_row_is_marked_while_its_page_is_parsed_here() -> None:
     told: list[int | str] = []
 
     def extract(response: Response) -> None:
@@ -324,21 +334,76 @@ def test_the_slot_has_the_row_while_its_page_is_parsed_here() -> None:
             raise ValueError("empty")
 
     reader = Reader(Config(), extract)
-    reader.slot = told.append
-    here(reader, respond(SMALL_PAGE, row=3))
-    assert told == [3, "extract", 0]
-    with pytest.raises(ParseError):
-        here(reader, respond(b"", row=4))
-    assert told[3:] == [4, "extract", 0]
-    apart(reader, respond(SMALL_PAGE, row=5))
-    assert told[6:] == [5, "extract", 0]
-    apart(reader, respond(b"", row=6))
-    assert told[9:] == [6, "extract", 0]
+    with reader.marking(told.append):
+        here(reader, respond(SMALL_PAGE, row=3))
+        assert told == [3, "extract", 0]
+        with pytest.raises(ParseError):
+            here(reader, respond(b"", row=4))
+        assert told[3:] == [4, "extract", 0]
+        isolated(reader, respond(SMALL_PAGE, row=5))
+        assert told[6:] == [5, "extract", 0]
+        isolated(reader, respond(b"", row=6))
+        assert told[9:] == [6, "extract", 0]
+    here(reader, respond(SMALL_PAGE, row=7))
+    assert told[12:] == ["extract"]
 
 
-def test_the_slot_is_left_alone_by_what_is_parsed_apart() -> None:
+def test_no_row_is_marked_that_is_parsed_apart() -> None:
     told: list[int] = []
     reader = Reader(Config(), extractors.titled)
-    reader.slot = told.append
-    assert isinstance(apart(reader, respond(SMALL_PAGE)), Page)
+    with reader.marking(told.append):
+        assert isinstance(isolated(reader, respond(SMALL_PAGE)), Page)
     assert told == []
+
+
+# What looks dangerous, and that the look agrees with a plain one
+
+
+def prose(size: int) -> bytes:
+    return (b"<p>some words, a page as pages are</p>\n" * (size // 39 + 1))[:size]
+
+
+@pytest.mark.parametrize(
+    ("body", "dangerous"),
+    [
+        (b"", False),
+        (b"<div>" * (SAFE_BYTES // 5), False),
+        (b"x" * SAFE_BYTES, False),
+        (b"x" * (SAFE_BYTES + 1), True),
+        (prose(SAFE_BYTES + 1), False),
+        (prose(190_000), False),
+        (prose(200_000), True),
+        (b"<div>" * 100_000, True),
+        (b"<a " + b" ".join(b"a%d=1" % n for n in range(50_000)) + b">", True),
+        (b"<title>" + b"x" * 5000 + prose(60_000), False),
+        (b"<p title='" + b"x" * LONG_TAG_BYTES + b"'>" + prose(SAFE_BYTES), True),
+        (b"<" * (MAX_TAGS_HERE - 1) + b"x>" * SAFE_BYTES, False),
+        (b"<" * MAX_TAGS_HERE + b">" + b"x>" * SAFE_BYTES, True),
+    ],
+)
+def test_bombs_look_dangerous_and_pages_do_not(body: bytes, dangerous: bool) -> None:
+    assert looks_dangerous(body) is dangerous
+
+
+def test_above_a_megabyte_everything_is() -> None:
+    page = b"<p>" + b"a few words > " * (MAX_BYTES_HERE // 14)
+    assert not looks_dangerous(page[:MAX_BYTES_HERE])
+    assert looks_dangerous((page + b">" * 100)[: MAX_BYTES_HERE + 1])
+
+
+@pytest.mark.parametrize("before", [0, 1, LONG_TAG_BYTES - 1, LONG_TAG_BYTES, LONG_TAG_BYTES + 1])
+@pytest.mark.parametrize("length", [LONG_TAG_BYTES - 1, LONG_TAG_BYTES])
+@pytest.mark.parametrize("after", [0, 1, 5, LONG_TAG_BYTES])
+def test_a_long_tag_is_seen_wherever_it_is(before: int, length: int, after: int) -> None:
+    body = b">" * before + b"x" * length + b">" * after
+    assert reader_module._has_long_tag(body) == (length >= LONG_TAG_BYTES)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 40))
+@example([], 1)
+def test_the_look_by_jumps_agrees_with_a_plain_one(gaps: list[int], stretch: int) -> None:
+    body = b">".join(b"x" * gap for gap in gaps)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader_module, "LONG_TAG_BYTES", stretch)
+        assert reader_module._has_long_tag(body) == (re.search(b"[^>]{%d}" % stretch, body) is not None)

@@ -17,7 +17,7 @@ from fetcher.errors import FetchError
 from fetcher.model import Exchange as Proceed
 from fetcher.model import Failure, Outcome, Page, Request, Response
 from tests.lab.crawl import code_of, crawl, one
-from tests.lab.server import Entry, Exchange, LabServer
+from tests.lab.server import Exchange, LabServer, LogEntry
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ async def test_no_secret_reaches_another_origin(
         assert entry.header("referer") is None
 
 
-def name_of(entry: Entry, origins: dict[str, str]) -> str:
+def name_of(entry: LogEntry, origins: dict[str, str]) -> str:
     """Return the origin at which a request came in."""
     scheme = "https" if entry.tls else "http"
     url = f"{scheme}://{entry.host}:{entry.port}"

@@ -15,45 +15,46 @@ from typing import Any
 import pytest
 
 from fetcher.errors import LedgerError
-from fetcher.job import view
-from fetcher.job.ledger import Entry, Ledger, Progress
+from fetcher.job import report as job_report
+from fetcher.job.ledger import Ledger, LedgerRow, RunProgress
 from fetcher.job.lock import Lock
-from fetcher.job.report import JobReport, report
-from fetcher.job.view import LedgerView
+from fetcher.job.report import JobReport, JobSnapshot, report
 from fetcher.sinks.durable import Mark
 from fetcher.spawn import environment
 
 BEGAN = 1_700_000_000.0
 
 
-def entry(row: int, code: str = "ok", *, host: str = "a.example", elapsed: float = 0.25, attempts: int = 1) -> Entry:
-    return Entry(row, 0, code, 200 if code == "ok" else None, 10, elapsed, attempts, host)
+def entry(
+    row: int, code: str = "ok", *, host: str = "a.example", elapsed: float = 0.25, attempts: int = 1
+) -> LedgerRow:
+    return LedgerRow(row, 0, code, 200 if code == "ok" else None, 10, elapsed, attempts, host)
 
 
 def so_far(
     taken: int, *, more: bool = False, seconds: float = 2.0, ok: int = 0, estimate: int | None = None
-) -> Progress:
-    return Progress(taken, more=more, estimate=estimate, seconds=seconds, ok=ok, bytes=0)
+) -> RunProgress:
+    return RunProgress(taken, more=more, estimate=estimate, seconds=seconds, ok=ok, bytes=0)
 
 
 def begin(folder: Path, outputs: Sequence[str] = ("pages.jsonl",)) -> Ledger:
     """Make a job whose first run goes on."""
     folder.mkdir(exist_ok=True)
-    made = Ledger.create(str(folder / "ledger.sqlite"), terms=b"{}", outputs=outputs)
+    made = Ledger.create(str(folder / "ledger.sqlite"), identity=b"{}", outputs=outputs)
     made.begin_run(BEGAN)
     return made
 
 
-def write(ledger: Ledger, entries: Sequence[Entry], progress: Progress, position: int = 0) -> None:
+def write(ledger: Ledger, entries: Sequence[LedgerRow], progress: RunProgress, position: int = 0) -> None:
     ledger.commit(entries, [Mark(position, min(position, 10), 1)] * len(ledger.marks()), progress)
 
 
-def end(ledger: Ledger, progress: Progress, code: int | None = 0) -> None:
+def end(ledger: Ledger, progress: RunProgress, code: int | None = 0) -> None:
     ledger.end_run(progress, exit=code)
     ledger.close()
 
 
-def make_job(folder: Path, entries: Sequence[Entry], progress: Progress | None = None) -> None:
+def make_job(folder: Path, entries: Sequence[LedgerRow], progress: RunProgress | None = None) -> None:
     """Make a job of one run that has ended in good order."""
     ledger = begin(folder)
     done = progress or so_far(len(entries), ok=sum(entry.code == "ok" for entry in entries))
@@ -118,7 +119,7 @@ def test_looking_leaves_the_lock_to_the_next_run(folder: Path) -> None:
     lock = Lock(str(folder))
     lock.acquire()
     lock.release()
-    with LedgerView(str(folder)):
+    with JobSnapshot(str(folder)):
         lock.acquire()
         lock.release()
 
@@ -150,7 +151,7 @@ def test_what_stands_in_the_place_of_a_lock_is_left_alone(make: Callable[[Path],
         (so_far(20, estimate=100), 12),  # the list was read to its end
     ],
 )
-def test_what_is_left(progress: Progress, left: int | None, folder: Path) -> None:
+def test_what_is_left(progress: RunProgress, left: int | None, folder: Path) -> None:
     make_job(folder, [entry(row) for row in range(1, 9)], progress)
     seen = told(folder)
     assert (seen.state, seen.left, seen.pending) == ("stopped", left, 12)
@@ -228,7 +229,7 @@ def test_hosts_by_their_mean_and_by_their_failures(folder: Path) -> None:
 def test_a_view_is_of_one_moment(folder: Path) -> None:
     ledger = begin(folder)
     write(ledger, [entry(1)], so_far(1, ok=1))
-    with LedgerView(str(folder)) as seen:
+    with JobSnapshot(str(folder)) as seen:
         write(ledger, [entry(2, host="b.example")], so_far(2, ok=2))
         assert (seen.tally().ok, seen.hosts(10).count, seen.all_runs().ok) == (1, 1, 1)
     assert told(folder).ok == 2
@@ -238,7 +239,7 @@ def test_a_view_is_of_one_moment(folder: Path) -> None:
 def test_a_run_may_end_while_somebody_looks(folder: Path) -> None:
     ledger = begin(folder)
     write(ledger, [entry(1)], so_far(1, ok=1))
-    with LedgerView(str(folder)) as seen:
+    with JobSnapshot(str(folder)) as seen:
         assert seen.tally().ok == 1
         # A checkpoint waits for whoever reads; one that waited as long as it does would only make the test slow.
         ledger._db.execute("PRAGMA busy_timeout=0")
@@ -287,7 +288,7 @@ def test_a_job_that_was_killed_is_read_out_of_its_journal(index: str, folder: Pa
 
 def test_a_folder_that_may_not_be_written_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_job(folder, [entry(1)])
-    monkeypatch.setattr(view.os, "access", lambda *_: False)  # type: ignore[attr-defined]  # os, as that module has it
+    monkeypatch.setattr(job_report.os, "access", lambda *_: False)  # type: ignore[attr-defined]  # os, as that module has it
     with pytest.raises(LedgerError, match=r"ledger\.sqlite: cannot be read in a folder you may not write: look at a"):
         told(folder)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
-from fetcher import errors
+from fetcher import Config, Fetcher, RetryDetails, errors
 from fetcher.config import Limits, RetryPolicy
 from fetcher.errors import RETRYABLE, FetchError, StatusError
-from fetcher.flight import Flight, Later, current
-from fetcher.hosts import Hosts
+from fetcher.hosts.scheduler import Scheduler
+from fetcher.middleware.gate import Gate
+from fetcher.middleware.retry import Backoff, Retry
 from fetcher.model import Request, Response
-from fetcher.policy.pacing import Gate, Waiter
-from fetcher.policy.retry import Backoff, Retry
+from fetcher.request_state import RequestState, Requeue, current
 from fetcher.urls import parse
 
 POLICY = RetryPolicy()
@@ -92,21 +94,100 @@ async def test_the_last_try_at_a_host_that_never_answered_is_far_from_the_others
     """A host with few rows would otherwise use up all of them in a second or two, and may be about to start."""
     now = 1_000.0
     policy = RetryPolicy(retries=4)
-    hosts = Hosts[Waiter](Limits(), policy)
+    hosts = Scheduler(Limits(), policy)
     host = hosts.get("a.test", now)
     if answered:
-        host.answer(80)
-    hosts.suspect(host, suspect=True)
-    flight = Flight(Request(1, "http://a.test:81/"), parse("http://a.test:81/"))
-    flight.deferrable = True
-    flight.attempts = tries - 1
+        host.answered(80)
+    hosts.shared.set_suspect(host, suspect=True)
+    state = RequestState(Request(1, "http://a.test:81/"), parse("http://a.test:81/"), attempts=tries - 1)
+    state.can_requeue = True
 
     async def refuse(_: Request) -> Response:
         raise errors.ConnectError("connect_refused")
 
-    current.set(flight)
-    with pytest.raises(Later) as later:
-        await Retry(policy, Gate(hosts, lambda: now))(flight.request, refuse)
+    current.set(state)
+    with pytest.raises(Requeue) as later:
+        await Retry(policy, Gate(hosts, lambda: now))(state.request, refuse)
     far = 10 * policy.backoff
     assert (later.value.due >= now + far) == (tries == 4 and not answered)
-    assert flight.attempts == tries
+    assert state.attempts == tries
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("error", "blame"),
+    [
+        (StatusError(429), "host"),
+        (StatusError(503, "", 0.0), "host"),
+        (StatusError(503), "row"),
+        (StatusError(500, "", 5.0), "row"),
+    ],
+    ids=str,
+)
+async def test_a_status_that_asks_us_to_wait_is_the_hosts_and_others_are_the_rows(
+    error: StatusError, blame: str, known: bool
+) -> None:
+    now = 1_000.0
+    hosts = Scheduler(Limits(), POLICY)
+    if known:
+        hosts.get("a.test", now).answered(80)
+    state = RequestState(Request(1, "http://a.test/"), parse("http://a.test/"))
+    answers: list[StatusError | None] = [error, None]
+    slept: list[float] = []
+
+    async def refuse_once(request: Request) -> Response:
+        if (refusal := answers.pop(0)) is not None:
+            raise refusal
+        return Response(request, request.url, 200)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    current.set(state)
+    response = await Retry(POLICY, Gate(hosts, lambda: now), sleep)(state.request, refuse_once)
+    assert (response.status, state.attempts, len(slept)) == ((200, 0, 0) if blame == "host" else (200, 1, 1))
+
+
+# The hook
+
+
+async def test_the_hook_is_told_of_each_retry_before_it_is_waited_for() -> None:
+    told: list[RetryDetails] = []
+    tries: Counter[str] = Counter()
+
+    async def transport(request: Request) -> Response:
+        tries[request.url] += 1
+        if request.url.endswith("/often") or tries[request.url] == 1:
+            assert sum(details.url == request.url for details in told) == tries[request.url] - 1
+            raise StatusError(500)
+        return Response(request, request.url, 200)
+
+    config = Config.of(robots=False, retries=2, backoff=0.001)
+    async with Fetcher(config, transport=transport, on_retry=told.append) as fetcher:
+        async with fetcher.stream(["http://a.example/once", "http://b.example/often"]) as outcomes:
+            ended = {outcome.request.url: outcome async for outcome in outcomes}
+    assert [ended[url].ok for url in sorted(ended)] == [True, False]
+    assert ended["http://b.example/often"].attempts == 3
+    assert Counter((details.url, details.attempt) for details in told) == {
+        ("http://a.example/once", 1): 1,
+        ("http://b.example/often", 1): 1,
+        ("http://b.example/often", 2): 1,
+    }
+    assert {(details.error.code, details.error.url == details.url, details.requeued) for details in told} == {
+        ("http_500", True, False)
+    }
+    assert all(0 <= details.wait < 1 and details.request.url == details.url for details in told)
+
+
+async def test_a_hook_that_fails_ends_the_run() -> None:
+    async def transport(request: Request) -> Response:
+        raise StatusError(500)
+
+    def broken(details: RetryDetails) -> None:
+        raise ZeroDivisionError(details.url)
+
+    async with Fetcher(Config.of(robots=False), transport=transport, on_retry=broken) as fetcher:
+        with pytest.raises(ZeroDivisionError):
+            async with fetcher.stream(["http://a.example/"]) as outcomes:
+                async for _ in outcomes:
+                    pass

@@ -12,17 +12,17 @@ import pytest
 
 from fetcher.config import Config
 from fetcher.errors import ConnectError, FetchError, Skipped, StatusError
-from fetcher.flight import Flight, Later, current
-from fetcher.hosts import Hosts
+from fetcher.hosts.scheduler import Scheduler
+from fetcher.middleware.accept import accept
+from fetcher.middleware.gate import Gate
+from fetcher.middleware.redirects import Redirects
+from fetcher.middleware.retry import Retry
+from fetcher.middleware.robots import cache as robots_cache
+from fetcher.middleware.robots.fetch import robots_exchange, robots_token
+from fetcher.middleware.robots.handler import GOOD_FOR, PAUSE, Robots
+from fetcher.middleware.robots.parse import MAX_ROBOTS_BYTES
 from fetcher.model import Request, Response
-from fetcher.policy import robots_shelf
-from fetcher.policy.accept import accept
-from fetcher.policy.pacing import Gate, Waiter
-from fetcher.policy.redirects import Redirects
-from fetcher.policy.retry import Retry
-from fetcher.policy.robots import GOOD_FOR, PAUSE, Robots, robots_tags
-from fetcher.policy.robots_exchange import robots_exchange, robots_token
-from fetcher.policy.robots_file import READ
+from fetcher.request_state import RequestState, Requeue, current
 from fetcher.transport.connector import StagedResolver
 from fetcher.transport.session import Transport
 from fetcher.urls import parse
@@ -38,7 +38,7 @@ class Noted(Gate):
     """A gate that notes the delays it is told, and keeps none: nothing here waits for one."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__(Hosts[Waiter](config.limits, config.retry, robots=True))
+        super().__init__(Scheduler(config.limits, config.retry, robots=True))
         self.told: list[tuple[str, float]] = []
         self.denials: list[str] = []
 
@@ -76,15 +76,15 @@ class Stack:
     def _around(one: Any, proceed: Any) -> Any:
         return lambda request: one(request, proceed)
 
-    async def get(self, url: str, *, deferrable: bool = False) -> Response:
-        flight = Flight(Request(1, url), parse(url))
-        flight.deferrable = deferrable
-        token = current.set(flight)
+    async def get(self, url: str, *, can_requeue: bool = False) -> Response:
+        state = RequestState(Request(1, url), parse(url))
+        state.can_requeue = can_requeue
+        token = current.set(state)
         try:
-            response: Response = await self.exchange(flight.request)
+            response: Response = await self.exchange(state.request)
             return response
         finally:
-            flight.free()
+            state.free()
             current.reset(token)
 
     async def code(self, url: str) -> str | int:
@@ -189,7 +189,7 @@ async def test_waiting_holds_no_slot(lab: LabServer) -> None:
     async with stack(concurrency=2) as fetcher:
         waiting = [asyncio.create_task(fetcher.code(lab.url("/ok"))) for _ in range(20)]
         await lab.until(lambda: asked(lab) == 1)
-        assert fetcher.gate.hosts.on_wire == 1
+        assert fetcher.gate.scheduler.shared.on_wire == 1
         assert await fetcher.code(lab.url("/ok", 2)) == 200
         hold.set()
         assert await asyncio.gather(*waiting) == [200] * 20
@@ -222,8 +222,8 @@ async def test_a_bug_is_raised_to_whoever_waits(lab: LabServer) -> None:
 # What is answered
 
 
-@pytest.mark.parametrize("code", [400, 401, 403, 404, 410, 418, 451])
-async def test_4xx_allows(lab: LabServer, code: int) -> None:
+@pytest.mark.parametrize("code", [300, 304, 400, 401, 403, 404, 410, 418, 451])
+async def test_an_answer_without_a_file_allows(lab: LabServer, code: int) -> None:
     lab.add("/robots.txt", status(code))
     async with stack() as fetcher:
         assert await fetcher.code(lab.url("/ok")) == 200
@@ -351,8 +351,8 @@ async def test_the_file_is_not_asked_for_where_the_row_may_not_go(lab: LabServer
     private = lab.url("/ok", 2)
     hop = f"http://public.test:{lab.port}/ok"
     async with stack(names({"public.test": "127.0.0.1"})) as fetcher:
-        asker = Flight(Request(1, hop), parse(hop))
-        asker.target, asker.redirects, asker.connection = parse(private), (private,), "public"
+        asker = RequestState(Request(1, hop), parse(hop))
+        asker.target, asker.redirects, asker.reached = parse(private), (private,), "public"
         current.set(asker)
         for _ in range(2):
             with pytest.raises(Skipped) as caught:
@@ -369,8 +369,8 @@ async def test_a_row_that_lists_an_address_does_not_suffer_by_one_that_was_led_t
     async with stack() as fetcher:
 
         async def led() -> str:
-            asker = Flight(Request(1, "http://public.test/"), private)
-            asker.redirects, asker.connection = (private.wire,), "public"
+            asker = RequestState(Request(1, "http://public.test/"), private)
+            asker.redirects, asker.reached = (private.wire,), "public"
             current.set(asker)
             try:
                 await fetcher.robots.judge(private)
@@ -399,12 +399,25 @@ async def test_no_secret_goes_along(lab: LabServer) -> None:
     assert robots_token(Config.of(header=headers).identity) == "Me"
 
 
+@pytest.mark.parametrize(
+    ("headers", "token"),
+    [
+        ([], "fetcher"),
+        (["User-Agent: Me/1"], "Me"),
+        (["user-agent: Me/1", "X-Key: Other/2"], "Me"),
+        (["@a.test User-Agent: Other/2"], "fetcher"),
+    ],
+)
+def test_we_are_named_by_the_user_agent_that_all_are_sent(headers: list[str], token: str) -> None:
+    assert robots_token(Config.of(header=headers).identity) == token
+
+
 # Bodies
 
 
 async def test_a_file_over_500_kib_counts_as_far_as_it_goes(lab: LabServer) -> None:
     head = b"User-agent: *\nDisallow: /ok\n"
-    body = head + b"#" * (READ - len(head) - 1) + b"\nDisallow: /echo\n"
+    body = head + b"#" * (MAX_ROBOTS_BYTES - len(head) - 1) + b"\nDisallow: /echo\n"
     lab.add("/robots.txt", raw(body))
     async with stack(max_size=1000) as fetcher:
         assert await fetcher.code(lab.url("/ok")) == "robots_denied"
@@ -473,37 +486,42 @@ async def test_the_hosts_delay_is_told_up_to_the_cap(lab: LabServer, line: str, 
 class Scripted:
     """A robots of a scripted exchange and a clock that is set."""
 
-    def __init__(self, *answers: str | FetchError | Later) -> None:
+    def __init__(self, *answers: str | FetchError | Requeue) -> None:
         self.now = 1000.0
         self.answers = list(answers)
         self.asked: list[str] = []
         self.attempts: list[int] = []
+        self.guarded: list[bool] = []
         self.robots = Robots(self.exchange, token="fetcher", clock=lambda: self.now)
 
     async def exchange(self, request: Request) -> Response:
         self.asked.append(request.url)
         self.attempts.append(current.get().attempts)
+        self.guarded.append(getattr(current.get(), "guarded", False))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if not isinstance(answer, str):
-            if isinstance(answer, Later):
+            if isinstance(answer, Requeue):
                 current.get().attempts += 1
             raise answer
         return Response(request, request.url, 200, body=answer.encode())
 
-    async def code(self, url: str = "http://a.test/ok", *, deferrable: bool = True) -> str:
-        flight = Flight(Request(1, url), parse(url))
-        flight.deferrable = deferrable
-        current.set(flight)
+    async def code(self, url: str = "http://a.test/ok", *, can_requeue: bool = True, led: bool = False) -> str:
+        state = RequestState(Request(1, url), parse(url))
+        state.can_requeue = can_requeue
+        if led:
+            state.follow(state.target, redirects=("http://public.test/",))
+            state.reach("public")
+        current.set(state)
 
         async def page(request: Request) -> Response:
             return Response(request, request.url, 200)
 
         try:
-            await self.robots(flight.request, page)
+            await self.robots(state.request, page)
         except FetchError as error:
             return error.code
-        except Later as later:
-            return f"due {later.due:g}"
+        except Requeue as requeue:
+            return f"due {requeue.due:g}"
         return "allowed"
 
 
@@ -540,7 +558,7 @@ async def test_an_old_answer_serves_where_there_is_no_new_one() -> None:
 
 
 async def test_rows_leave_their_tasks_where_the_file_has_to_wait() -> None:
-    site = Scripted(Later(1010.0), DENY)
+    site = Scripted(Requeue(1010.0), DENY)
     assert await asyncio.gather(*(asyncio.create_task(site.code()) for _ in range(3))) == ["due 1010"] * 3
     assert await site.code() == "due 1010"
     assert len(site.asked) == 1
@@ -549,8 +567,19 @@ async def test_rows_leave_their_tasks_where_the_file_has_to_wait() -> None:
     assert site.attempts == [0, 1]  # it went on where it was
 
 
+async def test_a_file_that_a_row_led_there_waits_for_is_asked_for_anew_for_one_that_lists_it() -> None:
+    """A private address is closed to the first, and not to the second; the tries are those of the file."""
+    site = Scripted(Requeue(1010.0), Requeue(1020.0), "")
+    assert await site.code(led=True) == "due 1010"
+    site.now = 1010.0
+    assert await site.code(led=True) == "due 1020"
+    site.now = 1020.0
+    assert await site.code() == "allowed"
+    assert (site.guarded, site.attempts) == ([True, True, False], [0, 1, 2])
+
+
 async def test_a_row_that_cannot_leave_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    site = Scripted(Later(1010.0), Later(1030.0), DENY)
+    site = Scripted(Requeue(1010.0), Requeue(1030.0), DENY)
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -558,7 +587,7 @@ async def test_a_row_that_cannot_leave_waits(monkeypatch: pytest.MonkeyPatch) ->
         site.now += seconds
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    assert await site.code(deferrable=False) == "robots_denied"
+    assert await site.code(can_requeue=False) == "robots_denied"
     assert slept == [10, 20]
 
 
@@ -570,21 +599,21 @@ async def test_a_host_that_was_given_up_stays_so() -> None:
 
 
 async def test_origins_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robots_shelf, "KEPT", 3)
+    monkeypatch.setattr(robots_cache, "MAX_ORIGINS", 3)
     site = Scripted("")
     for name in "abcadae":
         await site.code(f"http://{name}.test/")
     assert len(site.robots) == 3
     assert [url[7] for url in site.asked] == ["a", "b", "c", "d", "e"]
-    monkeypatch.setattr(robots_shelf, "KEPT_BYTES", 30_000)
+    monkeypatch.setattr(robots_cache, "MAX_RULES_BYTES", 30_000)
     site = Scripted(*(large_file(n) for n in range(4)))
     for name in "abcd":
         assert await site.code(f"http://{name}.test/1") == "robots_denied"
     assert len(site.robots) == 2
     assert await site.code("http://d.test/1") == "robots_denied"
     assert len(site.asked) == 4
-    assert site.robots._shelf.size == sum(
-        robots_shelf.ENTRY + known.rules.size for known in site.robots._shelf._known.values() if known.rules
+    assert site.robots._cache.size == sum(
+        robots_cache.ORIGIN_BYTES + known.rules.size for known in site.robots._cache._known.values() if known.rules
     )
 
 
@@ -593,40 +622,33 @@ def large_file(number: int) -> str:
 
 
 async def test_files_that_are_alike_are_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robots_shelf, "KEPT_BYTES", 40_000)
+    monkeypatch.setattr(robots_cache, "MAX_RULES_BYTES", 40_000)
     site = Scripted(large_file(0))
     for n in range(20):
         assert await site.code(f"http://h{n}.test/1") == "robots_denied"
     assert len(site.robots) == len(site.asked) == 20  # each is asked all the same
-    shelf = site.robots._shelf
-    (rules,) = {known.rules for known in shelf._known.values()}
+    cache = site.robots._cache
+    (rules,) = {known.rules for known in cache._known.values()}
     assert rules is not None
-    assert shelf.size == 20 * robots_shelf.ENTRY + rules.size
+    assert cache.size == 20 * robots_cache.ORIGIN_BYTES + rules.size
     site.answers = [large_file(1)]
     site.now += GOOD_FOR + 1
     for n in range(20):
         assert await site.code(f"http://h{n}.test/only-0") == "allowed"
         assert await site.code(f"http://h{n}.test/only-1") == "robots_denied"
-    (others,) = shelf._origins
+    (others,) = cache._origins
     assert others is not rules
-    assert shelf.size == 20 * robots_shelf.ENTRY + others.size
+    assert cache.size == 20 * robots_cache.ORIGIN_BYTES + others.size
     del rules
-    assert len(shelf._alike) == 1
+    assert len(cache._alike) == 1
 
 
 async def test_a_file_that_was_cut_is_not_like_one_that_is_whole() -> None:
-    shelf = robots_shelf.Shelf("fetcher")
+    cache = robots_cache.RobotsCache("fetcher")
     body = b"User-agent: *\nDisallow: /a\nDisallow: /b"
-    assert (await shelf.read(body, truncated=False)).allows("/b") is False
-    assert (await shelf.read(body, truncated=True)).allows("/b") is True
-    assert (await shelf.read(body, truncated=False)).allows("/b") is False
+    assert ((await cache.read(body, truncated=False)).denial("/b") is None) is False
+    assert ((await cache.read(body, truncated=True)).denial("/b") is None) is True
+    assert ((await cache.read(body, truncated=False)).denial("/b") is None) is False
 
 
 # Tags
-
-
-def test_robots_tags_are_told_as_they_are() -> None:
-    assert robots_tags((("content-type", "text/html"),)) is None
-    assert robots_tags((("x-robots-tag", " "),)) is None
-    assert robots_tags((("x-robots-tag", "noindex"), ("x-robots-tag", "bot: nofollow "))) == "noindex, bot: nofollow"
-    assert len(robots_tags((("x-robots-tag", "x" * 5_000),)) or "") == 1_000

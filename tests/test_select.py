@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser
 
 from fetcher.errors import ConfigError
-from fetcher.page.select import Fields, Rule, Selection
+from fetcher.page.select import FieldRule, Fields, Selection
 
 PAGE = LexborHTMLParser(
     """<!doctype html><title>Shop</title>
@@ -78,7 +78,7 @@ def test_an_empty_page_has_blank_fields() -> None:
 
 def test_a_selection_is_plain_data() -> None:
     selection = Selection.of(["a[]=p > b@href"])
-    assert selection.rules == (Rule("a", "p > b", "href", many=True),)
+    assert selection.rules == (FieldRule("a", "p > b", "href", many=True),)
     assert pickle.loads(pickle.dumps(selection)) == selection
 
 

@@ -15,7 +15,7 @@ import pytest
 from backports import zstd
 
 from fetcher.errors import SinkError
-from fetcher.sinks import JSONLSink, Output, check_output, open_sink
+from fetcher.sinks import JSONLSink, OutputStream, check_output, open_sink
 from fetcher.sinks import stream as stream_module
 from tests.test_sinks import DEADLINE, failure, fill, page, rows, unpack
 
@@ -34,7 +34,7 @@ async def test_a_slow_reader_stops_the_writer_and_not_the_loop(blocking: bool) -
 
     async def write() -> None:
         nonlocal taken
-        async with Output(f"/dev/fd/{writer}") as output:
+        async with OutputStream(f"/dev/fd/{writer}") as output:
             for line in lines:
                 await output.write(line)
                 taken += 1
@@ -56,7 +56,7 @@ async def test_a_slow_reader_stops_the_writer_and_not_the_loop(blocking: bool) -
 
 async def test_a_lone_line_reaches_a_pipe_without_a_second_one() -> None:
     reader, writer = os.pipe()
-    async with asyncio.timeout(DEADLINE), Output(f"/dev/fd/{writer}") as output:
+    async with asyncio.timeout(DEADLINE), OutputStream(f"/dev/fd/{writer}") as output:
         await output.write(b"one\n")
         assert await asyncio.to_thread(os.read, reader, 100) == b"one\n"
     os.close(reader)
@@ -65,10 +65,10 @@ async def test_a_lone_line_reaches_a_pipe_without_a_second_one() -> None:
 
 @pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
 async def test_a_lone_line_reaches_the_file(tmp_path: Path, packing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "PATIENT", 0.01)
+    monkeypatch.setattr(stream_module, "FILE_FLUSH_SECONDS", 0.01)
     path = tmp_path / f"a.txt{packing}"
     unpacker: Any = {".gz": lambda: zlib.decompressobj(31), ".zst": zstd.ZstdDecompressor}.get(packing)
-    async with asyncio.timeout(DEADLINE), Output(path) as output:
+    async with asyncio.timeout(DEADLINE), OutputStream(path) as output:
         await output.write(b"one\n")
         while (unpacker().decompress(path.read_bytes()) if packing else path.read_bytes()) != b"one\n":
             await asyncio.sleep(0.001)
@@ -100,7 +100,7 @@ async def test_a_reader_that_left_is_a_broken_pipe() -> None:
         with pytest.raises(BrokenPipeError, match=f"/dev/fd/{writer}"):
             await fill(f"/dev/fd/{writer}", page())
         with pytest.raises(BrokenPipeError):
-            async with Output(f"/dev/fd/{writer}") as output:
+            async with OutputStream(f"/dev/fd/{writer}") as output:
                 while True:
                     await output.write(b"x" * 10_000)
     assert len(os.listdir("/proc/self/fd")) == before
@@ -202,7 +202,7 @@ def test_standard_output_that_is_closed_is_said_so() -> None:
 
 def test_a_stuck_reader_does_not_keep_the_process_alive() -> None:
     code = (
-        "import asyncio\nfrom fetcher.sinks import Output\nasync def main():\n async with Output('-') as o:\n"
+        "import asyncio\nfrom fetcher.sinks import OutputStream\nasync def main():\n async with OutputStream('-') as o:\n"
         "  while True: await o.write(b'x' * 9999)\ntry: asyncio.run(asyncio.wait_for(asyncio.wait_for(main(), .2), .4))"
         "\nexcept TimeoutError: raise SystemExit(7)"
     )

@@ -12,7 +12,7 @@ from backports import zstd
 
 from fetcher.errors import SourceError
 from fetcher.sources import BadRow, check, read
-from fetcher.sources.streams import LINE_LIMIT
+from fetcher.sources.lines import MAX_LINE_BYTES
 from tests.test_sources import put, rows_of
 
 
@@ -21,7 +21,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-LONG = "x" * (LINE_LIMIT + 1)
+LONG = "x" * (MAX_LINE_BYTES + 1)
 CUT = "x" * 2000 + "…"
 
 BAD_ROWS: list[tuple[str, str | bytes, tuple[Any, ...]]] = [

@@ -16,28 +16,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.errors import SinkError
-from fetcher.flight import Flight
+from fetcher.frontier.spill import MAX_BATCH_ROWS, Spill, StoredRow, from_stored, to_stored
 from fetcher.model import Request
-from fetcher.spill import CHUNK, Frozen, Spill, freeze, thaw
+from fetcher.request_state import RequestState, Transfer
 from fetcher.urls import parse
 
-DERIVED = {"target", "since", "stage", "promised", "deferrable", "watch", "release", "chain", "cut_at", "depart"}
-"""What a row that waits has no own of: its place, its task, its connection; a cut is for robots.txt, which is no row."""
+DERIVED = {"target", "stage", "stage_since", "reservation", "can_requeue", "_release_memory", "chain", "transfer"}
+"""What a row that waits has no own of: its place, its task, what is on the wire."""
+OF_THE_WIRE = {"host", "began", "send_gate", "suspect", "clock", "max_bytes"}
+"""What is over of an exchange that is; ``max_bytes`` are for robots.txt, which is no row."""
 
 
-def row(number: int, url: str = "", **columns: Any) -> Flight:
+def row(number: int, url: str = "", **columns: Any) -> RequestState:
     url = url or f"http://a.example/{number}"
-    return Flight(Request(number, url, **columns), parse(url), number)
+    return RequestState(Request(number, url, **columns), parse(url), number)
 
 
-def frozen(number: int) -> Frozen:
-    kept = freeze(row(number))
+def frozen(number: int) -> StoredRow:
+    kept = to_stored(row(number))
     assert kept is not None
     return kept
 
 
-def shown(flight: Flight) -> dict[str, Any]:
-    return {name: getattr(flight, name) for name in Flight.__slots__ if name not in DERIVED}
+def shown(state: RequestState) -> dict[str, Any]:
+    transfer = {name: getattr(state.transfer, name, None) for name in Transfer.__slots__ if name not in OF_THE_WIRE}
+    return {name: getattr(state, name) for name in RequestState.__slots__ if name not in DERIVED} | transfer
 
 
 @pytest.fixture
@@ -64,19 +67,19 @@ JSON = st.recursive(
     st.sampled_from([0, 1, 2**40]),
 )
 def test_a_row_comes_back_as_it_was(url: str, fields: Any, headers: Any, order: int) -> None:
-    flight = Flight(Request(7, url, headers, fields), parse(url), order)
-    kept = freeze(flight)
+    state = RequestState(Request(7, url, headers, fields), parse(url), order)
+    kept = to_stored(state)
     spill = Spill()
     try:
         if kept is None:  # what msgpack has no word for stays in memory
             assert _odd(fields) or _odd([text for pair in headers for text in pair])
             return
-        spool = spill.spool()
-        spill.append(spool, [kept])
-        (back,) = spill.take(spool, 1)
+        spilled = spill.spilled()
+        spill.append(spilled, [kept])
+        (back,) = spill.take(spilled, 1)
     finally:
         spill.close()
-    assert shown(back) == shown(flight)
+    assert shown(back) == shown(state)
     assert back.target is back.first
     assert _kinds(back.request.fields) == _kinds(fields)
 
@@ -98,23 +101,28 @@ def _kinds(value: Any) -> Any:
 
 
 def test_what_a_row_has_been_through_comes_back() -> None:
-    flight = row(3)
-    flight.attempts, flight.elapsed, flight.began, flight.ended = 2, 1.5, 1234.25, 1240.0
-    flight.status, flight.length, flight.redirects, flight.connection = 503, 17, ("http://b.example/",), "b"
-    kept = freeze(flight)
+    state = row(3)
+    state.attempts, state.elapsed, state.began, state.ended = 2, 1.5, 1234.25, 1240.0
+    state.transfer, state.redirects, state.reached = Transfer(status=503, received=17), ("http://b.example/",), "b"
+    kept = to_stored(state)
     assert kept is not None
-    assert shown(thaw(kept)) == shown(flight)
+    assert shown(from_stored(kept)) == shown(state)
 
 
-def test_every_slot_of_a_flight_is_kept_or_needs_not_be() -> None:
-    flight = row(1)
-    changed = {name: object() for name in Flight.__slots__ if name not in DERIVED | {"request", "first", "order"}}
+def test_every_slot_of_a_row_is_kept_or_needs_not_be() -> None:
+    state = row(1)
+    state.transfer = Transfer()
+    answered = {name: object() for name in Transfer.__slots__ if name not in OF_THE_WIRE}
+    for name, value in answered.items():
+        setattr(state.transfer, name, value)
+    changed = {name: object() for name in RequestState.__slots__ if name not in DERIVED | {"request", "first", "order"}}
     for name, value in changed.items():
-        setattr(flight, name, value)
-    kept = freeze(flight)
+        setattr(state, name, value)
+    kept = to_stored(state)
     assert kept is not None
-    back = thaw(kept)
+    back = from_stored(kept)
     assert {name: getattr(back, name) for name in changed} == changed
+    assert {name: getattr(back.transfer, name) for name in answered} == answered
 
 
 @pytest.mark.parametrize(
@@ -132,58 +140,62 @@ def test_every_slot_of_a_flight_is_kept_or_needs_not_be() -> None:
     ],
 )
 def test_what_is_the_callers_own_stays_in_memory(columns: dict[str, Any]) -> None:
-    assert freeze(row(1, **columns)) is None
+    assert to_stored(row(1, **columns)) is None
 
 
 def test_a_row_in_a_chain_of_redirects_stays_in_memory() -> None:
-    flight = row(1)
-    flight.chain = object()
-    assert freeze(flight) is None
-    flight.chain, flight.target = None, parse("http://b.example/")
-    assert freeze(flight) is None
+    state = row(1)
+    state.chain = object()
+    assert to_stored(state) is None
+    state.chain, state.target = None, parse("http://b.example/")
+    assert to_stored(state) is None
 
 
 # Queues
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("apt"), st.sampled_from([1, 3, CHUNK, 2 * CHUNK + 5])), max_size=25))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("apt"), st.sampled_from([1, 3, MAX_BATCH_ROWS, 2 * MAX_BATCH_ROWS + 5])), max_size=25
+    )
+)
 def test_a_queue_keeps_its_order(steps: list[tuple[str, int]]) -> None:
     spill = Spill()
-    spool, other = spill.spool(), spill.spool()
+    spilled, other = spill.spilled(), spill.spilled()
     spill.append(other, [frozen(0)])
     expected: list[int] = []
     fresh = iter(range(1, 10**6))
     try:
         for what, rows in steps:
             if what == "t":
-                taken = [flight.order for flight in spill.take(spool, rows)]
-                assert min(1, len(expected)) <= len(taken) <= max(2 * rows, CHUNK)
+                taken = [state.order for state in spill.take(spilled, rows)]
+                assert min(1, len(expected)) <= len(taken) <= max(2 * rows, MAX_BATCH_ROWS)
                 assert taken == expected[: len(taken)]
                 del expected[: len(taken)]
             else:
                 numbers = [next(fresh) for _ in range(rows)]
                 expected = expected + numbers if what == "a" else numbers + expected
-                (spill.append if what == "a" else spill.prepend)(spool, list(map(frozen, numbers)))
-            assert spool.count == len(expected)
-        assert [flight.order for flight in spill.take(spool, 10**6)] == expected
-        assert [flight.order for flight in spill.take(other, 9)] == [0]
+                (spill.append if what == "a" else spill.prepend)(spilled, list(map(frozen, numbers)))
+            assert spilled.count == len(expected)
+        assert [state.order for state in spill.take(spilled, 10**6)] == expected
+        assert [state.order for state in spill.take(other, 9)] == [0]
     finally:
         spill.close()
 
 
 def test_rows_on_the_shelf_keep_their_times(spill: Spill) -> None:
-    place = spill.shelve([frozen(1), frozen(2)], [5.0, 7.5])
-    assert [(due, flight.order) for due, flight in spill.unshelve(place)] == [(5.0, 1), (7.5, 2)]
+    place = spill.put_delayed([frozen(1), frozen(2)], [5.0, 7.5])
+    assert [(due, state.order) for due, state in spill.get_delayed(place)] == [(5.0, 1), (7.5, 2)]
 
 
 def test_what_was_taken_makes_place_for_others(spill: Spill) -> None:
-    spool = spill.spool()
-    rows = [frozen(number) for number in range(20 * CHUNK)]
+    spilled = spill.spilled()
+    rows = [frozen(number) for number in range(20 * MAX_BATCH_ROWS)]
     pages = []
     for _ in range(6):
-        spill.append(spool, rows)
-        assert len(spill.take(spool, len(rows))) == len(rows)
+        spill.append(spilled, rows)
+        assert len(spill.take(spilled, len(rows))) == len(rows)
         pages.append(spill._open().execute("pragma page_count").fetchone()[0])
     assert pages[-1] <= pages[0] + 1
     assert spill.written == 6 * len(rows)
@@ -194,7 +206,7 @@ def test_what_was_taken_makes_place_for_others(spill: Spill) -> None:
 
 def test_the_file_has_no_name(tmp_path: Path, spill: Spill) -> None:
     assert os.listdir(tmp_path) == []
-    spill.append(spill.spool(), [frozen(1)])
+    spill.append(spill.spilled(), [frozen(1)])
     assert os.listdir(tmp_path) == []
     links = [os.readlink(f"/proc/self/fd/{number}") for number in _descriptors()]
     assert any(link.startswith(str(tmp_path)) and link.endswith("(deleted)") for link in links)
@@ -216,10 +228,10 @@ def _descriptors() -> list[str]:
 def test_a_killed_process_leaves_nothing(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\n"
-        "from fetcher.spill import Frozen, Spill\n"
+        "from fetcher.frontier.spill import StoredRow, Spill\n"
         "spill = Spill(sys.argv[1])\n"
-        "rows = [Frozen(n, n, f'http://a.example/{n}', None, 'http', 'a.example', 80, None) for n in range(100_000)]\n"
-        "spill.append(spill.spool(), rows)\n"
+        "rows = [StoredRow(n, n, f'http://a.example/{n}', None, 'http', 'a.example', 80, None) for n in range(100_000)]\n"
+        "spill.append(spill.spilled(), rows)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, cwd=Path(__file__).parents[1])
@@ -235,18 +247,18 @@ def test_without_a_folder_it_lies_where_the_system_wants_it() -> None:
 
 
 def test_a_full_disk_is_the_runs_end_and_names_the_folder(tmp_path: Path, spill: Spill) -> None:
-    spool = spill.spool()
-    spill.append(spool, [frozen(1)])
+    spilled = spill.spilled()
+    spill.append(spilled, [frozen(1)])
     spill._open().execute("pragma max_page_count = 4").close()
     with pytest.raises(SinkError, match=f"^{tmp_path}: cannot keep the rows that wait: .*full"):
         for _ in range(100):
-            spill.append(spool, [frozen(number) for number in range(CHUNK)])
+            spill.append(spilled, [frozen(number) for number in range(MAX_BATCH_ROWS)])
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     spill = Spill(str(tmp_path / "gone"))
     with pytest.raises(SinkError, match="gone: cannot keep the rows that wait: No such file"):
-        spill.append(spill.spool(), [frozen(1)])
+        spill.append(spill.spilled(), [frozen(1)])
     with pytest.raises(SinkError, match="gone: cannot keep"):
         spill.has_room()
     spill.close()
@@ -264,14 +276,14 @@ def test_the_disk_is_not_filled_up_by_reading_ahead(spill: Spill, monkeypatch: p
 
 
 def test_millions_of_rows_are_three_numbers(spill: Spill) -> None:
-    spool = spill.spool()
-    rows = [frozen(number) for number in range(CHUNK)]
+    spilled = spill.spilled()
+    rows = [frozen(number) for number in range(MAX_BATCH_ROWS)]
     for _ in range(400):
-        spill.append(spool, rows)
-    assert (spool.count, spool.end - spool.first) == (400 * CHUNK, 400)
+        spill.append(spilled, rows)
+    assert (spilled.count, spilled.end - spilled.first) == (400 * MAX_BATCH_ROWS, 400)
     draw = random.Random(1)
-    left = spool.count
-    while taken := spill.take(spool, draw.randint(1, 3 * CHUNK)):
+    left = spilled.count
+    while taken := spill.take(spilled, draw.randint(1, 3 * MAX_BATCH_ROWS)):
         left -= len(taken)
-    assert (left, spool.count) == (0, 0)
-    assert math.isfinite(spool.first)
+    assert (left, spilled.count) == (0, 0)
+    assert math.isfinite(spilled.first)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.sweeps import polite
-from tests.sweeps.limiting import limiting
-from tests.sweeps.limits import DELAY, KINDS, Host, hosts_of, list_of, settings_of
-from tests.sweeps.politeness import Findings, Knowledge, Run, Seen, Sort, judge_host
+from tests.sweeps.limiting import limiting, monotonic_of
+from tests.sweeps.limits import DELAY, KINDS, Host, Kind, hosts_of, list_of, settings_of
+from tests.sweeps.politeness import TOLERANCE, Findings, Knowledge, Run, Seen, Sort, judge_host
 
 FIRST, SECOND = Run(0.0, 50.0), Run(50.5, 100.0)
 
@@ -136,6 +139,35 @@ def test_the_server_refuses_until_its_wait_is_over(tmp_path: Path) -> None:
     assert all(before.came <= before.answered <= one.came for before, one in pairwise(seen))
     assert [one.until > one.answered for one in seen] == [False, True, True, True]
     assert f"Retry-After: {round(seen[1].until - seen[1].answered)}\r\n".encode() in heard[1]
+
+
+def test_a_time_of_one_clock_is_not_told_by_another_that_was_read_much_later() -> None:
+    """The processor was lost for half a second between the two: the request did not come that much sooner."""
+    seconds = iter([10.0, 10.5, 10.5001, 10.5002])
+    nanoseconds = iter([7_500_000_000, 7_500_200_000])
+    came = monotonic_of(7_000_000_000, lambda: next(seconds), lambda: next(nanoseconds))
+    assert came == pytest.approx(10.0, abs=0.001)
+    assert next(seconds, None) is None
+
+
+def test_what_the_server_is_late_to_see_did_not_happen_late(tmp_path: Path) -> None:
+    slow = Kind("slow", 1.0, (60.0, 60.0))
+    with limiting([Host(1, slow, 1, 0.0, 0.0, 3, 0, 0.0)], tmp_path / "log", 1) as site:
+        began = time.monotonic()
+        with socket.create_connection(("127.0.0.1", site.port)) as client:
+            os.kill(site.pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, site.pid, os.WSTOPPED)
+            client.sendall(b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\n")
+            sent = time.monotonic()
+        time.sleep(0.2)  # the kernel tells the end of a connection by its own, coarser clock
+        late = time.monotonic()
+        os.kill(site.pid, signal.SIGCONT)
+        while not site.answers:
+            time.sleep(0.01)
+    (seen,) = site.seen()
+    assert (seen.row, seen.status) == (1, 0)
+    assert began < seen.came < sent + TOLERANCE
+    assert seen.came <= seen.answered < late
 
 
 def test_a_sample_of_the_sweep(tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from fetcher.config import Config
 from fetcher.errors import (
     ConnectError,
+    ConnectTimeout,
     DNSError,
+    DNSTimeout,
     FetchError,
     FetchTimeout,
     InvalidURL,
@@ -32,12 +34,13 @@ from fetcher.errors import (
     Skipped,
     StatusError,
     TLSError,
+    TLSTimeout,
 )
-from fetcher.flight import Flight, current
 from fetcher.model import Request
+from fetcher.request_state import RequestState, Transfer, current
 from fetcher.transport.address import BlockedAddress
 from fetcher.transport.session import Transport
-from fetcher.transport.translate import QUOTED, out_of_descriptors, translate
+from fetcher.transport.translate import MAX_QUOTED_CHARACTERS, out_of_descriptors, translate
 from fetcher.urls import parse
 from tests.lab.server import Exchange, LabServer
 
@@ -108,7 +111,7 @@ TREE: dict[str, tuple[Callable[[], Exception], Expected]] = {
     "ServerConnectionError": (lambda: aiohttp.ServerConnectionError("gone"), (ConnectError, "connect_reset")),
     "ServerDisconnectedError": (lambda: aiohttp.ServerDisconnectedError(), (ProtocolError, "empty_reply")),
     "ServerTimeoutError": (lambda: aiohttp.ServerTimeoutError("slow"), (FetchTimeout, "total_timeout")),
-    "ConnectionTimeoutError": (lambda: aiohttp.ConnectionTimeoutError("slow"), (ConnectError, "connect_timeout")),
+    "ConnectionTimeoutError": (lambda: aiohttp.ConnectionTimeoutError("slow"), (ConnectTimeout, "connect_timeout")),
     "SocketTimeoutError": (lambda: aiohttp.SocketTimeoutError("slow"), (FetchTimeout, "read_timeout")),
     "ServerFingerprintMismatch": (
         lambda: aiohttp.ServerFingerprintMismatch(b"a", b"b", "a.example", 443),
@@ -213,32 +216,32 @@ def test_every_error_of_the_parser_has_a_mapping() -> None:
     ("error", "stage", "expected"),
     [
         # Time: whose clock it was, and what was waited for.
-        (TimeoutError(), "resolving", (DNSError, "dns_timeout")),
-        (TimeoutError(), "connecting", (ConnectError, "connect_timeout")),
-        (TimeoutError(), "handshaking", (TLSError, "tls_timeout")),
+        (TimeoutError(), "resolving", (DNSTimeout, "dns_timeout")),
+        (TimeoutError(), "connecting", (ConnectTimeout, "connect_timeout")),
+        (TimeoutError(), "handshaking", (TLSTimeout, "tls_timeout")),
         (TimeoutError(), "waiting", (FetchTimeout, "total_timeout")),
         (TimeoutError(), "reading", (FetchTimeout, "too_slow")),
-        (aiohttp.ConnectionTimeoutError("slow"), "resolving", (DNSError, "dns_timeout")),
-        (aiohttp.ConnectionTimeoutError("slow"), "handshaking", (TLSError, "tls_timeout")),
+        (aiohttp.ConnectionTimeoutError("slow"), "resolving", (DNSTimeout, "dns_timeout")),
+        (aiohttp.ConnectionTimeoutError("slow"), "handshaking", (TLSTimeout, "tls_timeout")),
         (aiohttp.SocketTimeoutError("slow"), "reading", (FetchTimeout, "read_timeout")),
         (aiohttp.ServerTimeoutError("slow"), "reading", (FetchTimeout, "too_slow")),
         (
             aiohttp.ClientConnectorError(KEY, TimeoutError(errno.ETIMEDOUT, "Connection timed out")),
             "connecting",
-            (ConnectError, "connect_timeout"),
+            (ConnectTimeout, "connect_timeout"),
         ),
         (TimeoutError(errno.ETIMEDOUT, "Connection timed out"), "reading", (ProtocolError, "truncated")),
         (TimeoutError(errno.ETIMEDOUT, "Connection timed out"), "waiting", (ConnectError, "connect_reset")),
         (
             aiohttp.ClientConnectorError(KEY, ConnectionAbortedError("SSL handshake is taking longer than 60 seconds")),
             "handshaking",
-            (TLSError, "tls_timeout"),
+            (TLSTimeout, "tls_timeout"),
         ),
         # Names.
-        (aiohttp.ClientConnectorDNSError(KEY, TRY_AGAIN), "connecting", (DNSError, "dns_timeout")),
+        (aiohttp.ClientConnectorDNSError(KEY, TRY_AGAIN), "connecting", (DNSTimeout, "dns_timeout")),
         (aiohttp.ClientConnectorError(KEY, NO_NAME), "connecting", (DNSError, "dns_not_found")),
         (NO_NAME, "resolving", (DNSError, "dns_not_found")),
-        (TRY_AGAIN, "resolving", (DNSError, "dns_timeout")),
+        (TRY_AGAIN, "resolving", (DNSTimeout, "dns_timeout")),
         (aiohttp.ClientConnectorDNSError(KEY, OSError(None, None)), "connecting", (DNSError, "dns_not_found")),
         # Connections that did not come about.
         (REFUSED, "connecting", (ConnectError, "connect_refused")),
@@ -273,7 +276,7 @@ def test_every_error_of_the_parser_has_a_mapping() -> None:
         (
             aiohttp.ClientProxyConnectionError(KEY, OSError(errno.ETIMEDOUT, "timed out")),
             "connecting",
-            (ConnectError, "connect_timeout"),
+            (ConnectTimeout, "connect_timeout"),
         ),
         # Connections that broke.
         (RESET, "waiting", (ConnectError, "connect_reset")),
@@ -345,7 +348,7 @@ def test_which_clock_ran_out_is_said() -> None:
 def test_what_the_web_says_is_cut_and_on_one_line() -> None:
     error = translate(response_error(aiohttp.ClientResponseError, message="bad\r\n\v" + "x" * 9_999), "waiting")
     assert error.message.startswith("bad x")
-    assert len(error.message) == QUOTED
+    assert len(error.message) == MAX_QUOTED_CHARACTERS
 
 
 def test_the_systems_words_are_used_without_its_number() -> None:
@@ -396,13 +399,13 @@ async def test_a_broken_answer_has_its_code_at_once(parts: list[bytes], expected
     async with LabServer(hosts=1) as lab:
         lab.add("/broken", answer)
         request = Request(1, lab.url("/broken"))
-        flight = Flight(request, parse(request.url))
-        current.set(flight)
+        transfer = Transfer()
+        current.set(RequestState(request, parse(request.url), transfer=transfer))
         transport = Transport(Config.of(timeout=60, read_timeout=60))
         exchange = asyncio.create_task(transport(request))
         try:
             if len(parts) > 1:
-                await lab.until(lambda: flight.length == len(b"hello"))
+                await lab.until(lambda: transfer.received == len(b"hello"))
             first_is_read.set()
             with pytest.raises(FetchError) as caught:
                 await asyncio.wait_for(exchange, 10)

@@ -11,8 +11,8 @@ import pytest
 
 from fetcher.config import Config
 from fetcher.errors import FetchError
-from fetcher.flight import Flight
-from fetcher.model import Request
+from fetcher.model import Request, Stage
+from fetcher.request_state import RequestState
 from fetcher.transport.watchdog import Watchdog
 from fetcher.urls import parse
 from tests.lab.crawl import code_of, crawl, one
@@ -97,10 +97,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 async def end_of(clock: Clock, act: Callable[[Any], None]) -> str:
     """Run one watch with a total of 30 s and 15 s between reads, and return the code it ends with, or ``none``."""
     dog = Watchdog(Config.of(timeout=30, read_timeout=15).timeouts)
-    flight = Flight(Request(1, "http://a/"), parse("http://a/"))
-    flight.stage = "reading"
+    state = RequestState(Request(1, "http://a/"), parse("http://a/"))
+    for stage in (Stage.CONNECTING, Stage.WAITING, Stage.READING):
+        state.enter(stage)
     try:
-        with dog.over(flight) as watch:
+        with dog.over(state) as watch:
             act(watch)
             watch.check(clock.now)
             await asyncio.sleep(0)

@@ -1,6 +1,6 @@
-"""The bench: a built-in site to fetch from, and what measures a fetch of it, or of any list.
+"""The bench: it measures a fetch of the built-in site, or of any list, and reports it as text, JSON or a page.
 
-``compare`` is the whole of it in one call; it is loaded when it is first used.
+``compare`` runs all of it in one call. It is imported when it is first used.
 """
 
 from __future__ import annotations

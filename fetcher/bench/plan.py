@@ -1,8 +1,7 @@
 """What a bench is going to do: its settings, its rows, and the order of its rounds.
 
-Laws: everything that is wrong with the settings is found here, before the first request; the rounds of all modes are
-interleaved, so that what changes in between strikes them alike; a warm-up comes first and is not counted. Law 9:
-plain functions.
+Laws: every wrong setting is found here, before the first request. The rounds of all modes are interleaved, so that a
+change in between affects all of them. A warm-up comes first and does not count. Law 9: plain functions.
 """
 
 from __future__ import annotations
@@ -13,32 +12,32 @@ from itertools import islice
 
 import msgspec
 
-from fetcher.bench.blueprint import Site
 from fetcher.bench.results import ModeName
-from fetcher.bench.scenarios import SCENARIOS, Scenario
 from fetcher.bench.worker import Row
 from fetcher.config import AddressPolicy, Config, ProxyPolicy
+from fetcher.config.options import number_from
+from fetcher.demo import Site
+from fetcher.demo.scenarios import SCENARIOS, Scenario
+from fetcher.demo.site import MAX_HOSTS
 from fetcher.errors import ConfigError, FetcherError, InvalidURL
 from fetcher.model import Request
-from fetcher.options import number_from
 from fetcher.sources.rows import BadRow
 from fetcher.urls import parse
 
-__all__ = ["Bench", "Listing", "Step", "listing_of", "requests_by_host", "site_of", "steps_of"]
+__all__ = ["Bench", "Listing", "PlannedRound", "listing_of", "planned_rounds", "requests_by_host", "site_of"]
 
-WARM_UP = 20
-"""Rows of the sequential warm-up: what the hosts and the system remember is warm from the concurrent ones."""
-_HOSTS = 50
-_MOST_HOSTS = 1_000
+WARM_UP_ROWS = 20
+"""Rows of the sequential warm-up. It can be short: the concurrent warm-ups have filled the caches already."""
+_MIN_HOSTS = 50
 
 
 class Bench(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of a bench. Raises ``ConfigError`` that names the one that is wrong.
 
-    ``concurrency`` is swept, and ``n`` rows are fetched in each of ``rounds``; ``sequential`` is the baseline.
-    ``latency`` (seconds, from and to), ``seed`` and ``scenario`` are of the built-in site. ``config`` is how every
-    row is fetched; its concurrency, its number of rows and its time limit are the bench's own, and a URL that
-    stands twice is fetched twice.
+    Each ``concurrency`` is a mode; ``sequential`` adds the baseline. Each of the ``rounds`` fetches ``n`` rows.
+    ``latency`` (seconds, from and to), ``seed`` and ``scenario`` are those of the built-in site. ``config`` is how
+    every row is fetched, except that the bench sets its concurrency, its number of rows and its time limit, and that a
+    URL listed twice is fetched twice.
     """
 
     concurrency: tuple[int, ...] = (10, 50, 100)
@@ -66,8 +65,8 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
     def config_of(self, concurrency: int, *, built_in: bool) -> Config:
         """Return the config of a round.
 
-        The built-in site is on loopback, whatever is said of other networks, and without a robots.txt that would be
-        asked for: its figures are of its pages alone.
+        The built-in site is on loopback: it is fetched without a proxy, with the default address policy and without
+        robots.txt, so that its figures are those of its pages.
         """
         limits = msgspec.structs.replace(self.config.limits, concurrency=concurrency, rows=None, time=None)
         config = msgspec.structs.replace(self.config, limits=limits, dedupe=False)
@@ -76,7 +75,7 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
         return config
 
 
-class Step(msgspec.Struct, frozen=True):
+class PlannedRound(msgspec.Struct, frozen=True):
     """One round to come: the ``index``-th of its mode (0 is the warm-up), over the first ``rows`` of the list."""
 
     mode: ModeName
@@ -86,14 +85,14 @@ class Step(msgspec.Struct, frozen=True):
 
     @property
     def warm_up(self) -> bool:
-        """Whether it is reported and not counted."""
+        """Whether it is reported but does not count."""
         return self.index == 0
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """The rows to fetch and the host of each; ``source`` says in words where they come from.
+    """The rows to fetch and the host of each; ``source`` describes where they come from.
 
-    ``left_out`` tells of each row that is no URL.
+    ``left_out`` says of each row without a URL what is wrong with it. With ``more`` the list has further rows.
     """
 
     source: str
@@ -104,10 +103,10 @@ class Listing(msgspec.Struct, frozen=True):
 
 
 def site_of(bench: Bench) -> Site:
-    """Return the built-in site for a bench: hosts enough that the per-host limit does not cut its concurrency."""
+    """Return the built-in site for a bench, with enough hosts that the per-host limit does not cut its concurrency."""
     hosts = -(-2 * max(bench.concurrency) // bench.config.limits.per_host)
     return Site(
-        hosts=min(max(_HOSTS, hosts), _MOST_HOSTS),
+        hosts=min(max(_MIN_HOSTS, hosts), MAX_HOSTS),
         seed=bench.seed,
         latency=bench.latency,
         failures=False,
@@ -116,7 +115,7 @@ def site_of(bench: Bench) -> Site:
 
 
 def listing_of(urls: Iterable[str | Request | BadRow], bench: Bench, source: str) -> Listing:
-    """Take the first ``n`` rows of a list, those that are no URL left out. Raises ``FetcherError`` when none is left."""
+    """Take the first ``n`` rows of a list that are URLs. Raises ``FetcherError`` when none is."""
     listing = Listing(source, [], [], [])
     seen: set[int] = set()
     rest = iter(urls)
@@ -141,23 +140,23 @@ def listing_of(urls: Iterable[str | Request | BadRow], bench: Bench, source: str
     return msgspec.structs.replace(listing, more=next(rest, None) is not None)
 
 
-def steps_of(bench: Bench, rows: int) -> list[Step]:
+def planned_rounds(bench: Bench, rows: int) -> list[PlannedRound]:
     """Return all rounds in order: the warm-ups, then round by round every mode."""
     sweep = sorted(set(bench.concurrency))
-    steps = [Step("concurrent", slots, 0, rows) for slots in sweep]
+    planned = [PlannedRound("concurrent", slots, 0, rows) for slots in sweep]
     if bench.sequential:
-        steps.append(Step("sequential", 1, 0, min(rows, WARM_UP)))
+        planned.append(PlannedRound("sequential", 1, 0, min(rows, WARM_UP_ROWS)))
     for index in range(1, bench.rounds + 1):
         if bench.sequential:
-            steps.append(Step("sequential", 1, index, rows))
-        steps += [Step("concurrent", slots, index, rows) for slots in sweep]
-    return steps
+            planned.append(PlannedRound("sequential", 1, index, rows))
+        planned += [PlannedRound("concurrent", slots, index, rows) for slots in sweep]
+    return planned
 
 
-def requests_by_host(steps: Sequence[Step], hosts: Sequence[str]) -> Counter[str]:
-    """Count the requests each host will get, those for robots.txt, of redirects and further tries excepted."""
+def requests_by_host(planned: Sequence[PlannedRound], hosts: Sequence[str]) -> Counter[str]:
+    """Count the requests each host will get, without robots.txt, redirects and retries."""
     total: Counter[str] = Counter()
-    for rows, times in Counter(step.rows for step in steps).items():
+    for rows, times in Counter(round_.rows for round_ in planned).items():
         for host, asked in Counter(hosts[:rows]).items():
             total[host] += asked * times
     return total

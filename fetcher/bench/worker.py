@@ -1,15 +1,15 @@
 """One round of a bench, in a process of its own: a list fetched in one mode, every row timed.
 
-Laws: both modes run through the same handlers, reader and sink, and are timed by the same outermost middleware;
-what a round costs is counted from its first row on, start-up excluded. A ``Spec`` is one line of JSON on standard
-input, each line of standard output a ``Done``, and the last a ``Result`` or a ``Trouble``.
+Laws: both modes run through the same handlers, reader and sink, and are timed by the same outermost middleware. The
+cost of a round is counted from its first row on, without the start of the process. A ``RoundSpec`` is one line of JSON
+on standard input. Each line of standard output is a ``RoundProgress``, and the last one a ``RoundResult`` or a
+``RoundError``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import sys
@@ -20,20 +20,21 @@ from typing import TypeAlias
 
 import msgspec
 
+from fetcher import event_loop
 from fetcher.bench.results import Sample
 from fetcher.client import Fetcher
 from fetcher.config import Config
 from fetcher.errors import ConfigError, FetcherError
+from fetcher.files import write_all
 from fetcher.model import Exchange, Outcome, Page, Request, Response
-from fetcher.sinks.courier import write_all
 from fetcher.sinks.jsonl import JSONLSink
 from fetcher.spawn import when_owner_ends
 from fetcher.urls import parse
 
-__all__ = ["Done", "Message", "Result", "Row", "Spec", "Trouble", "fastest_loop", "run"]
+__all__ = ["Message", "RoundError", "RoundProgress", "RoundResult", "RoundSpec", "Row", "run"]
 
-TELL_EVERY = 0.1  # seconds
-_PAGE = b"<!doctype html><meta charset=utf-8><title>Rehearsal</title><p><a href='/'>Once more</a>"
+PROGRESS_INTERVAL_SECONDS = 0.1
+_WARM_UP_PAGE = b"<!doctype html><meta charset=utf-8><title>Rehearsal</title><p><a href='/'>Once more</a>"
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -44,22 +45,22 @@ class Row(msgspec.Struct, frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Spec(msgspec.Struct, frozen=True):
-    """What a round is to do."""
+class RoundSpec(msgspec.Struct, frozen=True):
+    """What a round has to do."""
 
     config: Config
     sequential: bool
     rows: list[Row]
 
 
-class Done(msgspec.Struct, frozen=True, tag="done"):
-    """So many rows have their outcome."""
+class RoundProgress(msgspec.Struct, frozen=True, tag="done"):
+    """How many rows have their outcome."""
 
     rows: int
 
 
-class Result(msgspec.Struct, frozen=True, tag="result"):
-    """What a round has measured: see ``results.Round``. ``loop`` names the event loop it ran on."""
+class RoundResult(msgspec.Struct, frozen=True, tag="result"):
+    """What a round has measured: see ``results.Round``. ``loop`` is the module of its event loop."""
 
     wall: float
     cpu: float
@@ -68,51 +69,51 @@ class Result(msgspec.Struct, frozen=True, tag="result"):
     samples: list[Sample]
 
 
-class Trouble(msgspec.Struct, frozen=True, tag="trouble"):
+class RoundError(msgspec.Struct, frozen=True, tag="trouble"):
     """Why a round could not be run; ``usage`` says that a setting is wrong."""
 
     text: str
     usage: bool
 
 
-Message: TypeAlias = Done | Result | Trouble
+Message: TypeAlias = RoundProgress | RoundResult | RoundError
 
 
-class Stopwatch:
-    """The outermost middleware: when each row was taken up first, and when it was left last."""
+class RowTimer:
+    """The outermost middleware: when each row first started, and when it last ended."""
 
     def __init__(self) -> None:
-        self.begun: dict[int, float] = {}
-        self.left: dict[int, float] = {}
+        self.started: dict[int, float] = {}
+        self.ended: dict[int, float] = {}
 
     async def __call__(self, request: Request, proceed: Exchange) -> Response:
-        """Time the row; one that comes back after a long wait keeps its first beginning."""
-        self.begun.setdefault(request.id, time.perf_counter())
+        """Time the row; one that comes back after a long wait keeps its first start."""
+        self.started.setdefault(request.id, time.perf_counter())
         try:
             return await proceed(request)
         finally:
-            self.left[request.id] = time.perf_counter()
+            self.ended[request.id] = time.perf_counter()
 
 
-async def run(spec: Spec, tell: Callable[[int], None]) -> Result:
-    """Fetch all rows and return what it took; ``tell`` is told of the rows done, now and then."""
-    await _rehearse(spec)
-    watch = Stopwatch()
+async def run(spec: RoundSpec, tell: Callable[[int], None]) -> RoundResult:
+    """Fetch all rows and return what it took; ``tell`` gets the number of rows done, about ten times a second."""
+    await _warm_up(spec)
+    timer = RowTimer()
     rows = [Request(row.id, row.url, row.headers) for row in spec.rows]
-    came: list[tuple[int, float, str | None, int | None, int | None, int]] = []
-    async with Fetcher(spec.config, middleware=[watch]) as fetcher:
+    outcomes_seen: list[tuple[int, float, str | None, int | None, int | None, int]] = []
+    async with Fetcher(spec.config, middleware=[timer]) as fetcher:
         cpu, began = time.process_time(), time.perf_counter()
-        tell_at = began + TELL_EVERY
+        tell_at = began + PROGRESS_INTERVAL_SECONDS
         async with (
             JSONLSink(os.devnull, fresh=True) as sink,
             fetcher.stream(rows, sequentially=spec.sequential) as outcomes,
         ):
             async for outcome in outcomes:
                 await sink.write(outcome)
-                came.append(_noted(outcome))
+                outcomes_seen.append(_facts_of(outcome))
                 if time.perf_counter() >= tell_at:
-                    tell(len(came))
-                    tell_at = time.perf_counter() + TELL_EVERY
+                    tell(len(outcomes_seen))
+                    tell_at = time.perf_counter() + PROGRESS_INTERVAL_SECONDS
         wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
     hosts = {row.id: parse(row.url, spec.config.default_scheme).host for row in spec.rows}
@@ -120,42 +121,42 @@ async def run(spec: Spec, tell: Callable[[int], None]) -> Result:
         Sample(
             row,
             hosts[row],
-            watch.begun.get(row, began) - began,
-            watch.left.get(row, began) - began,
+            timer.started.get(row, began) - began,
+            timer.ended.get(row, began) - began,
             latency,
             code,
             status,
             length,
             size,
         )
-        for row, latency, code, status, length, size in sorted(came)
+        for row, latency, code, status, length, size in sorted(outcomes_seen)
     ]
-    return Result(wall, cpu, peak_memory(), loop, samples)
+    return RoundResult(wall, cpu, peak_memory(), loop, samples)
 
 
-def _noted(outcome: Outcome) -> tuple[int, float, str | None, int | None, int | None, int]:
-    """Keep of an outcome what a sample is made of, and let the rest go."""
+def _facts_of(outcome: Outcome) -> tuple[int, float, str | None, int | None, int | None, int]:
+    """Return what a sample needs of an outcome, so that the rest can be freed."""
     if isinstance(outcome, Page):
         return outcome.request.id, outcome.elapsed, None, outcome.status, outcome.length, outcome.bytes
     return outcome.request.id, outcome.elapsed, outcome.error.code, outcome.status, None, outcome.bytes or 0
 
 
-async def _rehearse(spec: Spec) -> None:
-    """Fetch three pages of our own, so that what is loaded when first used is loaded before the round."""
+async def _warm_up(spec: RoundSpec) -> None:
+    """Fetch three pages without a network, so that what is imported on first use is imported before the round."""
 
-    async def stage(request: Request) -> Response:
-        return Response(request, request.url, 200, (("content-type", "text/html"),), _PAGE, len(_PAGE))
+    async def reply(request: Request) -> Response:
+        return Response(request, request.url, 200, (("content-type", "text/html"),), _WARM_UP_PAGE, len(_WARM_UP_PAGE))
 
     rows = [f"http://127.0.0.1/{number}" for number in range(3)]
-    async with Fetcher(spec.config, transport=stage) as fetcher:
+    async with Fetcher(spec.config, transport=reply) as fetcher:
         await fetcher.run(rows, JSONLSink(os.devnull, fresh=True), sequentially=spec.sequential)
 
 
 def peak_memory() -> int | None:
     """Return the most memory this process has held, in bytes, or ``None`` where the system does not tell.
 
-    Linux hands ``ru_maxrss`` on to whoever a process starts (getrusage(2) is silent about it), so that a small
-    round would show the memory of its large owner: its own high-water mark is asked for first.
+    On Linux a process inherits ``ru_maxrss`` from the process that started it (getrusage(2) does not say so), and a
+    small round would show the memory of its large owner. So the kernel's own high-water mark is read first.
     """
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
@@ -169,35 +170,20 @@ def peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Find the fastest loop that is installed (the extra ``speed``); ``None`` is asyncio's own."""
-    with contextlib.suppress(ImportError):
-        if sys.platform == "win32":
-            from winloop import new_event_loop
-        else:
-            from uvloop import new_event_loop
-        factory: Callable[[], asyncio.AbstractEventLoop] = new_event_loop
-        return factory
-    return None
-
-
 def _main() -> None:
-    # A terminal's Ctrl-C reaches us too; how to end on it is for the owner to say.
+    # Ctrl-C in a terminal reaches this process too; its owner decides how to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=Spec)
+    spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=RoundSpec)
     when_owner_ends(lambda: os._exit(1))
-    gc.freeze()  # as the command line does, for a round is to cost what a crawl costs
-    gc.set_threshold(50_000, 20, 50)
-    try:
-        with asyncio.Runner(loop_factory=fastest_loop()) as runner:
-            message: Message = runner.run(run(spec, lambda rows: _say(Done(rows))))
+    try:  # on the command line's own loop, so that a round costs what a crawl costs
+        message: Message = event_loop.run(run(spec, lambda rows: _send(RoundProgress(rows))))
     except FetcherError as error:
-        message = Trouble(str(error), isinstance(error, ConfigError))
-    _say(message)
+        message = RoundError(str(error), isinstance(error, ConfigError))
+    _send(message)
 
 
-def _say(message: Message) -> None:
-    # Not by sys.stdout: under PYTHONUNBUFFERED it writes once, and what a pipe does not take of a long line is lost.
+def _send(message: Message) -> None:
+    # Not by sys.stdout: under PYTHONUNBUFFERED it calls write once, and loses what the pipe did not take.
     write_all(1, msgspec.json.encode(message) + b"\n")
 
 

@@ -7,11 +7,9 @@ from typing import Any
 import click
 
 from fetcher.cli.crawl import command as crawl
-from fetcher.cli.settings import Lines
+from fetcher.cli.crawl import option, with_options
 
 __all__ = ["command"]
-
-LINES = Lines()
 
 SHARED = (
     "from", "url_column", "per_host", "delay", "rate", "timeout", "connect_timeout", "read_timeout", "retries",
@@ -21,37 +19,23 @@ SHARED = (
 """The flags of ``crawl`` that mean the same here: the very same options."""
 
 
-def _option(*names: str, **attributes: Any) -> Any:
-    """Make an option that can be given as FETCHER_NAME too; its default stands in ``bench.plan``."""
-    long = next(name for name in names if name.startswith("--")).split("/")[0]
-    attributes.setdefault("envvar", f"FETCHER_{long[2:].upper()}")
-    attributes.setdefault("type", None if "/" in "".join(names) else LINES)
-    return click.option(*names, **attributes)
-
-
 OPTIONS = [
-    _option("--sequential/--no-sequential", default=None, help="The baseline, one row after the other.  [default: on]"),
-    _option("-n", "--rows", metavar="N", help="The first N rows of the list, or N pages of the built-in site.  [default: 200]"),
-    _option("-c", "--concurrency", "sweep", metavar="N[,N...]", help="Requests at once, one mode for each N.  [default: 10,50,100]"),
-    _option("--rounds", metavar="R", help="Rounds of each mode, in turn.  [default: 3]"),
-    _option("--latency", metavar="LOW-HIGH", help="Milliseconds a page of the built-in site takes.  [default: 20-60]"),
-    _option("--seed", metavar="N", help="The draw of the built-in site's pages and latencies.  [default: 1]"),
-    _option("--scenario", type=click.Choice(["latency", "fast", "mixed", "errors", "throttled"]), help="How the built-in site behaves.  [default: latency]"),
-    _option("--json", metavar="FILE", help="Write everything measured, every raw time too ('-' is stdout)."),
-    _option("--html", metavar="FILE", help="Write a picture of it: one page that needs no network."),
+    option("--sequential/--no-sequential", default=None, help="The baseline, one row after the other.  [default: on]"),
+    option("-n", "--rows", metavar="N", help="The first N rows of the list, or N pages of the built-in site.  [default: 200]"),
+    option("-c", "--concurrency", "sweep", metavar="N[,N...]", help="Requests at once, one mode for each N.  [default: 10,50,100]"),
+    option("--rounds", metavar="R", help="Rounds of each mode, in turn.  [default: 3]"),
+    option("--latency", metavar="LOW-HIGH", help="Milliseconds a page of the built-in site takes.  [default: 20-60]"),
+    option("--seed", metavar="N", help="The draw of the built-in site's pages and latencies.  [default: 1]"),
+    option("--scenario", type=click.Choice(["latency", "fast", "mixed", "errors", "throttled"]), help="How the built-in site behaves.  [default: latency]"),
+    option("--json", metavar="FILE", help="Write everything measured, every raw time too ('-' is stdout)."),
+    option("--html", metavar="FILE", help="Write a picture of it: one page that needs no network."),
     click.option("-v", "--verbose", count=True, help="Twice: show where an error of ours struck."),
 ]  # fmt: skip
 
 
-def _with_options(function: Any) -> Any:
-    for option in reversed(OPTIONS):
-        function = option(function)
-    return function
-
-
 @click.command("bench", short_help="Measure what concurrency buys.")
 @click.argument("inputs", nargs=-1, metavar="[INPUT]...")
-@_with_options
+@with_options(OPTIONS)
 @click.pass_context
 def command(context: click.Context, /, inputs: tuple[str, ...], config: str | None, **_: Any) -> None:
     """Fetch the same rows one by one and side by side, and tell how much faster that is.

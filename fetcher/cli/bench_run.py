@@ -1,4 +1,4 @@
-"""One bench from the command line: what is wrong with it is found before the first request, what came of it printed.
+"""One bench from the command line: its settings are checked before the first request, its report is printed.
 
 Laws: the result goes to stdout and everything else to stderr; Ctrl-C prints what is complete; no secret of the command
 line is repeated in a report.
@@ -7,36 +7,37 @@ line is repeated in a report.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import msgspec
 
-from fetcher.bench.measure import all_failed
-from fetcher.bench.plan import Bench, Listing, listing_of, requests_by_host, steps_of
-from fetcher.bench.results import Report
-from fetcher.bench.runner import heeding, measure
-from fetcher.bench.table import lay_out, mismatch_lines
-from fetcher.cli.again import command_again
-from fetcher.cli.bench_progress import BenchProgress
-from fetcher.cli.exits import COMPLETE, FAILED, PIPE_CLOSED, exit_by
-from fetcher.cli.settings import RUN_KEYS, descriptors_for, make_config
-from fetcher.errors import ConfigError, FetcherError, SinkError
-from fetcher.observe.notices import Notices
-from fetcher.options import number_from
-from fetcher.sinks.courier import write_all
+from fetcher.bench.formatting import mode_flag
+from fetcher.bench.plan import Bench, Listing, listing_of, planned_rounds, requests_by_host
+from fetcher.bench.results import Report, Round, all_failed
+from fetcher.bench.runner import ProgressUpdate, handle_signals, measure
+from fetcher.bench.text_report import mismatch_lines, render_text
+from fetcher.cli.exits import COMPLETE, FAILED, PIPE_CLOSED, discard_stdout, exit_by
+from fetcher.cli.outputs import print_text, write_text
+from fetcher.cli.resume_command import resume_command
+from fetcher.cli.settings import RUN_KEYS, descriptors_for, make_config, read_latency
+from fetcher.config.options import number_from
+from fetcher.errors import ConfigError, FetcherError
+from fetcher.report.notices import Notices
+from fetcher.report.summary import human_seconds
 from fetcher.sinks.escape import printable
-from fetcher.sinks.place import check_place
+from fetcher.sinks.opening import check_path
 from fetcher.sources import is_url_argument, read
 
 __all__ = ["bench"]
 
-TOP = 10  # hosts that are named before a run
+HOSTS_NAMED = 10  # before a run
 
 
 class Outputs(msgspec.Struct, frozen=True):
@@ -63,18 +64,15 @@ def bench(inputs: list[str], settings: dict[str, Any]) -> int:
             return exit_by(number or signal.SIGINT)
         return _tell(report, number, outputs, notices, quiet=quiet)
     except BrokenPipeError:
-        # Said here, for click would make it a 1. What the interpreter still flushes must go nowhere.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.close(nowhere)
-        return PIPE_CLOSED
+        discard_stdout()
+        return PIPE_CLOSED  # returned, for click would make the error a 1
 
 
-# What is asked for
+# The settings
 
 
 def _plan(inputs: Sequence[str], settings: Mapping[str, Any]) -> Bench:
-    """Read the settings. Raises ``ConfigError`` in the words of whoever typed them."""
+    """Read the settings. Raises ``ConfigError`` that names the setting."""
     for name in ("latency", "seed", "scenario"):
         if inputs and settings.get(name) is not None:
             raise ConfigError(f"{name}: is of the built-in site: leave it out, or leave out the INPUT")
@@ -86,7 +84,7 @@ def _plan(inputs: Sequence[str], settings: Mapping[str, Any]) -> Bench:
         "n": _number("rows", settings.get("rows"), 1),
         "rounds": _number("rounds", settings.get("rounds"), 1),
         "seed": _number("seed", settings.get("seed"), 0),
-        "latency": _latency(settings.get("latency")),
+        "latency": None if settings.get("latency") is None else read_latency(settings["latency"]),
         "scenario": settings.get("scenario"),
         "sequential": settings.get("sequential"),
         "config": make_config({key: value for key, value in settings.items() if key != "concurrency"}, urls),
@@ -109,36 +107,22 @@ def _numbers(name: str, value: Any) -> tuple[int, ...] | None:
     return tuple(int(_number(name, part.strip(), 1) or 0) for part in str(value).split(","))
 
 
-def _latency(value: str | None) -> tuple[float, float] | None:
-    """Read ``LOW-HIGH`` or one number, in milliseconds. Returns seconds."""
-    if value is None:
-        return None
-    low, dash, high = value.partition("-")
-    try:
-        bounds = [number_from(0)(text.strip()) / 1000 for text in (low, high if dash else low)]
-    except ConfigError:
-        raise ConfigError(f"latency: {value!r} is no range of milliseconds (such as 20-60)") from None
-    if bounds[0] > bounds[1]:
-        raise ConfigError(f"latency: {low.strip()} is above {high.strip()}")
-    return bounds[0], bounds[1]
-
-
 def _outputs(inputs: Sequence[str], settings: Mapping[str, Any]) -> Outputs:
     """Check where the report goes, and load what makes the picture, before anything is measured."""
     paths = {name: settings.get(name) or None for name in ("json", "html")}
     for name, path in paths.items():
         if path is None:
             continue
-        check_place(path, fresh=True)
+        check_path(path, fresh=True)
         if any(_same_file(path, text) for text in inputs if not is_url_argument(text)):
             raise ConfigError(f"{name}: {path} is a list that is to be read; write to another file")
     if paths["json"] is not None and paths["json"] == paths["html"]:
         raise ConfigError(f"html: {paths['html']} is given twice (as json)")
     if paths["html"] is None:
         return Outputs(paths["json"], None, None)
-    from fetcher.bench.picture import render
+    from fetcher.bench.html_report import render_html
 
-    return Outputs(paths["json"], paths["html"], render)
+    return Outputs(paths["json"], paths["html"], render_html)
 
 
 def _same_file(path: str, other: str) -> bool:
@@ -154,7 +138,7 @@ def _listing(inputs: list[str], settings: Mapping[str, Any], plan: Bench) -> Lis
     return listing_of(read(inputs, format=kind, url_column=column), plan, source)
 
 
-# What is told
+# The report
 
 
 def _announce(listing: Listing, plan: Bench, notices: Notices) -> None:
@@ -164,12 +148,14 @@ def _announce(listing: Listing, plan: Bench, notices: Notices) -> None:
         notices.say(f"{listing.source} has {rows:,} row{'' if rows == 1 else 's'}, not {plan.n:,}: all are used")
     elif listing.more:
         notices.say(f"the first {plan.n:,} rows of {listing.source} are used (-n)")
-    steps = steps_of(plan, rows)
-    by_host = requests_by_host(steps, listing.hosts)
-    lines = [f"fetcher: {by_host.total():,} requests in {len(steps)} rounds, redirects and further tries not counted:"]
-    lines += [f"  {times:>9,}  {host}" for host, times in by_host.most_common(TOP)]
-    if len(by_host) > TOP:
-        rest = by_host.most_common()[TOP:]
+    planned = planned_rounds(plan, rows)
+    by_host = requests_by_host(planned, listing.hosts)
+    lines = [
+        f"fetcher: {by_host.total():,} requests in {len(planned)} rounds, redirects and further tries not counted:"
+    ]
+    lines += [f"  {times:>9,}  {host}" for host, times in by_host.most_common(HOSTS_NAMED)]
+    if len(by_host) > HOSTS_NAMED:
+        rest = by_host.most_common()[HOSTS_NAMED:]
         lines.append(
             f"  {sum(times for _, times in rest):>9,}  to {len(rest):,} more hosts, at most {rest[0][1]:,} each"
         )
@@ -193,7 +179,7 @@ async def _measure(
     quiet = settings.get("quiet", False)
     wanted = settings.get("progress")
     with (
-        heeding(interrupt, signal.SIGINT, signal.SIGTERM),
+        handle_signals(interrupt, signal.SIGINT, signal.SIGTERM),
         BenchProgress(notices, shown=not quiet if wanted is None else wanted) as progress,
     ):
         words = _words(settings)
@@ -208,7 +194,7 @@ async def _measure(
 
 def _words(settings: Mapping[str, Any]) -> list[str]:
     """Return our command line without its secrets."""
-    shown = command_again(sys.argv, settings, fresh=None)
+    shown = resume_command(sys.argv, settings, fresh=None)
     try:
         return shlex.split(shown)
     except ValueError:  # quotes of bash's that spell characters out
@@ -217,18 +203,18 @@ def _words(settings: Mapping[str, Any]) -> list[str]:
 
 def _tell(report: Report, number: int | None, outputs: Outputs, notices: Notices, *, quiet: bool) -> int:
     """Print and write the report, and return the exit code it means."""
-    table = "\n".join(map(printable, lay_out(report).split("\n")))
+    table = "\n".join(map(printable, render_text(report).split("\n")))
     if "-" in (outputs.json, outputs.html):
         notices.show(table.rstrip())
     else:
-        _print(table)
+        print_text(table)
     if not quiet:
         for text in report.warnings:
             notices.say(f"warning: {text}", level="warning")
     if outputs.json is not None:
-        _write(outputs.json, msgspec.json.encode(report).decode() + "\n")
+        write_text(outputs.json, msgspec.json.encode(report).decode() + "\n", what="the report")
     if outputs.html is not None and outputs.render is not None:
-        _write(outputs.html, outputs.render(report))
+        write_text(outputs.html, outputs.render(report), what="the report")
     if report.mismatches:
         pages = len({found.id for found in report.mismatches})
         notices.say(f"the modes got different pages, {pages:,} of {report.rows:,} rows:", level="error")
@@ -246,19 +232,68 @@ def _tell(report: Report, number: int | None, outputs: Outputs, notices: Notices
     return FAILED if report.mismatches or not report.complete else COMPLETE
 
 
-def _print(text: str) -> None:
-    """Write to stdout, all of it: under PYTHONUNBUFFERED ``sys.stdout`` would write once, and lose what a pipe left."""
-    sys.stdout.flush()
-    write_all(1, text.encode(sys.stdout.encoding or "utf-8", "replace"))
+# How far it is
 
 
-def _write(path: str, text: str) -> None:
-    try:
-        if path == "-":
-            _print(text)
-        else:
-            Path(path).write_text(text, encoding="utf-8")
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise SinkError(f"{path}: cannot write the report: {error.strerror or error}") from None
+class BenchProgress:
+    """Progress of a bench: a bar for each round on a terminal, which leaves nothing there; a line a round elsewhere.
+
+    A ``with`` block; ``tell`` is called with every ``ProgressUpdate``.
+    """
+
+    def __init__(self, notices: Notices, *, shown: bool) -> None:
+        self._notices = notices
+        self._shown = shown
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        if self._shown and self._notices.can_draw:
+            self._bar = _bar()
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            with contextlib.suppress(OSError):  # the terminal is gone, and the cursor with it
+                self._bar.stop()
+
+    def tell(self, update: ProgressUpdate) -> None:
+        """Show how far it is."""
+        name = mode_flag(update.planned.mode, update.planned.concurrency)
+        when = "warm-up" if update.planned.warm_up else f"round {update.planned.index}"
+        if self._bar is not None:
+            self._bar.update(
+                self._bar.task_ids[0],
+                completed=update.done,
+                total=update.planned.rows,
+                description=f"{update.number} of {update.of}: {when}, {name}",
+            )
+        elif self._shown and update.round is not None:
+            self._notices.say(f"{update.number} of {update.of}: {when}, {name}: {_line(update.round)}")
+
+
+def _line(round_: Round) -> str:
+    pages = sum(sample.code is None for sample in round_.samples)
+    failed = len(round_.samples) - pages
+    rate = pages / round_.wall if round_.wall else 0.0
+    return f"{human_seconds(round_.wall)}, {rate:,.1f} pages/s" + (f", {failed:,} failed" if failed else "")
+
+
+def _bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        refresh_per_second=8,
+        redirect_stdout=False,  # data is data; what is said on stderr is lifted above the bar
+    )
+    bar.add_task("starting", total=None)
+    return bar

@@ -1,20 +1,22 @@
-"""``fetcher crawl``: the flags. What they do is in ``run.py``."""
+"""``fetcher crawl``: its flags, and how a flag is made. What the command does is in ``run.py``, which is slow to import."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import click
 
 from fetcher.cli.settings import Lines
 
-__all__ = ["command"]
+__all__ = ["command", "option", "with_options"]
 
 LINES = Lines()
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _option(*names: str, **attributes: Any) -> Any:
-    """Make an option that can be given as FETCHER_NAME too; its default stands in the Config."""
+def option(*names: str, **attributes: Any) -> Any:
+    """Make an option that can be given as FETCHER_NAME too; its default is that of ``Config`` or of the command."""
     long = next(name for name in names if name.startswith("--")).split("/")[0].strip()
     attributes.setdefault("envvar", f"FETCHER_{long[2:].replace('-', '_').upper()}")
     if not attributes.get("is_flag") and "/" not in "".join(names) and not attributes.get("count"):
@@ -23,73 +25,78 @@ def _option(*names: str, **attributes: Any) -> Any:
 
 
 OPTIONS = [
-    _option("--from", "from", type=click.Choice(["txt", "csv", "tsv", "jsonl"]), help="Format of the lists, whatever their suffix."),
-    _option("--url-column", metavar="NAME", help="Column of a CSV or key of a JSON line with the URL.  [default: url]"),
-    _option("--demo", is_flag=True, envvar=None, help="Fetch the built-in site, served for the occasion on loopback."),
-    _option("-o", "--output", multiple=True, metavar="PATH", help="Where the records go, by suffix: .jsonl .csv .txt, each also .gz or .zst; repeatable.  [default: stdout, as text]"),
-    _option("-f", "--format", type=click.Choice(["text", "jsonl", "csv"]), help="Format of the output, whatever its suffix."),
-    _option("--preview", metavar="N", help="In text output, the first N characters as well."),
-    _option("--job", metavar="DIR", help="Where the ledger of a crawl into files lies, which survives a crash.  [default: OUTPUT.job]"),
-    _option("--no-job", is_flag=True, help="Write no ledger: a run that ends early cannot be continued."),
-    _option("--fresh/--no-fresh", default=None, envvar="FETCHER_FRESH", help="Begin again: overwrite outputs and ledger."),
-    _option("--retry-failed", is_flag=True, help="Take up once more what failed in an earlier run of the job."),
-    _option("--retry-codes", multiple=True, metavar="CODES", help="The same for these codes or classes alone: dns,connect,tls,timeout,protocol,http,4xx,5xx,redirect,parse."),
-    _option("-c", "--concurrency", metavar="N", help="Requests at once.  [default: 100]"),
-    _option("--per-host", metavar="N", help="Requests to one host at once.  [default: 6]"),
-    _option("--delay", metavar="S", help="Seconds between two requests to one host, start to start.  [default: 0]"),
-    _option("--max-crawl-delay", metavar="S", help="Obey a Crawl-delay of robots.txt up to this.  [default: 30]"),
-    _option("--per-site", metavar="N", help="Requests at once to all hosts of one registrable domain.  [default: none]"),
-    _option("--per-address", metavar="N", help="Requests at once to all hosts behind one address.  [default: none]"),
-    _option("--robots/--no-robots", default=None, envvar="FETCHER_ROBOTS", help="Obey robots.txt.  [default: on]"),
-    _option("--rate", metavar="N/s", help="Requests per second (or N/m, N/h) for the whole run.  [default: none]"),
-    _option("--timeout", metavar="S", help="Seconds for one exchange, waits excluded.  [default: 30]"),
-    _option("--connect-timeout", metavar="S", help="Seconds to connect, DNS and TLS in it.  [default: 10]"),
-    _option("--read-timeout", metavar="S", help="Seconds between two reads.  [default: 15]"),
-    _option("--retries", metavar="N", help="Further tries of a row that failed in a way that may pass.  [default: 2]"),
-    _option("--max-retry-after", metavar="S", help="Obey a Retry-After up to this; a longer one ends the host's rows.  [default: 300]"),
-    _option("--host-patience", metavar="S", help="Give up a host that serves nothing for this long.  [default: 60]"),
-    _option("--default-scheme", type=click.Choice(["https", "http"]), help="Scheme of rows without one.  [default: https]"),
-    _option("--max-redirects", metavar="N", help="Redirects to follow; 0 takes the redirect as the answer.  [default: 10]"),
-    _option("--max-size", metavar="SIZE", help="Largest body, decoded (500K, 10M).  [default: 10M]"),
-    _option("--truncate", is_flag=True, help="Keep what came of a larger body, marked, instead of failing."),
-    _option("--accept", metavar="CODES", help="Statuses that are pages (200-299,404 or 2xx); others are failures.  [default: 200-299]"),
-    _option("-A", "--user-agent", metavar="TEXT", help="Who we say we are."),
-    _option("-H", "--header", multiple=True, metavar="LINE", help="'Name: value', or '@HOST[:PORT] Name: value' for that host alone; repeatable."),
-    _option("-b", "--cookie", multiple=True, metavar="COOKIE", help="'@HOST name=value', or a cookies.txt; repeatable."),
-    _option("-u", "--user", multiple=True, metavar="CRED", help="'@HOST USER:PASSWORD' (Basic); repeatable."),
-    _option("-x", "--proxy", metavar="URL", help="HTTP proxy.  [default: HTTP_PROXY, HTTPS_PROXY, NO_PROXY]"),
-    _option("-k", "--insecure", is_flag=True, help="Do not verify TLS certificates."),
-    _option("--ca-bundle", metavar="FILE", help="PEM file of the authorities to trust.  [default: the system's]"),
-    _option("--private-network", type=click.Choice(["allow", "listed", "deny"]), help="Private addresses: all, those of the list's own hosts, none.  [default: listed]"),
-    _option("--select", multiple=True, metavar="NAME=CSS[@ATTR]", help="Text or attribute of the first match ('NAME[]=' of all); repeatable."),
-    _option("--extract", metavar="MOD:FUNC", help="What a function of yours makes of each response becomes its data."),
-    _option("--middleware", multiple=True, metavar="MOD:FUNC", help="A function of yours around each request; repeatable."),
-    _option("--isolate", is_flag=True, help="Run the extractor in processes of its own, where it can end no run."),
-    _option("--parsers", metavar="N", help="Parse all pages in this many processes; auto: those that look dangerous alone.  [default: auto]"),
-    _option("--parse-timeout", metavar="S", help="Seconds for one page there.  [default: 5]"),
-    _option("--dedupe", is_flag=True, help="Fetch each distinct URL once."),
-    _option("--limit", metavar="N", help="The first N rows are the input."),
-    _option("--time-limit", metavar="S", help="Stop after this long (30, 10m, 2h)."),
-    _option("--dry-run", is_flag=True, envvar=None, help="Fetch nothing: say what would be done, and the least time it takes."),
-    _option("--max-failed", metavar="N|N%", help="Exit 3 when more rows than this failed."),
-    _option("--progress/--no-progress", default=None, envvar="FETCHER_PROGRESS", help="Progress on stderr.  [default: on a terminal]"),
-    _option("-q", "--quiet", is_flag=True, help="No progress, no summary: only data and errors."),
-    _option("-v", "--verbose", count=True, help="Tell of parked hosts and retries; -vv of everything."),
-    _option("--log-format", type=click.Choice(["text", "json"]), help="How -v tells it.  [default: text]"),
-    _option("--summary", metavar="PATH", help="Write the final counts as JSON ('-' is stdout)."),
-    _option("--config", metavar="FILE", help="Read settings from a TOML file.  [default: ./fetcher.toml, else the XDG one]"),
+    option("--from", "from", type=click.Choice(["txt", "csv", "tsv", "jsonl"]), help="Format of the lists, whatever their suffix."),
+    option("--url-column", metavar="NAME", help="Column of a CSV or key of a JSON line with the URL.  [default: url]"),
+    option("--demo", is_flag=True, envvar=None, help="Fetch the built-in site, served for the occasion on loopback."),
+    option("-o", "--output", multiple=True, metavar="PATH", help="Where the records go, by suffix: .jsonl .csv .txt, each also .gz or .zst; repeatable.  [default: stdout, as text]"),
+    option("-f", "--format", type=click.Choice(["text", "jsonl", "csv"]), help="Format of the output, whatever its suffix."),
+    option("--preview", metavar="N", help="In text output, the first N characters as well."),
+    option("--job", metavar="DIR", help="Where the ledger of a crawl into files lies, which survives a crash.  [default: OUTPUT.job]"),
+    option("--no-job", is_flag=True, help="Write no ledger: a run that ends early cannot be continued."),
+    option("--fresh/--no-fresh", default=None, envvar="FETCHER_FRESH", help="Begin again: overwrite outputs and ledger."),
+    option("--retry-failed", is_flag=True, help="Take up once more what failed in an earlier run of the job."),
+    option("--retry-codes", multiple=True, metavar="CODES", help="The same for these codes or classes alone: dns,connect,tls,timeout,protocol,http,4xx,5xx,redirect,parse."),
+    option("-c", "--concurrency", metavar="N", help="Requests at once.  [default: 100]"),
+    option("--per-host", metavar="N", help="Requests to one host at once.  [default: 6]"),
+    option("--delay", metavar="S", help="Seconds between two requests to one host, start to start.  [default: 0]"),
+    option("--max-crawl-delay", metavar="S", help="Obey a Crawl-delay of robots.txt up to this.  [default: 30]"),
+    option("--per-site", metavar="N", help="Requests at once to all hosts of one registrable domain.  [default: none]"),
+    option("--per-address", metavar="N", help="Requests at once to all hosts behind one address.  [default: none]"),
+    option("--robots/--no-robots", default=None, envvar="FETCHER_ROBOTS", help="Obey robots.txt.  [default: on]"),
+    option("--rate", metavar="N/s", help="Requests per second (or N/m, N/h) for the whole run.  [default: none]"),
+    option("--timeout", metavar="S", help="Seconds for one exchange, waits excluded.  [default: 30]"),
+    option("--connect-timeout", metavar="S", help="Seconds to connect, DNS and TLS in it.  [default: 10]"),
+    option("--read-timeout", metavar="S", help="Seconds between two reads.  [default: 15]"),
+    option("--retries", metavar="N", help="Further tries of a row that failed in a way that may pass.  [default: 2]"),
+    option("--max-retry-after", metavar="S", help="Obey a Retry-After up to this; a longer one ends the host's rows.  [default: 300]"),
+    option("--host-patience", metavar="S", help="Give up a host that serves nothing for this long.  [default: 60]"),
+    option("--default-scheme", type=click.Choice(["https", "http"]), help="Scheme of rows without one.  [default: https]"),
+    option("--max-redirects", metavar="N", help="Redirects to follow; 0 takes the redirect as the answer.  [default: 10]"),
+    option("--max-size", metavar="SIZE", help="Largest body, decoded (500K, 10M).  [default: 10M]"),
+    option("--truncate", is_flag=True, help="Keep what came of a larger body, marked, instead of failing."),
+    option("--accept", metavar="CODES", help="Statuses that are pages (200-299,404 or 2xx); others are failures.  [default: 200-299]"),
+    option("-A", "--user-agent", metavar="TEXT", help="Who we say we are."),
+    option("-H", "--header", multiple=True, metavar="LINE", help="'Name: value', or '@HOST[:PORT] Name: value' for that host alone; repeatable."),
+    option("-b", "--cookie", multiple=True, metavar="COOKIE", help="'@HOST name=value', or a cookies.txt; repeatable."),
+    option("-u", "--user", multiple=True, metavar="CRED", help="'@HOST USER:PASSWORD' (Basic); repeatable."),
+    option("-x", "--proxy", metavar="URL", help="HTTP proxy.  [default: HTTP_PROXY, HTTPS_PROXY, NO_PROXY]"),
+    option("-k", "--insecure", is_flag=True, help="Do not verify TLS certificates."),
+    option("--ca-bundle", metavar="FILE", help="PEM file of the authorities to trust.  [default: the system's]"),
+    option("--private-network", type=click.Choice(["allow", "listed", "deny"]), help="Private addresses: all, those of the list's own hosts, none.  [default: listed]"),
+    option("--select", multiple=True, metavar="NAME=CSS[@ATTR]", help="Text or attribute of the first match ('NAME[]=' of all); repeatable."),
+    option("--extract", metavar="MOD:FUNC", help="What a function of yours makes of each response becomes its data."),
+    option("--middleware", multiple=True, metavar="MOD:FUNC", help="A function of yours around each request; repeatable."),
+    option("--isolate", is_flag=True, help="Run the extractor in processes of its own, where it can end no run."),
+    option("--parsers", metavar="N", help="Parse all pages in this many processes; auto: those that look dangerous alone.  [default: auto]"),
+    option("--parse-timeout", metavar="S", help="Seconds for one page there.  [default: 5]"),
+    option("--dedupe", is_flag=True, help="Fetch each distinct URL once."),
+    option("--limit", metavar="N", help="The first N rows are the input."),
+    option("--time-limit", metavar="S", help="Stop after this long (30, 10m, 2h)."),
+    option("--dry-run", is_flag=True, envvar=None, help="Fetch nothing: say what would be done, and the least time it takes."),
+    option("--max-failed", metavar="N|N%", help="Exit 3 when more rows than this failed."),
+    option("--progress/--no-progress", default=None, envvar="FETCHER_PROGRESS", help="Progress on stderr.  [default: on a terminal]"),
+    option("-q", "--quiet", is_flag=True, help="No progress, no summary: only data and errors."),
+    option("-v", "--verbose", count=True, help="Tell of parked hosts and retries; -vv of everything."),
+    option("--log-format", type=click.Choice(["text", "json"]), help="How -v tells it.  [default: text]"),
+    option("--summary", metavar="PATH", help="Write the final counts as JSON ('-' is stdout)."),
+    option("--config", metavar="FILE", help="Read settings from a TOML file.  [default: ./fetcher.toml, else the XDG one]"),
 ]  # fmt: skip
 
 
-def _with_options(function: Any) -> Any:
-    for option in reversed(OPTIONS):
-        function = option(function)
-    return function
+def with_options(options: Sequence[Any]) -> Callable[[F], F]:
+    """Return a decorator that gives a command its options, in their order."""
+
+    def decorate(function: F) -> F:
+        for each in reversed(options):
+            function = each(function)
+        return function
+
+    return decorate
 
 
 @click.command("crawl", short_help="Fetch a list of URLs and write what came.")
 @click.argument("inputs", nargs=-1, metavar="[INPUT]...")
-@_with_options
+@with_options(OPTIONS)
 @click.pass_context
 def command(context: click.Context, /, inputs: tuple[str, ...], config: str | None, demo: bool, **_: Any) -> None:
     """Fetch every URL of the INPUTs: files, '-' for stdin, or URLs.

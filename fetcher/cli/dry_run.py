@@ -15,30 +15,38 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mappin
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Protocol, TypeAlias
 
-from fetcher.books import Books
-from fetcher.cli.deposit import open_source, write_summary
 from fetcher.cli.exits import COMPLETE
+from fetcher.cli.outputs import open_source, write_summary
 from fetcher.cli.plan import Plan
 from fetcher.config import Config
 from fetcher.errors import FetchError
-from fetcher.hosts import Hosts
+from fetcher.hosts.table import HostTable
 from fetcher.intake import Intake, Rejected, Row
-from fetcher.observe.census import Census, Distinct, HostRows
-from fetcher.observe.forecast import Forecast, HostShare, NamesSampled, RobotsSampled, least_time
-from fetcher.observe.notices import Notices
-from fetcher.observe.sharing import Group, groups_of, sharing_of
+from fetcher.report.census import Census, Distinct, HostRows
+from fetcher.report.forecast import (
+    Forecast,
+    Group,
+    HostShare,
+    NamesSampled,
+    RobotsSampled,
+    groups_of,
+    least_time,
+    sharing_of,
+)
+from fetcher.report.notices import Notices
 from fetcher.sinks.escape import printable
+from fetcher.stats import Stats
 from fetcher.transport.resolver import Resolver
 from fetcher.urls import Target, identity, parse
 
 __all__ = ["Judge", "Judged", "dry_run"]
 
-LARGEST = 20  # hosts that are told of and asked in any case
-HOSTS = 50  # that are asked in all
-AT_ONCE = 10
-HELD_UP = 0.1  # seconds that --rate may add to what a host seems to take
-PATIENCE = 20.0  # seconds for the whole sample, names and robots.txt each
-TOLD = 5_000_000  # rows between two signs of life
+LARGEST_HOSTS = 20  # shown, and asked in any case
+SAMPLED_HOSTS = 50  # asked in all
+MAX_REQUESTS = 10  # at once
+MAX_RATE_SECONDS = 0.1  # that --rate may add to what a host seems to take
+SAMPLE_SECONDS = 20.0  # for the whole sample: once for names, once for robots.txt
+ROWS_BETWEEN_NOTICES = 5_000_000  # while the list is counted
 
 
 class Judged(Protocol):
@@ -78,11 +86,11 @@ def dry_run(plan: Plan, notices: Notices, source: Source | None = None, judge: O
 
 async def _foresee(plan: Plan, notices: Notices, source: Source, judge: OpenJudge | None) -> Forecast:
     config = plan.config
-    census, distinct, books = Census(), Distinct(), Books()
+    census, distinct, stats = Census(), Distinct(), Stats()
     try:
-        ended = await _count(source, config, books, census, distinct, notices if not plan["quiet"] else None)
-        largest = census.largest(LARGEST)
-        sample = _sample(largest, census.sample, HOSTS)
+        ended = await _count(source, config, stats, census, distinct, notices if not plan["quiet"] else None)
+        largest = census.largest(LARGEST_HOSTS)
+        sample = _sample(largest, census.sample, SAMPLED_HOSTS)
         # Who shares an address is to be known of every row that was drawn.
         drawn = _sample(largest, census.sample, None) if config.limits.per_address is not None else sample
         names, addresses = (None, dict[str, str]()) if config.proxy else await _look_up(drawn)
@@ -94,7 +102,7 @@ async def _foresee(plan: Plan, notices: Notices, source: Source, judge: OpenJudg
         ahead = 0 if judge is None else 1
         duplicates = ended["duplicate"] if config.dedupe else distinct.added - distinct.count()
         return Forecast(
-            rows=books.input,
+            rows=stats.input,
             invalid=ended["invalid_url"],
             duplicates=duplicates,
             left_out=config.dedupe,
@@ -124,11 +132,11 @@ async def _foresee(plan: Plan, notices: Notices, source: Source, judge: OpenJudg
 
 
 async def _count(
-    source: Source, config: Config, books: Books, census: Census, distinct: Distinct, notices: Notices | None
+    source: Source, config: Config, stats: Stats, census: Census, distinct: Distinct, notices: Notices | None
 ) -> Counter[str]:
     """Read the whole list; return the rows that would end without a request, by code."""
     ended: Counter[str] = Counter()
-    intake = Intake(source, config, books)
+    intake = Intake(source, config, stats)
     try:
         async for row in intake:
             if isinstance(row, Rejected):
@@ -137,8 +145,8 @@ async def _count(
             census.add(row.first)
             if not config.dedupe:
                 distinct.add(identity(row.request.url, config.default_scheme))
-            if notices is not None and books.input % TOLD == 0:
-                notices.say(f"{books.input:,} rows read")
+            if notices is not None and stats.input % ROWS_BETWEEN_NOTICES == 0:
+                notices.say(f"{stats.input:,} rows read")
     finally:
         await intake.close()
     return ended
@@ -170,13 +178,13 @@ def _telling(
 
 def _paces(hosts: Sequence[str], config: Config, asked: Mapping[str, float]) -> tuple[dict[str, float], dict[str, int]]:
     """Return the seconds between two requests to each host, and how many at once, as a crawl would have them."""
-    known = Hosts[None](config.limits, config.retry, config.hosts)
+    known = HostTable(config.limits, config.retry, config.hosts)
     delays: dict[str, float] = {}
     at_once: dict[str, int] = {}
     for key in hosts:
         host = known.get(key, 0.0)
-        known.set_delay(host, asked.get(key, 0.0))
-        delays[key], at_once[key] = host.own_delay, host.most
+        host.set_crawl_delay(asked.get(key, 0.0))
+        delays[key], at_once[key] = host.own_delay, host.settings.per_host
     return delays, at_once
 
 
@@ -194,8 +202,8 @@ async def _look_up(sample: dict[str, Target]) -> tuple[NamesSampled, dict[str, s
 
     names = {host: target for host, target in sample.items() if not _is_address(host)}
     try:
-        for host in await _ask_all(names, ask, AT_ONCE):
-            failed[host] = f"no answer in {PATIENCE:g} s"
+        for host in await _ask_all(names, ask, MAX_REQUESTS):
+            failed[host] = f"no answer in {SAMPLE_SECONDS:g} s"
     finally:
         await resolver.close()
     found = NamesSampled(len(names), len(addresses), failed)
@@ -210,9 +218,9 @@ async def _judge(
     Who would wait for a slot or for the rate waits here: that is no latency.
     """
     limits = config.limits
-    at_once = min(AT_ONCE, limits.concurrency)
+    at_once = min(MAX_REQUESTS, limits.concurrency)
     if limits.rate:
-        at_once = max(1, min(at_once, int(HELD_UP * limits.rate)))
+        at_once = max(1, min(at_once, int(MAX_RATE_SECONDS * limits.rate)))
     slots = {"per_site": limits.per_site, "per_address": limits.per_address}
     turns = {group: asyncio.Semaphore(slots[group[0]] or 1) for shared in groups.values() for group in shared}
     verdicts: Counter[bool] = Counter()
@@ -252,7 +260,7 @@ async def _ask_all(sample: dict[str, Target], ask: Callable[[str, Target], Await
     tasks = {asyncio.create_task(one(host, target)): host for host, target in sample.items()}
     if not tasks:
         return []
-    done, late = await asyncio.wait(tasks, timeout=PATIENCE)
+    done, late = await asyncio.wait(tasks, timeout=SAMPLE_SECONDS)
     for task in late:
         task.cancel()
     await asyncio.gather(*late, return_exceptions=True)

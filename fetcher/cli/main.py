@@ -1,4 +1,4 @@
-"""The entry point: commands are loaded when they are called, errors become one line and an exit code."""
+"""The entry point: a command is loaded when it is called, an error becomes one line and an exit code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib import import_module
 import click
 
 from fetcher import __version__
-from fetcher.cli.exits import FAILED, PIPE_CLOSED, USAGE
+from fetcher.cli.exits import INTERRUPTED, PIPE_CLOSED, discard_stdout, exit_of
 
 __all__ = ["cli", "main"]
 
@@ -65,16 +65,18 @@ def main() -> None:
     except click.ClickException as error:
         code = _reject(error)
     except (click.Abort, KeyboardInterrupt):
-        code = 130
+        code = INTERRUPTED
     except BrokenPipeError:
-        code = _closed_pipe()
+        discard_stdout()
+        code = PIPE_CLOSED
     except Exception as error:  # noqa: BLE001  (the last line of defence: one plain line, the traceback under -vv)
         code = _explain(error)
     try:
         if sys.stdout is not None:  # closed before we began
             sys.stdout.flush()
     except BrokenPipeError:
-        code = _closed_pipe()
+        discard_stdout()
+        code = PIPE_CLOSED
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -106,14 +108,8 @@ def _say(text: str) -> None:
     print(f"fetcher: {printable(text)}", file=sys.stderr)
 
 
-def _closed_pipe() -> int:
-    """Point stdout away from the closed pipe, so that the interpreter's own flush stays silent."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return PIPE_CLOSED
-
-
 def _explain(error: Exception) -> int:
-    from fetcher.errors import ConfigError, FetcherError, SourceError
+    from fetcher.errors import FetcherError
 
     if os.environ.get("FETCHER_TRACEBACK") or "-vv" in sys.argv[1:] or sys.argv.count("-v") > 1:
         import traceback
@@ -122,4 +118,4 @@ def _explain(error: Exception) -> int:
     kind = "" if isinstance(error, FetcherError) else f"internal error: {type(error).__name__}: "
     hint = "" if isinstance(error, FetcherError) else " (-vv shows where)"
     _say(f"{kind}{error}{hint}")
-    return USAGE if isinstance(error, ConfigError | SourceError) else FAILED
+    return exit_of(error)

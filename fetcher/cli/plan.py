@@ -13,15 +13,14 @@ from typing import Any
 
 import msgspec
 
-from fetcher.cli.named import load_named
 from fetcher.cli.settings import RUN_KEYS, descriptors_for, make_config
 from fetcher.config import Config
 from fetcher.errors import ConfigError, SinkError
-from fetcher.job.choice import choose_codes
-from fetcher.job.place import folder_for, is_job
+from fetcher.job.paths import folder_for, is_job
+from fetcher.job.resume import choose_codes
 from fetcher.model import Extractor, Middleware
 from fetcher.sinks import check_output
-from fetcher.sinks.place import check_place, descriptor_of, is_special
+from fetcher.sinks.opening import check_path, descriptor_of, is_special
 from fetcher.sources import check, is_url_argument
 
 __all__ = ["Plan", "make_plan"]
@@ -60,8 +59,8 @@ def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool =
         settings,
         job=_job_of(outputs, settings, lasting=lasting),
         retry=_retried(settings),
-        extract=load_named("extract", settings.get("extract")),
-        middleware=tuple(load_named("middleware", name) for name in settings.get("middleware") or ()),
+        extract=_imported("extract", settings.get("extract")),
+        middleware=tuple(_imported("middleware", name) for name in settings.get("middleware") or ()),
     )
     if plan.retry and plan.job is None:
         raise ConfigError("retry-failed and retry-codes need a job: an output that is a file (-o), without --no-job")
@@ -90,7 +89,7 @@ def _check_outputs(plan: Plan) -> None:
             goes_on = plan.job is not None and (is_job(plan.job) or _is_empty(path))
             check_output(path, format=plan["format"], fresh=plan["fresh"] or goes_on)
         else:
-            check_place(path, fresh=True)
+            check_path(path, fresh=True)
 
 
 def _job_of(outputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -> str | None:
@@ -111,6 +110,14 @@ def _job_of(outputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -
     if not lasting:
         raise ConfigError("job: the demo's list is another each time; leave out --job")
     return folder
+
+
+def _imported(option: str, name: str | None) -> Any:
+    if name is None:
+        return None
+    from fetcher.cli.import_string import import_string
+
+    return import_string(option, name)
 
 
 def _is_empty(path: str) -> bool:

@@ -1,6 +1,6 @@
-"""``fetcher report``: how a job stands, told from its ledger alone, also while a run works on it.
+"""``fetcher report``: how a job stands, read from its ledger alone, also while a run works on it.
 
-Law 7: what comes out of a ledger is harmless by the time it is laid out here; the names typed are made so here.
+Law 7: text out of a ledger is escaped before it gets here; the names typed are escaped by whoever prints the error.
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fetcher.cli.exits import PIPE_CLOSED
+from fetcher.cli.exits import PIPE_CLOSED, discard_stdout
 from fetcher.errors import ConfigError, SinkError
-from fetcher.job.place import LEDGER, folder_for, is_job
-from fetcher.observe.report import describe_trouble, human_bytes, human_seconds
-from fetcher.sinks.place import name_of, trouble
+from fetcher.job.paths import LEDGER, folder_for, is_job
+from fetcher.report.summary import describe_trouble, human_bytes, human_seconds
+from fetcher.sinks.opening import display_name, write_error
 
 if TYPE_CHECKING:
-    from fetcher.job.report import JobReport, RunReport
-    from fetcher.job.view import HostFigures
+    from fetcher.job.report import HostFigures, JobReport, RunReport
 
 __all__ = ["command", "find_job", "lay_out"]
 
-FEW, MANY = 10, 50
-"""Lines of a table, and of one that was asked for."""
+FEW_LINES, MANY_LINES = 10, 50
+"""Of a table by default, and of one that was asked for."""
 
 
 @click.command("report", short_help="Tell how a job went, or how far it is.")
@@ -36,9 +35,9 @@ FEW, MANY = 10, 50
 @click.option(
     "--hosts",
     is_flag=True,
-    help=f"{MANY} hosts of each kind, not {FEW}: slowest, failing, and those that gave trouble.",
+    help=f"{MANY_LINES} hosts of each kind, not {FEW_LINES}: slowest, failing, and those that gave trouble.",
 )
-@click.option("--errors", is_flag=True, help=f"The {MANY} most frequent errors, not {FEW}.")
+@click.option("--errors", is_flag=True, help=f"The {MANY_LINES} most frequent errors, not {FEW_LINES}.")
 @click.option("-v", "--verbose", count=True, help="Twice: show where an error of ours struck.")
 @click.pass_context
 def command(context: click.Context, /, job: str, *, as_json: bool, hosts: bool, errors: bool, verbose: int) -> None:  # noqa: ARG001  (main reads it)
@@ -51,18 +50,18 @@ def command(context: click.Context, /, job: str, *, as_json: bool, hosts: bool, 
       fetcher report pages.jsonl
       fetcher report pages.jsonl --json | jq .left
     """  # noqa: D301  (click keeps the lines below this very control character as they are)
-    from fetcher.job.report import MOST_HOSTS, report
+    from fetcher.job.report import MAX_HOSTS, report
 
     # A look changes nothing: Ctrl-C may end it at any instruction, those of the database too.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    figures = report(find_job(job), hosts=MOST_HOSTS if as_json else MANY if hosts else FEW)
+    figures = report(find_job(job), hosts=MAX_HOSTS if as_json else MANY_LINES if hosts else FEW_LINES)
     if as_json:
         import msgspec
 
         text = msgspec.json.format(msgspec.json.encode(figures), indent=2).decode() + "\n"
     else:
-        text = lay_out(figures, errors=MANY if errors else FEW)
+        text = lay_out(figures, errors=MANY_LINES if errors else FEW_LINES)
     try:
         _print(text)
     except BrokenPipeError:
@@ -72,17 +71,14 @@ def command(context: click.Context, /, job: str, *, as_json: bool, hosts: bool, 
 def _print(text: str) -> None:
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (for as long as we run: our end flushes it)
-        raise SinkError(f"{name_of('-')}: is closed")
+        raise SinkError(f"{display_name('-')}: is closed")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name gets the rest
     try:
         click.echo(text, nl=False)
     except OSError as error:
-        # What stays in the buffer would fail again when the interpreter ends.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.close(nowhere)
-        raise trouble("-", "cannot write", error) from error
+        discard_stdout()  # what stays in the buffer would fail again when the interpreter ends
+        raise write_error("-", "cannot write", error) from error
 
 
 def find_job(name: str) -> str:
@@ -101,18 +97,18 @@ def find_job(name: str) -> str:
     raise ConfigError(f"{name}: there is no job beside it ({beside}): give the folder that --job named")
 
 
-def lay_out(figures: JobReport, *, errors: int = FEW) -> str:
+def lay_out(figures: JobReport, *, errors: int = FEW_LINES) -> str:
     """Return the report for people: lines that end in a newline, ``errors`` of them in the table of codes."""
     many = len(figures.outputs)
     tables = [
-        ("outputs", [[output.path, human_bytes(output.position)] for output in figures.outputs[:MANY]], many),
+        ("outputs", [[output.path, human_bytes(output.position)] for output in figures.outputs[:MANY_LINES]], many),
         ("runs", _runs(figures), figures.run_count),
         ("failed or skipped", _codes(figures, errors), len(figures.codes)),
         ("slowest hosts", _hosts(figures.slowest), 0),
         ("hosts with failures", _hosts(figures.failing), 0),
         ("hosts that gave trouble", [[describe_trouble(host)] for host in figures.troubled], 0),
     ]
-    lines = [_headline(figures), *(f"  {line}" for line in _standing(figures))]
+    lines = [_headline(figures), *(f"  {line}" for line in _progress(figures))]
     for title, rows, total in tables:
         if rows:
             heads = HEADS.get(title)
@@ -130,17 +126,17 @@ HEADS = {
 
 def _headline(figures: JobReport) -> str:
     process = f" (process {figures.pid})" if figures.pid is not None else ""
-    told = {
+    state = {
         "running": f"running{process}",
         "complete": "complete",
         "stopped": "stopped; the same command continues",
         "interrupted": "interrupted, its last run was killed; the same command continues",
     }[figures.state]
-    retry = f", retrying {', '.join(figures.retrying[:FEW])}" if figures.retrying else ""
-    return f"{figures.job}: {told}{retry}"
+    retry = f", retrying {', '.join(figures.retrying[:FEW_LINES])}" if figures.retrying else ""
+    return f"{figures.job}: {state}{retry}"
 
 
-def _standing(figures: JobReport) -> Iterable[str]:
+def _progress(figures: JobReport) -> Iterable[str]:
     rest = f" + {figures.pending:,} pending" if figures.pending else ""
     yield (
         f"{_counted(figures.input, 'row')}{' and more' if figures.more else ''} = {figures.ok:,} ok"
@@ -176,7 +172,7 @@ def _runs(figures: JobReport) -> list[list[str]]:
             f"{run.pages_per_second:,.0f} pages/s",
             _ending(run, running=figures.state == "running" and run is figures.runs[-1]),
         ]
-        for run in figures.runs[-FEW:]
+        for run in figures.runs[-FEW_LINES:]
     ]
 
 
@@ -210,7 +206,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    """Set the first column to the left and the others to the right, all of them a step in."""
+    """Align the first column to the left and the others to the right, indented."""
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     return [
         ("  " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])).rstrip() for row in table

@@ -17,7 +17,7 @@ from fetcher.errors import FetchError
 from fetcher.urls import Target, parse
 
 if TYPE_CHECKING:
-    from fetcher.policy.robots import Verdict
+    from fetcher.middleware.robots.handler import Verdict
 
 __all__ = ["command"]
 
@@ -59,12 +59,12 @@ command.params.extend(param for param in crawl.params if param.name in SHARED)
 
 async def _ask(urls: list[str], config: Config) -> list[dict[str, Any]]:
     """Return a report for each URL, in their order."""
-    from fetcher.handlers import judging
-    from fetcher.policy.robots_exchange import robots_token
+    from fetcher.client import robots_judge
+    from fetcher.middleware.robots.fetch import robots_token
 
     token = robots_token(config.identity)
     many = asyncio.Semaphore(config.limits.concurrency)
-    async with judging(config) as judge:
+    async with robots_judge(config) as judge:
 
         async def report(url: str) -> dict[str, Any]:
             async with many:
@@ -98,11 +98,10 @@ async def _report(
 
 def _delay_of(target: Target, asked: float, config: Config) -> float:
     """Return the seconds between two requests that a crawl would leave, of ``asked`` and of what is configured."""
-    from fetcher.hosts import Hosts
+    from fetcher.hosts.table import HostTable
 
-    hosts = Hosts[None](config.limits, config.retry, config.hosts)
-    host = hosts.get(target.host, 0.0)
-    hosts.set_delay(host, asked)
+    host = HostTable(config.limits, config.retry, config.hosts).get(target.host, 0.0)
+    host.set_crawl_delay(asked)
     return host.own_delay
 
 

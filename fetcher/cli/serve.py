@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import re
-import sys
-
 import click
 
-from fetcher.cli.exits import PIPE_CLOSED
-from fetcher.errors import ConfigError, FetcherError, SinkError
+from fetcher.cli.exits import PIPE_CLOSED, discard_stdout
+from fetcher.errors import FetcherError, SinkError
 
 __all__ = ["command"]
 
@@ -30,45 +26,28 @@ def command(
     """Serve the built-in site: a shop on many loopback hosts, with honest failures. Ctrl-C ends it."""
     import asyncio
 
-    from fetcher.bench.site import Site, serve, urls
+    from fetcher.cli.settings import read_latency
+    from fetcher.demo import Site, urls
+    from fetcher.demo.server import serve
 
-    site = Site(hosts=hosts, pages=pages, seed=seed, latency=_seconds(latency), port=port, log=log)
+    site = Site(hosts=hosts, pages=pages, seed=seed, latency=read_latency(latency), port=port, log=log)
 
     def ready(port: int) -> None:
         listing = urls(site, port)
         click.echo(f"serving {len(listing)} URLs, the first is {listing[0]} (Ctrl-C ends it)", err=True)
         if print_list:
             click.echo("\n".join(listing))
-            _release_stdout()
+            discard_stdout()  # the reader of the list sees its end, though we go on serving
 
     try:
         asyncio.run(serve(site, ready))
     except KeyboardInterrupt:
         click.echo("closed", err=True)
     except BrokenPipeError:
-        _release_stdout()
+        discard_stdout()
         context.exit(PIPE_CLOSED)
     except OSError as error:
         reason = error.strerror or str(error)
         if log is not None and error.filename == log:
             raise SinkError(f"{log}: cannot write the log: {reason}") from None
         raise FetcherError(f"cannot serve on port {port}: {reason}") from None
-
-
-def _seconds(latency: str) -> tuple[float, float]:
-    """Read ``LOW-HIGH`` or one number, in milliseconds."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(?:-\s*(\d+(?:\.\d*)?))?\s*", latency)
-    if match is None:
-        raise ConfigError(f"latency: {latency!r} is not LOW-HIGH in milliseconds (such as 20-60)")
-    low, high = float(match[1]), float(match[2] or match[1])
-    if low > high:
-        raise ConfigError(f"latency: {low:g} is above {high:g}")
-    return low / 1000, high / 1000
-
-
-def _release_stdout() -> None:
-    """Let whoever reads the list see its end, though we live on."""
-    if sys.stdout is not None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)

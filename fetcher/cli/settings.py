@@ -15,11 +15,11 @@ import click
 from click.core import ParameterSource
 
 from fetcher.config import OPTIONS, Config, read_toml
+from fetcher.config.options import SECRET_HEADERS, flag, number_from, one_of, parse_proxy
 from fetcher.errors import ConfigError, InvalidURL
-from fetcher.options import SECRET_HEADERS, flag, number_from, one_of, parse_proxy
 from fetcher.urls import parse
 
-__all__ = ["RUN_KEYS", "Lines", "gather", "make_config"]
+__all__ = ["RUN_KEYS", "Lines", "at_most_failed", "descriptors_for", "gather", "make_config", "read_latency"]
 
 RUN_KEYS: dict[str, Any] = {
     "from": None,
@@ -108,7 +108,7 @@ def gather(context: click.Context, config_path: str | None) -> dict[str, Any]:
 
 
 def _check(settings: Mapping[str, Any], origin: str) -> None:
-    """Raise what a later check would, with the place where the setting stands."""
+    """Raise what a later check would, with the place where the setting was found."""
     Config.from_mapping(_with_cookie_files(settings, origin), extra=RUN_KEYS, origin=origin)
     for name, value in settings.items():
         key = name.replace("-", "_")
@@ -204,6 +204,18 @@ def _bind_secrets(options: dict[str, Any], origin: str) -> None:
             else text
             for text in texts
         ]
+
+
+def read_latency(value: str) -> tuple[float, float]:
+    """Read ``LOW-HIGH`` or one number, in milliseconds. Returns seconds."""
+    low, dash, high = value.partition("-")
+    try:
+        bounds = [number_from(0)(text.strip()) / 1000 for text in (low, high if dash else low)]
+    except ConfigError:
+        raise ConfigError(f"latency: {value!r} is no range of milliseconds (such as 20-60)") from None
+    if bounds[0] > bounds[1]:
+        raise ConfigError(f"latency: {low.strip()} is above {high.strip()}")
+    return bounds[0], bounds[1]
 
 
 def at_most_failed(rule: str | None, failed: int, total: int) -> bool:

@@ -1,8 +1,8 @@
-"""The ledger of a job: what became of each row, and where the outputs stand, in one SQLite file.
+"""The ledger of a job: what became of each row, and how far each output is committed, in one SQLite file.
 
-Law 6: a batch of rows and the outputs' positions are one transaction, made after the records are durable; whatever is
-killed, full or broken in between, the ledger says either all of it or nothing. No error is lost: each checkpoint is
-asked for, and closing looks whether the journals are gone.
+Law 6: a batch of rows and the outputs' positions are one transaction, made after the records are durable; after a
+kill, a full disk or an I/O error in between, the ledger has either all of it or nothing. No error is lost: checkpoints
+are made explicitly, and closing checks that the journals are gone.
 """
 
 from __future__ import annotations
@@ -12,24 +12,25 @@ import os
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 
 from fetcher.errors import LedgerError
-from fetcher.job.account import OK, Account, Tally
-from fetcher.job.names import codes_of, hosts_of
-from fetcher.job.schema import JOURNALS, SHIFT, connect, damaged, explained, in_use, make, sync, whole
+from fetcher.files import sync_folder_of
+from fetcher.job.ledger_reader import OK, LedgerReader, Tally
+from fetcher.job.schema import JOURNALS, SHIFT, connect, damaged, explained, in_use, make, whole
 from fetcher.sinks.durable import Mark
 
-__all__ = ["OK", "Entry", "Ledger", "Progress", "Tally"]
+__all__ = ["OK", "Ledger", "LedgerRow", "RunProgress", "Tally"]
 
 NO_NOTES: Mapping[str, bytes] = MappingProxyType({})
 CHECKPOINT_ROWS = 10_000  # between two copies of the journal into the ledger
 CHECKPOINT_COMMITS = 64
+INTERNED_NAMES = 20_000  # kept in memory, of codes and of hosts each
 
 
-class Entry(msgspec.Struct, frozen=True):
+class LedgerRow(msgspec.Struct, frozen=True):
     """One finished row: ``code`` is ``ok`` for a page, else the error's. ``elapsed`` in seconds."""
 
     id: int
@@ -42,7 +43,7 @@ class Entry(msgspec.Struct, frozen=True):
     host: str
 
 
-class Progress(msgspec.Struct, frozen=True):
+class RunProgress(msgspec.Struct, frozen=True):
     """How far a run is. ``taken`` rows of the list over the whole job; ``seconds``, ``ok``, ``bytes`` of this run.
 
     ``more`` says that the list was not read to its end; ``estimate`` is how many rows it has, if that is known.
@@ -56,34 +57,74 @@ class Progress(msgspec.Struct, frozen=True):
     bytes: int
 
 
-class Ledger(Account):
-    """The ledger at ``path``, written by one thread; ``terms`` is what must not change while the job lasts.
+class Interning:
+    """The names of one ``table`` and the numbers that stand for them: a host or a code takes a byte or three in a row.
 
-    ``last`` is the greatest finished id, 0 for none; ``ended_well`` says that the run before was closed in good order,
-    ``retrying`` which codes a retry that is not complete has taken up, ``asked`` the words it was asked for by. Every
-    method raises ``LedgerError``.
+    Law 3: the latest names are kept in memory, the others looked up, so that a million hosts do not fill it.
+    """
+
+    def __init__(self, db: sqlite3.Connection, table: Literal["codes", "hosts"]) -> None:
+        self._db = db
+        self._look_up = f"SELECT id FROM {table} WHERE name = ?"  # noqa: S608  (one of our two tables)
+        self._add = f"INSERT INTO {table} VALUES (NULL, ?)"  # noqa: S608  (as above)
+        self._known: dict[str, int] = {}
+
+    def number(self, name: str) -> int:
+        """Return the number of ``name``, a new one for a new name: inside a transaction. Raises ``sqlite3.Error``."""
+        number = self._known.get(name)
+        if number is None:
+            found = self._db.execute(self._look_up, (name,)).fetchone()
+            number = found[0] if found else self._db.execute(self._add, (name,)).lastrowid
+            assert isinstance(number, int)  # the primary key of a table of ours
+            if len(self._known) >= INTERNED_NAMES:
+                del self._known[next(iter(self._known))]
+            self._known[name] = number
+        return number
+
+    def forget(self) -> None:
+        """Forget what is in memory: the transaction that gave the numbers was rolled back."""
+        self._known.clear()
+
+
+class Ledger(LedgerReader):
+    """The ledger at ``path``, written by one thread; ``identity`` is what must not change while the job lasts.
+
+    ``last`` is the greatest finished id, 0 for none; ``done`` counts the finished rows. ``ended_well`` says that the
+    run before ended cleanly, ``retrying`` which codes a retry that is not complete has taken up, ``retry_names`` what
+    its caller named them. Every method raises ``LedgerError``.
     """
 
     def __init__(self, path: str, db: sqlite3.Connection) -> None:
         super().__init__(path, db)
-        self._codes = codes_of(db)
-        self._hosts = hosts_of(db)
+        self._codes = Interning(db, "codes")
+        self._hosts = Interning(db, "hosts")
         self._run: int | None = None
-        self._rows = self._commits = 0  # since the last checkpoint
-        self.terms = self._meta("terms") or b""
-        if not self.terms:
-            raise damaged(path, "no terms")
+        self._journal_rows = self._journal_commits = 0  # since the last checkpoint
+        self.identity = self._meta("identity") or b""
+        if not self.identity:
+            raise damaged(path, "no identity")
         self.retrying = self._codes_at("retrying")
-        self.asked = self._codes_at("asked")
+        self.retry_names = self._codes_at("retry names")
         self.last = self._last()
+        self.done = whole(path, self._value("SELECT count(*) FROM rows") or 0)
         self._next = whole(path, self._value("SELECT max(seq) FROM rows") or 0) + 1
+        self.runs = whole(path, self._value("SELECT max(id) FROM runs") or 0)
         clean = self._value("SELECT clean FROM runs ORDER BY id DESC LIMIT 1")
         self.ended_well = clean is None or whole(path, clean, 0, 1) == 1
 
+    def __repr__(self) -> str:
+        """Show the state at a glance; ``journal`` is what was committed since the last checkpoint."""
+        state = "closed" if not self._open else "in a run" if self._run and not self.ended_well else "idle"
+        transaction = ", in a transaction" if self._open and self._db.in_transaction else ""
+        return (
+            f"<Ledger {self.path!r} {state}: runs={self.runs} done={self.done} last={self.last}"
+            f" journal={self._journal_rows} rows in {self._journal_commits} commits{transaction}>"
+        )
+
     @classmethod
-    def create(cls, path: str, *, terms: bytes, outputs: Sequence[str]) -> Self:
+    def create(cls, path: str, *, identity: bytes, outputs: Sequence[str]) -> Self:
         """Make a new ledger for ``outputs``, nothing of which is written yet."""
-        make(path, terms, [os.fsencode(output) for output in outputs])
+        make(path, identity, [os.fsencode(output) for output in outputs])
         return cls.open(path)
 
     @classmethod
@@ -106,21 +147,22 @@ class Ledger(Account):
         with self._transaction():
             added = self._db.execute("INSERT INTO runs VALUES (NULL, ?, 0, NULL, 0, 1, NULL, 0, 0, 0)", (now,))
         with explained(self.path, "write"):
-            sync(os.path.dirname(self.path) or ".")  # the journal's name; SQLite ignores it when this fails
+            sync_folder_of(self.path)  # the journal's name; SQLite ignores it when this fails
         self._run = added.lastrowid
+        self.runs = self._run or self.runs
         self.ended_well = False
         return before
 
     def commit(
         self,
-        entries: Collection[Entry],
+        rows: Collection[LedgerRow],
         marks: Sequence[Mark],
-        progress: Progress,
+        progress: RunProgress,
         notes: Mapping[str, bytes] = NO_NOTES,
     ) -> None:
-        """Add finished rows, in the order of their records, and where each output stands now: all or nothing.
+        """Add finished rows, in the order of their records, and how far each output reaches now: all or nothing.
 
-        ``notes`` are kept by name, the last of each, for whoever comes after.
+        ``notes`` are kept by name, the last of each, for the next run.
         """
         with self._transaction():
             for name, note in notes.items():
@@ -130,40 +172,41 @@ class Ledger(Account):
                 "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
-                        entry.id, seq, entry.digest - SHIFT, code(entry.code), entry.status, entry.bytes,
-                        round(entry.elapsed * 1000), host(entry.host), entry.attempts,
+                        row.id, seq, row.digest - SHIFT, code(row.code), row.status, row.bytes,
+                        round(row.elapsed * 1000), host(row.host), row.attempts,
                     )
-                    for seq, entry in enumerate(entries, self._next)
+                    for seq, row in enumerate(rows, self._next)
                 ],
             )  # fmt: skip
             self._set_marks(marks)
             self._set_progress(progress)
-        self._next += len(entries)
-        self.last = max(self.last, max((entry.id for entry in entries), default=0))
-        self._rows += len(entries)
-        self._commits += 1
-        if self._rows >= CHECKPOINT_ROWS or self._commits >= CHECKPOINT_COMMITS:
+        self._next += len(rows)
+        self.last = max(self.last, max((row.id for row in rows), default=0))
+        self.done += len(rows)
+        self._journal_rows += len(rows)
+        self._journal_commits += 1
+        if self._journal_rows >= CHECKPOINT_ROWS or self._journal_commits >= CHECKPOINT_COMMITS:
             self._checkpoint("PASSIVE")
 
-    def end_run(self, progress: Progress, *, exit: int | None) -> None:  # noqa: A002 - the word for it
-        """Note that the run ended in good order: what is behind a mark from now on, somebody else has written."""
+    def end_run(self, progress: RunProgress, *, exit: int | None) -> None:  # noqa: A002 - the word for it
+        """Note that the run ended cleanly: bytes behind a mark from now on were written by another program."""
         with self._transaction():
             self._set_progress(progress)
             self._db.execute("UPDATE runs SET clean = 1, exit = ? WHERE id = ?", (exit, self._run))
         self.ended_well = True
 
-    def set_terms(self, terms: bytes) -> None:
-        """Replace the terms, by some that allow all that these did."""
+    def set_identity(self, identity: bytes) -> None:
+        """Replace the identity: the list has more files."""
         with self._transaction():
-            self._set_meta("terms", terms)
-        self.terms = terms
+            self._set_meta("identity", identity)
+        self.identity = identity
 
     def begin_rewrite(
-        self, codes: Collection[str], marks: Sequence[Mark], copies: Sequence[str], *, asked: Collection[str] = ()
+        self, codes: Collection[str], marks: Sequence[Mark], copies: Sequence[str], *, retry_names: Collection[str] = ()
     ) -> int:
-        """Forget the rows of ``codes``: each output is now what stands in its copy, at its mark. Returns how many.
+        """Delete the rows of ``codes``: each output is now its copy, up to its mark. Returns how many rows.
 
-        On the disk when this returns; from then on the copies are to be put in the outputs' places.
+        It is on the disk when this returns; then the copies are to replace the outputs.
         """
         with explained(self.path, "write"):
             self._db.execute("PRAGMA synchronous=FULL")
@@ -174,18 +217,19 @@ class Ledger(Account):
             named = [(os.fsencode(copy), output) for output, copy in enumerate(copies)]
             self._db.executemany("UPDATE outputs SET copy = ? WHERE id = ?", named)
             self._set_meta("retrying", msgspec.json.encode(sorted(codes)))
-            self._set_meta("asked", msgspec.json.encode(sorted(asked)))
+            self._set_meta("retry names", msgspec.json.encode(sorted(retry_names)))
         self._checkpoint("FULL")
         with explained(self.path, "write"):
             self._db.execute("PRAGMA synchronous=NORMAL")
-        self.retrying, self.asked = frozenset(codes), frozenset(asked)
+        self.retrying, self.retry_names = frozenset(codes), frozenset(retry_names)
         self.last = self._last()
+        self.done -= dropped
         return dropped
 
     def pending_rewrite(self) -> list[str]:
-        """Return the copies that may still have to take the outputs' places, one an output; ``[]`` for none.
+        """Return the copies that may still have to replace the outputs, one an output; ``[]`` for none.
 
-        They are names out of a file: adopt only one that a rewrite of this job would make.
+        The names were read from a file: adopt only one that a rewrite of this job would make.
         """
         with explained(self.path, "read"):
             found = [name for (name,) in self._db.execute("SELECT copy FROM outputs ORDER BY id")]
@@ -197,16 +241,16 @@ class Ledger(Account):
         return names
 
     def end_rewrite(self) -> None:
-        """Note that the copies have taken the outputs' places."""
+        """Note that the copies have replaced the outputs."""
         with self._transaction():
             self._db.execute("UPDATE outputs SET copy = NULL")
 
     def retry_done(self) -> None:
-        """Note that whatever was retried has come to its end."""
+        """Note that the retry is complete."""
         if self.retrying:
             with self._transaction():
-                self._db.execute("DELETE FROM meta WHERE key IN ('retrying', 'asked')")
-            self.retrying = self.asked = frozenset()
+                self._db.execute("DELETE FROM meta WHERE key IN ('retrying', 'retry names')")
+            self.retrying = self.retry_names = frozenset()
 
     def close(self) -> None:
         """Bring everything into the one file and close it. Harmless twice."""
@@ -221,7 +265,7 @@ class Ledger(Account):
             raise LedgerError(f"{left[0]}: cannot be removed: {_LEFT}")
 
     def abandon(self) -> None:
-        """Close the file as it is: the next to open it puts it in order. Harmless twice."""
+        """Close the file as it is: whoever opens it next puts it in order. Harmless twice."""
         with self._reading:
             self._open = False
             with contextlib.suppress(sqlite3.Error):  # what was committed is safe whatever it says
@@ -235,27 +279,27 @@ class Ledger(Account):
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
-                self._codes.forget()  # numbers that were given in what is now undone
+                self._codes.forget()  # the numbers given in it are rolled back
                 self._hosts.forget()
-                with contextlib.suppress(sqlite3.Error):  # the first error is what is told
+                with contextlib.suppress(sqlite3.Error):  # the first error is raised
                     if self._db.in_transaction:
                         self._db.execute("ROLLBACK")
                 raise
 
     def _checkpoint(self, mode: str) -> None:
-        """Copy the journal into the ledger. A reader in the way is no trouble: the journal holds it all."""
+        """Copy the journal into the ledger. A reader in the way is no error: the journal still has all rows."""
         with explained(self.path, "write"):
             self._db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-        self._rows = self._commits = 0
+        self._journal_rows = self._journal_commits = 0
 
     def _set_marks(self, marks: Sequence[Mark]) -> None:
-        stands = [(*msgspec.structs.astuple(mark), output) for output, mark in enumerate(marks)]
+        values = [(*msgspec.structs.astuple(mark), output) for output, mark in enumerate(marks)]
         changed = self._db.executemany(
-            "UPDATE outputs SET position = ?, tail = ?, checksum = ?, state = ? WHERE id = ?", stands
+            "UPDATE outputs SET position = ?, tail = ?, checksum = ?, state = ? WHERE id = ?", values
         )
         assert changed.rowcount == len(marks), "a mark for each output"
 
-    def _set_progress(self, progress: Progress) -> None:
+    def _set_progress(self, progress: RunProgress) -> None:
         assert self._run is not None, "no run was begun"
         self._db.execute(
             "UPDATE runs SET taken = ?, more = ?, estimate = ?, seconds = ?, ok = ?, bytes = ? WHERE id = ?",

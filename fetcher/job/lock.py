@@ -6,31 +6,15 @@ is ours, never removed, and never reached through a link (6, 7).
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
-import sys
 import time
 
 from fetcher.errors import JobLocked, LedgerError
+from fetcher.files import NotRegularFileError, open_regular, try_lock
 
 __all__ = ["Lock"]
 
 _NAME = "lock"
-_HELD = (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
-_BYTE = 1 << 30  # where Windows locks one byte: far from the process number, which others may read
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _take(descriptor: int) -> None:
-        os.lseek(descriptor, _BYTE, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-else:
-    import fcntl
-
-    def _take(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class Lock:
@@ -69,29 +53,23 @@ class Lock:
                 raise self._trouble(error) from error
 
     def _open(self) -> int:
-        # O_NONBLOCK: a FIFO in the lock's place must not hold us.
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         try:
             if os.path.islink(self.path):
                 raise self._foreign()
-            descriptor = os.open(self.path, flags, 0o666)
+            return open_regular(self.path, os.O_RDWR | os.O_CREAT)
+        except NotRegularFileError:
+            raise self._foreign() from None
         except OSError as error:
             raise self._trouble(error) from error
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise self._foreign()
-        return descriptor
 
     def _lock(self, descriptor: int) -> None:
         for pause in (0.02, 0.1, 0.0):  # a report looks for an instant whether somebody holds it
             try:
-                _take(descriptor)
+                if try_lock(descriptor):
+                    return
             except OSError as error:
-                if error.errno not in _HELD:
-                    raise self._trouble(error) from error
-                time.sleep(pause)
-            else:
-                return
+                raise self._trouble(error) from error
+            time.sleep(pause)
         raise JobLocked(
             f"{self.folder}: another fetcher{self._holder(descriptor)} is working on it; wait for it or stop it"
         )

@@ -1,30 +1,253 @@
-"""A job in figures, of a run that goes on or of one that has ended, from its ledger alone.
+"""A job in figures, read from its ledger alone, while a run works on it or after the last one has ended.
 
-Law 1: the books are the job's: ``input = ok + failed + skipped + pending``, and ``more`` where rows were never read.
+Law 1: the counts are the job's: ``input = ok + failed + skipped + pending``, and ``more`` where rows were never read.
+Law 3: the database does the sums, and at most a bounded number of hosts is read out of it. Law 6: a report
+changes nothing, and a run commits undisturbed beside it. Law 7: every value read is checked, and control characters in
+names are escaped.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from types import TracebackType
+from typing import Annotated, Any, Self, TypeVar
 
 import msgspec
 
-from fetcher.health import HostReport
-from fetcher.job.account import Tally
-from fetcher.job.view import HostFigures, LedgerView, Output, Run
+from fetcher.errors import LedgerError, Skipped
+from fetcher.files import is_locked, open_regular
+from fetcher.hosts.state import HostReport
+from fetcher.job.host_memory import TROUBLED, troubled_of
+from fetcher.job.ledger_reader import MAX_CODES, MAX_NAME_CHARACTERS, OK, LedgerReader, Tally
+from fetcher.job.paths import LEDGER, LOCK
+from fetcher.job.schema import JOURNALS, attach, connect, damaged, explained, whole
 from fetcher.sinks.escape import printable
 
-__all__ = ["MOST_HOSTS", "JobReport", "RunReport", "report"]
+__all__ = ["MAX_HOSTS", "HostFigures", "JobReport", "JobSnapshot", "OutputFigures", "RunReport", "report"]
 
-MOST_HOSTS = 1_000
-MOST_RUNS = 1_000
+MAX_HOSTS = 1_000
+MAX_RUNS = 1_000
+MAX_OUTPUTS = 1_000
+MAX_HOST_CHARACTERS = 255  # a DNS name has 253
+MAX_PATH_CHARACTERS = 4_096
+MIN_TRIED_ROWS = 5  # of a host, for its mean time to be worth showing
+LAST_SECOND = 253_402_300_799.0  # of the year 9999, since the epoch
+JOURNAL = JOURNALS[0]
 COMPLETE, INTERRUPTED, RUNNING, STOPPED = "complete", "interrupted", "running", "stopped"
+
+T = TypeVar("T")
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=LAST_SECOND)]
+
+
+class HostFigures(msgspec.Struct, frozen=True):
+    """What became of the ``rows`` of one host; ``elapsed`` is the mean of those that were tried, in seconds.
+
+    ``host`` is empty for rows that were no URL.
+    """
+
+    host: str
+    rows: Count
+    failed: Count
+    elapsed: Seconds
+    bytes: Count
+
+
+class HostRanking(msgspec.Struct, frozen=True):
+    """How many hosts there are, the slowest by their mean, and those with the most failures."""
+
+    count: int
+    slowest: list[HostFigures]
+    failing: list[HostFigures]
+
+
+class RunFigures(msgspec.Struct, frozen=True):
+    """One run, as of its last commit. ``began`` in seconds since the epoch; ``ok`` pages in ``seconds``.
+
+    ``clean`` says that it ended cleanly, ``exit`` with which code, where that was noted. ``taken`` rows of the
+    list had been seen over the whole job by then; ``more`` that the list goes on, ``estimate`` how long it is.
+    """
+
+    id: Count
+    began: Seconds
+    seconds: Seconds
+    ok: Count
+    clean: bool
+    exit: Count | None
+    taken: Count
+    more: bool
+    estimate: Count | None
+
+    @property
+    def has_figures(self) -> bool:
+        """Whether the run lasted long enough to record figures."""
+        return self.clean or self.seconds > 0
+
+
+class RunTotals(msgspec.Struct, frozen=True):
+    """The number of all runs, their seconds and their pages."""
+
+    count: Count
+    seconds: Seconds
+    ok: Count
+
+
+class OutputFigures(msgspec.Struct, frozen=True):
+    """An output and its committed size in bytes."""
+
+    path: str
+    position: int
+
+
+class JobSnapshot:
+    """The ledger of the job in ``folder`` at one moment, for a ``with`` block; ``pid`` is the process that works on it.
+
+    ``pid`` is 0 where its number is not known, ``None`` where no process works on the job. Entering and every method
+    raise ``LedgerError``.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.path = os.path.join(folder, LEDGER)
+        self.pid: int | None = None
+
+    def __enter__(self) -> Self:
+        self.pid = _holder(os.path.join(self.folder, LOCK))
+        if not os.path.lexists(self.path + JOURNAL) and not os.access(self.folder, os.W_OK | os.X_OK):
+            # SQLite makes the journal's index before it reads.
+            raise LedgerError(
+                f"{self.path}: cannot be read in a folder you may not write: look at a copy of the folder"
+            )
+        self._db = connect(self.path, write=False)
+        self._reader = LedgerReader(self.path, self._db)
+        try:
+            with explained(self.path, "read"):
+                self._db.execute("BEGIN")
+                self._db.execute("SELECT count(*) FROM meta").fetchone()  # every later query sees this moment
+        except BaseException:
+            self._db.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.close()
+        _tidy(self.path)
+
+    def tally(self) -> Tally:
+        """Count the finished rows by what became of them."""
+        return self._reader.tally()
+
+    def troubled(self) -> list[HostReport]:
+        """Return the hosts that gave the last run trouble, the worst first."""
+        return troubled_of(self._reader.note(TROUBLED), path=self.path)
+
+    def outputs(self) -> list[OutputFigures]:
+        """Return the outputs in the order they were given."""
+        names = [row["name"] for row in self._ask("SELECT name FROM outputs ORDER BY id LIMIT ?", MAX_OUTPUTS)]
+        if not all(isinstance(name, bytes) for name in names):
+            raise damaged(self.path, "an output without a name")
+        marks = self._reader.marks()
+        return [
+            OutputFigures(printable(os.fsdecode(name), MAX_PATH_CHARACTERS), mark.position)
+            for name, mark in zip(names, marks, strict=False)
+        ]
+
+    def runs(self, most: int) -> list[RunFigures]:
+        """Return the last ``most`` runs, the oldest first."""
+        found = self._ask(
+            "SELECT id, began, seconds, ok, clean, exit, taken, more, estimate FROM runs ORDER BY id DESC LIMIT ?", most
+        )
+        return [self._checked(run, RunFigures) for run in reversed(found)]
+
+    def all_runs(self) -> RunTotals:
+        """Return what all runs were together."""
+        (sums,) = self._ask("SELECT count(*) AS count, total(seconds) AS seconds, coalesce(sum(ok), 0) AS ok FROM runs")
+        return self._checked(sums, RunTotals)
+
+    def retrying(self) -> list[str]:
+        """Return the codes that a retry has taken up which is not complete."""
+        found = self._ask("SELECT value FROM meta WHERE key = 'retrying'")
+        try:
+            codes = msgspec.json.decode(found[0]["value"] if found else b"[]", type=list[str])
+        except (ValueError, TypeError) as error:
+            raise damaged(self.path, str(error)) from error
+        return [printable(code, MAX_NAME_CHARACTERS) for code in codes[:MAX_CODES]]
+
+    def hosts(self, most: int) -> HostRanking:
+        """Return the ``most`` slowest and the ``most`` failing hosts, from one pass over the rows."""
+        known = self._ask("SELECT id, name FROM codes LIMIT ?", MAX_CODES)
+        spared = [whole(self.path, code["id"]) for code in known if code["name"] in {OK, *Skipped.codes}]
+        query = _HOSTS.replace("SPARED", ", ".join(map(str, spared)))
+        count, *found = self._ask(query, MIN_TRIED_ROWS, most, most)
+        tables: dict[str, list[HostFigures]] = {"slowest": [], "failing": []}
+        for host in found:
+            figures = self._checked(host, HostFigures)
+            name, mean = printable(figures.host, MAX_HOST_CHARACTERS), round(figures.elapsed, 3)
+            tables[host["which"]].append(msgspec.structs.replace(figures, host=name, elapsed=mean))
+        return HostRanking(whole(self.path, count["rows"]), **tables)
+
+    def _ask(self, query: str, *values: int) -> list[dict[str, Any]]:
+        with explained(self.path, "read"):
+            answer = self._db.execute(query, values)
+            names = [column[0] for column in answer.description]
+            return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
+
+    def _checked(self, values: dict[str, Any], kind: type[T]) -> T:
+        try:
+            return msgspec.convert(values, kind, strict=False)  # the database has no bool
+        except msgspec.ValidationError as error:
+            raise damaged(self.path, str(error)) from error
+
+
+def _tidy(path: str) -> None:
+    """Let SQLite remove the journals if there is nothing in them: a connection that only reads leaves them behind."""
+    with contextlib.suppress(OSError, sqlite3.Error, LedgerError):  # the next run would do it
+        if os.path.getsize(path + JOURNAL) == 0:
+            with contextlib.closing(attach(path, write=True)) as db:
+                db.execute("SELECT count(*) FROM meta").fetchone()
+
+
+def _holder(path: str) -> int | None:
+    """Return the process that holds the lock at ``path`` (0 where its number is not there), or ``None``."""
+    with _opened(path) as descriptor:
+        if descriptor is None or not _is_held(descriptor):
+            return None
+        with contextlib.suppress(OSError):  # that it is held is what matters
+            word = os.read(descriptor, 16).split(b"\n", 1)[0]
+            return int(word) if word.isdigit() else 0
+        return 0
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int | None]:
+    try:
+        descriptor = open_regular(path, os.O_RDONLY)
+    except OSError:
+        yield None  # nobody has worked on the job, or its lock is not ours to see
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _is_held(descriptor: int) -> bool:
+    try:
+        return is_locked(descriptor)
+    except OSError:  # where no lock can be taken, a run may be at work
+        return True
 
 
 class RunReport(msgspec.Struct, frozen=True):
     """One run: ``began`` in UTC by ISO 8601, ``ok`` pages in ``seconds``.
 
-    ``clean`` says that it ended in good order, ``exit`` with which code, where that was noted.
+    ``clean`` says that it ended cleanly, ``exit`` with which code, where that was noted.
     """
 
     number: int
@@ -40,9 +263,9 @@ class JobReport(msgspec.Struct, frozen=True):
     """How a job stands.
 
     ``state`` is ``running`` (by the process ``pid``, if that is known), ``complete`` (nothing is left), ``stopped`` (the
-    last run ended in good order and left rows) or ``interrupted`` (it was killed). ``input`` counts the rows taken from
+    last run ended cleanly and left rows) or ``interrupted`` (it was killed). ``input`` counts the rows taken from
     the list, ``estimate`` those it has, if that is known, ``left`` those without an outcome: ``None`` where the list
-    goes on and nobody knows how long. ``codes`` are failures and skipped rows, most first. ``seconds`` and
+    goes on and its length is not known. ``codes`` are failures and skipped rows, most first. ``seconds`` and
     ``pages_per_second`` are of all runs, ``last_pages_per_second`` of the last; ``runs`` the last thousand of
     ``run_count``. ``slowest`` and ``failing`` are up to a thousand hosts each, of ``hosts``; ``troubled`` are those that
     were slow, throttled, parked or denied in the last run.
@@ -66,7 +289,7 @@ class JobReport(msgspec.Struct, frozen=True):
     last_pages_per_second: float
     codes: dict[str, int]
     retrying: list[str]
-    outputs: list[Output]
+    outputs: list[OutputFigures]
     run_count: int
     runs: list[RunReport]
     hosts: int
@@ -75,24 +298,24 @@ class JobReport(msgspec.Struct, frozen=True):
     troubled: list[HostReport]
 
 
-def report(folder: str, *, hosts: int = MOST_HOSTS) -> JobReport:
-    """Tell how the job in ``folder`` stands, with up to ``hosts`` of its slowest and its failing hosts.
+def report(folder: str, *, hosts: int = MAX_HOSTS) -> JobReport:
+    """Return how the job in ``folder`` stands, with up to ``hosts`` of its slowest and its failing hosts.
 
-    Every name in it is harmless to a terminal. Raises ``LedgerError``.
+    Control characters in names are escaped. Raises ``LedgerError``.
     """
-    with LedgerView(folder) as view:
+    with JobSnapshot(folder) as view:
         return _figures(view, hosts)
 
 
-def _figures(view: LedgerView, most: int) -> JobReport:
+def _figures(view: JobSnapshot, most: int) -> JobReport:
     tally = view.tally()
     done = tally.ok + tally.failed + tally.skipped
-    runs = view.runs(MOST_RUNS)
+    runs = view.runs(MAX_RUNS)
     every = view.all_runs()
-    told = next((run for run in reversed(runs) if run.told), None)
-    taken = max(done, told.taken if told else 0)
-    more = told is None or told.more
-    estimate = told.estimate if told else None
+    latest = next((run for run in reversed(runs) if run.has_figures), None)
+    taken = max(done, latest.taken if latest else 0)
+    more = latest is None or latest.more
+    estimate = latest.estimate if latest else None
     left = _left(done, taken, estimate, more=more)
     found = view.hosts(most)
     return JobReport(
@@ -111,7 +334,7 @@ def _figures(view: LedgerView, most: int) -> JobReport:
         bytes=tally.bytes,
         seconds=round(every.seconds, 3),
         pages_per_second=_rate(every.ok, every.seconds),
-        last_pages_per_second=_rate(told.ok, told.seconds) if told else 0.0,
+        last_pages_per_second=_rate(latest.ok, latest.seconds) if latest else 0.0,
         codes=_named(tally),
         retrying=view.retrying(),
         outputs=view.outputs(),
@@ -120,7 +343,7 @@ def _figures(view: LedgerView, most: int) -> JobReport:
         hosts=found.count,
         slowest=found.slowest,
         failing=found.failing,
-        troubled=[_harmless(host) for host in view.troubled()[:most]],
+        troubled=[_escaped(host) for host in view.troubled()[:most]],
     )
 
 
@@ -130,7 +353,7 @@ def _left(done: int, taken: int, estimate: int | None, *, more: bool) -> int | N
     return None if estimate is None else max(estimate, taken) - done
 
 
-def _state(view: LedgerView, runs: list[Run], *, complete: bool) -> str:
+def _state(view: JobSnapshot, runs: list[RunFigures], *, complete: bool) -> str:
     if view.pid is not None:
         return RUNNING
     if complete:
@@ -138,7 +361,7 @@ def _state(view: LedgerView, runs: list[Run], *, complete: bool) -> str:
     return STOPPED if runs and runs[-1].clean else INTERRUPTED
 
 
-def _run(run: Run) -> RunReport:
+def _run(run: RunFigures) -> RunReport:
     began = datetime.fromtimestamp(run.began, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return RunReport(run.id, began, run.seconds, run.ok, _rate(run.ok, run.seconds), run.clean, run.exit)
 
@@ -147,15 +370,30 @@ def _rate(pages: int, seconds: float) -> float:
     return round(pages / seconds, 1) if seconds > 0 else 0.0
 
 
-def _harmless(host: HostReport) -> HostReport:
+def _escaped(host: HostReport) -> HostReport:
     given_up = None if host.given_up is None else printable(host.given_up, 300)
     return msgspec.structs.replace(host, host=printable(host.host, 255), given_up=given_up)
 
 
 def _named(tally: Tally) -> dict[str, int]:
-    """Return the codes made harmless; those that become the same are one."""
+    """Return the counts by code, escaped; codes that look the same afterwards are added up."""
     codes: dict[str, int] = {}
     for code, many in tally.codes.items():
         shown = printable(code, 100)
         codes[shown] = codes.get(shown, 0) + many
     return codes
+
+
+_HOSTS = """
+WITH sums AS (
+    SELECT host AS number, count(*) AS rows, sum(code NOT IN (SPARED)) AS failed, sum(attempts > 0) AS tried,
+        sum(elapsed) / 1000.0 / max(1, sum(attempts > 0)) AS elapsed, sum(coalesce(bytes, 0)) AS bytes
+    FROM rows GROUP BY host)
+SELECT 'all' AS which, '' AS host, count(*) AS rows, 0 AS failed, 0.0 AS elapsed, 0 AS bytes FROM sums
+UNION ALL SELECT * FROM (
+    SELECT 'slowest', name, rows, failed, elapsed, bytes FROM sums LEFT JOIN hosts ON id = number
+    WHERE tried >= ? ORDER BY elapsed DESC, rows DESC, number LIMIT ?)
+UNION ALL SELECT * FROM (
+    SELECT 'failing', name, rows, failed, elapsed, bytes FROM sums LEFT JOIN hosts ON id = number
+    WHERE failed > 0 ORDER BY failed DESC, rows, number LIMIT ?)
+"""

@@ -1,4 +1,4 @@
-"""The file of a ledger: its tables, how a connection to it is made safe, and what goes wrong with it in words.
+"""The file of a ledger: its tables, how a connection to it is made safe, and the words for what goes wrong with it.
 
 Laws: the tables found are exactly ours, without a trigger, a view or a column more, before anything is read or written;
 no link is followed, no value of the file may ask for more memory than a ledger needs; every error names the path, what
@@ -6,7 +6,7 @@ happened and what to do (6, 7). A ledger comes into being whole, by a rename, or
 
 ``rows`` has one row for each finished row of the list: ``seq`` orders the records in the outputs, ``digest`` is shifted
 by 2**31 so that it fits four bytes, ``elapsed`` is in milliseconds. ``runs`` has one row for each run, ``codes`` and
-``hosts`` the names. ``outputs`` says where each output stands; its ``name`` and ``copy`` are file names as bytes.
+``hosts`` the names. ``outputs`` says how far each output is committed; its ``name`` and ``copy`` are file names as bytes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 
 from fetcher.errors import LedgerError
+from fetcher.files import move, sync_file
 from fetcher.sinks.escape import printable
 
 __all__ = [
@@ -34,7 +35,6 @@ __all__ = [
     "explained",
     "in_use",
     "make",
-    "sync",
     "whole",
 ]
 
@@ -42,9 +42,9 @@ APPLICATION = 0x66657463  # "fetc", at byte 68 of the file
 FORMAT = 1
 SHIFT = 2**31
 JOURNALS = ("-wal", "-shm", "-journal")
-BUSY = 10.0  # seconds to wait for a reader or for another connection's recovery
-LARGEST = 16 * 1024 * 1024  # bytes of one value: the terms of the longest command line have room
-SCHEMA_STEPS = 20_000  # what reading our own tables takes, a hundred times over
+BUSY_SECONDS = 10.0  # to wait for a reader or for another connection's recovery
+MAX_VALUE_BYTES = 16 * 1024 * 1024  # the identity by the longest command line has room
+MAX_SCHEMA_STEPS = 20_000  # of SQLite's machine: a hundred times what reading our own tables takes
 
 TABLES = (
     "CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
@@ -119,7 +119,7 @@ def attach(path: str, *, write: bool) -> sqlite3.Connection:
     """Open ``path`` without a look at its tables: for a ledger that ``connect`` has checked, or a new one."""
     _check_files(path)
     address = _address(path, "rw" if write else "ro")
-    db = sqlite3.connect(address, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         _guard(db)
     except BaseException:
@@ -130,7 +130,7 @@ def attach(path: str, *, write: bool) -> sqlite3.Connection:
 
 def _guard(db: sqlite3.Connection) -> None:
     """Take from a connection what a hostile file could use."""
-    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST)
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
     db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
     if sys.version_info >= (3, 12):
         db.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
@@ -139,7 +139,7 @@ def _guard(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA mmap_size=0")  # a file cut short under a mapping ends the process by SIGBUS
     db.execute("PRAGMA temp_store=FILE")  # sorting a million rows stays out of memory
     db.execute("PRAGMA wal_autocheckpoint=0")  # it would swallow its errors: the ledger asks for each itself
-    db.set_progress_handler(lambda: 1, SCHEMA_STEPS)  # a million tables are refused, not read
+    db.set_progress_handler(lambda: 1, MAX_SCHEMA_STEPS)  # a million tables are refused, not read
     db.execute("PRAGMA synchronous=NORMAL")  # the first to read the tables' names
     db.set_progress_handler(None, 0)
 
@@ -155,10 +155,10 @@ def in_use(path: str) -> bool:
     return False
 
 
-def make(path: str, terms: bytes, outputs: list[bytes]) -> None:
-    """Create the ledger at ``path``: whole, or not at all. Raises ``LedgerError``, also where one stands."""
+def make(path: str, identity: bytes, outputs: list[bytes]) -> None:
+    """Create the ledger at ``path``: whole, or not at all. Raises ``LedgerError``, also where there is one."""
     if os.path.lexists(path):
-        raise LedgerError(f"{path}: a ledger stands there: continue it, or begin again with --fresh")
+        raise LedgerError(f"{path}: there is a ledger: continue it, or begin again with --fresh")
     fresh = f"{path}.new"
     with explained(path, "create"):
         # The journal of a ledger that is gone would be played back into the new one.
@@ -171,18 +171,17 @@ def make(path: str, terms: bytes, outputs: list[bytes]) -> None:
             db.execute("BEGIN")
             for table in TABLES:
                 db.execute(table)
-            db.execute("INSERT INTO meta VALUES ('terms', ?)", (terms,))
+            db.execute("INSERT INTO meta VALUES ('identity', ?)", (identity,))
             db.executemany("INSERT INTO outputs VALUES (?, ?, 0, 0, 0, '', NULL)", enumerate(outputs))
             db.execute(f"PRAGMA application_id={APPLICATION}")
             db.execute(f"PRAGMA user_version={FORMAT}")
             db.execute("COMMIT")
-            if db.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):  # an error in writing it is not told
+            if db.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):  # an error in writing it is not reported
                 raise LedgerError(f"{path}: cannot create the ledger: it takes no write-ahead log: {_REPAIR}")
         finally:
             db.close()
-        sync(fresh)
-        os.rename(fresh, path)
-        sync(os.path.dirname(path) or ".")
+        sync_file(fresh)
+        move(fresh, path)
 
 
 def whole(path: str, value: object, low: int = 0, high: int = 2**53) -> int:
@@ -199,20 +198,6 @@ def _address(path: str, mode: str) -> str:
 def _unlink(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-
-
-def sync(path: str) -> None:
-    """Have a file, or the names in a folder, on the disk. Raises ``OSError`` that names it."""
-    if os.name == "nt" and os.path.isdir(path):  # there a folder cannot be opened, and needs no sync
-        return
-    descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        error.filename = path
-        raise
-    finally:
-        os.close(descriptor)
 
 
 def _check_files(path: str) -> None:

@@ -1,7 +1,7 @@
-"""Writes outcomes and their ledger rows, together and in batches, in a thread of its own.
+"""Writes records and their ledger rows, together and in batches, in a thread of its own.
 
-Law 6: a batch is durable in every output before the ledger says so, in one transaction; what came in between is cut
-off by the next start. Law 3: two batches at most are held, the one being written and the one that grows.
+Law 6: a batch is durable in every output before the ledger records it, in one transaction; what a kill leaves behind
+the last commit is cut off by the next start. Law 3: two batches at most are held, the one being written and the one that grows.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from fetcher.job.ledger import Entry, Ledger, Progress
+from fetcher.job.ledger import Ledger, LedgerRow, RunProgress
 from fetcher.sinks import DurableFile, Mark
 
 __all__ = ["Writer"]
 
-PERIOD = 1.0  # seconds from a batch's first outcome to its commit
-FIRST = 0.1  # the same for the first batch; from then on it doubles
-ROWS = 1_000  # of one batch
-BYTES = 8 * 1024 * 1024  # of one batch, of all outputs
+COMMIT_SECONDS = 1.0  # from a batch's first outcome to its commit
+FIRST_COMMIT_SECONDS = 0.1  # the same for the first batch; from then on it doubles
+MAX_BATCH_ROWS = 1_000
+MAX_BATCH_BYTES = 8 * 1024 * 1024  # of all outputs together
 
 
 class Writer:
     """Collects records, and commits them at most a second after the first, or when a thousand have come.
 
-    ``progress`` and ``notes`` are asked for what the ledger says of the run and keeps of the hosts with each commit,
-    and every second without one: a host may ask for a pause while no row is finished. A failure, ``SinkError`` or
+    With each commit ``progress`` is asked how far the run is, and ``notes`` what to keep of the hosts; the latter also
+    every second without a commit, for a host may ask for a pause while no row is finished. A failure, ``SinkError`` or
     ``LedgerError``, is raised by the next ``write`` and by ``close``; nothing is written after it.
     """
 
@@ -35,7 +35,7 @@ class Writer:
         outputs: Sequence[DurableFile],
         *,
         thread: ThreadPoolExecutor,
-        progress: Callable[[], Progress],
+        progress: Callable[[], RunProgress],
         notes: Callable[[], dict[str, bytes]],
     ) -> None:
         self._ledger = ledger
@@ -46,27 +46,27 @@ class Writer:
         self._noted: dict[str, bytes] = {}
         self._before = notes()  # a run in which nothing happens leaves what the last one noted
         self._loop = asyncio.get_running_loop()
-        self._entries: list[Entry] = []
+        self._rows: list[LedgerRow] = []
         self._chunks: list[list[bytes]] = [[] for _ in outputs]
         self._size = 0
-        self._period = FIRST
+        self._period = FIRST_COMMIT_SECONDS
         self._timer: asyncio.TimerHandle | None = None
         self._storing: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
-        self._watch = self._loop.call_later(PERIOD, self._look)
+        self._watch = self._loop.call_later(COMMIT_SECONDS, self._watch_notes)
 
-    async def write(self, entry: Entry, chunks: Sequence[bytes]) -> None:
-        """Take one record, as it stands in each output; wait while two batches are full."""
+    async def write(self, row: LedgerRow, chunks: Sequence[bytes]) -> None:
+        """Take one record, encoded for each output; wait while two batches are full."""
         if self._error is not None:
             raise self._error
-        self._entries.append(entry)
+        self._rows.append(row)
         for collected, chunk in zip(self._chunks, chunks, strict=True):
             collected.append(chunk)
             self._size += len(chunk)
         if self._timer is None:
-            self._timer = self._loop.call_later(self._period, self._time_has_come)
-            self._period = min(PERIOD, 2 * self._period)
-        if len(self._entries) >= ROWS or self._size >= BYTES:
+            self._timer = self._loop.call_later(self._period, self._commit_is_due)
+            self._period = min(COMMIT_SECONDS, 2 * self._period)
+        if len(self._rows) >= MAX_BATCH_ROWS or self._size >= MAX_BATCH_BYTES:
             await self._settle()
             self._store()
 
@@ -84,26 +84,26 @@ class Writer:
         if self._error is not None:
             raise self._error
 
-    def _time_has_come(self) -> None:
+    def _commit_is_due(self) -> None:
         self._timer = None
         self._store()
 
-    def _look(self) -> None:
-        self._watch = self._loop.call_later(PERIOD, self._look)
-        if not self._entries:
+    def _watch_notes(self) -> None:
+        self._watch = self._loop.call_later(COMMIT_SECONDS, self._watch_notes)
+        if not self._rows:
             self._note()
 
     def _store(self) -> None:
         """Hand the batch to the thread."""
-        if self._storing is not None or self._error is not None or not self._entries:
+        if self._storing is not None or self._error is not None or not self._rows:
             return
-        entries, self._entries = self._entries, []
+        rows, self._rows = self._rows, []
         batches, self._chunks = self._chunks, [[] for _ in self._outputs]
         self._size = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._hand_over(entries, batches, self._news(self._noted))
+        self._hand_over(rows, batches, self._news(self._noted))
 
     def _note(self) -> None:
         """Hand over what is to be kept of the hosts, without a row."""
@@ -115,24 +115,24 @@ class Writer:
     def _news(self, known: Mapping[str, bytes]) -> dict[str, bytes]:
         return {name: note for name, note in self._notes().items() if known.get(name) != note}
 
-    def _hand_over(self, entries: list[Entry], batches: list[list[bytes]], news: dict[str, bytes]) -> None:
+    def _hand_over(self, rows: list[LedgerRow], batches: list[list[bytes]], news: dict[str, bytes]) -> None:
         self._noted.update(news)
         progress = self._progress()
-        self._storing = self._loop.run_in_executor(self._thread, self._commit, entries, batches, progress, news)
+        self._storing = self._loop.run_in_executor(self._thread, self._commit, rows, batches, progress, news)
         self._storing.add_done_callback(self._stored)
 
     def _commit(
-        self, entries: list[Entry], batches: list[list[bytes]], progress: Progress, notes: dict[str, bytes]
+        self, rows: list[LedgerRow], batches: list[list[bytes]], progress: RunProgress, notes: dict[str, bytes]
     ) -> None:
         marks: list[Mark] = []
-        if entries:
+        if rows:
             marks = [output.append(chunks) for output, chunks in zip(self._outputs, batches, strict=True)]
-        self._ledger.commit(entries, marks, progress, notes)
+        self._ledger.commit(rows, marks, progress, notes)
 
     def _stored(self, storing: asyncio.Future[None]) -> None:
         self._storing = None
         self._error = self._error or storing.exception()
-        if self._entries and self._timer is None and self._error is None:
+        if self._rows and self._timer is None and self._error is None:
             self._store()  # its time came while the last one was being written
 
     async def _settle(self) -> None:

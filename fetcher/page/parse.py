@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import weakref
 from collections import deque
-from typing import Any, Literal, TypeAlias
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
@@ -17,10 +18,11 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 from fetcher.errors import ParseError
 from fetcher.model import Extractor, Page, Response
 from fetcher.page.charset import count_characters, decode_as, detect, read_media_type
-from fetcher.page.directives import METAS, directives_of
-from fetcher.page.select import Selection
 
-__all__ = ["Document", "Kind", "Reading", "extract_from", "kind_of", "page_of", "parse", "read_body", "read_page"]
+if TYPE_CHECKING:
+    from fetcher.page.select import Selection
+
+__all__ = ["Document", "Kind", "Reading", "extract_from", "kind_of", "page_of", "parse", "read_body"]
 
 Kind: TypeAlias = Literal["html", "text", "binary"]
 
@@ -33,7 +35,7 @@ _TEXT_TYPES = frozenset({
 _UNKNOWN_TYPES = frozenset({"", "*/*", "application/unknown", "unknown/unknown"})
 
 # WHATWG MIME Sniffing: the resource header is 1445 bytes; these are its "binary data bytes" and its HTML tags.
-_SNIFFED = 1445
+SNIFFED_BYTES = 1445
 _BINARY_BYTE = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _BINARY_START = (b"%PDF-", b"%!PS-Adobe-")
 _MARKS = (b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe")
@@ -50,19 +52,21 @@ _INTEGRATION_POINTS = frozenset({
     "foreignObject", "desc", "title", "annotation-xml", "mi", "mo", "mn", "ms", "mtext",
 })  # fmt: skip
 # Bounds for pages made to be slow: this many titles are looked at, each this far up.
-_TITLES = 256
-_DEPTH = 64
+MAX_TITLES = 256
+MAX_ANCESTORS = 64
+MAX_ROBOTS_METAS = 16
+MAX_ROBOTS_CHARACTERS = 1_000
 
-_MESSAGE = 500
-KEPT_BYTES = 262_144  # the largest body whose tree outlives its page
-_HEAD = f"title,{METAS}"  # in one search: to begin one takes longer than to go through a head
+MAX_MESSAGE_CHARACTERS = 500  # of what an extractor raised
+MAX_KEPT_BYTES = 262_144  # the largest body whose tree outlives its page
+_HEAD = "title,meta[name=robots i]"  # in one search: to begin one takes longer than to go through a head
 _UNSET: Any = object()
 
 
 class Document:
     """The text and the tree of a response's body, made lazily.
 
-    ``charset`` is the name ``sniff`` gives. Of ``tree`` only those who do not change it may share it.
+    ``charset`` is the name ``detect`` gives. Of ``tree`` only those who do not change it may share it.
     """
 
     __slots__ = ("__weakref__", "_head", "_links", "_start", "_text", "_title", "_tree", "charset", "response")
@@ -135,12 +139,12 @@ def _find_title(head: list[LexborNode], tree: LexborHTMLParser) -> LexborNode | 
     first = tree.css_first("title")
     if first is None or _is_html(first):
         return first
-    return next((other for other in tree.css("title")[1:_TITLES] if _is_html(other)), None)
+    return next((other for other in tree.css("title")[1:MAX_TITLES] if _is_html(other)), None)
 
 
 def _is_html(title: LexborNode) -> bool:
     ancestor = title.parent
-    for _ in range(_DEPTH):
+    for _ in range(MAX_ANCESTORS):
         tag = ancestor.tag if ancestor is not None else None
         if ancestor is None or tag in {"head", "body"} or tag in _INTEGRATION_POINTS:
             return True
@@ -166,7 +170,7 @@ def parse(response: Response) -> Document:
         _last = weakref.ref(document)
         # A tree that is freed before the next is made is memory given back to the system and asked for again,
         # page fault by page fault: a tenth of the time. So two small ones are kept until others take their place.
-        if len(response.body) <= KEPT_BYTES:
+        if len(response.body) <= MAX_KEPT_BYTES:
             _kept.append(document)
     return document
 
@@ -186,7 +190,7 @@ def kind_of(response: Response) -> Kind:
         return "binary"
     if unknown and _HTML_START.match(response.body):
         return "html"
-    head = response.body[:_SNIFFED]
+    head = response.body[:SNIFFED_BYTES]
     if head.startswith(_MARKS):
         return "text"
     return "binary" if head.startswith(_BINARY_START) or _BINARY_BYTE.search(head) else "text"
@@ -217,7 +221,7 @@ def read_body(response: Response, *, select: Selection | None, extract: Extracto
     data: Any = None
     # The extractor last: it may do as it likes with the tree.
     title, links = (page.title, page.links) if page else (None, None)
-    robots = directives_of(response, page.head if page else ())
+    robots = _robots_of(response, page.head if page else ())
     if extract is not None:
         data = extract_from(response, extract)
     elif select is not None:
@@ -262,19 +266,18 @@ def page_of(response: Response, reading: Reading, *, waited: float, fetched_at: 
     )
 
 
-def read_page(
-    response: Response,
-    *,
-    select: Selection | None,
-    extract: Extractor | None,
-    preview: int = 0,
-    waited: float,
-    fetched_at: float,
-    keep_body: bool = False,
-) -> Page:
-    """Make the page of a response here and now: ``page_of`` what ``read_body`` reads, with their errors."""
-    reading = read_body(response, select=select, extract=extract, preview=preview)
-    return page_of(response, reading, waited=waited, fetched_at=fetched_at, keep_body=keep_body)
+def _robots_of(response: Response, head: Sequence[LexborNode]) -> str | None:
+    """Return what a page says to robots of itself, joined by commas (``noindex, nofollow``), or ``None`` for nothing.
+
+    It is said in ``X-Robots-Tag`` headers and in the ``<meta name="robots">`` of ``head``, which may have other elements
+    between them. A header may name the robot it is for (``otherbot: noindex``); that stands as it is.
+    """
+    said = [value for name, value in response.headers if name == "x-robots-tag"]
+    metas = [node for node in head if node.tag == "meta"][:MAX_ROBOTS_METAS]
+    said += [node.attributes.get("content") or "" for node in metas]
+    if not said:
+        return None
+    return ", ".join(filter(None, (" ".join(text.split()) for text in said)))[:MAX_ROBOTS_CHARACTERS] or None
 
 
 def extract_from(response: Response, extract: Extractor) -> Any:
@@ -292,4 +295,4 @@ def _describe(error: Exception) -> str:
         message = str(error)
     except Exception as broken:  # noqa: BLE001 - an error of the user's that cannot be shown must not end the run
         message = f"(its message cannot be shown: {type(broken).__name__})"
-    return f"{type(error).__name__}: {message}"[:_MESSAGE]
+    return f"{type(error).__name__}: {message}"[:MAX_MESSAGE_CHARACTERS]

@@ -9,43 +9,48 @@ from __future__ import annotations
 import importlib.machinery
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from types import MethodType, ModuleType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from fetcher.config import Config
 from fetcher.errors import ConfigError, ParseError
 from fetcher.model import Extractor, Page, Response
-from fetcher.page.danger import SMALL, looks_dangerous
 from fetcher.page.parse import Reading, extract_from, kind_of, page_of, read_body
-from fetcher.page.pool import Pool
-from fetcher.page.select import Selection
-from fetcher.page.wire import NotPlain, Terms
 
-__all__ = ["Reader", "Slot", "name_of"]
+if TYPE_CHECKING:
+    from fetcher.page.isolation import ParserPool
+    from fetcher.page.select import Selection
 
-Slot: TypeAlias = Callable[[int], None]
+__all__ = ["MarkRow", "Reader", "looks_dangerous", "name_of"]
+
+MarkRow: TypeAlias = Callable[[int], None]
 """Is told the id of the row whose page is about to be parsed in this process, and 0 afterwards."""
 
-MOST = 4  # processes, where their number was not asked for
-DEPTH = 16  # pages that a process has at once, where all pages go to one
+MAX_PROCESSES = 4  # where their number was not asked for
+MAX_QUEUED_PAGES = 16  # that a process has at once, where all pages go to one
+
+# lexbor's time grows with the square of how deep tags are nested and of how many attributes one tag has: 500 KB of
+# <div> take over 20 s, a tag of 50,000 attributes 8 s. A look at the bytes is far cheaper than a parse.
+SAFE_BYTES = 32 * 1024  # in which no tags can be made that take a tenth of a second
+MAX_BYTES_HERE = 1024 * 1024
+MAX_TAGS_HERE = 10_000
+LONG_TAG_BYTES = 16 * 1024  # without a ">": a tag as long as that may have thousands of attributes
 
 
 class Reader:
-    """Makes pages of responses. ``suspects`` are the ids of rows to read apart whatever they look like.
+    """Makes pages of responses.
 
     Raises ``ConfigError`` for a rule that is no selector, and where the extractor is to run in other processes and
     cannot be found there by its name.
     """
 
-    slot: Slot | None = None
-    suspects: frozenset[int] = frozenset()
-
     def __init__(self, config: Config, extract: Extractor | None = None) -> None:
         parsing = config.parsing
-        self._select = Selection.of(config.select) if config.select else None
+        self._select = _selection(config.select) if config.select else None
         self._preview = config.preview
         self._extract = extract
         self._asked = parsing.isolate or parsing.parsers is not None
@@ -58,18 +63,31 @@ class Reader:
                 "name in another process: move it into a module, as a function of its own"
             )
         self._extract_here = extract if name is None else None
-        self._terms = Terms(
-            select=self._select if extract is None else None,
-            preview=config.preview,
-            extract=name,
-            path=[os.fsencode(entry) for entry in sys.path if isinstance(entry, str)],
-            folder=_working_folder(),
-            limit=parsing.timeout,
-            # What small pages are read with here must not give another type of data for the large ones.
-            exact=not self._asked,
-        )
-        self._size = parsing.parsers or min(MOST, os.cpu_count() or 1)
-        self._pool: Pool | None = None
+        self._worker_extract = name
+        self._timeout = parsing.timeout
+        self._path = [os.fsencode(entry) for entry in sys.path if isinstance(entry, str)]
+        self._folder = _working_folder()
+        self._size = parsing.parsers or min(MAX_PROCESSES, os.cpu_count() or 1)
+        self._pool: ParserPool | None = None
+        self._mark_row: MarkRow | None = None
+        self._suspects: frozenset[int] = frozenset()
+
+    @contextmanager
+    def marking(self, mark_row: MarkRow, *, suspects: Collection[int] = ()) -> Iterator[None]:
+        """Within the block ``mark_row`` is told which row is parsed in this process.
+
+        The rows of ``suspects`` are parsed in a process of their own whatever they look like.
+        """
+        self._mark_row, self._suspects = mark_row, frozenset(suspects)
+        try:
+            yield
+        finally:
+            self._mark_row, self._suspects = None, frozenset()
+
+    @property
+    def selected_names(self) -> list[str]:
+        """The names of the fields that are selected, in the order of their rules."""
+        return [rule.name for rule in self._select.rules] if self._select is not None else []
 
     @property
     def extractor_name(self) -> str | None:
@@ -79,37 +97,37 @@ class Reader:
             return None
         return f"{extract.__module__}:{getattr(extract, '__qualname__', type(extract).__qualname__)}"
 
-    def apart(self, response: Response) -> bool:
+    def needs_isolation(self, response: Response) -> bool:
         """Tell whether a body must be read in a process of its own."""
-        if self._everything or response.request.id in self.suspects:
+        if self._everything or response.request.id in self._suspects:
             return True
-        if not self._all_html and len(response.body) <= SMALL:
+        if not self._all_html and len(response.body) <= SAFE_BYTES:
             return False
         return kind_of(response) == "html" and (self._all_html or looks_dangerous(response.body))
 
     def read(self, response: Response, *, waited: float, fetched_at: float) -> Page:
-        """Make the page of a response here and now. Raises ``ParseError``; see ``parse.read_page``."""
-        slot = self.slot
-        if slot is not None:
-            slot(response.request.id)
+        """Make the page of a response here and now. Raises ``ParseError``; see ``read_body``."""
+        mark_row = self._mark_row
+        if mark_row is not None:
+            mark_row(response.request.id)
         try:
             reading = read_body(response, select=self._select, extract=self._extract, preview=self._preview)
         finally:
-            if slot is not None:
-                slot(0)
+            if mark_row is not None:
+                mark_row(0)
         return page_of(response, reading, waited=waited, fetched_at=fetched_at)
 
-    async def read_apart(self, response: Response, *, waited: float, fetched_at: float) -> Page:
+    async def read_isolated(self, response: Response, *, waited: float, fetched_at: float) -> Page:
         """Make the page of a response in a process of its own: the same page as ``read`` makes.
 
         Raises ``ParseError``: ``parse_timeout`` over the limit, ``parse_crash`` where the process died or cannot be
         started, ``extract_failed`` also for data that is not plain. An extractor that has no name to be found by
         runs here, once the page has been parsed there.
         """
+        from fetcher.page.messages import NotPlain
+
         if self._pool is None:
-            # Where all pages go there, the next ones wait within the process; else they are few, and dangerous.
-            depth = DEPTH if self._all_html or self._everything else 1
-            self._pool = Pool(self._terms, size=self._size, depth=depth)
+            self._pool = self._open_pool()
         answer = await self._pool.read(response)
         if isinstance(answer, NotPlain):
             if self._asked:
@@ -118,6 +136,24 @@ class Reader:
         else:
             reading = self._with_data(response, answer, self._extract_here)
         return page_of(response, reading, waited=waited, fetched_at=fetched_at)
+
+    def _open_pool(self) -> ParserPool:
+        from fetcher.page.isolation import ParserPool
+        from fetcher.page.messages import WorkerSettings
+
+        settings = WorkerSettings(
+            select=self._select if self._extract is None else None,
+            preview=self._preview,
+            extract=self._worker_extract,
+            path=self._path,
+            folder=self._folder,
+            limit=self._timeout,
+            # What small pages are read with here must not give another type of data for the large ones.
+            exact=not self._asked,
+        )
+        # Where all pages go there, the next ones wait within the process; else they are few, and dangerous.
+        depth = MAX_QUEUED_PAGES if self._all_html or self._everything else 1
+        return ParserPool(settings, size=self._size, depth=depth)
 
     async def close(self) -> None:
         """End the processes. They are started again when there is a body for them."""
@@ -128,14 +164,39 @@ class Reader:
     def _with_data(self, response: Response, reading: Reading, extract: Extractor | None) -> Reading:
         if extract is None:
             return reading
-        slot = self.slot
-        if slot is not None:
-            slot(response.request.id)
+        mark_row = self._mark_row
+        if mark_row is not None:
+            mark_row(response.request.id)
         try:
             return msgspec.structs.replace(reading, data=extract_from(response, extract))
         finally:
-            if slot is not None:
-                slot(0)
+            if mark_row is not None:
+                mark_row(0)
+
+
+def looks_dangerous(body: bytes) -> bool:
+    """Tell whether a page should be parsed in a process of its own."""
+    size = len(body)
+    if size <= SAFE_BYTES:
+        return False
+    return size > MAX_BYTES_HERE or body.count(b"<") >= MAX_TAGS_HERE or _has_long_tag(body)
+
+
+def _has_long_tag(body: bytes) -> bool:
+    """Tell whether ``LONG_TAG_BYTES`` bytes in a row have no ``>``. Looks at few of the others: from the end of each."""
+    begin, last = 0, len(body) - LONG_TAG_BYTES
+    while begin <= last:
+        end = body.rfind(b">", begin, begin + LONG_TAG_BYTES)
+        if end < 0:
+            return True
+        begin = end + 1
+    return False
+
+
+def _selection(rules: tuple[str, ...]) -> Selection:
+    from fetcher.page.select import Selection  # most runs select nothing
+
+    return Selection.of(rules)
 
 
 def name_of(extract: Extractor) -> str | None:

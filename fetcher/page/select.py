@@ -15,7 +15,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 
 from fetcher.errors import ConfigError
 
-__all__ = ["Fields", "Rule", "Selection"]
+__all__ = ["FieldRule", "Fields", "Selection"]
 
 Fields: TypeAlias = dict[str, str | list[str] | None]
 
@@ -25,7 +25,7 @@ _SCRAPY = re.compile(r"\s*::(?:(text)|attr\(\s*([^()]*?)\s*\))\s*$")
 _PAIRS = {"[": "]", "(": ")"}
 
 
-class Rule(msgspec.Struct, frozen=True):
+class FieldRule(msgspec.Struct, frozen=True):
     """One field: the text of what ``css`` matches, or its ``attribute``; of the first match or of ``many``."""
 
     name: str
@@ -37,7 +37,7 @@ class Rule(msgspec.Struct, frozen=True):
 class Selection(msgspec.Struct, frozen=True):
     """The fields to read out of every page, in the order given."""
 
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[FieldRule, ...] = ()
 
     @classmethod
     def of(cls, rules: Sequence[str]) -> Self:
@@ -46,7 +46,7 @@ class Selection(msgspec.Struct, frozen=True):
         ``NAME[]`` takes all matches. ``::text`` and ``::attr(x)`` at the end mean what ``@`` does. Raises
         ``ConfigError`` with the rule, the reason and an example.
         """
-        found: dict[str, Rule] = {}
+        found: dict[str, FieldRule] = {}
         for text in rules:
             try:
                 rule = _read(text)
@@ -74,12 +74,12 @@ class Selection(msgspec.Struct, frozen=True):
         return {rule.name: [] if rule.many else None for rule in self.rules}
 
 
-def _read_first(tree: LexborHTMLParser, rule: Rule) -> str | None:
+def _read_first(tree: LexborHTMLParser, rule: FieldRule) -> str | None:
     node = tree.css_first(rule.css)
     return None if node is None else _value(node, rule.attribute)
 
 
-def _read_all(tree: LexborHTMLParser, rule: Rule) -> list[str]:
+def _read_all(tree: LexborHTMLParser, rule: FieldRule) -> list[str]:
     values = (_value(node, rule.attribute) for node in tree.css(rule.css))
     return [value for value in values if value is not None]
 
@@ -91,7 +91,7 @@ def _value(node: LexborNode, attribute: str | None) -> str | None:
     return (attributes[attribute] or "") if attribute in attributes else None
 
 
-def _read(text: str) -> Rule:
+def _read(text: str) -> FieldRule:
     head = _NAME.match(text)
     if not head:
         reason = "there is no '='" if "=" not in text else "the name is not a letter or _ and then letters, digits, _.-"
@@ -107,7 +107,7 @@ def _read(text: str) -> Rule:
         raise ConfigError("there is no selector")
     if attribute is not None and not _ATTRIBUTE.fullmatch(attribute):
         raise ConfigError(f"{attribute!r} is no attribute's name" if attribute else "there is no attribute's name")
-    return Rule(head[1], css, attribute, many=bool(head[2]))
+    return FieldRule(head[1], css, attribute, many=bool(head[2]))
 
 
 def _split_attribute(text: str) -> tuple[str, str | None]:

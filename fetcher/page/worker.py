@@ -1,7 +1,7 @@
-"""A parser: a process that reads pages one after the other, until its input ends.
+"""A worker: a process that reads pages one after the other, until its input ends.
 
-Laws: its owner's end, however that comes, is its own, at the latest after twice the time one page may take; what
-an extractor prints goes to standard error and never between the answers; it is the owner who heeds signals.
+Laws: it ends with its owner, however that one ends, at the latest after twice the time one page may take. What an
+extractor prints goes to standard error, never between the answers. Signals are left to the owner.
 """
 
 from __future__ import annotations
@@ -19,89 +19,91 @@ import msgspec
 
 from fetcher.errors import ParseError
 from fetcher.model import Extractor
-from fetcher.page.parse import read_body
-from fetcher.page.wire import (
-    LARGEST,
+from fetcher.page.messages import (
+    MAX_MESSAGE_BYTES,
+    START_SECONDS,
+    STOP_SECONDS,
     Answer,
-    Errand,
     NotPlain,
-    Ready,
-    Refusal,
-    Terms,
-    Trouble,
+    ParseFailed,
+    ParseTask,
+    WorkerReady,
+    WorkerRefused,
+    WorkerSettings,
     encode,
     is_plain,
     response_of,
 )
+from fetcher.page.parse import read_body
 
-__all__ = ["START", "STOP", "serve"]
+__all__ = ["serve"]
 
-START = 60.0  # seconds an extractor's module may take to be imported
-STOP = 3.0  # seconds a process may take to end once its input has
-_PIPE = 1024 * 1024  # bytes a pipe may hold, where that can be told
-_LONGEST = 1e8  # seconds
+PIPE_BYTES = 1024 * 1024  # that a pipe may hold, where that can be told
+MAX_TIMER_SECONDS = 1e8
 
 
 def serve(incoming: BinaryIO, outgoing: int) -> None:
-    """Read the terms and then page after page from ``incoming``, and write an answer each to ``outgoing``."""
+    """Read the settings and then page after page from ``incoming``, and write an answer each to ``outgoing``."""
     message = _receive(incoming)
     if message is None:
         return
-    terms = msgspec.msgpack.decode(message, type=Terms)
-    _end_after(2 * START)
+    settings = msgspec.msgpack.decode(message, type=WorkerSettings)
+    _end_after(2 * START_SECONDS)
     try:
-        extract = _prepare(terms)
+        extract = _prepare(settings)
     except Exception as error:  # noqa: BLE001 - whatever a module of the user's may raise
-        _send(outgoing, encode(Refusal(_sayable(f"{type(error).__name__}: {error}"))))
+        _send(outgoing, encode(WorkerRefused(_encodable(f"{type(error).__name__}: {error}"))))
         return
     _end_after(0)
-    _send(outgoing, encode(Ready()))
-    decoder = msgspec.msgpack.Decoder(Errand)
+    _send(outgoing, encode(WorkerReady()))
+    decoder = msgspec.msgpack.Decoder(ParseTask)
     while (message := _receive(incoming)) is not None:
-        errand = decoder.decode(message)
+        task = decoder.decode(message)
         del message
-        _end_after(2 * terms.limit)
-        answer = _answer(errand, terms, extract)
+        _end_after(2 * settings.limit)
+        answer = _answer(task, settings, extract)
         _end_after(0)
         _send(outgoing, answer)
 
 
-def _prepare(terms: Terms) -> Extractor | None:
-    """Stand where the owner stands, and find the extractor."""
+def _prepare(settings: WorkerSettings) -> Extractor | None:
+    """Take on the owner's folder and path, and import the extractor."""
     with contextlib.suppress(OSError):
-        os.chdir(os.fsdecode(terms.folder))
-    sys.path[:] = map(os.fsdecode, terms.path)
-    if terms.extract is None:
+        os.chdir(os.fsdecode(settings.folder))
+    sys.path[:] = map(os.fsdecode, settings.path)
+    if settings.extract is None:
         return None
     try:
-        extract: Extractor = pkgutil.resolve_name(terms.extract)
+        extract: Extractor = pkgutil.resolve_name(settings.extract)
     except SystemExit as error:
         raise RuntimeError(f"its module ends the program ({error})") from error
     return extract
 
 
-def _answer(errand: Errand, terms: Terms, extract: Extractor | None) -> bytearray:
+def _answer(task: ParseTask, settings: WorkerSettings, extract: Extractor | None) -> bytearray:
     try:
-        reading = read_body(response_of(errand), select=terms.select, extract=extract, preview=terms.preview)
+        reading = read_body(response_of(task), select=settings.select, extract=extract, preview=settings.preview)
     except ParseError as error:
-        return encode(Trouble(_sayable(error.code), _sayable(error.message)))
+        return encode(ParseFailed(_encodable(error.code), _encodable(error.message)))
     try:
-        if extract is None or is_plain(reading.data, exact=terms.exact):
-            return _fitting(reading)
+        if extract is None or is_plain(reading.data, exact=settings.exact):
+            return _bounded(reading)
         reason = f"it returned a {type(reading.data).__qualname__}, or something with more than plain data in it"
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
-    return _fitting(NotPlain(msgspec.structs.replace(reading, data=None), _sayable(reason)))
+    return _bounded(NotPlain(msgspec.structs.replace(reading, data=None), _encodable(reason)))
 
 
-def _fitting(answer: Answer) -> bytearray:
+def _bounded(answer: Answer) -> bytearray:
     frame = encode(answer)
-    if len(frame) > LARGEST:
-        return encode(Trouble("extract_failed", f"what was read out of it is over {LARGEST // 1024**2} MB"))
+    if len(frame) > MAX_MESSAGE_BYTES:
+        return encode(
+            ParseFailed("extract_failed", f"what was read out of it is over {MAX_MESSAGE_BYTES // 1024**2} MB")
+        )
     return frame
 
 
-def _sayable(text: str) -> str:
+def _encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -123,7 +125,7 @@ def _send(outgoing: int, frame: bytearray) -> None:
 def _end_after(seconds: float) -> None:
     """Have the kernel end us after ``seconds``, whatever hangs then; 0 calls it off."""
     if hasattr(signal, "setitimer"):  # not on Windows
-        signal.setitimer(signal.ITIMER_REAL, min(seconds, _LONGEST))
+        signal.setitimer(signal.ITIMER_REAL, min(seconds, MAX_TIMER_SECONDS))
 
 
 def _take_pipes() -> tuple[BinaryIO, int]:
@@ -137,11 +139,11 @@ def _take_pipes() -> tuple[BinaryIO, int]:
     with contextlib.suppress(ImportError, AttributeError, OSError):  # Linux, and where the owner gave us a pipe
         import fcntl
 
-        fcntl.fcntl(incoming, fcntl.F_SETPIPE_SZ, _PIPE)
-    return open(incoming, "rb", buffering=_PIPE), outgoing
+        fcntl.fcntl(incoming, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    return open(incoming, "rb", buffering=PIPE_BYTES), outgoing
 
 
-def _be_quiet() -> None:
+def _ignore_signals() -> None:
     """Leave signals to our owner, keep the kernel's timer ours, and dump no core of a hostile page."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -157,11 +159,11 @@ def _be_quiet() -> None:
 
 
 def _main() -> None:
-    _be_quiet()
+    _ignore_signals()
     incoming, outgoing = _take_pipes()
     with contextlib.suppress(BrokenPipeError), incoming:  # our owner is gone
         serve(incoming, outgoing)
-    _end_after(STOP)  # a thread of the extractor's may not let us end
+    _end_after(STOP_SECONDS)  # a thread of the extractor's may not let us end
 
 
 if __name__ == "__main__":

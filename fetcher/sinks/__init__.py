@@ -9,31 +9,26 @@ import os
 from collections.abc import Sequence
 from pathlib import PurePath
 
+from fetcher.compression import SUFFIXES as COMPRESSED
 from fetcher.errors import ConfigError
 from fetcher.model import Sink
-from fetcher.sinks.compress import SUFFIXES as COMPRESSED
-from fetcher.sinks.compress import codec_for
 from fetcher.sinks.durable import DurableFile, Mark
 from fetcher.sinks.escape import printable
 from fetcher.sinks.jsonl import JSONLSink
-from fetcher.sinks.place import check_place, is_special, name_of
+from fetcher.sinks.opening import check_path, display_name, is_special
 from fetcher.sinks.record import COLUMNS, Record, to_json, to_record
-from fetcher.sinks.stream import Output, StreamSink
-from fetcher.sinks.table import CSVSink
-from fetcher.sinks.text import TextSink
+from fetcher.sinks.stream import OutputStream, StreamSink, compressor_for
 
 __all__ = [
     "COLUMNS",
     "FORMATS",
     "SUFFIXES",
-    "CSVSink",
     "DurableFile",
     "JSONLSink",
     "Mark",
-    "Output",
+    "OutputStream",
     "Record",
     "StreamSink",
-    "TextSink",
     "check_output",
     "format_of",
     "open_durable",
@@ -58,7 +53,7 @@ def open_sink(
 ) -> Sink:
     """Return the sink for ``path``, in ``format`` or in the one its suffix names; it opens when it is entered.
 
-    ``fresh`` overwrites a file that stands. ``fields`` and ``select`` are the columns of a CSV (see ``CSVSink``).
+    ``fresh`` overwrites a file that exists. ``fields`` and ``select`` are the columns of a CSV (see ``CSVSink``).
     Raises ``ConfigError`` for a format that is unknown or not installed.
     """
     return _stream_sink(path, format, fresh=fresh, fields=fields, select=select)
@@ -77,7 +72,7 @@ def open_durable(
     """
     text = os.fspath(path)
     if is_special(text):
-        raise ConfigError(f"{name_of(text)}: a job writes to regular files alone: name one, or run without a job")
+        raise ConfigError(f"{display_name(text)}: a job writes to regular files alone: name one, or run without a job")
     return DurableFile(text, _stream_sink(text, format, fresh=False, fields=fields, select=select))
 
 
@@ -91,10 +86,14 @@ def _stream_sink(
 ) -> StreamSink:
     match format_of(path, format):
         case "csv":
+            from fetcher.sinks.csv_format import CSVSink
+
             return CSVSink(path, fresh=fresh, fields=fields, select=select)
         case "jsonl":
             return JSONLSink(path, fresh=fresh)
         case _:
+            from fetcher.sinks.text import TextSink
+
             return TextSink(path, fresh=fresh)
 
 
@@ -106,12 +105,12 @@ def check_output(
 ) -> None:
     """Check before a run, changing nothing, that ``open_sink`` and entering its sink would succeed.
 
-    Raises ``ConfigError`` for an unknown format or a file that would be overwritten, ``SinkError`` for a place that
+    Raises ``ConfigError`` for an unknown format or a file that would be overwritten, ``SinkError`` for a path that
     cannot be written.
     """
     format_of(path, format)
-    codec_for(os.fspath(path))
-    check_place(os.fspath(path), fresh=fresh)
+    compressor_for(os.fspath(path))
+    check_path(os.fspath(path), fresh=fresh)
 
 
 def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:  # noqa: A002  # as above

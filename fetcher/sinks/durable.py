@@ -1,7 +1,8 @@
 """An output that is appended to batch by batch and can be cut back to the end of any batch.
 
 Laws: a batch is on the disk before its mark is given out, and whole members only are compressed, so that every mark is
-a safe place to cut (6); an output that is not as its mark says is refused as it is, never cut (2).
+a safe place to cut (6); an output that is not as its mark says is refused and left as it is, never cut (2); a copy without some
+of the records is made a block and a member at a time, however large the output is (3).
 """
 
 from __future__ import annotations
@@ -9,23 +10,26 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from io import BytesIO
 
 import msgspec
 
+from fetcher.compression import compress, decompress, packing_of_path
 from fetcher.errors import FetcherError, SinkError
+from fetcher.files import READ_BYTES, create_like, move, read_range, sync_folder_of, write_all
 from fetcher.model import Outcome
-from fetcher.sinks.compress import pack, unpack
-from fetcher.sinks.courier import write_all
-from fetcher.sinks.place import AGAIN, open_regular, standing, sync_folder, trouble
-from fetcher.sinks.rewrite import blocks_of, chosen, lines_of, make_anew, move, parts_of
+from fetcher.sinks.opening import RESTORE_ADVICE, already_exists, open_for_job, write_error
 from fetcher.sinks.stream import StreamSink
 
-__all__ = ["DurableFile", "Mark"]
+__all__ = ["DurableFile", "Mark", "lines_of"]
+
+REWRITE_PART_BYTES = 1024 * 1024
+"""Bytes of records that a rewrite compresses together, or one record where that is larger."""
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """Where an output stands: what is before it is committed."""
+    """How much of an output is committed."""
 
     position: int = 0
     """Bytes."""
@@ -47,6 +51,7 @@ class DurableFile:
 
     def __init__(self, path: str, sink: StreamSink) -> None:
         self.path = path
+        self._packing = packing_of_path(path)
         self._sink = sink
         self._descriptor = -1
         self._mark = Mark()
@@ -57,19 +62,14 @@ class DurableFile:
 
         Raises ``ConfigError`` for a file with something in it, ``SinkError`` for a place that cannot be written.
         """
-        descriptor = open_regular(self.path, make=True)
-        try:
+        descriptor = open_for_job(self.path, create=True)
+        with _closed_on_error(self.path, descriptor, "cannot write"):
             if os.fstat(descriptor).st_size:
                 if not fresh:
-                    raise standing(self.path)
+                    raise already_exists(self.path)
                 os.ftruncate(descriptor, 0)
                 os.fsync(descriptor)
-            sync_folder(self.path)
-        except BaseException as error:
-            os.close(descriptor)
-            if isinstance(error, OSError):
-                raise trouble(self.path, "cannot write", error) from error
-            raise
+            sync_folder_of(self.path)
         self._take(descriptor, Mark())
 
     def resume(self, mark: Mark, *, clean: bool) -> None:
@@ -80,20 +80,15 @@ class DurableFile:
         try:
             self._sink.restore(mark.state)
         except ValueError as error:
-            raise SinkError(f"{self.path}: the job does not say how it goes on ({error}): {AGAIN}") from error
-        descriptor = open_regular(self.path, make=mark.position == 0)
-        try:
+            raise SinkError(f"{self.path}: the job does not say how it goes on ({error}): {RESTORE_ADVICE}") from error
+        descriptor = open_for_job(self.path, create=mark.position == 0)
+        with _closed_on_error(self.path, descriptor, "cannot go on with it"):
             _check(self.path, descriptor, mark, clean=clean)
             if os.fstat(descriptor).st_size > mark.position:
                 os.ftruncate(descriptor, mark.position)
                 os.fsync(descriptor)
             if not mark.position:
-                sync_folder(self.path)
-        except BaseException as error:
-            os.close(descriptor)
-            if isinstance(error, OSError):
-                raise trouble(self.path, "cannot go on with it", error) from error
-            raise
+                sync_folder_of(self.path)
         self._take(descriptor, mark)
 
     def encode(self, outcome: Outcome) -> bytes:
@@ -130,18 +125,18 @@ class DurableFile:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise SinkError(f"{self.path}: cannot be replaced: no permission to write in {folder}")
         try:
-            descriptor = make_anew(copy, os.fstat(self._descriptor))
+            descriptor = create_like(copy, os.fstat(self._descriptor))
             try:
                 mark = self._fill(descriptor, keep)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            sync_folder(copy)
+            sync_folder_of(copy)
         except BaseException as error:
             with contextlib.suppress(OSError):  # a copy that is left is made anew by the next rewrite
                 os.unlink(copy)
             if isinstance(error, OSError):
-                raise trouble(self.path, f"cannot be rewritten as {copy}", error) from error
+                raise write_error(self.path, f"cannot be rewritten as {copy}", error) from error
             if isinstance(error, ValueError) and not isinstance(error, FetcherError):
                 raise _changed(self.path, str(error)) from error
             raise
@@ -158,7 +153,7 @@ class DurableFile:
                 _check_copy(copy, mark)
                 move(copy, os.path.realpath(self.path))
         except OSError as error:
-            raise trouble(self.path, "cannot be replaced", error) from error
+            raise write_error(self.path, "cannot be replaced", error) from error
         self.resume(mark, clean=True)
 
     def _commit(self, chunks: list[bytes]) -> Mark:
@@ -167,7 +162,7 @@ class DurableFile:
         if self._torn:
             raise SinkError(f"{self.path}: cannot write: an earlier write failed")
         start = self._mark.position
-        packed = pack(self.path, b"".join(chunks))
+        packed = self._compressed(b"".join(chunks))
         try:
             self._torn = True
             self._check_alone()
@@ -176,9 +171,12 @@ class DurableFile:
             os.fsync(self._descriptor)
             self._torn = False
         except OSError as error:
-            raise trouble(self.path, "cannot write", error) from error
+            raise write_error(self.path, "cannot write", error) from error
         self._mark = _after(start, packed, self._sink.state())
         return self._mark
+
+    def _compressed(self, data: bytes) -> bytes:
+        return data if self._packing is None else compress(data, self._packing)
 
     def _take(self, descriptor: int, mark: Mark) -> None:
         self.discard()
@@ -193,17 +191,72 @@ class DurableFile:
             raise SinkError(f"{self.path}: another program has deleted it")
 
     def _fill(self, descriptor: int, keep: Iterator[bool]) -> Mark:
-        blocks = blocks_of(self._descriptor, 0, self._mark.position)
-        records = self._sink.split(lines_of(unpack(self.path, blocks)))
+        blocks = read_range(self._descriptor, 0, self._mark.position)
+        if self._packing is not None:
+            blocks = decompress(blocks, self._packing, max_block=READ_BYTES)
+        records = self._sink.split(lines_of(blocks))
         preamble = self._sink.preamble() if self._mark.position else b""
         if preamble and next(records, b"") != preamble:
             raise ValueError("begins otherwise")
         mark = Mark(state=self._mark.state)
-        for part in parts_of(preamble, chosen(records, keep)):
-            packed = pack(self.path, part) if self._mark.position else part
+        for part in _parts_of(preamble, _chosen(records, keep)):
+            packed = self._compressed(part) if self._mark.position else part
             write_all(descriptor, packed)
             mark = _after(mark.position, packed, mark.state)
         return mark
+
+
+@contextlib.contextmanager
+def _closed_on_error(path: str, descriptor: int, what: str) -> Iterator[None]:
+    """Close ``descriptor`` after any error, and raise the system's as a ``SinkError`` that says ``what`` failed."""
+    try:
+        yield
+    except BaseException as error:
+        os.close(descriptor)
+        if isinstance(error, OSError):
+            raise write_error(path, what, error) from error
+        raise
+
+
+def lines_of(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of ``blocks``, each with its newline (which the last may lack)."""
+    pieces: list[bytes] = []
+    for block in blocks:
+        for piece in BytesIO(block):
+            pieces.append(piece)
+            if piece.endswith(b"\n"):
+                yield piece if len(pieces) == 1 else b"".join(pieces)
+                pieces.clear()
+    if pieces:
+        yield b"".join(pieces)
+
+
+def _chosen(records: Iterator[bytes], keep: Iterator[bool]) -> Iterator[bytes]:
+    """Yield the records whose turn in ``keep`` is true. Raises ``ValueError`` unless both are equally long."""
+    for record in records:
+        kept = next(keep, None)
+        if kept is None:
+            raise ValueError("more records than were written")
+        if kept:
+            yield record
+    if next(keep, None) is not None:
+        raise ValueError("fewer records than were written")
+
+
+def _parts_of(preamble: bytes, records: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield ``preamble`` and ``records`` in parts of a megabyte, or of one record where that is larger.
+
+    Of nothing at all there is one part, empty.
+    """
+    part, size = [preamble], len(preamble)
+    for record in records:
+        part.append(record)
+        size += len(record)
+        if size >= REWRITE_PART_BYTES:
+            yield b"".join(part)
+            part, size = [], 0
+    if part:
+        yield b"".join(part)
 
 
 def _after(position: int, packed: bytes, state: str) -> Mark:
@@ -216,18 +269,18 @@ def _check(path: str, descriptor: int, mark: Mark, *, clean: bool) -> None:
     if size < mark.position:
         raise _changed(path, f"{size} bytes, not {mark.position}")
     checksum = 0
-    for block in blocks_of(descriptor, max(0, mark.position - mark.tail), mark.position):
+    for block in read_range(descriptor, max(0, mark.position - mark.tail), mark.position):
         checksum = zlib.crc32(block, checksum)
     if checksum != mark.checksum or not 0 <= mark.tail <= mark.position:
         raise _changed(path, "it ends otherwise")
     if clean and size > mark.position:
-        raise SinkError(f"{path}: was added to since ({size} bytes, not {mark.position}): {AGAIN}")
+        raise SinkError(f"{path}: was added to since ({size} bytes, not {mark.position}): {RESTORE_ADVICE}")
 
 
 def _check_copy(copy: str, mark: Mark) -> None:
     if os.path.islink(copy):
         raise _changed(copy, "a link")
-    descriptor = open_regular(copy, make=False)
+    descriptor = open_for_job(copy, create=False)
     try:
         _check(copy, descriptor, mark, clean=True)
     finally:
@@ -235,4 +288,4 @@ def _check_copy(copy: str, mark: Mark) -> None:
 
 
 def _changed(path: str, how: str) -> SinkError:
-    return SinkError(f"{path}: was changed since ({how}): {AGAIN}")
+    return SinkError(f"{path}: was changed since ({how}): {RESTORE_ADVICE}")

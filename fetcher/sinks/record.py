@@ -17,8 +17,8 @@ from fetcher.model import Outcome, Page
 
 __all__ = ["COLUMNS", "Record", "to_json", "to_record", "well_formed"]
 
-DEPTH = 100
-DIGIT_BITS = 10_000
+MAX_DEPTH = 100
+MAX_INT_BITS = 10_000  # Python refuses to write 4,300 digits and more
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -115,8 +115,8 @@ def to_json(value: Any) -> bytes:
     """
     try:
         line = _ENCODER.encode(value)
-    except _REFUSALS:
-        line = _ENCODER.encode(_tamed(msgspec.structs.asdict(value) if isinstance(value, Record) else value, ()))
+    except _ENCODING_ERRORS:
+        line = _ENCODER.encode(_encodable(msgspec.structs.asdict(value) if isinstance(value, Record) else value, ()))
     # A msgspec.Raw of the caller's comes through untouched; between JSON's tokens a newline is a space.
     return line.replace(b"\n", b" ") if b"\n" in line else line
 
@@ -126,32 +126,32 @@ def well_formed(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _foreign(value: Any) -> Any:
+def _fallback(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else str(value)
 
 
-_REFUSALS = (TypeError, ValueError, RecursionError)  # a key, a surrogate or huge number, a loop
-_ENCODER = msgspec.json.Encoder(enc_hook=_foreign)
+_ENCODING_ERRORS = (TypeError, ValueError, RecursionError)  # a key, a surrogate or huge number, a loop
+_ENCODER = msgspec.json.Encoder(enc_hook=_fallback)
 
 
-def _tamed(value: Any, above: tuple[int, ...]) -> Any:
-    """Return a copy of ``value`` that JSON can hold; ``above`` are the ids of what it lies in."""
+def _encodable(value: Any, above: tuple[int, ...]) -> Any:
+    """Return a copy of ``value`` that JSON can hold; ``above`` are the ids of the values that contain it."""
     if isinstance(value, str):
         return well_formed(value)
     if value is None or isinstance(value, bool | float | msgspec.Raw):
         return value
     if isinstance(value, int):
-        return value if value.bit_length() < DIGIT_BITS else hex(value)  # Python refuses 4,300 digits and more
-    if id(value) in above or len(above) >= DEPTH:
+        return value if value.bit_length() < MAX_INT_BITS else hex(value)
+    if id(value) in above or len(above) >= MAX_DEPTH:
         return "…"
     above = (*above, id(value))
     if isinstance(value, Mapping):
-        return {well_formed(str(key)): _tamed(item, above) for key, item in value.items()}
+        return {well_formed(str(key)): _encodable(item, above) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_tamed(item, above) for item in value]
+        return [_encodable(item, above) for item in value]
     try:
-        return _tamed(msgspec.to_builtins(value, enc_hook=_foreign, str_keys=True), above)
-    except _REFUSALS:
+        return _encodable(msgspec.to_builtins(value, enc_hook=_fallback, str_keys=True), above)
+    except _ENCODING_ERRORS:
         return well_formed(str(value))
 
 

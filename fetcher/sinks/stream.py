@@ -15,52 +15,73 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
+from fetcher.compression import Compressor, packing_of_path
+from fetcher.errors import ConfigError
+from fetcher.files import write_all
 from fetcher.model import Outcome
-from fetcher.sinks.compress import codec_for
-from fetcher.sinks.courier import Courier, write_all
-from fetcher.sinks.place import descriptor_of, open_place, trouble
+from fetcher.sinks.opening import descriptor_of, open_output, write_error
+from fetcher.sinks.writer_thread import WriterThread
 
-__all__ = ["Output", "StreamSink"]
+__all__ = ["OutputStream", "StreamSink", "compressor_for"]
 
-BLOCK = 64 * 1024
-HIGH_WATER = 4 * BLOCK
-PROMPT = 0.1
-PATIENT = 1.0
+BLOCK_BYTES = 64 * 1024
+"""Bytes that are collected before they are written, as long as they come fast enough."""
+
+MAX_QUEUED_BYTES = 4 * BLOCK_BYTES
+"""Bytes on the way to a slow reader at which ``write`` waits."""
+
+FILE_FLUSH_SECONDS = 1.0
+"""After a ``write`` to a regular file, at which the record is in the file at the latest."""
+
+PIPE_FLUSH_SECONDS = 0.1
+"""The same for pipes, terminals and devices: somebody may be looking."""
 
 
-class Output:
+def compressor_for(path: str) -> Compressor | None:
+    """Return what compresses an output at ``path``, or ``None`` where its suffix asks for nothing.
+
+    Raises ``ConfigError`` where Zstandard is asked for and not installed.
+    """
+    packing = packing_of_path(path)
+    try:
+        return None if packing is None else Compressor(packing)
+    except ImportError as error:
+        raise ConfigError(f"{path}: {error}, or write .gz") from None
+
+
+class OutputStream:
     """Bytes for one path, ``-`` being standard output; a suffix ``.gz`` or ``.zst`` compresses them.
 
     A regular file is written in blocks of at least 64 KiB, at the latest a second after a ``write``. Pipes, terminals
     and devices are written by a thread, at the latest a tenth of a second after; with 256 KiB on the way ``write``
     waits. Leaving writes what is left, waits for it to arrive, syncs a regular file to the disk and closes it.
 
-    Entering raises ``SinkError`` or ``ConfigError`` as ``place.open_place`` does. Every failure to write is raised by
+    Entering raises ``SinkError`` or ``ConfigError`` as ``opening.open_output`` does. Every failure to write is raised by
     the next ``write`` or at the exit: ``SinkError``, or ``BrokenPipeError`` where the reader is gone.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, fresh: bool = False) -> None:
         self.path = os.fspath(path)
         self._fresh = fresh
-        self._codec = codec_for(self.path)
+        self._compressor = compressor_for(self.path)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._descriptor = -1
         self._regular = False
-        self._courier: Courier | None = None
-        self._carried = 0
-        self._room = asyncio.Event()
+        self._thread: WriterThread | None = None
+        self._queued_bytes = 0
+        self._drained = asyncio.Event()
         self._chunks: list[bytes] = []
-        self._size = 0
-        self._written = 0
+        self._buffered_bytes = 0
+        self._file_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._error: Exception | None = None
-        self._told = False
+        self._error_raised = False
 
     async def __aenter__(self) -> Self:
-        self._descriptor = await open_place(self.path, fresh=self._fresh)
+        self._descriptor = await open_output(self.path, fresh=self._fresh)
         self._regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
         if not self._regular:
-            self._courier = Courier(self._descriptor, self._arrived)
+            self._thread = WriterThread(self._descriptor, self._on_written)
         self._loop = asyncio.get_running_loop()
         return self
 
@@ -71,29 +92,31 @@ class Output:
         if self._timer is not None:
             self._timer.cancel()
         self._flush(end=True)
-        courier = self._courier or Courier(self._descriptor, self._arrived, sync=True)
-        courier.dismiss()
-        await courier.gone.wait()
-        if self._error is not None and (kind is None or not self._told):
-            raise self._refusal()
+        thread = self._thread or WriterThread(self._descriptor, self._on_written, sync=True)
+        thread.close()
+        await thread.closed.wait()
+        if self._error is not None and (kind is None or not self._error_raised):
+            raise self._failure()
 
     async def write(self, data: bytes) -> None:
         """Take one whole record; wait while the reader is too far behind."""
         if self._error is not None or self._loop is None:
-            raise self._refusal()
+            raise self._failure()
         self._chunks.append(data)
-        self._size += len(data)
+        self._buffered_bytes += len(data)
         if self._timer is None:
-            self._timer = self._loop.call_later(PATIENT if self._regular else PROMPT, self._tick)
-        if self._size >= BLOCK:
+            self._timer = self._loop.call_later(
+                FILE_FLUSH_SECONDS if self._regular else PIPE_FLUSH_SECONDS, self._flush_on_timer
+            )
+        if self._buffered_bytes >= BLOCK_BYTES:
             self._flush()
-        while self._carried > HIGH_WATER and self._error is None:
-            self._room.clear()
-            await self._room.wait()
+        while self._queued_bytes > MAX_QUEUED_BYTES and self._error is None:
+            self._drained.clear()
+            await self._drained.wait()
         if self._error is not None:
-            raise self._refusal()
+            raise self._failure()
 
-    def _tick(self) -> None:
+    def _flush_on_timer(self) -> None:
         self._timer = None
         self._flush(sync=True)
 
@@ -101,65 +124,65 @@ class Output:
         """Send what is buffered on its way: ``sync`` makes it readable, ``end`` makes the stream whole."""
         if self._error is None:
             block = b"".join(self._chunks)
-            if self._codec is not None:
-                block = self._codec.update(block)
-                block += self._codec.end() if end else self._codec.sync() if sync else b""
-            if self._courier is None:
-                self._store(block)
+            if self._compressor is not None:
+                block = self._compressor.update(block)
+                block += self._compressor.end() if end else self._compressor.sync() if sync else b""
+            if self._thread is None:
+                self._write_file(block)
             elif block:
-                self._carried += len(block)
-                self._courier.send(block)
+                self._queued_bytes += len(block)
+                self._thread.write(block)
         self._chunks.clear()
-        self._size = 0
+        self._buffered_bytes = 0
 
-    def _store(self, block: bytes) -> None:
+    def _write_file(self, block: bytes) -> None:
         try:
             write_all(self._descriptor, block)
-            self._written += len(block)
+            self._file_bytes += len(block)
         except OSError as error:
             self._error = error
-            if self._codec is None and descriptor_of(self.path) is None:
+            if self._compressor is None and descriptor_of(self.path) is None:
                 self._cut_to_records()
 
     def _cut_to_records(self) -> None:
         """Cut off the record that a full disk tore. A file that was redirected to us is not ours to cut."""
-        with contextlib.suppress(OSError):  # the first error is what is told; the torn record stays then
-            whole, torn = self._written, os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        with contextlib.suppress(OSError):  # only the first error is raised; the torn record stays then
+            whole, torn = self._file_bytes, os.lseek(self._descriptor, 0, os.SEEK_CUR)
             for chunk in self._chunks:
                 if whole + len(chunk) > torn:
                     break
                 whole += len(chunk)
             os.ftruncate(self._descriptor, whole)
 
-    def _arrived(self, size: int, error: Exception | None) -> None:
-        self._carried -= size
+    def _on_written(self, size: int, error: Exception | None) -> None:
+        self._queued_bytes -= size
         self._error = self._error or error
-        if self._carried <= HIGH_WATER // 2 or error is not None:
-            self._room.set()
+        if self._queued_bytes <= MAX_QUEUED_BYTES // 2 or error is not None:
+            self._drained.set()
 
-    def _refusal(self) -> Exception:
-        self._told = True
+    def _failure(self) -> Exception:
+        self._error_raised = True
         if self._error is None:
             return RuntimeError(f"{self.path}: not open: write inside 'async with'")
         if isinstance(self._error, OSError):
-            return trouble(self.path, "cannot write", self._error)
+            return write_error(self.path, "cannot write", self._error)
         return self._error
 
 
 class StreamSink(ABC):
-    """A sink that makes bytes of each outcome and writes them to one ``Output``.
+    """A sink that makes bytes of each outcome and writes them to one ``OutputStream``.
 
-    Raises what ``Output`` raises. Where its output is a job's, a ``DurableFile`` writes in its place and asks it for
+    Raises what ``OutputStream`` raises. Where its output is a job's, a ``DurableFile`` writes in its place and asks it for
     what makes the format: ``encode``, ``preamble``, ``state``, ``restore`` and ``split``.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, fresh: bool = False) -> None:
-        self.output = Output(path, fresh=fresh)
-        self._begun = False
+        self.output = OutputStream(path, fresh=fresh)
+        self._preamble_written = False
 
     async def __aenter__(self) -> Self:
         await self.output.__aenter__()
-        await self._begin()
+        await self._write_preamble()
         return self
 
     async def __aexit__(
@@ -170,17 +193,17 @@ class StreamSink(ABC):
     async def write(self, outcome: Outcome) -> None:
         """Take one outcome; wait while the reader is too far behind."""
         record = self.encode(outcome)
-        if not self._begun:
-            await self._begin()
-            self._begun = True
+        if not self._preamble_written:
+            await self._write_preamble()
+            self._preamble_written = True
         await self.output.write(record)
 
     @abstractmethod
     def encode(self, outcome: Outcome) -> bytes:
-        """Return the whole record of ``outcome`` as it stands in the output."""
+        """Return the whole record of ``outcome``, as it is written."""
 
     def preamble(self, *, empty: bool = False) -> bytes:  # noqa: ARG002  # for formats that have one
-        """Return what stands once, before the first record: known when that is encoded, or ``empty``, never to come."""
+        """Return what precedes the first record: asked for once that is encoded, or ``empty`` where none will come."""
         return b""
 
     def state(self) -> str:
@@ -196,7 +219,7 @@ class StreamSink(ABC):
     def split(self, lines: Iterator[bytes]) -> Iterator[bytes]:
         """Yield the records, byte for byte, of an output that is given as ``lines``; first the preamble, if any."""
 
-    async def _begin(self) -> None:
-        if not self._begun and (preamble := self.preamble()):
-            self._begun = True
+    async def _write_preamble(self) -> None:
+        if not self._preamble_written and (preamble := self.preamble()):
+            self._preamble_written = True
             await self.output.write(preamble)

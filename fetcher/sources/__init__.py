@@ -15,20 +15,18 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
+from fetcher.compression import MAGIC_BYTES, packing_of_data
 from fetcher.errors import SourceError
 from fetcher.model import Request
 from fetcher.sources.inputs import FORMATS, format_of, is_url_argument
-from fetcher.sources.jsonl import read_jsonl
-from fetcher.sources.packing import MAGIC_BYTES, packing_of
+from fetcher.sources.lines import list_name, open_list, reason_of
 from fetcher.sources.rows import BadRow, Row, RowNumbers
-from fetcher.sources.streams import listing_name, open_list, reason_of
-from fetcher.sources.table import read_table
 from fetcher.sources.text import read_text
 
 __all__ = ["FORMATS", "BadRow", "Row", "check", "estimate_rows", "is_url_argument", "read"]
 
-_COUNTED_BYTES = 200 * 1024 * 1024
-_COUNTED_BLOCK = 1024 * 1024
+_MAX_COUNTED_BYTES = 200 * 1024 * 1024
+_COUNT_READ_BYTES = 1024 * 1024
 
 
 def read(
@@ -89,7 +87,7 @@ def estimate_rows(
     (some 0.1 s); ``None`` as soon as there is another input. For a progress bar: never raises.
     """
     rows = 0
-    left = _COUNTED_BYTES
+    left = _MAX_COUNTED_BYTES
     for source in inputs:
         if is_url_argument(source):
             rows += 1
@@ -118,15 +116,19 @@ def _rows(
         yield Request(next(numbers), source.strip())
         return
     kind = format_of(source, kind)
-    name = listing_name(source)
+    name = list_name(source)
     with open_list(source, stdin=stdin, nul_allowed=kind in _DELIMITERS) as blocks:
         try:
             if kind == "txt":
                 yield from read_text(blocks, name=name, numbers=numbers)
             elif kind == "jsonl":
+                from fetcher.sources.jsonl import read_jsonl
+
                 yield from read_jsonl(blocks, name=name, numbers=numbers, url_column=url_column)
             else:
-                yield from read_table(
+                from fetcher.sources.csv_format import read_csv
+
+                yield from read_csv(
                     blocks, name=name, numbers=numbers, url_column=url_column, delimiter=_DELIMITERS[kind]
                 )
         except OSError as error:
@@ -149,12 +151,12 @@ def _is_stream(source: str) -> bool:
 
 
 def _count_lines(path: str) -> int | None:
-    """Return the number of lines in a plain file, ``None`` for a packed one."""
+    """Return the number of lines in a plain file, ``None`` for a compressed one."""
     lines = 0
     last = b"\n"
     with Path(path).open("rb", buffering=0) as file:
-        while block := file.read(_COUNTED_BLOCK):
-            if not lines and packing_of(block[:MAGIC_BYTES]):
+        while block := file.read(_COUNT_READ_BYTES):
+            if not lines and packing_of_data(block[:MAGIC_BYTES]):
                 return None
             lines += block.count(b"\n")
             last = block[-1:]
@@ -166,4 +168,4 @@ def _nothing_in(inputs: Sequence[str]) -> str:
     if not inputs:
         return "no list of URLs is given"
     more = f" and {len(inputs) - 1} more" if len(inputs) > 1 else ""
-    return f"{listing_name(inputs[0])}{more}: no URLs in {'them' if more else 'it'}"
+    return f"{list_name(inputs[0])}{more}: no URLs in {'them' if more else 'it'}"

@@ -1,6 +1,6 @@
-"""Tells what an input names: a URL, stdin, or a file and its format.
+"""What an input names: a URL, stdin, or a file and its format.
 
-A file that stands there wins over a bare domain, and a name that ends like a list is a missing file rather
+A file that exists wins over a bare domain, and a name that ends like a list is a missing file rather
 than a host: ``urls.txt`` mistyped must not become a request.
 """
 
@@ -11,6 +11,7 @@ import re
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import PurePath
 
+from fetcher.compression import SUFFIXES
 from fetcher.errors import SourceError
 
 __all__ = ["FORMATS", "format_of", "is_url_argument"]
@@ -19,7 +20,7 @@ FORMATS = ("txt", "csv", "tsv", "jsonl")
 """The formats of a list."""
 
 _SUFFIXES = {".txt": "txt", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-_PACKED = (".gz", ".zst")
+_COMPRESSED = tuple(SUFFIXES)
 _NO_LISTS = frozenset({
     ".json", ".parquet", ".xlsx", ".xls", ".ods", ".xml", ".html", ".htm", ".pdf", ".sqlite", ".warc", ".arrow", ".feather",
 })  # fmt: skip
@@ -29,7 +30,7 @@ _HOST = re.compile(r"(?P<name>[\w-]+(?:\.[\w-]+)*\.?|\[[0-9a-f:.]+\])(?P<port>:\
 
 
 def is_url_argument(text: str) -> bool:
-    """Tell whether an input is itself a row: a http(s) URL, or a bare host where no such file stands.
+    """Tell whether an input is itself a row: a http(s) URL, or a bare host where no such file exists.
 
     A bare host has a dot or is ``localhost``, has no whitespace, and may have a port, a path and a query.
     """
@@ -40,7 +41,7 @@ def is_url_argument(text: str) -> bool:
         return False
     authority = re.split(r"[/?#]", text, maxsplit=1)[0]
     suffix = PurePath(text).suffix.lower()
-    if suffix in _SUFFIXES or suffix in _PACKED or (authority == text and suffix in _NO_LISTS):
+    if suffix in _SUFFIXES or suffix in _COMPRESSED or (authority == text and suffix in _NO_LISTS):
         return False
     host = _HOST.fullmatch(authority)
     return host is not None and _is_host(host["name"])
@@ -61,7 +62,7 @@ def _is_host(name: str) -> bool:
 
 
 def format_of(path: str, format: str | None) -> str:  # noqa: A002 - the public name of the option
-    """Return the format of the list ``path``: ``format``, or else by suffix, packing taken off.
+    """Return the format of the list ``path``: ``format``, or else by suffix, that of a compression taken off.
 
     No suffix or an unknown one is ``txt``. Raises ``SourceError`` for an unknown ``format`` and for a file
     that is clearly no list, or a URL of another scheme.
@@ -75,8 +76,8 @@ def format_of(path: str, format: str | None) -> str:  # noqa: A002 - the public 
     if _SCHEME.match(path) and not os.path.lexists(path):
         raise SourceError(f"{path}: only http:// and https:// URLs can be fetched")
     file = PurePath(path.lower())
-    suffix = PurePath(file.stem).suffix if file.suffix in _PACKED else file.suffix
+    suffix = PurePath(file.stem).suffix if file.suffix in _COMPRESSED else file.suffix
     if suffix in _NO_LISTS:
-        known = f"{', '.join(_SUFFIXES)} (each also {' or '.join(_PACKED)})"
+        known = f"{', '.join(_SUFFIXES)} (each also {' or '.join(_COMPRESSED)})"
         raise SourceError(f"{path}: a {suffix} file is no list of URLs that can be read: there are {known}")
     return _SUFFIXES.get(suffix, "txt")

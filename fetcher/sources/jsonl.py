@@ -13,9 +13,8 @@ import msgspec
 
 from fetcher.errors import SourceError
 from fetcher.model import Request
+from fetcher.sources.lines import NOT_UTF8, TOO_LONG, OverlongLine, whole_lines
 from fetcher.sources.rows import Row, RowNumbers, bad_row
-from fetcher.sources.streams import Overlong, whole_lines
-from fetcher.sources.text import NOT_UTF8, TOO_LONG
 
 __all__ = ["read_jsonl"]
 
@@ -28,7 +27,7 @@ def read_jsonl(blocks: Iterator[bytes], *, name: str, numbers: RowNumbers, url_c
     line = 0
     first = True
     for piece in whole_lines(blocks):
-        if isinstance(piece, Overlong):
+        if isinstance(piece, OverlongLine):
             line, first = line + 1, False
             yield bad_row(next(numbers), _text(piece.start), f"{name}:{line}: the line {TOO_LONG}")
             continue

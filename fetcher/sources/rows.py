@@ -14,16 +14,16 @@ import msgspec
 from fetcher.errors import InvalidURL
 from fetcher.model import Request
 
-__all__ = ["BadRow", "FinishedRow", "Row", "RowNumbers", "bad_row", "excerpt"]
+__all__ = ["BadRow", "FinishedRow", "Row", "RowNumbers", "bad_row"]
 
-EXCERPT = 2_000
+EXCERPT_CHARS = 2_000
 """Characters of a bad row that are shown in place of its URL."""
 
 
 class BadRow(msgspec.Struct, frozen=True):
-    """A row without a URL to try: what stands there instead, and why it is none.
+    """A row without a URL to try: the text that is there instead, and why it is no URL.
 
-    ``request.url`` is the text as listed (at most ``EXCERPT`` characters, then ``…``), ``error.message``
+    ``request.url`` is the text as listed (at most ``EXCERPT_CHARS`` characters, then ``…``), ``error.message``
     says FILE:LINE and what is wrong. It becomes a ``Failure`` without an attempt.
     """
 
@@ -34,7 +34,7 @@ class BadRow(msgspec.Struct, frozen=True):
 class FinishedRow(msgspec.Struct, frozen=True):
     """A row that an earlier run has finished: passed over, but for what it means to later ones (its duplicates).
 
-    Without its ``request`` it stands for many that mean nothing, and gives the event loop a turn.
+    Without its ``request`` it is one for many that mean nothing to later rows; it gives the event loop a turn.
     """
 
     request: Request | None = None
@@ -46,12 +46,12 @@ RowNumbers: TypeAlias = Iterator[int]
 """The row numbers over all inputs: a row takes the next one when it is handed out, not before."""
 
 
-def excerpt(text: str) -> str:
+def _excerpt(text: str) -> str:
     """Return ``text`` trimmed and short enough to be quoted."""
     text = text.strip()
-    return text if len(text) <= EXCERPT else f"{text[:EXCERPT]}…"
+    return text if len(text) <= EXCERPT_CHARS else f"{text[:EXCERPT_CHARS]}…"
 
 
 def bad_row(number: int, text: str, flaw: str, fields: Mapping[str, Any] | None = None) -> BadRow:
     """Return row ``number`` as one that cannot be tried; ``flaw`` begins with FILE:LINE."""
-    return BadRow(Request(number, excerpt(text), fields=fields), InvalidURL(message=flaw))
+    return BadRow(Request(number, _excerpt(text), fields=fields), InvalidURL(message=flaw))

@@ -10,20 +10,17 @@ from collections.abc import Iterator
 from itertools import islice
 
 from fetcher.model import Request
+from fetcher.sources.lines import NOT_UTF8, TOO_LONG, OverlongLine, whole_lines
 from fetcher.sources.rows import Row, RowNumbers, bad_row
-from fetcher.sources.streams import Overlong, whole_lines
 
-__all__ = ["NOT_UTF8", "TOO_LONG", "read_text"]
-
-NOT_UTF8 = "is not UTF-8"
-TOO_LONG = "is over 64 KiB long"
+__all__ = ["read_text"]
 
 
 def read_text(blocks: Iterator[bytes], *, name: str, numbers: RowNumbers) -> Iterator[Row]:
     """Yield the rows of a text list; ``name`` is what messages call it."""
     line = 1
     for piece in whole_lines(blocks):
-        if isinstance(piece, Overlong):
+        if isinstance(piece, OverlongLine):
             yield from _judged([piece.start], name, line, numbers, flaw=TOO_LONG)
             line += 1
             continue

@@ -14,14 +14,15 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from fetcher.config import Limits
 from fetcher.errors import TooLarge
-from fetcher.flight import Flight
+from fetcher.model import Stage
+from fetcher.request_state import RequestState
 from fetcher.transport.decoding import Decoder
 from fetcher.transport.watchdog import Watch
 
 __all__ = ["Bodies", "Body", "skim"]
 
-FREE = 65_536  # bytes of a body that need no permit
-SKIMMED = 65_536  # bytes that are read past; opening a connection costs less than reading on
+FREE_BYTES = 65_536  # of a body, which need no permit
+MAX_SKIMMED_BYTES = 65_536  # of an unwanted body: to read on would cost more than a new connection
 
 
 class Body:
@@ -42,14 +43,15 @@ class Bodies:
         self._limits = limits
         self._permits = asyncio.BoundedSemaphore(max(1, limits.memory // limits.max_size))
 
-    async def read(self, response: aiohttp.ClientResponse, flight: Flight | None, watch: Watch) -> Body:
+    async def read(self, response: aiohttp.ClientResponse, state: RequestState | None, watch: Watch) -> Body:
         """Read the body to its end.
 
         Raises ``TooLarge`` (unless ``truncate`` is set) and ``ProtocolError`` for a coding that does not hold.
         """
         limit, cut = self._limits.max_size, self._limits.truncate
-        if flight is not None and flight.cut_at is not None:
-            limit, cut = flight.cut_at, True
+        transfer = state.transfer if state is not None else None
+        if transfer is not None and transfer.max_bytes is not None:
+            limit, cut = transfer.max_bytes, True
         codings = response.headers.getall("Content-Encoding", ())
         decoder = Decoder(", ".join(codings), limit) if codings else None
         if not cut and decoder is None and (response.content_length or 0) > limit:
@@ -57,16 +59,16 @@ class Bodies:
         chunks: list[bytes] = []
         size = wire = 0
         readany = response.content.readany
-        while size <= limit and wire <= limit + FREE and (chunk := await readany()):
+        while size <= limit and wire <= limit + FREE_BYTES and (chunk := await readany()):
             wire += len(chunk)
             for piece in (chunk,) if decoder is None else decoder.pieces(chunk):
                 chunks.append(piece)
                 size += len(piece)
-                if flight is not None:
-                    flight.length = min(size, limit)
-                    if FREE < size <= limit and flight.release is None:
-                        await self._permit(response, flight, watch)
-        if size > limit or wire > limit + FREE:
+                if transfer is not None:
+                    transfer.received = min(size, limit)
+                if state is not None and FREE_BYTES < size <= limit and not state.holds_memory:
+                    await self._permit(response, state, watch)
+        if size > limit or wire > limit + FREE_BYTES:
             response.close()
             if not cut:
                 raise TooLarge(message=f"the body is over {limit} bytes (max-size)")
@@ -75,41 +77,41 @@ class Bodies:
             decoder.finish()
         return Body(chunks[0] if len(chunks) == 1 else b"".join(chunks), wire, truncated=False)
 
-    async def _permit(self, response: aiohttp.ClientResponse, flight: Flight, watch: Watch) -> None:
+    async def _permit(self, response: aiohttp.ClientResponse, state: RequestState, watch: Watch) -> None:
         """Wait for the right to hold more than 64 KB, with the transport and all clocks stopped."""
         if not self._permits.locked():
             await self._permits.acquire()
-            flight.release = self._permits.release
+            state.hold_memory(self._permits.release)
             return
         connection = response.connection
         protocol = connection.protocol if connection is not None else None
         if protocol is not None and protocol.connected:
             protocol.pause_reading()
         watch.pause()
-        flight.enter("waiting for memory")
+        state.enter(Stage.WAITING_FOR_MEMORY)
         try:
             await self._permits.acquire()
-            flight.release = self._permits.release
+            state.hold_memory(self._permits.release)
         finally:
             watch.resume()
-            flight.enter("reading")
+            state.enter(Stage.READING)
             if protocol is not None and protocol.connected and response.connection is connection:
                 protocol.resume_reading()
 
 
-async def skim(response: aiohttp.ClientResponse, flight: Flight | None) -> Body:
+async def skim(response: aiohttp.ClientResponse, state: RequestState | None) -> Body:
     """Read past a body that nobody wants, so that its connection serves again; let go of one that is long or broken.
 
     What it is coded in does not matter then: the status is the news, and where to go on.
     """
     wire = 0
     try:
-        while wire <= SKIMMED and (chunk := await response.content.readany()):
+        while wire <= MAX_SKIMMED_BYTES and (chunk := await response.content.readany()):
             wire += len(chunk)
     except (aiohttp.ClientError, HttpProcessingError):
         response.close()
-    if wire > SKIMMED:
+    if wire > MAX_SKIMMED_BYTES:
         response.close()
-    if flight is not None and "Content-Encoding" not in response.headers:
-        flight.length = wire
-    return Body(b"", wire, truncated=wire > SKIMMED)
+    if state is not None and state.transfer is not None and "Content-Encoding" not in response.headers:
+        state.transfer.received = wire
+    return Body(b"", wire, truncated=wire > MAX_SKIMMED_BYTES)

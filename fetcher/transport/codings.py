@@ -13,9 +13,9 @@ from __future__ import annotations
 import zlib
 from abc import ABC, abstractmethod
 from functools import cache
-from importlib import import_module
 from typing import Any, ClassVar, Final
 
+from fetcher.compression import INFLATE_MODULES, ZSTD_MODULES, Inflater, first_installed
 from fetcher.errors import ProtocolError
 
 __all__ = ["BLOCK", "LAYERS", "Layer", "accept_encoding", "load"]
@@ -28,15 +28,11 @@ FIRST_SLICE: Final = 512  # of a later member: else each of a million empty ones
 
 @cache
 def load(*names: str) -> Any:
-    """Import the first of the modules that is installed, and bounds its output; ``None`` when none does."""
-    for name in names:
-        try:
-            module = import_module(name)
-        except ImportError:
-            continue
-        if name != "brotli" or hasattr(module.Decompressor, "can_accept_more_data"):  # from 1.2 on
-            return module
-    return None
+    """Import the first of the modules that is installed; ``None`` when none is, or it cannot bound its output."""
+    module = first_installed(*names)
+    if names == _Brotli.libraries and module and not hasattr(module.Decompressor, "can_accept_more_data"):  # before 1.2
+        return None
+    return module
 
 
 @cache
@@ -48,7 +44,7 @@ def accept_encoding() -> str:
 class Layer(ABC):
     """One coding being undone, written to when there is nothing left to read; ``taken`` counts what was written."""
 
-    __slots__ = ("_at", "_done", "_errors", "_input", "_library", "_members", "_more", "_slice", "_stream", "_tail", "taken")  # fmt: skip
+    __slots__ = ("_at", "_done", "_errors", "_input", "_library", "_members", "_more", "_slice", "_stream", "taken")  # fmt: skip
     name: ClassVar[str]
     libraries: ClassVar[tuple[str, ...]]
     error: ClassVar[str] = "error"
@@ -59,10 +55,10 @@ class Layer(ABC):
             raise self._bad("a library is missing: pip install 'fetcher[speed]'")
         self._errors = (zlib.error, getattr(self._library, self.error))
         self.taken = self._members = self._at = 0
-        self._input = self._tail = b""  # the tail is input that the stream gave back, for want of room
+        self._input = b""
         self._slice = BLOCK
         self._stream: Any = None
-        self._more = False  # the stream may hold output that it had no room for
+        self._more = False  # the stream holds output, or input, that it had no room for
         self._done = False  # whatever else comes is ignored
 
     def write(self, data: bytes) -> None:
@@ -73,8 +69,8 @@ class Layer(ABC):
     def read(self, limit: int) -> bytes:
         """Return about ``limit`` decoded bytes at most; none means that more must be written first."""
         while not self._done and (self._stream is not None or (self._rest and self._open())):
-            chunk = self._tail
-            if not chunk and not self._more:
+            chunk = b""
+            if not self._more:
                 chunk = self._input[self._at : self._at + self._slice]
                 if not chunk:
                     break
@@ -101,13 +97,19 @@ class Layer(ABC):
     def _open(self) -> bool:
         """Start the next stream, unless too little has come to tell which, or none follows."""
 
-    @abstractmethod
     def _decode(self, chunk: bytes, limit: int) -> bytes:
         """Take one step of the stream, and either ``_end`` it or tell whether there is ``_more``."""
+        stream = self._stream
+        out: bytes = stream.decompress(chunk, limit)
+        if stream.eof:
+            self._end(stream.unused_data)
+        else:
+            self._more = not stream.needs_input
+        return out
 
     def _end(self, unused: bytes = b"") -> None:
         self._at -= len(unused)
-        self._stream, self._tail, self._more, self._slice = None, b"", False, FIRST_SLICE
+        self._stream, self._more, self._slice = None, False, FIRST_SLICE
         self._members += 1
         if self._members > FREE_MEMBERS + self.taken // 1024:
             raise self._bad("far too many members for its size")
@@ -121,7 +123,7 @@ class _Deflate(Layer):
 
     __slots__ = ()
     name = "deflate"
-    libraries = ("isal.isal_zlib", "zlib")
+    libraries = INFLATE_MODULES
 
     def _open(self) -> bool:
         self._done = self._members > 0
@@ -130,18 +132,8 @@ class _Deflate(Layer):
         first, second = self._input[self._at : self._at + 2]
         # Bare deflate begins like this only with a stored block whose padding is not zero, which nobody writes.
         wrapped = first & 0x8F == 8 and (first << 8 | second) % 31 == 0
-        self._stream = self._library.decompressobj(15 if wrapped else -15)
+        self._stream = Inflater(self._library, 15 if wrapped else -15)
         return True
-
-    def _decode(self, chunk: bytes, limit: int) -> bytes:
-        stream = self._stream
-        out: bytes = stream.decompress(chunk, limit)
-        if stream.eof:
-            self._end(stream.unused_data)
-        else:
-            self._tail = stream.unconsumed_tail
-            self._more = len(out) >= limit
-        return out
 
 
 class _Gzip(_Deflate):
@@ -159,7 +151,7 @@ class _Gzip(_Deflate):
         if self._done or len(head) < 4:
             return False
         # isal 1.9 fails on optional header fields that come in pieces, and lets reserved flags pass.
-        self._stream = (zlib if head[3] else self._library).decompressobj(31)
+        self._stream = Inflater(zlib if head[3] else self._library)
         return True
 
 
@@ -168,22 +160,13 @@ class _Zstd(Layer):
 
     __slots__ = ()
     name = "zstd"
-    libraries = ("compression.zstd", "backports.zstd")
+    libraries = ZSTD_MODULES
     error = "ZstdError"
 
     def _open(self) -> bool:
         options = {self._library.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG}
         self._stream = self._library.ZstdDecompressor(options=options)
         return True
-
-    def _decode(self, chunk: bytes, limit: int) -> bytes:
-        stream = self._stream
-        out: bytes = stream.decompress(chunk, limit)
-        if stream.eof:
-            self._end(stream.unused_data)
-        else:
-            self._more = not stream.needs_input
-        return out
 
 
 class _Brotli(Layer):

@@ -20,7 +20,8 @@ from aiohttp.http_exceptions import LineTooLong
 
 from fetcher.config import Config, TLSPolicy
 from fetcher.errors import ConfigError
-from fetcher.flight import current
+from fetcher.model import Stage
+from fetcher.request_state import current
 from fetcher.transport.address import AddressClass, socket_guard
 from fetcher.transport.decoding import accept_encoding
 from fetcher.transport.resolver import Resolver
@@ -37,39 +38,40 @@ Pool: TypeAlias = Literal["public", "private", "any"]
 REACHES: dict[Pool, frozenset[AddressClass]] = {"public": frozenset({"public"}), "private": frozenset({"private"})}
 
 
-def _enter(stage: str) -> None:
-    flight = current.get(None)
-    if flight is not None:
-        flight.enter(stage)
+def _enter(stage: Stage) -> None:
+    state = current.get(None)
+    if state is not None:
+        state.enter(stage)
 
 
 class StagedResolver(Resolver):
-    """The resolver, telling the flight that it is at work."""
+    """The resolver, telling the state that it is at work."""
 
     async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[Any]:
         """Look a name up."""
-        _enter("resolving")
+        _enter(Stage.RESOLVING)
         places = await super().resolve(host, port, family)
-        _enter("connecting")  # not where it failed: then time ran out, or the name is none
+        _enter(Stage.CONNECTING)  # not where it failed: then time ran out, or the name is none
         return places
 
 
 class StagedRequest(aiohttp.ClientRequest):
-    """aiohttp's request, telling the flight when there is a connection and the waiting begins."""
+    """aiohttp's request, telling the state when there is a connection and the waiting begins."""
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
         """Send the head of the request, unless the connection says something before it was asked."""
         if conn.protocol.should_close:  # aiohttp would take that for the answer, and then each row's for the next's
             raise aiohttp.ServerDisconnectedError("bytes came on an idle connection")
         conn.protocol.head = 0.0
-        flight = current.get(None)
-        if flight is not None:
-            if flight.depart is not None:
-                for wait in iter(flight.depart, 0.0):
+        state = current.get(None)
+        if state is not None:
+            transfer = state.transfer
+            if transfer is not None and transfer.send_gate is not None:
+                while (wait := transfer.send_gate(state)) > 0:  # noqa: ASYNC110 – its host says for how long
                     await asyncio.sleep(wait)
-            flight.enter("waiting")
-            if flight.watch is not None:
-                flight.watch.listen(conn.protocol)
+            state.enter(Stage.WAITING)
+            if transfer is not None and transfer.clock is not None:
+                transfer.clock.listen(conn.protocol)
         return await super().send(conn)
 
 
@@ -117,11 +119,11 @@ class StampedProtocol(ResponseHandler):
 
 
 class StagedTLS(ssl.SSLContext):
-    """A TLS context that tells the flight when the handshake begins."""
+    """A TLS context that tells the state when the handshake begins."""
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
         """Begin a handshake."""
-        _enter("handshaking")
+        _enter(Stage.HANDSHAKING)
         return super().wrap_bio(*args, **kwargs)
 
 
@@ -139,11 +141,12 @@ class BoundedConnector(aiohttp.TCPConnector):
 
     def _create_connection(self, *args: Any) -> Coroutine[Any, Any, ResponseHandler]:
         # Also where aiohttp asks once more, because a connection it had kept was gone.
-        flight = current.get(None)
-        if flight is not None:
-            flight.enter("connecting")
-            if flight.watch is not None:
-                flight.watch.listen(None)
+        state = current.get(None)
+        if state is not None:
+            state.enter(Stage.CONNECTING)
+            transfer = state.transfer
+            if transfer is not None and transfer.clock is not None:
+                transfer.clock.listen(None)
         return super()._create_connection(*args)
 
     def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
@@ -172,7 +175,7 @@ def open_session(config: Config, pool: Pool, resolver: Resolver) -> aiohttp.Clie
         use_dns_cache=False,
         resolver=resolver,
         keepalive_timeout=KEEP_ALIVE,
-        socket_factory=socket_guard(REACHES[pool], lambda _: _enter("connecting")) if pool in REACHES else None,
+        socket_factory=socket_guard(REACHES[pool], lambda _: _enter(Stage.CONNECTING)) if pool in REACHES else None,
     )
     return aiohttp.ClientSession(
         connector=connector,

@@ -15,7 +15,7 @@ from typing import Final
 from fetcher.errors import ProtocolError
 from fetcher.transport.codings import BLOCK, LAYERS, Layer, accept_encoding
 
-__all__ = ["Decoder", "accept_encoding", "decode_whole"]
+__all__ = ["Decoder", "accept_encoding"]
 
 MAX_CODINGS: Final = 5
 
@@ -48,34 +48,29 @@ class Decoder:
         self._bound = 2 * max_size + BLOCK  # no encoder makes a body twice as large
         self.overflow = False
 
-    def feed(self, data: bytes) -> bytes:
-        """Take the next bytes of the body and return what they decode to, perhaps none.
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """Take the next bytes of the body and yield what they decode to, about ``BLOCK`` bytes at a time.
 
-        Raises ``ProtocolError`` with ``bad_encoding`` for a wrong checksum or structure.
+        Whoever reads may pause between two pieces. Raises ``ProtocolError`` with ``bad_encoding`` for a wrong checksum
+        or structure.
         """
-        pieces = list(self.pieces(data, self._left))
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def pieces(self, data: bytes, step: int = BLOCK) -> Iterator[bytes]:
-        """Do as ``feed`` does, by about ``step`` bytes: whoever reads may pause between two of them."""
         if self.overflow or not data:
             return
         if not self._layers:
             yield self._admit(data)
             return
         self._layers[0].write(data)
-        while not self.overflow and (piece := self._pull(len(self._layers) - 1, min(step, self._left))):
+        while not self.overflow and (piece := self._pull(len(self._layers) - 1, min(BLOCK, self._left))):
             yield self._admit(piece)
 
-    def finish(self) -> bytes:
-        """Check that every coding came to its end, and return what was held back (none of them does).
+    def finish(self) -> None:
+        """Check that every coding came to its end.
 
         Raises ``ProtocolError`` with ``truncated`` when the body stops in the middle of a stream.
         """
         for layer in () if self.overflow else self._layers:
             if layer.cut:
                 raise ProtocolError("truncated", f"the body stops in the middle of its {layer.name} stream")
-        return b""
 
     def _pull(self, index: int, limit: int) -> bytes:
         """Return the next bytes out of one layer, from as few as it needs of the layer below."""
@@ -93,14 +88,3 @@ class Decoder:
         self._left -= len(piece)
         self.overflow = not self._left
         return piece
-
-
-def decode_whole(codings: str, body: bytes, max_size: int) -> tuple[bytes, bool]:
-    """Undo the content codings of a body that is all there: at most ``max_size`` bytes, and whether there was more.
-
-    Raises what ``Decoder`` raises, ``truncated`` included.
-    """
-    decoder = Decoder(codings, max_size)
-    decoded = decoder.feed(body)
-    decoder.finish()
-    return (decoded[:max_size], True) if decoder.overflow else (decoded, False)

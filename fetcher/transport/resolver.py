@@ -27,10 +27,10 @@ __all__ = ["Lookup", "Resolver"]
 Lookup: TypeAlias = Callable[[str, int, int], list[tuple[Any, ...]]]
 """Host, port and family in, the list of ``socket.getaddrinfo`` out; blocks, and runs in a thread."""
 
-_KEPT_PER_FAMILY: Final = 8
+_MAX_ADDRESSES_PER_FAMILY: Final = 8
 """A name server may list thousands; aiohttp tries n addresses up to n²/2 times before it gives up."""
 
-_PASSING: Final = 0.2
+_PASSING_FAILURE_SECONDS: Final = 0.2
 """Seconds a failure is remembered that may be gone the next time: or a row's other tries would ask nobody."""
 
 _NUMERIC: Final = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
@@ -40,17 +40,17 @@ _FLAGS: Final = socket.AI_ADDRCONFIG & int(getattr(socket, "AI_MASK", -1))
 _Key: TypeAlias = tuple[str, int]
 
 
-class _Place(NamedTuple):
+class _Address(NamedTuple):
     address: str
     family: int
     protocol: int
 
 
-_Answer: TypeAlias = tuple[_Place, ...] | BaseException
+_Answer: TypeAlias = tuple[_Address, ...] | BaseException
 """An error is an answer too: as a value it is shared by all who wait, and each raises a copy of its own."""
 
 
-class _Inquiry:
+class _PendingLookup:
     """One name on its way through a thread, and how many wait for it."""
 
     __slots__ = ("answer", "claim", "key", "loop", "waiters")
@@ -92,8 +92,8 @@ class Resolver(AbstractResolver):
         self._failure_ttl = failure_ttl
         self._most_threads = threads
         self._answers: OrderedDict[_Key, tuple[float, _Answer]] = OrderedDict()
-        self._inquiries: dict[_Key, _Inquiry] = {}
-        self._queue: SimpleQueue[_Inquiry | None] = SimpleQueue()
+        self._pending: dict[_Key, _PendingLookup] = {}
+        self._queue: SimpleQueue[_PendingLookup | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._at_work: set[threading.Thread] = set()
         self._closed = False
@@ -128,10 +128,10 @@ class Resolver(AbstractResolver):
         the process from ending.
         """
         self._closed = True
-        for inquiry in self._inquiries.values():
-            if not inquiry.answer.done():
-                inquiry.answer.set_result(_closed_error())
-        self._inquiries.clear()
+        for pending in self._pending.values():
+            if not pending.answer.done():
+                pending.answer.set_result(_closed_error())
+        self._pending.clear()
         self._answers.clear()
         for _ in self._threads:
             self._queue.put(None)
@@ -143,23 +143,23 @@ class Resolver(AbstractResolver):
     async def _find(self, key: _Key) -> _Answer:
         if self._closed:
             return _closed_error()
-        inquiry = self._inquiries.get(key)
-        if inquiry is None:
+        pending = self._pending.get(key)
+        if pending is None:
             if _is_localhost(key[0]):
-                answer = _checked(_loopback(), key)
+                answer = _bounded(_loopback(), key)
                 self._remember(key, answer)
                 return answer
-            inquiry = self._begin(key)
-        inquiry.waiters += 1
+            pending = self._begin(key)
+        pending.waiters += 1
         try:
-            return await asyncio.shield(inquiry.answer)
+            return await asyncio.shield(pending.answer)
         finally:
-            inquiry.waiters -= 1
-            if not inquiry.waiters and not inquiry.answer.done() and inquiry.claim.acquire(blocking=False):
-                del self._inquiries[key]
+            pending.waiters -= 1
+            if not pending.waiters and not pending.answer.done() and pending.claim.acquire(blocking=False):
+                del self._pending[key]
 
-    def _begin(self, key: _Key) -> _Inquiry:
-        if len(self._threads) < min(len(self._inquiries) + 1, self._most_threads):
+    def _begin(self, key: _Key) -> _PendingLookup:
+        if len(self._threads) < min(len(self._pending) + 1, self._most_threads):
             # Not an executor: the interpreter waits for an executor's threads before it ends, and with a
             # dead name server that is half a minute after the last Ctrl-C.
             thread = threading.Thread(target=self._work, name=f"resolver-{len(self._threads)}", daemon=True)
@@ -170,45 +170,45 @@ class Resolver(AbstractResolver):
                     raise socket.gaierror(socket.EAI_AGAIN, f"no thread to look names up in: {error}") from None
             else:
                 self._threads.append(thread)
-        inquiry = self._inquiries[key] = _Inquiry(key)
-        self._queue.put(inquiry)
-        return inquiry
+        pending = self._pending[key] = _PendingLookup(key)
+        self._queue.put(pending)
+        return pending
 
     def _work(self) -> None:
         """Look names up until told to stop; the body of each thread."""
         me = threading.current_thread()
-        while (inquiry := self._queue.get()) is not None:
+        while (pending := self._queue.get()) is not None:
             # At work first, then a look at ``_closed``; ``close`` does it the other way round. So a thread it
             # waits for is not in a look-up.
             self._at_work.add(me)
-            if not self._closed and inquiry.claim.acquire(blocking=False):
-                answer = self._ask(inquiry.key)
+            if not self._closed and pending.claim.acquire(blocking=False):
+                answer = self._ask(pending.key)
                 with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
-                    inquiry.loop.call_soon_threadsafe(self._settle, inquiry, answer)
+                    pending.loop.call_soon_threadsafe(self._settle, pending, answer)
             self._at_work.discard(me)
 
     def _ask(self, key: _Key) -> _Answer:
         host, family = key
         try:
-            return _checked(_places(self._lookup(host, 0, family)), key)
+            return _bounded(_addresses_of(self._lookup(host, 0, family)), key)
         except UnicodeError as error:  # an empty label, or one over 63 octets
             return socket.gaierror(socket.EAI_NONAME, f"{host[:255]!r} can be no host name: {error}")
         except BaseException as error:  # noqa: BLE001 - handed to those who wait, and raised there
             return error.with_traceback(None)
 
-    def _settle(self, inquiry: _Inquiry, answer: _Answer) -> None:
-        if inquiry.answer.done():
+    def _settle(self, pending: _PendingLookup, answer: _Answer) -> None:
+        if pending.answer.done():
             return
-        del self._inquiries[inquiry.key]
-        inquiry.answer.set_result(answer)
+        del self._pending[pending.key]
+        pending.answer.set_result(answer)
         # Any other OSError is trouble of our own, such as no file descriptor left: it says nothing of the name.
         if isinstance(answer, tuple | socket.gaierror):
-            self._remember(inquiry.key, answer)
+            self._remember(pending.key, answer)
 
     def _remember(self, key: _Key, answer: _Answer) -> None:
         ttl = self._ttl if isinstance(answer, tuple) else self._failure_ttl
         if isinstance(answer, socket.gaierror) and answer.errno == socket.EAI_AGAIN:
-            ttl = min(ttl, _PASSING)
+            ttl = min(ttl, _PASSING_FAILURE_SECONDS)
         self._answers[key] = (self._clock() + ttl, answer)
         self._answers.move_to_end(key)
         while len(self._answers) > self._names:
@@ -219,26 +219,26 @@ def _closed_error() -> OSError:
     return OSError(errno.ECANCELED, "the resolver is closed")
 
 
-def _checked(places: Iterable[_Place], key: _Key) -> _Answer:
-    """Return the places of the family asked for, bounded; none is an error, for aiohttp takes no empty list."""
+def _bounded(addresses: Iterable[_Address], key: _Key) -> _Answer:
+    """Return the addresses of the family asked for, bounded; none is an error, for aiohttp takes no empty list."""
     host, family = key
-    kept: dict[_Place, None] = {}
+    kept: dict[_Address, None] = {}
     counts: dict[int, int] = {}
-    for place in places:
-        count = counts.get(place.family, 0)
-        if family in (0, place.family) and place not in kept and count < _KEPT_PER_FAMILY:
-            counts[place.family] = count + 1
-            kept[place] = None
+    for found in addresses:
+        count = counts.get(found.family, 0)
+        if family in (0, found.family) and found not in kept and count < _MAX_ADDRESSES_PER_FAMILY:
+            counts[found.family] = count + 1
+            kept[found] = None
     return tuple(kept) or socket.gaierror(socket.EAI_NONAME, f"{host!r} has no address")
 
 
-def _places(infos: Iterable[tuple[Any, ...]]) -> Iterable[_Place]:
+def _addresses_of(infos: Iterable[tuple[Any, ...]]) -> Iterable[_Address]:
     for family, _, protocol, _, target in infos:
         if family == socket.AF_INET:
-            yield _Place(target[0], int(family), protocol)
+            yield _Address(target[0], int(family), protocol)
         elif family == socket.AF_INET6 and len(target) == 4:  # shorter where Python was built without IPv6
             scope = f"%{target[3]}" if target[3] and "%" not in target[0] else ""
-            yield _Place(target[0] + scope, int(family), protocol)
+            yield _Address(target[0] + scope, int(family), protocol)
 
 
 def _is_localhost(host: str) -> bool:
@@ -247,15 +247,15 @@ def _is_localhost(host: str) -> bool:
 
 
 @functools.cache
-def _loopback() -> tuple[_Place, ...]:
+def _loopback() -> tuple[_Address, ...]:
     """Return the machine's loopback addresses. ``::1`` is among them only where it exists.
 
     Without the check a refused connection would come back as two different errors made one.
     """
-    places = [_Place("127.0.0.1", int(socket.AF_INET), socket.IPPROTO_TCP)]
+    addresses = [_Address("127.0.0.1", int(socket.AF_INET), socket.IPPROTO_TCP)]
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
             probe.bind(("::1", 0))
     except OSError:
-        return tuple(places)
-    return (*places, _Place("::1", int(socket.AF_INET6), socket.IPPROTO_TCP))
+        return tuple(addresses)
+    return (*addresses, _Address("::1", int(socket.AF_INET6), socket.IPPROTO_TCP))

@@ -18,8 +18,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from fetcher.config import Config
 from fetcher.errors import ConnectError, DNSError, InvalidURL, ProtocolError, Skipped
-from fetcher.flight import Flight, Later, current
-from fetcher.model import Pairs, Request, Response
+from fetcher.model import REDIRECT_STATUSES, Pairs, Request, Response, Stage
+from fetcher.request_state import RequestState, Requeue, current
 from fetcher.transport.address import BlockedAddress, blocked_address, classify, literal
 from fetcher.transport.body import Bodies, Body, skim
 from fetcher.transport.connector import Pool, StagedResolver, open_session, tls_context
@@ -30,7 +30,6 @@ from fetcher.urls import parse
 
 __all__ = ["Transport"]
 
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
 REMEMBERED = 65_536  # hosts whose pool, and header names whose text, are known
 
 
@@ -57,20 +56,20 @@ class Transport:
 
     async def __call__(self, request: Request) -> Response:
         """Make one exchange. Raises ``FetchError``."""
-        flight = current.get(None)
+        state = current.get(None)
         host = _host_of(request.url)
-        pool = (self._pools.get(host) if flight is None or not flight.redirects else None) or self._judge(
-            host, flight, request.url
+        pool = (self._pools.get(host) if state is None or not state.redirects else None) or self._judge(
+            host, state, request.url
         )
         try:
-            return await self._exchange(request, flight, pool)
+            return await self._exchange(request, state, pool)
         except BlockedAddress as error:
-            if pool == "any" or error.kind == "metadata" or not self._may_go_private(flight):
+            if pool == "any" or error.kind == "metadata" or not self._may_go_private(state):
                 raise Skipped("address_blocked", str(error)) from None
         # A name of the list that is not, or no longer, where it was looked for: its own host may be private.
         pool = "private" if pool == "public" else "public"
         try:
-            response = await self._exchange(request, flight, pool)
+            response = await self._exchange(request, state, pool)
         except BlockedAddress as error:
             raise Skipped("address_blocked", str(error)) from None
         self._remember(host, pool)
@@ -88,20 +87,20 @@ class Transport:
 
     # Which pool: the address rule
 
-    def _judge(self, host: str, flight: Flight | None, url: str) -> Pool:
+    def _judge(self, host: str, state: RequestState | None, url: str) -> Pool:
         policy = self._config.address.private_network
         if policy == "allow":
             return "any"
         address = literal(host)
         kind = classify(address) if address is not None else None
-        open_to_private = self._may_go_private(flight)
+        open_to_private = self._may_go_private(state)
         if kind == "metadata" or (kind == "private" and not open_to_private):
             why = "" if policy == "deny" or kind == "metadata" else ", and the row came there from a public host"
             raise Skipped("address_blocked", f"{host} is a {kind} address{why} (private-network={policy})")
         if self._proxy(url) is not None:
             return "any"  # the socket goes to the proxy: nothing more can be judged
         pool: Pool = "private" if kind == "private" else "public"
-        if open_to_private and (flight is None or not flight.redirects):
+        if open_to_private and (state is None or not state.redirects):
             self._remember(host, pool)
         return pool
 
@@ -117,38 +116,39 @@ class Transport:
         target = parse(url)
         return self._config.proxy.before(target.scheme, target.host, target.port)
 
-    def _may_go_private(self, flight: Flight | None) -> bool:
+    def _may_go_private(self, state: RequestState | None) -> bool:
         """Judge the row: its own host may be private, and a hop from a private host may."""
         if self._config.address.private_network == "deny":
             return False
-        return flight is None or not flight.redirects or flight.connection == "private"
+        return state is None or not state.redirects or state.reached == "private"
 
     # The exchange
 
-    async def _exchange(self, request: Request, flight: Flight | None, pool: Pool) -> Response:
+    async def _exchange(self, request: Request, state: RequestState | None, pool: Pool) -> Response:
         url = request.url
-        stage = "connecting"
-        if flight is not None:
-            flight.enter(stage)
-            flight.status = flight.length = None
+        stage = Stage.CONNECTING
+        transfer = None
+        if state is not None:
+            state.enter(stage)
+            transfer = state.transfer
         try:
-            with self._watchdog.over(flight) as watch:
-                if flight is not None:
-                    flight.watch = watch
-                answer, body = await self._talk(request, flight, pool, watch)
+            with self._watchdog.over(state) as watch:
+                if transfer is not None:
+                    transfer.begin(watch)
+                answer, body = await self._talk(request, state, pool, watch)
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
-            if flight is not None:
-                stage = flight.stage
-            raise self._explain(error, stage, request.url, flight) from error
+            if state is not None:
+                stage = state.stage
+            raise self._explain(error, stage, request.url, state) from error
         finally:
-            if flight is not None:
-                flight.watch = None
+            if transfer is not None:
+                transfer.clock = None
         return Response(
             request, url, answer.status, _pairs(answer), body.data, body.wire_bytes, truncated=body.truncated
         )
 
     async def _talk(
-        self, request: Request, flight: Flight | None, pool: Pool, watch: Watch
+        self, request: Request, state: RequestState | None, pool: Pool, watch: Watch
     ) -> tuple[aiohttp.ClientResponse, Body]:
         url = request.url
         session = self._sessions.get(pool) or self._open(pool)
@@ -160,15 +160,16 @@ class Transport:
             proxy=self._proxy(url),
         )
         try:
-            if flight is not None:
-                flight.status = answer.status
-                flight.connection = pool if pool != "any" else self._behind_proxy(flight)
-                flight.enter("reading")
+            if state is not None:
+                if state.transfer is not None:
+                    state.transfer.status = answer.status
+                state.reach(pool if pool != "any" else self._behind_proxy(state))
+                state.enter(Stage.READING)
             _check_head(answer)
             if answer.status >= 300 and not self._is_wanted(answer):
-                body = await skim(answer, flight)
+                body = await skim(answer, state)
             else:
-                body = await self._bodies.read(answer, flight, watch)
+                body = await self._bodies.read(answer, state, watch)
         except BaseException:
             answer.close()
             raise
@@ -177,28 +178,28 @@ class Transport:
 
     def _is_wanted(self, answer: aiohttp.ClientResponse) -> bool:
         """Whether somebody will look at the body of an answer that is no success."""
-        if answer.status in REDIRECTS and self._config.limits.max_redirects and "Location" in answer.headers:
+        if answer.status in REDIRECT_STATUSES and self._config.limits.max_redirects and "Location" in answer.headers:
             return False
         return answer.status in self._config.accept
 
-    def _explain(self, error: BaseException, stage: str, url: str, flight: Flight | None) -> BaseException:
+    def _explain(self, error: BaseException, stage: Stage, url: str, state: RequestState | None) -> BaseException:
         blocked = blocked_address(error)
         if blocked is not None:
             return blocked
         inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
         if out_of_descriptors(inner):  # our own limit: no fault of the row's
-            if flight is not None and flight.deferrable:
-                return Later(time.monotonic() + 0.5)
+            if state is not None and state.can_requeue:
+                return Requeue(time.monotonic() + 0.5)
             return ConnectError("connect_refused", "no file descriptor left: lower concurrency or raise ulimit -n")
-        found = translate(error, stage)
+        found = translate(error, stage.value)
         if isinstance(found, DNSError) and self._proxy(url) is not None:  # the host's name is the proxy's business
             return ConnectError("connect_refused", f"the proxy: {found.message}")
         return found
 
     @staticmethod
-    def _behind_proxy(flight: Flight) -> str:
+    def _behind_proxy(state: RequestState) -> str:
         """Say what the row has reached unguarded: through a proxy a name may be anything, so it counts as public."""
-        address = literal(flight.target.host)
+        address = literal(state.target.host)
         return classify(address) if address is not None else "public"
 
     def _open(self, pool: Pool) -> aiohttp.ClientSession:

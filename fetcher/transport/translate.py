@@ -16,7 +16,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from fetcher.errors import (
     ConnectError,
+    ConnectTimeout,
     DNSError,
+    DNSTimeout,
     FetchError,
     FetchTimeout,
     InvalidURL,
@@ -24,20 +26,21 @@ from fetcher.errors import (
     RedirectError,
     Skipped,
     TLSError,
+    TLSTimeout,
 )
 from fetcher.transport.address import blocked_address
 
 __all__ = ["out_of_descriptors", "out_of_time", "translate"]
 
-QUOTED = 500  # characters of a foreign message that are kept
+MAX_QUOTED_CHARACTERS = 500  # of the message of an error that is not ours
 
 _RESET = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ESHUTDOWN}
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
-_CONNECT_STAGES: dict[str, tuple[type[FetchError], str]] = {
-    "resolving": (DNSError, "dns_timeout"),
-    "connecting": (ConnectError, "connect_timeout"),
-    "handshaking": (TLSError, "tls_timeout"),
+_CONNECT_STAGES: dict[str, type[DNSTimeout | ConnectTimeout | TLSTimeout]] = {
+    "resolving": DNSTimeout,
+    "connecting": ConnectTimeout,
+    "handshaking": TLSTimeout,
 }
 
 
@@ -78,14 +81,16 @@ def translate(error: BaseException, stage: str) -> FetchError:
     return ProtocolError("malformed_response", _words(error))
 
 
-def out_of_time(stage: str, clock: str = "timeout") -> FetchError:
+def out_of_time(stage: str, clock: str = "timeout") -> FetchTimeout:
     """Say in which stage the time for the whole exchange ran out, by the ``clock`` that is named."""
-    slow = (FetchTimeout, "too_slow" if stage == "reading" else "total_timeout")
-    kind, code = _CONNECT_STAGES.get(stage, slow)
-    return kind(code, f"{clock} ran out while {stage}")
+    message = f"{clock} ran out while {stage}"
+    kind = _CONNECT_STAGES.get(stage)
+    if kind is not None:
+        return kind(message=message)
+    return FetchTimeout("too_slow" if stage == "reading" else "total_timeout", message)
 
 
-def _timeout(error: BaseException, stage: str) -> FetchError:
+def _timeout(error: BaseException, stage: str) -> FetchTimeout:
     if isinstance(error, aiohttp.SocketTimeoutError):
         return FetchTimeout("read_timeout", f"nothing came for the whole read-timeout while {stage}")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
@@ -109,14 +114,14 @@ def _connector(error: aiohttp.ClientConnectorError, stage: str) -> FetchError:
     if isinstance(error, aiohttp.ClientConnectorDNSError) or isinstance(cause, socket.gaierror):
         return _dns(cause)
     if stage == "handshaking" and isinstance(cause, ConnectionAbortedError) and cause.errno is None:
-        return TLSError("tls_timeout", _words(cause))  # asyncio's own patience with a handshake
+        return TLSTimeout(message=_words(cause))  # asyncio's own patience with a handshake
     return _unconnected(cause, stage)
 
 
 def _unconnected(cause: BaseException, stage: str) -> FetchError:
     number = getattr(cause, "errno", None)
     if number == errno.ETIMEDOUT:
-        return ConnectError("connect_timeout", _words(cause))
+        return ConnectTimeout(message=_words(cause))
     if stage == "handshaking":
         return TLSError("tls_protocol", _words(cause))
     return ConnectError("connect_reset" if number in _RESET else "connect_refused", _words(cause))
@@ -125,13 +130,16 @@ def _unconnected(cause: BaseException, stage: str) -> FetchError:
 def _proxy(cause: BaseException) -> FetchError:
     """Judge a proxy that cannot be reached: nothing is known of the host behind it, so its name is not at fault."""
     number = getattr(cause, "errno", None)
-    code = {errno.ETIMEDOUT: "connect_timeout"}.get(number or 0, "connect_reset" if number in _RESET else None)
-    return ConnectError(code or "connect_refused", f"the proxy: {_words(cause)}")
+    message = f"the proxy: {_words(cause)}"
+    if number == errno.ETIMEDOUT:
+        return ConnectTimeout(message=message)
+    return ConnectError("connect_reset" if number in _RESET else "connect_refused", message)
 
 
 def _dns(cause: BaseException) -> FetchError:
-    temporary = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN
-    return DNSError("dns_timeout" if temporary else "dns_not_found", _words(cause))
+    if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN:
+        return DNSTimeout(message=_words(cause))
+    return DNSError("dns_not_found", _words(cause))
 
 
 def _tls(error: ssl.SSLError) -> FetchError:
@@ -192,4 +200,4 @@ def _words(error: BaseException) -> str:
 
 
 def _one_line(text: object) -> str:
-    return " ".join(str(text).split())[:QUOTED]
+    return " ".join(str(text).split())[:MAX_QUOTED_CHARACTERS]

@@ -12,7 +12,8 @@ from typing import Any, Protocol, Self
 
 from fetcher.config import Timeouts
 from fetcher.errors import FetchError, FetchTimeout
-from fetcher.flight import Flight
+from fetcher.model import Stage
+from fetcher.request_state import RequestState
 from fetcher.transport.translate import out_of_time
 
 __all__ = ["Heard", "Watch", "Watchdog"]
@@ -30,11 +31,11 @@ class Watch:
     ``listen`` starts the time between two reads; between ``pause`` and ``resume`` no time passes.
     """
 
-    __slots__ = ("_cancelling", "_connection", "_dog", "_expired", "_flight", "_paused_at", "_since", "_task", "_until")
+    __slots__ = ("_cancelling", "_connection", "_dog", "_expired", "_paused_at", "_since", "_state", "_task", "_until")
 
-    def __init__(self, dog: Watchdog, flight: Flight | None) -> None:
+    def __init__(self, dog: Watchdog, state: RequestState | None) -> None:
         self._dog = dog
-        self._flight = flight
+        self._state = state
         self._expired: FetchError | None = None
         self._paused_at: float | None = None
         self._connection: Heard | None = None  # connecting has a limit of its own
@@ -77,13 +78,13 @@ class Watch:
         """End the exchange if its time ran out."""
         if self._paused_at is not None or self._expired is not None:
             return
-        stage = self._flight.stage if self._flight is not None else "waiting"
+        stage = self._state.stage if self._state is not None else Stage.WAITING
         timeouts = self._dog.timeouts
         if now >= self._until:
-            self._expired = out_of_time(stage, f"timeout ({timeouts.total:g} s)")
+            self._expired = out_of_time(stage.value, f"timeout ({timeouts.total:g} s)")
         elif self._connection is not None and now >= self._last() + timeouts.read:
             self._expired = FetchTimeout(
-                "read_timeout", f"nothing came for {timeouts.read:g} s (read-timeout) while {stage}"
+                "read_timeout", f"nothing came for {timeouts.read:g} s (read-timeout) while {stage.value}"
             )
         else:
             return
@@ -103,9 +104,9 @@ class Watchdog:
         self._interval = max(0.005, min(0.25, timeouts.total / 20, timeouts.read / 20))
         self._timer: asyncio.TimerHandle | None = None
 
-    def over(self, flight: Flight | None) -> Watch:
+    def over(self, state: RequestState | None) -> Watch:
         """Return the clock for one exchange."""
-        return Watch(self, flight)
+        return Watch(self, state)
 
     def watch(self, exchange: Watch) -> None:
         """Start to sweep, if nothing was watched."""

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, get_args
 
 from fetcher import Config, Fetcher, Request
-from fetcher.bench.worker import fastest_loop
+from fetcher.event_loop import fastest_loop
 from fetcher.transport.connector import StagedResolver
 from fetcher.transport.resolver import Lookup
 from fetcher.transport.session import Transport

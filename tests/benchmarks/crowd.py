@@ -1,7 +1,7 @@
 """Owns how much memory a crowd of hosts takes: a million driven by hand, and fifty thousand that are real.
 
 Run it with ``python -m tests.benchmarks.crowd [answered] [refused] [dead] [real] [--hosts N] [--real-hosts N]``. The
-first three drive ``Hosts`` and ``Frontier`` as the pipeline does, without a socket, each in a process of its own: a
+first three drive ``Scheduler`` and ``Frontier`` as the pipeline does, without a socket, each in a process of its own: a
 row a host, five thousand a second by a clock that is turned by hand; ``refused`` ones ask for five minutes' pause,
 ``dead`` ones cannot be reached. ``real`` is a crawl of as many addresses of 127.0.0.0/8. It exits with 1 where a
 figure does not hold.
@@ -17,15 +17,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from fetcher.config import Limits, RetryPolicy
-from fetcher.errors import ConnectError
-from fetcher.flight import Flight
-from fetcher.frontier import Frontier
-from fetcher.hosts import Hosts
+from fetcher.frontier.frontier import Frontier
+from fetcher.hosts.health import FailureKind
+from fetcher.hosts.scheduler import Scheduler
 from fetcher.model import Request
-from fetcher.policy.verdict import Judge
+from fetcher.request_state import RequestState
 from fetcher.urls import Target
 from tests.benchmarks.figures import Figure, at_most
 from tests.lab.command import argv, environment
@@ -42,51 +40,49 @@ RETRIES = 3  # of a row whose host is dead
 def drive(kind: str, number: int, folder: str) -> None:
     """Start a row of each of ``number`` hosts, and let each host answer in its way."""
     limits = Limits()
-    hosts = Hosts[Any](limits, RetryPolicy(), robots=True)
-    judge = Judge(hosts)
+    hosts = Scheduler(limits, RetryPolicy(), robots=True)
     frontier = Frontier(hosts, limits, folder=folder)
     now, granted = 0.0, 0
     for row in range(1, number + 1):
         frontier.push(_row(row))
         granted -= 1
-        while (flight := frontier.pop(now)) is not None:
-            _exchange(kind, judge, frontier, flight, now)
+        while (state := frontier.pop(now)) is not None:
+            _exchange(kind, hosts, frontier, state, now)
         now += STEP
         while granted <= 0 and len(frontier) >= limits.lookahead:
             granted = frontier.make_room(limits.lookahead // 8, now)
             if granted <= 0:
                 now += STEP * 50
-                while (flight := frontier.pop(now)) is not None:
-                    _exchange(kind, judge, frontier, flight, now)
-    print(len(hosts), len(hosts.parked(now)), len(frontier))
+                while (state := frontier.pop(now)) is not None:
+                    _exchange(kind, hosts, frontier, state, now)
+    print(len(hosts.table), len(hosts.table.parked(now)), len(frontier))
 
 
-def _row(number: int) -> Flight:
+def _row(number: int) -> RequestState:
     name = f"shop{number}.example"
     url = f"http://{name}/{number}"
-    return Flight(Request(number, url), Target(url, "http", name, 80))
+    return RequestState(Request(number, url), Target(url, "http", name, 80))
 
 
-def _exchange(kind: str, judge: Judge, frontier: Frontier, flight: Flight, now: float) -> None:
-    hosts, host = judge.hosts, flight.promised
-    flight.promised = None
-    hosts.withdraw(host)
-    hosts.start(host, now)
+def _exchange(kind: str, hosts: Scheduler, frontier: Frontier, state: RequestState, now: float) -> None:
+    health, host = hosts.health, state.take_reservation()
+    assert host is not None
+    hosts.shared.unreserve(host)
+    hosts.shared.take(host, now)
     if kind == "dead":
-        flight.enter("connecting")
-        judge.failed(host, flight, ConnectError("connect_refused", "refused"), now, now)
+        health.failed(host, 80, FailureKind.UNREACHED, now, now)
         hosts.finish(host)
-        flight.attempts += 1
-        if flight.attempts <= RETRIES:
-            frontier.defer(flight, now + 2.0**flight.attempts)
-    elif kind == "refused" and flight.target.host == host.key and not host.charges:
-        judge.answered(host, 80, 429, now, now)
-        judge.refused(host, 429, WISH, now, now)
+        state.attempts += 1
+        if state.attempts <= RETRIES:
+            frontier.defer(state, now + 2.0**state.attempts)
+    elif kind == "refused" and state.target.host == host.key and not host.breaker.charges:
+        health.answered(host, 80, 429, now, now)
+        health.refused(host, 429, WISH, now, now)
         hosts.finish(host)
-        frontier.defer(flight, host.not_before)
+        frontier.defer(state, host.not_before)
     else:
-        judge.answered(host, 80, 200, now, now)
-        hosts.know_robots(host)
+        health.answered(host, 80, 200, now, now)
+        host.know_robots()
         hosts.finish(host)
     frontier.host_free(host.key)
 

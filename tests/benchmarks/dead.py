@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from fetcher import Config, Fetcher, Request
-from fetcher.bench.worker import fastest_loop
+from fetcher.event_loop import fastest_loop
 from fetcher.transport.connector import StagedResolver
 from fetcher.transport.session import Transport
 from tests.lab.crawl import code_of

@@ -16,8 +16,8 @@ from time import process_time
 from typing import Any
 
 from fetcher import Config, Fetcher
-from fetcher.bench.worker import fastest_loop
 from fetcher.errors import StatusError
+from fetcher.event_loop import fastest_loop
 from fetcher.model import Exchange, Request, Response
 from fetcher.sinks.jsonl import JSONLSink
 
@@ -75,11 +75,11 @@ async def run(
     urls = [f"http://host-{number % HOSTS}.example/{number}" for number in range(rows)]
     async with Fetcher(config, transport=answer_again(transport) if retried else transport) as fetcher:
         began = process_time()
-        books = await fetcher.run(
+        stats = await fetcher.run(
             urls, JSONLSink(os.devnull, fresh=True) if sink else Discard(), sequentially=sequentially
         )
         took = process_time() - began
-    assert books.ok == rows
+    assert stats.ok == rows
     return took
 
 

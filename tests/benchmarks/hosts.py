@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple, cast
 
 import msgspec
 
-from fetcher.bench.worker import fastest_loop
+from fetcher.event_loop import fastest_loop
 
 __all__ = ["Entry", "Refusing", "Scene", "Street", "street"]
 

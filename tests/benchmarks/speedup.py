@@ -20,8 +20,8 @@ import msgspec
 from fetcher.bench import compare
 from fetcher.bench.plan import site_of
 from fetcher.bench.results import Report, Round
-from fetcher.bench.scenarios import ROUND
 from fetcher.bench.schedule import least_time
+from fetcher.demo.scenarios import ROUND_HEADER
 from fetcher.urls import parse
 
 ROUNDS = 3
@@ -39,7 +39,7 @@ def measured(rounds: int) -> tuple[Report, dict[str, list[dict[str, Any]]]]:
         visits: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for line in log.read_bytes().splitlines():
             visit = msgspec.json.decode(line)
-            visits[visit["headers"][ROUND]].append(visit)
+            visits[visit["headers"][ROUND_HEADER]].append(visit)
     return report, visits
 
 

@@ -52,8 +52,8 @@ from tests.lab.scripted import (
     WELL,
     Rng,
     ScriptedHost,
+    ScriptedStep,
     StandStill,
-    Step,
     asker,
     elapsed,
     played,
@@ -490,7 +490,7 @@ class ScriptedTransport:
     async def close(self) -> None:
         """Do nothing: there are no connections."""
 
-    async def _exchange(self, request: Request, host: ScriptedHost, step: Step) -> Response:
+    async def _exchange(self, request: Request, host: ScriptedHost, step: ScriptedStep) -> Response:
         fate = self._world.outage() or (host.behaviour.away if host.is_away(elapsed()) else step.fate)
         await self._connect(fate, step.connect)
         await self._send(request, host)

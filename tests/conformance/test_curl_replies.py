@@ -19,8 +19,8 @@ import pytest
 
 from fetcher.client import Fetcher
 from fetcher.config import Config
+from fetcher.middleware.accept import retry_after
 from fetcher.model import Failure, Outcome, Page
-from fetcher.policy.accept import retry_after
 from fetcher.transport.session import Transport
 from fetcher.urls import parse
 from tests.lab.crawl import code_of, names, open_sockets
@@ -157,7 +157,7 @@ async def fetch_each(pieces: int) -> dict[str, Outcome]:
                 path = hosts[parse(outcome.request.url).host]
                 assert path not in found
                 found[path] = outcome
-            assert outcomes.books.pending == 0
+            assert outcomes.stats.pending == 0
     finally:
         await transport.close()
     return found

@@ -8,9 +8,7 @@ from typing import TypeAlias
 
 import pytest
 
-from fetcher.page.charset import FALLBACK, LATE, PRESCAN, sniff
-from fetcher.page.labels import resolve_label
-from fetcher.page.prescan import prescan
+from fetcher.page.charset import FALLBACK_CHARSET, LATE_PRESCAN_BYTES, PRESCAN_BYTES, detect, prescan, resolve_label
 from tests.lab.suites import suite
 
 Case: TypeAlias = tuple[str, bytes, str]
@@ -40,9 +38,9 @@ def test_the_whole_suite_is_read(cases: list[Case]) -> None:
 def test_every_page_gets_the_charset_of_the_suite(cases: list[Case]) -> None:
     wrong = []
     for name, data, label in cases:
-        charset, expected = sniff(data, None), resolve_label(label)
+        charset, expected = detect(data, None).charset, resolve_label(label)
         # The suite's fallback is windows-1252; ours for bytes that are all ASCII is utf-8, which reads them alike.
-        if expected == FALLBACK and data.isascii() and prescan(data[:LATE]) is None:
+        if expected == FALLBACK_CHARSET and data.isascii() and prescan(data[:LATE_PRESCAN_BYTES]) is None:
             expected = "utf-8"
         if charset != expected:
             wrong.append((name, charset, expected))
@@ -55,8 +53,8 @@ def test_the_prescan_finds_what_is_declared_and_nothing_else(cases: list[Case]) 
         expected = resolve_label(label)
         if data.startswith(b"\xef\xbb\xbf"):
             continue
-        if (prescan(data[:PRESCAN]) or FALLBACK) != expected:
+        if (prescan(data[:PRESCAN_BYTES]) or FALLBACK_CHARSET) != expected:
             beyond += 1
-            assert prescan(data[:PRESCAN]) is None, name
-        assert (prescan(data[:LATE]) or FALLBACK) == expected, name
+            assert prescan(data[:PRESCAN_BYTES]) is None, name
+        assert (prescan(data[:LATE_PRESCAN_BYTES]) or FALLBACK_CHARSET) == expected, name
     assert beyond == BEYOND_1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from email.utils import parsedate_to_datetime
 
-from fetcher.policy.accept import retry_after
+from fetcher.middleware.accept import retry_after
 from tests.lab.suites import suite
 
 

@@ -6,7 +6,7 @@ import base64
 import json
 from typing import Any
 
-from fetcher.policy.robots_file import parse_robots
+from fetcher.middleware.robots.parse import parse_robots
 from tests.lab.suites import suite
 
 
@@ -24,7 +24,7 @@ def misses(kind: str) -> tuple[int, list[dict[str, Any]]]:
     wrong = []
     for case in cases:
         rules = parse_robots(base64.b64decode(case["robotstxt_b64"]), case["agent"])
-        if rules.allows(path_of(case["url"])) != (case["expected"] == "ALLOWED"):
+        if (rules.denial(path_of(case["url"])) is None) != (case["expected"] == "ALLOWED"):
             wrong.append(case)
     return len(cases), wrong
 

@@ -158,7 +158,7 @@ async def cookie_gate(exchange: Exchange) -> None:
 @case("/connection-count")
 async def connection_count(exchange: Exchange) -> None:
     """The number of this connection, and how many are open and were accepted, as JSON."""
-    counts = exchange.site.books.connections()
+    counts = exchange.site.stats.connections()
     body = {"connection": exchange.entry.connection, "open": counts.open, "total": counts.total}
     await exchange.reply(json.dumps(body), kind="application/json")
 
@@ -167,7 +167,7 @@ async def connection_count(exchange: Exchange) -> None:
 async def throttle(exchange: Exchange) -> None:
     """``/KEY?n=3&ms=50``: takes that long; 429 while more than n are in flight for the key, on all hosts."""
     path = exchange.entry.path
-    if sum(entry.path == path for entry in exchange.site.books.active()) > exchange.number("n", 3):
+    if sum(entry.path == path for entry in exchange.site.stats.active()) > exchange.number("n", 3):
         exchange.entry.note = "throttled"
         await exchange.become(f"/status/429?{urlencode({'retry-after': exchange.text('retry-after', '1')})}")
     else:

@@ -1,5 +1,7 @@
 """Owns the command line as a real process: run to its end, or watched and signalled while it runs.
 
+The process is forked from one that has the command loaded; with ``anew`` an interpreter is started for it.
+
 Law 1: a process sees nothing of this one's environment, folder or home, and none outlives its block.
 Law 2: nothing is slept for: whoever waits is woken by what the process writes.
 Law 3: no traceback is ever shown; whatever a test runs is judged by this.
@@ -13,11 +15,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
+
+from tests.lab.loaded import Forked, fork
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE = 60.0
@@ -68,29 +72,19 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     }
 
 
-def run(*arguments: str, folder: Path, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Ended:
+def run(
+    *arguments: str, folder: Path, stdin: bytes = b"", env: Mapping[str, str] | None = None, anew: bool = False
+) -> Ended:
     """Run ``fetcher`` in ``folder`` to its end and return what it left."""
-    with _signals_as_a_shell_has_them():
-        process = subprocess.Popen(
-            argv(*arguments),
-            cwd=folder,
-            env=environment(folder, **env or {}),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-    with process:
-        try:
-            out, err = process.communicate(stdin, DEADLINE)
-        except BaseException:
-            process.kill()
-            raise
-    return judged(Ended(process.returncode, out, err))
+    with Running(*arguments, folder=folder, stdin=subprocess.PIPE, env=env, anew=anew) as running:
+        running.give(stdin)
+        return running.end()
 
 
-def judged(ended: Ended) -> Ended:
-    """Return it, after a look for what no user must ever see."""
-    for trace in (b"Traceback", b"most recent call", b"Exception ignored", b"never awaited", b"Fatal Python"):
+def judged(ended: Ended, *, traces: bool = False) -> Ended:
+    """Return it, after a look for what no user must ever see; ``traces``: who asks with ``-vv`` sees where rows failed."""
+    never = (b"Exception ignored", b"never awaited", b"Fatal Python")
+    for trace in never if traces else (*never, b"Traceback", b"most recent call"):
         assert trace not in ended.err + ended.out, ended.err.decode(errors="replace")
     return ended
 
@@ -99,7 +93,8 @@ class Running:
     """A ``fetcher`` that runs, for a ``with`` block; what it writes is collected as it comes.
 
     ``stdout`` and ``stderr`` may be descriptors of the caller's: nothing is collected of them then. ``reading``
-    off leaves what it prints in the pipe. ``before`` are words put in front of the command.
+    off leaves what it prints in the pipe. ``before`` are words put in front of the command. It is started anew for
+    those, and for a variable that is the interpreter's.
     """
 
     def __init__(
@@ -112,18 +107,24 @@ class Running:
         reading: bool = True,
         before: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        anew: bool = False,
     ) -> None:
+        self._traces = "-vv" in arguments
         self._changed = threading.Condition()
         self._heard = {"out": bytearray(), "err": bytearray()}
-        with _signals_as_a_shell_has_them():
-            self.process = subprocess.Popen(
-                [*before, *argv(*arguments)],
-                cwd=folder,
-                env=environment(folder, **env or {}),
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-            )
+        how: dict[str, Any] = {
+            "cwd": folder,
+            "env": environment(folder, **env or {}),
+            "stdin": stdin,
+            "stdout": stdout,
+            "stderr": stderr,
+        }
+        self.process: subprocess.Popen[bytes] | Forked
+        if anew or before or any(name.startswith("PYTHON") for name in env or {}) or not hasattr(os, "fork"):
+            with _signals_as_a_shell_has_them():
+                self.process = subprocess.Popen([*before, *argv(*arguments)], **how)
+        else:
+            self.process = fork(arguments, **how)
         streams = {"out": self.process.stdout if reading else None, "err": self.process.stderr}
         self._listeners = [
             threading.Thread(target=self._listen, args=(name, stream)) for name, stream in streams.items() if stream
@@ -158,6 +159,14 @@ class Running:
         self._listeners[0].join(DEADLINE)
         assert not self._listeners[0].is_alive(), "its stdout is still open"
 
+    def give(self, data: bytes) -> None:
+        """Write all of its standard input and close that, though it may leave before it has read it."""
+        stream = self.process.stdin
+        assert stream is not None
+        writer = threading.Thread(target=_pour, args=(data, stream))
+        self._listeners.append(writer)
+        writer.start()
+
     def send(self, number: int) -> None:
         """Send a signal to the process."""
         self.process.send_signal(number)
@@ -167,7 +176,7 @@ class Running:
         code = self.process.wait(DEADLINE)
         for listener in self._listeners:
             listener.join(DEADLINE)
-        return judged(Ended(code, self.out, self.err))
+        return judged(Ended(code, self.out, self.err), traces=self._traces)
 
     def __enter__(self) -> Self:
         return self
@@ -189,6 +198,11 @@ class Running:
             with self._changed:
                 self._heard[name] += data
                 self._changed.notify_all()
+
+
+def _pour(data: bytes, stream: IO[bytes]) -> None:
+    with suppress(BrokenPipeError), stream:
+        stream.write(data)
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from tests.lab.exchange import PLAIN, Exchange, Site, WireReader, parse_head, read_body
-from tests.lab.log import Entry
+from tests.lab.exchange import PLAIN, Exchange, LabSite, WireReader, parse_head, read_body
+from tests.lab.log import LogEntry
 
 TLS_RECORD = b"\x16"
 
@@ -23,20 +23,20 @@ TLS_RECORD = b"\x16"
 class Line:
     """One accepted socket, its streams, and the exchange that is being served on it."""
 
-    site: Site
+    site: LabSite
     sock: socket.socket
     number: int
     tls: bool
-    serving: Entry | None = None
+    serving: LogEntry | None = None
 
     def end(self) -> None:
         """Note that the exchange is over, by the case or by the client."""
         if self.serving is not None:
-            self.site.books.end(self.serving)
+            self.site.stats.end(self.serving)
             self.serving = None
 
 
-async def converse(site: Site, sock: socket.socket, context: ssl.SSLContext | None, number: int) -> None:
+async def converse(site: LabSite, sock: socket.socket, context: ssl.SSLContext | None, number: int) -> None:
     """Answer the requests of one accepted socket until either side has had enough."""
     line = Line(site, sock, number, context is not None)
     try:
@@ -78,7 +78,7 @@ async def _answer(line: Line, reader: WireReader, writer: asyncio.StreamWriter) 
     if entry is None:
         return False
     line.serving = entry
-    line.site.books.arrive(entry)
+    line.site.stats.arrive(entry)
     exchange = Exchange(line.site, entry, reader, writer, line.sock)
     async with asyncio.timeout(line.site.patience):
         try:
@@ -96,7 +96,7 @@ async def _answer(line: Line, reader: WireReader, writer: asyncio.StreamWriter) 
     return exchange.keep
 
 
-async def _read_request(line: Line, reader: WireReader) -> Entry | None:
+async def _read_request(line: Line, reader: WireReader) -> LogEntry | None:
     first = b"\n"
     while first in (b"\r", b"\n"):
         first = await reader.read(1)
@@ -107,7 +107,7 @@ async def _read_request(line: Line, reader: WireReader) -> Entry | None:
     head = first + await reader.readuntil(b"\r\n\r\n")
     method, target, version, headers = parse_head(head)
     host, port = line.sock.getsockname()[:2]
-    return Entry(host, port, method, target, headers, line.number, line.tls, head.decode("latin-1"), version)
+    return LogEntry(host, port, method, target, headers, line.number, line.tls, head.decode("latin-1"), version)
 
 
 async def _refuse(writer: asyncio.StreamWriter, why: str) -> bool:

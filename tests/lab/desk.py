@@ -1,7 +1,7 @@
-"""Owns a folder in which jobs are run by the command line, and the books that are held against what they leave.
+"""Owns a folder in which jobs are run by the command line, and the stats that are held against what they leave.
 
 Law 1: the server's log is the judge of what was fetched, and at every orderly end the output has a record for each
-row that the books call done.
+row that the stats call done.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab.command import Ended, run
-from tests.lab.gate import Gate
+from tests.lab.held_case import HeldCase
 from tests.lab.server import LabServer
 
 ORDERLY = (0, 3, 4, 130, 143)
@@ -53,7 +53,7 @@ class Desk:
         stdin: bytes = b"",
         env: dict[str, str] | None = None,
     ) -> Ended:
-        """Run the job to its end and look at its books and its output."""
+        """Run the job to its end and look at its stats and its output."""
         ended = run(*self.words(*words, listed=listed, to=to), folder=self.folder, stdin=stdin, env=env)
         if ended.code in ORDERLY:
             self.balance(ended.code, to)
@@ -65,25 +65,25 @@ class Desk:
         return ["crawl", *given, "-o", to, "--retries", "0", "--summary", "s.json", *words]
 
     def balance(self, code: int, to: str = "pages.jsonl") -> dict[str, Any]:
-        """See that the books are balanced and that the output has what they say; return them."""
-        books = self.books()
-        done = sum(books[key] for key in ("ok", "failed", "skipped"))
-        assert books["input"] == done + books["pending"]
-        assert books["exit"] == code
+        """See that the stats are balanced and that the output has what they say; return them."""
+        stats = self.stats()
+        done = sum(stats[key] for key in ("ok", "failed", "skipped"))
+        assert stats["input"] == done + stats["pending"]
+        assert stats["exit"] == code
         if code in (0, 3):
-            assert (books["pending"], books["more"]) == (0, False)
+            assert (stats["pending"], stats["more"]) == (0, False)
         else:
-            assert books["pending"] or books["more"]
+            assert stats["pending"] or stats["more"]
         if ".jsonl" in to:
             found = self.records(to)
             assert len(found) == done
-            assert sum(record["error"] is None for record in found) == books["ok"]
-        return books
+            assert sum(record["error"] is None for record in found) == stats["ok"]
+        return stats
 
-    def books(self) -> dict[str, Any]:
+    def stats(self) -> dict[str, Any]:
         """Return the summary of the last run."""
-        books: dict[str, Any] = json.loads((self.folder / "s.json").read_text())
-        return books
+        stats: dict[str, Any] = json.loads((self.folder / "s.json").read_text())
+        return stats
 
     def records(self, name: str = "pages.jsonl") -> list[dict[str, Any]]:
         """Return the records in the order of their rows, each of which has one at most."""
@@ -117,15 +117,15 @@ class Desk:
         assert (ended.code, ended.said.splitlines()[-1]) == (code, f"fetcher: {message}")
         assert self.asked() == []
 
-    def hold(self, path: str = "/held") -> Gate:
+    def hold(self, path: str = "/held") -> HeldCase:
         """Have a page wait behind a gate."""
-        gate = Gate()
+        gate = HeldCase()
         self.lab.add(path, gate)
         return gate
 
     def until_asked(self, path: str = "/held", times: int = 1) -> None:
         """Wait until so many requests for a page have come since the log was read."""
-        assert self.lab.site.books.wait(lambda: len(self.lab.requests(path)) >= times, 60)
+        assert self.lab.site.stats.wait(lambda: len(self.lab.requests(path)) >= times, 60)
 
     def until_written(self, rows: int, to: str = "pages.jsonl") -> None:
         """Wait until the ledger knows so many rows."""

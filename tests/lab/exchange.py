@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
-from tests.lab.log import Entry, Log
+from tests.lab.log import Log, LogEntry
 
 HTML = "text/html; charset=utf-8"
 PLAIN = "text/plain; charset=utf-8"
@@ -26,7 +26,7 @@ Headers: TypeAlias = Iterable[tuple[str, str]]
 
 
 @dataclass(slots=True)
-class Site:
+class LabSite:
     """What the cases of one server share.
 
     ``state`` is what they count by key, ``own`` the pages a test has added, by host (or ``""``) and path,
@@ -35,7 +35,7 @@ class Site:
 
     url: Callable[[str, int], str]
     patience: float
-    books: Log = field(default_factory=Log)
+    stats: Log = field(default_factory=Log)
     state: dict[str, float] = field(default_factory=dict)
     own: dict[tuple[str, str], Case] = field(default_factory=dict)
     bugs: list[Exception] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Exchange:
     """
 
     def __init__(
-        self, site: Site, entry: Entry, reader: WireReader, writer: asyncio.StreamWriter, sock: socket.socket
+        self, site: LabSite, entry: LogEntry, reader: WireReader, writer: asyncio.StreamWriter, sock: socket.socket
     ) -> None:
         self.site = site
         self.entry = entry
@@ -199,7 +199,7 @@ def parse_head(head: bytes) -> tuple[str, str, str, list[tuple[str, str]]]:
     return method, target, version, headers
 
 
-async def read_body(reader: asyncio.StreamReader, entry: Entry) -> bytes:
+async def read_body(reader: asyncio.StreamReader, entry: LogEntry) -> bytes:
     """Read the request's body by its Content-Length or its chunks, at most ``HEAD_LIMIT`` bytes.
 
     Raises ValueError for a body over the limit or a length that is no number.

@@ -44,7 +44,7 @@ def obey(response: Response) -> Any:
     return _DEEDS[word](rest)
 
 
-class Page:
+class MethodExtractors:
     """Has extractors that are not functions of a module."""
 
     @classmethod
@@ -63,7 +63,7 @@ class Page:
 
 
 nameless: Extractor = lambda response: len(response.body)  # noqa: E731 - it is to have no name
-called = Page()
+called = MethodExtractors()
 
 
 def _raise(text: str) -> None:

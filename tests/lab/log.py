@@ -18,7 +18,7 @@ Pairs = list[tuple[str, str]]
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
+class LogEntry:
     """One request as it came, and what became of it.
 
     ``t`` is ``time.monotonic()`` when the head was complete, ``t_end`` when the exchange was over (``None``
@@ -74,12 +74,12 @@ class Connections:
 
 
 class Log:
-    """The books of one server."""
+    """The stats of one server."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._entries: list[Entry] = []
-        self._active: set[Entry] = set()
+        self._entries: list[LogEntry] = []
+        self._active: set[LogEntry] = set()
         self._flying: Counter[str] = Counter()
         self._sockets: dict[int, str] = {}
         self._open: Counter[str] = Counter()
@@ -107,7 +107,7 @@ class Log:
                 self._open.subtract((host, ""))
             self._changed.notify_all()
 
-    def arrive(self, entry: Entry) -> None:
+    def arrive(self, entry: LogEntry) -> None:
         """Note a request whose head is complete."""
         with self._changed:
             self._active.add(entry)
@@ -118,7 +118,7 @@ class Log:
             self._entries.append(entry)
             self._changed.notify_all()
 
-    def end(self, entry: Entry) -> None:
+    def end(self, entry: LogEntry) -> None:
         """Note that an exchange is over; only the first time counts."""
         with self._changed:
             if entry in self._active:
@@ -127,12 +127,12 @@ class Log:
                 entry.t_end = time.monotonic()
                 self._changed.notify_all()
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[LogEntry]:
         """Return the requests so far, in order of arrival."""
         with self._changed:
             return list(self._entries)
 
-    def active(self) -> list[Entry]:
+    def active(self) -> list[LogEntry]:
         """Return the requests that are being served now, in no order."""
         with self._changed:
             return list(self._active)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 
-from fetcher.bench.measure import recommended, summarise
-from fetcher.bench.results import Machine, Report, Round, Sample
+from fetcher.bench.results import Machine, Report, Round, Sample, recommended, summarise
 
 OVERHEAD = 0.0004
 """Seconds of the one core that every request takes."""

@@ -25,8 +25,22 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 __all__ = [
-    "ANY", "CONNECTING", "DYING", "READING", "ROBOTS", "THROTTLING", "WAITING", "WELL", "Rng", "ScriptedHost", "StandStill",
-    "Step", "asker", "elapsed", "played", "share_of",
+    "ANY",
+    "CONNECTING",
+    "DYING",
+    "READING",
+    "ROBOTS",
+    "THROTTLING",
+    "WAITING",
+    "WELL",
+    "Rng",
+    "ScriptedHost",
+    "ScriptedStep",
+    "StandStill",
+    "asker",
+    "elapsed",
+    "played",
+    "share_of",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -378,7 +392,7 @@ ROBOTS = {
 """What a robots.txt is answered, one after the other; the last one counts from there on."""
 
 
-class Step(NamedTuple):
+class ScriptedStep(NamedTuple):
     """What is going to happen to one exchange, as far as that is known beforehand.
 
     It is ``spared`` if its answer was so far on its way that it comes even though our own network has gone meanwhile.
@@ -403,7 +417,7 @@ class ScriptedHost:
         self._served = 0
         self._last = -math.inf
 
-    def step(self, port: str, path: str, attempt: int) -> Step:
+    def step(self, port: str, path: str, attempt: int) -> ScriptedStep:
         """Draw what becomes of an exchange. No two take equally long, so that few things happen in one instant."""
         does = self.behaviour
         draws = [share_of(self._seed, self.name, port, path, attempt, number) for number in range(6)]
@@ -417,7 +431,7 @@ class ScriptedHost:
             fate = script[min(attempt, len(script)) - 1]
         if port in does.shut:
             fate = "refused"
-        return Step(connect, latency, body, fate, draws[5] < 0.3)
+        return ScriptedStep(connect, latency, body, fate, draws[5] < 0.3)
 
     def is_away(self, now: float) -> bool:
         """Whether nothing is to be had of it now."""

@@ -27,11 +27,11 @@ from typing import Any, Self
 import tests.lab.cases  # noqa: F401 - importing them registers them
 from tests.lab.certificates import CERTIFICATES, server_contexts
 from tests.lab.conversation import converse
-from tests.lab.exchange import PLAIN, Case, Exchange, Site, case
-from tests.lab.log import Connections, Entry
+from tests.lab.exchange import PLAIN, Case, Exchange, LabSite, case
+from tests.lab.log import Connections, LogEntry
 from tests.lab.ports import bind_hosts, black_hole, host_address, refused_port, silent_port
 
-__all__ = ["Connections", "Entry", "Exchange", "LabServer", "black_hole", "case", "refused_port", "silent_port"]
+__all__ = ["Connections", "Exchange", "LabServer", "LogEntry", "black_hole", "case", "refused_port", "silent_port"]
 
 
 class LabServer:
@@ -44,7 +44,7 @@ class LabServer:
 
     def __init__(self, *, hosts: int = 3, second_port: bool = False, tls: bool = False, patience: float = 60.0) -> None:
         self.hosts = hosts
-        self.site = Site(self.url, patience)
+        self.site = LabSite(self.url, patience)
         self.port = 0
         self.other_port = 0
         self.tls_ports: dict[str, int] = {}
@@ -120,16 +120,16 @@ class LabServer:
         return self._ca
 
     @property
-    def log(self) -> list[Entry]:
+    def log(self) -> list[LogEntry]:
         """The requests so far, in order of arrival."""
-        return self.site.books.entries()
+        return self.site.stats.entries()
 
     @property
     def connections(self) -> Connections:
         """The sockets accepted, requests or not; ``.per_host["127.0.0.1"]`` has a host's."""
-        return self.site.books.connections()
+        return self.site.stats.connections()
 
-    def requests(self, path: str) -> list[Entry]:
+    def requests(self, path: str) -> list[LogEntry]:
         """Return the requests for ``path`` and below, whatever their query."""
         below = path.rstrip("/") + "/"
         return [entry for entry in self.log if entry.path == path or entry.path.startswith(below)]
@@ -142,7 +142,7 @@ class LabServer:
 
     def clear(self) -> None:
         """Forget the log, the counts and what the cases have counted; pages that were added stay."""
-        self.site.books.clear()
+        self.site.stats.clear()
         self.site.state.clear()
 
     def add(self, path: str, answer: Case | str, host: int | None = None) -> None:
@@ -156,7 +156,7 @@ class LabServer:
     async def until(self, predicate: Callable[[], bool], timeout: float = 10.0) -> None:
         """Wait in the loop until ``predicate`` holds; raises AssertionError when it does not in time.
 
-        From another thread than the lab's, ``lab.site.books.wait(predicate, timeout)`` does the same.
+        From another thread than the lab's, ``lab.site.stats.wait(predicate, timeout)`` does the same.
         """
         deadline = time.monotonic() + timeout
         while not predicate():
@@ -188,14 +188,14 @@ class LabServer:
             except OSError:
                 return
             sock.setblocking(False)
-            number = self.site.books.open(sock.getsockname()[0])
+            number = self.site.stats.open(sock.getsockname()[0])
             task = asyncio.get_running_loop().create_task(converse(self.site, sock, context, number))
             self._tasks.add(task)
             task.add_done_callback(partial(self._part, sock, number))
 
     def _part(self, sock: socket.socket, number: int, task: asyncio.Task[None]) -> None:
         sock.close()
-        self.site.books.close(number)
+        self.site.stats.close(number)
         self._tasks.discard(task)
         fault = None if task.cancelled() else task.exception()
         if isinstance(fault, Exception):

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from fetcher.bench.worker import fastest_loop
+from fetcher.event_loop import fastest_loop
 
 __all__ = ["Town", "living_in"]
 

@@ -1,7 +1,8 @@
 """Owns the server of the politeness sweep: hosts with limits on one port, in a process of its own, and their log.
 
-Law 1: a request came when the kernel took the packet that ends its head, and was answered before its answer is
-handed to the kernel, both in seconds of the monotonic clock: what this process is late for is charged to nobody.
+Law 1: a request came when the kernel took the packet that ends its head, was answered before its answer is handed to
+the kernel, and left when the kernel took the end of its connection, all in seconds of the monotonic clock: what this
+process is late for is charged to nobody.
 Law 2: the server ends with whoever started it, and its log is whole then.
 """
 
@@ -18,7 +19,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -29,21 +30,26 @@ from tests.lab.ports import bind_hosts
 from tests.sweeps.limits import DENIED, Host
 from tests.sweeps.politeness import RECORD, Seen, Sort
 
-__all__ = ["Limiting", "limiting"]
+__all__ = ["Limiting", "limiting", "monotonic_of"]
 
 ROOT = Path(__file__).resolve().parents[2]
 STAMPED = getattr(socket, "SO_TIMESTAMPNS", 35)  # Linux's number; Python does not name it everywhere
 STAMP = struct.Struct("qq")  # seconds and nanoseconds
+APART_SECONDS = 0.0002  # what may lie between two readings of clocks that are compared
+LAST_ACK = struct.Struct("56xI")
+"""``tcpi_last_ack_recv`` of the kernel's ``struct tcp_info``: the milliseconds since the last packet, the end included."""
+
 EVERY = 0.1  # seconds until the log is written out
 WISHES = (1, 3)  # whole seconds
 
 
 @dataclass(frozen=True)
 class Limiting:
-    """The running server, by its port and its log."""
+    """The running server, by its port, its log and its process."""
 
     port: int
     log: Path
+    pid: int
 
     @property
     def answers(self) -> int:
@@ -67,7 +73,7 @@ def limiting(hosts: Sequence[Host], log: Path, seed: int) -> Iterator[Limiting]:
     with process, process.stdin, process.stdout:
         process.stdin.write(json.dumps(told).encode() + b"\n")
         process.stdin.flush()
-        yield Limiting(int(process.stdout.readline()), log)
+        yield Limiting(int(process.stdout.readline()), log, process.pid)
 
 
 def _page(status: str, body: bytes, more: str = "") -> bytes:
@@ -180,7 +186,7 @@ class Server:
         visit.head += data
         if visit.came or not visit.head.endswith(b"\r\n\r\n"):
             return
-        visit.came = time.monotonic() - _age(stamps)
+        visit.came = _taken_at(stamps)
         place = visit.place
         place.at_once += 1
         path = visit.head.split(b" ", 2)[1].decode("latin-1")
@@ -238,7 +244,7 @@ class Server:
         """Let go of a connection; a request that was on it had no answer (status 0)."""
         if visit.came:
             visit.place.at_once -= 1
-            self._note(visit, 0, time.monotonic(), 0.0)
+            self._note(visit, 0, max(visit.came, _left_at(visit.sock)), 0.0)
         self._poll.unregister(visit.sock.fileno())
         del self.visits[visit.sock.fileno()]
         visit.sock.close()
@@ -255,14 +261,37 @@ class Server:
             self._kept = bytearray()
 
 
-def _age(stamps: Sequence[tuple[int, int, bytes]]) -> float:
-    """Return how long ago the kernel took the last packet, in seconds."""
+def _taken_at(stamps: Sequence[tuple[int, int, bytes]]) -> float:
+    """Return when the kernel took the last packet: now, where it does not say."""
     for level, kind, stamp in stamps:
         if level == socket.SOL_SOCKET and kind == STAMPED and len(stamp) == STAMP.size:
             seconds, nanoseconds = STAMP.unpack(stamp)
-            age: int = time.time_ns() - seconds * 10**9 - nanoseconds
-            return max(0.0, age / 1e9)
-    return 0.0
+            return monotonic_of(seconds * 10**9 + nanoseconds)
+    return time.monotonic()
+
+
+def monotonic_of(
+    nanoseconds: int, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], int] = time.time_ns
+) -> float:
+    """Turn a time of the wall clock that is past into seconds of the monotonic one, at most ``APART_SECONDS`` late.
+
+    Between the readings of two clocks a process may lose the processor, for a tenth of a second where there is much
+    to do: they are read until they belong together.
+    """
+    while True:
+        before, now, after = monotonic(), wall(), monotonic()
+        if after - before < APART_SECONDS:
+            return after - max(0, now - nanoseconds) / 1e9
+
+
+def _left_at(sock: socket.socket) -> float:
+    """Return when the kernel took the end of a connection, or now, where it does not say."""
+    now = time.monotonic()
+    try:
+        (milliseconds,) = LAST_ACK.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, LAST_ACK.size))
+    except (OSError, AttributeError):
+        return now
+    return now - float(milliseconds) / 1000
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from tests.sweeps.limits import Host
 
-__all__ = ["BREACHES", "RECORD", "Findings", "Knowledge", "Run", "Seen", "Sort", "judge_host"]
+__all__ = ["BREACHES", "RECORD", "TOLERANCE", "Findings", "Knowledge", "Run", "Seen", "Sort", "judge_host"]
 
 RECORD = struct.Struct("<HIBIHddd")
 """One line of the log: the fields of ``Seen`` in their order."""
@@ -42,8 +42,8 @@ class Sort(IntEnum):
 class Seen(NamedTuple):
     """One request: its host and connection, what for, its row, and what was answered (0: the client left before).
 
-    ``came`` and ``answered`` are in monotonic seconds, ``until`` is when the wait is over that the answer asked for
-    (0.0: it asked for none).
+    ``came`` and ``answered`` are in monotonic seconds, the latter of when the client left where it had no answer;
+    ``until`` is when the wait is over that the answer asked for (0.0: it asked for none).
     """
 
     host: int

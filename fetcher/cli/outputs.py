@@ -1,0 +1,175 @@
+"""The two ends of a crawl: where its rows come from, and where its outcomes and the summary go."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from fetcher.cli.plan import Plan
+from fetcher.client import Fetcher
+from fetcher.errors import SinkError
+from fetcher.files import write_all
+from fetcher.job.resume import ResumeState
+from fetcher.model import Outcome, Sink
+from fetcher.sinks import open_sink
+from fetcher.sources import Row, estimate_rows, is_url_argument, read
+from fetcher.stats import Stats
+
+__all__ = [
+    "CrawlOutput",
+    "PlainOutput",
+    "estimate_total",
+    "open_output",
+    "open_source",
+    "print_text",
+    "write_summary",
+    "write_text",
+]
+
+
+class CrawlOutput(Protocol):
+    """Where the outcomes of a crawl go: a ``Job``, or plain outputs."""
+
+    stats: Stats
+    resume_state: ResumeState
+
+    @property
+    def spill_folder(self) -> str | None:
+        """Where rows wait that memory has no place for; ``None`` for where the system has temporary files."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def left(self, rows: Iterable[Row] | AsyncIterable[Row]) -> Any:
+        """Return the rows that are still to be fetched."""
+        ...
+
+    async def write(self, outcome: Outcome) -> None:
+        """Take one outcome."""
+        ...
+
+
+class PlainOutput:
+    """Outputs without a ledger: standard output, pipes, devices, and files where no job is wanted."""
+
+    spill_folder: str | None = None
+
+    def __init__(self, plan: Plan, fetcher: Fetcher) -> None:
+        self.stats = Stats()
+        self.resume_state = ResumeState()
+        self._plan = plan
+        self._fetcher = fetcher
+        self._sinks: list[Sink] = []
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        plan, names = self._plan, self._fetcher.reader.selected_names
+        async with contextlib.AsyncExitStack() as stack:
+            for path in plan.outputs:
+                sink = open_sink(path, format=plan["format"], fresh=plan["fresh"], fields=_fields(plan), select=names)
+                self._sinks.append(await stack.enter_async_context(sink))
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    def left(self, rows: Iterable[Row] | AsyncIterable[Row]) -> Any:
+        """Return all rows."""
+        return rows
+
+    async def write(self, outcome: Outcome) -> None:
+        """Write the outcome to every output."""
+        for sink in self._sinks:
+            await sink.write(outcome)
+
+
+def open_output(plan: Plan, fetcher: Fetcher) -> CrawlOutput:
+    """Return the job of a plan, or its plain outputs."""
+    if plan.job is None:
+        return PlainOutput(plan, fetcher)
+    from fetcher.job.job import Job
+
+    return Job(
+        fetcher,
+        *plan.outputs,
+        directory=plan.job,
+        format=plan["format"],
+        fields=_fields(plan),
+        fresh=plan["fresh"],
+        retry=plan.retry,
+        inputs=plan.inputs,
+        input_format=plan["from"],
+        url_column=plan["url_column"],
+        total=estimate_total(plan),
+    )
+
+
+def estimate_total(plan: Plan) -> int | None:
+    """Return about how many rows a plan's lists have, ``None`` where that cannot be told without reading them."""
+    total = estimate_rows(plan.inputs, format=plan["from"])
+    limit = plan.config.limits.rows
+    return total if limit is None else min(limit, total or limit)
+
+
+def open_source(plan: Plan) -> Iterable[Row] | AsyncIterable[Row]:
+    """Return the rows of a plan's lists."""
+    rows = read(plan.inputs, format=plan["from"], url_column=plan["url_column"])
+    if not any(map(_may_block, plan.inputs)):
+        return rows
+    from fetcher.sources.threaded_iterator import ThreadedIterator
+
+    return ThreadedIterator(
+        rows
+    )  # a pipe may keep its reader waiting for as long as it likes: not the event loop's thread
+
+
+def _may_block(path: str) -> bool:
+    return path == "-" or (not is_url_argument(path) and os.path.exists(path) and not os.path.isfile(path))
+
+
+def write_summary(path: str | None, text: str) -> None:
+    """Write the summary where ``--summary`` says, if it does. Raises ``SinkError``."""
+    if path is not None:
+        write_text(path, text, what="the summary")
+
+
+def write_text(path: str, text: str, *, what: str) -> None:
+    """Write a text to a file, or to stdout for ``-``. Raises ``SinkError`` that says ``what`` cannot be written."""
+    try:
+        if path == "-":
+            print_text(text)
+        else:
+            Path(path).write_text(text, encoding="utf-8")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SinkError(f"{path}: cannot write {what}: {error.strerror or error}") from None
+
+
+def print_text(text: str) -> None:
+    """Write to stdout, all of it: under PYTHONUNBUFFERED ``sys.stdout`` would write once, and lose what a pipe left."""
+    sys.stdout.flush()
+    try:
+        descriptor = sys.stdout.fileno()
+    except OSError:  # it was replaced, as tests do
+        sys.stdout.write(text)
+        return
+    write_all(descriptor, text.encode(sys.stdout.encoding or "utf-8", "replace"))
+
+
+def _fields(plan: Plan) -> tuple[str, ...] | None:
+    """Return the columns a CSV gets of the list's own: those of the first row, but none of a list of free keys."""
+    free = plan["from"] == "jsonl" or any(".jsonl" in path or ".ndjson" in path for path in plan.inputs)
+    return () if free else None

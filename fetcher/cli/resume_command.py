@@ -1,0 +1,79 @@
+"""The command that continues a run or begins it again, to be pasted into a shell.
+
+Law 7: what was typed may hold characters that steer a terminal, and secrets. The first are escaped, the second are left
+out, for stderr is often a log.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fetcher.sinks.escape import printable
+
+__all__ = ["resume_command"]
+
+_SECRET_NAME = re.compile(r"auth|cookie|token|secret|password|key", re.IGNORECASE)
+_HOST = r"(@\S+\s+)?"
+
+
+def resume_command(argv: Sequence[str], settings: Mapping[str, Any], *, fresh: bool | None) -> str:
+    """Return the command of ``argv`` (``sys.argv``) for a shell, with ``fresh`` as it must be now (``None``: as it is).
+
+    ``settings`` tell which of its words are secrets: they stand as ``***``.
+    """
+    words = list(argv[1:])
+    if fresh is not None:
+        was = "--fresh" in words
+        words = [word for word in words if word not in ("--fresh", "--no-fresh")]
+        if fresh or not was:  # not on the command line: a variable or the file says so
+            words.insert(
+                words.index("crawl") + 1 if "crawl" in words else len(words), "--fresh" if fresh else "--no-fresh"
+            )
+    secrets = dict(_secrets(settings))
+    for secret, shown in secrets.items():
+        words = [word.replace(secret, shown) for word in words]
+    return " ".join(map(_quote, [*_program(argv[0]), *words]))
+
+
+def _program(name: str) -> list[str]:
+    """Return how this program is called: by its name where a shell finds it under it."""
+    if os.path.basename(name) == "__main__.py":
+        return [sys.executable, "-m", "fetcher"]
+    found = shutil.which(os.path.basename(name))
+    same = found is not None and os.path.realpath(found) == os.path.realpath(name)
+    return [os.path.basename(name) if same else name]
+
+
+def _secrets(settings: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    for key in ("user", "cookie"):
+        for text in _texts(settings.get(key)):
+            if "=" in text or key == "user":
+                yield text, re.sub(f"^{_HOST}.*", r"\1***", text, flags=re.DOTALL)
+    for text in _texts(settings.get("header")):
+        match = re.match(f"{_HOST}([^:]*):", text)
+        if match and _SECRET_NAME.search(match[2]):
+            yield text, f"{match[0]} ***"
+    for key in ("proxy", "http_proxy", "https_proxy"):
+        for text in _texts(settings.get(key)):
+            if "@" in text:
+                yield text, re.sub(r"[^/]*@", "***@", text)
+
+
+def _texts(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def _quote(word: str) -> str:
+    if printable(word) == word:
+        return shlex.quote(word)
+    # The quotes of bash, zsh and ksh that spell a character out (POSIX.1-2024, 2.2.4).
+    spelled = [
+        "".join(f"\\x{byte:02x}" for byte in os.fsencode(char)) if printable(char) != char else char for char in word
+    ]
+    return "$'" + "".join("\\" + piece if piece in ("\\", "'") else piece for piece in spelled) + "'"

@@ -1,0 +1,39 @@
+"""Every setting: how a value is read, the small policies, and the one frozen ``Config`` made of them."""
+
+from __future__ import annotations
+
+from fetcher.config.config import (
+    OPTIONS,
+    POLICIES,
+    Accept,
+    AddressPolicy,
+    Config,
+    Header,
+    HostPolicy,
+    Identity,
+    Limits,
+    Parsing,
+    ProxyPolicy,
+    RetryPolicy,
+    Timeouts,
+    TLSPolicy,
+    read_toml,
+)
+
+__all__ = [
+    "OPTIONS",
+    "POLICIES",
+    "Accept",
+    "AddressPolicy",
+    "Config",
+    "Header",
+    "HostPolicy",
+    "Identity",
+    "Limits",
+    "Parsing",
+    "ProxyPolicy",
+    "RetryPolicy",
+    "TLSPolicy",
+    "Timeouts",
+    "read_toml",
+]

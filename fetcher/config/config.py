@@ -1,0 +1,253 @@
+"""Every setting, as one frozen ``Config`` made of small policies.
+
+The same flat names serve three callers: a command line flag ``--per-host``, a line ``per-host = 6`` of a TOML
+file, and ``Config.of(per_host=6)``. ``OPTIONS`` says which policy each name lands in. The environment is
+read in ``cli/`` alone: a library does not change behind its caller's back.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import msgspec
+
+from fetcher.config.options import (
+    Header,
+    flag,
+    number_from,
+    one_of,
+    optional_seconds,
+    optional_text,
+    parse_accept,
+    parse_bypass,
+    parse_cookies,
+    parse_headers,
+    parse_max_failed,
+    parse_proxy,
+    parse_rate,
+    parse_seconds,
+    parse_size,
+    parse_user_agent,
+    parse_users,
+    positive_seconds,
+    texts,
+)
+from fetcher.config.policies import (
+    Accept,
+    AddressPolicy,
+    HostPolicy,
+    Identity,
+    Limits,
+    Parsing,
+    PrivateNetwork,
+    ProxyPolicy,
+    RetryPolicy,
+    Timeouts,
+    TLSPolicy,
+)
+from fetcher.errors import ConfigError, InvalidURL
+from fetcher.urls import host_key
+
+__all__ = [
+    "OPTIONS", "Accept", "AddressPolicy", "Config", "Header", "HostPolicy", "Identity", "Limits", "Parsing",
+    "ProxyPolicy", "RetryPolicy", "TLSPolicy", "Timeouts",
+]  # fmt: skip
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Everything that changes what a run does. ``Config()`` is the polite default.
+
+    >>> Config.of(per_host=2, timeout=5).timeouts.total
+    5.0
+    """
+
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    retry: RetryPolicy = RetryPolicy()
+    accept: Accept = Accept()
+    address: AddressPolicy = AddressPolicy()
+    identity: Identity = Identity()
+    tls: TLSPolicy = TLSPolicy()
+    proxy: ProxyPolicy = ProxyPolicy()
+    parsing: Parsing = Parsing()
+    hosts: tuple[tuple[str, HostPolicy], ...] = ()
+    robots: bool = True
+    default_scheme: Literal["https", "http"] = "https"
+    select: tuple[str, ...] = ()
+    preview: int = 0
+    dedupe: bool = False
+    max_failed: str | None = None
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """Build a config from flat option names, the same as the command line's with ``_`` for ``-``.
+
+        Values are Python's own or the text a user would type (``max_size="10M"``). Raises ``ConfigError``
+        with the name of the wrong option and the nearest valid one.
+        """
+        return cls.from_mapping(options)
+
+    @classmethod
+    def from_mapping(cls, options: Mapping[str, Any], *, extra: Iterable[str] = (), origin: str = "") -> Self:
+        """Build a config from a flat mapping; names of ``extra`` belong to the caller and are passed over."""
+        passed = set(extra)
+        policies: dict[str, dict[str, Any]] = {}
+        top: dict[str, Any] = {}
+        for name, value in options.items():
+            key = name.replace("-", "_")
+            if key in passed:
+                continue
+            if isinstance(value, Mapping) and key != "hosts":
+                raise ConfigError(f"{origin}[{name}] is a table, and options stand flat: 'per-host = 6'")
+            if key not in OPTIONS:
+                raise ConfigError(f"{origin}unknown option {name!r}{_nearest(name, [*OPTIONS, *passed])}")
+            policy, field, convert = OPTIONS[key]
+            try:
+                converted = convert(value)
+            except (ConfigError, ValueError, TypeError) as error:
+                raise ConfigError(f"{origin}{key.replace('_', '-')}: {error}") from None
+            target = policies.setdefault(policy, {}) if policy else top
+            if field in target and not isinstance(converted, tuple):
+                raise ConfigError(f"{origin}{key.replace('_', '-')} is given twice")
+            target[field] = target[field] + converted if field in target else converted
+        parts = {policy: POLICIES[policy](**fields) for policy, fields in policies.items()}
+        config = cls(**parts, **top)
+        config._check(origin)
+        return config
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a TOML file of flat option names. Raises ``ConfigError`` naming the file and the key."""
+        return cls.from_mapping(read_toml(path), origin=f"{path}: ")
+
+    @classmethod
+    def for_untrusted(cls, **options: Any) -> Self:
+        """Build a config for lists written by strangers: no private address is ever reached."""
+        return cls.of(**{"private_network": "deny", **options})
+
+    def _check(self, origin: str = "") -> None:
+        if self.proxy and self.address.private_network == "deny":
+            raise ConfigError(
+                f"{origin}private-network=deny cannot be kept through a proxy, which resolves the names itself: "
+                "drop the proxy, or use private-network=listed"
+            )
+        if self.limits.memory < self.limits.max_size:
+            raise ConfigError(f"{origin}memory must be at least max-size ({self.limits.max_size} bytes)")
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read a TOML file into a mapping. Raises ``ConfigError`` naming the file."""
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # malformed, no UTF-8, a number of 5,000 digits, nested too deep
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name.replace("-", "_"), list(known), n=1)
+    return f" (did you mean {close[0].replace('_', '-')!r}?)" if close else ""
+
+
+def parse_hosts(value: Any) -> tuple[tuple[str, HostPolicy], ...]:
+    """Read tables by host (``example.com``) or by domain (``*.example.com``: all hosts below it).
+
+    >>> parse_hosts({"example.com": {"per-host": 2}})[0][1].per_host
+    2
+    """
+    if isinstance(value, tuple) and all(isinstance(policy, HostPolicy) for _, policy in value):
+        value = {name: msgspec.structs.asdict(policy) for name, policy in value}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{value!r} is no table of hosts: '[hosts.\"example.com\"]', then 'per-host = 2'")
+    found: dict[str, HostPolicy] = {}
+    for name, terms in value.items():
+        domain = str(name).removeprefix("*.")
+        try:
+            key = str(name).removesuffix(domain) + host_key(domain)
+        except InvalidURL:
+            raise ConfigError(f"{name!r} is no host and no domain (such as example.com or *.example.com)") from None
+        if not isinstance(terms, Mapping):
+            raise ConfigError(f"{name!r} is followed by no table (such as {{per-host = 2}})")
+        if key in found:
+            raise ConfigError(f"{name!r} is given twice")
+        found[key] = HostPolicy(**_terms(str(name), terms))
+    return tuple(found.items())
+
+
+def _terms(name: str, terms: Mapping[str, Any]) -> dict[str, Any]:
+    known = HostPolicy.__struct_fields__
+    read: dict[str, Any] = {}
+    for option, value in terms.items():
+        field = str(option).replace("-", "_")
+        if field not in known:
+            raise ConfigError(f"{name!r}: unknown option {option!r}{_nearest(str(option), known)}")
+        if field in read:
+            raise ConfigError(f"{name!r}: {option} is given twice")
+        try:
+            read[field] = None if value is None else OPTIONS[field][2](value)
+        except (ConfigError, ValueError, TypeError) as error:
+            raise ConfigError(f"{name!r}: {field.replace('_', '-')}: {error}") from None
+    return read
+
+
+PARSERS = number_from(1, whole=True, optional=True)
+
+OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
+    "concurrency": ("limits", "concurrency", number_from(1, whole=True)),
+    "per_host": ("limits", "per_host", number_from(1, whole=True)),
+    "delay": ("limits", "delay", parse_seconds),
+    "rate": ("limits", "rate", parse_rate),
+    "per_site": ("limits", "per_site", number_from(1, whole=True, optional=True)),
+    "per_address": ("limits", "per_address", number_from(1, whole=True, optional=True)),
+    "max_crawl_delay": ("limits", "max_crawl_delay", parse_seconds),
+    "max_redirects": ("limits", "max_redirects", number_from(0, whole=True)),
+    "max_size": ("limits", "max_size", parse_size),
+    "truncate": ("limits", "truncate", flag),
+    "memory": ("limits", "memory", parse_size),
+    "lookahead": ("limits", "lookahead", number_from(1, whole=True)),
+    "limit": ("limits", "rows", number_from(0, whole=True, optional=True)),
+    "time_limit": ("limits", "time", optional_seconds),
+    "timeout": ("timeouts", "total", positive_seconds),
+    "connect_timeout": ("timeouts", "connect", positive_seconds),
+    "read_timeout": ("timeouts", "read", positive_seconds),
+    "retries": ("retry", "retries", number_from(0, whole=True)),
+    "backoff": ("retry", "backoff", parse_seconds),
+    "max_backoff": ("retry", "max_backoff", parse_seconds),
+    "max_retry_after": ("retry", "max_retry_after", parse_seconds),
+    "host_patience": ("retry", "host_patience", parse_seconds),
+    "accept": ("accept", "ranges", parse_accept),
+    "private_network": ("address", "private_network", one_of(*get_args(PrivateNetwork))),
+    "user_agent": ("identity", "user_agent", parse_user_agent),
+    "header": ("identity", "headers", parse_headers),
+    "user": ("identity", "headers", parse_users),
+    "cookie": ("identity", "headers", parse_cookies),
+    "cookie_file": ("identity", "cookie_files", lambda value: tuple(texts(value))),
+    "insecure": ("tls", "verify", lambda value: not flag(value)),
+    "ca_bundle": ("tls", "ca_bundle", optional_text),
+    "proxy": ("proxy", "every", parse_proxy),
+    "http_proxy": ("proxy", "http", parse_proxy),
+    "https_proxy": ("proxy", "https", parse_proxy),
+    "no_proxy": ("proxy", "bypass", parse_bypass),
+    "isolate": ("parsing", "isolate", flag),
+    "parsers": ("parsing", "parsers", lambda value: None if value == "auto" else PARSERS(value)),
+    "parse_timeout": ("parsing", "timeout", positive_seconds),
+    "hosts": ("", "hosts", parse_hosts),
+    "robots": ("", "robots", flag),
+    "default_scheme": ("", "default_scheme", one_of("https", "http")),
+    "select": ("", "select", lambda value: tuple(texts(value))),
+    "preview": ("", "preview", number_from(0, whole=True)),
+    "dedupe": ("", "dedupe", flag),
+    "max_failed": ("", "max_failed", parse_max_failed),
+}
+"""Flat option name -> (policy, field, how a typed value is read). The command line adds its own few."""
+
+POLICIES: dict[str, Callable[..., Any]] = {
+    "limits": Limits, "timeouts": Timeouts, "retry": RetryPolicy, "accept": Accept, "address": AddressPolicy,
+    "identity": Identity, "proxy": ProxyPolicy, "tls": TLSPolicy, "parsing": Parsing,
+}  # fmt: skip

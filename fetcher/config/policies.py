@@ -1,0 +1,157 @@
+"""The policies a ``Config`` is made of, each a frozen value with the polite defaults."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from fetcher import __version__
+from fetcher.config.options import Header, bypasses
+
+__all__ = [
+    "Accept",
+    "AddressPolicy",
+    "HostPolicy",
+    "Identity",
+    "Limits",
+    "Parsing",
+    "PrivateNetwork",
+    "ProxyPolicy",
+    "RetryPolicy",
+    "TLSPolicy",
+    "Timeouts",
+]
+
+MIB = 1024 * 1024
+
+PrivateNetwork = Literal["allow", "listed", "deny"]
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What one run may use at once. Sizes in bytes, times in seconds, ``rate`` in requests per second.
+
+    ``per_site`` counts the hosts of one registrable domain together, ``per_address`` those behind one address.
+    """
+
+    concurrency: int = 100
+    per_host: int = 6
+    delay: float = 0.0
+    rate: float | None = None
+    per_site: int | None = None
+    per_address: int | None = None
+    max_crawl_delay: float = 30.0
+    max_redirects: int = 10
+    max_size: int = 10 * MIB
+    truncate: bool = False
+    memory: int = 256 * MIB
+    lookahead: int = 10_000
+    rows: int | None = None
+    time: float | None = None
+
+    @property
+    def window(self) -> int:
+        """Rows admitted whose outcome has not been read: ten times the concurrency, at least 1,000."""
+        return max(1_000, 10 * self.concurrency)
+
+
+class HostPolicy(msgspec.Struct, frozen=True):
+    """What holds for one host or domain instead of what holds for all; ``None`` is no exception."""
+
+    per_host: int | None = None
+    delay: float | None = None
+    max_crawl_delay: float | None = None
+    max_retry_after: float | None = None
+    host_patience: float | None = None
+
+
+class Timeouts(msgspec.Struct, frozen=True):
+    """Seconds for one exchange with waits excluded, to connect (DNS and TLS in it), between two reads."""
+
+    total: float = 30.0
+    connect: float = 10.0
+    read: float = 15.0
+
+
+class RetryPolicy(msgspec.Struct, frozen=True):
+    """How often a row is tried again, and how long a host may keep us waiting.
+
+    Backoff is exponential with jitter: after the nth failed attempt a random time between half of ``backoff``
+    and ``backoff`` times 2 to the power of n - 1, at most ``max_backoff``. A ``Retry-After`` above
+    ``max_retry_after``, or ``host_patience`` seconds without one success, ends a host's rows as ``host_budget``.
+    """
+
+    retries: int = 2
+    backoff: float = 0.5
+    max_backoff: float = 30.0
+    max_retry_after: float = 300.0
+    host_patience: float = 60.0
+
+
+class Accept(msgspec.Struct, frozen=True):
+    """Which status codes are pages: inclusive ranges."""
+
+    ranges: tuple[tuple[int, int], ...] = ((200, 299),)
+
+    def __contains__(self, status: int) -> bool:
+        return any(low <= status <= high for low, high in self.ranges)
+
+
+class AddressPolicy(msgspec.Struct, frozen=True):
+    """Which private addresses may be reached: all, those the list itself names, or none."""
+
+    private_network: PrivateNetwork = "listed"
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who we say we are, and the secrets that go to one host each.
+
+    ``headers`` without a host go to every listed URL; those with one, and the cookies of ``cookie_files``
+    (Netscape format), to their own host alone.
+    """
+
+    user_agent: str = f"fetcher/{__version__} (+Python package fetcher)"
+    headers: tuple[Header, ...] = ()
+    cookie_files: tuple[str, ...] = ()
+
+
+class ProxyPolicy(msgspec.Struct, frozen=True):
+    """Which proxy stands before a host: ``every`` for all, else one for each scheme; ``bypass`` hosts need none.
+
+    A bypass is a host or domain suffix (``example.com`` covers its subdomains), with a port where wanted, a
+    network (``10.0.0.0/8``), or ``*``.
+    """
+
+    every: str | None = None
+    http: str | None = None
+    https: str | None = None
+    bypass: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.every or self.http or self.https)
+
+    def before(self, scheme: str, host: str, port: int) -> str | None:
+        """Return the proxy for an origin, or ``None`` to go there directly."""
+        proxy = self.every or (self.https if scheme == "https" else self.http)
+        if proxy is None or any(bypasses(rule, host, port) for rule in self.bypass):
+            return None
+        return proxy
+
+
+class TLSPolicy(msgspec.Struct, frozen=True):
+    """Whether certificates are verified, and against which authorities (a PEM file, else the system's)."""
+
+    verify: bool = True
+    ca_bundle: str | None = None
+
+
+class Parsing(msgspec.Struct, frozen=True):
+    """Where bodies are parsed: here, or in processes of their own with a time limit in seconds.
+
+    Large and suspicious pages always go to a process of their own; ``isolate`` sends the extractor there too, and
+    ``parsers`` moves all parsing out to that many processes.
+    """
+
+    isolate: bool = False
+    parsers: int | None = None
+    timeout: float = 5.0

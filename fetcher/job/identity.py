@@ -1,0 +1,151 @@
+"""The identity of a job: what must not change while it lasts, its lists and whatever decides what stands in a record.
+
+Law 6: the same command continues. A list may grow, and all that is not named here may change. What has changed and
+must not is refused, with what it was, what it is and what to do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+import msgspec
+
+from fetcher.config import Config
+from fetcher.errors import ConfigError, LedgerError
+from fetcher.sinks.escape import printable
+
+__all__ = ["JobIdentity"]
+
+SHOWN_CHARACTERS = 120  # of a value in a message
+
+_FLAGS = {
+    "input_format": "--from",
+    "url_column": "--url-column",
+    "default_scheme": "--default-scheme",
+    "outputs": "the format of -o",
+    "select": "--select",
+    "extract": "--extract",
+    "accept": "--accept",
+    "dedupe": "--dedupe",
+    "max_size": "--max-size",
+    "truncate": "--truncate",
+    "preview": "--preview",
+}
+"""Field -> the flag a user knows it by. The inputs are compared on their own."""
+
+
+class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What must not change. ``inputs`` are as shown to people, ``outputs`` formats such as ``jsonl.gz``.
+
+    ``accept`` is a text of ranges, ``max_size`` in bytes, ``extract`` the name of the user's function.
+    """
+
+    inputs: tuple[str, ...]
+    input_format: str | None
+    url_column: str
+    default_scheme: str
+    outputs: tuple[str, ...]
+    select: tuple[str, ...]
+    extract: str | None
+    accept: str
+    dedupe: bool
+    max_size: int
+    truncate: bool
+    preview: int
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        *,
+        inputs: Sequence[str],
+        input_format: str | None,
+        url_column: str,
+        outputs: Sequence[str],
+        extract: str | None,
+    ) -> Self:
+        """Take from ``config`` and the command what must not change."""
+        return cls(
+            inputs=tuple(map(_text, inputs)),
+            input_format=input_format,
+            url_column=_text(url_column),
+            default_scheme=config.default_scheme,
+            outputs=tuple(outputs),
+            select=tuple(map(_text, config.select)),
+            extract=None if extract is None else _text(extract),
+            accept=_ranges(config.accept.ranges),
+            dedupe=config.dedupe,
+            max_size=config.limits.max_size,
+            truncate=config.limits.truncate,
+            preview=config.preview,
+        )
+
+    def to_json(self) -> bytes:
+        """Return the identity as it is kept in a ledger."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def from_json(cls, data: bytes, *, path: str = "") -> Self:
+        """Read the identity kept in the ledger at ``path``. Raises ``LedgerError`` where it cannot be read."""
+        try:
+            return msgspec.json.decode(data, type=cls)
+        except (ValueError, RecursionError) as error:
+            where = f"{path}: " if path else ""
+            raise LedgerError(
+                f"{where}the identity of the job cannot be read ({printable(str(error), SHOWN_CHARACTERS)}): "
+                "put back the ledger as it was, or begin again with --fresh"
+            ) from error
+
+    def check(self, now: JobIdentity) -> None:
+        """Raise ``ConfigError`` for the first field that differs ``now``; there may be more inputs."""
+        _check_inputs(self.inputs, now.inputs)
+        for field, flag in _FLAGS.items():
+            was, is_now = getattr(self, field), getattr(now, field)
+            if was != is_now:
+                raise ConfigError(f"{flag} was {_shown(was)} when this job began, and is {_shown(is_now)}: {_ADVICE}")
+
+
+def _check_inputs(were: Sequence[str], now: Sequence[str]) -> None:
+    for place, was in enumerate(were):
+        if place >= len(now):
+            raise ConfigError(f"INPUT {place + 1} was {_shown(was)} when this job began, and is not given: {_ADVICE}")
+        if _same_name(was) != _same_name(now[place]):
+            raise ConfigError(
+                f"INPUT {place + 1} was {_shown(was)} when this job began, and is {_shown(now[place])}: {_ADVICE}"
+            )
+
+
+def _same_name(shown: str) -> str:
+    """Return what makes an input the same: a URL is it whole, a file by its name wherever it lies."""
+    return shown if "://" in shown else os.path.basename(shown)
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == ():
+        return "not given"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        value = ", ".join(map(str, value))
+    return printable(str(value), SHOWN_CHARACTERS)
+
+
+def _ranges(ranges: Iterable[tuple[int, int]]) -> str:
+    """Return status codes as one text however they were given: sorted, and what touches is one range."""
+    merged: list[list[int]] = []
+    for low, high in sorted(ranges):
+        if merged and low <= merged[-1][1] + 1:
+            merged[-1][1] = max(high, merged[-1][1])
+        else:
+            merged.append([low, high])
+    return ",".join(f"{low}-{high}" if low < high else str(low) for low, high in merged)
+
+
+def _text(text: str) -> str:
+    """Return ``text`` in what JSON can carry: a file name need not be UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+_ADVICE = "give it as before, write to another -o, or begin again with --fresh"

@@ -1,0 +1,384 @@
+"""A job: a list of URLs fetched into files, that survives whatever ends the process and goes on where it was.
+
+Law 1: the counts are the job's, not the run's. Law 6: what was acknowledged is durable; what was not is redone. A row
+has one record, whatever happens: at the start each output is cut back to what the ledger knows, and the rest is
+fetched. What another program has written is never cut off, and every step can be interrupted and
+done again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from fetcher.client import Fetcher
+from fetcher.compression import SUFFIXES
+from fetcher.errors import ConfigError, InvalidURL, LedgerError
+from fetcher.intake import Row
+from fetcher.job.crash_marker import CrashMarker
+from fetcher.job.host_memory import DELAYS, PARKED, delays_of, pauses_of, remember
+from fetcher.job.identity import JobIdentity
+from fetcher.job.ledger import OK, Ledger, LedgerRow, RunProgress
+from fetcher.job.lock import Lock
+from fetcher.job.paths import BEGIN_AGAIN, CRASH_MARKER, LEDGER, clear_job, copy_of, folder_for, is_job, make_folder
+from fetcher.job.resume import ResumeFilter, ResumeState, choose_codes, digest_of
+from fetcher.job.writer import Writer
+from fetcher.model import Outcome, Page
+from fetcher.sinks import DurableFile, Mark, format_of, open_durable
+from fetcher.stats import Stats
+from fetcher.urls import parse
+
+__all__ = ["Job"]
+
+T = TypeVar("T")
+
+
+class Job:
+    """A list being fetched into files, that survives ``kill -9``: the same job again goes on with what is missing.
+
+    ``outputs`` are regular files, their formats by suffix or ``format``. The ledger lies in ``directory``, by default
+    beside the first output. ``fresh`` begins again. ``retry`` names codes or classes of failures to take up once more
+    (``failed`` for all). ``fields`` are the list's own columns in a CSV. ``inputs``, ``input_format`` and
+    ``url_column`` describe the list, for it must not change. ``total`` is about how many rows it has.
+    ``stats`` are the counts of all runs, ``resume_state`` says how far the job was when it was opened.
+
+    >>> async def mirror(urls):
+    ...     async with Fetcher() as fetcher, Job(fetcher, "pages.jsonl") as job:
+    ...         return await job.run(urls)
+
+    Entering raises ``ConfigError`` where what must not change has changed, ``JobLocked``, ``LedgerError`` and
+    ``SinkError``.
+    """
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        *outputs: str | os.PathLike[str],
+        directory: str | os.PathLike[str] | None = None,
+        format: str | None = None,  # noqa: A002  # the option's own name
+        fields: Sequence[str] | None = None,
+        fresh: bool = False,
+        retry: Collection[str] = (),
+        inputs: Sequence[str] = (),
+        input_format: str | None = None,
+        url_column: str = "url",
+        total: int | None = None,
+    ) -> None:
+        if not outputs:
+            raise ConfigError("a job needs an output: give it the path of a file")
+        self.stats = Stats()
+        self.resume_state = ResumeState()
+        self._fetcher = fetcher
+        config = fetcher.config
+        paths = [os.fspath(path) for path in outputs]
+        self.directory = os.fspath(directory) if directory is not None else folder_for(paths)
+        self._outputs: list[DurableFile] = [
+            open_durable(path, format=format, fields=fields, select=fetcher.reader.selected_names) for path in paths
+        ]
+        self._identity = JobIdentity.of(
+            config,
+            inputs=inputs,
+            input_format=input_format,
+            url_column=url_column,
+            outputs=[_format_of(path, format) for path in paths],
+            extract=fetcher.reader.extractor_name,
+        )
+        self._choose = choose_codes(retry)
+        self._retry_names = frozenset(name.strip().lower() for name in retry)
+        self._fresh = fresh
+        self._total = total
+        self._thread: ThreadPoolExecutor | None = None
+        self._opened: OpenJob | None = None
+        self._marking = contextlib.ExitStack()
+        self._writer: Writer | None = None
+        self._began = 0.0
+
+    async def __aenter__(self) -> Self:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="fetcher-job")
+        try:
+            opened = await self._in_thread(self._open)
+        except BaseException:
+            if self._opened is not None:  # cancelled meanwhile
+                await self._in_thread(self._opened.abandon)
+            self._thread.shutdown(wait=False)
+            raise
+        tally = opened.ledger.tally()
+        stats = self.stats
+        stats.ok, stats.failed, stats.skipped, stats.bytes = tally.ok, tally.failed, tally.skipped, tally.bytes
+        stats.codes = Counter(tally.codes)
+        stats.input = stats.done
+        left = None if self._total is None else max(0, self._total - stats.done)
+        suspect = opened.marker.suspect
+        self.resume_state = ResumeState(opened.resumed, stats.done, stats.ok, opened.retried, suspect, left)
+        self._began = time.monotonic()
+        gate = self._fetcher.gate
+        if opened.resumed:
+            longest = self._fetcher.config.retry.max_retry_after
+            gate.restore(
+                pauses_of(opened.parked, opened.delays, time.time(), longest, path=self.directory),
+                delays_of(opened.delays, path=self.directory),
+            )
+        self._writer = Writer(
+            opened.ledger,
+            self._outputs,
+            thread=self._thread,
+            progress=self._progress,
+            notes=lambda: remember(gate, time.time()),
+        )
+        marking = self._fetcher.reader.marking(opened.marker.mark, suspects={suspect} - {0})
+        self._marking.enter_context(marking)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._opened is not None
+        assert self._writer is not None
+        assert self._thread is not None
+        opened = self._opened
+        self._marking.close()
+        complete = not self.stats.more and not self.stats.pending
+        try:
+            await self._writer.close()
+            await self._in_thread(lambda: opened.end(self._progress(), complete=complete))
+        except BaseException:
+            await self._in_thread(opened.abandon)
+            raise
+        finally:
+            self._thread.shutdown(wait=False)
+
+    def left(self, rows: Iterable[Row] | AsyncIterable[Row]) -> Any:
+        """Return the rows of the list that are still to be fetched, as a source for ``Fetcher.stream``.
+
+        Give that ``stats`` and ``spill_folder`` of this job as well.
+        """
+        assert self._opened is not None
+        config = self._fetcher.config
+        unfinished = ResumeFilter(self._opened.ledger.finished(), limit=config.limits.rows, passing=config.dedupe)
+        return unfinished.left_async(rows) if isinstance(rows, AsyncIterable) else unfinished.left(rows)
+
+    @property
+    def spill_folder(self) -> str:
+        """Where rows wait that memory has no place for: on the disk of the job."""
+        return self.directory
+
+    async def write(self, outcome: Outcome) -> None:
+        """Take one outcome. Raises ``SinkError`` and ``LedgerError``, also of what was written before."""
+        assert self._writer is not None
+        request = outcome.request
+        row = LedgerRow(
+            id=request.id,
+            digest=digest_of(request),
+            code=OK if isinstance(outcome, Page) else outcome.error.code,
+            status=outcome.status,
+            bytes=outcome.bytes,
+            elapsed=outcome.elapsed,
+            attempts=outcome.attempts,
+            host=self._host_of(request.url),
+        )
+        await self._writer.write(row, [output.encode(outcome) for output in self._outputs])
+
+    async def run(self, urls: Iterable[Row] | AsyncIterable[Row]) -> Stats:
+        """Fetch what is left of the list and return the stats of the whole job."""
+        source = self.left(urls)
+        async with self._fetcher.stream(source, stats=self.stats, spill_folder=self.spill_folder) as outcomes:
+            async for outcome in outcomes:
+                await self.write(outcome)
+        return self.stats
+
+    def _open(self) -> OpenJob:
+        self._opened = open_job(
+            self.directory,
+            self._outputs,
+            identity=self._identity,
+            fresh=self._fresh,
+            choose=self._choose,
+            retry_names=self._retry_names,
+        )
+        return self._opened
+
+    def _host_of(self, url: str) -> str:
+        try:
+            return parse(url, self._fetcher.config.default_scheme).host
+        except InvalidURL:
+            return ""
+
+    def _progress(self) -> RunProgress:
+        stats = self.stats
+        return RunProgress(
+            taken=stats.input,
+            more=stats.more,
+            estimate=self._total,
+            seconds=time.monotonic() - self._began,
+            ok=stats.ok - self.resume_state.ok,
+            bytes=stats.bytes,
+        )
+
+    async def _in_thread(self, act: Callable[[], T]) -> T:
+        """Run ``act`` in the writer's thread, to its end even when we are cancelled meanwhile."""
+        running = asyncio.get_running_loop().run_in_executor(self._thread, act)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):  # the cancellation is what is raised
+                await running
+            raise
+
+
+def _format_of(path: str, given: str | None) -> str:
+    packing = path[path.rfind(".") :].lower()
+    return format_of(path, given) + (packing if packing in SUFFIXES else "")
+
+
+class OpenJob:
+    """A job that is locked and ready: its ledger and crash marker. ``resumed`` says that it had begun before."""
+
+    def __init__(self, lock: Lock, ledger: Ledger, marker: CrashMarker, outputs: Sequence[DurableFile]) -> None:
+        self.ledger = ledger
+        self.marker = marker
+        self.resumed = False
+        self.parked = ledger.note(PARKED)
+        self.delays = ledger.note(DELAYS)
+        self.retried = 0
+        self._lock = lock
+        self._outputs = outputs
+
+    def end(self, progress: RunProgress, *, complete: bool) -> None:
+        """Close the job cleanly. Raises ``LedgerError``."""
+        if complete:
+            self.ledger.commit([], [output.complete() for output in self._outputs], progress)
+            self.ledger.retry_done()
+        self.marker.close()
+        self.ledger.end_run(progress, exit=None)
+        for output in self._outputs:
+            output.discard()
+        self.ledger.close()
+        self._lock.release()
+
+    def abandon(self) -> None:
+        """Close everything as it is: the next start will put it in order."""
+        _abandon(self.ledger, self.marker, self._outputs, self._lock)
+
+
+def open_job(
+    folder: str,
+    outputs: Sequence[DurableFile],
+    *,
+    identity: JobIdentity,
+    fresh: bool,
+    choose: Callable[[str], bool] | None,
+    retry_names: Collection[str] = (),
+) -> OpenJob:
+    """Lock the job in ``folder`` and make it ready: its outputs end where the ledger says.
+
+    ``choose`` says which codes to retry, ``retry_names`` what the caller called them. Raises ``ConfigError``,
+    ``JobLocked``, ``LedgerError`` and ``SinkError``.
+    """
+    make_folder(folder)
+    lock = Lock(folder)
+    lock.acquire()
+    ledger: Ledger | None = None
+    marker: CrashMarker | None = None
+    try:
+        path = os.path.join(folder, LEDGER)
+        resumed = is_job(folder) and not fresh
+        if resumed:
+            ledger = Ledger.open(path)
+            before = JobIdentity.from_json(ledger.identity, path=path)
+            before.check(identity)
+            if identity != before:
+                ledger.set_identity(identity.to_json())  # the list has more files
+        else:
+            ledger = _begin(folder, path, outputs, identity, fresh=fresh)
+        marker = CrashMarker(os.path.join(folder, CRASH_MARKER))
+        opened = OpenJob(lock, ledger, marker, outputs)
+        opened.resumed = resumed
+        if resumed:
+            _resume(folder, ledger, marker, outputs)
+            if choose is not None:
+                opened.retried = _retry(folder, ledger, outputs, choose, frozenset(retry_names))
+        else:
+            ledger.begin_run(time.time())
+            marker.suspect = 0
+        return opened
+    except BaseException:
+        _abandon(ledger, marker, outputs, lock)
+        raise
+
+
+def _begin(folder: str, path: str, outputs: Sequence[DurableFile], identity: JobIdentity, *, fresh: bool) -> Ledger:
+    """Make a new job. The outputs come first: from the ledger on, what is in them is ours."""
+    clear_job(folder)
+    for output in outputs:
+        output.create(fresh=fresh)
+    return Ledger.create(path, identity=identity.to_json(), outputs=[output.path for output in outputs])
+
+
+def _resume(folder: str, ledger: Ledger, marker: CrashMarker, outputs: Sequence[DurableFile]) -> None:
+    marks = ledger.marks()
+    if len(marks) != len(outputs):
+        raise LedgerError(
+            f"{folder}: its ledger is damaged: it knows {len(marks)} outputs of {len(outputs)}; {BEGIN_AGAIN}"
+        )
+    _finish_rewrite(folder, ledger, outputs, marks)
+    clean = ledger.ended_well
+    for output, mark in zip(outputs, marks, strict=True):
+        output.resume(mark, clean=clean)
+    ledger.begin_run(time.time())
+    if clean:
+        marker.suspect = 0
+
+
+def _finish_rewrite(folder: str, ledger: Ledger, outputs: Sequence[DurableFile], marks: Sequence[Mark]) -> None:
+    if not ledger.pending_rewrite():
+        return
+    for ordinal, (output, mark) in enumerate(zip(outputs, marks, strict=True)):
+        copy = copy_of(folder, output.path, ordinal)  # not the ledger's word: no other file is moved
+        if os.path.exists(copy):
+            output.adopt(copy, mark)
+            output.discard()
+    ledger.end_rewrite()
+
+
+def _retry(
+    folder: str,
+    ledger: Ledger,
+    outputs: Sequence[DurableFile],
+    choose: Callable[[str], bool],
+    retry_names: frozenset[str],
+) -> int:
+    """Take failures out of the outputs and the ledger, so that they are missing; return how many."""
+    if ledger.retrying and ledger.retry_names == retry_names:  # it was interrupted: what failed again had its turn
+        return 0
+    codes = {code for code in ledger.tally().codes if choose(code)}
+    if not codes:
+        return 0
+    copies: list[str] = []
+    marks: list[Mark] = []
+    for ordinal, output in enumerate(outputs):
+        copy = copy_of(folder, output.path, ordinal)
+        keep: Iterator[bool] = ledger.order(codes)
+        marks.append(output.rewrite(copy, keep))
+        copies.append(copy)
+    retried = ledger.begin_rewrite(codes, marks, copies, retry_names=retry_names)
+    for output, copy, mark in zip(outputs, copies, marks, strict=True):
+        output.adopt(copy, mark)
+    ledger.end_rewrite()
+    return retried
+
+
+def _abandon(ledger: Ledger | None, marker: CrashMarker | None, outputs: Sequence[DurableFile], lock: Lock) -> None:
+    for output in outputs:
+        output.discard()
+    if marker is not None:
+        marker.abandon()
+    if ledger is not None:
+        ledger.abandon()
+    lock.release()

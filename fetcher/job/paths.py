@@ -1,0 +1,89 @@
+"""Where the files of a job lie: its folder is found, made, and cleared here.
+
+Law 7: a folder that holds anything else is never taken for a job, and nothing else in it is removed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+from fetcher.errors import ConfigError, LedgerError
+from fetcher.files import sync_folder_of
+
+__all__ = [
+    "BEGIN_AGAIN",
+    "CRASH_MARKER",
+    "LEDGER",
+    "LOCK",
+    "clear_job",
+    "copy_of",
+    "folder_for",
+    "is_job",
+    "make_folder",
+]
+
+LEDGER = "ledger.sqlite"
+LOCK = "lock"
+CRASH_MARKER = "parsing"
+COPY_PREFIX = "rewrite."
+BEGIN_AGAIN = "begin again with --fresh"
+_WRITTEN = re.compile(
+    rf"{re.escape(LEDGER)}(\.new)?(-wal|-shm|-journal)?|{re.escape(CRASH_MARKER)}|{re.escape(COPY_PREFIX)}[0-9]+",
+    re.ASCII,
+)
+"""What a job writes in its folder, but for the lock."""
+
+
+def folder_for(outputs: Sequence[str]) -> str:
+    """Return where the job of these outputs lies: beside the first."""
+    return f"{outputs[0]}.job"
+
+
+def is_job(folder: str) -> bool:
+    """Say whether a job was begun in ``folder``."""
+    return os.path.lexists(os.path.join(folder, LEDGER))
+
+
+def copy_of(folder: str, output: str, ordinal: int) -> str:
+    """Return where the rewritten copy of an output is made: in the job, or beside the output on another disk."""
+    beside = os.path.dirname(os.path.realpath(output))
+    if os.stat(folder).st_dev == os.stat(beside).st_dev:
+        return os.path.join(folder, f"{COPY_PREFIX}{ordinal}")
+    return os.path.join(beside, f".{os.path.basename(output)}.{COPY_PREFIX}{ordinal}")
+
+
+def make_folder(folder: str) -> None:
+    """Make the folder of a job where there is none.
+
+    Raises ``ConfigError`` for a folder that holds something else, ``LedgerError`` where none can be made.
+    """
+    try:
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            foreign = [name for name in os.listdir(folder) if name != LOCK and not _WRITTEN.fullmatch(name)]
+            if foreign and not is_job(folder):
+                raise ConfigError(
+                    f"{folder} is no job of ours: it holds {foreign[0]!r}; name another folder with --job"
+                ) from None
+            return
+        sync_folder_of(folder)
+    except OSError as error:
+        raise LedgerError(f"{folder}: cannot make the folder of the job: {error.strerror or error}") from error
+
+
+def clear_job(folder: str) -> None:
+    """Remove what a job has written in its folder, the ledger first, but for the lock. Raises ``LedgerError``."""
+    path = folder
+    try:
+        names = sorted(name for name in os.listdir(folder) if _WRITTEN.fullmatch(name))
+        for name in names:
+            path = os.path.join(folder, name)
+            os.unlink(path)
+        if names:
+            path = folder
+            sync_folder_of(os.path.join(folder, LEDGER))
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot remove: {error.strerror or error}") from error

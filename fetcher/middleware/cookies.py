@@ -1,0 +1,190 @@
+"""Cookies by RFC 6265: a jar for one row's chain of redirects, and one read from a cookies.txt.
+
+Law 7: a cookie goes back to whom its attributes name, never to a whole public suffix, and what a server sends
+is no cookie until it has been looked at. Law 3: a jar holds a bounded number of cookies of bounded size.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import msgspec
+
+from fetcher.errors import ConfigError, InvalidURL
+from fetcher.model import Pairs
+from fetcher.urls import Target, host_key, registrable_domain
+
+__all__ = ["ChainJar", "Cookie", "CookieFiles"]
+
+MAX_COOKIES = 300  # in the jar of one chain
+MAX_COOKIE_BYTES = 4_096  # name and value together (RFC 6265, 6.1)
+
+_UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")  # what no Cookie header can carry
+
+
+class Cookie(msgspec.Struct, frozen=True):
+    """One cookie: ``domain`` has no leading dot, ``host_only`` keeps it from the names below, ``text`` is sent."""
+
+    domain: str
+    host_only: bool
+    path: str
+    secure: bool
+    name: str
+    text: str
+
+    def fits(self, target: Target, path: str) -> bool:
+        """Whether the cookie goes to ``target`` (5.4); the caller has looked at the domain."""
+        if self.secure and target.scheme != "https":
+            return False
+        if self.host_only and self.domain != target.host:
+            return False
+        return path == self.path or (
+            path.startswith(self.path) and (self.path[-1:] == "/" or path[len(self.path)] == "/")
+        )
+
+
+class _Jar:
+    """Cookies by domain. In a header the longer paths come first (5.4), then the nearer domains, then the older."""
+
+    def __init__(self) -> None:
+        self._domains: dict[str, dict[tuple[str, str], Cookie]] = {}
+
+    def cookies(self, target: Target) -> list[Cookie]:
+        """Return the cookies that go to ``target``."""
+        path = _path_of(target)
+        fit = [
+            cookie
+            for domain in _domains_of(target.host)
+            for cookie in self._domains.get(domain, {}).values()
+            if cookie.fits(target, path)
+        ]
+        fit.sort(key=lambda cookie: -len(cookie.path))
+        return fit
+
+    def header(self, target: Target) -> str | None:
+        """Return the ``Cookie`` header for ``target``, or ``None``."""
+        return "; ".join(cookie.text for cookie in self.cookies(target)) or None
+
+    def _put(self, cookie: Cookie) -> None:
+        self._domains.setdefault(cookie.domain, {})[cookie.path, cookie.name] = cookie
+
+
+class ChainJar(_Jar):
+    """The cookies that one row meets in its chain of redirects; they end with it."""
+
+    def take(self, target: Target, headers: Pairs) -> bool:
+        """Keep what the answer of ``target`` sets; say whether it set anything."""
+        values = [value for name, value in headers if name == "set-cookie"]
+        for value in values:
+            self._set(target, value)
+        return bool(values)
+
+    def _set(self, target: Target, text: str) -> None:
+        """Read one ``Set-Cookie`` (5.2, 5.3). What makes no sense is ignored, as browsers do."""
+        pair, *rest = text.split(";")
+        name, equals, value = (part.strip(" \t") for part in pair.partition("="))
+        if not equals or not name or _UNFIT.search(pair) or len(pair.encode()) > MAX_COOKIE_BYTES:
+            return
+        attributes = {key.strip().lower(): value.strip() for key, _, value in (part.partition("=") for part in rest)}
+        secure = "secure" in attributes
+        domain = _domain_set_by(target.host, attributes.get("domain", "").removeprefix("."))
+        if domain is None or (secure and target.scheme != "https"):
+            return
+        path = attributes.get("path", "")
+        if not path.startswith("/"):
+            path = _path_of(target).rpartition("/")[0] or "/"
+        if _is_over(attributes):
+            self._domains.get(domain[0], {}).pop((path, name), None)
+        elif sum(map(len, self._domains.values())) < MAX_COOKIES:
+            self._put(Cookie(*domain, path, secure, name, f"{name}={value}"))
+
+
+class CookieFiles(_Jar):
+    """The cookies of cookies.txt files in the Netscape format, as curl, wget and browsers write them."""
+
+    def __init__(self, paths: tuple[str, ...]) -> None:
+        super().__init__()
+        for path in paths:
+            for cookie in _read(path):
+                self._put(cookie)
+
+
+def _read(path: str) -> Iterator[Cookie]:
+    """Read one file: domain, subdomains too, path, secure, expiry, name, value, with tabs between."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text in UTF-8"
+        raise ConfigError(f"cookie: cannot read {path}: {reason}") from None
+    for number, line in enumerate(lines, 1):
+        text = line.removeprefix("#HttpOnly_")
+        if not text.strip() or text.startswith("#"):
+            continue
+        fields = text.split("\t")
+        fields += [""] if len(fields) == 6 else []  # editors strip the tab before an empty value
+        expires = _number(fields[4]) if len(fields) == 7 else None
+        if expires is None or _UNFIT.search(text):
+            raise ConfigError(f"cookie: cannot read {path}: line {number} is not of a cookies.txt (Netscape format)")
+        domain, below, where, secure, _, name, value = fields
+        if 0 < expires < time.time():
+            continue
+        try:
+            key = host_key(domain.removeprefix("."))
+        except InvalidURL:
+            continue  # browsers keep cookies for their extensions as well
+        text = f"{name}={value}" if name else value
+        yield Cookie(key, below.upper() != "TRUE", where or "/", secure.upper() == "TRUE", name, text)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text or 0)
+    except ValueError:
+        return None
+
+
+def _path_of(target: Target) -> str:
+    wire = target.wire
+    return wire[wire.index("/", len(target.scheme) + 3) :].partition("?")[0]
+
+
+def _domains_of(host: str) -> Iterator[str]:
+    """Yield the host itself and each domain above it. An address has nothing above it."""
+    yield host
+    if host.startswith("[") or host.replace(".", "").isdigit():
+        return
+    while "." in host:
+        host = host.partition(".")[2]
+        yield host
+
+
+def _domain_set_by(host: str, attribute: str) -> tuple[str, bool] | None:
+    """Return the domain of a cookie and whether it is for that host alone; ``None`` if ``host`` may not set it (5.3)."""
+    if not attribute:
+        return host, True
+    try:
+        domain = host_key(attribute)
+    except InvalidURL:
+        return None
+    # Domain=co.uk would be sent to all of it: the public suffix list knows.
+    below = f"x.{domain}"
+    if registrable_domain(below) == below:
+        return (host, True) if domain == host else None
+    return (domain, False) if domain in _domains_of(host) else None
+
+
+def _is_over(attributes: dict[str, str]) -> bool:
+    """Whether the cookie is to be deleted: ``Max-Age`` is stronger than ``Expires`` (5.3, step 3)."""
+    age = attributes.get("max-age", "")
+    if re.fullmatch(r"-?[0-9]+", age):
+        return age.startswith("-") or not age.strip("0")
+    try:
+        when = parsedate_to_datetime(attributes.get("expires", ""))
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return False
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)) <= datetime.now(UTC)

@@ -1,0 +1,94 @@
+"""What a run says to people on stderr: whole lines, escaped, as text or as JSON.
+
+Law 7: nothing from the web or the list reaches the terminal raw. A notice never fails a run: where stderr is
+closed, or its reader has left, it falls silent and the data goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from fetcher.sinks.escape import printable
+
+__all__ = ["Notices"]
+
+_traceback = logging.Formatter()
+
+
+class Notices:
+    """The notices of one run. ``as_json`` makes each notice an object on a line of its own (all of it ASCII)."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether stderr is a terminal."""
+        return sys.stderr is not None and sys.stderr.isatty()
+
+    @property
+    def can_draw(self) -> bool:
+        """Whether a bar can be drawn and redrawn; rich itself heeds NO_COLOR."""
+        dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+        return self.on_terminal and not dumb and not self.as_json
+
+    def say(self, text: str, *, level: str = "info", **facts: Any) -> None:
+        """Write a line that begins with our name."""
+        self._tell(f"fetcher: {text}", text, level=level, facts=facts)
+
+    def show(self, text: str, **facts: Any) -> None:
+        """Write lines as they are laid out; ``facts`` are the same for machines."""
+        self._tell(text, text.partition("\n")[0], level="info", facts=facts)
+
+    def listen(self, verbose: int) -> None:
+        """Tell what the package logs: with ``verbose`` 1 of parked hosts and retries, from 2 on of everything."""
+        if not verbose:
+            return
+        logger = logging.getLogger("fetcher")
+        logger.addHandler(_Handler(self))
+        logger.setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
+        logging.getLogger("fetcher.retry").setLevel(logging.DEBUG)
+
+    def hear(self, record: logging.LogRecord) -> None:
+        """Write what was logged."""
+        message = record.getMessage()
+        if record.exc_info:
+            message = f"{message}\n{_traceback.formatException(record.exc_info)}"
+        self._tell(f"fetcher: {message}", message, level=record.levelname.lower(), logger=record.name, facts={})
+
+    def _tell(self, text: str, message: str, *, level: str, facts: dict[str, Any], logger: str = "fetcher") -> None:
+        if self.as_json:
+            when = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            entry = {"time": when, "level": level, "logger": logger, "message": message, **facts}
+            _write(json.dumps(entry).replace("\x7f", "\\u007f"))
+        else:
+            _write("\n".join(map(printable, text.split("\n"))))
+
+
+class _Handler(logging.Handler):
+    def __init__(self, notices: Notices) -> None:
+        super().__init__()
+        self._notices = notices
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._notices.hear(record)
+
+
+def _write(text: str) -> None:
+    # Looked up each time: a live bar replaces it, and puts the line above itself.
+    stream = sys.stderr
+    if stream is None:
+        return
+    try:
+        stream.write(f"{text}\n")
+        stream.flush()
+    except OSError:
+        # What stays in the buffer would fail again when the interpreter ends, and change the exit code.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)

@@ -1,0 +1,117 @@
+"""A run in figures: the summary for people, and the same as JSON. Law 1: the stats stand in both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from fetcher.hosts.state import HostReport
+from fetcher.sinks.escape import printable
+from fetcher.stats import Stats
+
+__all__ = ["Summary", "describe_trouble", "human_bytes", "human_seconds", "summarize"]
+
+SHOWN_HOSTS = 5  # hosts in the text
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """The final counts: ``input = ok + failed + skipped + pending``; ``more`` rows were never read.
+
+    ``seconds`` is the wall time of this run, ``bytes`` the decoded bodies, ``codes`` the failures by code, most first;
+    ``earlier`` of the pages were there before this run. ``hosts`` are those that were slow, throttled, parked or denied.
+    """
+
+    input: int
+    ok: int
+    failed: int
+    skipped: int
+    pending: int
+    more: bool
+    bytes: int
+    seconds: float
+    pages_per_second: float
+    codes: dict[str, int]
+    earlier: int = 0
+    hosts: list[HostReport] = []
+    exit: int | None = None
+
+    def as_text(self) -> str:
+        """Return one or two lines for people."""
+        rest = f" + {self.pending:,} pending" if self.pending else ""
+        text = (
+            f"{self.input:,} row{'' if self.input == 1 else 's'}{' and more' if self.more else ''} = {self.ok:,} ok + {self.failed:,} failed"
+            f" + {self.skipped:,} skipped{rest}, in {human_seconds(self.seconds)}"
+            f" ({self.pages_per_second:,.0f} pages/s, {human_bytes(self.bytes)})"
+        )
+        if self.earlier:
+            text += f", {self.earlier:,} of the pages by earlier runs"
+        if self.codes:
+            text += "\n  " + " · ".join(f"{code} {count:,}" for code, count in self.codes.items())
+        trouble = "".join(f"\n  {printable(describe_trouble(host))}" for host in self.hosts[:SHOWN_HOSTS])
+        more = len(self.hosts) - SHOWN_HOSTS
+        return text + trouble + (f"\n  and {more:,} more hosts that gave trouble" if more > 0 else "")
+
+    def as_json(self) -> str:
+        """Return the same as one indented JSON object."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2).decode() + "\n"
+
+
+def summarize(stats: Stats, seconds: float, *, earlier: int = 0, **more: Any) -> Summary:
+    """Close the stats of a run that took ``seconds``; ``earlier`` pages were in them when it began."""
+    return Summary(
+        input=stats.input,
+        ok=stats.ok,
+        failed=stats.failed,
+        skipped=stats.skipped,
+        pending=stats.pending,
+        more=stats.more,
+        bytes=stats.bytes,
+        seconds=round(seconds, 3),
+        pages_per_second=round((stats.ok - earlier) / seconds, 1) if seconds > 0 else 0.0,
+        earlier=earlier,
+        codes=dict(stats.codes.most_common()),
+        **more,
+    )
+
+
+def describe_trouble(host: HostReport) -> str:
+    """Return one line on the trouble a host gave."""
+    facts = [
+        f"{count:,} {what}"
+        for count, what in (
+            (host.refused, "refused"),
+            (host.failed, "without an answer"),
+            (host.slow, "slow"),
+            (host.denied, "denied by robots.txt"),
+        )
+        if count
+    ]
+    if host.parked:
+        facts.append(f"parked for {human_seconds(host.parked)}")
+    if host.ceiling is not None:
+        facts.append(f"bears {host.ceiling} at once")
+    if host.spacing:
+        facts.append(f"bears one in {host.spacing:.2g} s")
+    if host.given_up is not None:
+        facts.append("given up")
+    return f"{host.host}: {host.requests:,} requests; {', '.join(facts)}"
+
+
+def human_bytes(size: float) -> str:
+    """Return a size with its unit: ``3.1 MB``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def human_seconds(seconds: float) -> str:
+    """Return a duration: ``1.9 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"

@@ -1,0 +1,267 @@
+"""One row on its way: ``RequestState``, what of it is on the wire (``Transfer``), and ``Requeue``, which sends it back.
+
+These are the only mutable values, owned by the row's task; each field has one module that writes it. The current
+state is a context variable, for it must cross code that passes no parameters of ours (the resolver, the socket
+factory and the TLS context inside aiohttp). Nothing looks up *policy* through it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+import msgspec
+
+from fetcher.errors import FetchError
+from fetcher.hosts.state import HostState
+from fetcher.model import UNDER_WAY, Failure, Request, Stage
+from fetcher.urls import Target
+
+__all__ = [
+    "InFlight",
+    "RequestState",
+    "Requeue",
+    "Transfer",
+    "current",
+    "failure_of",
+    "snapshot_of",
+    "waited",
+]
+
+
+class Transfer:
+    """One request on the wire: where it goes, since when, its clock, and what has come of its answer.
+
+    ``send_gate`` is asked once there is a connection: it returns the seconds to wait still. ``max_bytes`` is how much of
+    the body is wanted, whatever the limit. ``suspect`` says that it was started as one of the suspect hosts' few.
+    """
+
+    __slots__ = ("began", "clock", "host", "max_bytes", "received", "send_gate", "status", "suspect")
+
+    def __init__(
+        self,
+        host: HostState | None = None,
+        began: float = 0.0,
+        send_gate: Callable[[RequestState], float] | None = None,
+        *,
+        suspect: bool = False,
+        status: int | None = None,
+        received: int | None = None,
+    ) -> None:
+        self.host = host  # these four: middleware/gate.py
+        self.began = began
+        self.send_gate = send_gate
+        self.suspect = suspect
+        self.clock: Any = None  # transport/session.py
+        self.status = status  # transport/session.py
+        self.received = received  # bytes of the decoded body: transport/body.py
+        self.max_bytes: int | None = None  # middleware/robots/fetch.py
+
+    def begin(self, clock: Any) -> None:
+        """Note that the exchange begins, under ``clock``: what is known of an answer is of the one before."""
+        self.clock = clock
+        self.status = self.received = None
+
+
+class RequestState:
+    """One row between its list and its outcome.
+
+    ``attempts`` counts the tries charged to the row, ``elapsed`` the seconds on the wire so far, ``began`` the first
+    admission. ``target`` is where the next or present exchange goes; ``chain`` is what the redirect handler must know
+    to go on from there; ``reached`` says whether the last exchange reached a public or a private address.
+    ``can_requeue`` says that somebody will take the row back.
+    """
+
+    __slots__ = (
+        "_release_memory",
+        "attempts",
+        "began",
+        "can_requeue",
+        "chain",
+        "elapsed",
+        "ended",
+        "first",
+        "order",
+        "reached",
+        "redirects",
+        "request",
+        "reservation",
+        "stage",
+        "stage_since",
+        "target",
+        "transfer",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        target: Target,
+        order: int = 0,
+        *,
+        attempts: int = 0,
+        elapsed: float = 0.0,
+        began: float = 0.0,
+        ended: float = 0.0,
+        redirects: tuple[str, ...] = (),
+        reached: str | None = None,
+        transfer: Transfer | None = None,
+    ) -> None:
+        self.request = request
+        self.first = target
+        self.order = order
+        # Written elsewhere, each by one module:
+        self.attempts = attempts  # middleware/retry.py
+        self.elapsed = elapsed  # middleware/gate.py
+        self.transfer = transfer  # middleware/gate.py
+        self.chain: Any = None  # middleware/redirects.py
+        self.ended = ended  # pipeline.py
+        # Written here:
+        self.target = target
+        self.redirects = redirects
+        self.reached = reached
+        self.began = began
+        self.stage = Stage.LISTED
+        self.stage_since = 0.0
+        self.can_requeue = False
+        self.reservation: HostState | None = None  # the host that holds a slot for this row
+        self._release_memory: Callable[[], None] | None = None
+
+    def __repr__(self) -> str:
+        tries = f"{self.attempts} attempts, {len(self.redirects)} redirects, {self.elapsed:.3f} s on the wire"
+        held = f", a slot of {self.reservation.key} reserved" if self.reservation is not None else ""
+        return f"<RequestState {self.request.id} {self.target.wire} {self.stage.value}: {tries}{held}>"
+
+    # Where it is
+
+    def enter(self, stage: Stage, now: float | None = None) -> None:
+        """Note that the row is now in ``stage``. Raises ``RuntimeError`` where that cannot follow.
+
+        What a middleware asks for once its row has ended, or has gone back, is no stage of the row.
+        """
+        if not stage.bit & self.stage.after:
+            if stage.bit & UNDER_WAY:
+                return
+            raise RuntimeError(f"row {self.request.id} cannot go from {self.stage.value} to {stage.value}")
+        self.stage = stage
+        self.stage_since = time.monotonic() if now is None else now
+
+    def admit(self, now: float) -> None:
+        """Note that the row has a task, and that its dispatcher takes it back where it must wait."""
+        self.enter(Stage.ADMITTED, now)
+        self.can_requeue = True
+        if not self.began:
+            self.began = now
+
+    def begin(self, now: float) -> None:
+        """Note that the row is fetched in place: it waits where it is."""
+        self.began = now
+
+    # Where it goes
+
+    def start_over(self, first: Target) -> None:
+        """Go to the first URL of a chain of redirects."""
+        self.target, self.redirects, self.reached = first, (), None
+
+    def follow(self, target: Target, *, redirects: tuple[str, ...] | None = None) -> None:
+        """Go to the next hop of a chain; or go on, after ``redirects``, from where it stood."""
+        self.target = target
+        self.redirects = (*self.redirects, target.wire) if redirects is None else redirects
+
+    def rewind(self) -> None:
+        """Go back to the listed URL, unless it stands in the middle of a chain."""
+        if self.chain is None:
+            self.target = self.first
+
+    def reach(self, network: str | None) -> None:
+        """Note that an exchange reached a ``public`` or a ``private`` address."""
+        self.reached = network
+
+    # What it holds
+
+    def reserve(self, host: HostState) -> None:
+        """Note that the host holds a slot for it."""
+        self.reservation = host
+
+    def take_reservation(self) -> HostState | None:
+        """Return the host that held a slot for it, if one did; it holds none from now on."""
+        host, self.reservation = self.reservation, None
+        return host
+
+    def hold_memory(self, release: Callable[[], None]) -> None:
+        """Note that the body holds a part of the memory that all share."""
+        self._release_memory = release
+
+    def free(self) -> None:
+        """Give back what the body holds of the memory. Harmless twice."""
+        release, self._release_memory = self._release_memory, None
+        if release is not None:
+            release()
+
+    @property
+    def holds_memory(self) -> bool:
+        """Whether the body holds a part of the memory that all share."""
+        return self._release_memory is not None
+
+
+def waited(state: RequestState) -> float:
+    """Return the seconds since a row's first admission that were not spent on the wire."""
+    return max(0.0, (state.ended or time.monotonic()) - state.began - state.elapsed) if state.began else 0.0
+
+
+def failure_of(state: RequestState, error: FetchError, *, tries: int = 0) -> Failure:
+    """Turn an error into a row's outcome, with all that is known, after ``tries`` more than are charged to it."""
+    attempts = state.attempts + tries
+    asked = attempts > 0 or state.elapsed > 0
+    transfer = state.transfer
+    return Failure(
+        state.request,
+        error.about(state.target.wire),
+        url=state.target.wire if asked else None,
+        status=transfer.status if asked and transfer is not None else None,
+        bytes=transfer.received if transfer is not None else None,
+        redirects=state.redirects,
+        elapsed=state.elapsed,
+        waited=waited(state),
+        attempts=attempts,
+        fetched_at=time.time(),
+    )
+
+
+class InFlight(msgspec.Struct, frozen=True):
+    """A running row as seen from outside: ``age`` in all and seconds ``in_stage``."""
+
+    id: int
+    url: str
+    stage: str
+    age: float
+    in_stage: float
+    attempts: int
+
+
+def snapshot_of(state: RequestState) -> InFlight:
+    """Return what somebody looking in from outside may see."""
+    now = time.monotonic()
+    return InFlight(
+        state.request.id,
+        state.target.wire,
+        state.stage.value,
+        now - (state.began or now),
+        now - (state.stage_since or state.began or now),
+        state.attempts,
+    )
+
+
+class Requeue(BaseException):
+    """The row must wait until ``due`` (monotonic seconds): its task ends and the frontier takes it back.
+
+    A ``BaseException``, as ``CancelledError`` is, so that no middleware takes it for a failed request.
+    """
+
+    def __init__(self, due: float) -> None:
+        super().__init__(due)
+        self.due = due
+
+
+current: ContextVar[RequestState] = ContextVar("current")

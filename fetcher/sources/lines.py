@@ -1,0 +1,224 @@
+"""Opens a list, wherever it is, as text lines of bounded length.
+
+Laws: a line is handed on as soon as it is there, for a pipe may be slow (``tail -f list | …``); no more than
+a block and a line of a list is held, whatever its size (law 3); a stream that is no text is found before its
+first row is used.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path, PurePath
+from typing import BinaryIO, NamedTuple
+
+from fetcher.compression import MAGIC_BYTES, DamagedDataError, decompress, packing_of_data, packing_of_path
+from fetcher.errors import SourceError
+
+__all__ = [
+    "MAX_LINE_BYTES",
+    "NOT_UTF8",
+    "READ_BYTES",
+    "TOO_LONG",
+    "OverlongLine",
+    "list_name",
+    "open_list",
+    "reason_of",
+    "whole_lines",
+]
+
+MAX_LINE_BYTES = 64 * 1024
+"""Bytes that a line may have; a longer one is a bad row."""
+
+READ_BYTES = MAX_LINE_BYTES
+"""Bytes of a read at most. No larger than a line may be: so only the first line of a block can be overlong."""
+
+NOT_UTF8 = "is not UTF-8"
+TOO_LONG = "is over 64 KiB long"
+
+_SNIFF_BYTES = 8 * 1024
+_UTF8_BOM = b"\xef\xbb\xbf"
+_OTHER_BOMS = {
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+_BINARY_MAGIC = {
+    b"%PDF-": "PDF",
+    b"PK\x03\x04": "zip or xlsx",
+    b"\x89PNG": "PNG",
+    b"PAR1": "Parquet",
+    b"\xd0\xcf\x11\xe0": "xls",
+    b"SQLite format 3\0": "SQLite",
+    b"BZh91AY": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+}
+
+
+class OverlongLine(NamedTuple):
+    """A line over ``MAX_LINE_BYTES``: its start, and how many double quotes it had in all."""
+
+    start: bytes
+    quotes: int
+
+
+def list_name(path: str) -> str:
+    """Return how messages call the list ``path``."""
+    return "stdin" if path == "-" else path or "''"
+
+
+def reason_of(error: OSError) -> str:
+    """Return in plain words why the system would not give us a list."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, IsADirectoryError):
+        return "is a directory, not a list of URLs"
+    if isinstance(error, PermissionError):
+        return "permission denied"
+    return error.strerror or str(error)
+
+
+@contextmanager
+def open_list(path: str, *, stdin: BinaryIO | None = None, nul_allowed: bool = False) -> Iterator[Iterator[bytes]]:
+    """Open ``path`` (``-`` is ``stdin``) and give its text in blocks: unpacked, UTF-8, without a BOM.
+
+    With ``nul_allowed`` a NUL byte in the first 8 KiB is left for the reader to find. Raises ``SourceError``
+    when it cannot be opened. The blocks raise ``SourceError`` for what is no text and ``OSError`` when
+    reading fails.
+    """
+    name = list_name(path)
+    if path == "-":
+        yield _text_blocks(_decompressed(_stdin_blocks(stdin), path), name, nul_allowed)
+        return
+    try:
+        file = Path(path).open("rb", buffering=0)  # noqa: SIM115 - closed below; only opening is to be guarded
+    except OSError as error:
+        raise SourceError(f"{name}: {reason_of(error)}") from error
+    except ValueError:  # a NUL in the name
+        raise SourceError(f"{name!r}: no such file") from None
+    with file:
+        yield _text_blocks(_decompressed(_descriptor_blocks(file.fileno()), path), name, nul_allowed)
+
+
+def whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes | OverlongLine]:
+    r"""Cut ``blocks`` behind line ends: yield bytes that ``split(b"\n")`` into whole lines, and overlong ones.
+
+    The last line end of each piece is taken off; a last line without one counts. An overlong line is
+    skipped to its end without being held.
+    """
+    parts: list[bytes] = []  # of the line under way
+    size = 0
+    long: OverlongLine | None = None
+    for block in blocks:
+        end = block.find(b"\n")
+        size += len(block) if end < 0 else end
+        if size > MAX_LINE_BYTES:
+            part = block if end < 0 else block[:end]
+            if long is None:
+                start = b"".join(parts)
+                long = OverlongLine((start + part)[:MAX_LINE_BYTES], start.count(b'"'))
+                parts = []
+            long = OverlongLine(long.start, long.quotes + part.count(b'"'))
+            if end < 0:
+                continue
+            yield long
+            long, size = None, 0
+            block = block[end + 1 :]  # noqa: PLW2901 - the overlong line is done, the rest is as it came
+        cut = block.rfind(b"\n")
+        if cut < 0:
+            if not parts:
+                size = len(block)
+            parts.append(block)
+            continue
+        yield b"".join((*parts, block[:cut]))
+        parts = [block[cut + 1 :]]
+        size = len(parts[0])
+    if long is not None:
+        yield long
+    elif rest := b"".join(parts):
+        yield rest
+
+
+def _descriptor_blocks(descriptor: int) -> Iterator[bytes]:
+    """Yield what a descriptor has, as it comes."""
+    while True:
+        try:
+            block = os.read(descriptor, READ_BYTES)
+        except BlockingIOError:  # another process that shares the pipe made it non-blocking
+            select.select([descriptor], [], [])
+            continue
+        if not block:
+            return
+        yield block
+
+
+def _stdin_blocks(stdin: BinaryIO | None) -> Iterator[bytes]:
+    """Yield what stdin has, as it comes.
+
+    The process's own stdin is read below its buffer: a daemon thread that waits inside ``sys.stdin.buffer``
+    when the interpreter ends holds its lock, and Python aborts (``_enter_buffered_busy``).
+    """
+    own: BinaryIO | None = getattr(sys.stdin, "buffer", None)
+    stream = own if stdin is None else stdin
+    if stream is None:
+        raise SourceError("stdin: is closed")
+    if stream is own:
+        try:
+            descriptor = stream.fileno()
+        except (OSError, ValueError):  # replaced by a buffer in memory
+            pass
+        else:
+            return _descriptor_blocks(descriptor)
+    read = getattr(stream, "read1", stream.read)
+    return iter(lambda: read(READ_BYTES) or b"", b"")
+
+
+def _head(blocks: Iterator[bytes]) -> bytes:
+    """Take from ``blocks`` what tells what they are; a short first line is not waited beyond."""
+    head = b""
+    for block in blocks:
+        head += block
+        if len(head) >= MAGIC_BYTES or b"\n" in head:
+            break
+    return head
+
+
+def _decompressed(blocks: Iterator[bytes], path: str) -> Iterator[bytes]:
+    """Decompress what the first bytes show to be compressed."""
+    head = _head(blocks)
+    blocks = chain([head], blocks)
+    packing = packing_of_data(head)
+    if packing is None:
+        if claimed := packing_of_path(path):
+            raise SourceError(f"{path}: is not {claimed} data, though its name ends in {PurePath(path).suffix.lower()}")
+        yield from blocks
+        return
+    try:
+        yield from decompress(blocks, packing, max_block=READ_BYTES, zero_padding=True)
+    except ImportError as error:
+        raise SourceError(f"{list_name(path)}: {error}") from None
+    except DamagedDataError as error:
+        raise OSError(str(error)) from error
+
+
+def _text_blocks(blocks: Iterator[bytes], name: str, nul_allowed: bool) -> Iterator[bytes]:
+    """Pass on UTF-8 text without its BOM; raise ``SourceError`` for what is clearly something else."""
+    head = _head(blocks)
+    for bom, encoding in _OTHER_BOMS.items():
+        if head.startswith(bom):
+            raise SourceError(f"{name}: is {encoding}; convert it to UTF-8 (iconv -f {encoding} -t UTF-8)")
+    kind = next((kind for magic, kind in _BINARY_MAGIC.items() if head.startswith(magic)), "")
+    seen = 0
+    for block in chain([head.removeprefix(_UTF8_BOM)], blocks):
+        nul = seen < _SNIFF_BYTES and b"\0" in block[: _SNIFF_BYTES - seen]
+        # PAR1 alone may be the beginning of a name; the other magics are no beginning of any URL
+        if (kind and kind != "Parquet" and not seen) or (nul and (kind or not nul_allowed)):
+            hint = f" ({kind})" if kind else ""
+            raise SourceError(f"{name}: looks like a binary file{hint}, not a list of URLs")
+        seen += len(block)
+        yield block

@@ -1,0 +1,49 @@
+"""The trace of calls, and the figures of a row's way that are made of it."""
+
+from __future__ import annotations
+
+import threading
+
+from fetcher.config import Config
+from fetcher.urls import parse
+from tests.benchmarks.row_path import COUNTED, RECORD, crawl
+from tests.lab.call_trace import Call, changes_of_file, folded, recorded_calls, rows_of
+
+A, B = Call("fetcher/a.py", "A.act", 3, 0), Call("fetcher/sub/b.py", "act", 9, 1)
+
+
+def test_calls_of_the_package_are_recorded_with_their_depth() -> None:
+    with recorded_calls() as calls:
+        "a,b".split(",")
+        parse("http://host/")
+        thread = threading.Thread(target=parse, args=("http://other/",))
+        thread.start()
+        thread.join()
+    parse("http://host/")
+    assert (calls[0].file, calls[0].function, calls[0].depth) == ("fetcher/urls.py", "parse", 0)
+    assert [call.function for call in calls].count("parse") == 1
+
+
+def test_other_threads_are_recorded_where_they_are_asked_for() -> None:
+    with recorded_calls(threads=True) as calls:
+        thread = threading.Thread(target=parse, args=("http://host/",))
+        thread.start()
+        thread.join()
+        Config.of(retries=1)
+    assert [call.function for call in calls if call.function in ("parse", "Config.of")] == ["parse", "Config.of"]
+
+
+def test_rows_changes_and_folds() -> None:
+    assert rows_of([B, A, B, B, A, A, B], "A.act") == [[A, B, B], [A]]
+    assert changes_of_file([A, B, B, A, A]) == 2
+    assert folded([A, B, B, A]) == ["fetcher.a:A.act", "  fetcher.sub.b:act × 2", "fetcher.a:A.act"]
+
+
+def test_the_way_of_a_row_is_found() -> None:
+    crawled = crawl()
+    assert len(crawled.rows) == COUNTED
+    assert all(row[0].function == RECORD for row in crawled.rows)
+    assert {"fetcher.pipeline", "fetcher.transport.session"} <= set(crawled.modules)
+    files, functions, changes, calls, _ = (figure.value for figure in crawled.figures())
+    assert 10 < files < functions < calls
+    assert files - 1 <= changes < calls
