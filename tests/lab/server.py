@@ -153,7 +153,7 @@ class LabServer:
 
         self.site.own[host_address(host) if host else "", path] = reply if isinstance(answer, str) else answer
 
-    async def until(self, predicate: Callable[[], bool], timeout: float = 10.0) -> None:
+    async def until(self, predicate: Callable[[], bool], timeout: float = 60.0) -> None:
         """Wait in the loop until ``predicate`` holds; raises AssertionError when it does not in time.
 
         From another thread than the lab's, ``lab.site.stats.wait(predicate, timeout)`` does the same.
