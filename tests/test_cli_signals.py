@@ -330,8 +330,13 @@ BLOWS = {
 }
 
 
-@pytest.mark.parametrize("point", STRUCK)
-@pytest.mark.parametrize("blow", BLOWS)
+@pytest.mark.parametrize(
+    ("blow", "point"),
+    [
+        *((blow, point) for point in STRUCK for blow in ("SIGINT", "SIGINT twice")),
+        *((blow, point) for point in STRUCK[1::3] for blow in ("SIGTERM", "SIGTERM and SIGINT")),
+    ],
+)
 def test_a_signal_during_a_commit_loses_nothing(blow: str, point: str, lab: LabServer, tmp_path: Path) -> None:
     desk = Desk(lab, tmp_path)
     rows = 240
@@ -354,7 +359,7 @@ def test_a_signal_during_a_commit_loses_nothing(blow: str, point: str, lab: LabS
 
 
 @pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("asked", [1, 9, 40, 80, 120, 160, 199, 200])
+@pytest.mark.parametrize("asked", [1, 40, 120, 199, 200])
 def test_a_signal_at_any_time_loses_nothing(asked: int, times: int, lab: LabServer, tmp_path: Path) -> None:
     """When the server has seen so many requests; the last of them is the last of the list."""
     desk = Desk(lab, tmp_path)
@@ -378,12 +383,13 @@ def test_a_signal_at_any_time_loses_nothing(asked: int, times: int, lab: LabServ
 
 
 def continues(desk: Desk, ended: Ended, rows: int, asked: list[str]) -> None:
-    """Paste the last line into a shell, and see that it completes the list with what is missing alone."""
+    """Run what the last line says, and see that it completes the list with what is missing alone."""
     done = set(desk.fetched())
     command = ended.said.splitlines()[-1].partition("fetcher: not all was fetched; to continue: ")[2]
-    env = environment(desk.folder)
-    end = subprocess.run(["sh", "-c", command], cwd=desk.folder, env=env, capture_output=True, timeout=60)
-    assert end.returncode == 0, end.stderr.decode()
+    words = shlex.split(command)
+    assert words[:3] == argv()
+    end = run(*words[3:], folder=desk.folder)
+    assert end.code == 0, end.said
     desk.balance(0)
     assert sorted(desk.fetched(), key=int) == [str(n) for n in range(rows)]
     again = desk.asked()
