@@ -55,6 +55,14 @@ def test_what_may_be_the_pages_fault_counts_when_it_comes_twice() -> None:
     assert adaptive.limit == 5
 
 
+@pytest.mark.parametrize(("answers", "meant"), [(9, True), (10, False)])
+def test_twice_is_within_ten_answers(answers: int, meant: bool) -> None:
+    adaptive = AdaptiveLimit(6)
+    adaptive.refused(6, 0.0, sure=False)
+    succeed(adaptive, answers)
+    assert adaptive.refused(6, 0.0, sure=False) is meant
+
+
 def test_a_single_refusal_of_what_was_borne_for_long_is_a_race() -> None:
     adaptive = AdaptiveLimit(6)
     adaptive.refused(4, 0.0, sure=True)

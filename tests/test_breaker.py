@@ -61,6 +61,7 @@ def test_it_is_open_as_long_as_a_dead_host_rests() -> None:
     breaker.charge_dead(NOW + 1.0, 0.1, robots_known=True)
     breaker.end_rest()
     assert breaker.state(NOW + 1.0) is BreakerState.HALF_OPEN
+    assert breaker.open_until == 0.0
 
 
 def test_given_up_is_the_end() -> None:

@@ -206,6 +206,15 @@ def test_a_429_where_there_is_one_at_a_time_is_a_growing_pause() -> None:
     assert pauses == pytest.approx([0.5, 1.0, 2.0, 4.0])
 
 
+def test_a_503_parks_where_there_is_one_at_a_time_only_if_it_speaks_of_waiting() -> None:
+    court = Court(RetryPolicy(backoff=0.5))
+    host = court.host(known=False)
+    court.answer(host, 503)
+    assert (host.breaker.charges, host.breaker.parked_until) == (0, 0.0)
+    court.answer(host, 503, wish=0.0)
+    assert (host.breaker.charges, host.breaker.parked_until) == (1, court.now + 0.5)
+
+
 def test_a_wish_parks_and_a_second_one_soon_after_lowers() -> None:
     court = Court()
     host = court.host()

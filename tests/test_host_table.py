@@ -100,6 +100,17 @@ def test_of_too_many_that_rest_those_that_rest_longest_are_forgotten(monkeypatch
     assert len(hosts.table.parked(NOW)) <= MAX_HOSTS + 10
 
 
+def test_as_long_as_there_is_place_all_that_rest_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fetcher.hosts.table.MAX_HOSTS", 4)
+    monkeypatch.setattr("fetcher.hosts.table.MAX_FOLDED", 6)
+    hosts = hosts_of()
+    for when, kind, seconds in ((NOW, "short", 1.0), (NOW + 10, "long", 250.0)):
+        for n in range(5):
+            hosts.health.park(hosts.get(f"{kind}{n}", when), when, seconds)
+    assert not any(key.startswith("short") for key in hosts.table._folded)  # their time has come
+    assert [hosts.get(f"long{n}", NOW + 10).not_before for n in range(5)] == [NOW + 260] * 5
+
+
 def test_those_who_refused_are_not_remembered_for_ever() -> None:
     hosts = hosts_of()
     for n in range(3 * MAX_HOSTS):
@@ -177,6 +188,13 @@ def test_what_is_parked_is_parked_in_the_next_run() -> None:
     assert second.table.parked(later) == {"parked": 40.0, "crawl": 10.0, "told": 7.0}
 
 
+def test_a_delay_is_remembered_only_until_the_rules_of_the_host_are_known() -> None:
+    for robots, delay in ((True, 2.0), (False, 0.0)):
+        hosts = Scheduler(Limits(), RetryPolicy(), robots=robots)
+        hosts.table.restore({}, NOW, {"a": 2.0})
+        assert hosts.get("a", NOW).delay == delay
+
+
 def test_those_in_trouble_are_told_of_the_worst_first() -> None:
     hosts = hosts_of()
     for n in range(5 * MAX_REPORTED):
@@ -198,6 +216,18 @@ def test_a_report_says_what_was_found() -> None:
     assert hosts.table.troubled() == [HostReport("a.example", requests=7, denied=2, parked=11.0)]
     hosts.health.park(host, NOW, 1e9)
     assert hosts.table.troubled()[0].given_up == host.breaker.given_up != ""
+
+
+def test_a_report_says_what_a_host_was_found_to_bear_where_that_is_less_than_was_allowed() -> None:
+    hosts = hosts_of(per_host=6)
+    (host,) = known(hosts, "a.example")
+    for _ in range(6):
+        hosts.shared.take(host, NOW)
+    hosts.health.refused(host, 429, None, NOW, NOW)
+    assert [report.ceiling for report in hosts.table.troubled()] == [5]
+    while host.limit < 6:
+        hosts.health.answered(host, 80, 200, NOW, NOW)
+    assert [report.ceiling for report in hosts.table.troubled()] == [None]
 
 
 def test_a_million_hosts_leave_what_is_bounded() -> None:

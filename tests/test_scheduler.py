@@ -324,6 +324,21 @@ def test_a_new_host_is_a_blank_state() -> None:
     assert may_start(hosts, host, NOW)
 
 
+@pytest.mark.parametrize("at_work", ["on_wire", "reserved", "waiters"])
+def test_a_host_with_anything_under_way_is_not_idle(at_work: str) -> None:
+    hosts = hosts_of()
+    host = hosts.get("a", NOW)
+    assert host.idle(NOW)
+    if at_work == "on_wire":
+        hosts.shared.take(host, NOW)
+    elif at_work == "reserved":
+        hosts.shared.reserve(host)
+    else:
+        hosts.wait(host, "waiter")
+    assert not host.idle(NOW)
+    assert host.awaited
+
+
 def test_both_slots_are_taken_and_given_back_together() -> None:
     hosts = hosts_of(concurrency=3, per_host=2)
     a, b = known(hosts, "a", "b")
@@ -506,6 +521,18 @@ def test_the_gate_asks_again_when_the_rate_allows() -> None:
     hosts.wait(hosts.get("b", NOW), "b1")
     assert hosts.next_through(NOW) == ([], hosts.shared.rate_next)
     assert hosts.next_through(hosts.shared.rate_next)[0] == ["b1"]
+
+
+def test_the_gate_asks_again_when_the_first_of_both_allows() -> None:
+    hosts = hosts_of(rate=1.0)
+    parked = hosts.get("p", NOW)
+    hosts.health.park(parked, NOW, 9.0)
+    hosts.wait(parked, "p1")
+    assert hosts.next_through(NOW) == ([], NOW + 9)
+    hosts.shared.take(hosts.get("a", NOW), NOW)
+    hosts.wait(hosts.get("b", NOW), "b1")
+    assert NOW < hosts.shared.rate_next < NOW + 9
+    assert hosts.next_through(NOW) == ([], hosts.shared.rate_next)
 
 
 def test_who_leaves_is_not_let_through() -> None:

@@ -389,13 +389,13 @@ def _enter(swept: Swept, task: Task, place: Path, code: int | None) -> None:
 def _change(mutant: Mutant, place: Path) -> None:
     """Write a mutant, as of another time than the source: compiled code is told by its time and size."""
     path = place / mutant.file
-    source = (ROOT / mutant.file).read_bytes()
-    path.write_bytes(mutant.applied(source))
-    os.utime(path, (time.time(), (ROOT / mutant.file).stat().st_mtime + 3600))
+    shutil.copy2(path, place / "unchanged")
+    path.write_bytes(mutant.applied(path.read_bytes()))
+    os.utime(path, (time.time(), path.stat().st_mtime + 3600))
 
 
 def _restore(mutant: Mutant, place: Path) -> None:
-    shutil.copy2(ROOT / mutant.file, place / mutant.file)
+    shutil.move(place / "unchanged", place / mutant.file)
 
 
 def report(swept: Swept) -> str:
