@@ -73,9 +73,9 @@ class Window:
 
 
 class Dispatcher:
-    """The running rows of one stream. ``run_row`` is a row's task; ``ended`` is told of each one's end.
+    """The running rows of one stream. ``run_row`` is a row's task.
 
-    What changes is noted, and the rows that may start then are started in the next turn of the loop, by one call.
+    ``ended`` is told of each task that a bug ended, and once the stream is closed of each. What changes is noted, and the rows that may start then are started in the next turn of the loop, by one call.
 
     ``ordered``: whoever feeds rows has taken their places in the window, and deferring keeps them. ``spill_folder`` is
     where rows wait that memory has no place for.
@@ -117,7 +117,7 @@ class Dispatcher:
     @property
     def full(self) -> bool:
         """Whether the look-ahead has no place for a further row, and none is needed."""
-        return self._granted <= 0 and len(self._frontier) >= self._lookahead
+        return self._granted <= 0 and self._frontier.size >= self._lookahead
 
     def push(self, state: RequestState) -> None:
         """Take a row of the list into the look-ahead."""
@@ -209,12 +209,26 @@ class Dispatcher:
         if self._idle or not (self.window.open or self._ordered):
             return  # a window that is full is asked again when it opens
         now = self._gate.clock()
+        window, ordered = self.window, self._ordered
         try:
-            self._start_all(now)
+            while window.open or ordered:
+                state = frontier.pop(now)
+                if state is None:
+                    self._idle = True
+                    if self._reader_waits and self._granted <= 0:
+                        self._read_on(now)
+                    break
+                if not ordered:
+                    window.take()
+                task = self._loop.create_task(self._run_row(state))
+                self.running[task] = state
+                task.add_done_callback(self._task_ended)
         except FetcherError as error:  # of the disk that rows wait on: they are lost
             self.close()
             self._ended(error)
             return
+        if self._granted > 0 or frontier.size <= self._low_water:
+            self._space.set()
         if self._gate.scheduler.shared.freed:
             self._gate.scheduler.tell_blocked()
         due = frontier.due(now)
@@ -224,33 +238,12 @@ class Dispatcher:
             self._wake_at = due
             self._timer = self._loop.call_later(max(0.0, due - now), self._time_has_come)
 
-    def _start_all(self, now: float) -> None:
-        frontier, window = self._frontier, self.window
-        while window.open or self._ordered:
-            state = frontier.pop(now)
-            if state is None:
-                self._idle = True
-                if self._reader_waits and self._granted <= 0:
-                    self._read_on(now)
-                break
-            self._start(state, now)
-        if self._granted > 0 or len(frontier) <= self._low_water:
-            self._space.set()
-
     def _read_on(self, now: float) -> None:
         """Have more rows read than the look-ahead takes, where slots are idle that they could use."""
         if self.window.free < self._spare:  # whoever reads outcomes is behind: slots are idle for want of places
             self._idle = False
         elif self._gate.scheduler.shared.has_room(now):
             self._granted = self._frontier.make_room(self._beyond, now)
-
-    def _start(self, state: RequestState, now: float) -> None:
-        if not self._ordered:
-            self.window.take()
-        state.admit(now)
-        task = self._loop.create_task(self._run_row(state))
-        self.running[task] = state
-        task.add_done_callback(self._task_ended)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         state = self.running.pop(task)
@@ -259,7 +252,9 @@ class Dispatcher:
             if host is not None:
                 self._gate.scheduler.tell(host.key)
         if not task.cancelled():
-            self._ended(task.exception())
+            bug = task.exception()
+            if bug is not None or self._closed:  # as a rule nobody waits for the end of a task
+                self._ended(bug)
             return
         state.free()
         self._ended(None if self._closed else RuntimeError(f"row {state.request.id} was cancelled from within"))

@@ -147,9 +147,10 @@ class RequestState:
         self.stage = stage
         self.stage_since = time.monotonic() if now is None else now
 
-    def admit(self, now: float) -> None:
-        """Note that the row has a task, and that its dispatcher takes it back where it must wait."""
+    def admit(self, host: HostState, now: float) -> None:
+        """Note that the row gets its task: ``host`` holds a slot for it, and the frontier takes it back to wait."""
         self.enter(Stage.ADMITTED, now)
+        self.reservation = host
         self.can_requeue = True
         if not self.began:
             self.began = now
@@ -179,10 +180,6 @@ class RequestState:
         self.reached = network
 
     # What it holds
-
-    def reserve(self, host: HostState) -> None:
-        """Note that the host holds a slot for it."""
-        self.reservation = host
 
     def take_reservation(self) -> HostState | None:
         """Return the host that held a slot for it, if one did; it holds none from now on."""

@@ -156,10 +156,9 @@ def test_failures_are_counted_until_there_is_a_sign_of_life() -> None:
     breaker = breaker_of()
     breaker.failed(NOW)
     breaker.failed(NOW + 1.0)
-    breaker.heard(NOW + 2.0)
-    assert (breaker.failures, breaker.last_failure_at, breaker.heard_at) == (2, NOW + 1.0, NOW + 2.0)
-    breaker.recovered(NOW + 3.0)
-    assert (breaker.failures, breaker.last_failure_at, breaker.heard_at) == (0, NOW + 1.0, NOW + 3.0)
+    assert (breaker.failures, breaker.last_failure_at) == (2, NOW + 1.0)
+    breaker.recovered()
+    assert (breaker.failures, breaker.last_failure_at) == (0, NOW + 1.0)
 
 
 def test_a_wish_makes_the_answers_to_what_was_sent_before_it_old_news() -> None:

@@ -74,7 +74,7 @@ def test_a_list_grouped_by_host_starts_host_by_host_in_turn() -> None:
     assert [state.target.host for state in started] == list("abcabcabc")
     assert [state.request.id for state in started if state.target.host == "a"] == [r.request.id for r in rows[:3]]
     assert hosts.shared.reserved == 9
-    assert len(frontier) == 0
+    assert frontier.size == 0
 
 
 def test_nothing_is_popped_from_nothing() -> None:
@@ -161,12 +161,12 @@ def test_a_deferred_row_comes_when_it_is_due_before_those_that_never_started() -
     frontier.defer(late, 9.0)
     frontier.defer(soon, 2.0)
     frontier.defer(sooner, 1.0)
-    assert len(frontier) == 4
+    assert frontier.size == 4
     assert frontier.due(0.0) == 1.0
     assert pop_all(frontier, 3.0) == [sooner, soon, new]
     assert frontier.due(3.0) == 9.0
     assert pop_all(frontier, 9.0) == [late]
-    assert len(frontier) == 0
+    assert frontier.size == 0
 
 
 def test_what_was_cleared_is_gone() -> None:
@@ -178,7 +178,7 @@ def test_what_was_cleared_is_gone() -> None:
     frontier.defer(rows[0], 5.0)
     assert frontier.pop(0.0) is rows[0]
     frontier.clear()
-    assert (len(frontier), frontier.pop(99.0), frontier.due(0.0)) == (0, None, None)
+    assert (frontier.size, frontier.pop(99.0), frontier.due(0.0)) == (0, None, None)
 
 
 def test_asking_again_and_again_leaves_nothing_behind() -> None:
@@ -296,7 +296,7 @@ def test_room_is_made_by_the_longest_queues() -> None:
         frontier.push(state)
     assert frontier.pop(0.0) is None
     assert frontier.make_room(100, 0.0) == 100
-    assert (len(frontier), frontier.held) == (1_000, 356)
+    assert (frontier.size, frontier.held) == (1_000, 356)
     assert frontier._queues["short"].held == 100
     for state in rows_of("long", 2_000):
         frontier.push(state)
@@ -308,7 +308,7 @@ def test_room_is_made_by_the_longest_queues() -> None:
     assert len(started) == 3_000
     ids = [state.request.id for state in long]
     assert [number for number in started if number in set(ids)] == ids
-    assert (len(frontier), frontier.held) == (0, 0)
+    assert (frontier.size, frontier.held) == (0, 0)
     frontier.clear()
 
 
@@ -333,7 +333,7 @@ def test_many_hosts_share_the_memory() -> None:
     hosts, frontier = world_of(lookahead=500, delay=10.0, concurrency=10**6)
     ids: list[int] = []
     now, given = 0.0, 0
-    while given < 5_000 or len(frontier):
+    while given < 5_000 or frontier.size:
         while (state := frontier.pop(now)) is not None:
             ids.append(state.request.id)
             start(hosts, state, now)
@@ -352,7 +352,7 @@ def test_rows_that_were_taken_back_do_not_fill_the_memory() -> None:
     for n in range(20_000):
         frontier.defer(row("parked"), 50.0 + n % 7)
         assert frontier.held <= 2_000
-    assert len(frontier) == 20_000
+    assert frontier.size == 20_000
     assert frontier.due(0.0) == 50.0
     hosts.health.park(hosts.get("parked", 0.0), 0.0, 100.0)
     now, popped = 60.0, 0
@@ -485,7 +485,7 @@ class World:
             assert sum(self.on_wire.values()) == self.hosts.shared.on_wire
             assert len(self.hosts._sleepers) <= len(self.hosts.table)
             assert len(self.frontier._timed) <= 40 * len(self.hosts.table)
-        assert len(self.frontier) == 0, f"{len(self.frontier)} rows starve"
+        assert self.frontier.size == 0, f"{self.frontier.size} rows starve"
         assert sum(self.fates.values()) == len(self.scripts)
         assert (self.hosts.shared.on_wire, self.hosts.shared.reserved) == (0, 0)
         assert all(not (h.on_wire or h.reserved or h.waiters) for h in self.hosts.table._hosts.values())
@@ -773,4 +773,4 @@ def test_a_delay_over_many_hosts_leaves_nothing_behind() -> None:
             frontier.host_free(state.target.host)
         now += 0.01
         assert len(frontier._timed) <= 2 * 200 + 2
-    assert len(frontier) <= 201
+    assert frontier.size <= 201

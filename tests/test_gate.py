@@ -55,7 +55,7 @@ class Room:
         if reserved is not None:
             holder = self.hosts.get(reserved, self.now)
             self.hosts.shared.reserve(holder)
-            state.reserve(holder)
+            state.reservation = holder
         return state
 
     async def go(self, state: RequestState) -> Response:

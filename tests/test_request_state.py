@@ -78,11 +78,13 @@ def test_every_stage_has_its_own_bit_and_says_its_name() -> None:
 
 
 def test_a_row_is_admitted_each_time_and_begins_once() -> None:
-    state = row()
-    state.admit(5.0)
+    state, host = row(), Scheduler(Limits(), RetryPolicy()).get("a.example", 0.0)
+    state.admit(host, 5.0)
     assert (state.stage, state.stage_since, state.began, state.can_requeue) == (Stage.ADMITTED, 5.0, 5.0, True)
     state.enter(Stage.DEFERRED, 6.0)
-    state.admit(9.0)
+    assert state.take_reservation() is host
+    state.admit(host, 9.0)
+    assert state.reservation is host
     assert (state.stage, state.stage_since, state.began) == (Stage.ADMITTED, 9.0, 5.0)
 
 
@@ -123,7 +125,7 @@ def test_a_row_that_goes_back_begins_with_the_listed_url_unless_it_stands_in_a_c
 def test_a_reservation_is_taken_once() -> None:
     state, host = row(), Scheduler(Limits(), RetryPolicy()).get("a.example", 0.0)
     assert state.take_reservation() is None
-    state.reserve(host)
+    state.admit(host, 5.0)
     assert state.reservation is host
     assert [state.take_reservation(), state.take_reservation()] == [host, None]
 
@@ -146,7 +148,7 @@ def test_a_row_shows_its_state() -> None:
     state = RequestState(Request(7, "http://a.example/x"), parse("http://a.example/x"), attempts=2, elapsed=1.25)
     assert repr(state) == ("<RequestState 7 http://a.example/x listed: 2 attempts, 0 redirects, 1.250 s on the wire>")
     state.follow(parse("http://b.example/"))
-    state.reserve(Scheduler(Limits(), RetryPolicy()).get("a.example", 0.0))
+    state.reservation = Scheduler(Limits(), RetryPolicy()).get("a.example", 0.0)
     state.enter(Stage.PACING)
     assert repr(state) == (
         "<RequestState 7 http://b.example/ pacing: 2 attempts, 1 redirects, 1.250 s on the wire, "
@@ -163,7 +165,7 @@ def test_what_was_not_on_the_wire_was_waited() -> None:
 
 def test_a_running_row_is_seen_from_outside() -> None:
     state = row(3)
-    state.admit(1.0)
+    state.began = 1.0
     state.enter(Stage.CONNECTING, 2.0)
     seen = snapshot_of(state)
     assert (seen.id, seen.url, seen.stage, seen.attempts) == (3, "http://a.example/1", "connecting", 0)

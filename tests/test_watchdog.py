@@ -13,7 +13,7 @@ from fetcher.config import Config
 from fetcher.errors import FetchError
 from fetcher.model import Request, Stage
 from fetcher.request_state import RequestState
-from fetcher.transport.watchdog import Watchdog
+from fetcher.transport.watchdog import Watch, Watchdog
 from fetcher.urls import parse
 from tests.lab.crawl import code_of, crawl, one
 from tests.lab.server import LabServer, black_hole, silent_port
@@ -101,7 +101,7 @@ async def end_of(clock: Clock, act: Callable[[Any], None]) -> str:
     for stage in (Stage.CONNECTING, Stage.WAITING, Stage.READING):
         state.enter(stage)
     try:
-        with dog.over(state) as watch:
+        with Watch(dog, state) as watch:
             act(watch)
             watch.check(clock.now)
             await asyncio.sleep(0)
@@ -160,7 +160,7 @@ async def test_whoever_cancels_is_heard_even_when_time_runs_out_in_the_same_inst
     dog = Watchdog(Config.of(timeout=30).timeouts)
 
     async def exchange() -> None:
-        with dog.over(None) as watch:
+        with Watch(dog, None) as watch:
             clock.now += 31
             watch.check(clock.now)
             await asyncio.sleep(60)

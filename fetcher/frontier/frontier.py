@@ -50,7 +50,7 @@ class Frontier:
         self._until_favoured = 0
         self._timed: list[tuple[float, str]] = []  # hosts whose time has not come: one live entry a host
         self._delayed = DelayQueue(self._spill)  # rows whose time has not come
-        self._size = 0
+        self.size = 0  # all rows, wherever they are
         self._memory = 0  # rows of the queues that are no deeper than in memory
         self._relieve_at = 2 * self._lookahead  # rows in memory that are too many
         self._no_new_host_since: float | None = None  # when the list was first read on, after the last new host
@@ -60,13 +60,10 @@ class Frontier:
 
     def __repr__(self) -> str:
         return (
-            f"<Frontier {self._size} rows of {len(self._queues)} hosts: {self.held} in memory, "
+            f"<Frontier {self.size} rows of {len(self._queues)} hosts: {self.held} in memory, "
             f"{len(self._round) + len(self._favoured_round)} hosts in the round, {len(self._timed)} by time, "
             f"{self._delayed.held} rows delayed>"
         )
-
-    def __len__(self) -> int:
-        return self._size
 
     @property
     def held(self) -> int:
@@ -75,7 +72,7 @@ class Frontier:
 
     def push(self, state: RequestState) -> None:
         """Take a row of the list."""
-        self._size += 1
+        self.size += 1
         self._memory += 1
         key = state.target.host
         queue = self._queues.get(key)
@@ -89,7 +86,7 @@ class Frontier:
 
     def defer(self, state: RequestState, due: float) -> None:
         """Take a row back until ``due``."""
-        self._size += 1
+        self.size += 1
         self._delayed.push(state, due)
         self._relieve()
 
@@ -130,7 +127,7 @@ class Frontier:
                 continue
             state = self._take(queue, now)
             shared.reserve(host)
-            state.reserve(host)
+            state.admit(host, now)
             return state
         return None
 
@@ -199,7 +196,7 @@ class Frontier:
         self._timed.clear()
         self._delayed.clear()
         self._spill.close()
-        self._size = self._memory = 0
+        self.size = self._memory = 0
 
     def _take(self, queue: HostQueue, now: float) -> RequestState:
         """Take the next row of a queue, and put the queue where it belongs."""
@@ -208,7 +205,7 @@ class Frontier:
             share = max(MIN_REFILL_ROWS, min(MAX_BATCH_ROWS, self._lookahead // len(self._queues)))
             self._memory += queue.refill(self._spill, share)
         state = queue.pop()
-        self._size -= 1
+        self.size -= 1
         self._memory -= 1
         queue.started = now
         self._until_favoured -= 1

@@ -51,7 +51,6 @@ class Breaker:
         "first_charge_at",
         "given_up",
         "half_open",
-        "heard_at",
         "last_failure_at",
         "open_until",
         "parked_until",
@@ -67,7 +66,6 @@ class Breaker:
         self.first_charge_at = 0.0
         self.failures = 0
         self.last_failure_at = 0.0
-        self.heard_at = 0.0
         self.parked_until = 0.0
         self.open_until = 0.0
         self.retry_after_until = 0.0
@@ -82,13 +80,8 @@ class Breaker:
 
     # What happened
 
-    def heard(self, now: float) -> None:
-        """Note a sign of life."""
-        self.heard_at = now
-
-    def recovered(self, now: float) -> None:
+    def recovered(self) -> None:
         """Note a sign of life of a host that was in doubt."""
-        self.heard_at = now
         self.failures = 0
 
     def close(self) -> None:

@@ -113,7 +113,7 @@ class HealthTracker:
         breaker = host.breaker
         if breaker.charges or port not in host.ports:
             host.answered(port, well=well)
-        breaker.heard(now)
+        host.heard_at = now
         if breaker.failures or host.suspect or breaker.half_open:
             self._alive(host, now)
         if now - began > SILENT_SECONDS:
@@ -159,7 +159,8 @@ class HealthTracker:
             log.info("slower: %s bears %d at once", host.key, host.limit)
 
     def _alive(self, host: HostState, now: float) -> None:
-        host.breaker.recovered(now)
+        host.heard_at = now
+        host.breaker.recovered()
         self._shared.set_suspect(host, suspect=False)
         host.close_breaker()
 
@@ -239,7 +240,7 @@ class HealthTracker:
             if host.breaker.half_open:
                 self._alive(host, now)  # a head is an answer, however long its body takes
             return False
-        if max(began, host.breaker.heard_at) > now - SILENT_SECONDS:
+        if max(began, host.heard_at) > now - SILENT_SECONDS:
             return False
         self._shared.set_suspect(host, suspect=True)
         return True

@@ -1,8 +1,8 @@
 """What is known of one host: ``HostState``, and the ``HostReport`` that is told of it.
 
 Law 3: a host takes a few hundred bytes, however many rows it has. Law 9: nothing here waits or looks at a clock.
-Its fields are written here, but for its slots (``limits.py``), its place at the gate (``scheduler.py``) and its counts
-(``table.py``); its breaker and its adaptive limit write their own.
+Its fields are written here, but for its slots (``limits.py``), its place at the gate (``scheduler.py``), its counts
+(``table.py``) and its last sign of life (``health.py``); its breaker and its adaptive limit write their own.
 """
 
 from __future__ import annotations
@@ -125,6 +125,7 @@ class HostState:
         "crawl_delay",
         "delay",
         "groups",
+        "heard_at",
         "key",
         "limit",
         "located",
@@ -160,6 +161,7 @@ class HostState:
         self.located = False
         self.groups = groups
         self.counts: TroubleCounts | None = None  # written by table.py
+        self.heard_at = 0.0  # the last sign of life: written by health.py
         # Its slots, written by limits.py:
         self.on_wire = 0
         self.reserved = 0

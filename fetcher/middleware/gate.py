@@ -164,10 +164,9 @@ class Gate:
     def know_robots(self, key: str, delay: float) -> None:
         """Note that the rules of a host are known (until then it has one row), with the Crawl-delay in them."""
         scheduler = self.scheduler
-        host = scheduler.table.find(key)
-        if host is not None and host.robots_known and delay == host.crawl_delay:
-            return  # as with almost every exchange
         host = scheduler.get(key, self.clock())
+        if host.robots_known and delay == host.crawl_delay:
+            return  # as with almost every exchange
         if delay != host.crawl_delay:
             scheduler.table.set_crawl_delay(host, delay)
         if not host.robots_known:

@@ -45,7 +45,8 @@ class Redirects:
         chain: RedirectChain | None = state.chain
         if chain is None or chain.asked != request.url:
             first = state.first if request.url == state.request.url else parse(request.url, self._default_scheme)
-            state.start_over(first)
+            if state.redirects or state.target is not first:
+                state.start_over(first)
             state.chain = chain = None
         else:
             first = chain.first  # not the row's own where a middleware asks for another URL
@@ -57,7 +58,14 @@ class Redirects:
                 hop = Request(request.id, target.wire, headers)
                 response = await proceed(hop)
                 if response.status not in REDIRECT_STATUSES or self._most == 0 or response.header("location") is None:
-                    return self._end(request, response, state)
+                    state.chain = None
+                    return msgspec.structs.replace(
+                        response,
+                        request=request,
+                        redirects=state.redirects,
+                        elapsed=state.elapsed,
+                        attempts=state.attempts + 1,
+                    )
                 if chain is None:
                     chain = RedirectChain(target, request.url)
                     state.chain = chain
@@ -67,16 +75,6 @@ class Redirects:
         except FetchError:
             state.chain = None  # whoever asks again, a middleware too, starts from the first URL
             raise
-
-    def _end(self, request: Request, response: Response, state: RequestState) -> Response:
-        state.chain = None
-        return msgspec.structs.replace(
-            response,
-            request=request,
-            redirects=state.redirects,
-            elapsed=state.elapsed,
-            attempts=state.attempts + 1,
-        )
 
     def _step(self, response: Response, state: RequestState, chain: RedirectChain) -> None:
         """Move the state to the next hop. Raises ``RedirectError``."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 
 import aiohttp
+import msgspec
 from aiohttp.http_exceptions import HttpProcessingError
 
 from fetcher.config import Limits
@@ -25,15 +26,12 @@ FREE_BYTES = 65_536  # of a body, which need no permit
 MAX_SKIMMED_BYTES = 65_536  # of an unwanted body: to read on would cost more than a new connection
 
 
-class Body:
+class Body(msgspec.Struct, frozen=True):
     """What was read: the decoded bytes, their size on the wire, and whether they were cut."""
 
-    __slots__ = ("data", "truncated", "wire_bytes")
-
-    def __init__(self, data: bytes, wire_bytes: int, *, truncated: bool) -> None:
-        self.data = data
-        self.wire_bytes = wire_bytes
-        self.truncated = truncated
+    data: bytes
+    wire_bytes: int
+    truncated: bool
 
 
 class Bodies:

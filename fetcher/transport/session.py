@@ -57,7 +57,7 @@ class Transport:
     async def __call__(self, request: Request) -> Response:
         """Make one exchange. Raises ``FetchError``."""
         state = current.get(None)
-        host = _host_of(request.url)
+        host = state.target.host if state is not None else parse(request.url).host
         pool = (self._pools.get(host) if state is None or not state.redirects else None) or self._judge(
             host, state, request.url
         )
@@ -132,7 +132,7 @@ class Transport:
             state.enter(stage)
             transfer = state.transfer
         try:
-            with self._watchdog.over(state) as watch:
+            with Watch(self._watchdog, state) as watch:
                 if transfer is not None:
                     transfer.begin(watch)
                 answer, body = await self._talk(request, state, pool, watch)
@@ -157,7 +157,7 @@ class Transport:
             headers=request.headers or None,
             allow_redirects=False,
             ssl=self._tls_context() if self._proxied or url.startswith("https:") else True,
-            proxy=self._proxy(url),
+            proxy=self._proxy(url) if self._proxied else None,
         )
         try:
             if state is not None:
@@ -210,15 +210,6 @@ class Transport:
         if self._tls is None:
             self._tls = tls_context(self._config.tls)
         return self._tls
-
-
-def _host_of(url: str) -> str:
-    """Take the host out of a wire URL, which always serialises as scheme, host, port, path."""
-    start = url.index("://") + 3
-    end = url.find("/", start)
-    authority = url[start:] if end < 0 else url[start:end]
-    host, colon, port = authority.rpartition(":")
-    return (host if colon and port.isdigit() else authority).rstrip(".")
 
 
 def _wire(url: str) -> yarl.URL:

@@ -46,8 +46,11 @@ class Watch:
         assert task is not None
         self._task: asyncio.Task[Any] = task
         self._cancelling = task.cancelling()
-        self._until = monotonic() + self._dog.timeouts.total
-        self._dog.watch(self)
+        dog = self._dog
+        self._until = monotonic() + dog.timeouts.total
+        dog.watched.add(self)
+        if dog.timer is None:
+            dog.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -102,31 +105,22 @@ class Watchdog:
         self.timeouts = timeouts
         self.watched: set[Watch] = set()
         self._interval = max(0.005, min(0.25, timeouts.total / 20, timeouts.read / 20))
-        self._timer: asyncio.TimerHandle | None = None
-
-    def over(self, state: RequestState | None) -> Watch:
-        """Return the clock for one exchange."""
-        return Watch(self, state)
-
-    def watch(self, exchange: Watch) -> None:
-        """Start to sweep, if nothing was watched."""
-        self.watched.add(exchange)
-        if self._timer is None:
-            self._arm()
+        self.timer: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
         """Stop sweeping."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def _sweep(self) -> None:
         now = monotonic()
         for exchange in list(self.watched):
             exchange.check(now)
-        self._timer = None
+        self.timer = None
         if self.watched:
-            self._arm()
+            self.start()
 
-    def _arm(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._interval, self._sweep)
+    def start(self) -> None:
+        """Look at the clocks after the next interval."""
+        self.timer = asyncio.get_running_loop().call_later(self._interval, self._sweep)

@@ -49,13 +49,13 @@ def drive(kind: str, number: int, folder: str) -> None:
         while (state := frontier.pop(now)) is not None:
             _exchange(kind, hosts, frontier, state, now)
         now += STEP
-        while granted <= 0 and len(frontier) >= limits.lookahead:
+        while granted <= 0 and frontier.size >= limits.lookahead:
             granted = frontier.make_room(limits.lookahead // 8, now)
             if granted <= 0:
                 now += STEP * 50
                 while (state := frontier.pop(now)) is not None:
                     _exchange(kind, hosts, frontier, state, now)
-    print(len(hosts.table), len(hosts.table.parked(now)), len(frontier))
+    print(len(hosts.table), len(hosts.table.parked(now)), frontier.size)
 
 
 def _row(number: int) -> RequestState:

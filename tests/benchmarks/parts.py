@@ -58,7 +58,7 @@ async def the_gate() -> float:
         current.set(state)
         host = scheduler.get(state.target.host, 0.0)
         scheduler.shared.reserve(host)
-        state.reserve(host)
+        state.reservation = host
         await gate(state.request, answer)
     took = process_time() - began
     gate.close()
