@@ -21,8 +21,11 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end and return its result."""
     gc.freeze()  # what is loaded stays: no collection needs to look at it again
     gc.set_threshold(50_000, 20, 50)  # rows come and go by reference count; cycles are rare
-    with asyncio.Runner(loop_factory=fastest_loop()) as runner:
-        return runner.run(main)
+    try:
+        with asyncio.Runner(loop_factory=fastest_loop()) as runner:
+            return runner.run(main)
+    finally:
+        main.close()  # a Ctrl-C may come before it began: it would be told as never awaited
 
 
 def fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
