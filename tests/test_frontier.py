@@ -19,7 +19,7 @@ from fetcher.frontier.frontier import Frontier
 from fetcher.hosts.limits import MAX_CATCH_UP_SECONDS, RECHECK_RESERVED_SECONDS
 from fetcher.hosts.scheduler import CONNECT, DISPATCH, GIVEN_UP, MAX_WAIT_IN_TASK_SECONDS, Scheduler, must_go_back
 from fetcher.hosts.state import HostState
-from fetcher.model import Request
+from fetcher.model import Request, Stage
 from fetcher.request_state import RequestState
 from fetcher.urls import Target
 
@@ -532,6 +532,7 @@ class World:
     def defer(self, state: RequestState, due: float) -> None:
         host = self.left[state.request.id][0].host
         state.target = Target(f"http://{host}/", "http", host, 80)
+        state.enter(Stage.DEFERRED, self.now)
         self.frontier.defer(state, due)
         self.window += 1
         self.admit()
