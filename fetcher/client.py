@@ -6,6 +6,7 @@ The handlers, outermost first: yours ▶ retry ▶ accept ▶ redirects ▶ robo
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -22,12 +23,15 @@ from fetcher.page.reader import Reader
 from fetcher.pipeline import Engine, OneByOne, Outcomes, concurrent, fetch_one, sequential
 from fetcher.request_state import InFlight, RequestState
 from fetcher.stats import Stats
+from fetcher.transport.descriptors import descriptors_for_connections, most_concurrency
 from fetcher.urls import Target, parse
 
 if TYPE_CHECKING:
     from fetcher.transport.session import Transport
 
 __all__ = ["Fetcher", "fetch", "fetch_all", "robots_judge"]
+
+log = logging.getLogger("fetcher")
 
 T = TypeVar("T")
 
@@ -65,6 +69,7 @@ class Fetcher:
 
     async def __aenter__(self) -> Self:
         if self._given_transport is None:
+            self.config = _within_limits(self.config)
             self._transport = _open_transport(self.config)
         locate = self._transport.address_of if self._transport is not None else None
         transport = self._given_transport or self._transport
@@ -146,6 +151,16 @@ class Fetcher:
         if self._engine is None:
             raise RuntimeError("the Fetcher is not open: use it as 'async with Fetcher() as fetcher'")
         return self._engine
+
+
+def _within_limits(config: Config) -> Config:
+    """Lower the concurrency to what the process's limit of file descriptors allows."""
+    limits = config.limits
+    allowed = most_concurrency(descriptors_for_connections(), limits.concurrency)
+    if allowed == limits.concurrency:
+        return config
+    log.warning("concurrency %d is lowered to %d: there are no more file descriptors", limits.concurrency, allowed)
+    return msgspec.structs.replace(config, limits=msgspec.structs.replace(limits, concurrency=allowed))
 
 
 def _open_transport(config: Config) -> Transport:

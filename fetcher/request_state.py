@@ -20,6 +20,7 @@ from fetcher.model import UNDER_WAY, Failure, Request, Stage
 from fetcher.urls import Target
 
 __all__ = [
+    "MAX_RETURNS",
     "InFlight",
     "RequestState",
     "Requeue",
@@ -31,33 +32,30 @@ __all__ = [
 ]
 
 
-class Transfer:
+MAX_RETURNS = 20  # of a row: its requests are bounded, whoever is at fault
+
+
+class Transfer(msgspec.Struct):
     """One request on the wire: where it goes, since when, its clock, and what has come of its answer.
 
     ``send_gate`` is asked once there is a connection: it returns the seconds to wait still. ``max_bytes`` is how much of
-    the body is wanted, whatever the limit. ``suspect`` says that it was started as one of the suspect hosts' few.
+    the body is wanted, whatever the limit. ``suspect`` says that it was started as one of the suspect hosts' few,
+    ``repeated`` that it goes out once more, on a new connection, for the kept one was gone.
     """
 
-    __slots__ = ("began", "clock", "host", "max_bytes", "received", "send_gate", "status", "suspect")
-
-    def __init__(
-        self,
-        host: HostState | None = None,
-        began: float = 0.0,
-        send_gate: Callable[[RequestState], float] | None = None,
-        *,
-        suspect: bool = False,
-        status: int | None = None,
-        received: int | None = None,
-    ) -> None:
-        self.host = host  # these four: middleware/gate.py
-        self.began = began
-        self.send_gate = send_gate
-        self.suspect = suspect
-        self.clock: Any = None  # transport/session.py
-        self.status = status  # transport/session.py
-        self.received = received  # bytes of the decoded body: transport/body.py
-        self.max_bytes: int | None = None  # middleware/robots/fetch.py
+    # Written by middleware/gate.py:
+    host: HostState | None = None
+    began: float = 0.0
+    send_gate: Callable[[RequestState], float] | None = None
+    suspect: bool = False
+    # By transport/session.py:
+    status: int | None = None
+    clock: Any = None
+    repeated: bool = False
+    # By transport/body.py: bytes of the decoded body.
+    received: int | None = None
+    # By middleware/robots/fetch.py:
+    max_bytes: int | None = None
 
     def begin(self, clock: Any) -> None:
         """Note that the exchange begins, under ``clock``: what is known of an answer is of the one before."""
@@ -68,8 +66,8 @@ class Transfer:
 class RequestState:
     """One row between its list and its outcome.
 
-    ``attempts`` counts the tries charged to the row, ``elapsed`` the seconds on the wire so far, ``began`` the first
-    admission. ``target`` is where the next or present exchange goes; ``chain`` is what the redirect handler must know
+    ``attempts`` counts the tries charged to the row, ``returns`` those that somebody else paid for, ``elapsed`` the
+    seconds on the wire so far, ``began`` the first admission. ``target`` is where the next or present exchange goes; ``chain`` is what the redirect handler must know
     to go on from there; ``reached`` says whether the last exchange reached a public or a private address.
     ``can_requeue`` says that somebody will take the row back.
     """
@@ -88,6 +86,7 @@ class RequestState:
         "redirects",
         "request",
         "reservation",
+        "returns",
         "stage",
         "stage_since",
         "target",
@@ -101,6 +100,7 @@ class RequestState:
         order: int = 0,
         *,
         attempts: int = 0,
+        returns: int = 0,
         elapsed: float = 0.0,
         began: float = 0.0,
         ended: float = 0.0,
@@ -119,6 +119,7 @@ class RequestState:
         self.ended = ended  # pipeline.py
         # Written here:
         self.target = target
+        self.returns = returns
         self.redirects = redirects
         self.reached = reached
         self.began = began
@@ -169,6 +170,11 @@ class RequestState:
         """Go to the next hop of a chain; or go on, after ``redirects``, from where it stood."""
         self.target = target
         self.redirects = (*self.redirects, target.wire) if redirects is None else redirects
+
+    def count_return(self) -> bool:
+        """Note that it begins again though its last try was not charged to it; say whether it may."""
+        self.returns += 1
+        return self.returns < MAX_RETURNS
 
     def rewind(self) -> None:
         """Go back to the listed URL, unless it stands in the middle of a chain."""

@@ -1,7 +1,9 @@
 """URLs by the WHATWG URL Standard: parse, join, origin, host key, registrable domain.
 
-Law 7: what a redirect or a list says is parsed before it is believed. The wire gets the listed bytes where
-they are wire-safe; everything else gets the standard's serialisation.
+Law 7: what a redirect or a list says is parsed before it is believed. What is asked for is the standard's
+serialisation, as browsers send it: dot segments are resolved, also as ``%2e``, and what must not stand in a path or a
+query is percent-encoded; escapes that are there stay as they are. robots.txt, duplicates and the address rule are judged
+by the same text.
 """
 
 from __future__ import annotations
@@ -20,12 +22,11 @@ __all__ = ["Target", "host_key", "identity", "join", "parse", "registrable_domai
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_URL = 65_536
 
-# An authority that lower-cases and serialises to itself, then a path and query of printable ASCII: no
-# fragment, no backslash (a slash to the standard), no space.
-_PLAIN = re.compile(r"(https?://[a-z0-9.\-]+(?::[0-9]{1,5})?)([/?][!-\"$-\[\]-~]*)?")
-_WIRE_SAFE = re.compile(r"[/?][!-\"$-\[\]-~]*")
-# What follows the authority, as it was written; the standard takes any number of slashes of either kind.
-_SPLIT = re.compile(r"[A-Za-z]+:[/\\]*[^/\\?#]*([^#]*)")
+# What serialises to itself: an authority, a path of which no segment may be a dot segment, and a query.
+_PLAIN = re.compile(
+    r"(https?://[a-z0-9.\-]+(?::[0-9]{1,5})?)"
+    r"((?:/(?!\.|%2[eE])[!$-.0-;=@-\[\]_a-z|~]*)*(?:\?[!$-&(-;=?-~]*)?)"
+)
 # The standard's serialisation of an http(s) URL. Its userinfo has no bare ':', '@' or '/' left in it.
 _SERIAL = re.compile(r"(https?)://(?:([^:@/]*)(?::([^@/]*))?@)?(\[[^\]]*\]|[^:/]*)(?::([0-9]+))?(/[^#]*)(?:#.*)?")
 _EDGES = "".join(map(chr, range(0x21)))  # C0 controls and the space: the standard strips them
@@ -66,9 +67,7 @@ def parse(listed: str, default_scheme: str = "https") -> Target:
     if match is not None and len(listed) <= MAX_URL:
         prefix, tail = match.groups()
         scheme, host, port, serial = _authority(prefix)
-        if tail is None:
-            tail = "/"
-        return Target(serial + tail if tail[0] == "/" else f"{serial}/{tail}", scheme, host, port)
+        return Target(serial + tail if tail[:1] == "/" else f"{serial}/{tail}", scheme, host, port)
     return _parse_slowly(_complete(listed, default_scheme))
 
 
@@ -102,9 +101,6 @@ def _parse_slowly(text: str) -> Target:
     host = name.rstrip(".")
     if not host:
         raise InvalidURL(message="no host")
-    written = _SPLIT.match(text)
-    if written is not None and _WIRE_SAFE.fullmatch(written[1]):
-        tail = written[1] if written[1][0] == "/" else f"/{written[1]}"
     authority = f"{name}:{port}" if port else name
     number = int(port) if port else DEFAULT_PORTS[scheme]
     return Target(f"{scheme}://{authority}{tail}", scheme, host, number, user or None, password or None)

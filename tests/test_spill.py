@@ -39,7 +39,9 @@ def frozen(number: int) -> StoredRow:
 
 
 def shown(state: RequestState) -> dict[str, Any]:
-    transfer = {name: getattr(state.transfer, name, None) for name in Transfer.__slots__ if name not in OF_THE_WIRE}
+    transfer = {
+        name: getattr(state.transfer, name, None) for name in Transfer.__struct_fields__ if name not in OF_THE_WIRE
+    }
     return {name: getattr(state, name) for name in RequestState.__slots__ if name not in DERIVED} | transfer
 
 
@@ -112,7 +114,7 @@ def test_what_a_row_has_been_through_comes_back() -> None:
 def test_every_slot_of_a_row_is_kept_or_needs_not_be() -> None:
     state = row(1)
     state.transfer = Transfer()
-    answered = {name: object() for name in Transfer.__slots__ if name not in OF_THE_WIRE}
+    answered = {name: object() for name in Transfer.__struct_fields__ if name not in OF_THE_WIRE}
     for name, value in answered.items():
         setattr(state.transfer, name, value)
     changed = {name: object() for name in RequestState.__slots__ if name not in DERIVED | {"request", "first", "order"}}

@@ -26,7 +26,7 @@ from fetcher.bench.text_report import mismatch_lines, render_text
 from fetcher.cli.exits import COMPLETE, FAILED, PIPE_CLOSED, discard_stdout, exit_by
 from fetcher.cli.outputs import print_text, write_text
 from fetcher.cli.resume_command import resume_command
-from fetcher.cli.settings import RUN_KEYS, descriptors_for, make_config, read_latency
+from fetcher.cli.settings import RUN_KEYS, concurrency_within_limits, make_config, read_latency
 from fetcher.config.options import number_from
 from fetcher.errors import ConfigError, FetcherError
 from fetcher.report.notices import Notices
@@ -90,7 +90,12 @@ def _plan(inputs: Sequence[str], settings: Mapping[str, Any]) -> Bench:
         "config": make_config({key: value for key, value in settings.items() if key != "concurrency"}, urls),
     }
     plan = Bench(**{name: value for name, value in given.items() if value is not None})
-    descriptors_for(max(plan.concurrency))
+    most = max(plan.concurrency)
+    if (allowed := concurrency_within_limits(most)) < most:  # another would be measured than is said
+        raise ConfigError(
+            f"concurrency: -c {most} is more than the limit of file descriptors allows: use -c {allowed} at most, "
+            "or raise the limit (ulimit -n)"
+        )
     return plan
 
 

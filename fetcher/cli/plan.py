@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from fetcher.cli.settings import RUN_KEYS, descriptors_for, make_config
+from fetcher.cli.settings import RUN_KEYS, concurrency_within_limits, make_config
 from fetcher.config import Config
 from fetcher.errors import ConfigError, SinkError
 from fetcher.job.paths import folder_for, is_job
@@ -22,6 +22,7 @@ from fetcher.model import Extractor, Middleware
 from fetcher.sinks import check_output
 from fetcher.sinks.opening import check_path, descriptor_of, is_special
 from fetcher.sources import check, is_url_argument
+from fetcher.transport.descriptors import RESERVED_DESCRIPTORS
 
 __all__ = ["Plan", "make_plan"]
 
@@ -39,6 +40,8 @@ class Plan(msgspec.Struct, frozen=True):
     """Codes and classes of failures to take up once more."""
     extract: Extractor | None = None
     middleware: tuple[Middleware, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What is done otherwise than was asked, in words."""
 
     def __getitem__(self, key: str) -> Any:
         return self.settings.get(key, RUN_KEYS[key])
@@ -64,10 +67,24 @@ def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool =
     )
     if plan.retry and plan.job is None:
         raise ConfigError("retry-failed and retry-codes need a job: an output that is a file (-o), without --no-job")
-    descriptors_for(plan.config.limits.concurrency)
+    plan = _within_limits(plan)
     check(inputs, format=plan["from"], url_column=plan["url_column"])
     _check_outputs(plan)
     return plan
+
+
+def _within_limits(plan: Plan) -> Plan:
+    """Lower the concurrency to what the limit of file descriptors allows, and say so."""
+    limits = plan.config.limits
+    allowed = concurrency_within_limits(limits.concurrency)
+    if allowed == limits.concurrency:
+        return plan
+    note = (
+        f"-c {limits.concurrency} is lowered to {allowed}: the limit of file descriptors allows no more (ulimit -n); "
+        f"{RESERVED_DESCRIPTORS} of them are kept for files, parsers and look-ups"
+    )
+    config = msgspec.structs.replace(plan.config, limits=msgspec.structs.replace(limits, concurrency=allowed))
+    return msgspec.structs.replace(plan, config=config, notes=(*plan.notes, note))
 
 
 def _check_outputs(plan: Plan) -> None:

@@ -96,6 +96,9 @@ def _run(plan: Plan, notices: Notices) -> int:
     fetcher = Fetcher(plan.config, middleware=plan.middleware, extract=plan.extract)
     if not plan.config.tls.verify and not plan["quiet"]:
         notices.say("warning: certificates are not verified (--insecure)", level="warning")
+    if not plan["quiet"]:
+        for note in plan.notes:
+            notices.say(f"warning: {note}", level="warning")
     crawl = Crawl(plan, fetcher, notices)
     code = event_loop.run(crawl.run())
     crawl.signals.ignore()
@@ -227,7 +230,14 @@ class Crawl:
         """Report how it went, unless it never began or the reader of stdout has left."""
         if self._stats is not None and not isinstance(error, BrokenPipeError):
             hosts = self._gate.troubled() if self._gate is not None else []
-            summary = summarize(self._stats, seconds, earlier=self._resume_state.ok, hosts=hosts, exit=code)
+            summary = summarize(
+                self._stats,
+                seconds,
+                earlier=self._resume_state.ok,
+                hosts=hosts,
+                exit=code,
+                notes=list(self._plan.notes),
+            )
             if not self._plan["quiet"] and (error is None or self._stats.input):
                 self._notices.show(summary.as_text(), summary=msgspec.to_builtins(summary))
             write_summary(self._plan["summary"], summary.as_json())

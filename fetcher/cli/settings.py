@@ -17,9 +17,10 @@ from click.core import ParameterSource
 from fetcher.config import OPTIONS, Config, read_toml
 from fetcher.config.options import SECRET_HEADERS, flag, number_from, one_of, parse_proxy
 from fetcher.errors import ConfigError, InvalidURL
+from fetcher.transport.descriptors import descriptors_for_connections, most_concurrency
 from fetcher.urls import parse
 
-__all__ = ["RUN_KEYS", "Lines", "at_most_failed", "descriptors_for", "gather", "make_config", "read_latency"]
+__all__ = ["RUN_KEYS", "Lines", "at_most_failed", "concurrency_within_limits", "gather", "make_config", "read_latency"]
 
 RUN_KEYS: dict[str, Any] = {
     "from": None,
@@ -227,20 +228,16 @@ def at_most_failed(rule: str | None, failed: int, total: int) -> bool:
     return failed <= int(rule)
 
 
-def descriptors_for(concurrency: int) -> None:
-    """Raise the soft limit of file descriptors, and refuse a concurrency above what it then allows."""
+def concurrency_within_limits(concurrency: int) -> int:
+    """Raise the soft limit of file descriptors, and return what it then allows of a concurrency."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
-        return
+        return concurrency
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Slots, the idle pool of twice the slots, and what the rest of the process holds.
     wanted = 3 * concurrency + 200
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft != resource.RLIM_INFINITY and soft < concurrency + 50:
-        raise ConfigError(
-            f"concurrency {concurrency} needs {concurrency + 50} file descriptors and the limit is {soft}: "
-            f"use -c {max(1, soft - 50)}, or raise the limit (ulimit -n)"
-        )
+    return most_concurrency(descriptors_for_connections(), concurrency)

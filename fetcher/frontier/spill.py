@@ -41,6 +41,7 @@ class StoredProgress(msgspec.Struct, array_like=True, frozen=True, gc=False):
     headers: tuple[tuple[str, str], ...]
     fields: dict[str, Any] | None
     attempts: int
+    returns: int
     elapsed: float
     began: float
     ended: float
@@ -79,7 +80,14 @@ def to_stored(state: RequestState) -> StoredRow | None:
     if request.tag is not None or state.chain is not None or state.target is not target:
         return None
     rest = None
-    if request.fields is not None or request.headers or state.began or state.attempts or target.user is not None:
+    if (
+        request.fields is not None
+        or request.headers
+        or state.began
+        or state.attempts
+        or state.returns
+        or target.user is not None
+    ):
         if not (_plain_headers(request.headers) and (request.fields is None or _plain(request.fields))):
             return None
         rest = StoredProgress(
@@ -88,6 +96,7 @@ def to_stored(state: RequestState) -> StoredRow | None:
             request.headers,
             request.fields,  # type: ignore[arg-type]  # it has been looked into: a dict
             state.attempts,
+            state.returns,
             state.elapsed,
             state.began,
             state.ended,
@@ -114,6 +123,7 @@ def from_stored(row: StoredRow) -> RequestState:
         target,
         row.order,
         attempts=rest.attempts,
+        returns=rest.returns,
         elapsed=rest.elapsed,
         began=rest.began,
         ended=rest.ended,

@@ -90,10 +90,9 @@ class Gate:
             now = self.clock()
         began = now
         before = state.transfer
-        status, received = (before.status, before.received) if before is not None else (None, None)
-        state.transfer = transfer = Transfer(
-            host, began, self._send_gate, suspect=host.suspect, status=status, received=received
-        )
+        state.transfer = transfer = Transfer(host, began, self._send_gate, host.suspect)
+        if before is not None:  # until there is an answer, what is known is of the one before
+            transfer.status, transfer.received = before.status, before.received
         task, monitor = asyncio.current_task(), self.monitor
         monitor.on_wire[task] = state, transfer
         if monitor.timer is None:
@@ -112,10 +111,13 @@ class Gate:
         except asyncio.CancelledError:
             now = self.clock()
             if monitor.was_broken_off(task):
+                state.count_return()
                 raise Requeue(now) from None
             raise
         finally:
             state.elapsed += now - began
+            if transfer.repeated:
+                scheduler.shared.repeated(host)
             del monitor.on_wire[task]
             if monitor.broken_off:
                 monitor.was_broken_off(task)  # it ended by itself in the same instant

@@ -2,7 +2,8 @@
 
 Whose fault a failure is decides who pays. 429, 503 with ``Retry-After`` and a failed connect to a port that
 has answered before are charged to the *host*, which slows or is parked; the row keeps its attempts, as it does
-where our own network is away. Anything else, a connection that broke over the request included, costs the row an
+where our own network is away; but each time it begins again is counted, and the twentieth is its last (law 1).
+Anything else, a connection that broke over the request included, costs the row an
 attempt: one URL that kills its connection does not park its host. Law 4: a backoff over a second leaves the task; a
 shorter one holds no slot.
 """
@@ -112,6 +113,8 @@ class Retry:
         if blame == "host":
             if host.breaker.given_up is not None:
                 raise Skipped("host_budget", f"{host.breaker.given_up} ({error})") from error
+            if not state.count_return():
+                raise error
             return self._place(state, max(0.0, host.not_before - now) if state.can_requeue else 0.0)
         state.attempts += 1
         wait = self._backoff.after(error, state.attempts)

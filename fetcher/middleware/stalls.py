@@ -12,7 +12,7 @@ from typing import Any
 
 from fetcher.hosts.scheduler import Scheduler
 from fetcher.hosts.state import HostState
-from fetcher.request_state import RequestState, Transfer
+from fetcher.request_state import MAX_RETURNS, RequestState, Transfer
 
 __all__ = ["StallMonitor"]
 
@@ -69,7 +69,7 @@ class StallMonitor:
                 self._recovered(host)
         excess = self._scheduler.shared.excess_of_suspects if silent else 0
         for task, state, transfer, host in silent:
-            may_go = state.can_requeue and health.may_break_off(host, state.stage)
+            may_go = state.can_requeue and state.returns < MAX_RETURNS and health.may_break_off(host, state.stage)
             if excess > 0 and not transfer.suspect and may_go:
                 excess -= 1
                 self._break_off(task)

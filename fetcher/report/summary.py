@@ -20,6 +20,7 @@ class Summary(msgspec.Struct, frozen=True):
 
     ``seconds`` is the wall time of this run, ``bytes`` the decoded bodies, ``codes`` the failures by code, most first;
     ``earlier`` of the pages were there before this run. ``hosts`` are those that were slow, throttled, parked or denied.
+    ``notes`` say what was done otherwise than was asked.
     """
 
     input: int
@@ -35,6 +36,7 @@ class Summary(msgspec.Struct, frozen=True):
     earlier: int = 0
     hosts: list[HostReport] = []
     exit: int | None = None
+    notes: list[str] = []
 
     def as_text(self) -> str:
         """Return one or two lines for people."""
@@ -46,6 +48,7 @@ class Summary(msgspec.Struct, frozen=True):
         )
         if self.earlier:
             text += f", {self.earlier:,} of the pages by earlier runs"
+        text += "".join(f"\n  {note}" for note in self.notes)
         if self.codes:
             text += "\n  " + " · ".join(f"{code} {count:,}" for code, count in self.codes.items())
         trouble = "".join(f"\n  {printable(describe_trouble(host))}" for host in self.hosts[:SHOWN_HOSTS])

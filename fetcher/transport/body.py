@@ -23,6 +23,7 @@ from fetcher.transport.watchdog import Watch
 __all__ = ["Bodies", "Body", "skim"]
 
 FREE_BYTES = 65_536  # of a body, which need no permit
+SKIM_SECONDS = 1.0  # that an unwanted body is waited for
 MAX_SKIMMED_BYTES = 65_536  # of an unwanted body: to read on would cost more than a new connection
 
 
@@ -66,6 +67,8 @@ class Bodies:
                     transfer.received = min(size, limit)
                 if state is not None and FREE_BYTES < size <= limit and not state.holds_memory:
                     await self._permit(response, state, watch)
+        if (error := response.content.exception()) is not None and size <= limit:
+            raise error  # the body was broken off: its end is none
         if size > limit or wire > limit + FREE_BYTES:
             response.close()
             if not cut:
@@ -100,13 +103,21 @@ class Bodies:
 async def skim(response: aiohttp.ClientResponse, state: RequestState | None) -> Body:
     """Read past a body that nobody wants, so that its connection serves again; let go of one that is long or broken.
 
-    What it is coded in does not matter then: the status is the news, and where to go on.
+    What it is coded in does not matter then: the status is the news, and where to go on. It is waited for a second at
+    most.
     """
+    content = response.content
     wire = 0
     try:
-        while wire <= MAX_SKIMMED_BYTES and (chunk := await response.content.readany()):
-            wire += len(chunk)
-    except (aiohttp.ClientError, HttpProcessingError):
+        if content.is_eof():
+            wire = len(await content.readany())
+        else:
+            async with asyncio.timeout(SKIM_SECONDS):
+                while wire <= MAX_SKIMMED_BYTES and (chunk := await content.readany()):
+                    wire += len(chunk)
+        if content.exception() is not None:
+            response.close()
+    except (aiohttp.ClientError, HttpProcessingError, TimeoutError):
         response.close()
     if wire > MAX_SKIMMED_BYTES:
         response.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
+import re
 import ssl
 from collections.abc import Coroutine
 from time import monotonic
@@ -17,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD
 
 from fetcher.config import Config, TLSPolicy
 from fetcher.errors import ConfigError
@@ -25,14 +27,17 @@ from fetcher.request_state import current
 from fetcher.transport.address import AddressClass, socket_guard
 from fetcher.transport.decoding import accept_encoding
 from fetcher.transport.resolver import Resolver
+from fetcher.transport.response_parser import ResponseParser
 
-__all__ = ["Pool", "StagedResolver", "open_session", "tls_context"]
+__all__ = ["ConnectionBudget", "Pool", "StagedResolver", "open_session", "tls_context"]
 
 ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 HEAD_LIMIT = 65_536  # bytes of one header line
 HEADS_LIMIT = 262_144  # bytes of a whole head, and of the interim ones before it
 UNREAD = 65_536  # bytes of a body that may wait to be read, twice over
-KEEP_ALIVE = 15.0  # seconds an idle connection is kept
+KEEP_ALIVE = 15.0  # seconds an idle connection is kept, or less where its server says so
+
+_TIMEOUT = re.compile(r"(?i)\btimeout\s*=\s*\"?([0-9]{1,9})")
 
 Pool: TypeAlias = Literal["public", "private", "any"]
 REACHES: dict[Pool, frozenset[AddressClass]] = {"public": frozenset({"public"}), "private": frozenset({"private"})}
@@ -60,48 +65,101 @@ class StagedRequest(aiohttp.ClientRequest):
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
         """Send the head of the request, unless the connection says something before it was asked."""
-        if conn.protocol.should_close:  # aiohttp would take that for the answer, and then each row's for the next's
-            raise aiohttp.ServerDisconnectedError("bytes came on an idle connection")
-        conn.protocol.head = 0.0
+        protocol = conn.protocol
         state = current.get(None)
+        transfer = state.transfer if state is not None else None
+        protocol.head = 0.0
+        protocol.reused = protocol.answers > 0
+        if protocol.should_close:  # aiohttp would take that for the answer, and then each row's for the next's
+            if transfer is not None and transfer.clock is not None:
+                transfer.clock.listen(protocol)
+            raise aiohttp.ServerDisconnectedError("bytes came on an idle connection")
+        protocol.parser.lenient = True
         if state is not None:
-            transfer = state.transfer
             if transfer is not None and transfer.send_gate is not None:
                 while (wait := transfer.send_gate(state)) > 0:  # noqa: ASYNC110 – its host says for how long
                     await asyncio.sleep(wait)
             state.enter(Stage.WAITING)
             if transfer is not None and transfer.clock is not None:
-                transfer.clock.listen(conn.protocol)
+                transfer.clock.listen(protocol)
         return await super().send(conn)
 
 
 class StampedProtocol(ResponseHandler):
-    """aiohttp's connection, noting when bytes came: a head that comes drop by drop is no silence."""
+    """aiohttp's connection, noting when bytes came: a head that comes drop by drop is no silence.
+
+    ``answers`` counts the final answers it has given; by ``reused`` there was one before the present request. It is
+    ``busy`` from the request to the end of its answer.
+    """
 
     heard = 0.0  # monotonic seconds
     head = 0.0  # bytes of it so far; less than any number once it is there
+    answers = 0
+    reused = False
+    busy = False
+    idle = KEEP_ALIVE  # seconds it is kept without a request
+    parser: ResponseParser | None = None
+
+    def set_response_params(self, **options: Any) -> None:
+        """Make ready for the next answer."""
+        make = super().set_response_params
+
+        def parser() -> Any:
+            make(**options)
+            made, self._parser = self._parser, self.parser  # type: ignore[assignment]  # it has the methods that count
+            return made
+
+        self.parser = ResponseParser(parser, self.force_close)
+        self._parser = self.parser  # type: ignore[assignment]  # as above
+        self.busy = True
 
     def data_received(self, data: bytes) -> None:
         """Take what came. Law 3: aiohttp bounds the lines of a head and their number, not what they make together."""
         if data:
+            if not self.busy and self._parser is not None:  # a farewell, or an answer to nobody
+                self.abort()
+                return
             self.heard = monotonic()
             self.head += len(data)
         super().data_received(data)
+        if self.head > 0 and self.parser is not None and (message := self.parser.final) is not None:
+            self._answer(message)
         if self.head > HEADS_LIMIT and self.transport is not None:
             self.set_exception(LineTooLong(b"the head", HEADS_LIMIT))
             self.transport.close()
 
-    def feed_data(self, data: Any, size: int = 0) -> None:
-        """Take a head that is whole."""
-        if data[0].code >= 200:
-            self.head = -math.inf
-        super().feed_data(data, size)
+    def _answer(self, message: Any) -> None:
+        """Take a final head that is whole."""
+        self.head = -math.inf
+        self.answers += 1
+        if "Keep-Alive" in message.headers:
+            timeout = _TIMEOUT.search(message.headers["Keep-Alive"])
+            if timeout is not None:  # the server counts from when it sent its answer
+                self.idle = min(KEEP_ALIVE, int(timeout[1]) - 1)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Learn that there is no more: a body that lasts until the end is whole only if that came in order."""
         if exc is not None:  # RFC 9112, 8
             self._break_body(aiohttp.ClientPayloadError(f"the connection broke: {exc}"))
+        elif self.head > 0 and self.parser is not None and self._ended_in_order():
+            message = self.parser.cut_redirect()
+            if message is not None:
+                self.force_close()
+                self.feed_data((message, EMPTY_PAYLOAD), 0)
         super().connection_lost(exc)
+
+    def _ended_in_order(self) -> bool:
+        """Whether the other side has said that there is no more: over TLS anybody can send a FIN."""
+        tls = self.transport.get_extra_info("ssl_object") if self.transport is not None else None
+        if tls is None:
+            return True
+        try:
+            tls.read(1)
+        except ssl.SSLZeroReturnError:  # there was a close_notify
+            return True
+        except (OSError, ValueError):
+            return False
+        return False
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         """Learn what is wrong. aiohttp would leave whoever reads the body to wait until the time is over."""
@@ -112,6 +170,7 @@ class StampedProtocol(ResponseHandler):
         body = self._payload
         if body is not None and not body.is_eof() and body.exception() is None:
             body.set_exception(error)
+            body.feed_eof()  # whoever was woken by the chunk before would wait once more
 
     def close(self) -> None:
         """Let go of the socket now: over TLS a transport would wait half a minute for the other side's farewell."""
@@ -127,19 +186,73 @@ class StagedTLS(ssl.SSLContext):
         return super().wrap_bio(*args, **kwargs)
 
 
-class BoundedConnector(aiohttp.TCPConnector):
-    """A connector that keeps at most ``max_idle`` idle connections, the latest used."""
+class ConnectionBudget:
+    """What all pools of a transport may have open together: ``most`` at work and idle, ``max_idle`` of them idle."""
 
-    def __init__(self, *, max_idle: int, **options: Any) -> None:
+    def __init__(self, concurrency: int, descriptors: int | None) -> None:
+        self.max_idle = max(100, 2 * concurrency)
+        self.most = descriptors if descriptors is not None else concurrency + 2 * self.max_idle
+        self._connectors: list[BoundedConnector] = []
+        self._every = max(1, min(self.max_idle // 8, self.most // 16))
+        self._changes = 0
+
+    def join(self, connector: BoundedConnector) -> None:
+        """Count the connections of one more pool."""
+        self._connectors.append(connector)
+
+    def changed(self) -> None:
+        """Note a connection that is new, or idle now. To count them costs what a request costs: it is not done each time."""
+        self._changes += 1
+        if self._changes >= self._every:
+            self._changes = 0
+            idle = sum(connector.idle for connector in self._connectors)
+            at_work = sum(connector.at_work for connector in self._connectors)
+            over = max(idle - (self.max_idle - self._every), idle + at_work - (self.most - 2 * self._every))
+            if over > 0:
+                self.drop_oldest(max(over, idle // 4))
+
+    def drop_oldest(self, number: int) -> None:
+        """Close so many idle connections, those first that were used longest ago, or all."""
+        idle = [place for connector in self._connectors for place in connector.idle_places()]
+        idle.sort(key=lambda place: place[0])
+        for _, connector, key, kept in idle[:number]:
+            connector.drop(key, kept)
+
+
+class BoundedConnector(aiohttp.TCPConnector):
+    """A connector whose connections count for a ``budget``."""
+
+    def __init__(self, *, budget: ConnectionBudget, **options: Any) -> None:
         super().__init__(**options)
         kind: type[ResponseHandler] = StampedProtocol
         self._factory = functools.partial(kind, loop=self._loop)
-        self._keep = max_idle * 3 // 4
-        self._every = max(1, max_idle // 8)
-        self._most = max_idle - self._every
-        self._released = 0
+        self._budget = budget
+        budget.join(self)
+
+    @property
+    def idle(self) -> int:
+        """How many connections wait for a request."""
+        return sum(map(len, self._conns.values()))
+
+    @property
+    def at_work(self) -> int:
+        """How many are open, or being opened, for one."""
+        return len(self._acquired)
+
+    def idle_places(self) -> list[tuple[float, BoundedConnector, Any, Any]]:
+        """Return since when each idle connection waits, this connector, and its place in the pool."""
+        return [(kept[1], self, key, kept) for key, pool in self._conns.items() for kept in pool]
+
+    def drop(self, key: Any, kept: Any) -> None:
+        """Close an idle connection."""
+        pool = self._conns[key]
+        pool.remove(kept)
+        if not pool:
+            del self._conns[key]
+        kept[0].close()
 
     def _create_connection(self, *args: Any) -> Coroutine[Any, Any, ResponseHandler]:
+        self._budget.changed()
         # Also where aiohttp asks once more, because a connection it had kept was gone.
         state = current.get(None)
         if state is not None:
@@ -149,35 +262,37 @@ class BoundedConnector(aiohttp.TCPConnector):
                 transfer.clock.listen(None)
         return super()._create_connection(*args)
 
+    def _get(self, key: Any, traces: Any) -> Any:
+        """Find a connection that is kept; none for a request that asks for a new one."""
+        state = current.get(None)
+        if state is not None and state.transfer is not None and state.transfer.repeated:
+            return _none()
+        return super()._get(key, traces)
+
     def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
-        super()._release(key, protocol, should_close=should_close)
-        self._released += 1
-        if self._released >= self._every:  # counting costs what a request costs: not each time
-            self._released = 0
-            if sum(map(len, self._conns.values())) > self._most:
-                self._drop_oldest()
-
-    def _drop_oldest(self) -> None:
-        idle = sorted((since, id(one), one, key) for key, pool in self._conns.items() for one, since in pool)
-        for since, _, protocol, key in idle[: -self._keep]:
-            pool = self._conns[key]
-            pool.remove((protocol, since))
-            if not pool:
-                del self._conns[key]
-            protocol.close()
+        protocol.busy = False
+        idle = protocol.idle
+        super()._release(key, protocol, should_close=should_close or idle <= 0)
+        if idle < KEEP_ALIVE and (pool := self._conns.get(key)) and pool[-1][0] is protocol:
+            pool[-1] = protocol, pool[-1][1] - (KEEP_ALIVE - idle)  # as though it had been idle for so long already
+        self._budget.changed()
 
 
-def open_session(config: Config, pool: Pool, resolver: Resolver) -> aiohttp.ClientSession:
+async def _none() -> None:
+    return None
+
+
+def open_session(config: Config, pool: Pool, resolver: Resolver, budget: ConnectionBudget) -> aiohttp.ClientSession:
     """Open the session of one pool. Bounds are ours: aiohttp queues, decodes, follows and remembers nothing."""
     connector = BoundedConnector(
-        max_idle=max(100, 2 * config.limits.concurrency),
+        budget=budget,
         limit=0,
         use_dns_cache=False,
         resolver=resolver,
         keepalive_timeout=KEEP_ALIVE,
         socket_factory=socket_guard(REACHES[pool], lambda _: _enter(Stage.CONNECTING)) if pool in REACHES else None,
     )
-    return aiohttp.ClientSession(
+    session = aiohttp.ClientSession(
         connector=connector,
         headers={"User-Agent": config.identity.user_agent, "Accept": ACCEPT, "Accept-Encoding": accept_encoding()},
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -189,6 +304,8 @@ def open_session(config: Config, pool: Pool, resolver: Resolver) -> aiohttp.Clie
         read_bufsize=UNREAD,
         trust_env=False,
     )
+    session._retry_connection = False  # noqa: SLF001  (a test holds it) on another kept connection, which may be as dead
+    return session
 
 
 def tls_context(policy: TLSPolicy) -> ssl.SSLContext:

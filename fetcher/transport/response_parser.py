@@ -52,7 +52,9 @@ def mended(head: bytes, *, bodiless: bool = False) -> bytes:
         raise BadHttpMessage("the answer has no status line")
     fields = _fields(lines)
     codings = transfer_codings([value.decode("latin-1") for name, value in fields if _is(name, b"transfer-encoding")])
-    lengths = {item.strip(b" \t") for name, value in fields if _is(name, b"content-length") for item in value.split(b",")}
+    lengths = {
+        item.strip(b" \t") for name, value in fields if _is(name, b"content-length") for item in value.split(b",")
+    }
     lengths.discard(b"")
     kept = [field for field in fields if not _is(field[0], b"transfer-encoding", b"content-length")]
     if bodiless:
@@ -98,7 +100,7 @@ class ResponseParser:
     """The answer to one request, byte by byte, with the methods of aiohttp's parser that its connection calls.
 
     ``make`` makes one of aiohttp's; ``spoil`` is told that the connection must not be used again. Only where it is
-    ``lenient`` heads are mended.
+    ``lenient`` heads are mended; it is not with the answer to a CONNECT. ``final`` is the message of the final answer.
     """
 
     __slots__ = (
@@ -113,11 +115,13 @@ class ResponseParser:
         "_payload",
         "_seen",
         "_spoil",
+        "final",
         "lenient",
     )
 
     def __init__(self, make: Callable[[], Any], spoil: Callable[[], None]) -> None:
         self.lenient = False
+        self.final: Any = None
         self._make = make
         self._spoil = spoil
         self._parser = make()
@@ -146,7 +150,7 @@ class ResponseParser:
             if not self.lenient:
                 raise
             return self._begin_to_mend(error)
-        return self._heads(result) if result[0] else result  # type: ignore[no-any-return]  # it is untyped
+        return self._heads(result) if result[0] else result
 
     def feed_eof(self) -> Any:
         """Take that no more comes; return what is there of an answer that has no whole head."""
@@ -164,7 +168,7 @@ class ResponseParser:
         if self._payload is not None or not self.lenient:
             return None
         head = bytes(self._buffer) if self._buffer is not None else b"".join(self._seen)
-        for end in iter(lambda: _HEAD_END.search(head), None):  # interim answers
+        while (end := _HEAD_END.search(head)) is not None:  # interim answers
             head = head[end.end() :]
         head = head.lstrip(b"\r\n")
         whole = head[: head.rfind(b"\n") + 1]
@@ -201,17 +205,26 @@ class ResponseParser:
         for _ in range(interim + 1):
             end = _HEAD_END.search(raw, at)
             at = end.end() if end is not None else len(raw)
+        came = len(raw) - at  # of the body, with its head
+        if self._left is not None:
+            if came > self._left:
+                self._spoil()
+            self._left = max(0, self._left - came)
+        elif self._chunked:
+            self._end = raw[at:][-4:]
+            self._check_end(payload)
+        if came and not self.lenient and message.code < 300:
+            raise BadHttpMessage("bytes behind the answer to CONNECT")
         if len(messages) > interim + 1:
             self._spoil()
             return messages[: interim + 1], result[1], result[2]
-        self._count(raw[at:])
         return result
 
     def _begin_body(self, message: Any, payload: StreamReader) -> None:
         """Note how long the body of the final answer is."""
-        if "\0" in message.reason:
+        if "\0" in (message.reason or ""):
             raise BadHttpMessage("a NUL in the reason phrase")
-        self._payload = payload
+        self._payload, self.final = payload, message
         headers = message.headers
         if payload is EMPTY_PAYLOAD or message.code in BODILESS_STATUSES:
             self._left = 0
@@ -281,14 +294,14 @@ class ResponseParser:
             if len(data) > self._left:
                 data = data[: self._left]
                 self._spoil()
+                if not data:
+                    return NOTHING
             self._left -= len(data)
         elif data and self._chunked:
             if payload.is_eof():
                 self._spoil()
                 return NOTHING
             self._end = (self._end + data)[-4:]
-        if not data and self._left == 0 and payload.is_eof():
-            return NOTHING
         try:
             result = self._parser.feed_data(data)
         except HttpProcessingError:
@@ -301,18 +314,6 @@ class ResponseParser:
             return NOTHING
         self._check_end(payload)
         return result  # type: ignore[no-any-return]  # it is untyped
-
-    def _count(self, body: bytes) -> None:
-        """Note what came of the body in the segment of its head, and was parsed with it."""
-        payload = self._payload
-        assert payload is not None
-        if self._left is not None:
-            if len(body) > self._left:
-                self._spoil()
-            self._left = max(0, self._left - len(body))
-        elif self._chunked:
-            self._end = body[-4:]
-            self._check_end(payload)
 
     def _check_end(self, payload: StreamReader) -> None:
         """Find what follows the last chunk in its segment and is no whole message: nothing else tells of it."""

@@ -22,9 +22,11 @@ from fetcher.model import REDIRECT_STATUSES, Pairs, Request, Response, Stage
 from fetcher.request_state import RequestState, Requeue, current
 from fetcher.transport.address import BlockedAddress, blocked_address, classify, literal
 from fetcher.transport.body import Bodies, Body, skim
-from fetcher.transport.connector import Pool, StagedResolver, open_session, tls_context
+from fetcher.transport.connector import ConnectionBudget, Pool, StagedResolver, open_session, tls_context
+from fetcher.transport.descriptors import descriptors_for_connections, out_of_descriptors
 from fetcher.transport.resolver import Resolver
-from fetcher.transport.translate import out_of_descriptors, translate
+from fetcher.transport.response_parser import transfer_codings
+from fetcher.transport.translate import translate
 from fetcher.transport.watchdog import Watch, Watchdog
 from fetcher.urls import parse
 
@@ -42,6 +44,7 @@ class Transport:
         self._resolver = resolver or StagedResolver()
         self._bodies = Bodies(config.limits)
         self._watchdog = Watchdog(config.timeouts)
+        self._budget = ConnectionBudget(config.limits.concurrency, descriptors_for_connections())
         self._sessions: dict[Pool, aiohttp.ClientSession] = {}
         self._pools: dict[str, Pool] = {}  # of the rows' own hosts, so far as they were judged
         self._tls: ssl.SSLContext | None = tls_context(config.tls) if config.tls.ca_bundle else None
@@ -135,7 +138,17 @@ class Transport:
             with Watch(self._watchdog, state) as watch:
                 if transfer is not None:
                     transfer.begin(watch)
-                answer, body = await self._talk(request, state, pool, watch)
+                try:
+                    answer, body = await self._talk(request, state, pool, watch)
+                    again = answer.status == 408 and transfer is not None and watch.reused
+                except (aiohttp.ClientError, OSError):
+                    again = transfer is not None and watch.reused and watch.unheard
+                    if not again:
+                        raise
+                if again and transfer is not None:  # the fault of a kept connection, and not the row's
+                    transfer.begin(watch)
+                    transfer.repeated = True
+                    answer, body = await self._talk(request, state, pool, watch)
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             if state is not None:
                 stage = state.stage
@@ -165,7 +178,8 @@ class Transport:
                     state.transfer.status = answer.status
                 state.reach(pool if pool != "any" else self._behind_proxy(state))
                 state.enter(Stage.READING)
-            _check_head(answer)
+            if answer.status == 101 or "Transfer-Encoding" in answer.headers:
+                _check_head(answer)
             if answer.status >= 300 and not self._is_wanted(answer):
                 body = await skim(answer, state)
             else:
@@ -188,6 +202,7 @@ class Transport:
             return blocked
         inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
         if out_of_descriptors(inner):  # our own limit: no fault of the row's
+            self._budget.drop_oldest(self._config.limits.concurrency)
             if state is not None and state.can_requeue:
                 return Requeue(time.monotonic() + 0.5)
             return ConnectError("connect_refused", "no file descriptor left: lower concurrency or raise ulimit -n")
@@ -203,7 +218,7 @@ class Transport:
         return classify(address) if address is not None else "public"
 
     def _open(self, pool: Pool) -> aiohttp.ClientSession:
-        session = self._sessions[pool] = open_session(self._config, pool, self._resolver)
+        session = self._sessions[pool] = open_session(self._config, pool, self._resolver, self._budget)
         return session
 
     def _tls_context(self) -> ssl.SSLContext:
@@ -227,13 +242,18 @@ def _wire(url: str) -> yarl.URL:
 
 
 def _check_head(answer: aiohttp.ClientResponse) -> None:
-    """Refuse what aiohttp lets pass: 101 to a plain GET, and a body whose length nobody can know."""
+    """Refuse what aiohttp lets pass: 101 to a plain GET, and transfer codings that nobody undoes."""
     if answer.status == 101:
         raise ProtocolError("malformed_response", "101 Switching Protocols to a plain GET")
-    if "Transfer-Encoding" in answer.headers:
-        codings = ",".join(answer.headers.getall("Transfer-Encoding"))
-        if codings.lower().rpartition(",")[2].strip() != "chunked":
-            raise ProtocolError("malformed_response", "the last Transfer-Encoding is not chunked")
+    codings = transfer_codings(answer.headers.getall("Transfer-Encoding", []))
+    if not codings or answer.status in (204, 304):
+        return
+    if answer.version is not None and answer.version < aiohttp.HttpVersion11:
+        raise ProtocolError("malformed_response", "a Transfer-Encoding in HTTP/1.0")
+    if codings[-1] != "chunked" or codings.count("chunked") > 1:
+        raise ProtocolError("malformed_response", "the Transfer-Encoding does not end in one chunked")
+    if codings != ["chunked"]:
+        raise ProtocolError("bad_encoding", f"the transfer coding {codings[0][:40]!r} is not undone")
 
 
 _names: dict[bytes, str] = {}

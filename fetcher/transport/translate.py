@@ -30,23 +30,17 @@ from fetcher.errors import (
 )
 from fetcher.transport.address import blocked_address
 
-__all__ = ["out_of_descriptors", "out_of_time", "translate"]
+__all__ = ["out_of_time", "translate"]
 
 MAX_QUOTED_CHARACTERS = 500  # of the message of an error that is not ours
 
 _RESET = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ESHUTDOWN}
-_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 _CONNECT_STAGES: dict[str, type[DNSTimeout | ConnectTimeout | TLSTimeout]] = {
     "resolving": DNSTimeout,
     "connecting": ConnectTimeout,
     "handshaking": TLSTimeout,
 }
-
-
-def out_of_descriptors(error: BaseException) -> bool:
-    """Say whether the process has no file descriptor left: our own limit, and no fault of the host."""
-    return isinstance(error, OSError) and error.errno in _NO_DESCRIPTOR
 
 
 def translate(error: BaseException, stage: str) -> FetchError:

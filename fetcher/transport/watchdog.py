@@ -20,25 +20,27 @@ __all__ = ["Heard", "Watch", "Watchdog"]
 
 
 class Heard(Protocol):
-    """A connection that knows when bytes came last (monotonic seconds)."""
+    """A connection: when bytes came last (monotonic seconds), and how many of the head; whether it served before."""
 
     heard: float
+    head: float
+    reused: bool
 
 
 class Watch:
     """The clock of one exchange, for a ``with`` block around it. Raises ``FetchError`` when time ran out.
 
-    ``listen`` starts the time between two reads; between ``pause`` and ``resume`` no time passes.
+    ``listen`` starts the time between two reads on ``connection``; between ``pause`` and ``resume`` no time passes.
     """
 
-    __slots__ = ("_cancelling", "_connection", "_dog", "_expired", "_paused_at", "_since", "_state", "_task", "_until")
+    __slots__ = ("_cancelling", "_dog", "_expired", "_paused_at", "_since", "_state", "_task", "_until", "connection")
 
     def __init__(self, dog: Watchdog, state: RequestState | None) -> None:
         self._dog = dog
         self._state = state
         self._expired: FetchError | None = None
         self._paused_at: float | None = None
-        self._connection: Heard | None = None  # connecting has a limit of its own
+        self.connection: Heard | None = None  # connecting has a limit of its own
         self._since = 0.0
 
     def __enter__(self) -> Self:
@@ -62,8 +64,18 @@ class Watch:
 
     def listen(self, connection: Heard | None) -> None:
         """Note that the request goes out on this connection, or that there is none yet."""
-        self._connection = connection
+        self.connection = connection
         self._since = monotonic()
+
+    @property
+    def reused(self) -> bool:
+        """Whether the connection had given an answer before."""
+        return self.connection is not None and self.connection.reused
+
+    @property
+    def unheard(self) -> bool:
+        """Whether not one byte of an answer came."""
+        return self.connection is not None and self.connection.head == 0
 
     def pause(self) -> None:
         """Stop the clocks."""
@@ -85,7 +97,7 @@ class Watch:
         timeouts = self._dog.timeouts
         if now >= self._until:
             self._expired = out_of_time(stage.value, f"timeout ({timeouts.total:g} s)")
-        elif self._connection is not None and now >= self._last() + timeouts.read:
+        elif self.connection is not None and now >= self._last() + timeouts.read:
             self._expired = FetchTimeout(
                 "read_timeout", f"nothing came for {timeouts.read:g} s (read-timeout) while {stage.value}"
             )
@@ -95,7 +107,7 @@ class Watch:
 
     def _last(self) -> float:
         """Say when the connection was last heard of."""
-        return self._since if self._connection is None else max(self._since, self._connection.heard)
+        return self._since if self.connection is None else max(self._since, self.connection.heard)
 
 
 class Watchdog:
