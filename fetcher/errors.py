@@ -72,6 +72,7 @@ RETRYABLE = frozenset({
     "read_timeout", "total_timeout",
     "empty_reply", "truncated",
     "http_408", "http_425", "http_429", "http_500", "http_502", "http_503", "http_504",
+    "http_520", "http_521", "http_522", "http_523", "http_524", "http_527", "http_529", "http_530",
 })  # fmt: skip
 """The codes that may go away by themselves. All others give the same answer when asked again."""
 
@@ -107,11 +108,13 @@ class FetchError(FetcherError):
     formatted when asked for. ``message`` may quote the web: whoever prints it escapes it.
 
     ``codes`` are those of a class and of the classes that have it as their first base. ``url`` is the URL the error is about, without
-    userinfo: the hop that failed, where there were redirects. It is ``None`` where there is no valid URL.
+    userinfo: the hop that failed, where there were redirects. It is ``None`` where there is no valid URL. ``final`` says that
+    the tries it was worth have been made.
     """
 
     codes: ClassVar[frozenset[str]] = frozenset()
     url: str | None = None
+    final = False
 
     def __init__(self, code: str, message: str = "") -> None:
         super().__init__(code, message)
@@ -130,6 +133,12 @@ class FetchError(FetcherError):
     def retryable(self) -> bool:
         """Whether the same request may succeed later (see ``RETRYABLE``)."""
         return self.code in RETRYABLE
+
+    def copy(self) -> Self:
+        """Return an error that says the same, to be raised for another row."""
+        made = type(self)(*self.args)
+        made.url, made.final = self.url, self.final
+        return made
 
     def about(self, url: str | None) -> Self:
         """Note the ``url`` the error is about, unless that is known, and return the error.

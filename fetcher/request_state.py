@@ -66,14 +66,15 @@ class Transfer(msgspec.Struct):
 class RequestState:
     """One row between its list and its outcome.
 
-    ``attempts`` counts the tries charged to the row, ``returns`` those that somebody else paid for, ``elapsed`` the
-    seconds on the wire so far, ``began`` the first admission. ``target`` is where the next or present exchange goes; ``chain`` is what the redirect handler must know
+    ``attempts`` counts the tries charged to the row, ``returns`` those that somebody else paid for; ``asked_to_wait`` says
+    that a 403 or 529 of its own made its host wait. ``elapsed`` are the seconds on the wire so far, ``began`` the first admission. ``target`` is where the next or present exchange goes; ``chain`` is what the redirect handler must know
     to go on from there; ``reached`` says whether the last exchange reached a public or a private address.
     ``can_requeue`` says that somebody will take the row back.
     """
 
     __slots__ = (
         "_release_memory",
+        "asked_to_wait",
         "attempts",
         "began",
         "can_requeue",
@@ -101,6 +102,7 @@ class RequestState:
         *,
         attempts: int = 0,
         returns: int = 0,
+        asked_to_wait: bool = False,
         elapsed: float = 0.0,
         began: float = 0.0,
         ended: float = 0.0,
@@ -113,6 +115,7 @@ class RequestState:
         self.order = order
         # Written elsewhere, each by one module:
         self.attempts = attempts  # middleware/retry.py
+        self.asked_to_wait = asked_to_wait  # middleware/retry.py
         self.elapsed = elapsed  # middleware/gate.py
         self.transfer = transfer  # middleware/gate.py
         self.chain: Any = None  # middleware/redirects.py

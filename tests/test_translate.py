@@ -39,8 +39,9 @@ from fetcher.errors import (
 from fetcher.model import Request
 from fetcher.request_state import RequestState, Transfer, current
 from fetcher.transport.address import BlockedAddress
+from fetcher.transport.descriptors import out_of_descriptors
 from fetcher.transport.session import Transport
-from fetcher.transport.translate import MAX_QUOTED_CHARACTERS, out_of_descriptors, translate
+from fetcher.transport.translate import MAX_QUOTED_CHARACTERS, translate
 from fetcher.urls import parse
 from tests.lab.server import Exchange, LabServer
 

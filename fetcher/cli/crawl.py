@@ -48,6 +48,7 @@ OPTIONS = [
     option("--connect-timeout", metavar="S", help="Seconds to connect, DNS and TLS in it.  [default: 10]"),
     option("--read-timeout", metavar="S", help="Seconds between two reads.  [default: 15]"),
     option("--retries", metavar="N", help="Further tries of a row that failed in a way that may pass.  [default: 2]"),
+    option("--retry-on", metavar="CODES", help="Statuses that are tried again.  [default: 408,425,429,500,502-504,520-524,527,529,530]"),
     option("--max-retry-after", metavar="S", help="Obey a Retry-After up to this; a longer one ends the host's rows.  [default: 300]"),
     option("--host-patience", metavar="S", help="Give up a host that serves nothing for this long.  [default: 60]"),
     option("--default-scheme", type=click.Choice(["https", "http"]), help="Scheme of rows without one.  [default: https]"),

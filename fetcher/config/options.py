@@ -81,22 +81,22 @@ def parse_rate(value: Any) -> float | None:
     return None if rate is None else float(rate)
 
 
-def parse_accept(value: Any) -> tuple[tuple[int, int], ...]:
-    """Read status codes: ``"200-299,304"``, ``"2xx"``, ``404`` or a sequence of these."""
+def parse_statuses(value: Any) -> tuple[tuple[int, int], ...]:
+    """Read status codes from 100 to 999: ``"200-299,304"``, ``"2xx"``, ``404`` or a sequence of these."""
     if isinstance(value, list | tuple):
         if not value:
-            raise ConfigError("no status code is left to accept")
-        return tuple(pair for item in value for pair in parse_accept(item))
+            raise ConfigError("no status code is left")
+        return tuple(pair for item in value for pair in parse_statuses(item))
     ranges = []
     for part in str(value).split(","):
         text = part.strip().lower()
-        if match := re.fullmatch(r"([1-5])xx", text):
+        if match := re.fullmatch(r"([1-9])xx", text):
             low, high = int(match[1]) * 100, int(match[1]) * 100 + 99
         elif match := re.fullmatch(r"([0-9]{3})(?:-([0-9]{3}))?", text):
             low, high = int(match[1]), int(match[2] or match[1])
         else:
             raise ConfigError(f"{part.strip()!r} is no status code, range or class (such as 200-299,304 or 2xx)")
-        if not 100 <= low <= high <= 599:
+        if not 100 <= low <= high <= 999:
             raise ConfigError(f"{part.strip()!r} is no range of status codes")
         ranges.append((low, high))
     return tuple(ranges)

@@ -73,21 +73,6 @@ class Timeouts(msgspec.Struct, frozen=True):
     read: float = 15.0
 
 
-class RetryPolicy(msgspec.Struct, frozen=True):
-    """How often a row is tried again, and how long a host may keep us waiting.
-
-    Backoff is exponential with jitter: after the nth failed attempt a random time between half of ``backoff``
-    and ``backoff`` times 2 to the power of n - 1, at most ``max_backoff``. A ``Retry-After`` above
-    ``max_retry_after``, or ``host_patience`` seconds without one success, ends a host's rows as ``host_budget``.
-    """
-
-    retries: int = 2
-    backoff: float = 0.5
-    max_backoff: float = 30.0
-    max_retry_after: float = 300.0
-    host_patience: float = 60.0
-
-
 class Accept(msgspec.Struct, frozen=True):
     """Which status codes are pages: inclusive ranges."""
 
@@ -95,6 +80,23 @@ class Accept(msgspec.Struct, frozen=True):
 
     def __contains__(self, status: int) -> bool:
         return any(low <= status <= high for low, high in self.ranges)
+
+
+class RetryPolicy(msgspec.Struct, frozen=True):
+    """How often a row is tried again, and how long a host may keep us waiting.
+
+    Backoff is exponential with jitter: after the nth failed attempt a random time between half of ``backoff``
+    and ``backoff`` times 2 to the power of n - 1, at most ``max_backoff``. A ``Retry-After`` above
+    ``max_retry_after``, or ``host_patience`` seconds without one success, ends a host's rows as ``host_budget``.
+    ``retry_on`` are the statuses that are tried again, by default those of ``FetchError.retryable``.
+    """
+
+    retries: int = 2
+    backoff: float = 0.5
+    max_backoff: float = 30.0
+    max_retry_after: float = 300.0
+    host_patience: float = 60.0
+    retry_on: Accept | None = None
 
 
 class AddressPolicy(msgspec.Struct, frozen=True):

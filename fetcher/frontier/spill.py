@@ -42,6 +42,7 @@ class StoredProgress(msgspec.Struct, array_like=True, frozen=True, gc=False):
     fields: dict[str, Any] | None
     attempts: int
     returns: int
+    asked_to_wait: bool
     elapsed: float
     began: float
     ended: float
@@ -97,6 +98,7 @@ def to_stored(state: RequestState) -> StoredRow | None:
             request.fields,  # type: ignore[arg-type]  # it has been looked into: a dict
             state.attempts,
             state.returns,
+            state.asked_to_wait,
             state.elapsed,
             state.began,
             state.ended,
@@ -124,6 +126,7 @@ def from_stored(row: StoredRow) -> RequestState:
         row.order,
         attempts=rest.attempts,
         returns=rest.returns,
+        asked_to_wait=rest.asked_to_wait,
         elapsed=rest.elapsed,
         began=rest.began,
         ended=rest.ended,

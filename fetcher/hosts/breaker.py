@@ -117,7 +117,7 @@ class Breaker:
             return None
         self._count(now, "refused")
         if retry_after:
-            self.retry_after_until = max(self.retry_after_until, now + retry_after)
+            self.wait_until(now + retry_after)
         return retry_after or min(retry.backoff * 2.0 ** (self.charges - 1), retry.max_backoff)
 
     def charge_dead(self, now: float, lasted: float, *, robots_known: bool) -> float:
@@ -164,6 +164,10 @@ class Breaker:
             pause = 2 * retry.backoff * 3.0 ** (self.charges - STEADY_CHARGES - 1)
         left = max(retry.backoff, self.first_charge_at + retry.host_patience - now)
         return min(max(min(pause, retry.max_backoff), lasted), left)
+
+    def wait_until(self, until: float) -> None:
+        """Note that the host asked to be left alone until then."""
+        self.retry_after_until = max(self.retry_after_until, until)
 
     def park(self, until: float) -> None:
         """Keep the host alone until then."""

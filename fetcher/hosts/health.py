@@ -145,6 +145,12 @@ class HealthTracker:
         if alone and (sure or wish is not None):
             self.park(host, now, wish)
 
+    def asked_to_wait(self, host: HostState, now: float, seconds: float) -> None:
+        """Hear an answer to one row that asks us to leave its host alone for a while; it is charged with nothing."""
+        self._table.counts(host).refused += 1
+        host.breaker.wait_until(now + seconds)
+        self._table.park(host, now, seconds, dead=False)
+
     def park(self, host: HostState, now: float, retry_after: float | None) -> None:
         """Charge a host that will not serve us now, and leave it alone or give it up."""
         if host.breaker.given_up is not None:

@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import msgspec
@@ -24,11 +23,19 @@ __all__ = ["ChainJar", "Cookie", "CookieFiles"]
 MAX_COOKIES = 300  # in the jar of one chain
 MAX_COOKIE_BYTES = 4_096  # name and value together (RFC 6265, 6.1)
 
+_DATE_TOKENS = re.compile(r"[^\t\x20-\x2f;-@\[-`{-~]+")
+_TIME_OF_DAY = re.compile(r"([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})(?![0-9])")
+_DAY = re.compile(r"([0-9]{1,2})(?![0-9])")
+_YEAR = re.compile(r"([0-9]{2,4})(?![0-9])")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")  # what no Cookie header can carry
 
 
 class Cookie(msgspec.Struct, frozen=True):
-    """One cookie: ``domain`` has no leading dot, ``host_only`` keeps it from the names below, ``text`` is sent."""
+    """One cookie: ``domain`` has no leading dot, ``host_only`` keeps it from the names below, ``text`` is sent.
+
+    ``age`` counts the cookies of its jar that are older.
+    """
 
     domain: str
     host_only: bool
@@ -36,6 +43,7 @@ class Cookie(msgspec.Struct, frozen=True):
     secure: bool
     name: str
     text: str
+    age: int = 0
 
     def fits(self, target: Target, path: str) -> bool:
         """Whether the cookie goes to ``target`` (5.4); the caller has looked at the domain."""
@@ -49,10 +57,11 @@ class Cookie(msgspec.Struct, frozen=True):
 
 
 class _Jar:
-    """Cookies by domain. In a header the longer paths come first (5.4), then the nearer domains, then the older."""
+    """Cookies by domain. In a header the longer paths come first (5.4), then the older cookies."""
 
     def __init__(self) -> None:
         self._domains: dict[str, dict[tuple[str, str], Cookie]] = {}
+        self._count = 0
 
     def cookies(self, target: Target) -> list[Cookie]:
         """Return the cookies that go to ``target``."""
@@ -63,7 +72,7 @@ class _Jar:
             for cookie in self._domains.get(domain, {}).values()
             if cookie.fits(target, path)
         ]
-        fit.sort(key=lambda cookie: -len(cookie.path))
+        fit.sort(key=lambda cookie: (-len(cookie.path), cookie.age))
         return fit
 
     def header(self, target: Target) -> str | None:
@@ -71,7 +80,11 @@ class _Jar:
         return "; ".join(cookie.text for cookie in self.cookies(target)) or None
 
     def _put(self, cookie: Cookie) -> None:
-        self._domains.setdefault(cookie.domain, {})[cookie.path, cookie.name] = cookie
+        cookies = self._domains.setdefault(cookie.domain, {})
+        old = cookies.get((cookie.path, cookie.name))
+        self._count += 1
+        age = self._count if old is None else old.age  # one that is set anew keeps its age (5.3, step 11)
+        cookies[cookie.path, cookie.name] = msgspec.structs.replace(cookie, age=age)
 
 
 class ChainJar(_Jar):
@@ -88,7 +101,11 @@ class ChainJar(_Jar):
         """Read one ``Set-Cookie`` (5.2, 5.3). What makes no sense is ignored, as browsers do."""
         pair, *rest = text.split(";")
         name, equals, value = (part.strip(" \t") for part in pair.partition("="))
-        if not equals or not name or _UNFIT.search(pair) or len(pair.encode()) > MAX_COOKIE_BYTES:
+        if not equals:
+            name, value = "", name  # a cookie without a name (RFC 6265bis, 5.6)
+        if not (name or value) or _UNFIT.search(pair) or len(pair.encode()) > MAX_COOKIE_BYTES:
+            return
+        if not name and value.lower().startswith(("__secure-", "__host-")):
             return
         attributes = {key.strip().lower(): value.strip() for key, _, value in (part.partition("=") for part in rest)}
         secure = "secure" in attributes
@@ -101,7 +118,7 @@ class ChainJar(_Jar):
         if _is_over(attributes):
             self._domains.get(domain[0], {}).pop((path, name), None)
         elif sum(map(len, self._domains.values())) < MAX_COOKIES:
-            self._put(Cookie(*domain, path, secure, name, f"{name}={value}"))
+            self._put(Cookie(*domain, path, secure, name, f"{name}={value}" if name else value))
 
 
 class CookieFiles(_Jar):
@@ -183,8 +200,28 @@ def _is_over(attributes: dict[str, str]) -> bool:
     age = attributes.get("max-age", "")
     if re.fullmatch(r"-?[0-9]+", age):
         return age.startswith("-") or not age.strip("0")
+    when = cookie_date(attributes.get("expires", ""))
+    return when is not None and when <= datetime.now(UTC)
+
+
+def cookie_date(text: str) -> datetime | None:
+    """Read a date as browsers read a cookie's (5.1.1): its parts in any order, always in UTC. ``None`` where it is none."""
+    time_of_day: tuple[int, ...] | None = None
+    day = month = year = None
+    for token in _DATE_TOKENS.findall(text):
+        if time_of_day is None and (match := _TIME_OF_DAY.match(token)):
+            time_of_day = tuple(map(int, match.groups()))
+        elif day is None and (match := _DAY.match(token)):
+            day = int(match[1])
+        elif month is None and token[:3].lower() in _MONTHS:
+            month = _MONTHS.index(token[:3].lower()) + 1
+        elif year is None and (match := _YEAR.match(token)):
+            year = int(match[1])
+    if time_of_day is None or day is None or month is None or year is None:
+        return None
+    year += 1900 if 70 <= year <= 99 else 2000 if year <= 69 else 0
     try:
-        when = parsedate_to_datetime(attributes.get("expires", ""))
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return False
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)) <= datetime.now(UTC)
+        hour, minute, second = time_of_day
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC) if year >= 1601 else None
+    except ValueError:
+        return None

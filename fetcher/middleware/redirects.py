@@ -7,6 +7,8 @@ believed, and secrets stay with their origin.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 
 from fetcher.config import Config
@@ -19,6 +21,9 @@ from fetcher.urls import Target, join, parse
 __all__ = ["Redirects"]
 
 
+MAX_SAME_REQUESTS = 3  # for one URL with the same Cookie, in one chain: some pages redirect to themselves once
+
+
 class RedirectChain:
     """Where a row stands between two hops, so that it can go on from there after a wait."""
 
@@ -27,7 +32,7 @@ class RedirectChain:
     def __init__(self, first: Target, asked: str) -> None:
         self.first = self.target = first
         self.asked = asked
-        self.seen: set[tuple[str, str | None]] = set()
+        self.seen: Counter[tuple[str, str | None]] = Counter()  # how often a URL was asked for, by its Cookie
         self.jar: ChainJar | None = None
 
 
@@ -57,7 +62,7 @@ class Redirects:
                 headers = self._secrets.headers(request, first, target, chain.jar if chain is not None else None)
                 hop = Request(request.id, target.wire, headers)
                 response = await proceed(hop)
-                if response.status not in REDIRECT_STATUSES or self._most == 0 or response.header("location") is None:
+                if response.status not in REDIRECT_STATUSES or self._most == 0 or not response.header("location"):
                     state.chain = None
                     return msgspec.structs.replace(
                         response,
@@ -69,7 +74,7 @@ class Redirects:
                 if chain is None:
                     chain = RedirectChain(target, request.url)
                     state.chain = chain
-                    chain.seen.add((target.wire, None))
+                    chain.seen[target.wire, None] = 1
                 self._step(response, state, chain)
                 state.free()
         except FetchError:
@@ -78,7 +83,7 @@ class Redirects:
 
     def _step(self, response: Response, state: RequestState, chain: RedirectChain) -> None:
         """Move the state to the next hop. Raises ``RedirectError``."""
-        locations = {value for name, value in response.headers if name == "location"}
+        locations = {value for name, value in response.headers if name == "location" and value}
         if len(locations) > 1:
             raise RedirectError("bad_redirect", "two different Location headers")
         if len(state.redirects) >= self._most:
@@ -86,25 +91,24 @@ class Redirects:
         jar = chain.jar or ChainJar()
         if jar.take(state.target, response.headers):
             chain.jar = jar
-        location = _as_browsers_read(locations.pop())
+        location = _escaped(locations.pop())
         try:
             target = parse(join(state.target.wire, location))
         except InvalidURL as error:
             raise RedirectError("bad_redirect", f"Location {location[:200]!r}: {error.message}") from None
         mark = (target.wire, chain.jar.header(target) if chain.jar is not None else None)
-        if mark in chain.seen:
+        if chain.seen[mark] >= MAX_SAME_REQUESTS:
             raise RedirectError(
                 "redirect_loop", f"{target.wire} redirects to itself after {len(state.redirects) + 1} hops"
             )
-        chain.seen.add(mark)
+        chain.seen[mark] += 1
         chain.target = target
         state.follow(target)
 
 
-def _as_browsers_read(location: str) -> str:
-    """Undo the surrogates of a Location that is no UTF-8: browsers take its bytes as Latin-1."""
-    try:
-        location.encode("utf-8")
-    except UnicodeEncodeError:
-        return location.encode("utf-8", "surrogateescape").decode("latin-1")
-    return location
+def _escaped(location: str) -> str:
+    """Percent-encode the bytes of a Location that are no ASCII, as they are: it says nothing of its encoding."""
+    if location.isascii():
+        return location
+    raw = location.encode("utf-8", "surrogateescape")
+    return "".join(chr(byte) if byte < 0x80 else f"%{byte:02X}" for byte in raw)

@@ -1,6 +1,6 @@
 """Another try: tenacity's strategies decide whether and when; the waiting is done here or in the frontier.
 
-Whose fault a failure is decides who pays. 429, 503 with ``Retry-After`` and a failed connect to a port that
+Whose fault a failure is decides who pays. A 403 or 529 with a ``Retry-After`` makes its host wait, once for each row. 429, 503 with ``Retry-After`` and a failed connect to a port that
 has answered before are charged to the *host*, which slows or is parked; the row keeps its attempts, as it does
 where our own network is away; but each time it begins again is counted, and the twentieth is its last (law 1).
 Anything else, a connection that broke over the request included, costs the row an
@@ -32,6 +32,7 @@ __all__ = ["Backoff", "Retry"]
 log = logging.getLogger("fetcher.retry")
 
 MAX_LAST_WAIT_SECONDS = 5.0  # until the last try at a host that never answered: it may be about to start
+ASKING_STATUSES = frozenset({403, 529})  # that mean a limit of the host's where they say how long to wait
 NETWORK_PAUSE_SECONDS = 0.25  # until a row is tried again for which our own network was away
 
 
@@ -39,7 +40,8 @@ class Backoff:
     """The policy as tenacity's three strategies: is it retryable, is it enough, how long to wait."""
 
     def __init__(self, policy: RetryPolicy) -> None:
-        self._retryable = retry_if_exception(lambda error: isinstance(error, FetchError) and error.retryable)
+        self._retry_on = policy.retry_on
+        self._retryable = retry_if_exception(self._may_pass)
         self._retrying = Retrying(
             retry=self._retryable,
             stop=stop_after_attempt(policy.retries + 1),
@@ -48,6 +50,12 @@ class Backoff:
             ),
             reraise=True,
         )
+
+    def _may_pass(self, error: BaseException) -> bool:
+        """Whether the same request may succeed later."""
+        if self._retry_on is not None and isinstance(error, StatusError):
+            return error.status in self._retry_on
+        return isinstance(error, FetchError) and error.retryable
 
     def after(self, error: FetchError, attempts: int) -> float | None:
         """Return the seconds to wait after ``attempts`` failed ones, or ``None``: it was the last."""
@@ -101,7 +109,7 @@ class Retry:
 
     def _after(self, state: RequestState, error: FetchError) -> tuple[float, bool]:
         """Return the seconds until the next try, and whether they are waited for in place; or raise what ends the row."""
-        if isinstance(error, Skipped):
+        if error.final or isinstance(error, Skipped):
             raise error
         gate = self._gate
         now = gate.clock()
@@ -133,7 +141,13 @@ class Retry:
     def _blame(self, host: HostState, state: RequestState, error: FetchError, now: float) -> Blame:
         """Say who pays for an error."""
         if isinstance(error, StatusError):
-            asked = error.status == 429 or (error.status == 503 and error.retry_after is not None)
+            wish = error.retry_after
+            if error.status in ASKING_STATUSES and wish is not None and not state.asked_to_wait:
+                state.asked_to_wait = True  # once: some answer a 403 with it for ever
+                if wish <= host.settings.retry.max_retry_after:
+                    self._gate.scheduler.health.asked_to_wait(host, now, wish)
+                    return "host"
+            asked = error.status == 429 or (error.status == 503 and wish is not None)
             return "host" if asked else "row"
         return self._gate.scheduler.health.blame(host, state.target.port, failure_kind(error, state.stage), now)
 

@@ -11,7 +11,7 @@ import asyncio
 
 import aiohttp
 import msgspec
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import ContentLengthError, HttpProcessingError
 
 from fetcher.config import Limits
 from fetcher.errors import TooLarge
@@ -58,17 +58,24 @@ class Bodies:
         chunks: list[bytes] = []
         size = wire = 0
         readany = response.content.readany
-        while size <= limit and wire <= limit + FREE_BYTES and (chunk := await readany()):
-            wire += len(chunk)
-            for piece in (chunk,) if decoder is None else decoder.pieces(chunk):
-                chunks.append(piece)
-                size += len(piece)
-                if transfer is not None:
-                    transfer.received = min(size, limit)
-                if state is not None and FREE_BYTES < size <= limit and not state.holds_memory:
-                    await self._permit(response, state, watch)
-        if (error := response.content.exception()) is not None and size <= limit:
-            raise error  # the body was broken off: its end is none
+        try:
+            while size <= limit and wire <= limit + FREE_BYTES and (chunk := await readany()):
+                wire += len(chunk)
+                for piece in (chunk,) if decoder is None else decoder.pieces(chunk):
+                    chunks.append(piece)
+                    size += len(piece)
+                    if transfer is not None:
+                        transfer.received = min(size, limit)
+                    if state is not None and FREE_BYTES < size <= limit and not state.holds_memory:
+                        await self._permit(response, state, watch)
+        except aiohttp.ClientPayloadError as error:
+            # Browsers and curl show a gzip whose length was said to be larger than it is.
+            if decoder is None or not isinstance(error.__cause__, ContentLengthError) or not decoder.ends_by_itself:
+                raise
+            response.close()
+            return Body(b"".join(chunks), wire, truncated=False)
+        if (broken := response.content.exception()) is not None and size <= limit:
+            raise broken  # the body was broken off: its end is none
         if size > limit or wire > limit + FREE_BYTES:
             response.close()
             if not cut:

@@ -90,6 +90,11 @@ class Layer(ABC):
         return not self._done and bool(self._stream is not None or self._rest or (self.taken and not self._members))
 
     @property
+    def ended(self) -> bool:
+        """Whether at least one stream came, and none is open."""
+        return self._members > 0 and not self.cut
+
+    @property
     def _rest(self) -> int:
         return len(self._input) - self._at
 

@@ -18,17 +18,29 @@ from fetcher.transport.codings import BLOCK, LAYERS, Layer, accept_encoding
 __all__ = ["Decoder", "accept_encoding"]
 
 MAX_CODINGS: Final = 5
+REGISTERED: Final = frozenset({
+    "aes128gcm", "br", "compress", "dcb", "dcz", "deflate", "exi", "gzip", "pack200-gzip", "x-compress", "x-gzip", "zstd",
+})  # fmt: skip
+"""IANA's registry, without ``identity``. Any other name is none: the bytes are as they are (WHATWG Fetch)."""
 
 
 def _stack(codings: str) -> list[Layer]:
     """Return the layers in the order they are undone: the last coding listed was put on last."""
-    names = [name for item in codings.split(",") if (name := item.strip().lower()) and name != "identity"]
+    names = [name for item in codings.split(",") if (name := _name_of(item)) in REGISTERED]
     if len(names) > MAX_CODINGS:
         raise ProtocolError("bad_encoding", f"{len(names)} content codings, at most {MAX_CODINGS} are undone")
     for name in names:
         if name not in LAYERS:
-            raise ProtocolError("bad_encoding", f"unknown content coding {name[:40]!r}")
+            raise ProtocolError("bad_encoding", f"the content coding {name!r} is not undone here")
     return [LAYERS[name]() for name in reversed(names)]
+
+
+def _name_of(item: str) -> str:
+    """Return the name of a coding. One between blanks that are none of HTTP's is told: its bytes would pass as text."""
+    name = item.strip(" \t").lower()
+    if name not in REGISTERED and name.strip() in REGISTERED:
+        raise ProtocolError("bad_encoding", f"the content coding {name[:40]!r} is not written as one")
+    return name
 
 
 class Decoder:
@@ -37,7 +49,7 @@ class Decoder:
     ``codings`` is the value of Content-Encoding, several joined by commas; ``max_size`` is in decoded bytes.
     Returned are ``max_size + 1`` at most: then ``overflow`` is set, nothing more comes and the end is not
     checked. Raises ``ProtocolError`` with ``bad_encoding`` for a coding that is unknown or whose library is
-    missing, and for more than five.
+    missing, and for more than five. A name that is no coding's is passed over.
     """
 
     __slots__ = ("_bound", "_layers", "_left", "overflow")
@@ -71,6 +83,11 @@ class Decoder:
         for layer in () if self.overflow else self._layers:
             if layer.cut:
                 raise ProtocolError("truncated", f"the body stops in the middle of its {layer.name} stream")
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """Whether what came is whole by the trailer of its gzip, however long it was said to be."""
+        return bool(self._layers) and all(layer.name == "gzip" and layer.ended for layer in self._layers)
 
     def _pull(self, index: int, limit: int) -> bytes:
         """Return the next bytes out of one layer, from as few as it needs of the layer below."""

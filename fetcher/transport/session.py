@@ -192,7 +192,7 @@ class Transport:
 
     def _is_wanted(self, answer: aiohttp.ClientResponse) -> bool:
         """Whether somebody will look at the body of an answer that is no success."""
-        if answer.status in REDIRECT_STATUSES and self._config.limits.max_redirects and "Location" in answer.headers:
+        if answer.status in REDIRECT_STATUSES and self._config.limits.max_redirects and answer.headers.get("Location"):
             return False
         return answer.status in self._config.accept
 

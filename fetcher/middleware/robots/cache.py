@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from fetcher.errors import Skipped
+from fetcher.errors import FetchError
 from fetcher.middleware.robots.fetch import RobotsFetch
 from fetcher.middleware.robots.parse import parse_robots
 from fetcher.middleware.robots.rules import EVERYTHING, Rules
@@ -39,7 +39,7 @@ class Known(msgspec.Struct):
     source: str
     until: float
     rules: Rules | None = None
-    error: Skipped | None = None
+    error: FetchError | None = None
     failures: int = 0
     delay: float = 0.0
     state: RobotsFetch | None = None

@@ -1,7 +1,8 @@
 """robots.txt (RFC 9309): fetched once for each origin, and every exchange judged by it.
 
 Law 8: polite by default. A file that is not there (4xx but 429, or more than five redirects) allows everything; one
-that cannot be had (429, 5xx, no answer) forbids everything for now, and is asked for again after growing times.
+that cannot be had (429, 5xx, silence) forbids everything for now, and is asked for again after growing times. Where not
+even a connection could be had the host is to blame and not its file: its rows fail with that error's own code.
 Law 4: who waits for a robots.txt waits for a future and holds no slot; from a second on, where its own exchange has
 to wait, not even a task. Law 3: what is remembered is bounded by origins and by bytes.
 
@@ -16,7 +17,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from fetcher.errors import FetchError, RedirectError, Skipped
+from fetcher.errors import ConnectError, DNSError, FetchError, RedirectError, Skipped, TLSError
 from fetcher.middleware.gate import Gate
 from fetcher.middleware.robots.cache import Known, RobotsCache
 from fetcher.middleware.robots.fetch import PATH, RobotsFetch, is_guarded
@@ -28,6 +29,7 @@ from fetcher.urls import Target
 __all__ = ["Robots", "Verdict"]
 
 GOOD_FOR = 86_400.0  # seconds an answer is believed (2.4)
+UNCONNECTED = DNSError | ConnectError | TLSError  # without a connection there is no host, and no rule of its
 PAUSE, LONGEST_PAUSE = 60.0, 3_600.0  # seconds until one that could not be had is asked for again
 
 
@@ -71,7 +73,10 @@ class Robots:
         return len(self._cache)
 
     def __call__(self, request: Request, proceed: Exchange) -> Awaitable[Response]:
-        """Let the exchange through, or raise ``Skipped``: ``robots_denied``, ``robots_unreachable``."""
+        """Let the exchange through, or raise ``Skipped``: ``robots_denied``, ``robots_unreachable``.
+
+        Of an origin that cannot be connected to, its error is raised.
+        """
         target = current.get().target
         known = self._at_hand(target)
         if known is None:
@@ -196,16 +201,16 @@ class Robots:
         until = self._clock() + min(PAUSE * 2 ** min(failures - 1, 20), LONGEST_PAUSE)
         if before is not None and before.rules is not None:
             return msgspec.structs.replace(before, until=until, failures=failures, state=None)
-        if isinstance(error, Skipped) and not state.redirects:
-            skipped = error  # what keeps us from the file keeps us from the host
+        if isinstance(error, UNCONNECTED | Skipped) and not state.redirects:
+            error.final = True  # what keeps us from the file keeps us from the host
         else:
-            skipped = Skipped("robots_unreachable", f"no answer from {state.target.wire} ({error})")
+            error = Skipped("robots_unreachable", f"no answer from {state.target.wire} ({error})")
         of_hop = state.guarded and error.code == "address_blocked"
-        return Known(state.request.url, until, error=skipped, failures=failures, of_hop=of_hop)
+        return Known(state.request.url, until, error=error, failures=failures, of_hop=of_hop)
 
 
 def _unknown(known: Known) -> Exception:
-    return Skipped(*known.error.args) if known.error is not None else RuntimeError("nothing is known yet")
+    return known.error.copy() if known.error is not None else RuntimeError("nothing is known yet")
 
 
 def _path_of(target: Target) -> str:
