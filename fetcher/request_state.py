@@ -26,6 +26,7 @@ __all__ = [
     "Requeue",
     "Transfer",
     "current",
+    "enter",
     "failure_of",
     "snapshot_of",
     "waited",
@@ -271,3 +272,10 @@ class Requeue(BaseException):
 
 
 current: ContextVar[RequestState] = ContextVar("current")
+
+
+def enter(stage: Stage) -> None:
+    """Note that the current row, if there is one, is now in ``stage``."""
+    state = current.get(None)
+    if state is not None:
+        state.enter(stage)

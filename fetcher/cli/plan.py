@@ -68,6 +68,9 @@ def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool =
     if plan.retry and plan.job is None:
         raise ConfigError("retry-failed and retry-codes need a job: an output that is a file (-o), without --no-job")
     plan = _within_limits(plan)
+    if plan.config.tls.profile == "compatible":
+        note = "--tls compatible: keys and hashes are accepted that are no longer thought to be strong"
+        plan = msgspec.structs.replace(plan, notes=(*plan.notes, note))
     check(inputs, format=plan["from"], url_column=plan["url_column"])
     _check_outputs(plan)
     return plan

@@ -146,8 +146,9 @@ def make_config(settings: Mapping[str, Any], urls: Sequence[str]) -> Config:
     proxies = getproxies_environment()
     if "proxy" not in options:
         for scheme in ("http", "https"):
-            if scheme in proxies and f"{scheme}_proxy" not in options:
-                options[f"{scheme}_proxy"] = _environment_proxy(scheme, proxies[scheme])
+            said = scheme if scheme in proxies else "all"  # as curl has it: ALL_PROXY behind the others
+            if said in proxies and f"{scheme}_proxy" not in options:
+                options[f"{scheme}_proxy"] = _environment_proxy(said, proxies[said])
     if "no_proxy" not in options and (bypass := proxies.get("no")):
         options["no_proxy"] = bypass
     return Config.from_mapping(options)
@@ -193,7 +194,7 @@ def _only_origin(urls: Sequence[str], default_scheme: str) -> str | None:
 
 
 def _bind_secrets(options: dict[str, Any], origin: str) -> None:
-    for key in ("user", "cookie", "header"):
+    for key in ("user", "cookie", "header", "cert"):
         values = options.get(key)
         if not values:
             continue

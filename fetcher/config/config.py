@@ -16,6 +16,7 @@ from typing import Any, Literal, Self, get_args
 import msgspec
 
 from fetcher.config.options import (
+    ClientCertificate,
     Header,
     flag,
     number_from,
@@ -23,6 +24,7 @@ from fetcher.config.options import (
     optional_seconds,
     optional_text,
     parse_bypass,
+    parse_certificates,
     parse_cookies,
     parse_headers,
     parse_max_failed,
@@ -48,12 +50,13 @@ from fetcher.config.policies import (
     RetryPolicy,
     Timeouts,
     TLSPolicy,
+    TLSProfile,
 )
 from fetcher.errors import ConfigError, InvalidURL
 from fetcher.urls import host_key
 
 __all__ = [
-    "OPTIONS", "Accept", "AddressPolicy", "Config", "Header", "HostPolicy", "Identity", "Limits", "Parsing",
+    "OPTIONS", "Accept", "AddressPolicy", "ClientCertificate", "Config", "Header", "HostPolicy", "Identity", "Limits", "Parsing",
     "ProxyPolicy", "RetryPolicy", "TLSPolicy", "Timeouts",
 ]  # fmt: skip
 
@@ -135,6 +138,8 @@ class Config(msgspec.Struct, frozen=True):
                 f"{origin}private-network=deny cannot be kept through a proxy, which resolves the names itself: "
                 "drop the proxy, or use private-network=listed"
             )
+        if self.tls.key is not None and not self.tls.certificates:
+            raise ConfigError(f"{origin}key: there is no certificate that it is for (cert)")
         if self.limits.memory < self.limits.max_size:
             raise ConfigError(f"{origin}memory must be at least max-size ({self.limits.max_size} bytes)")
 
@@ -231,6 +236,9 @@ OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "cookie_file": ("identity", "cookie_files", lambda value: tuple(texts(value))),
     "insecure": ("tls", "verify", lambda value: not flag(value)),
     "ca_bundle": ("tls", "ca_bundle", optional_text),
+    "cert": ("tls", "certificates", parse_certificates),
+    "key": ("tls", "key", optional_text),
+    "tls": ("tls", "profile", one_of(*get_args(TLSProfile))),
     "proxy": ("proxy", "every", parse_proxy),
     "http_proxy": ("proxy", "http", parse_proxy),
     "https_proxy": ("proxy", "https", parse_proxy),

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
@@ -145,13 +146,36 @@ def _header(text: str) -> tuple[str, str]:
 class Header(msgspec.Struct, frozen=True):
     """A request header: for every listed URL, or for one host alone.
 
-    Without ``port`` a host means the scheme's default port. A secret (Authorization, Cookie) names its host.
+    Without ``port`` it goes to every port of the host. A secret (Authorization, Cookie) names its host.
     """
 
     name: str
     value: str
     host: str | None = None
     port: int | None = None
+
+
+class ClientCertificate(msgspec.Struct, frozen=True):
+    """A certificate of ours in a PEM file, for one host; without ``port`` for every port of it."""
+
+    file: str
+    host: str
+    port: int | None = None
+
+
+def parse_certificates(value: Any) -> tuple[ClientCertificate, ...]:
+    """Read ``@HOST[:PORT] FILE`` lines, or take ``ClientCertificate`` values as they are."""
+    found = []
+    for item in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(item, ClientCertificate):
+            found.append(item)
+            continue
+        (text,) = texts(item)
+        host, port, rest = _targeted(text)
+        if host is None:
+            raise ConfigError("a certificate is an identity and must name its host: '@HOST FILE'")
+        found.append(ClientCertificate(rest.strip(), host, port))
+    return tuple(found)
 
 
 def parse_headers(value: Any) -> tuple[Header, ...]:
@@ -250,6 +274,17 @@ def parse_proxy(value: Any) -> str | None:
         hint = ": socks needs an HTTP proxy in front of it" if text.lower().startswith("socks") else ""
         raise ConfigError(f"{shown!r} is no http:// or https:// proxy URL{hint}")
     return text.rstrip("/")
+
+
+def split_proxy(url: str) -> tuple[str, str | None]:
+    """Return a proxy's URL without its userinfo, and that as the value of an ``Authorization`` header (RFC 7617, UTF-8)."""
+    scheme, _, rest = url.partition("://")
+    userinfo, at, place = rest.rpartition("@")
+    if not at:
+        return url, None
+    user, _, password = userinfo.partition(":")
+    token = base64.b64encode(unquote_to_bytes(user) + b":" + unquote_to_bytes(password)).decode()
+    return f"{scheme}://{place}", f"Basic {token}"
 
 
 def parse_bypass(value: Any) -> tuple[str, ...]:

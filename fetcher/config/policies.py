@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from fetcher import __version__
-from fetcher.config.options import Header, bypasses
+from fetcher.config.options import ClientCertificate, Header, bypasses
 
 __all__ = [
     "Accept",
@@ -20,12 +20,14 @@ __all__ = [
     "ProxyPolicy",
     "RetryPolicy",
     "TLSPolicy",
+    "TLSProfile",
     "Timeouts",
 ]
 
 MIB = 1024 * 1024
 
 PrivateNetwork = Literal["allow", "listed", "deny"]
+TLSProfile = Literal["default", "compatible"]
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -141,10 +143,17 @@ class ProxyPolicy(msgspec.Struct, frozen=True):
 
 
 class TLSPolicy(msgspec.Struct, frozen=True):
-    """Whether certificates are verified, and against which authorities (a PEM file, else the system's)."""
+    """Whether certificates are verified, and against which authorities (a PEM file, else the system's).
+
+    ``profile`` is ``default`` (OpenSSL's), or ``compatible``: as wide as browsers' for old servers, TLS 1.2 at least.
+    ``certificates`` are our own, each for one host, with their key in the file ``key``, or else in their own.
+    """
 
     verify: bool = True
     ca_bundle: str | None = None
+    profile: TLSProfile = "default"
+    certificates: tuple[ClientCertificate, ...] = ()
+    key: str | None = None
 
 
 class Parsing(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
 """Which headers a hop may carry. Law 7: secrets stay with their origin.
 
-A header given for a host goes to that host and port alone, and not from https down to http. Of the headers
+A header given for a host goes to that host alone, at every port unless one is named, and not from https down to http. Of the headers
 meant for the listed URL only ``User-Agent`` and ``Accept*`` follow a redirect to another origin. Userinfo in
 a listed URL is Basic credentials for its origin; in a ``Location`` it is dropped.
 
@@ -17,7 +17,7 @@ from fetcher.config import Header, Identity
 from fetcher.errors import ConfigError, InvalidURL
 from fetcher.middleware.cookies import ChainJar, CookieFiles
 from fetcher.model import Pairs, Request
-from fetcher.urls import DEFAULT_PORTS, Target, host_key
+from fetcher.urls import Target, host_key
 
 __all__ = ["ChainJar", "Secrets", "may_follow"]
 
@@ -51,7 +51,7 @@ class Secrets:
             found += [
                 (header.name, header.value)
                 for header in self._bound.get(hop.host, ())
-                if (header.port or DEFAULT_PORTS[hop.scheme]) == hop.port
+                if header.port is None or header.port == hop.port
             ]
         if same and named:
             token = unquote_to_bytes(first.user or "") + b":" + unquote_to_bytes(first.password or "")

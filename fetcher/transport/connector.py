@@ -20,16 +20,15 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 
-from fetcher.config import Config, TLSPolicy
-from fetcher.errors import ConfigError
+from fetcher.config import Config
 from fetcher.model import Stage
-from fetcher.request_state import current
+from fetcher.request_state import current, enter
 from fetcher.transport.address import AddressClass, socket_guard
 from fetcher.transport.decoding import accept_encoding
 from fetcher.transport.resolver import Resolver
 from fetcher.transport.response_parser import ResponseParser
 
-__all__ = ["ConnectionBudget", "Pool", "StagedResolver", "open_session", "tls_context"]
+__all__ = ["ConnectionBudget", "Pool", "StagedResolver", "open_session"]
 
 ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 HEAD_LIMIT = 65_536  # bytes of one header line
@@ -43,20 +42,14 @@ Pool: TypeAlias = Literal["public", "private", "any"]
 REACHES: dict[Pool, frozenset[AddressClass]] = {"public": frozenset({"public"}), "private": frozenset({"private"})}
 
 
-def _enter(stage: Stage) -> None:
-    state = current.get(None)
-    if state is not None:
-        state.enter(stage)
-
-
 class StagedResolver(Resolver):
     """The resolver, telling the state that it is at work."""
 
     async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[Any]:
         """Look a name up."""
-        _enter(Stage.RESOLVING)
+        enter(Stage.RESOLVING)
         places = await super().resolve(host, port, family)
-        _enter(Stage.CONNECTING)  # not where it failed: then time ran out, or the name is none
+        enter(Stage.CONNECTING)  # not where it failed: then time ran out, or the name is none
         return places
 
 
@@ -177,15 +170,6 @@ class StampedProtocol(ResponseHandler):
         self.abort()
 
 
-class StagedTLS(ssl.SSLContext):
-    """A TLS context that tells the state when the handshake begins."""
-
-    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        """Begin a handshake."""
-        _enter(Stage.HANDSHAKING)
-        return super().wrap_bio(*args, **kwargs)
-
-
 class ConnectionBudget:
     """What all pools of a transport may have open together: ``most`` at work and idle, ``max_idle`` of them idle."""
 
@@ -290,7 +274,7 @@ def open_session(config: Config, pool: Pool, resolver: Resolver, budget: Connect
         use_dns_cache=False,
         resolver=resolver,
         keepalive_timeout=KEEP_ALIVE,
-        socket_factory=socket_guard(REACHES[pool], lambda _: _enter(Stage.CONNECTING)) if pool in REACHES else None,
+        socket_factory=socket_guard(REACHES[pool], lambda _: enter(Stage.CONNECTING)) if pool in REACHES else None,
     )
     session = aiohttp.ClientSession(
         connector=connector,
@@ -306,21 +290,3 @@ def open_session(config: Config, pool: Pool, resolver: Resolver, budget: Connect
     )
     session._retry_connection = False  # noqa: SLF001  (a test holds it) on another kept connection, which may be as dead
     return session
-
-
-def tls_context(policy: TLSPolicy) -> ssl.SSLContext:
-    """Build the TLS context. Raises ``ConfigError`` for a bundle that cannot be read."""
-    context = StagedTLS(ssl.PROTOCOL_TLS_CLIENT)
-    if not policy.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    elif policy.ca_bundle:
-        try:
-            context.load_verify_locations(policy.ca_bundle)
-        except (OSError, ssl.SSLError) as error:
-            reason = getattr(error, "strerror", None) or "not a PEM file of certificates"
-            raise ConfigError(f"ca-bundle: cannot read {policy.ca_bundle}: {reason}") from None
-    else:
-        context.load_default_certs()
-    context.set_alpn_protocols(["http/1.1"])
-    return context

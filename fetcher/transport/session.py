@@ -8,7 +8,6 @@ anything but the exchange itself and its share of memory.
 from __future__ import annotations
 
 import socket
-import ssl
 import time
 from typing import Any
 
@@ -17,15 +16,17 @@ import yarl
 from aiohttp.http_exceptions import HttpProcessingError
 
 from fetcher.config import Config
+from fetcher.config.options import split_proxy
 from fetcher.errors import ConnectError, DNSError, InvalidURL, ProtocolError, Skipped
 from fetcher.model import REDIRECT_STATUSES, Pairs, Request, Response, Stage
 from fetcher.request_state import RequestState, Requeue, current
 from fetcher.transport.address import BlockedAddress, blocked_address, classify, literal
 from fetcher.transport.body import Bodies, Body, skim
-from fetcher.transport.connector import ConnectionBudget, Pool, StagedResolver, open_session, tls_context
+from fetcher.transport.connector import ConnectionBudget, Pool, StagedResolver, open_session
 from fetcher.transport.descriptors import descriptors_for_connections, out_of_descriptors
 from fetcher.transport.resolver import Resolver
 from fetcher.transport.response_parser import transfer_codings
+from fetcher.transport.tls import TLSContexts
 from fetcher.transport.translate import translate
 from fetcher.transport.watchdog import Watch, Watchdog
 from fetcher.urls import parse
@@ -47,7 +48,7 @@ class Transport:
         self._budget = ConnectionBudget(config.limits.concurrency, descriptors_for_connections())
         self._sessions: dict[Pool, aiohttp.ClientSession] = {}
         self._pools: dict[str, Pool] = {}  # of the rows' own hosts, so far as they were judged
-        self._tls: ssl.SSLContext | None = tls_context(config.tls) if config.tls.ca_bundle else None
+        self._tls = TLSContexts(config.tls)
 
     async def close(self) -> None:
         """Close every connection, and stop the clocks and the resolver."""
@@ -119,6 +120,17 @@ class Transport:
         target = parse(url)
         return self._config.proxy.before(target.scheme, target.host, target.port)
 
+    def _way(self, url: str) -> dict[str, Any]:
+        """Return what aiohttp must know of the way to a URL: the proxy, what that is told, and TLS."""
+        if not self._proxied:
+            return {"ssl": self._tls.context_for(url)} if url.startswith("https:") else {}
+        proxy = self._proxy(url)
+        if proxy is None:
+            return {"ssl": self._tls.context_for(url)}
+        bare, secret = split_proxy(proxy)
+        headers = {"Authorization": secret} if secret is not None else None
+        return {"ssl": self._tls.context_for(url), "proxy": bare, "proxy_headers": headers}
+
     def _may_go_private(self, state: RequestState | None) -> bool:
         """Judge the row: its own host may be private, and a hop from a private host may."""
         if self._config.address.private_network == "deny":
@@ -169,8 +181,7 @@ class Transport:
             _wire(url),
             headers=request.headers or None,
             allow_redirects=False,
-            ssl=self._tls_context() if self._proxied or url.startswith("https:") else True,
-            proxy=self._proxy(url) if self._proxied else None,
+            **self._way(url),
         )
         try:
             if state is not None:
@@ -206,10 +217,19 @@ class Transport:
             if state is not None and state.can_requeue:
                 return Requeue(time.monotonic() + 0.5)
             return ConnectError("connect_refused", "no file descriptor left: lower concurrency or raise ulimit -n")
+        throttled = isinstance(error, aiohttp.ClientHttpProxyError) and error.status == 429
+        if throttled and state is not None and state.can_requeue and state.count_return():  # by the proxy, not the host
+            return Requeue(time.monotonic() + self._proxy_pause(error))
         found = translate(error, stage.value)
         if isinstance(found, DNSError) and self._proxy(url) is not None:  # the host's name is the proxy's business
             return ConnectError("connect_refused", f"the proxy: {found.message}")
         return found
+
+    def _proxy_pause(self, error: Any) -> float:
+        """Return the seconds a proxy asks us to wait that has answered 429."""
+        wish = (error.headers or {}).get("Retry-After", "").strip()
+        retry = self._config.retry
+        return min(float(wish) if wish.isascii() and wish.isdigit() else retry.max_backoff, retry.max_retry_after)
 
     @staticmethod
     def _behind_proxy(state: RequestState) -> str:
@@ -220,11 +240,6 @@ class Transport:
     def _open(self, pool: Pool) -> aiohttp.ClientSession:
         session = self._sessions[pool] = open_session(self._config, pool, self._resolver, self._budget)
         return session
-
-    def _tls_context(self) -> ssl.SSLContext:
-        if self._tls is None:
-            self._tls = tls_context(self._config.tls)
-        return self._tls
 
 
 def _wire(url: str) -> yarl.URL:

@@ -71,7 +71,7 @@ def translate(error: BaseException, stage: str) -> FetchError:
     if isinstance(error, aiohttp.ClientPayloadError):
         return _payload(error)
     if isinstance(error, OSError | aiohttp.ClientConnectionError):
-        return _broken(error, stage)
+        return _asks_for_certificate(error) or _broken(error, stage)
     return ProtocolError("malformed_response", _words(error))
 
 
@@ -149,7 +149,13 @@ def _certificate(error: BaseException) -> str:
 
 def _response(error: aiohttp.ClientResponseError) -> FetchError:
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return ConnectError("connect_refused", f"the proxy answered {error.status} {_one_line(error.message)}".strip())
+        refused = ConnectError(
+            "connect_refused", f"the proxy answered {error.status} {_one_line(error.message)}".strip()
+        )
+        refused.final = (
+            400 <= error.status < 500 and error.status != 429
+        )  # it will not have us, however often it is asked
+        return refused
     if isinstance(error, aiohttp.TooManyRedirects):
         return RedirectError("redirect_limit", "too many redirects")
     return _malformed(error.message)
@@ -170,6 +176,16 @@ def _payload(error: aiohttp.ClientPayloadError) -> FetchError:
             return _malformed(cause.message)
         return ProtocolError("truncated", f"the body ended early ({_one_line(cause.message).rstrip('.')})")
     return ProtocolError("truncated", f"the body ended early ({_words(error)})")
+
+
+def _asks_for_certificate(error: BaseException) -> FetchError | None:
+    """Find the alert of a server that wants a client certificate: in TLS 1.3 it comes after the handshake."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError) and "CERTIFICATE_REQUIRED" in (cause.reason or ""):
+            return TLSError("tls_protocol", "the server asks for a client certificate (--cert)")
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _broken(error: BaseException, stage: str) -> FetchError:

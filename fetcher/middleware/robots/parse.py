@@ -139,6 +139,9 @@ class _Reader:
         self._ruled = True
         if not value or not self._open:
             return
+        if b" " in value or b"\t" in value:
+            # A path as it was typed, or two things in one line: what asks for less is obeyed.
+            value = value.replace(b" ", b"%20").replace(b"\t", b"%09") if allow else value.split(None, 1)[0]
         if b"%" in value or not value.isascii():
             value = _OCTET.sub(_escape, value)
         rule = (allow, value.decode("ascii"))
@@ -173,10 +176,13 @@ def _kind(name: bytes) -> str | None:
 def product_token(user_agent: str) -> str:
     """Return the token a robots.txt names us by (2.2.1): ``fetcher`` of ``fetcher/1.0 (+…)``, or ``""``.
 
-    Of ``Mozilla/5.0 (compatible; SomeBot/1.0)`` it is ``SomeBot``.
+    Of ``Mozilla/5.0 (compatible; SomeBot/1.0)`` it is ``SomeBot``; no other product stands for somebody else.
     """
-    match = _COMPATIBLE.search(user_agent) or _TOKEN.match(user_agent.lstrip())
-    return (match[1] if match.re is _COMPATIBLE else match[0]) if match is not None else ""
+    text = user_agent.lstrip()
+    if text[:8].lower() == "mozilla/" and (compatible := _COMPATIBLE.search(text)) is not None:
+        return compatible[1]
+    match = _TOKEN.match(text)
+    return match[0] if match is not None else ""
 
 
 def _escape(match: re.Match[bytes]) -> bytes:
