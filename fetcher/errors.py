@@ -1,7 +1,7 @@
 """Every exception of the package, and which of them are worth another try.
 
 Law 2: three kinds of trouble, three fates. A ``FetchError`` costs one URL and becomes a value; a
-``SourceError``, ``SinkError``, ``LedgerError`` or ``ConfigError`` ends the run; anything else is a bug and propagates.
+``SourceError``, ``SinkError``, ``LedgerError``, ``ConfigError`` or ``ResourceError`` ends the run; anything else is a bug and propagates.
 
 ::
 
@@ -11,6 +11,7 @@ Law 2: three kinds of trouble, three fates. A ``FetchError`` costs one URL and b
     ├── SinkError                 an output cannot be written: names the path
     ├── LedgerError               a job's ledger cannot be read or written: names the path
     │   └── JobLocked             another run is working on the job: names its process
+    ├── ResourceError             the system has no memory or descriptor left for us: nothing is lost
     └── FetchError                one URL failed: ``.code``, ``.url`` and ``.retryable``
         ├── InvalidURL            invalid_url
         ├── Skipped               robots_denied · robots_unreachable · address_blocked · duplicate · host_budget
@@ -54,6 +55,7 @@ __all__ = [
     "ParseError",
     "ProtocolError",
     "RedirectError",
+    "ResourceError",
     "SinkError",
     "Skipped",
     "SourceError",
@@ -99,6 +101,13 @@ class LedgerError(FetcherError):
 
 class JobLocked(LedgerError):
     """Another run that is alive is working on the job. The message names its process."""
+
+
+class ResourceError(FetcherError):
+    """The system has no memory or file descriptor left for us, and that has not changed for a while.
+
+    It costs no row: a job goes on with those that are left.
+    """
 
 
 class FetchError(FetcherError):

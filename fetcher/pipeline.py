@@ -25,7 +25,7 @@ import msgspec
 
 from fetcher.config import Config
 from fetcher.dispatcher import Dispatcher
-from fetcher.errors import FetchError, SourceError
+from fetcher.errors import FetchError, ResourceError, SourceError
 from fetcher.intake import Intake, Rejected, Row
 from fetcher.middleware.gate import Gate
 from fetcher.model import Exchange, Failure, Outcome, Response, Stage
@@ -87,6 +87,8 @@ async def read(engine: Engine, state: RequestState, response: Response, *, isola
             page = engine.reader.read(response, waited=waited(state), fetched_at=time.time())
     except FetchError as error:
         return failure_of(state, error, tries=1)
+    except MemoryError:  # ours, and not the page's
+        raise ResourceError("no memory is left to parse in; with less at once (-c) it may do: a job goes on") from None
     # A middleware may have asked for something else, or answered out of its store: the row is the row.
     return page if page.request is state.request else msgspec.structs.replace(page, request=state.request)
 

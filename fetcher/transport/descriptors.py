@@ -1,22 +1,41 @@
-"""How many file descriptors there are for connections: one budget for the process, shared by slots and idle pools.
+"""What the system has for us: file descriptors, one budget for slots and idle pools; and what to do when it has no more.
 
-Law 3: what the system allows is bounded too, and a run that reaches the end of it stands still without an error.
+Law 3: what the system allows is bounded too, and a run that reaches the end of it stands still without an error. Law 5:
+our own want is no fault of a host's or a row's.
 """
 
 from __future__ import annotations
 
 import errno
+import socket
 
-__all__ = ["RESERVED_DESCRIPTORS", "descriptors_for_connections", "most_concurrency", "out_of_descriptors"]
+from fetcher.errors import ResourceError
+
+__all__ = [
+    "RESERVED_DESCRIPTORS",
+    "Shortage",
+    "descriptors_for_connections",
+    "most_concurrency",
+    "out_of_descriptors",
+    "out_of_memory",
+]
 
 RESERVED_DESCRIPTORS = 64  # for files (outputs, ledger, lists), streams, parsing processes, look-ups of names
+SHORTAGE_PAUSE_SECONDS = 0.5  # until a row is tried again
+MAX_SHORTAGE_SECONDS = 60.0  # without one exchange that ended otherwise: then the run ends
 
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+_NO_MEMORY = (errno.ENOMEM, errno.ENOBUFS, getattr(socket, "EAI_MEMORY", errno.ENOMEM))
 
 
 def out_of_descriptors(error: BaseException) -> bool:
     """Say whether the process has no file descriptor left: our own limit, and no fault of the host."""
     return isinstance(error, OSError) and error.errno in _NO_DESCRIPTOR
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Say whether the system has no memory left for us."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _NO_MEMORY)
 
 
 def descriptors_for_connections() -> int | None:
@@ -35,3 +54,25 @@ def most_concurrency(descriptors: int | None, wanted: int) -> int:
     An eighth is left over: the connection that makes room for another is closed only in the next turn of the loop.
     """
     return wanted if descriptors is None else max(1, min(wanted, descriptors - descriptors // 8))
+
+
+class Shortage:
+    """How long the system has had too little for us."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+
+    def over(self) -> None:
+        """Note that an exchange ended otherwise."""
+        self.since = None
+
+    def pause(self, what: str, now: float) -> float:
+        """Return the seconds until the next try. Raises ``ResourceError`` where it does not get better."""
+        if self.since is None:
+            self.since = now
+        if now - self.since > MAX_SHORTAGE_SECONDS:
+            raise ResourceError(
+                f"the system has had no {what} left for {now - self.since:.0f} s; with less at once (-c) it may do: "
+                "a job goes on where it stands"
+            )
+        return SHORTAGE_PAUSE_SECONDS

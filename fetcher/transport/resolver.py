@@ -2,7 +2,8 @@
 
 Law 3: the memory of names, the addresses kept of each and the threads are bounded, whatever the list or a
 name server says. Law 5: names are looked up 64 at a time, those nobody waits for any more are not begun, and
-a name being looked up is never looked up twice at once. Law 9: the clock and the look-up are parameters.
+a name being looked up is never looked up twice at once. A look-up that takes long, for a name server that never
+answers holds its thread for half a minute, is not counted among the 64. Law 9: the clock and the look-up are parameters.
 """
 
 from __future__ import annotations
@@ -32,6 +33,12 @@ _MAX_ADDRESSES_PER_FAMILY: Final = 8
 
 _PASSING_FAILURE_SECONDS: Final = 0.2
 """Seconds a failure is remembered that may be gone the next time: or a row's other tries would ask nobody."""
+
+_SLOW_SECONDS: Final = 1.0
+"""A look-up that has taken longer makes room for others: up to ``_MAX_THREADS`` in all."""
+_MAX_THREADS: Final = 512
+_CHECK_SECONDS: Final = 0.25
+"""Between two looks at the threads, while names wait for one."""
 
 _NUMERIC: Final = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 # Windows knows the flag and refuses it; what its getaddrinfo takes is in AI_MASK.
@@ -95,7 +102,8 @@ class Resolver(AbstractResolver):
         self._pending: dict[_Key, _PendingLookup] = {}
         self._queue: SimpleQueue[_PendingLookup | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._at_work: set[threading.Thread] = set()
+        self._at_work: dict[threading.Thread, float] = {}  # since when
+        self._check: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def resolve(
@@ -128,6 +136,8 @@ class Resolver(AbstractResolver):
         the process from ending.
         """
         self._closed = True
+        if self._check is not None:
+            self._check.cancel()
         for pending in self._pending.values():
             if not pending.answer.done():
                 pending.answer.set_result(_closed_error())
@@ -160,19 +170,37 @@ class Resolver(AbstractResolver):
 
     def _begin(self, key: _Key) -> _PendingLookup:
         if len(self._threads) < min(len(self._pending) + 1, self._most_threads):
-            # Not an executor: the interpreter waits for an executor's threads before it ends, and with a
-            # dead name server that is half a minute after the last Ctrl-C.
-            thread = threading.Thread(target=self._work, name=f"resolver-{len(self._threads)}", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError as error:  # the system gives no more threads: those there are will do
-                if not self._threads:
-                    raise socket.gaierror(socket.EAI_AGAIN, f"no thread to look names up in: {error}") from None
-            else:
-                self._threads.append(thread)
+            self._start_thread()
         pending = self._pending[key] = _PendingLookup(key)
         self._queue.put(pending)
+        if self._check is None and len(self._at_work) >= self._most_threads:
+            self._check = pending.loop.call_later(_CHECK_SECONDS, self._make_room)
         return pending
+
+    def _start_thread(self) -> None:
+        # Not an executor: the interpreter waits for an executor's threads before it ends, and with a
+        # dead name server that is half a minute after the last Ctrl-C.
+        thread = threading.Thread(target=self._work, name=f"resolver-{len(self._threads)}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system gives no more threads: those there are will do
+            if not self._threads:
+                raise socket.gaierror(socket.EAI_AGAIN, f"no thread to look names up in: {error}") from None
+        else:
+            self._threads.append(thread)
+
+    def _make_room(self) -> None:
+        """Start a thread for each that is held by a slow look-up, as long as names wait."""
+        self._check = None
+        waiting = self._queue.qsize()
+        if not waiting or self._closed:
+            return
+        slow_since = self._clock() - _SLOW_SECONDS
+        slow = sum(began <= slow_since for began in list(self._at_work.values()))
+        wanted = min(self._most_threads + slow, _MAX_THREADS, len(self._threads) + waiting)
+        for _ in range(wanted - len(self._threads)):
+            self._start_thread()
+        self._check = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._make_room)
 
     def _work(self) -> None:
         """Look names up until told to stop; the body of each thread."""
@@ -180,12 +208,16 @@ class Resolver(AbstractResolver):
         while (pending := self._queue.get()) is not None:
             # At work first, then a look at ``_closed``; ``close`` does it the other way round. So a thread it
             # waits for is not in a look-up.
-            self._at_work.add(me)
+            self._at_work[me] = self._clock()
             if not self._closed and pending.claim.acquire(blocking=False):
                 answer = self._ask(pending.key)
                 with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
                     pending.loop.call_soon_threadsafe(self._settle, pending, answer)
-            self._at_work.discard(me)
+            self._at_work.pop(me, None)
+            if len(self._threads) > self._most_threads:
+                with contextlib.suppress(ValueError):  # closed meanwhile
+                    self._threads.remove(me)
+                return
 
     def _ask(self, key: _Key) -> _Answer:
         host, family = key

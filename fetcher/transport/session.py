@@ -23,7 +23,7 @@ from fetcher.request_state import RequestState, Requeue, current
 from fetcher.transport.address import BlockedAddress, blocked_address, classify, literal
 from fetcher.transport.body import Bodies, Body, skim
 from fetcher.transport.connector import ConnectionBudget, Pool, StagedResolver, open_session
-from fetcher.transport.descriptors import descriptors_for_connections, out_of_descriptors
+from fetcher.transport.descriptors import Shortage, descriptors_for_connections, out_of_descriptors, out_of_memory
 from fetcher.transport.resolver import Resolver
 from fetcher.transport.response_parser import transfer_codings
 from fetcher.transport.tls import TLSContexts
@@ -46,6 +46,7 @@ class Transport:
         self._bodies = Bodies(config.limits)
         self._watchdog = Watchdog(config.timeouts)
         self._budget = ConnectionBudget(config.limits.concurrency, descriptors_for_connections())
+        self._shortage = Shortage()
         self._sessions: dict[Pool, aiohttp.ClientSession] = {}
         self._pools: dict[str, Pool] = {}  # of the rows' own hosts, so far as they were judged
         self._tls = TLSContexts(config.tls)
@@ -161,13 +162,15 @@ class Transport:
                     transfer.begin(watch)
                     transfer.repeated = True
                     answer, body = await self._talk(request, state, pool, watch)
-        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, OSError, MemoryError) as error:
             if state is not None:
                 stage = state.stage
             raise self._explain(error, stage, request.url, state) from error
         finally:
             if transfer is not None:
                 transfer.clock = None
+        if self._shortage.since is not None:
+            self._shortage.over()
         return Response(
             request, url, answer.status, _pairs(answer), body.data, body.wire_bytes, truncated=body.truncated
         )
@@ -212,11 +215,9 @@ class Transport:
         if blocked is not None:
             return blocked
         inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-        if out_of_descriptors(inner):  # our own limit: no fault of the row's
-            self._budget.drop_oldest(self._config.limits.concurrency)
-            if state is not None and state.can_requeue:
-                return Requeue(time.monotonic() + 0.5)
-            return ConnectError("connect_refused", "no file descriptor left: lower concurrency or raise ulimit -n")
+        if out_of_descriptors(inner) or out_of_memory(inner):  # our own limit: no fault of the row's
+            return self._wait_for_system(inner, state)
+        self._shortage.over()
         throttled = isinstance(error, aiohttp.ClientHttpProxyError) and error.status == 429
         if throttled and state is not None and state.can_requeue and state.count_return():  # by the proxy, not the host
             return Requeue(time.monotonic() + self._proxy_pause(error))
@@ -224,6 +225,16 @@ class Transport:
         if isinstance(found, DNSError) and self._proxy(url) is not None:  # the host's name is the proxy's business
             return ConnectError("connect_refused", f"the proxy: {found.message}")
         return found
+
+    def _wait_for_system(self, error: BaseException, state: RequestState | None) -> BaseException:
+        """Make room, and have the row come back. Raises ``ResourceError`` where that has not helped for long."""
+        what = "file descriptor" if out_of_descriptors(error) else "memory"
+        self._budget.drop_oldest(self._config.limits.concurrency)
+        now = time.monotonic()
+        pause = self._shortage.pause(what, now)
+        if state is not None and state.can_requeue:
+            return Requeue(now + pause)
+        return ConnectError("connect_refused", f"no {what} left: lower concurrency, or raise the limit (ulimit)")
 
     def _proxy_pause(self, error: Any) -> float:
         """Return the seconds a proxy asks us to wait that has answered 429."""
