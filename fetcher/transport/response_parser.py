@@ -192,6 +192,7 @@ class ResponseParser:
         while message.code < 200 and message.code != 101:
             interim += 1
             if interim == len(messages):
+                self._seen = [b"".join(self._seen)[self._head_end(interim) :]]
                 return result
             message, payload = messages[interim]
         if "Transfer-Encoding" in message.headers:
@@ -200,11 +201,8 @@ class ResponseParser:
                 return self._begin_to_mend(BadHttpMessage("a Transfer-Encoding that cannot be read"))
         self._begin_body(message, payload)
         raw = self._seen[0] if len(self._seen) == 1 else b"".join(self._seen)
+        at = self._head_end(interim + 1)
         self._seen = []
-        at = 0
-        for _ in range(interim + 1):
-            end = _HEAD_END.search(raw, at)
-            at = end.end() if end is not None else len(raw)
         came = len(raw) - at  # of the body, with its head
         if self._left is not None:
             if came > self._left:
@@ -219,6 +217,15 @@ class ResponseParser:
             self._spoil()
             return messages[: interim + 1], result[1], result[2]
         return result
+
+    def _head_end(self, number: int) -> int:
+        """Return where so many heads end in the bytes that came."""
+        raw = self._seen[0] if len(self._seen) == 1 else b"".join(self._seen)
+        at = 0
+        for _ in range(number):
+            end = _HEAD_END.search(raw, at)
+            at = end.end() if end is not None else len(raw)
+        return at
 
     def _begin_body(self, message: Any, payload: StreamReader) -> None:
         """Note how long the body of the final answer is."""
