@@ -22,7 +22,7 @@ MAX_URL = 65_536
 
 # An authority that lower-cases and serialises to itself, then a path and query of printable ASCII: no
 # fragment, no backslash (a slash to the standard), no space.
-_PLAIN = re.compile(r"(https?://[a-z0-9.\-]+(?::[0-9]{1,5})?)([/?][!-\"$-\[\]-~]*)?")
+_PLAIN = re.compile(r"(https?://(?!https?//)[a-z0-9.\-]+(?::[0-9]{1,5})?)([/?][!-\"$-\[\]-~]*)?")
 _WIRE_SAFE = re.compile(r"[/?][!-\"$-\[\]-~]*")
 # What follows the authority, as it was written; the standard takes any number of slashes of either kind.
 _SPLIT = re.compile(r"[A-Za-z]+:[/\\]*[^/\\?#]*([^#]*)")
@@ -32,6 +32,7 @@ _EDGES = "".join(map(chr, range(0x21)))  # C0 controls and the space: the standa
 _REMOVED = {ord(c): None for c in "\t\n\r"}  # and drops these wherever they stand
 _PORT_OR_END = re.compile(r"[0-9]{1,5}(?=[/\\?#]|$)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
+_SCHEME_FOR_HOST = re.compile(r"[^\w\[]*(?:https?|ftp)[^\w\]]*")
 _NO_HOST = frozenset(
     {"about:", "callto:", "data:", "file:", "http:", "https:", "javascript:", "mailto:", "sms:", "tel:"}
 )
@@ -102,6 +103,7 @@ def _parse_slowly(text: str) -> Target:
     host = name.rstrip(".")
     if not host:
         raise InvalidURL(message="no host")
+    _refuse_second_scheme(host, tail)
     written = _SPLIT.match(text)
     if written is not None and _WIRE_SAFE.fullmatch(written[1]):
         tail = written[1] if written[1][0] == "/" else f"/{written[1]}"
@@ -115,6 +117,15 @@ def _refuse(text: str) -> NoReturn:
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise InvalidURL(message="not a URL: not all of it is text in UTF-8") from None
     raise InvalidURL(message="not a URL: its host or port is none") from None
+
+
+def _refuse_second_scheme(host: str, tail: str) -> None:
+    """Raise ``InvalidURL`` for ``http://http://x`` and ``http//x``: to the standard, their host is ``http``.
+
+    So it is to it in ``"http://x`` and ``http;//x``, quotes and the like in a host being none of its errors.
+    """
+    if tail.startswith("//") and _SCHEME_FOR_HOST.fullmatch(host):
+        raise InvalidURL(message=f"not a URL: {host!r} stands where its host belongs (a scheme twice, or misspelt?)")
 
 
 def with_scheme(text: str, default_scheme: str) -> str:
