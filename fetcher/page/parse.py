@@ -22,7 +22,7 @@ from fetcher.page.charset import count_characters, decode_as, detect, read_media
 if TYPE_CHECKING:
     from fetcher.page.select import Selection
 
-__all__ = ["Document", "Kind", "Reading", "extract_from", "kind_of", "page_of", "parse", "read_body"]
+__all__ = ["Document", "Kind", "Reading", "content_type_of", "extract_from", "kind_of", "page_of", "parse", "read_body"]
 
 Kind: TypeAlias = Literal["html", "text", "binary"]
 
@@ -32,7 +32,7 @@ _TEXT_TYPES = frozenset({
     "application/x-javascript", "application/x-ndjson", "application/x-sh", "application/x-www-form-urlencoded",
     "application/x-yaml", "application/xml", "application/xml-dtd", "application/yaml",
 })  # fmt: skip
-_UNKNOWN_TYPES = frozenset({"", "*/*", "application/unknown", "unknown/unknown"})
+_UNKNOWN_TYPES = frozenset({"", "application/unknown", "unknown/unknown"})
 
 # WHATWG MIME Sniffing: the resource header is 1445 bytes; these are its "binary data bytes" and its HTML tags.
 SNIFFED_BYTES = 1445
@@ -73,7 +73,7 @@ class Document:
 
     def __init__(self, response: Response) -> None:
         self.response = response
-        self.charset, self._start, self._text = detect(response.body, response.header("content-type"))
+        self.charset, self._start, self._text = detect(response.body, content_type_of(response))
         self._tree: LexborHTMLParser | None = None
         self._head: list[LexborNode] | None = None
         self._title: str | None = _UNSET
@@ -175,12 +175,21 @@ def parse(response: Response) -> Document:
     return document
 
 
+def content_type_of(response: Response) -> str | None:
+    """Return all Content-Type headers of a response, joined by commas; ``None`` where there is none.
+
+    Which of them counts is for ``read_media_type`` to say: servers, and the programs behind them, each add one.
+    """
+    values = [value for name, value in response.headers if name == "content-type"]
+    return ", ".join(values) if values else None
+
+
 def kind_of(response: Response) -> Kind:
     """Tell what the body is by its Content-Type, and where that says nothing by its first bytes.
 
     The look at the bytes is the WHATWG MIME Sniffing Standard's in small. An empty body of no known type is text.
     """
-    essence = read_media_type(response.header("content-type")).essence
+    essence = read_media_type(content_type_of(response)).essence
     if essence in {"text/html", "application/xhtml+xml"}:
         return "html"
     if essence.startswith("text/") or essence.endswith(("+json", "+xml")) or essence in _TEXT_TYPES:
@@ -228,7 +237,7 @@ def read_body(response: Response, *, select: Selection | None, extract: Extracto
         data = select.select(page.tree) if page else select.blank()
     return Reading(
         length=document.length if document else None,
-        content_type=read_media_type(response.header("content-type")).essence or None,
+        content_type=read_media_type(content_type_of(response)).essence or None,
         charset=document.charset if document else None,
         title=title,
         links=links,

@@ -52,9 +52,7 @@ def mended(head: bytes, *, bodiless: bool = False) -> bytes:
         raise BadHttpMessage("the answer has no status line")
     fields = _fields(lines)
     codings = transfer_codings([value.decode("latin-1") for name, value in fields if _is(name, b"transfer-encoding")])
-    lengths = {
-        item.strip(b" \t") for name, value in fields if _is(name, b"content-length") for item in value.split(b",")
-    }
+    lengths = {item.strip(b" \t") for name, value in fields if _is(name, b"content-length") for item in value.split(b",")}
     lengths.discard(b"")
     kept = [field for field in fields if not _is(field[0], b"transfer-encoding", b"content-length")]
     if bodiless:
