@@ -139,9 +139,9 @@ class Reader:
             raise
         if isinstance(answer, NotPlain):
             if self._asked:
-                error = ParseError("extract_failed", f"what it returns must be plain data here: {answer.reason}")
-                error.reading = answer.reading
-                raise error
+                failed = ParseError("extract_failed", f"what it returns must be plain data here: {answer.reason}")
+                failed.reading = answer.reading
+                raise failed
             reading = self._with_data(response, answer.reading, self._extract)
         else:
             reading = self._with_data(response, answer, self._extract_here)
