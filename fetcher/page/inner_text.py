@@ -49,11 +49,14 @@ def inner_text(root: LexborNode) -> str:
             [fragment.text() for fragment in root.template_fragments()] if root.tag_id == _TEMPLATE else [root.text()]
         )
         return " ".join(" ".join(texts).split())
+    child = root.first_child
+    if child is None or (child.tag_id == _TEXT and child.next is None):  # most of what is selected
+        return " ".join((child.text_content or "").split()) if child is not None else ""
     root_id = root.mem_id
     parts: list[str] = []
-    parted = True  # the parts so far end in white space, or are none
+    last = ""  # the text before, where no break is between
     blocks = False  # there was a block
-    hidden: Collection[int] | None = None
+    hidden = _hidden_within(root)
     passed = 0  # the node that ends what is passed over
     nodes = root.traverse(include_text=True)
     next(nodes)  # the root
@@ -65,20 +68,18 @@ def inner_text(root: LexborNode) -> str:
         tag = node.tag_id
         if tag == _TEXT:
             text = node.text_content or ""
-            if blocks and not parted and not text[:1].isspace() and _follows_block(node, root_id):
+            if last and blocks and not (text[:1].isspace() or last[-1].isspace()) and _follows_block(node, root_id):
                 parts.append(" ")
             parts.append(text)
-            parted = text[-1:].isspace()
+            last = text
             continue
-        if hidden is None:
-            hidden = _hidden_within(root)
+        if tag in _BREAKS:
+            parts.append(" ")
+            last, blocks = "", True
         if tag in _UNSEEN or (hidden and node.mem_id in hidden):
             passed = _next_after(node, root_id)
             if not passed:
                 break
-        if tag in _BREAKS:
-            parts.append(" ")
-            parted = blocks = True
     return " ".join("".join(parts).split())
 
 

@@ -16,7 +16,7 @@ from itertools import chain
 from fetcher.errors import SourceError
 from fetcher.model import Request
 from fetcher.sources.lines import NOT_UTF8, TOO_LONG, OverlongLine, whole_lines
-from fetcher.sources.rows import BYTE_ORDER_MARK, Row, RowNumbers, bad_row, flaw_within, listed_url
+from fetcher.sources.rows import BYTE_ORDER_MARK, Row, RowNumbers, bad_row, read_url
 from fetcher.stats import counted
 
 __all__ = ["MAX_RECORD_BYTES", "read_csv"]
@@ -25,6 +25,7 @@ MAX_RECORD_BYTES = 1024 * 1024
 """Bytes that a record may have over all its lines."""
 
 MISQUOTED = "has text after a closing quote (a quote within a quoted cell is doubled)"
+_MARK = BYTE_ORDER_MARK.encode()
 _NEVER_CLOSED = "a quote is opened and never closed"
 
 
@@ -54,8 +55,7 @@ def read_csv(
                 extra = 0
             cells.extend([""] * -extra)
         fields = dict(zip(columns, cells, strict=False))
-        url = listed_url(fields.pop(url_key))
-        within = flaw_within(url)
+        url, within = read_url(fields.pop(url_key))
         if extra <= 0 and url and not within and not reader.flaw:
             yield Request(next(numbers), url, (), fields or None)
             continue
@@ -142,6 +142,7 @@ class _RecordReader:
             if (nul := piece.find(b"\0")) >= 0:
                 line = self._line + piece.count(b"\n", 0, nul) + 1
                 raise SourceError(f"{self._name}:{line}: has a NUL byte; this is no text")
+            marked = _MARK in piece  # of several files put together
             for raw in piece.split(b"\n"):
                 self._line += 1
                 self._record_bytes += len(raw)
@@ -152,8 +153,8 @@ class _RecordReader:
                 except UnicodeDecodeError:
                     self.flaw = NOT_UTF8
                     line_text = raw.decode(errors="replace")
-                if line_text[:1] == BYTE_ORDER_MARK and not self._record:  # several files put together
-                    line_text = line_text[1:]
+                if marked and not self._record:
+                    line_text = line_text.removeprefix(BYTE_ORDER_MARK)
                 line_text += "\n"
                 self._record.append(line_text)
                 yield line_text

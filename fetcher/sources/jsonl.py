@@ -14,7 +14,7 @@ import msgspec
 from fetcher.errors import SourceError
 from fetcher.model import Request
 from fetcher.sources.lines import NOT_UTF8, TOO_LONG, OverlongLine, whole_lines
-from fetcher.sources.rows import BYTE_ORDER_MARK, Row, RowNumbers, bad_row, flaw_within, listed_url
+from fetcher.sources.rows import BYTE_ORDER_MARK, Row, RowNumbers, bad_row, read_url
 
 __all__ = ["read_jsonl"]
 
@@ -68,10 +68,10 @@ def _row(number: int, value: Any, raw: bytes, where: str, url_column: str) -> Ro
     if not isinstance(url, str):
         kind = _TYPES.get(type(url), "an object")
         return bad_row(number, _text(raw), f"{where}: {url_column!r} is {kind}, not a string", fields)
-    url = listed_url(url)
+    url, flaw = read_url(url)
     if not url:
         return bad_row(number, "", f"{where}: the URL is empty", fields)
-    if flaw := flaw_within(url):
+    if flaw:
         return bad_row(number, url, f"{where}: the URL {flaw}", fields)
     return Request(number, url, (), fields)
 

@@ -15,7 +15,17 @@ import msgspec
 from fetcher.errors import InvalidURL
 from fetcher.model import Request
 
-__all__ = ["BYTE_ORDER_MARK", "BadRow", "FinishedRow", "Row", "RowNumbers", "bad_row", "flaw_within", "listed_url"]
+__all__ = [
+    "BYTE_ORDER_MARK",
+    "BadRow",
+    "FinishedRow",
+    "Row",
+    "RowNumbers",
+    "bad_row",
+    "flaw_within",
+    "listed_url",
+    "read_url",
+]
 
 EXCERPT_CHARS = 2_000
 """Characters of a bad row that are shown in place of its URL."""
@@ -24,6 +34,7 @@ BYTE_ORDER_MARK = "\ufeff"
 """Stands at the beginning of a file, and so within a list that several files were put together to."""
 
 _WRAPPINGS = {'"': '"', "'": "'", "<": ">", "\u201c": "\u201d", "\u2018": "\u2019"}
+_PLAIN_URL = re.compile(r"[!#-&(-;=?-~]+")  # ASCII without blanks, quotes and angle brackets
 _SECOND_URL = re.compile(r"\s[\"'<(]*https?://", re.IGNORECASE)
 
 
@@ -51,6 +62,14 @@ Row: TypeAlias = Request | BadRow
 
 RowNumbers: TypeAlias = Iterator[int]
 """The row numbers over all inputs: a row takes the next one when it is handed out, not before."""
+
+
+def read_url(text: str) -> tuple[str, str]:
+    """Return the URL of a cell or a value (see ``listed_url``), and why it is more than one URL, or ``""``."""
+    if _PLAIN_URL.fullmatch(text):
+        return text, ""
+    url = listed_url(text)
+    return url, flaw_within(url)
 
 
 def listed_url(text: str) -> str:
