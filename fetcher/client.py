@@ -18,7 +18,19 @@ from fetcher.intake import Row
 from fetcher.middleware.chain import Handlers
 from fetcher.middleware.gate import Gate
 from fetcher.middleware.robots.handler import Verdict
-from fetcher.model import Exchange, Extractor, Failure, Middleware, Outcome, Page, Request, RetryHook, Sink
+from fetcher.model import (
+    Exchange,
+    Extractor,
+    Failure,
+    Middleware,
+    Outcome,
+    Page,
+    Request,
+    RetryHook,
+    Sink,
+    answering,
+    check_callable,
+)
 from fetcher.page.reader import Reader
 from fetcher.pipeline import Engine, OneByOne, Outcomes, concurrent, fetch_one, sequential
 from fetcher.request_state import InFlight, RequestState
@@ -41,7 +53,7 @@ class Fetcher:
 
     Open it with ``async with``; nothing touches the network before the first request. ``middleware`` stands
     around every row, outermost first; ``extract`` makes ``Page.data``; ``transport`` replaces aiohttp; ``on_retry`` is told of each retry before it is
-    waited for.
+    waited for. Raises ``CallableError``, a ``TypeError``, for one of them that cannot be called as it will be.
 
     >>> async def titles(urls):
     ...     async with Fetcher(Config.of(concurrency=20)) as fetcher, fetcher.stream(urls) as outcomes:
@@ -59,6 +71,12 @@ class Fetcher:
     ) -> None:
         self.config = config or Config()
         self._middleware = tuple(middleware)
+        for each in self._middleware:
+            check_callable("middleware", each, ["request", "next"], asynchronous=True)
+        if transport is not None:
+            check_callable("transport", transport, ["request"], asynchronous=True)
+        if on_retry is not None:
+            check_callable("on_retry", on_retry, ["details"], asynchronous=False)
         self.reader = Reader(self.config, extract)
         self._given_transport = transport
         self._on_retry = on_retry
@@ -72,7 +90,8 @@ class Fetcher:
             self.config = _within_limits(self.config)
             self._transport = _open_transport(self.config)
         locate = self._transport.address_of if self._transport is not None else None
-        transport = self._given_transport or self._transport
+        given = self._given_transport
+        transport = answering("transport", given, given) if given is not None else self._transport
         assert transport is not None
         self._handlers = Handlers(self.config, self._middleware, transport, locate=locate, on_retry=self._on_retry)
         self._engine = Engine(self.config, self._handlers.exchange, self.reader, self._handlers.gate)

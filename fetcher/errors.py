@@ -7,6 +7,7 @@ Law 2: three kinds of trouble, three fates. A ``FetchError`` costs one URL and b
 
     FetcherError
     ├── ConfigError(ValueError)   a setting is wrong: names the key and the nearest valid one
+    │   └── CallableError         a function of the caller's has the wrong shape; a TypeError too
     ├── SourceError               a list cannot be read: names the file and the line
     ├── SinkError                 an output cannot be written: names the path
     ├── LedgerError               a job's ledger cannot be read or written: names the path
@@ -37,10 +38,11 @@ The codes are public: they stand in every record, keep their name, and are never
 from __future__ import annotations
 
 import logging
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 __all__ = [
     "RETRYABLE",
+    "CallableError",
     "ConfigError",
     "ConnectError",
     "ConnectTimeout",
@@ -85,6 +87,13 @@ class FetcherError(Exception):
 
 class ConfigError(FetcherError, ValueError):
     """A setting is unknown, malformed or contradicts another; nothing was started."""
+
+
+class CallableError(ConfigError, TypeError):
+    """A middleware, an extractor or the like cannot be called as it will be, or returned what nobody can use.
+
+    The message names it and says what shape it must have.
+    """
 
 
 class SourceError(FetcherError):
@@ -292,6 +301,10 @@ class TooLarge(FetchError):
 
 
 class ParseError(FetchError):
-    """The body came, and what was to be read out of it did not."""
+    """The body came, and what was to be read out of it did not.
+
+    ``reading`` is what had been read of it by then; it is taken out where the failure becomes an outcome.
+    """
 
     codes = frozenset({"parse_timeout", "parse_crash", "extract_failed"})
+    reading: Any = None

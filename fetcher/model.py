@@ -8,15 +8,15 @@ cross a process boundary or wait in a queue without surprises.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import partial
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any, Protocol, Self, TypeAlias
 
 import msgspec
 
-from fetcher.errors import FetchError
+from fetcher.errors import CallableError, FetchError
 
 __all__ = [
     "Exchange",
@@ -31,6 +31,8 @@ __all__ = [
     "RetryHook",
     "Sink",
     "Stage",
+    "answering",
+    "check_callable",
     "compose",
 ]
 
@@ -120,7 +122,10 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """The bad outcome of a request: the error, and what was known when it struck."""
+    """The bad outcome of a request: the error, and what was known when it struck.
+
+    The last fields are known only where the page was there and what was to be read out of it was not (``ParseError``).
+    """
 
     request: Request
     error: FetchError
@@ -132,6 +137,13 @@ class Failure(msgspec.Struct, frozen=True):
     waited: float = 0.0
     attempts: int = 0
     fetched_at: float = 0.0
+    length: int | None = None
+    content_type: str | None = None
+    charset: str | None = None
+    title: str | None = None
+    links: int | None = None
+    truncated: bool = False
+    robots: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -192,9 +204,10 @@ Middleware: TypeAlias = Callable[[Request, Exchange], Awaitable[Response]]
 
 
 def compose(handlers: Iterable[Middleware], exchange: Exchange, *, foreign: bool = False) -> Exchange:
-    """Put handlers around an exchange, the outermost first. ``foreign`` ones may call their second parameter anything.
+    """Put handlers around an exchange, the outermost first.
 
-    Without a coroutine or a frame of its own: either is felt with each row.
+    ``foreign`` ones may call their second parameter anything, and what they return is looked at. Ours are called without
+    a coroutine or a frame of its own: either is felt with each row.
     """
     for handler in reversed(list(handlers)):
         exchange = _around(handler, exchange) if foreign else partial(handler, proceed=exchange)  # type: ignore[call-arg]  # it is called so in all of ours
@@ -202,7 +215,61 @@ def compose(handlers: Iterable[Middleware], exchange: Exchange, *, foreign: bool
 
 
 def _around(handler: Middleware, proceed: Exchange) -> Exchange:
-    return lambda request: handler(request, proceed)
+    return answering("middleware", handler, lambda request: handler(request, proceed))
+
+
+def answering(what: str, function: Any, exchange: Exchange) -> Exchange:
+    """Return ``exchange``, which calls ``function``, with a look at what that returns: no response is its author's error.
+
+    Raises ``CallableError``, which ends the run, as any bug does.
+    """
+
+    async def answer(request: Request) -> Response:
+        awaitable: Any = exchange(request)
+        if not isinstance(awaitable, CoroutineType) and not hasattr(awaitable, "__await__"):
+            kind = type(awaitable).__name__
+            raise CallableError(f"{what}: {_name_of(function)} is not async (it returned {kind}): write 'async def'")
+        response = await awaitable
+        if not isinstance(response, Response):
+            kind = type(response).__name__
+            raise CallableError(f"{what}: {_name_of(function)} returned {kind}, and must return a Response")
+        return response
+
+    return answer
+
+
+def check_callable(what: str, function: Any, parameters: Sequence[str], *, asynchronous: bool) -> None:
+    """Raise ``CallableError`` where a function of the caller's cannot be called with ``parameters``.
+
+    ``what`` is its role and its name, for the message. That a plain function is to be ``asynchronous`` shows only when it
+    is called, for it may return what another has made.
+    """
+    import inspect  # dear to import, and asyncio has it already where it matters
+
+    called = f"{what} is called as {'await ' if asynchronous else ''}function({', '.join(parameters)})"
+    if not callable(function):
+        raise CallableError(f"{called}, and {function!r:.200} cannot be called")
+    call = getattr(function, "__call__", function)  # noqa: B004 - an object's method, to see whether it is async
+    for kind, is_kind in (
+        ("an async generator", inspect.isasyncgenfunction),
+        ("a generator", inspect.isgeneratorfunction),
+        ("async", inspect.iscoroutinefunction),
+    ):
+        if (is_kind(function) or is_kind(call)) and not (asynchronous and kind == "async"):
+            raise CallableError(f"{called}, and {_name_of(function)} is {kind}")
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):  # some of C's functions do not tell theirs
+        return
+    try:
+        signature.bind(*parameters)
+    except TypeError as error:
+        raise CallableError(f"{called}, and {_name_of(function)}{signature} does not take that: {error}") from None
+
+
+def _name_of(function: Any) -> str:
+    name = getattr(function, "__qualname__", None)
+    return f"{getattr(function, '__module__', None)}:{name}" if name else f"{function!r:.200}"
 
 
 class RetryDetails(msgspec.Struct, frozen=True):

@@ -25,10 +25,11 @@ import msgspec
 
 from fetcher.config import Config
 from fetcher.dispatcher import Dispatcher
-from fetcher.errors import FetchError, ResourceError, SourceError
+from fetcher.errors import FetchError, ParseError, ResourceError, SourceError
 from fetcher.intake import Intake, Rejected, Row
 from fetcher.middleware.gate import Gate
 from fetcher.model import Exchange, Failure, Outcome, Response, Stage
+from fetcher.page.parse import add_reading
 from fetcher.page.reader import Reader
 from fetcher.request_state import InFlight, RequestState, Requeue, current, failure_of, snapshot_of, waited
 from fetcher.stats import Stats
@@ -85,8 +86,9 @@ async def read(engine: Engine, state: RequestState, response: Response, *, isola
             page = await engine.reader.read_isolated(response, waited=waited(state), fetched_at=time.time())
         else:
             page = engine.reader.read(response, waited=waited(state), fetched_at=time.time())
-    except FetchError as error:
-        return failure_of(state, error, tries=1)
+    except ParseError as error:
+        reading, error.reading = error.reading, None
+        return add_reading(failure_of(state, error, tries=1), response, reading)
     except MemoryError:  # ours, and not the page's
         raise ResourceError("no memory is left to parse in; with less at once (-c) it may do: a job goes on") from None
     # A middleware may have asked for something else, or answered out of its store: the row is the row.

@@ -1,4 +1,4 @@
-"""The stats of a run. Law 1: at every exit ``input = ok + failed + skipped + pending``."""
+"""The stats of a run, and how a count is said. Law 1: at every exit ``input = ok + failed + skipped + pending``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from collections import Counter
 from fetcher.errors import Skipped
 from fetcher.model import Outcome, Page
 
-__all__ = ["Stats"]
+__all__ = ["Stats", "counted"]
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return ``number`` of ``noun`` in words: ``1 row``, ``1,000 rows``; ``plural`` where that is not with an s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 class Stats:

@@ -24,7 +24,7 @@ MAX_URL = 65_536
 
 # What serialises to itself: an authority, a path of which no segment may be a dot segment, and a query.
 _PLAIN = re.compile(
-    r"(https?://[a-z0-9.\-]+(?::[0-9]{1,5})?)"
+    r"(https?://(?!https?//)[a-z0-9.\-]+(?::[0-9]{1,5})?)"
     r"((?:/(?!\.|%2[eE])[!$-.0-;=@-\[\]_a-z|~]*)*(?:\?[!$-&(-;=?-~]*)?)"
 )
 # The standard's serialisation of an http(s) URL. Its userinfo has no bare ':', '@' or '/' left in it.
@@ -33,6 +33,7 @@ _EDGES = "".join(map(chr, range(0x21)))  # C0 controls and the space: the standa
 _REMOVED = {ord(c): None for c in "\t\n\r"}  # and drops these wherever they stand
 _PORT_OR_END = re.compile(r"[0-9]{1,5}(?=[/\\?#]|$)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
+_SCHEME_FOR_HOST = re.compile(r"[^\w\[]*(?:https?|ftp)[^\w\]]*")
 _NO_HOST = frozenset(
     {"about:", "callto:", "data:", "file:", "http:", "https:", "javascript:", "mailto:", "sms:", "tel:"}
 )
@@ -101,6 +102,7 @@ def _parse_slowly(text: str) -> Target:
     host = name.rstrip(".")
     if not host:
         raise InvalidURL(message="no host")
+    _refuse_second_scheme(host, tail)
     authority = f"{name}:{port}" if port else name
     number = int(port) if port else DEFAULT_PORTS[scheme]
     return Target(f"{scheme}://{authority}{tail}", scheme, host, number, user or None, password or None)
@@ -111,6 +113,15 @@ def _refuse(text: str) -> NoReturn:
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise InvalidURL(message="not a URL: not all of it is text in UTF-8") from None
     raise InvalidURL(message="not a URL: its host or port is none") from None
+
+
+def _refuse_second_scheme(host: str, tail: str) -> None:
+    """Raise ``InvalidURL`` for ``http://http://x`` and ``http//x``: to the standard, their host is ``http``.
+
+    So it is to it in ``"http://x`` and ``http;//x``, quotes and the like in a host being none of its errors.
+    """
+    if tail.startswith("//") and _SCHEME_FOR_HOST.fullmatch(host):
+        raise InvalidURL(message=f"not a URL: {host!r} stands where its host belongs (a scheme twice, or misspelt?)")
 
 
 def with_scheme(text: str, default_scheme: str) -> str:

@@ -71,7 +71,7 @@ async def test_what_stays_is_asked_once(mocked: Any, status: int) -> None:
 async def test_what_is_accepted_is_a_page(mocked: Any) -> None:
     answers(mocked, 404, 503, body="<title>gone</title>", headers={"Retry-After": "100"})
     outcomes = await crawl([URL, URL], accept="404,5xx", **QUICK)
-    assert [(code_of(outcome), outcome.title) for outcome in outcomes] == [(404, "gone"), (503, "gone")]  # type: ignore[union-attr]  # both are pages
+    assert [(code_of(outcome), outcome.title) for outcome in outcomes] == [(404, "gone"), (503, "gone")]
 
 
 async def test_no_retries_means_none(mocked: Any) -> None:

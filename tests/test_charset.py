@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeAlias
 
 import aiohttp
@@ -26,7 +26,7 @@ from fetcher.page.charset import (
     read_media_type,
     resolve_label,
 )
-from fetcher.page.parse import Document
+from fetcher.page.parse import Document, content_type_of
 
 HTML = "text/html"
 RUSSIAN = "Съешь ещё этих мягких французских булок, да выпей же чаю. " * 20
@@ -87,6 +87,64 @@ def test_a_declaration_after_1024_bytes_counts_where_the_bytes_are_no_utf8() -> 
 )
 def test_the_undeclared_rest_is_guessed(codec: str, text: str) -> None:
     assert decode(text.encode(codec), HTML)[0] == text
+
+
+@pytest.mark.parametrize("content_type", [None, HTML, "text/plain"])
+def test_undeclared_iso_2022_jp_shows_itself_by_its_escapes(content_type: str | None) -> None:
+    text = "<title>日本語</title>\n" + "x" * 20_000 + JAPANESE
+    assert decode(text.encode("iso-2022-jp"), content_type) == (text, "iso-2022-jp")
+    assert sniff(b"\x1b$@$3\x1b(J", content_type) == "iso-2022-jp"
+    assert sniff("日本".encode("iso-2022-jp")[:5], content_type) == "iso-2022-jp"  # cut off within
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x1b[31mred\x1b[0m $ ls",
+        b"price \x1b$",
+        b"\x1b$B",
+        b"\x1b$)C\x0eabc\x0f",  # iso-2022-kr, which browsers do not read
+        b"\x1b$B$3\x1b[0m",
+        b"\x1b$B$ 3\x1b(B",
+        b"\x1b$B$3x\x1b(B",
+    ],
+)
+def test_other_escapes_are_none_of_iso_2022_jp(body: bytes) -> None:
+    assert sniff(body, HTML) == "utf-8"
+
+
+def test_a_declaration_wins_over_escapes_and_zeros() -> None:
+    assert sniff("<meta charset=utf-8>日本".encode("iso-2022-jp"), HTML) == "utf-8"
+    assert sniff("日本".encode("iso-2022-jp"), "text/html; charset=koi8-r") == "koi8-r"
+    assert sniff("<p>hi</p>".encode("utf-16le"), "text/html; charset=koi8-r") == "koi8-r"
+
+
+@pytest.mark.parametrize("charset", ["utf-16le", "utf-16be"])
+def test_text_in_sixteen_bits_shows_itself_by_its_zeros(charset: str) -> None:
+    for text in ("<html><p>hi</p>", "<p>Съешь ещё этих</p>\n" * 99, "<p>😀</p>" * 300, "ab\u3000cdefghijk"):
+        assert decode(text.encode(charset), HTML) == (text, charset)
+    assert sniff(b"\0" * 100, HTML) == "utf-8"
+    assert sniff(b"a\0b\0c\0\0d\0e\0f", HTML) == "utf-8"
+    assert sniff(b"<p>plain text with one zero\0", HTML) == "utf-8"
+    assert sniff(("<p>\ud800</p>" * 9).encode(charset, "surrogatepass"), HTML) != charset
+
+
+def test_a_few_words_of_kana_are_japanese() -> None:
+    for text in ("ログイン", "<p>お買い物かごに入れる</p>"):
+        assert decode(text.encode("euc-jp"), HTML) == (text, "euc-jp")
+    for text, codec in (
+        ("登录账号与密码。", "gb18030"),
+        ("登入帳號與密碼。", "big5-hkscs"),
+        ("로그인 비밀번호 찾기", "cp949"),
+    ):
+        assert sniff(text.encode(codec), HTML) != "euc-jp"
+
+
+def test_romanian_is_in_the_charset_of_windows() -> None:
+    text = (
+        "Şi totuşi, „această ţară” îşi păstrează învăţătura în cărţi şi în biserici, fără să ştie nimeni de ce. " * 20
+    )
+    assert decode(text.encode("windows-1250"), HTML) == (text, "windows-1250")
 
 
 def test_what_cannot_be_guessed_is_windows_1252(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +251,7 @@ def test_a_charset_that_hides_markup_is_one_replacement_character() -> None:
         ("text/html; charset", "text/html", None),
         ("text/html; charset=", "text/html", None),
         ("text/html; xcharset=utf-8", "text/html", None),
-        ("charset=utf-8", "", "utf-8"),
+        ("charset=utf-8", "", None),
         ("html", "", None),
         ("text/html charset=utf-8", "", None),
         ("text/ht\x00ml; charset=\udcff", "", None),
@@ -204,6 +262,152 @@ def test_content_types_are_read_as_browsers_read_them(
 ) -> None:
     found = read_media_type(content_type)
     assert (found.essence, found.charset) == (essence, charset)
+
+
+@pytest.mark.parametrize(
+    ("content_types", "essence", "charset"),
+    [
+        (["text/html; charset=utf-8", "text/html; charset=koi8-r"], "text/html", "koi8-r"),
+        (["text/html; charset=koi8-r", "text/html"], "text/html", "koi8-r"),
+        (["text/html; charset=koi8-r, text/html"], "text/html", "koi8-r"),
+        (["text/html; charset=koi8-r", "text/plain"], "text/plain", None),
+        (["text/html; charset=koi8-r", "text/plain", "text/html"], "text/html", None),
+        (["text/html; charset=koi8-r", "text/html; charset=gbk", "TEXT/HTML; x=y"], "text/html", "koi8-r"),
+        (["text/html; charset=klingon", "text/html"], "text/html", None),
+        (["text/html; charset=koi8-r", "*/*; charset=gbk"], "text/html", "koi8-r"),
+        (["text/html; charset=koi8-r", "text", "", "text/"], "text/html", "koi8-r"),
+        (["*/*", "text/plain"], "text/plain", None),
+        (["*/*; charset=gbk"], "", None),
+        (['text/html; x=",text/plain"; charset=koi8-r'], "text/html", "koi8-r"),
+        (['text/html; x="', "text/plain; charset=koi8-r"], "text/html", None),
+        (["text/html; charset=\x01koi8-r; charset=gbk"], "text/html", "gb18030"),
+        (['text/html; charset=""; charset=gbk'], "text/html", None),
+        (["text/html; charset=; charset=gbk"], "text/html", "gb18030"),
+        (["text/html; charset =gbk"], "text/html", None),
+        (['text/html; charset="koi8-r\\'], "text/html", None),
+    ],
+)
+def test_of_several_content_types_the_last_valid_one_counts(
+    content_types: list[str], essence: str, charset: str | None
+) -> None:
+    headers = (("content-type", content_types[0]), ("x", "y"), *(("content-type", more) for more in content_types[1:]))
+    joined = content_type_of(Response(Request(1, "http://a.example/"), "http://a.example/", 200, headers))
+    found = read_media_type(joined)
+    assert (found.essence, found.charset) == (essence, charset)
+
+
+class HeaderSteps:
+    """ "Extract a MIME type" and what it stands on, step by step as Fetch and MIME Sniffing list them."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+
+    def collect(self, until: str) -> str:
+        begin = self.at
+        while self.at < len(self.text) and self.text[self.at] not in until:
+            self.at += 1
+        return self.text[begin : self.at]
+
+    def quoted(self, *, extract: bool) -> str:
+        begin, value = self.at, ""
+        self.at += 1
+        while True:
+            value += self.collect('"\\')
+            if self.at >= len(self.text):
+                break
+            mark = self.text[self.at]
+            self.at += 1
+            if mark != "\\":
+                break
+            if self.at >= len(self.text):
+                value += "\\"
+                break
+            value += self.text[self.at]
+            self.at += 1
+        return value if extract else self.text[begin : self.at]
+
+    def values(self) -> Iterator[str]:
+        value = ""
+        while self.at < len(self.text):
+            value += self.collect('",')
+            if self.at < len(self.text):
+                if self.text[self.at] == '"':
+                    value += self.quoted(extract=False)
+                    if self.at < len(self.text):
+                        continue
+                else:
+                    self.at += 1
+            yield value.strip("\t ")
+            value = ""
+
+    def mime_type(self) -> tuple[str, dict[str, str]] | None:
+        self.text = self.text.strip("\n\r\t ")
+        kind = self.collect("/")
+        if not is_token(kind) or self.at >= len(self.text):
+            return None
+        self.at += 1
+        subtype = self.collect(";").rstrip("\n\r\t ")
+        if not is_token(subtype):
+            return None
+        parameters: dict[str, str] = {}
+        while self.at < len(self.text):
+            self.at += 1
+            while self.at < len(self.text) and self.text[self.at] in "\n\r\t ":
+                self.at += 1
+            name = self.collect(";=").lower()
+            if self.at < len(self.text):
+                if self.text[self.at] == ";":
+                    continue
+                self.at += 1
+            if self.at >= len(self.text):
+                break
+            if self.text[self.at] == '"':
+                value = self.quoted(extract=True)
+                self.collect(";")
+            else:
+                value = self.collect(";").rstrip("\n\r\t ")
+                if not value:
+                    continue
+            if is_token(name) and all(c == "\t" or " " <= c <= "~" or "\x80" <= c for c in value):
+                parameters.setdefault(name, value)
+        return f"{kind}/{subtype}".lower(), parameters
+
+
+def is_token(text: str) -> bool:
+    return bool(text) and all(c.isascii() and (c.isalnum() or c in "!#$%&'*+-.^_`|~") for c in text)
+
+
+def extract_mime_type(header: str) -> tuple[str, str | None]:
+    """Return essence and charset parameter by the standard's steps; no essence for a failure."""
+    charset = essence = mime_type = None
+    for value in HeaderSteps(header).values():
+        temporary = HeaderSteps(value).mime_type()
+        if temporary is None or temporary[0] == "*/*":
+            continue
+        mime_type = temporary
+        if mime_type[0] != essence:
+            charset = mime_type[1].get("charset")
+            essence = mime_type[0]
+        elif "charset" not in mime_type[1] and charset is not None:
+            mime_type[1]["charset"] = charset
+    return (mime_type[0], mime_type[1].get("charset")) if mime_type is not None else ("", None)
+
+
+HEADER_PIECES = [
+    "text/html", "TEXT/plain", "*/*", "a/b", "charset=", "Charset=", "utf-8", "koi8-r", "gbk", '"', '"', "\\", ";", ";", ",",
+    ",", " ", "\t", "=", "/", "x=", "é", "\x01", "\n",
+]  # fmt: skip
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.lists(st.sampled_from(HEADER_PIECES), max_size=14).map("".join))
+@example('text/html;charset="utf-8,')
+@example("text/html,")
+def test_the_headers_are_read_by_the_standards_steps(header: str) -> None:
+    essence, label = extract_mime_type(header)
+    found = read_media_type(header)
+    assert (found.essence, found.charset) == (essence, resolve_label(label) if label else None)
 
 
 # The prescan: the standard's steps, a byte at a time, are the judge

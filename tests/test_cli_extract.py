@@ -56,6 +56,18 @@ async def later(response):
     return 1
 
 
+def starve(response):
+    raise MemoryError
+
+
+def plain_sign(request, proceed):
+    return None
+
+
+async def swallow(request, proceed):
+    await proceed(request)
+
+
 value = 5
 
 
@@ -148,6 +160,57 @@ def test_what_a_function_raises_costs_its_row(flags: str, desk: Desk) -> None:
     ended = run("crawl", url, "--extract", "mine:failing", *flags.split(), folder=desk.folder)
     assert ended.code == 3
     assert ended.lines == [f"{url} !! extract_failed: ValueError: no price in \\x1b[31m{url}"]
+
+
+@pytest.mark.parametrize("flags", ["", "--isolate", "--parsers 1"])
+def test_a_failed_extractor_leaves_what_was_known_of_the_page(flags: str, desk: Desk) -> None:
+    url = desk.lab.url("/ok?title=hello")
+    plain = run("crawl", url, "-f", "jsonl", folder=desk.folder)
+    ended = run("crawl", url, "-f", "jsonl", "--extract", "mine:failing", *flags.split(), folder=desk.folder)
+    (page,), (failure,) = records(plain), records(ended)
+    assert failure["error"] == "extract_failed"
+    assert failure["title"] == "hello"
+    for name in ("elapsed", "waited", "fetched_at", "error", "message"):
+        page.pop(name), failure.pop(name)
+    assert failure == page
+
+
+@pytest.mark.parametrize("flags", ["", "--dry-run"])
+def test_rules_beside_a_function_are_refused(flags: str, desk: Desk) -> None:
+    desk.pages("a")
+    words = ["--select", "h=h1", "--extract", "mine:size", *flags.split()]
+    ended = run("crawl", "l.txt", "-o", "pages.jsonl", *words, folder=desk.folder)
+    desk.refused(ended, "select and extract both say what a page's data is: leave one of them out", 2)
+    assert not (desk.folder / "pages.jsonl").exists()
+    ended = run("crawl", "l.txt", "--select", "h=h1 >", *flags.split(), folder=desk.folder)
+    assert ended.code == 2
+    assert "no CSS selector" in ended.said
+
+
+SHAPES = {
+    "extract mine:sign": "extract: 'mine:sign' is async, and what reads a page is a plain function",
+    "extract mine:plain_sign": "extract is called as function(response), and mine:plain_sign(request, proceed) does not take "
+    "that: missing a required argument: 'proceed'",
+    "middleware mine:size": "middleware is called as await function(request, next), and mine:size(response) does not take "
+    "that: too many positional arguments",
+    "middleware mine:plain_sign": "middleware: mine:plain_sign is not async (it returned NoneType): write 'async def'",
+    "middleware mine:swallow": "middleware: mine:swallow returned NoneType, and must return a Response",
+}
+
+
+@pytest.mark.parametrize("flag", SHAPES)
+def test_a_function_of_the_wrong_shape_is_named(flag: str, desk: Desk) -> None:
+    option, name = flag.split()
+    ended = run("crawl", desk.lab.url("/ok"), "-q", f"--{option}", name, folder=desk.folder)
+    assert (ended.code, ended.said, ended.out) == (2, f"fetcher: {SHAPES[flag]}\n", b"")
+
+
+def test_a_want_of_memory_ends_the_run_with_a_word(desk: Desk) -> None:
+    for flags in ([], ["--isolate"]):
+        ended = run("crawl", desk.lab.url("/ok"), "-q", "--extract", "mine:starve", *flags, folder=desk.folder)
+        assert (ended.code, ended.out) == (1, b"")
+        assert ended.said.startswith("fetcher: no memory is left")
+        assert ended.said.count("\n") == 1
 
 
 WRONG = {

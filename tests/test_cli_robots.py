@@ -54,7 +54,7 @@ def test_it_says_why(site: LabServer, told: Told) -> None:
         f"{here}/private/x -> denied: 'Disallow: /private' in line 2 of {here}/robots.txt; 3 s between two requests"
     )
     assert allowed == (
-        f"{here}/ok -> allowed: none of the 1 rules for fetcher in {here}/robots.txt is about it; "
+        f"{here}/ok -> allowed: none of the 1 rule for fetcher in {here}/robots.txt is about it; "
         "3 s between two requests"
     )
     assert unreachable.startswith(f"{site.url('/ok', 2)} !! robots_unreachable: ")

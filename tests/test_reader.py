@@ -76,7 +76,6 @@ def here(reader: Reader, response: Response) -> Page:
         ({"isolate": True}, None, {"bomb"}),
         ({"isolate": True}, extractors.titled, {"bomb", "page", "text", "image", "big text"}),
         ({"isolate": True, "select": "h=h1"}, None, {"bomb", "page"}),
-        ({"isolate": True, "select": "h=h1"}, extractors.titled, {"bomb", "page", "text", "image", "big text"}),
         ({"parsers": 1}, None, {"bomb", "page"}),
         ({"parsers": 1}, extractors.titled, {"bomb", "page"}),
         ({"parsers": 1, "isolate": True}, extractors.titled, {"bomb", "page", "text", "image", "big text"}),
@@ -285,7 +284,7 @@ def test_an_extractor_without_a_name_runs_here_once_the_page_was_parsed_there() 
         ran.append(os.getpid())
         return len(response.body)
 
-    page = isolated(Reader(Config.of(select="h=h1"), extract), respond(SMALL_PAGE))
+    page = isolated(Reader(Config(), extract), respond(SMALL_PAGE))
     assert isinstance(page, Page)
     assert (page.title, page.links, page.data) == ("T", 1, len(SMALL_PAGE))
     assert ran == [os.getpid()]
@@ -320,6 +319,125 @@ def test_an_extractor_with_a_name_is_isolated_on_a_bomb() -> None:
     page = isolated(Reader(Config(), extractors.pid), respond(SMALL_PAGE))
     assert isinstance(page, Page)
     assert page.data != os.getpid()
+
+
+# What was known when it failed
+
+
+def known(error: ParseError) -> tuple[Any, ...]:
+    reading = error.reading
+    return reading.length, reading.content_type, reading.charset, reading.title, reading.links, reading.robots
+
+
+def failing(reader: Reader, response: Response, *, apart: bool) -> ParseError:
+    async def main() -> None:
+        try:
+            if apart:
+                await reader.read_isolated(response, waited=0.5, fetched_at=9.0)
+            else:
+                here(reader, response)
+        finally:
+            await reader.close()
+
+    with pytest.raises(ParseError) as caught:
+        asyncio.run(main())
+    return caught.value
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("extract", [extractors.obey, lambda response: extractors.obey(response)])
+def test_a_failed_extractor_leaves_what_was_read(extract: Extractor, apart: bool) -> None:
+    body = b"raise <title>T</title><a href=x>1</a>"
+    response = respond(body, headers=(("x-robots-tag", "no\udcffindex"),))
+    error = failing(Reader(Config(), extract), response, apart=apart)
+    assert error.code == "extract_failed"
+    assert known(error) == (len(body), "text/html", "utf-8", "T", 1, "no\ufffdindex")
+    assert known(failing(Reader(Config(), extract), respond(b"raise", "image/png"), apart=apart)) == (
+        None, "image/png", None, None, None, None,
+    )  # fmt: skip
+
+
+def test_what_a_parser_kills_or_cannot_send_leaves_what_was_read() -> None:
+    response = respond("<title>é</title>".encode() + BOMB * 5, headers=(("x-robots-tag", "noindex"),))
+    error = failing(Reader(Config.of(parse_timeout=0.3)), response, apart=True)
+    assert (error.code, known(error)) == (
+        "parse_timeout", (16 + 5 * len(BOMB), "text/html", "utf-8", None, None, "noindex"),
+    )  # fmt: skip
+    body = b"object <title>T</title>"
+    error = failing(Reader(Config.of(isolate=True), extractors.obey), respond(body), apart=True)
+    assert (error.code, known(error)) == ("extract_failed", (len(body), "text/html", "utf-8", "T", 0, None))
+    error = failing(Reader(Config.of(isolate=True), extractors.obey), respond(b"list 100000"), apart=True)
+    assert (error.code, known(error)) == ("extract_failed", (11, "text/html", "utf-8", None, 0, None))
+
+
+def test_a_page_that_lexbor_refuses_leaves_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: bytes | str) -> None:
+        raise ValueError("no")
+
+    monkeypatch.setattr("fetcher.page.parse.LexborHTMLParser", refuse)
+    error = failing(Reader(Config()), respond(SMALL_PAGE, headers=(("x-robots-tag", "noindex"),)), apart=False)
+    assert (error.code, known(error)) == ("parse_crash", (len(SMALL_PAGE), "text/html", "utf-8", None, None, "noindex"))
+
+
+def test_each_page_that_no_process_can_be_started_for_has_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fetcher.page.isolation.command", lambda module: ["/nowhere/python"])
+    reader = Reader(Config())
+
+    async def main() -> list[ParseError]:
+        pages = (reader.read_isolated(respond(SMALL_PAGE), waited=0, fetched_at=0) for _ in range(8))
+        try:
+            return await asyncio.gather(*pages, return_exceptions=True)  # type: ignore[return-value]  # all fail
+        finally:
+            await reader.close()
+
+    errors = asyncio.run(main())
+    assert {error.code for error in errors} == {"parse_crash"}
+    assert len(set(map(id, errors))) == 8
+
+
+@pytest.mark.parametrize("extract", [extractors.obey, lambda response: extractors.obey(response)])
+def test_a_want_of_memory_is_no_pages_fault(extract: Extractor) -> None:
+    with pytest.raises(MemoryError):
+        here(Reader(Config(), extract), respond(b"starve"))
+    with pytest.raises(MemoryError):
+        isolated(Reader(Config(), extract), respond(b"starve"))
+
+
+# Extractors of the wrong shape
+
+
+async def later(response: Response) -> int:
+    return len(response.body)
+
+
+def pieces(response: Response) -> Iterator[bytes]:
+    yield response.body
+
+
+SHAPES: list[tuple[Any, str]] = [
+    (7, r"7 cannot be called"),
+    (later, r"later is async"),
+    (functools.partial(later), r"is async"),
+    (pieces, r"pieces is a generator"),
+    (lambda: 1, r"<lambda>\(\) does not take that: too many positional arguments"),
+    (lambda response, config: 1, r"does not take that: missing a required argument: 'config'"),
+]
+
+
+@pytest.mark.parametrize(("extract", "said"), SHAPES)
+def test_an_extractor_of_the_wrong_shape_is_refused(extract: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=rf"^extract is called as function\(response\), and .*{said}"):
+        Reader(Config(), extract)
+
+
+def test_an_extractor_that_turns_out_to_be_async_fails_its_rows() -> None:
+    with pytest.raises(ParseError, match="extract_failed: it returned a coroutine"):
+        here(Reader(Config(), lambda response: later(response)), respond(SMALL_PAGE))
+
+
+def test_rules_beside_an_extractor_are_refused() -> None:
+    with pytest.raises(ConfigError, match="select and extract"):
+        Reader(Config.of(select="h=h1"), extractors.titled)
 
 
 # The crash marker

@@ -74,6 +74,11 @@ def test_every_format_plain_and_packed(suffix: str, packing: str) -> None:
         ("a.example/\u2028x\n", ["a.example/\u2028x"]),
         ("a.example/\x0bx\x85y\n", ["a.example/\x0bx\x85y"]),
         ("not a url\n", ["not a url"]),
+        ("\ufeffa.example\n\ufeff\n \ufeff # one\n\ufeff\ufeff b.example\n", ["a.example", "b.example"]),
+        ("\"a.example\"\n'b.example'\n< c.example >\r\n“d.example”\n", [f"{c}.example" for c in "abcd"]),
+        (" \ufeff<\"a.example/?q='x'\"> \n", ["a.example/?q='x'"]),
+        ('"a.example","b.example"\n<a><b>\n"\n""\n"c\n', ['"a.example","b.example"', "<a><b>", '"', '""', '"c']),
+        ("a.example/it's\na.example/?q=http://b.example\n", ["a.example/it's", "a.example/?q=http://b.example"]),
     ],
 )
 def test_lines_of_a_text_list(content: str, urls: list[str]) -> None:
@@ -115,6 +120,30 @@ def test_columns() -> None:
     assert rows_of("l.csv", "url\n\n \na.example\n") == [(1, "a.example")]
     wide = ",".join(["u"] * 20_000)
     assert len(rows_of("l.csv", f"{wide}\n{wide}\n", url_column="u")[0][2]) == 19_999
+
+
+def test_a_quote_in_tsv_is_data() -> None:
+    content = '\ufeffurl\tcaption\r\na.example\t"best of\r\n"b.example"\tthe "end"\n\ufeffc.example\tx"\n'
+    assert rows_of("l.tsv", content) == [
+        (1, "a.example", {"caption": '"best of'}),
+        (2, "b.example", {"caption": 'the "end"'}),
+        (3, "c.example", {"caption": 'x"'}),
+    ]
+
+
+def test_what_stands_around_a_url_in_a_cell_is_no_part_of_it() -> None:
+    content = 'url,n\n"""a.example""",\ufeff1\n\ufeff<b.example>,2\n'
+    assert rows_of("l.csv", content) == [(1, "a.example", {"n": "\ufeff1"}), (2, "b.example", {"n": "2"})]
+    lines = '\ufeff{"url": "<a.example>"}\n\ufeff"\\"b.example\\""\n\ufeff\n'
+    assert rows_of("l.jsonl", lines) == [(1, "a.example"), (2, "b.example")]
+
+
+def test_a_misquoted_record_costs_itself_alone() -> None:
+    content = 'n,url\n"1" x,a.example\n"2\n2",b.example\n"3" x,"\n",c.example\n"4"" z",d.example\n'
+    found = list(read([put("l.csv", content)]))
+    assert [isinstance(row, BadRow) for row in found] == [True, False, True, False]
+    assert shown(found[1]) == (2, "b.example", {"n": "2\n2"})
+    assert shown(found[3]) == (4, "d.example", {"n": '4" z'})
 
 
 def test_json_fields_are_any_values() -> None:

@@ -23,6 +23,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 LONG = "x" * (MAX_LINE_BYTES + 1)
 CUT = "x" * 2000 + "…"
+MISQUOTED = "the line has text after a closing quote (a quote within a quoted cell is doubled)"
 
 BAD_ROWS: list[tuple[str, str | bytes, tuple[Any, ...]]] = [
     ("l.txt", f"#\n{LONG}\nb.example\n", (1, CUT, "l.txt:2: the line is over 64 KiB long")),
@@ -32,6 +33,24 @@ BAD_ROWS: list[tuple[str, str | bytes, tuple[Any, ...]]] = [
         "a.example\rc.example\nb.example\n",
         (1, "a.example\rc.example", "l.txt:1: the line has a carriage return within (lines end in LF or CRLF)"),
     ),
+    ("l.txt", "a.example\tc.example\nb.example\n",
+     (1, "a.example\tc.example", "l.txt:1: the line has a tab within (is it a .tsv?)")),
+    ("l.txt", "\ufeffhttp://a.example  https://c.example\nb.example\n",
+     (1, "http://a.example  https://c.example", "l.txt:1: the line has a second URL behind a blank (one URL a line)")),
+    ("l.csv", 'n,url\nx,"a.example\nc.example"\nb,b.example\n',
+     (1, "a.example\nc.example", {"n": "x"}, "l.csv:2: the URL has a line end within")),
+    ("l.csv", 'url,n\n"a.example\tc.example",x\nb.example,b\n',
+     (1, "a.example\tc.example", {"n": "x"}, "l.csv:2: the URL has a tab within")),
+    ("l.jsonl", '{"url": "a.example\\tc.example", "n": 1}\n"b.example"\n',
+     (1, "a.example\tc.example", {"n": 1}, "l.jsonl:1: the URL has a tab within")),
+    ("l.csv", 'url,n\na.example,"nice" cat\nb.example,b\n', (1, 'a.example,"nice" cat', f"l.csv:2: {MISQUOTED}")),
+    ("l.csv", 'url,n\n"a.example"/x,"nice\ncat"\nb.example,b\n', (1, '"a.example"/x,"nice\ncat"', f"l.csv:2: {MISQUOTED}")),
+    ("l.csv", 'n,url\n"one\n"" two" x,"a.example"\r\nb,b.example\n',
+     (1, '"one\n"" two" x,"a.example"', f"l.csv:2: {MISQUOTED}")),
+    ("l.csv", f'n,url\n"{LONG}\n"x,a.example\n2,b.example\n', (1, '"' + CUT[1:], "l.csv:2: the line is over 64 KiB long")),
+    ("l.tsv", f'n\turl\n"{LONG}\ta.example\n"2\tb.example\n', (1, '"' + CUT[1:], "l.tsv:2: the line is over 64 KiB long")),
+    ("l.tsv", 'url\tn\na.example\t"x\ty"\nb.example\tb\n',
+     (1, "a.example", {"n": '"x'}, "l.tsv:2: has 3 cells under 2 columns (in TSV a tab always ends a cell)")),
     ("l.csv", "n,url\n1,\n2,b.example\n", (1, "", {"n": "1"}, "l.csv:2: no URL in column 'url'")),
     ("l.csv", "n,url\n1\n2,b.example\n", (1, "", {"n": "1"}, "l.csv:2: no URL in column 'url'")),
     ("l.csv", b"n,url\n\xe9,a.example\n2,b.example\n",
@@ -41,7 +60,7 @@ BAD_ROWS: list[tuple[str, str | bytes, tuple[Any, ...]]] = [
     ("l.csv", f'n,url\n"\n{LONG}\n",a.example\n2,b.example\n', (1, CUT, "l.csv:2: the line is over 64 KiB long")),
     ("l.csv", f'n,url\n"\n{LONG}",a.example\n2,b.example\n', (1, CUT, "l.csv:2: the line is over 64 KiB long")),
     ("l.csv", "url\na.example/x,y\nb.example\n",
-     (1, "a.example/x", "l.csv:2: has 2 cells under 1 columns (a cell with ',' in it is quoted)")),
+     (1, "a.example/x", "l.csv:2: has 2 cells under 1 column (a cell with ',' in it is quoted)")),
     ("l.jsonl", '""\n"b.example"\n', (1, "", "l.jsonl:1: the URL is empty")),
     ("l.jsonl", '{"URL": "a", "x": 1}\n"b.example"\n',
      (1, '{"URL": "a", "x": 1}', "l.jsonl:1: has no key 'url' (its keys: URL, x)")),
@@ -112,6 +131,11 @@ BAD_LISTS: list[tuple[str, str | bytes | None, str]] = [
     ("u.parquet.gz", "", f"u.parquet.gz: a .parquet file is no list of URLs that can be read: there are {FORMATS_THERE_ARE}"),
     ("urls.XLSX", None, f"urls.XLSX: a .xlsx file is no list of URLs that can be read: there are {FORMATS_THERE_ARE}"),
     ("urls.csv", "\nid,link\n1,a\n", "urls.csv:2: there is no column 'url'; the columns are: id, link"),
+    ("urls.csv", '"url" x,name\n', f"urls.csv:1: {MISQUOTED.replace('the line', 'the header')}"),
+    ("urls.csv", 'url,n\na,b\nb,"x" y,"z\nc,d\n', "urls.csv:3: a quote is opened and never closed"),
+    ("urls.csv", 'url,n\nb,"x" y\rz\nc,d\n', "urls.csv:2: has a carriage return within (lines end in LF or CRLF)"),
+    ("urls.tsv", '"url"\t"name"\n',
+     "urls.tsv:1: there is no column 'url'; the columns are: \"url\", \"name\" (TSV has no quoting)"),
     ("urls.csv", "url;name\n", "urls.csv:1: there is no column 'url'; the columns are: url;name"),
     ("urls.csv", "URL,Url\n", "urls.csv:1: several columns are called 'url'; the columns are: URL, Url"),
     ("urls.csv", b"url,\xe9\n", "urls.csv:1: the header is not UTF-8"),

@@ -12,6 +12,7 @@ from fetcher.errors import InvalidURL
 from fetcher.urls import MAX_URL, Target, host_key, identity, join, parse, registrable_domain, with_scheme
 
 NO_HOST = "not a URL: its host or port is none"
+SCHEME_FOR_HOST = " stands where its host belongs (a scheme twice, or misspelt?)"
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,15 @@ def test_a_row_without_a_scheme_gets_the_default(listed: str, wire: str) -> None
         ("http://%00/", NO_HOST),
         ("http://a.example/\ud800", "not a URL: not all of it is text in UTF-8"),
         ("http://a.example/" + "x" * MAX_URL, f"{MAX_URL + 17} characters long, over {MAX_URL}"),
+        ("http://http://a.example/", f"not a URL: 'http'{SCHEME_FOR_HOST}"),
+        ("http//a.example/", f"not a URL: 'http'{SCHEME_FOR_HOST}"),
+        ("HTTPS//a.example/", f"not a URL: 'https'{SCHEME_FOR_HOST}"),
+        ("https://https//a.example/", f"not a URL: 'https'{SCHEME_FOR_HOST}"),
+        ("http:https://a.example/", f"not a URL: 'https'{SCHEME_FOR_HOST}"),
+        ("https://ftp://a.example/", f"not a URL: 'ftp'{SCHEME_FOR_HOST}"),
+        ("http;//a.example/", f"not a URL: 'http;'{SCHEME_FOR_HOST}"),
+        ('"http://a.example/', f"not a URL: '\"http'{SCHEME_FOR_HOST}"),
+        ("\ufeffhttp://a.example/", f"not a URL: 'http'{SCHEME_FOR_HOST}"),
         ("z" * 100 + "://x", f"the scheme '{'z' * 40}' is not http or https"),
     ],
 )
@@ -145,6 +155,17 @@ def test_what_is_no_url_is_refused_in_words(listed: str, message: str) -> None:
     with pytest.raises(InvalidURL) as caught:
         identity(listed)
         parse(listed)  # another scheme has an identity, and a host of dots
+
+
+def test_a_host_may_have_the_name_of_a_scheme() -> None:
+    for listed in (
+        "http://http/",
+        "https://http/x//y",
+        "http://ftp.example//x",
+        "http://httpbin//x",
+        "http://[::1]//x",
+    ):
+        assert parse(listed).wire == listed
 
 
 def test_the_longest_url_passes() -> None:

@@ -135,7 +135,7 @@ def _about_rows(rounds: Sequence[Round]) -> Iterator[str]:
     failed = [sample.code for sample in samples if sample.code is not None]
     if failed:
         codes = ", ".join(f"{code} {failed.count(code):,}" for code in sorted(set(failed)))
-        yield f"{len(failed):,} of {len(samples):,} rows failed ({codes})"
+        yield f"{len(failed):,} of {plain(counted(len(samples), 'row'))} failed ({codes})"
     wall = median([round_.wall for round_ in rounds])
     slowest = max(samples, key=lambda sample: sample.latency, default=None)
     if slowest and rounds[0].mode == "concurrent" and wall and len(rounds[0].samples) > 1:

@@ -51,7 +51,7 @@ def _rounds(report: Report) -> list[str]:
     """Say how many rounds were run, and how long the warm-ups took, which do not count."""
     warm = [
         f"{mode_flag(round_.mode, round_.concurrency)} {plain(duration(round_.wall))}"
-        + (f" for {len(round_.samples)} rows" if len(round_.samples) < report.rows else "")
+        + (f" for {plain(counted(len(round_.samples), 'row'))}" if len(round_.samples) < report.rows else "")
         for round_ in report.rounds
         if round_.warm_up
     ]

@@ -27,6 +27,7 @@ from fetcher.cli.exits import COMPLETE, FAILED, PIPE_CLOSED, discard_stdout, exi
 from fetcher.cli.outputs import print_text, write_text
 from fetcher.cli.resume_command import resume_command
 from fetcher.cli.settings import RUN_KEYS, concurrency_within_limits, make_config, read_latency
+from fetcher.cli.unused import warn_of_unused
 from fetcher.config.options import number_from
 from fetcher.errors import ConfigError, FetcherError
 from fetcher.report.notices import Notices
@@ -34,6 +35,7 @@ from fetcher.report.summary import human_seconds
 from fetcher.sinks.escape import printable
 from fetcher.sinks.opening import check_path
 from fetcher.sources import is_url_argument, read
+from fetcher.stats import counted
 
 __all__ = ["bench"]
 
@@ -57,6 +59,8 @@ def bench(inputs: list[str], settings: dict[str, Any]) -> int:
         quiet = settings.get("quiet", False)
         if not plan.config.tls.verify and not quiet:
             notices.say("warning: certificates are not verified (--insecure)", level="warning")
+        if not quiet:
+            warn_of_unused(notices, inputs, settings)
         if listing is not None and not quiet:
             _announce(listing, plan, notices)
         report, number = asyncio.run(_measure(plan, listing, settings, notices))
@@ -150,19 +154,21 @@ def _announce(listing: Listing, plan: Bench, notices: Notices) -> None:
     """Say how many requests each host will get, before it gets them."""
     rows = len(listing.rows)
     if rows < plan.n and not listing.left_out:
-        notices.say(f"{listing.source} has {rows:,} row{'' if rows == 1 else 's'}, not {plan.n:,}: all are used")
+        notices.say(f"{listing.source} has {counted(rows, 'row')}, not {plan.n:,}: all are used")
     elif listing.more:
-        notices.say(f"the first {plan.n:,} rows of {listing.source} are used (-n)")
+        notices.say(
+            f"the first {counted(plan.n, 'row')} of {listing.source} {'is' if plan.n == 1 else 'are'} used (-n)"
+        )
     planned = planned_rounds(plan, rows)
     by_host = requests_by_host(planned, listing.hosts)
     lines = [
-        f"fetcher: {by_host.total():,} requests in {len(planned)} rounds, redirects and further tries not counted:"
+        f"fetcher: {counted(by_host.total(), 'request')} in {counted(len(planned), 'round')}, redirects and further tries not counted:"
     ]
     lines += [f"  {times:>9,}  {host}" for host, times in by_host.most_common(HOSTS_NAMED)]
     if len(by_host) > HOSTS_NAMED:
         rest = by_host.most_common()[HOSTS_NAMED:]
         lines.append(
-            f"  {sum(times for _, times in rest):>9,}  to {len(rest):,} more hosts, at most {rest[0][1]:,} each"
+            f"  {sum(times for _, times in rest):>9,}  to {counted(len(rest), 'more host')}, at most {rest[0][1]:,} each"
         )
     notices.show("\n".join(lines))
 
@@ -222,7 +228,7 @@ def _tell(report: Report, number: int | None, outputs: Outputs, notices: Notices
         write_text(outputs.html, outputs.render(report), what="the report")
     if report.mismatches:
         pages = len({found.id for found in report.mismatches})
-        notices.say(f"the modes got different pages, {pages:,} of {report.rows:,} rows:", level="error")
+        notices.say(f"the modes got different pages, {pages:,} of {counted(report.rows, 'row')}:", level="error")
         notices.show("\n".join(f"  {line}" for line in mismatch_lines(report.mismatches)))
     if number is not None:
         complete = len(report.rounds)
@@ -232,7 +238,8 @@ def _tell(report: Report, number: int | None, outputs: Outputs, notices: Notices
         codes = sorted({str(sample.code) for sample in report.rounds[0].samples})
         rows = len(report.rounds[0].samples)
         notices.say(
-            f"not one of {rows:,} rows is a page ({', '.join(codes)}): there is nothing to compare", level="error"
+            f"not one of {counted(rows, 'row')} is a page ({', '.join(codes)}): there is nothing to compare",
+            level="error",
         )
     return FAILED if report.mismatches or not report.complete else COMPLETE
 

@@ -68,7 +68,7 @@ OPTIONS = [
     option("--ca-bundle", metavar="FILE", help="PEM file of the authorities to trust.  [default: the system's]"),
     option("--private-network", type=click.Choice(["allow", "listed", "deny"]), help="Private addresses: all, those of the list's own hosts, none.  [default: listed]"),
     option("--select", multiple=True, metavar="NAME=CSS[@ATTR]", help="Text or attribute of the first match ('NAME[]=' of all); repeatable."),
-    option("--extract", metavar="MOD:FUNC", help="What a function of yours makes of each response becomes its data."),
+    option("--extract", metavar="MOD:FUNC", help="What a function of yours makes of each response becomes its data, in place of --select."),
     option("--middleware", multiple=True, metavar="MOD:FUNC", help="A function of yours around each request; repeatable."),
     option("--isolate", is_flag=True, help="Run the extractor in processes of its own, where it can end no run."),
     option("--parsers", metavar="N", help="Parse all pages in this many processes; auto: those that look dangerous alone.  [default: auto]"),

@@ -35,7 +35,7 @@ from fetcher.report.forecast import (
 )
 from fetcher.report.notices import Notices
 from fetcher.sinks.escape import printable
-from fetcher.stats import Stats
+from fetcher.stats import Stats, counted
 from fetcher.transport.resolver import Resolver
 from fetcher.urls import Target, identity, parse
 
@@ -146,7 +146,7 @@ async def _count(
             if not config.dedupe:
                 distinct.add(identity(row.request.url, config.default_scheme))
             if notices is not None and stats.input % ROWS_BETWEEN_NOTICES == 0:
-                notices.say(f"{stats.input:,} rows read")
+                notices.say(f"{counted(stats.input, 'row')} read")
     finally:
         await intake.close()
     return ended

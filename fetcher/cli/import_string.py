@@ -9,12 +9,13 @@ import sys
 from typing import Any
 
 from fetcher.errors import ConfigError
+from fetcher.model import check_callable
 
 __all__ = ["import_string"]
 
 
 def import_string(option: str, name: str) -> Any:
-    """Import the function ``name``. Raises ``ConfigError`` naming the option."""
+    """Import the function ``name``. Raises ``ConfigError`` naming the option, also for one of the wrong shape."""
     module_name, colon, path = name.partition(":")
     if not colon or not path or not all(part.isidentifier() for part in module_name.split(".")):
         raise ConfigError(f"{option}: {name!r} is not MODULE:FUNCTION (such as shop.pages:price)")
@@ -34,6 +35,8 @@ def import_string(option: str, name: str) -> Any:
             raise ConfigError(f"{option}: {module_name!r} has no {path!r}") from None
     if not callable(found):
         raise ConfigError(f"{option}: {name!r} is no function")
-    if option == "extract" and inspect.iscoroutinefunction(found):
+    asynchronous = option == "middleware"
+    if not asynchronous and inspect.iscoroutinefunction(found):
         raise ConfigError(f"{option}: {name!r} is async, and what reads a page is a plain function")
+    check_callable(option, found, ["request", "next"] if asynchronous else ["response"], asynchronous=asynchronous)
     return found

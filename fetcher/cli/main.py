@@ -115,6 +115,12 @@ def _explain(error: Exception) -> int:
         import traceback
 
         traceback.print_exception(error)
+    if isinstance(error, MemoryError):
+        where = f" ({error})" if str(error) else ""
+        _say(
+            f"no memory is left{where}: with more of it, or less of -c and --max-size, the same command goes on with a job"
+        )
+        return exit_of(error)
     kind = "" if isinstance(error, FetcherError) else f"internal error: {type(error).__name__}: "
     hint = "" if isinstance(error, FetcherError) else " (-vv shows where)"
     _say(f"{kind}{error}{hint}")

@@ -19,6 +19,7 @@ from fetcher.errors import ConfigError, SinkError
 from fetcher.job.paths import folder_for, is_job
 from fetcher.job.resume import choose_codes
 from fetcher.model import Extractor, Middleware
+from fetcher.page.reader import Reader
 from fetcher.sinks import check_output
 from fetcher.sinks.opening import check_path, descriptor_of, is_special
 from fetcher.sources import check, is_url_argument
@@ -67,6 +68,7 @@ def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool =
     )
     if plan.retry and plan.job is None:
         raise ConfigError("retry-failed and retry-codes need a job: an output that is a file (-o), without --no-job")
+    Reader(plan.config, plan.extract)  # is dropped: what is wrong with a rule or the extractor is found here
     plan = _within_limits(plan)
     if plan.config.tls.profile == "compatible":
         note = "--tls compatible: keys and hashes are accepted that are no longer thought to be strong"

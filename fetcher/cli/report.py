@@ -19,6 +19,7 @@ from fetcher.errors import ConfigError, SinkError
 from fetcher.job.paths import LEDGER, folder_for, is_job
 from fetcher.report.summary import describe_trouble, human_bytes, human_seconds
 from fetcher.sinks.opening import display_name, write_error
+from fetcher.stats import counted
 
 if TYPE_CHECKING:
     from fetcher.job.report import HostFigures, JobReport, RunReport
@@ -139,7 +140,7 @@ def _headline(figures: JobReport) -> str:
 def _progress(figures: JobReport) -> Iterable[str]:
     rest = f" + {figures.pending:,} pending" if figures.pending else ""
     yield (
-        f"{_counted(figures.input, 'row')}{' and more' if figures.more else ''} = {figures.ok:,} ok"
+        f"{counted(figures.input, 'row')}{' and more' if figures.more else ''} = {figures.ok:,} ok"
         f" + {figures.failed:,} failed + {figures.skipped:,} skipped{rest}, {human_bytes(figures.bytes)}"
     )
     if figures.state != "complete":
@@ -148,15 +149,15 @@ def _progress(figures: JobReport) -> Iterable[str]:
         runs = f", {figures.pages_per_second:,.0f} over all {figures.run_count:,}" if figures.run_count > 1 else ""
         run = "this run" if figures.state == "running" else "the last run"
         yield (
-            f"{figures.last_pages_per_second:,.0f} pages/s in {run}{runs}; {_counted(figures.hosts, 'host')},"
+            f"{figures.last_pages_per_second:,.0f} pages/s in {run}{runs}; {counted(figures.hosts, 'host')},"
             f" {human_seconds(figures.seconds)}"
         )
 
 
 def _left(figures: JobReport) -> str:
     if figures.left is None:
-        return f"left: {_counted(figures.pending, 'row')}, and those of the list that were not read yet"
-    text = f"left: {'about ' if figures.more else ''}{_counted(figures.left, 'row')}"
+        return f"left: {counted(figures.pending, 'row')}, and those of the list that were not read yet"
+    text = f"left: {'about ' if figures.more else ''}{counted(figures.left, 'row')}"
     if figures.state == "running" and figures.ok and figures.last_pages_per_second:
         seconds = figures.left * figures.ok / figures.done / figures.last_pages_per_second
         text += f", {human_seconds(seconds)} at this pace"
@@ -199,10 +200,6 @@ def _hosts(hosts: Sequence[HostFigures]) -> list[list[str]]:
         ]
         for host in hosts
     ]
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:

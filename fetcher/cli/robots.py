@@ -45,7 +45,10 @@ def command(context: click.Context, /, urls: tuple[str, ...], as_json: bool, con
       fetcher robots example.com -A 'SomeBot/1.0' --json
     """  # noqa: D301  (click keeps the lines below this very control character as they are)
     from fetcher.cli.settings import gather, make_config
+    from fetcher.cli.unused import warn_of_unused
+    from fetcher.report.notices import Notices
 
+    warn_of_unused(Notices())
     settings = {key: value for key, value in gather(context, config).items() if key not in OWN}
     reports = asyncio.run(_ask(list(urls), make_config(settings, urls)))
     for report in reports:
@@ -107,6 +110,7 @@ def _delay_of(target: Target, asked: float, config: Config) -> float:
 
 def _as_text(report: dict[str, Any]) -> str:
     from fetcher.sinks.escape import printable
+    from fetcher.stats import counted
 
     url = report["url"]
     if report["error"] is not None:
@@ -114,7 +118,7 @@ def _as_text(report: dict[str, Any]) -> str:
     if report["rule"] is not None:
         why = f"'{report['rule']}' in line {report['line']} of {report['robots']}"
     elif report["rules"]:
-        why = f"none of the {report['rules']} rules for {report['agent'] or '*'} in {report['robots']} is about it"
+        why = f"none of the {counted(report['rules'], 'rule')} for {report['agent'] or '*'} in {report['robots']} is about it"
     else:
         why = f"{report['robots']} has no rule for {report['agent'] or '*'}"
     delay = f"; {report['delay']:g} s between two requests" if report["delay"] else ""

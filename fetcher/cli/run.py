@@ -27,6 +27,7 @@ from fetcher.cli.outputs import estimate_total, open_output, open_source, write_
 from fetcher.cli.plan import Plan, make_plan
 from fetcher.cli.settings import at_most_failed
 from fetcher.cli.signals import CrawlSignals
+from fetcher.cli.unused import warn_of_unused
 from fetcher.client import Fetcher
 from fetcher.errors import ConfigError, FetcherError
 from fetcher.job.resume import ResumeState
@@ -87,6 +88,8 @@ def _crawl(inputs: list[str], settings: dict[str, Any], notices: Notices, *, dem
 
 
 def _run(plan: Plan, notices: Notices) -> int:
+    if not plan["quiet"]:
+        warn_of_unused(notices, plan.inputs, plan.settings)
     if plan.settings.get("dry_run"):
         from fetcher.cli.dry_run import dry_run
         from fetcher.client import robots_judge

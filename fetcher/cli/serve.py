@@ -29,12 +29,13 @@ def command(
     from fetcher.cli.settings import read_latency
     from fetcher.demo import Site, urls
     from fetcher.demo.server import serve
+    from fetcher.stats import counted
 
     site = Site(hosts=hosts, pages=pages, seed=seed, latency=read_latency(latency), port=port, log=log)
 
     def ready(port: int) -> None:
         listing = urls(site, port)
-        click.echo(f"serving {len(listing)} URLs, the first is {listing[0]} (Ctrl-C ends it)", err=True)
+        click.echo(f"serving {counted(len(listing), 'URL')}, the first is {listing[0]} (Ctrl-C ends it)", err=True)
         if print_list:
             click.echo("\n".join(listing))
             discard_stdout()  # the reader of the list sees its end, though we go on serving

@@ -4,7 +4,8 @@ Law 7: the web's bytes are never trusted. Whatever the header and the body say, 
 exception, errors are replaced, and the cost is linear in the size of the body.
 
 The order is a browser's: byte order mark, header, declaration in the first 1024 bytes; then what the bytes show:
-valid UTF-8 is UTF-8, a late declaration is heeded (a browser's parser meets it too), and the rest is guessed.
+16-bit units and the escapes of iso-2022-jp show themselves, valid UTF-8 is UTF-8, a late declaration is heeded (a
+browser's parser meets it too), and the rest is guessed.
 
 The labels are the WHATWG Encoding Standard's and no others: a label it does not know (``utf-7``, ``utf-32``, ``rot13``,
 ``unicode_escape``) names no charset here, whatever Python's own registry would make of it.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -45,12 +47,22 @@ _MULTIBYTE = frozenset({
     "utf-8", "utf-16le", "utf-16be", "gb18030", "big5-hkscs", "euc-jp", "iso-2022-jp", "cp932", "cp949",
     REPLACEMENT,
 })  # fmt: skip
-# A quoted value is taken whole, so that a "charset=" inside one is no parameter; an unquoted one ends at a comma
-# too, where a repeated header was folded into one.
-_PARAMETER = re.compile(
-    r"""(?:^|;)[\t\n\r ]*+([^\t\n\r ;,=/]++)=(?:"((?:[^"\\]|\\.)*)"?|([^\t\n\r ;,]*+))""", re.DOTALL
-)
+# A quoted value is taken whole, so that a comma in one parts no values, and a "charset=" in one is no parameter.
+_QUOTED = r'"((?:[^"\\]++|\\.|\\\Z)*)"?'
+_HEADER_VALUE = re.compile(rf'(?:[^",]++|{_QUOTED})*', re.DOTALL)
+_PARAMETER = re.compile(rf"[\t\n\r ]*+([^;=]*+)(?:=(?:{_QUOTED}[^;]*+|([^;]*+)))?(?:;|\Z)", re.DOTALL)
+_TOKEN_TEXT = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NO_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # is in no parameter's value
+_HTTP_SPACE = "\t\n\r "
 _CONTINUATION = bytes(range(0x80, 0xC0))
+_BEYOND_ASCII = bytes(range(0x80, 0x100))
+# The detector calls Korean by Microsoft's name for it, and Romanian by a charset that nobody wrote pages in.
+_OTHER_NAMES = {"UHC": "euc-kr", "ISO-8859-16": "windows-1250"}
+_TAKEN_FOR_JAPANESE = frozenset({None, "big5-hkscs", "gb18030", "cp949"})
+# The escapes of iso-2022-jp as the Encoding Standard has them; any other makes it something else, as a terminal's log.
+_OTHER_ESCAPE = re.compile(rb"\x1b(?!\$[@B]|\([BIJ]|[$(]?\Z)")
+_JAPANESE_RUN = re.compile(rb"\x1b\$[@B](?:[!-~]{2})+(?=[\x1b\r\n]|\Z)")
+_KANA = re.compile(rb"[\xa4\xa5][\xa1-\xf6]")  # of EUC-JP; where GB2312 has kana too, and Big5 and EUC-KR rare signs
 
 
 class MediaType(NamedTuple):
@@ -74,19 +86,55 @@ class DetectedCharset(NamedTuple):
 
 @lru_cache(maxsize=256)
 def read_media_type(content_type: str | None) -> MediaType:
-    """Read a Content-Type header (WHATWG MIME Sniffing, "parse a MIME type", and Fetch's charset of it)."""
-    if not content_type:
-        return MediaType("", None, markup=True)
-    essence = re.split("[;,]", content_type, maxsplit=1)[0].strip(WHITESPACE).lower()
-    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+", essence):
-        essence = ""
-    charset = None
-    for name, quoted, bare in _PARAMETER.findall(content_type):
-        if name.lower() == "charset":
-            charset = resolve_label(re.sub(r"\\(.)", r"\1", quoted) or bare)
-            break
+    """Read the Content-Type headers of an answer, joined by commas (WHATWG Fetch, "extract a MIME type").
+
+    The last valid one counts, ``*/*`` is passed over, and a charset is kept for as long as the essence stays the same.
+    """
+    essence = ""
+    kept = label = None
+    for value in _split_values(content_type or ""):
+        found = _parse_mime_type(value)
+        if found is None or found[0] == "*/*":
+            continue
+        if found[0] != essence:
+            essence, kept = found
+            label = kept
+        else:
+            label = kept if found[1] is None else found[1]
     plain = essence.startswith("text/") or essence.endswith(("json", "javascript"))
+    charset = resolve_label(label) if label else None
     return MediaType(essence, charset, markup=not plain or essence.endswith(("html", "xml")))
+
+
+def _split_values(header: str) -> Iterator[str]:
+    """Part a header at the commas outside of quotes (WHATWG Fetch, "get, decode, and split")."""
+    position = 0
+    while position < len(header):
+        match = _HEADER_VALUE.match(header, position)
+        assert match is not None  # it matches nothing as well
+        yield match[0]
+        position = match.end() + 1
+
+
+def _parse_mime_type(text: str) -> tuple[str, str | None] | None:
+    """Return essence and charset parameter (WHATWG MIME Sniffing, "parse a MIME type"); ``None`` for a failure."""
+    kind, _, rest = text.strip(_HTTP_SPACE).partition("/")
+    subtype, _, parameters = rest.partition(";")
+    subtype = subtype.rstrip(_HTTP_SPACE)
+    if not _TOKEN_TEXT.fullmatch(kind) or not _TOKEN_TEXT.fullmatch(subtype):
+        return None
+    charset = None
+    for match in _PARAMETER.finditer(parameters):
+        name, quoted, bare = match.groups()
+        if name.lower() != "charset":
+            continue
+        value = (
+            re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL) if quoted is not None else (bare or "").rstrip(_HTTP_SPACE)
+        )
+        if (value or quoted is not None) and not _NO_VALUE.search(value):
+            charset = value
+            break
+    return f"{kind}/{subtype}".lower(), charset
 
 
 def detect(body: bytes, content_type: str | None) -> DetectedCharset:
@@ -148,9 +196,11 @@ def _single_byte_table(charset: str) -> str | None:
 
 def _weigh(body: bytes, markup: bool) -> DetectedCharset:
     """Judge a body that declares nothing by its bytes."""
+    if b"\0" in body[:PRESCAN_BYTES] and (wide := _sixteen_bit(body[:PRESCAN_BYTES])):
+        return DetectedCharset(wide, 0, None)
     if body.isascii():
-        # Escapes of iso-2022-jp are ASCII too: a declaration is all that tells them.
-        return DetectedCharset((prescan(body[:LATE_PRESCAN_BYTES]) if markup else None) or "utf-8", 0, None)
+        declared = prescan(body[:LATE_PRESCAN_BYTES]) if markup else None
+        return DetectedCharset(declared or ("iso-2022-jp" if _is_iso_2022_jp(body) else "utf-8"), 0, None)
     try:
         return DetectedCharset("utf-8", 0, body.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -165,6 +215,27 @@ def _weigh(body: bytes, markup: bool) -> DetectedCharset:
     return DetectedCharset("utf-8" if _is_mostly_utf8(sample) else _guess(sample), 0, None)
 
 
+def _sixteen_bit(head: bytes) -> str | None:
+    """Tell UTF-16 without a mark by its markup and spaces, every other byte of which is zero."""
+    low, high = head[::2].count(0), head[1::2].count(0)
+    if 8 * max(low, high) < len(head) or 4 * min(low, high) > max(low, high):
+        return None
+    charset = "utf-16le" if high > low else "utf-16be"
+    try:
+        codecs.getincrementaldecoder(charset)().decode(head)
+    except UnicodeDecodeError:
+        return None
+    return charset
+
+
+def _is_iso_2022_jp(body: bytes) -> bool:
+    start = body.find(b"\x1b$")
+    if start < 0:
+        return False
+    sample = body[start : start + SAMPLE_BYTES]
+    return _JAPANESE_RUN.search(sample) is not None and _OTHER_ESCAPE.search(sample) is None
+
+
 def _is_mostly_utf8(sample: bytes) -> bool:
     """Tell whether most of the bytes beyond ASCII form UTF-8: other charsets do so by rare chance."""
     text = sample.lstrip(_CONTINUATION).decode("utf-8", "replace")
@@ -177,10 +248,23 @@ def _guess(sample: bytes) -> str:
     import cchardet
 
     found = cchardet.detect(sample)["encoding"]
-    # The detector calls Korean by Microsoft's name for it. Bytes that are not UTF-8 were shown not to be it, and
-    # 16-bit text has a mark.
-    charset = resolve_label("euc-kr" if found == "UHC" else found) if found else None
+    charset = resolve_label(_OTHER_NAMES.get(found, found)) if found else None
+    if charset in _TAKEN_FOR_JAPANESE and _is_kana(sample):
+        return "euc-jp"
+    # Bytes that are not UTF-8, and not in 16-bit units, were shown not to be.
     return FALLBACK_CHARSET if charset in {None, "utf-8", "utf-16le", "utf-16be", REPLACEMENT} else str(charset)
+
+
+def _is_kana(sample: bytes) -> bool:
+    """Tell whether text can be EUC-JP and half of it is kana: of a few words the detector makes Chinese."""
+    beyond_ascii = len(sample) - len(sample.translate(None, _BEYOND_ASCII))
+    if 4 * len(_KANA.findall(sample)) < beyond_ascii:
+        return False
+    try:
+        codecs.getincrementaldecoder("euc-jp")().decode(sample)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 # Labels

@@ -23,6 +23,7 @@ import msgspec
 from fetcher.errors import ParseError
 from fetcher.model import Response
 from fetcher.page.messages import (
+    OUT_OF_MEMORY,
     START_SECONDS,
     STOP_SECONDS,
     Answer,
@@ -141,7 +142,8 @@ class ParserPool:
                 continue
             free = [process for process in serving if process.has_room(self._depth)]
             if not free and not serving and self._refused is not None:
-                self._waiting.popleft().fail(self._refused)
+                # One of its own for each: an error notes the row it is about.
+                self._waiting.popleft().fail(ParseError(self._refused.code, self._refused.message))
             elif free:
                 min(free, key=lambda process: len(process.pages)).give(self._waiting.popleft())
             else:
@@ -157,6 +159,14 @@ class ParserPool:
         task = self._loop.create_task(process.start())
         self._starts.add(task)
         task.add_done_callback(self._starts.discard)
+
+
+def _error_of(answer: ParseFailed) -> Exception:
+    if answer.code == OUT_OF_MEMORY:
+        return MemoryError(answer.message)
+    error = ParseError(answer.code, answer.message)
+    error.reading = answer.reading
+    return error
 
 
 class ParserProcess(asyncio.SubprocessProtocol):
@@ -293,7 +303,7 @@ class ParserProcess(asyncio.SubprocessProtocol):
             self._load -= len(page.response.body)
             self._restart_clock()
             if isinstance(answer, ParseFailed):
-                page.fail(ParseError(answer.code, answer.message))
+                page.fail(_error_of(answer))
             elif not page.answer.done():
                 page.answer.set_result(answer)
 

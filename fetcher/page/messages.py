@@ -20,6 +20,7 @@ from fetcher.page.select import Selection
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
+    "OUT_OF_MEMORY",
     "START_SECONDS",
     "STOP_SECONDS",
     "Answer",
@@ -35,6 +36,9 @@ __all__ = [
     "is_plain",
     "response_of",
 ]
+
+OUT_OF_MEMORY = "out_of_memory"
+"""What stands for a ``MemoryError`` in a ``ParseFailed``: it is no page's fault, and so no code of a record."""
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # of an answer
 START_SECONDS = 60.0  # that an extractor's module may take to be imported
@@ -77,10 +81,11 @@ class WorkerRefused(msgspec.Struct, frozen=True, array_like=True, tag="refusal")
 
 
 class ParseFailed(msgspec.Struct, frozen=True, array_like=True, tag="trouble"):
-    """A ``ParseError`` in place of a reading."""
+    """A ``ParseError`` in place of a reading, and what had been read before it."""
 
     code: str
     message: str
+    reading: Reading | None = None
 
 
 class NotPlain(msgspec.Struct, frozen=True, array_like=True, tag="not plain"):

@@ -10,19 +10,32 @@ import re
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 
 from fetcher.errors import ParseError
-from fetcher.model import Extractor, Page, Response
+from fetcher.model import Extractor, Failure, Page, Response
 from fetcher.page.charset import count_characters, decode_as, detect, read_media_type
 
 if TYPE_CHECKING:
     from fetcher.page.select import Selection
 
-__all__ = ["Document", "Kind", "Reading", "extract_from", "kind_of", "page_of", "parse", "read_body"]
+__all__ = [
+    "Document",
+    "Kind",
+    "Reading",
+    "add_reading",
+    "content_type_of",
+    "extract_from",
+    "kind_of",
+    "page_of",
+    "parse",
+    "read_body",
+    "read_head",
+]
 
 Kind: TypeAlias = Literal["html", "text", "binary"]
 
@@ -32,7 +45,7 @@ _TEXT_TYPES = frozenset({
     "application/x-javascript", "application/x-ndjson", "application/x-sh", "application/x-www-form-urlencoded",
     "application/x-yaml", "application/xml", "application/xml-dtd", "application/yaml",
 })  # fmt: skip
-_UNKNOWN_TYPES = frozenset({"", "*/*", "application/unknown", "unknown/unknown"})
+_UNKNOWN_TYPES = frozenset({"", "application/unknown", "unknown/unknown"})
 
 # WHATWG MIME Sniffing: the resource header is 1445 bytes; these are its "binary data bytes" and its HTML tags.
 SNIFFED_BYTES = 1445
@@ -60,6 +73,7 @@ MAX_ROBOTS_CHARACTERS = 1_000
 MAX_MESSAGE_CHARACTERS = 500  # of what an extractor raised
 MAX_KEPT_BYTES = 262_144  # the largest body whose tree outlives its page
 _HEAD = "title,meta[name=robots i]"  # in one search: to begin one takes longer than to go through a head
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSET: Any = object()
 
 
@@ -73,7 +87,7 @@ class Document:
 
     def __init__(self, response: Response) -> None:
         self.response = response
-        self.charset, self._start, self._text = detect(response.body, response.header("content-type"))
+        self.charset, self._start, self._text = detect(response.body, content_type_of(response))
         self._tree: LexborHTMLParser | None = None
         self._head: list[LexborNode] | None = None
         self._title: str | None = _UNSET
@@ -175,12 +189,21 @@ def parse(response: Response) -> Document:
     return document
 
 
+def content_type_of(response: Response) -> str | None:
+    """Return all Content-Type headers of a response, joined by commas; ``None`` where there is none.
+
+    Which of them counts is for ``read_media_type`` to say: servers, and the programs behind them, each add one.
+    """
+    values = [value for name, value in response.headers if name == "content-type"]
+    return ", ".join(values) if values else None
+
+
 def kind_of(response: Response) -> Kind:
     """Tell what the body is by its Content-Type, and where that says nothing by its first bytes.
 
     The look at the bytes is the WHATWG MIME Sniffing Standard's in small. An empty body of no known type is text.
     """
-    essence = read_media_type(response.header("content-type")).essence
+    essence = read_media_type(content_type_of(response)).essence
     if essence in {"text/html", "application/xhtml+xml"}:
         return "html"
     if essence.startswith("text/") or essence.endswith(("+json", "+xml")) or essence in _TEXT_TYPES:
@@ -212,29 +235,67 @@ class Reading(msgspec.Struct, frozen=True, array_like=True, tag="reading"):
 def read_body(response: Response, *, select: Selection | None, extract: Extractor | None, preview: int = 0) -> Reading:
     """Read what a record shows out of a body, and what ``extract`` or else ``select`` finds in it.
 
-    ``preview`` is a number of characters of the text. Raises ``ParseError``: ``extract_failed`` with what the
-    extractor raised, or ``parse_crash``.
+    ``preview`` is a number of characters of the text. Raises ``ParseError``, with what was read before it: ``extract_failed``
+    with what the extractor raised, or ``parse_crash``.
     """
     kind = kind_of(response)
     document = parse(response) if kind != "binary" else None
     page = document if kind == "html" else None
-    data: Any = None
-    # The extractor last: it may do as it likes with the tree.
-    title, links = (page.title, page.links) if page else (None, None)
-    robots = _robots_of(response, page.head if page else ())
-    if extract is not None:
-        data = extract_from(response, extract)
-    elif select is not None:
-        data = select.select(page.tree) if page else select.blank()
+    title = links = robots = data = None
+    try:
+        if page:
+            title, links = page.title, page.links
+        robots = _robots_of(response, page.head if page else ())
+        # The extractor last: it may do as it likes with the tree.
+        if extract is not None:
+            data = extract_from(response, extract)
+        elif select is not None:
+            data = select.select(page.tree) if page else select.blank()
+    except ParseError as error:
+        known = read_head(response)
+        error.reading = msgspec.structs.replace(known, title=title, links=links, robots=robots or known.robots)
+        raise
     return Reading(
         length=document.length if document else None,
-        content_type=read_media_type(response.header("content-type")).essence or None,
+        content_type=read_media_type(content_type_of(response)).essence or None,
         charset=document.charset if document else None,
         title=title,
         links=links,
         preview=document.text[:preview] if document and preview else None,
         robots=robots,
         data=data,
+    )
+
+
+def read_head(response: Response) -> Reading:
+    """Read of a body what takes no tree, and so can neither take long nor kill: its type, charset and length."""
+    document = Document(response) if kind_of(response) != "binary" else None
+    return Reading(
+        length=document.length if document else None,
+        content_type=read_media_type(content_type_of(response)).essence or None,
+        charset=document.charset if document else None,
+        title=None,
+        links=None,
+        preview=None,
+        robots=_robots_of(response, ()),
+    )
+
+
+def add_reading(failure: Failure, response: Response, reading: Reading) -> Failure:
+    """Return a failure to read a response with what is known of that: its record lacks nothing but the data."""
+    return msgspec.structs.replace(
+        failure,
+        url=response.url,
+        status=response.status,
+        bytes=len(response.body),
+        redirects=response.redirects,
+        length=reading.length,
+        content_type=reading.content_type,
+        charset=reading.charset,
+        title=reading.title,
+        links=reading.links,
+        truncated=response.truncated,
+        robots=reading.robots,
     )
 
 
@@ -277,17 +338,26 @@ def _robots_of(response: Response, head: Sequence[LexborNode]) -> str | None:
     said += [node.attributes.get("content") or "" for node in metas]
     if not said:
         return None
-    return ", ".join(filter(None, (" ".join(text.split()) for text in said)))[:MAX_ROBOTS_CHARACTERS] or None
+    text = ", ".join(filter(None, (" ".join(text.split()) for text in said)))[:MAX_ROBOTS_CHARACTERS]
+    # Bytes of a header that are no UTF-8 are lone surrogates, which no message between processes can hold.
+    return _SURROGATE.sub("\ufffd", text) or None
 
 
 def extract_from(response: Response, extract: Extractor) -> Any:
-    """Return what ``extract`` makes of a response. Raises ``ParseError`` (``extract_failed``) with what it raised."""
+    """Return what ``extract`` makes of a response. Raises ``ParseError`` (``extract_failed``) with what it raised.
+
+    A ``MemoryError`` is passed on: the memory that is short is ours, not the page's.
+    """
     try:
-        return extract(response)
-    except ParseError:
+        data = extract(response)
+    except (ParseError, MemoryError):
         raise
     except Exception as error:
         raise ParseError("extract_failed", _describe(error)) from error
+    if isinstance(data, CoroutineType):
+        data.close()
+        raise ParseError("extract_failed", "it returned a coroutine: what reads a page is a plain function")
+    return data
 
 
 def _describe(error: Exception) -> str:

@@ -18,8 +18,8 @@ import msgspec
 
 from fetcher.config import Config
 from fetcher.errors import ConfigError, ParseError
-from fetcher.model import Extractor, Page, Response
-from fetcher.page.parse import Reading, extract_from, kind_of, page_of, read_body
+from fetcher.model import Extractor, Page, Response, check_callable
+from fetcher.page.parse import Reading, extract_from, kind_of, page_of, read_body, read_head
 
 if TYPE_CHECKING:
     from fetcher.page.isolation import ParserPool
@@ -44,12 +44,16 @@ LONG_TAG_BYTES = 16 * 1024  # without a ">": a tag as long as that may have thou
 class Reader:
     """Makes pages of responses.
 
-    Raises ``ConfigError`` for a rule that is no selector, and where the extractor is to run in other processes and
-    cannot be found there by its name.
+    Raises ``ConfigError`` for a rule that is no selector, for an extractor beside rules or of the wrong shape, and where
+    the extractor is to run in other processes and cannot be found there by its name.
     """
 
     def __init__(self, config: Config, extract: Extractor | None = None) -> None:
         parsing = config.parsing
+        if extract is not None:
+            check_callable("extract", extract, ["response"], asynchronous=False)
+            if config.select:
+                raise ConfigError("select and extract both say what a page's data is: leave one of them out")
         self._select = _selection(config.select) if config.select else None
         self._preview = config.preview
         self._extract = extract
@@ -128,10 +132,16 @@ class Reader:
 
         if self._pool is None:
             self._pool = self._open_pool()
-        answer = await self._pool.read(response)
+        try:
+            answer = await self._pool.read(response)
+        except ParseError as error:
+            error.reading = error.reading or read_head(response)
+            raise
         if isinstance(answer, NotPlain):
             if self._asked:
-                raise ParseError("extract_failed", f"what it returns must be plain data here: {answer.reason}")
+                failed = ParseError("extract_failed", f"what it returns must be plain data here: {answer.reason}")
+                failed.reading = answer.reading
+                raise failed
             reading = self._with_data(response, answer.reading, self._extract)
         else:
             reading = self._with_data(response, answer, self._extract_here)
@@ -142,7 +152,7 @@ class Reader:
         from fetcher.page.messages import WorkerSettings
 
         settings = WorkerSettings(
-            select=self._select if self._extract is None else None,
+            select=self._select,
             preview=self._preview,
             extract=self._worker_extract,
             path=self._path,
@@ -169,6 +179,9 @@ class Reader:
             mark_row(response.request.id)
         try:
             return msgspec.structs.replace(reading, data=extract_from(response, extract))
+        except ParseError as error:
+            error.reading = reading
+            raise
         finally:
             if mark_row is not None:
                 mark_row(0)

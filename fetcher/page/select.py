@@ -14,6 +14,7 @@ import msgspec
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 
 from fetcher.errors import ConfigError
+from fetcher.page.inner_text import inner_text
 
 __all__ = ["FieldRule", "Fields", "Selection"]
 
@@ -64,7 +65,7 @@ class Selection(msgspec.Struct, frozen=True):
     def select(self, tree: LexborHTMLParser) -> Fields:
         """Return each field: a text, a list for ``NAME[]``, or ``None`` where nothing matched.
 
-        Text is that of the element and all within, whitespace collapsed. An attribute stands as written, ``""``
+        Text is that of the element as a person sees it (see ``inner_text``). An attribute stands as written, ``""``
         where it has no value; a list leaves out the matches that do not have it.
         """
         return {rule.name: _read_all(tree, rule) if rule.many else _read_first(tree, rule) for rule in self.rules}
@@ -86,7 +87,7 @@ def _read_all(tree: LexborHTMLParser, rule: FieldRule) -> list[str]:
 
 def _value(node: LexborNode, attribute: str | None) -> str | None:
     if attribute is None:
-        return " ".join(node.text().split())
+        return inner_text(node)
     attributes = node.attrs
     return (attributes[attribute] or "") if attribute in attributes else None
 

@@ -21,6 +21,7 @@ from fetcher.errors import ParseError
 from fetcher.model import Extractor
 from fetcher.page.messages import (
     MAX_MESSAGE_BYTES,
+    OUT_OF_MEMORY,
     START_SECONDS,
     STOP_SECONDS,
     Answer,
@@ -34,7 +35,7 @@ from fetcher.page.messages import (
     is_plain,
     response_of,
 )
-from fetcher.page.parse import read_body
+from fetcher.page.parse import Reading, read_body
 
 __all__ = ["serve"]
 
@@ -84,7 +85,9 @@ def _answer(task: ParseTask, settings: WorkerSettings, extract: Extractor | None
     try:
         reading = read_body(response_of(task), select=settings.select, extract=extract, preview=settings.preview)
     except ParseError as error:
-        return encode(ParseFailed(_encodable(error.code), _encodable(error.message)))
+        return encode(ParseFailed(_encodable(error.code), _encodable(error.message), error.reading))
+    except MemoryError:
+        return encode(ParseFailed(OUT_OF_MEMORY, "a process that parses pages"))
     try:
         if extract is None or is_plain(reading.data, exact=settings.exact):
             return _bounded(reading)
@@ -97,9 +100,9 @@ def _answer(task: ParseTask, settings: WorkerSettings, extract: Extractor | None
 def _bounded(answer: Answer) -> bytearray:
     frame = encode(answer)
     if len(frame) > MAX_MESSAGE_BYTES:
-        return encode(
-            ParseFailed("extract_failed", f"what was read out of it is over {MAX_MESSAGE_BYTES // 1024**2} MB")
-        )
+        reason = f"what was read out of it is over {MAX_MESSAGE_BYTES // 1024**2} MB"
+        known = msgspec.structs.replace(answer, data=None, preview=None) if isinstance(answer, Reading) else None
+        return encode(ParseFailed("extract_failed", reason, known))
     return frame
 
 

@@ -17,6 +17,7 @@ import msgspec
 from fetcher.config import Limits
 from fetcher.report.census import Census, HostRows
 from fetcher.report.summary import human_seconds
+from fetcher.stats import counted
 from fetcher.urls import registrable_domain
 
 __all__ = [
@@ -110,7 +111,7 @@ class Forecast(msgspec.Struct, frozen=True):
         return "\n".join(lines)
 
     def _rows(self) -> str:
-        twice = f"{self.duplicates:,} duplicate{_s(self.duplicates)}"
+        twice = counted(self.duplicates, "duplicate")
         twice += "" if self.left_out or not self.duplicates else " (--dedupe leaves them out)"
         return f"rows      {self.rows:,}: {self.fetched:,} to fetch, {self.invalid:,} invalid, {twice}"
 
@@ -130,7 +131,7 @@ class Forecast(msgspec.Struct, frozen=True):
         return lines + ([f"          and {len(failed) - SHOWN} more"] if len(failed) > SHOWN else [])
 
     def _robots(self, robots: RobotsSampled) -> list[str]:
-        text = f"robots    of {robots.asked} row{_s(robots.asked)} looked up {robots.allowed} may be fetched"
+        text = f"robots    of {counted(robots.asked, 'row')} looked up {robots.allowed} may be fetched"
         if robots.denied:
             text += f", {robots.denied} may not"
         if robots.unknown:
@@ -150,7 +151,7 @@ class Forecast(msgspec.Struct, frozen=True):
             return f"{least.host} (all its hosts, --{least.set_by.replace('_', '-')} and their latency)"
         rows = next((host.rows for host in self.largest if host.host == least.host), 0)
         limit = "the delay between two" if least.set_by == "delay" else "--per-host and its latency"
-        return f"{least.host} ({rows:,} row{_s(rows)}, {limit})"
+        return f"{least.host} ({counted(rows, 'row')}, {limit})"
 
 
 class Sharing(NamedTuple):
@@ -209,10 +210,6 @@ def _seconds_of(group: Sharing, known: Mapping[str, float], usual: float, ahead:
             seconds += (member.rows + ahead) * known[member.host]
             others -= member.rows + ahead
     return (seconds + max(0, others) * usual) / group.at_once
-
-
-def _s(number: int) -> str:
-    return "" if number == 1 else "s"
 
 
 # Hosts that share a limit

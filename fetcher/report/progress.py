@@ -13,7 +13,7 @@ from typing import Any, Self
 from fetcher.report.summary import human_seconds
 from fetcher.request_state import InFlight
 from fetcher.sinks.escape import printable
-from fetcher.stats import Stats
+from fetcher.stats import Stats, counted
 
 __all__ = ["Progress", "describe_in_flight"]
 
@@ -100,13 +100,13 @@ class Progress:
 
     def _line(self, stats: Stats, rate: float) -> str:
         total, about = (self._total, "about ") if stats.more else (stats.input, "")
-        of = f" of {about}{total:,}" if total is not None else ""
+        rows = counted(stats.done, "row") if total is None else f"{stats.done:,} of {about}{counted(total, 'row')}"
         skipped = f", {stats.skipped:,} skipped" if stats.skipped else ""
         left = ""
         if total is not None and rate > 0 and total > stats.done:
             left = f", about {human_seconds((total - stats.done) / rate)} left"
         return (
-            f"{stats.done:,}{of} rows: {stats.ok:,} ok, {stats.failed:,} failed{skipped}, "
+            f"{rows}: {stats.ok:,} ok, {stats.failed:,} failed{skipped}, "
             f"{self._busy():,} in flight, {rate:,.0f} pages/s{left}"
         )
 

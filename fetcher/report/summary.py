@@ -8,7 +8,7 @@ import msgspec
 
 from fetcher.hosts.state import HostReport
 from fetcher.sinks.escape import printable
-from fetcher.stats import Stats
+from fetcher.stats import Stats, counted
 
 __all__ = ["Summary", "describe_trouble", "human_bytes", "human_seconds", "summarize"]
 
@@ -42,7 +42,7 @@ class Summary(msgspec.Struct, frozen=True):
         """Return one or two lines for people."""
         rest = f" + {self.pending:,} pending" if self.pending else ""
         text = (
-            f"{self.input:,} row{'' if self.input == 1 else 's'}{' and more' if self.more else ''} = {self.ok:,} ok + {self.failed:,} failed"
+            f"{counted(self.input, 'row')}{' and more' if self.more else ''} = {self.ok:,} ok + {self.failed:,} failed"
             f" + {self.skipped:,} skipped{rest}, in {human_seconds(self.seconds)}"
             f" ({self.pages_per_second:,.0f} pages/s, {human_bytes(self.bytes)})"
         )
@@ -53,7 +53,7 @@ class Summary(msgspec.Struct, frozen=True):
             text += "\n  " + " · ".join(f"{code} {count:,}" for code, count in self.codes.items())
         trouble = "".join(f"\n  {printable(describe_trouble(host))}" for host in self.hosts[:SHOWN_HOSTS])
         more = len(self.hosts) - SHOWN_HOSTS
-        return text + trouble + (f"\n  and {more:,} more hosts that gave trouble" if more > 0 else "")
+        return text + trouble + (f"\n  and {counted(more, 'more host')} that gave trouble" if more > 0 else "")
 
     def as_json(self) -> str:
         """Return the same as one indented JSON object."""
@@ -98,7 +98,7 @@ def describe_trouble(host: HostReport) -> str:
         facts.append(f"bears one in {host.spacing:.2g} s")
     if host.given_up is not None:
         facts.append("given up")
-    return f"{host.host}: {host.requests:,} requests; {', '.join(facts)}"
+    return f"{host.host}: {counted(host.requests, 'request')}; {', '.join(facts)}"
 
 
 def human_bytes(size: float) -> str:

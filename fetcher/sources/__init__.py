@@ -128,8 +128,9 @@ def _rows(
             else:
                 from fetcher.sources.csv_format import read_csv
 
+                delimiter = _DELIMITERS[kind]
                 yield from read_csv(
-                    blocks, name=name, numbers=numbers, url_column=url_column, delimiter=_DELIMITERS[kind]
+                    blocks, name=name, numbers=numbers, url_column=url_column, delimiter=delimiter, quoted=kind == "csv"
                 )
         except OSError as error:
             raise SourceError(f"{name}: at row {next(numbers)}: {reason_of(error)}") from error

@@ -1,6 +1,6 @@
 """Reads JSON Lines: an object with the URL under one key, or a string that is the URL, on each line.
 
-The object's other keys are the row's fields. A line that is neither is a bad row; only when the first one is
+The object's other keys are the row's fields. U+FEFF at the start of a line is no part of it (RFC 8259, 8.1). A line that is neither is a bad row; only when the first one is
 not JSON at all, the list is taken for another format.
 """
 
@@ -14,10 +14,11 @@ import msgspec
 from fetcher.errors import SourceError
 from fetcher.model import Request
 from fetcher.sources.lines import NOT_UTF8, TOO_LONG, OverlongLine, whole_lines
-from fetcher.sources.rows import Row, RowNumbers, bad_row
+from fetcher.sources.rows import BYTE_ORDER_MARK, Row, RowNumbers, bad_row, read_url
 
 __all__ = ["read_jsonl"]
 
+_MARK = BYTE_ORDER_MARK.encode()
 _TYPES = {list: "an array", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
 
 
@@ -33,10 +34,11 @@ def read_jsonl(blocks: Iterator[bytes], *, name: str, numbers: RowNumbers, url_c
             continue
         for raw in piece.split(b"\n"):
             line += 1
-            if not raw or raw.isspace():
+            text = raw.removeprefix(_MARK)
+            if not text or text.isspace():
                 continue
             try:
-                value = decode(raw)
+                value = decode(text)
             except UnicodeDecodeError:
                 yield bad_row(next(numbers), _text(raw), f"{name}:{line}: the line {NOT_UTF8}")
             except (msgspec.DecodeError, RecursionError) as error:
@@ -66,9 +68,11 @@ def _row(number: int, value: Any, raw: bytes, where: str, url_column: str) -> Ro
     if not isinstance(url, str):
         kind = _TYPES.get(type(url), "an object")
         return bad_row(number, _text(raw), f"{where}: {url_column!r} is {kind}, not a string", fields)
-    url = url.strip()
+    url, flaw = read_url(url)
     if not url:
         return bad_row(number, "", f"{where}: the URL is empty", fields)
+    if flaw:
+        return bad_row(number, url, f"{where}: the URL {flaw}", fields)
     return Request(number, url, (), fields)
 
 

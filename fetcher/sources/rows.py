@@ -6,6 +6,7 @@ with the whole list is a ``SourceError``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -14,10 +15,27 @@ import msgspec
 from fetcher.errors import InvalidURL
 from fetcher.model import Request
 
-__all__ = ["BadRow", "FinishedRow", "Row", "RowNumbers", "bad_row"]
+__all__ = [
+    "BYTE_ORDER_MARK",
+    "BadRow",
+    "FinishedRow",
+    "Row",
+    "RowNumbers",
+    "bad_row",
+    "flaw_within",
+    "listed_url",
+    "read_url",
+]
 
 EXCERPT_CHARS = 2_000
 """Characters of a bad row that are shown in place of its URL."""
+
+BYTE_ORDER_MARK = "\ufeff"
+"""Stands at the beginning of a file, and so within a list that several files were put together to."""
+
+_WRAPPINGS = {'"': '"', "'": "'", "<": ">", "\u201c": "\u201d", "\u2018": "\u2019"}
+_PLAIN_URL = re.compile(r"[!#-&(-;=?-~]+")  # ASCII without blanks, quotes and angle brackets
+_SECOND_URL = re.compile(r"\s[\"'<(]*https?://", re.IGNORECASE)
 
 
 class BadRow(msgspec.Struct, frozen=True):
@@ -44,6 +62,44 @@ Row: TypeAlias = Request | BadRow
 
 RowNumbers: TypeAlias = Iterator[int]
 """The row numbers over all inputs: a row takes the next one when it is handed out, not before."""
+
+
+def read_url(text: str) -> tuple[str, str]:
+    """Return the URL of a cell or a value (see ``listed_url``), and why it is more than one URL, or ``""``."""
+    if _PLAIN_URL.fullmatch(text):
+        return text, ""
+    url = listed_url(text)
+    return url, flaw_within(url)
+
+
+def listed_url(text: str) -> str:
+    """Return ``text`` without what is no part of the URL: blanks, U+FEFF before it, quotes or ``<>`` around it.
+
+    What stands in quotes by parts (``"a","b"``) is no quoted URL, and stays as it is.
+    """
+    url = text.strip()
+    if url[:1] == BYTE_ORDER_MARK:
+        url = url.lstrip(BYTE_ORDER_MARK).lstrip()
+    while closing := _WRAPPINGS.get(url[:1]):
+        inner = url[1:-1]
+        if len(url) < 3 or url[-1] != closing or closing in inner or url[0] in inner:
+            break
+        url = inner.strip()
+    return url
+
+
+def flaw_within(url: str) -> str:
+    """Return why a listed text is more than one URL, or ``""``.
+
+    A URL parser drops tabs and line ends wherever they stand, and so would make one URL of two (WHATWG URL, 4.4).
+    """
+    if len(url.split(None, 1)) < 2:
+        return ""
+    if "\t" in url:
+        return "has a tab within"
+    if "\n" in url or "\r" in url:
+        return "has a line end within"
+    return "has a second URL behind a blank" if _SECOND_URL.search(url) else ""
 
 
 def _excerpt(text: str) -> str:

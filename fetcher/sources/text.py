@@ -1,7 +1,8 @@
 """Reads the plain list: one URL a line.
 
-Blank lines, and lines that begin with ``#`` after trimming, are no rows. Lines end in LF or CRLF; a carriage
-return anywhere else makes the row a bad one, for a URL parser would drop it and fetch two URLs as one.
+Blank lines, and lines that begin with ``#`` after trimming, are no rows. Lines end in LF or CRLF. U+FEFF at the start
+of a line, and quotes or ``<>`` around the whole of it, are no part of the URL. A tab, a carriage return or a second URL
+within a line makes the row a bad one, for a URL parser would make one URL of two.
 """
 
 from __future__ import annotations
@@ -11,9 +12,14 @@ from itertools import islice
 
 from fetcher.model import Request
 from fetcher.sources.lines import NOT_UTF8, TOO_LONG, OverlongLine, whole_lines
-from fetcher.sources.rows import Row, RowNumbers, bad_row
+from fetcher.sources.rows import BYTE_ORDER_MARK, Row, RowNumbers, bad_row, flaw_within, listed_url
 
 __all__ = ["read_text"]
+
+# What may make a line other than it looks. All are rare in lists, and the search for each is far cheaper than a look at
+# every line.
+_SUSPECT = ("\t", BYTE_ORDER_MARK, '"', "'", "<", "\u201c", "\u2018", " http", " HTTP")
+_HINTS = {"has a tab within": " (is it a .tsv?)", "has a second URL behind a blank": " (one URL a line)"}
 
 
 def read_text(blocks: Iterator[bytes], *, name: str, numbers: RowNumbers) -> Iterator[Row]:
@@ -42,18 +48,22 @@ def _plain_urls(piece: bytes) -> list[str] | None:
         text = text.replace("\r\n", "\n").removesuffix("\r")
         if "\r" in text:
             return None
+    if any(map(text.__contains__, _SUSPECT)):
+        return None
     return [url for line in text.split("\n") if (url := line.strip()) and url[0] != "#"]
 
 
 def _judged(lines: list[bytes], name: str, line: int, numbers: RowNumbers, *, flaw: str = "") -> Iterator[Row]:
     """Yield the rows of ``lines``, the first being number ``line``, each looked at for what is wrong with it."""
     for at, raw in enumerate(lines, line):
-        url = raw.decode(errors="replace").strip()
+        url = listed_url(raw.decode(errors="replace"))
         if url.startswith("#") or not (url or flaw):
             continue
         what = flaw
         if not what and "\r" in url:
             what = "has a carriage return within (lines end in LF or CRLF)"
+        if not what and (what := flaw_within(url)):
+            what += _HINTS.get(what, "")
         if not what and "\ufffd" in url and not _is_utf8(raw):
             what = NOT_UTF8
         number = next(numbers)

@@ -74,6 +74,10 @@ def _fail(code: str) -> None:
     raise ParseError(code, "by the extractor")
 
 
+def _starve(_: str) -> None:
+    raise MemoryError
+
+
 def _loop(_: str) -> None:
     while True:
         pass
@@ -144,6 +148,7 @@ _DEEDS: dict[str, Callable[[str], Any]] = {
     "exit": lambda code: os._exit(int(code)),
     "leave": lambda code: sys.exit(int(code)),
     "die": _die,
+    "starve": _starve,
     "loop": _loop,
     "print": _print,
     "raise": _raise,
