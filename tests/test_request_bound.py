@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -89,7 +90,7 @@ class FaultyHosts:
 
         return asked
 
-    def _handler(self, asked: Callable[[], None]) -> Callable[..., object]:
+    def _handler(self, asked: Callable[[], None]) -> Callable[..., Coroutine[Any, Any, None]]:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
                 while await self._answer(reader, writer):
@@ -172,7 +173,8 @@ async def test_a_hop_that_cannot_be_connected_does_not_go_on_for_ever() -> None:
         async with fetcher.stream([f"{beside}/known", f"{origin}/row"], ordered=True) as outcomes:
             found = [outcome async for outcome in outcomes]
     server.close()
-    assert [outcome.status for outcome in found][0] == 200
-    assert isinstance(found[1], Failure)
-    assert found[1].error.code in ("connect_refused", "host_budget")
+    known, row = found
+    assert known.status == 200
+    assert isinstance(row, Failure)
+    assert row.error.code in ("connect_refused", "host_budget")
     assert asked["/row"] <= MAX_RETURNS + 1
