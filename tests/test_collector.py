@@ -47,7 +47,7 @@ def what_is_left() -> Iterator[dict[str, Found]]:
             kind("http_404", rows(lab, "/status/404")),
             kind("http_503, tried again", rows(lab, "/status/503", hosts=HOSTS), retries=1, backoff=0.01),
             kind("robots_denied", rows(lab, "/no"), robots=True),
-            kind("robots_unreachable", [f"http://127.5.0.{n}:1/" for n in range(2 * ROWS)], robots=True),
+            kind("connect_refused, for robots.txt", [f"http://127.5.0.{n}:1/" for n in range(2 * ROWS)], robots=True),
             kind("connect_refused", [f"http://127.3.0.{n}:1/" for n in range(2 * ROWS)]),
             kind("connect_refused, tried again", [f"http://127.4.0.{n}:1/" for n in range(2 * ROWS)], retries=1, backoff=0.01),
             kind("connect_timeout", holes, {"sock_connect": 0.5}, connect_timeout=0.5),
@@ -73,7 +73,7 @@ def what_is_left() -> Iterator[dict[str, Found]]:
 
 NOTHING = ("ok", "ok, with robots", "ok, redirected", "http_404", "robots_denied", "too_large", "invalid_url")
 FAILED = (
-    "http_503, tried again", "robots_unreachable", "connect_refused", "connect_refused, tried again", "connect_timeout",
+    "http_503, tried again", "connect_refused, for robots.txt", "connect_refused", "connect_refused, tried again", "connect_timeout",
     "read_timeout", "read_timeout, tried again", "connect_reset", "empty_reply", "truncated", "malformed_response",
 )  # fmt: skip
 

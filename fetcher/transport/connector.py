@@ -63,7 +63,7 @@ class StagedRequest(aiohttp.ClientRequest):
         transfer = state.transfer if state is not None else None
         protocol.head = 0.0
         protocol.reused = protocol.answers > 0
-        if protocol.should_close:  # aiohttp would take that for the answer, and then each row's for the next's
+        if protocol.should_close or protocol.parser is None:  # aiohttp would take that for the answer, and then each row's for the next's
             if transfer is not None and transfer.clock is not None:
                 transfer.clock.listen(protocol)
             raise aiohttp.ServerDisconnectedError("bytes came on an idle connection")
@@ -140,6 +140,7 @@ class StampedProtocol(ResponseHandler):
                 self.force_close()
                 self.feed_data((message, EMPTY_PAYLOAD), 0)
         super().connection_lost(exc)
+        self.parser = None  # it refers to us
 
     def _ended_in_order(self) -> bool:
         """Whether the other side has said that there is no more: over TLS anybody can send a FIN."""
