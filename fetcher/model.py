@@ -90,7 +90,7 @@ class Page(msgspec.Struct, frozen=True):
 
     ``length`` is in characters and ``None`` for a body that is no text; ``bytes`` is the decoded body's
     size; ``links`` counts ``a[href]``; ``robots`` is what the page says to robots of itself (``noindex``), in headers and
-    ``<meta>``; ``data`` is what the extractor returned. ``elapsed`` is seconds on
+    ``<meta>``, ``refresh`` the URL that it leads its reader to by itself; ``data`` is what the extractor returned. ``elapsed`` is seconds on
     the wire over all attempts and hops, ``waited`` seconds of backoff, pacing and queues, ``fetched_at``
     seconds since the epoch. ``body`` is kept on request only.
     """
@@ -112,6 +112,7 @@ class Page(msgspec.Struct, frozen=True):
     fetched_at: float = 0.0
     truncated: bool = False
     robots: str | None = None
+    refresh: str | None = None
     preview: str | None = None
     body: Any = None
 
@@ -144,6 +145,7 @@ class Failure(msgspec.Struct, frozen=True):
     links: int | None = None
     truncated: bool = False
     robots: str | None = None
+    refresh: str | None = None
 
     @property
     def ok(self) -> bool:

@@ -35,6 +35,7 @@ ORDER = (
     ("errors",),
     ("model",),
     ("urls", "spawn", "event_loop", "files", "compression", "stats"),
+    ("refresh",),
     ("config",),
     ("hosts",),
     ("request_state",),

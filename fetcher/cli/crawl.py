@@ -53,6 +53,7 @@ OPTIONS = [
     option("--host-patience", metavar="S", help="Give up a host that serves nothing for this long.  [default: 60]"),
     option("--default-scheme", type=click.Choice(["https", "http"]), help="Scheme of rows without one.  [default: https]"),
     option("--max-redirects", metavar="N", help="Redirects to follow; 0 takes the redirect as the answer.  [default: 10]"),
+    option("--follow-refresh", is_flag=True, help="Follow a page's Refresh header and meta refresh, as one more redirect."),
     option("--max-size", metavar="SIZE", help="Largest body, decoded (500K, 10M).  [default: 10M]"),
     option("--truncate", is_flag=True, help="Keep what came of a larger body, marked, instead of failing."),
     option("--accept", metavar="CODES", help="Statuses that are pages (200-299,404 or 2xx); others are failures.  [default: 200-299]"),

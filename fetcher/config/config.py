@@ -83,6 +83,7 @@ class Config(msgspec.Struct, frozen=True):
     select: tuple[str, ...] = ()
     preview: int = 0
     dedupe: bool = False
+    follow_refresh: bool = False
     max_failed: str | None = None
 
     @classmethod
@@ -252,6 +253,7 @@ OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "select": ("", "select", lambda value: tuple(texts(value))),
     "preview": ("", "preview", number_from(0, whole=True)),
     "dedupe": ("", "dedupe", flag),
+    "follow_refresh": ("", "follow_refresh", flag),
     "max_failed": ("", "max_failed", parse_max_failed),
 }
 """Flat option name -> (policy, field, how a typed value is read). The command line adds its own few."""

@@ -15,6 +15,7 @@ from fetcher.config import Config
 from fetcher.errors import FetchError, InvalidURL, RedirectError
 from fetcher.middleware.headers import ChainJar, Secrets
 from fetcher.model import REDIRECT_STATUSES, Exchange, Request, Response
+from fetcher.refresh import refresh_of
 from fetcher.request_state import RequestState, current
 from fetcher.urls import Target, join, parse
 
@@ -37,11 +38,15 @@ class RedirectChain:
 
 
 class Redirects:
-    """The handler: 301, 302, 303, 307 and 308 with a ``Location``, up to ``max_redirects`` hops (RFC 9110, 15.4)."""
+    """The handler: 301, 302, 303, 307 and 308 with a ``Location``, up to ``max_redirects`` hops (RFC 9110, 15.4).
+
+    With ``follow_refresh`` a page that leads on by itself is one more hop.
+    """
 
     def __init__(self, config: Config) -> None:
         self._most = config.limits.max_redirects
         self._default_scheme = config.default_scheme
+        self._refresh = config.follow_refresh
         self._secrets = Secrets(config.identity)
 
     async def __call__(self, request: Request, proceed: Exchange) -> Response:
@@ -62,7 +67,8 @@ class Redirects:
                 headers = self._secrets.headers(request, first, target, chain.jar if chain is not None else None)
                 hop = Request(request.id, target.wire, headers)
                 response = await proceed(hop)
-                if response.status not in REDIRECT_STATUSES or self._most == 0 or not response.header("location"):
+                location = self._next_of(response)
+                if location is None:
                     state.chain = None
                     return msgspec.structs.replace(
                         response,
@@ -75,23 +81,31 @@ class Redirects:
                     chain = RedirectChain(target, request.url)
                     state.chain = chain
                     chain.seen[target.wire, None] = 1
-                self._step(response, state, chain)
+                self._step(response, location, state, chain)
                 state.free()
         except FetchError:
             state.chain = None  # whoever asks again, a middleware too, starts from the first URL
             raise
 
-    def _step(self, response: Response, state: RequestState, chain: RedirectChain) -> None:
+    def _next_of(self, response: Response) -> str | None:
+        """Return where an answer leads, or ``None`` where it is the end. Raises ``RedirectError``."""
+        if self._most == 0:
+            return None
+        if response.status in REDIRECT_STATUSES:
+            locations = {value for name, value in response.headers if name == "location" and value}
+            if len(locations) > 1:
+                raise RedirectError("bad_redirect", "two different Location headers")
+            if locations:
+                return _escaped(locations.pop())
+        return refresh_of(response) if self._refresh and 200 <= response.status < 300 else None
+
+    def _step(self, response: Response, location: str, state: RequestState, chain: RedirectChain) -> None:
         """Move the state to the next hop. Raises ``RedirectError``."""
-        locations = {value for name, value in response.headers if name == "location" and value}
-        if len(locations) > 1:
-            raise RedirectError("bad_redirect", "two different Location headers")
         if len(state.redirects) >= self._most:
             raise RedirectError("redirect_limit", f"more than {self._most} redirects (max-redirects)")
         jar = chain.jar or ChainJar()
         if jar.take(state.target, response.headers):
             chain.jar = jar
-        location = _escaped(locations.pop())
         try:
             target = parse(join(state.target.wire, location))
         except InvalidURL as error:

@@ -19,6 +19,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 from fetcher.errors import ParseError
 from fetcher.model import Extractor, Failure, Page, Response
 from fetcher.page.charset import count_characters, decode_as, detect, read_media_type
+from fetcher.refresh import refresh_of
 
 if TYPE_CHECKING:
     from fetcher.page.select import Selection
@@ -296,6 +297,7 @@ def add_reading(failure: Failure, response: Response, reading: Reading) -> Failu
         links=reading.links,
         truncated=response.truncated,
         robots=reading.robots,
+        refresh=refresh_of(response),
     )
 
 
@@ -322,6 +324,7 @@ def page_of(response: Response, reading: Reading, *, waited: float, fetched_at: 
         fetched_at=fetched_at,
         truncated=response.truncated,
         robots=reading.robots,
+        refresh=refresh_of(response),
         preview=reading.preview,
         body=response.body if keep_body else None,
     )

@@ -47,6 +47,7 @@ class Record(msgspec.Struct, frozen=True):
     message: str | None
     truncated: bool
     robots: str | None
+    refresh: str | None
     fields: Mapping[str, Any] | None
     data: Any
 
@@ -79,6 +80,7 @@ def to_record(outcome: Outcome) -> Record:
             None,
             outcome.truncated,
             outcome.robots,
+            outcome.refresh,
             request.fields,
             outcome.data,
         )
@@ -102,6 +104,7 @@ def to_record(outcome: Outcome) -> Record:
         message=outcome.error.message or None,
         truncated=outcome.truncated,
         robots=outcome.robots,
+        refresh=outcome.refresh,
         fields=request.fields,
         data=None,
     )

@@ -63,7 +63,9 @@ class StagedRequest(aiohttp.ClientRequest):
         transfer = state.transfer if state is not None else None
         protocol.head = 0.0
         protocol.reused = protocol.answers > 0
-        if protocol.should_close or protocol.parser is None:  # aiohttp would take that for the answer, and then each row's for the next's
+        if (
+            protocol.should_close or protocol.parser is None
+        ):  # aiohttp would take that for the answer, and then each row's for the next's
             if transfer is not None and transfer.clock is not None:
                 transfer.clock.listen(protocol)
             raise aiohttp.ServerDisconnectedError("bytes came on an idle connection")
