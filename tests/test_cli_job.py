@@ -597,7 +597,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "emptied": (lambda path: os.truncate(path, 0), "was changed since (0 bytes, not {size}): {again}"),
     "edited": (
         lambda path: path.write_bytes(path.read_bytes().replace(b'"status":200', b'"status":418')),
-        "was changed since (it ends otherwise): {again}",
+        "was changed since (its bytes 0 to {size} are not those that were written): {again}",
     ),
     "longer": (
         lambda path: path.write_bytes(path.read_bytes() + b"{}\n"),

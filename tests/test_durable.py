@@ -215,11 +215,15 @@ def edited(data: bytes) -> bytes:
 
 
 CHANGES: dict[str, tuple[Callable[[bytes], bytes], bool, str]] = {
-    "edited": (edited, False, r"was changed since \(it ends otherwise\)"),
+    "edited": (edited, False, r"was changed since \(its bytes \d+ to \d+ are not those that were written\)"),
     "shorter": (lambda data: data[:-1], False, r"was changed since \(\d+ bytes, not \d+\)"),
     "emptied": (lambda _: b"", False, r"was changed since \(0 bytes, not \d+\)"),
     "rows taken out": (lambda data: data[7:], False, r"was changed since \(\d+ bytes, not \d+\)"),
-    "rows put in": (lambda data: b"{}\n" + data, False, r"was changed since \(it ends otherwise\)"),
+    "rows put in": (
+        lambda data: b"{}\n" + data,
+        False,
+        r"was changed since \(its bytes \d+ to \d+ are not those that were written\)",
+    ),
     "added to": (lambda data: data + b"{}\n", True, r"was added to since \(\d+ bytes, not \d+\)"),
 }
 
@@ -323,7 +327,7 @@ def test_a_link_is_followed_and_stays_a_link(tmp_path: Path) -> None:
     output, mark, records = filled(link, 4)
     target.chmod(0o640)
     copy = tmp_path / "copy"
-    mark = output.rewrite(str(copy), iter([True, False, False, True]))
+    mark = output.rewrite(str(copy), iter([True, False, False, True])).mark
     output.adopt(str(copy), mark)
     assert link.is_symlink()
     assert target.read_bytes() == records[1] + records[4]
@@ -350,7 +354,7 @@ def test_a_rewrite_keeps_the_very_bytes_of_what_it_keeps(
         file.write(b"torn")
     for choose in (lambda n: n % 3 == 0, lambda _: True, lambda _: False, lambda n: n == 38):
         keep = [choose(n) for n in range(1, len(records))]
-        mark = output.rewrite(str(copy), iter(keep))
+        mark = output.rewrite(str(copy), iter(keep)).mark
         kept = records[0] + b"".join(record for record, kept in zip(records[1:], keep, strict=True) if kept)
         assert undone(path.suffix, copy.read_bytes()) == kept
         assert (mark.position, mark.state) == (copy.stat().st_size, before.state)
@@ -393,7 +397,7 @@ def test_a_copy_replaces_no_file_but_its_own_name(tmp_path: Path) -> None:
     output, _, records = filled(path, 2)
     for place in (copy.symlink_to, copy.hardlink_to):
         place(victim)
-        mark = output.rewrite(str(copy), iter([True, False]))
+        mark = output.rewrite(str(copy), iter([True, False])).mark
         assert victim.read_bytes() == b"mine"
         assert copy.read_bytes() == records[1]
         copy.unlink()
@@ -408,7 +412,7 @@ def test_a_copy_is_adopted_once_and_only_as_it_was_written(tmp_path: Path) -> No
     path, copy = tmp_path / "a.jsonl.gz", tmp_path / "copy"
     output, _, records = filled(path, 4)
     before = path.read_bytes()
-    mark = output.rewrite(str(copy), iter([False, True, True, True]))
+    mark = output.rewrite(str(copy), iter([False, True, True, True])).mark
     good = copy.read_bytes()
     for bad in (good[:-1], good + b"\0", edited(good)):
         copy.write_bytes(bad)
@@ -440,7 +444,7 @@ def test_a_copy_crosses_to_another_file_system(tmp_path: Path, monkeypatch: pyte
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", between_disks)
-    mark = output.rewrite(str(copy), iter([True, False, True]))
+    mark = output.rewrite(str(copy), iter([True, False, True])).mark
     output.adopt(str(copy), mark)
     assert path.read_bytes() == records[0] + records[1] + records[3]
     assert stat.S_IMODE(path.stat().st_mode) == 0o604
@@ -471,7 +475,7 @@ def test_a_rewrite_holds_a_part_of_the_output_at_a_time(tmp_path: Path, monkeypa
         return compress(data, packing)
 
     monkeypatch.setattr(durable_module, "compress", measured)
-    mark = output.rewrite(str(tmp_path / "copy"), iter([True] * 20_000))
+    mark = output.rewrite(str(tmp_path / "copy"), iter([True] * 20_000)).mark
     assert largest <= durable_module.REWRITE_PART_BYTES + len(line)
     output.adopt(str(tmp_path / "copy"), mark)
     assert unpacked(path) == line * 20_000
@@ -560,7 +564,7 @@ def crawl(path: Path, ledger: Ledger) -> None:
         if ledger.taken == 3 and not ledger.rewritten:
             copy = str(path.with_suffix(".job") / "copy")
             os.makedirs(os.path.dirname(copy), exist_ok=True)
-            mark = output.rewrite(copy, iter([True, False] * 3))
+            mark = output.rewrite(copy, iter([True, False] * 3)).mark
             ledger.mark, ledger.copy, ledger.rewritten = mark, copy, True
             output.adopt(copy, mark)
             ledger.copy = None

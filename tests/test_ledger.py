@@ -592,11 +592,11 @@ def test_another_programs_database_is_refused(path: str) -> None:
 
 def test_another_version_is_named(path: str) -> None:
     fill(path)
-    tamper(path, "PRAGMA user_version=2")
+    tamper(path, "PRAGMA user_version=1")
     with pytest.raises(LedgerError) as caught:
         Ledger.open(path)
     assert str(caught.value) == (
-        f"{path}: was written by another version (format 2; this is 1): finish it with that one, "
+        f"{path}: was written by another version (format 1; this is 2): finish it with that one, "
         "or begin again with --fresh"
     )
 

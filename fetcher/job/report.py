@@ -22,7 +22,7 @@ from fetcher.errors import LedgerError, Skipped
 from fetcher.files import is_locked, open_regular
 from fetcher.hosts.state import HostReport
 from fetcher.job.host_memory import TROUBLED, troubled_of
-from fetcher.job.ledger_reader import MAX_CODES, MAX_NAME_CHARACTERS, OK, LedgerReader, Tally
+from fetcher.job.ledger_reader import MAX_CODES, MAX_NAME_CHARACTERS, MAX_NOTE_BYTES, OK, LedgerReader, Tally
 from fetcher.job.paths import LEDGER, LOCK
 from fetcher.job.schema import JOURNALS, attach, connect, damaged, explained, whole
 from fetcher.sinks.escape import printable
@@ -172,10 +172,9 @@ class JobSnapshot:
 
     def retrying(self) -> list[str]:
         """Return the codes that a retry has taken up which is not complete."""
-        found = self._ask("SELECT value FROM meta WHERE key = 'retrying'")
         try:
-            codes = msgspec.json.decode(found[0]["value"] if found else b"[]", type=list[str])
-        except (ValueError, TypeError) as error:
+            codes = msgspec.json.decode(self._reader.blob("retrying", MAX_NOTE_BYTES) or b"[]", type=list[str])
+        except (ValueError, RecursionError) as error:
             raise damaged(self.path, str(error)) from error
         return [printable(code, MAX_NAME_CHARACTERS) for code in codes[:MAX_CODES]]
 
