@@ -64,6 +64,8 @@ def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool =
     )
     if plan.retry and plan.job is None:
         raise ConfigError("retry-failed and retry-codes need a job: an output that is a file (-o), without --no-job")
+    if plan["verify"] and plan.job is None:
+        raise ConfigError("verify: needs a job: an output that is a file (-o), without --no-job")
     descriptors_for(plan.config.limits.concurrency)
     check(inputs, format=plan["from"], url_column=plan["url_column"])
     _check_outputs(plan)

@@ -175,7 +175,7 @@ class Ledger(LedgerReader):
                 [
                     (
                         row.id, seq, row.digest - SHIFT, code(row.code), row.status, row.bytes,
-                        round(row.elapsed * 1000), host(row.host), row.attempts,
+                        max(0, round(row.elapsed * 1000)), host(row.host), row.attempts,
                     )
                     for seq, row in enumerate(rows, self._next)
                 ],

@@ -72,8 +72,8 @@ def to_record(outcome: Outcome) -> Record:
             outcome.links,
             outcome.redirects,
             outcome.attempts,
-            round(outcome.elapsed, 3),
-            round(outcome.waited, 3),
+            _seconds(outcome.elapsed),
+            _seconds(outcome.waited),
             _timestamp(outcome.fetched_at),
             None,
             None,
@@ -95,8 +95,8 @@ def to_record(outcome: Outcome) -> Record:
         links=None,
         redirects=outcome.redirects,
         attempts=outcome.attempts,
-        elapsed=round(outcome.elapsed, 3),
-        waited=round(outcome.waited, 3),
+        elapsed=_seconds(outcome.elapsed),
+        waited=_seconds(outcome.waited),
         fetched_at=_timestamp(outcome.fetched_at),
         error=outcome.error.code,
         message=outcome.error.message or None,
@@ -153,6 +153,10 @@ def _encodable(value: Any, above: tuple[int, ...]) -> Any:
         return _encodable(msgspec.to_builtins(value, enc_hook=_fallback, str_keys=True), above)
     except _ENCODING_ERRORS:
         return well_formed(str(value))
+
+
+def _seconds(duration: float) -> float:
+    return round(duration, 3) if duration > 0 else 0.0  # a clock may be set back
 
 
 def _timestamp(moment: float) -> str | None:
