@@ -15,7 +15,10 @@ import msgspec
 
 from fetcher.errors import InvalidURL
 
-__all__ = ["Target", "host_key", "identity", "join", "parse", "registrable_domain", "with_scheme"]
+__all__ = [
+    "Target", "erase_userinfo", "hide_userinfo", "host_key", "identity", "join", "parse", "registrable_domain",
+    "with_scheme", "without_userinfo",
+]  # fmt: skip
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_URL = 65_536
@@ -36,12 +39,18 @@ _NO_HOST = frozenset(
     {"about:", "callto:", "data:", "file:", "http:", "https:", "javascript:", "mailto:", "sms:", "tel:"}
 )
 
+_BEGINNING = r"(?:https?:[/\\]*|[a-z][a-z0-9+.\-]*:[/\\]{2,}|[/\\]{2,})"
+_USERINFO = re.compile(rf"([\x00- ]*{_BEGINNING}?)[^/\\?#]*@", re.IGNORECASE)
+# A password with a slash in it: what stands before it is a host to the standard, and no port follows.
+_TORN_USERINFO = re.compile(rf"([\x00- ]*{_BEGINNING}?)[^/\\?#@\[\]]*:(?![0-9]*(?:[/\\?#]|$))[^@]*@", re.IGNORECASE)
+_WITHIN_TEXT = re.compile(r"([/\\]{2})(?:[^/\\?#\s]*@|[^/\\?#@\[\]\s]*:(?![0-9]*(?:[/\\?#\s\"'),;]|$))[^@\s]*@)")
+
 
 class Target(msgspec.Struct, frozen=True):
     """A parsed URL: ``wire`` is what is asked for, without fragment and userinfo.
 
     ``host`` is the host key: the lower-case ASCII name or the IP literal (IPv6 in brackets), no final dot.
-    ``user`` and ``password`` are percent-encoded, as the standard serialises them.
+    ``user`` and ``password`` are percent-encoded, as the standard serialises them; they are not shown.
     """
 
     wire: str
@@ -50,6 +59,9 @@ class Target(msgspec.Struct, frozen=True):
     port: int
     user: str | None = None
     password: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Target({self.wire!r}{', with credentials' if self.user or self.password else ''})"
 
     @property
     def origin(self) -> tuple[str, str, int]:
@@ -97,7 +109,10 @@ def _parse_slowly(text: str) -> Target:
     except (ValueError, UnicodeError):
         _refuse(text)
     if serial is None:
-        raise InvalidURL(message=f"the scheme {text.partition(':')[0][:40]!r} is not http or https")
+        scheme = text.partition(":")[0][:40]
+        if f"{scheme}:" not in _NO_HOST and "@" in re.split(r"[/\\?#]", text, maxsplit=1)[0]:  # NAME:PASSWORD@HOST
+            raise InvalidURL(message="a user name and no scheme before it: write https:// in front")
+        raise InvalidURL(message=f"the scheme {scheme!r} is not http or https")
     scheme, user, password, name, port, tail = serial.groups()
     host = name.rstrip(".")
     if not host:
@@ -144,6 +159,35 @@ def join(base: str, location: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise InvalidURL(message=f"the scheme {url.partition(':')[0][:40]!r} is not http or https")
     return url.partition("#")[0]
+
+
+def without_userinfo(listed: str) -> str:
+    """Return a URL of a list as it may be shown: without its user name and password, whether it is valid or not.
+
+    >>> without_userinfo("https://name:password@example.com/a@b")
+    'https://example.com/a@b'
+    """
+    if "@" not in listed:
+        return listed
+    scheme = listed.partition(":")[0].strip(_EDGES).lower()
+    if f"{scheme}:" in _NO_HOST and not scheme.startswith("http"):
+        return listed
+    text = listed.translate(_REMOVED)
+    while match := _USERINFO.match(text) or _TORN_USERINFO.match(text):
+        text = match[1] + text[match.end() :]
+    return text if len(text) < len(listed.translate(_REMOVED)) else listed
+
+
+def hide_userinfo(text: str, shown: str) -> str:
+    """Return any text with ``shown`` in place of each user name and password that stands in a URL."""
+    return _WITHIN_TEXT.sub(rf"\1{shown}@" if shown else r"\1", text) if "@" in text else text
+
+
+def erase_userinfo(text: str) -> str:
+    """Return what may be shown of a row, be it a URL or whatever is there instead. Twice is as once."""
+    while "@" in text and (shorter := hide_userinfo(without_userinfo(text), "")) != text:
+        text = shorter
+    return text
 
 
 def identity(listed: str, default_scheme: str = "https") -> str:

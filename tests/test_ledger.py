@@ -802,10 +802,11 @@ def test_a_ledger_that_is_no_longer_in_its_place_takes_nothing(path: str, how: s
             os.rename(path, f"{path}.away")
             if how == "replaced":
                 shutil.copy(f"{path}.away", path)
-        for act in (
+        acts: list[Callable[[], None]] = [
             lambda: made.commit([entry(2)], [Mark(2, 1, 7)], so_far(2)),
             lambda: made.end_run(so_far(2), exit=0),
-        ):
+        ]
+        for act in acts:
             with pytest.raises(LedgerError) as caught:
                 act()
             assert str(caught.value) == (

@@ -1,7 +1,7 @@
 """What is written of one outcome: the ``Record``, the same in every format, and its JSON.
 
 Law 1: one record per outcome, a failure's too. Law 7: a lone surrogate or a strange value of the caller's costs its
-own place in the record, never the record.
+own place in the record, never the record; and no user name or password in a URL of the list is written.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any
 import msgspec
 
 from fetcher.model import Outcome, Page
+from fetcher.urls import hide_userinfo
 
 __all__ = ["COLUMNS", "Record", "to_json", "to_record", "well_formed"]
 
 MAX_DEPTH = 100
+MAX_CONTAINERS = 10_000  # of one row's columns that are looked into; a line of a list has few
 MAX_INT_BITS = 10_000  # Python refuses to write 4,300 digits and more
 
 
@@ -79,7 +81,7 @@ def to_record(outcome: Outcome) -> Record:
             None,
             outcome.truncated,
             outcome.robots,
-            request.fields,
+            without_secrets(request.fields),
             outcome.data,
         )
     return Record(
@@ -102,9 +104,32 @@ def to_record(outcome: Outcome) -> Record:
         message=outcome.error.message or None,
         truncated=False,
         robots=None,
-        fields=request.fields,
+        fields=without_secrets(request.fields),
         data=None,
     )
+
+
+def without_secrets(fields: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the list's own columns without user names and passwords in URLs: the very value where there are none."""
+    if type(fields) is not dict or not any(type(value) is not str or "@" in value for value in fields.values()):
+        return fields
+    cleaned: Mapping[str, Any] = _cleaned(fields, {})
+    return cleaned
+
+
+def _cleaned(value: Any, seen: dict[int, Any], depth: int = 0) -> Any:
+    """Return a copy without them, or the value; ``seen`` holds what was found of those above and before."""
+    kind = type(value)
+    if kind is str:
+        return hide_userinfo(value, "")
+    if kind not in (dict, list) or id(value) in seen or len(seen) >= MAX_CONTAINERS or depth > MAX_DEPTH:
+        return seen.get(id(value), value)
+    seen[id(value)] = value  # one that contains itself stays as it is there
+    old = list(value.values() if kind is dict else value)
+    new = [_cleaned(item, seen, depth + 1) for item in old]
+    if any(one is not other for one, other in zip(old, new, strict=True)):
+        seen[id(value)] = dict(zip(value, new, strict=True)) if kind is dict else new
+    return seen[id(value)]
 
 
 def to_json(value: Any) -> bytes:

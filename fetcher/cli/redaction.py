@@ -1,0 +1,79 @@
+"""What this process was told to keep to itself, and how it is kept out of all that it says.
+
+Law 7: a message, a log line or a traceback may quote whatever it likes, so what goes to stderr passes through ``redact``.
+One process runs one command: its secrets are kept here for as long as it lives.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, unquote
+from urllib.request import getproxies_environment
+
+from fetcher.urls import hide_userinfo
+
+__all__ = ["HIDDEN", "SECRET_NAME", "keep", "redact"]
+
+HIDDEN = "***"
+MIN_SECRET_CHARACTERS = 6  # a shorter one would be found in words that have nothing to do with it
+SECRET_NAME = re.compile(
+    r"auth|cookie|token|secret|passw|pwd|key|session|credential|signature|jwt|bearer", re.IGNORECASE
+)
+"""What a header that holds a secret may be called."""
+
+PROXIES = ("proxy", "http_proxy", "https_proxy")
+_HOST = re.compile(r"@\S+\s+")
+_AUTHORITY = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.\-]*:)?[/\\]*([^/\\?#]*)@")
+
+_kept: set[str] = set()
+
+
+def keep(settings: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
+    """Note the secrets of these settings and of the URLs among ``inputs``, in every form they may be said in."""
+    proxies = getproxies_environment()
+    for secret in _secrets(settings, [*inputs, *proxies.values()]):
+        for text in {secret, unquote(secret), quote(secret, safe=""), quote(secret)}:
+            for form in (text, base64.b64encode(text.encode("utf-8", "surrogatepass")).decode()):
+                if len(form) >= MIN_SECRET_CHARACTERS:
+                    _kept.add(form)
+
+
+def redact(text: str) -> str:
+    """Return ``text`` without the secrets that are kept, and without user names and passwords in URLs."""
+    text = hide_userinfo(text, HIDDEN)
+    for secret in sorted(_kept, key=len, reverse=True):
+        if secret in text:
+            text = text.replace(secret, HIDDEN)
+    return text
+
+
+def _secrets(settings: Mapping[str, Any], urls: Iterable[str]) -> Iterator[str]:
+    for text in _texts(settings.get("user")):
+        yield from _credentials(_HOST.sub("", text, count=1))
+    for text in _texts(settings.get("cookie")):
+        if "=" in text:
+            pairs = _HOST.sub("", text, count=1)
+            yield pairs
+            yield from (pair.partition("=")[2].strip() for pair in pairs.split(";"))
+    for text in _texts(settings.get("header")):
+        name, _, value = _HOST.sub("", text, count=1).partition(":")
+        if text.startswith("@") or SECRET_NAME.search(name):
+            yield value.strip()
+            yield value.rpartition(" ")[2].strip()
+    for text in [*urls, *(text for key in PROXIES for text in _texts(settings.get(key)))]:
+        if match := _AUTHORITY.match(text.strip()):
+            yield from _credentials(match[1])
+
+
+def _credentials(text: str) -> Iterator[str]:
+    """Yield a user name with its password, as it is sent too, and the password."""
+    yield text
+    yield text.partition(":")[2]
+
+
+def _texts(value: Any) -> list[str]:
+    listed = [value] if isinstance(value, str) else value
+    return [text for text in listed if isinstance(text, str)] if isinstance(listed, list | tuple) else []
