@@ -17,7 +17,7 @@ from fetcher.errors import InvalidURL
 
 __all__ = [
     "Target", "erase_userinfo", "hide_userinfo", "host_key", "identity", "join", "parse", "registrable_domain",
-    "with_scheme", "without_userinfo",
+    "userinfo_of", "with_scheme", "without_userinfo",
 ]  # fmt: skip
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -43,6 +43,7 @@ _BEGINNING = r"(?:https?:[/\\]*|[a-z][a-z0-9+.\-]*:[/\\]{2,}|[/\\]{2,})"
 _USERINFO = re.compile(rf"([\x00- ]*{_BEGINNING}?)[^/\\?#]*@", re.IGNORECASE)
 # A password with a slash in it: what stands before it is a host to the standard, and no port follows.
 _TORN_USERINFO = re.compile(rf"([\x00- ]*{_BEGINNING}?)[^/\\?#@\[\]]*:(?![0-9]*(?:[/\\?#]|$))[^@]*@", re.IGNORECASE)
+_LINE_ENDS = re.compile(r"([\r\n]+)")
 _WITHIN_TEXT = re.compile(r"([/\\]{2})(?:[^/\\?#\s]*@|[^/\\?#@\[\]\s]*:(?![0-9]*(?:[/\\?#\s\"'),;]|$))[^@\s]*@)")
 
 
@@ -178,14 +179,32 @@ def without_userinfo(listed: str) -> str:
     return text if len(text) < len(listed.translate(_REMOVED)) else listed
 
 
+def userinfo_of(listed: str) -> str:
+    """Return what ``without_userinfo`` takes out first, without the ``@``.
+
+    >>> userinfo_of("https://name:password@example.com/a@b")
+    'name:password'
+    """
+    text = listed.translate(_REMOVED)
+    match = _USERINFO.match(text) or _TORN_USERINFO.match(text)
+    return "" if match is None else text[match.end(1) : match.end() - 1]
+
+
 def hide_userinfo(text: str, shown: str) -> str:
     """Return any text with ``shown`` in place of each user name and password that stands in a URL."""
     return _WITHIN_TEXT.sub(rf"\1{shown}@" if shown else r"\1", text) if "@" in text else text
 
 
 def erase_userinfo(text: str) -> str:
-    """Return what may be shown of a row, be it a URL or whatever is there instead. Twice is as once."""
-    while "@" in text and (shorter := hide_userinfo(without_userinfo(text), "")) != text:
+    """Return what may be shown of a row, be it a URL or whatever is there instead. Twice is as once.
+
+    A line with a carriage return within may be two URLs.
+    """
+    while "@" in text:
+        shorter = "".join(map(without_userinfo, _LINE_ENDS.split(text)))
+        shorter = hide_userinfo(shorter, "")
+        if shorter == text:
+            break
         text = shorter
     return text
 

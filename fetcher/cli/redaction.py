@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 from urllib.request import getproxies_environment
 
-from fetcher.urls import hide_userinfo
+from fetcher.urls import hide_userinfo, userinfo_of
 
 __all__ = ["HIDDEN", "SECRET_NAME", "keep", "redact"]
 
@@ -26,7 +26,6 @@ SECRET_NAME = re.compile(
 
 PROXIES = ("proxy", "http_proxy", "https_proxy")
 _HOST = re.compile(r"@\S+\s+")
-_AUTHORITY = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.\-]*:)?[/\\]*([^/\\?#]*)@")
 
 _kept: set[str] = set()
 
@@ -35,8 +34,10 @@ def keep(settings: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
     """Note the secrets of these settings and of the URLs among ``inputs``, in every form they may be said in."""
     proxies = getproxies_environment()
     for secret in _secrets(settings, [*inputs, *proxies.values()]):
-        for text in {secret, unquote(secret), quote(secret, safe=""), quote(secret)}:
-            for form in (text, base64.b64encode(text.encode("utf-8", "surrogatepass")).decode()):
+        plain = unquote(secret)
+        for text in {secret, plain, *(quote(one, safe=safe) for one in (secret, plain) for safe in ("", "/"))}:
+            encoded = base64.b64encode(text.encode("utf-8", "surrogatepass")).decode()
+            for form in (text, encoded.rstrip("=")):
                 if len(form) >= MIN_SECRET_CHARACTERS:
                     _kept.add(form)
 
@@ -64,14 +65,13 @@ def _secrets(settings: Mapping[str, Any], urls: Iterable[str]) -> Iterator[str]:
             yield value.strip()
             yield value.rpartition(" ")[2].strip()
     for text in [*urls, *(text for key in PROXIES for text in _texts(settings.get(key)))]:
-        if match := _AUTHORITY.match(text.strip()):
-            yield from _credentials(match[1])
+        yield from _credentials(userinfo_of(text.strip()))
 
 
 def _credentials(text: str) -> Iterator[str]:
-    """Yield a user name with its password, as it is sent too, and the password."""
-    yield text
-    yield text.partition(":")[2]
+    """Yield a user name with its password, and both alone."""
+    name, _, password = text.partition(":")
+    yield from (text, name, password)
 
 
 def _texts(value: Any) -> list[str]:

@@ -103,7 +103,7 @@ def parse_accept(value: Any) -> tuple[tuple[int, int], ...]:
 
 
 _TARGET = re.compile(r"@(\[[0-9A-Fa-f:.]+\]|[^\s:@/\[\]]+)(?::([0-9]{1,5}))?\s+(.*)", re.DOTALL)
-_NAMED = re.compile(r"@(?:\[[0-9A-Fa-f:.]*\]?|[^\s:@/\[\]]*)(?::[0-9]{1,5}(?![^\s]))?")  # and not what may be a secret
+_NAMED = re.compile(r"@(?:\[[0-9A-Fa-f:.]*\]|[^\s:@/\[\]]*)(?::[0-9]{1,5})?")  # anything else may be a secret
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
@@ -129,8 +129,8 @@ def _targeted(text: str) -> tuple[str | None, int | None, str]:
         return None, None, text
     match = _TARGET.fullmatch(text)
     if not match:
-        named = _NAMED.match(text)
-        shown = f"{named[0]}{'…' if named[0] != text.split(' ', maxsplit=1)[0] else ''}" if named else "@…"
+        first = text.split(" ", maxsplit=1)[0]
+        shown = first if _NAMED.fullmatch(first) else "@…"
         raise ConfigError(f"{shown!r} is not followed by a value (such as '@example.com Name: value')")
     port = int(match[2]) if match[2] else None
     if port is not None and not 0 < port < 65_536:
