@@ -143,9 +143,12 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """Read a TOML file into a mapping. Raises ``ConfigError`` naming the file."""
     try:
         with open(path, "rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from None
+            data = file.read()
+    except (OSError, ValueError) as error:  # a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: cannot read the configuration: {reason}") from None
+    try:
+        return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:  # malformed, no UTF-8, a number of 5,000 digits, nested too deep
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
