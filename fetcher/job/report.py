@@ -390,9 +390,9 @@ WITH sums AS (
     FROM rows GROUP BY host)
 SELECT 'all' AS which, '' AS host, count(*) AS rows, 0 AS failed, 0.0 AS elapsed, 0 AS bytes FROM sums
 UNION ALL SELECT * FROM (
-    SELECT 'slowest', name, rows, failed, elapsed, bytes FROM sums LEFT JOIN hosts ON id = number
+    SELECT 'slowest', substr(name, 1, 256), rows, failed, elapsed, bytes FROM sums LEFT JOIN hosts ON id = number
     WHERE tried >= ? ORDER BY elapsed DESC, rows DESC, number LIMIT ?)
 UNION ALL SELECT * FROM (
-    SELECT 'failing', name, rows, failed, elapsed, bytes FROM sums LEFT JOIN hosts ON id = number
+    SELECT 'failing', substr(name, 1, 256), rows, failed, elapsed, bytes FROM sums LEFT JOIN hosts ON id = number
     WHERE failed > 0 ORDER BY failed DESC, rows, number LIMIT ?)
 """
