@@ -22,6 +22,7 @@ __all__ = [
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_URL = 65_536
+MAX_USERINFO = 20  # behind each other; a text with more than that loses every "@"
 
 # An authority that lower-cases and serialises to itself, then a path and query of printable ASCII: no
 # fragment, no backslash (a slash to the standard), no space.
@@ -40,11 +41,11 @@ _NO_HOST = frozenset(
 )
 
 _BEGINNING = r"(?:https?:[/\\]*|[a-z][a-z0-9+.\-]*:[/\\]{2,}|[/\\]{2,})"
-_USERINFO = re.compile(rf"([\x00- ]*{_BEGINNING}?)[^/\\?#]*@", re.IGNORECASE)
+_USERINFO = re.compile(rf"((?>[\x00- ]*{_BEGINNING}?))[^/\\?#]*@", re.IGNORECASE)
 # A password with a slash in it: what stands before it is a host to the standard, and no port follows.
-_TORN_USERINFO = re.compile(rf"([\x00- ]*{_BEGINNING}?)[^/\\?#@\[\]]*:(?![0-9]*(?:[/\\?#]|$))[^@]*@", re.IGNORECASE)
+_TORN_USERINFO = re.compile(rf"((?>[\x00- ]*{_BEGINNING}?))[^/\\?#@\[\]]*:(?![0-9]*(?:[/\\?#]|$))[^@]*@", re.IGNORECASE)
 _LINE_ENDS = re.compile(r"([\r\n]+)")
-_WITHIN_TEXT = re.compile(r"([/\\]{2})(?:[^/\\?#\s]*@|[^/\\?#@\[\]\s]*:(?![0-9]*(?:[/\\?#\s\"'),;]|$))[^@\s]*@)")
+_WITHIN_TEXT = re.compile(r"([/\\]{2})(?:[^/\\?#\s]*@|[^/\\?#@\[\]\s]*:(?![0-9]*(?:[/\\?#\s\"'),;]|$))[^@\s]{0,300}@)")
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -173,10 +174,15 @@ def without_userinfo(listed: str) -> str:
     scheme = listed.partition(":")[0].strip(_EDGES).lower()
     if f"{scheme}:" in _NO_HOST and not scheme.startswith("http"):
         return listed
-    text = listed.translate(_REMOVED)
-    while match := _USERINFO.match(text) or _TORN_USERINFO.match(text):
+    text = plain = listed.translate(_REMOVED)
+    for _ in range(MAX_USERINFO):
+        match = _USERINFO.match(text) or _TORN_USERINFO.match(text)
+        if match is None:
+            break
         text = match[1] + text[match.end() :]
-    return text if len(text) < len(listed.translate(_REMOVED)) else listed
+    else:
+        text = text.replace("@", "")
+    return text if text is not plain else listed
 
 
 def userinfo_of(listed: str) -> str:
@@ -200,13 +206,12 @@ def erase_userinfo(text: str) -> str:
 
     A line with a carriage return within may be two URLs.
     """
-    while "@" in text:
-        shorter = "".join(map(without_userinfo, _LINE_ENDS.split(text)))
-        shorter = hide_userinfo(shorter, "")
+    for _ in range(MAX_USERINFO):
+        shorter = hide_userinfo("".join(map(without_userinfo, _LINE_ENDS.split(text))), "") if "@" in text else text
         if shorter == text:
-            break
+            return text
         text = shorter
-    return text
+    return text.replace("@", "")
 
 
 def identity(listed: str, default_scheme: str = "https") -> str:

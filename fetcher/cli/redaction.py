@@ -69,9 +69,9 @@ def _secrets(settings: Mapping[str, Any], urls: Iterable[str]) -> Iterator[str]:
 
 
 def _credentials(text: str) -> Iterator[str]:
-    """Yield a user name with its password, and both alone."""
-    name, _, password = text.partition(":")
-    yield from (text, name, password)
+    """Yield a user name with its password, and the password. A name alone may be any word."""
+    yield text
+    yield text.partition(":")[2]
 
 
 def _texts(value: Any) -> list[str]:
