@@ -228,3 +228,9 @@ def test_a_configuration_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
             read_toml(path)
         assert str(caught.value).startswith(str(path))
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="there is no file without an end")
+def test_a_configuration_without_an_end_is_refused() -> None:
+    with pytest.raises(ConfigError, match="^/dev/zero: over 16 MiB: this is no configuration$"):
+        read_toml("/dev/zero")
