@@ -232,5 +232,5 @@ def test_a_configuration_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="there is no file without an end")
 def test_a_configuration_without_an_end_is_refused() -> None:
-    with pytest.raises(ConfigError, match="^/dev/zero: over 16 MiB: this is no configuration$"):
+    with pytest.raises(ConfigError, match=r"^/dev/zero: over 16 MiB: this is no configuration$"):
         read_toml("/dev/zero")
