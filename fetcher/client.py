@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import msgspec
 
 from fetcher.config import Config
-from fetcher.intake import Row
+from fetcher.intake import Row, without_secrets
 from fetcher.middleware.chain import Handlers
 from fetcher.middleware.gate import Gate
 from fetcher.middleware.robots.handler import Verdict
@@ -111,7 +111,8 @@ class Fetcher:
         """Fetch one URL and return its page. Raises ``FetchError``."""
         engine = self._running()
         request = Request(1, url.strip()) if isinstance(url, str) else url
-        outcome = await fetch_one(engine, RequestState(request, parse(request.url, self.config.default_scheme)))
+        target = parse(request.url, self.config.default_scheme)
+        outcome = await fetch_one(engine, RequestState(without_secrets(request), target))
         if isinstance(outcome, Failure):
             raise outcome.error
         return outcome

@@ -20,6 +20,7 @@ from typing import Final
 
 __all__ = [
     "PLAIN_FLAGS",
+    "PRIVATE",
     "READ_BYTES",
     "NotRegularFileError",
     "create_like",
@@ -27,6 +28,7 @@ __all__ = [
     "move",
     "open_regular",
     "read_range",
+    "sync",
     "sync_file",
     "sync_folder_of",
     "try_lock",
@@ -44,6 +46,7 @@ _NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN_FLAGS
 _LOCKED_BY_OTHERS: Final = frozenset({errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK})
 _NO_FOLDER_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
+_NO_FULL_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOTTY})
 _WINDOWS_LOCK_OFFSET: Final = 1 << 30  # a locked byte cannot be read there: it is far behind the content
 
 
@@ -51,14 +54,18 @@ class NotRegularFileError(OSError):
     """A path that should be a regular file is a folder, a FIFO, a socket or a device."""
 
 
-def open_regular(path: str, flags: int, *, follow_links: bool = False) -> int:
+PRIVATE: Final = 0o600
+"""The mode of a file that may hold secrets, or what tells of them: for its owner alone."""
+
+
+def open_regular(path: str, flags: int, *, follow_links: bool = False, mode: int = 0o666) -> int:
     """Open the regular file at ``path`` with the ``flags`` of ``os.open``, and return its descriptor.
 
-    Raises ``NotRegularFileError`` for anything else, and ``OSError`` (``ELOOP``) for a link, where the system can tell,
+    One that is made has ``mode``, less the umask. Raises ``NotRegularFileError`` for anything else, and ``OSError`` (``ELOOP``) for a link, where the system can tell,
     unless ``follow_links``.
     """
     # O_NONBLOCK: opening a FIFO would block until somebody opens its other end.
-    descriptor = os.open(path, flags | _NONBLOCK | (0 if follow_links else _NO_LINK), 0o666)
+    descriptor = os.open(path, flags | _NONBLOCK | (0 if follow_links else _NO_LINK), mode)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise NotRegularFileError(errno.EINVAL, "Not a regular file", path)
@@ -97,6 +104,9 @@ if sys.platform == "win32":
             msvcrt.locking(descriptor, mode, 1)
         finally:
             os.lseek(descriptor, 0, os.SEEK_SET)
+
+    def _full_sync(descriptor: int) -> bool:  # noqa: ARG001  # there fsync is one
+        return False
 else:
     import fcntl
 
@@ -105,6 +115,18 @@ else:
 
     def _unlock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def _full_sync(descriptor: int) -> bool:
+        full = getattr(fcntl, "F_FULLFSYNC", None)
+        if full is None:
+            return False
+        try:
+            fcntl.fcntl(descriptor, full)
+        except OSError as error:
+            if error.errno not in _NO_FULL_SYNC:
+                raise
+            return False
+        return True
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
@@ -154,11 +176,21 @@ def _wait_until_writable(descriptor: int) -> None:
         selector.select()
 
 
+def sync(descriptor: int) -> None:
+    """Bring what was written to an open file to the disk.
+
+    On macOS ``fsync`` ends when the drive has the data in its cache, which a power cut empties: ``F_FULLFSYNC`` waits for
+    the medium (fsync(2) there). File systems over a network may not know it.
+    """
+    if not _full_sync(descriptor):
+        os.fsync(descriptor)
+
+
 def sync_file(path: str) -> None:
     """Sync the content of the file at ``path`` to the disk."""
     descriptor = os.open(path, os.O_RDWR | PLAIN_FLAGS)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     except OSError as error:
         error.filename = path
         raise
@@ -176,7 +208,7 @@ def sync_folder_of(path: str) -> None:
     except PermissionError:
         return  # a folder that may be written and not be read
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
             error.filename = folder
@@ -214,6 +246,6 @@ def _copy(source: str, copy: str) -> None:
         try:
             for block in read_range(file.fileno(), 0, like.st_size):
                 write_all(descriptor, block)
-            os.fsync(descriptor)
+            sync(descriptor)
         finally:
             os.close(descriptor)

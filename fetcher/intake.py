@@ -21,9 +21,9 @@ from fetcher.model import Request
 from fetcher.request_state import RequestState
 from fetcher.sources.rows import BadRow, FinishedRow
 from fetcher.stats import Stats
-from fetcher.urls import Target, identity, parse
+from fetcher.urls import Target, erase_userinfo, hide_userinfo, identity, parse
 
-__all__ = ["Intake", "Rejected", "Row"]
+__all__ = ["Intake", "Rejected", "Row", "without_secrets"]
 
 Row: TypeAlias = str | Request | BadRow | FinishedRow
 
@@ -38,6 +38,19 @@ class Rejected(msgspec.Struct, frozen=True):
 
     state: RequestState
     error: FetchError
+
+
+def without_secrets(request: Request) -> Request:
+    """Return a row without the user name and password of its URL: those are the ``Target``'s, and nobody else sees them."""
+    if "@" not in request.url:
+        return request
+    return msgspec.structs.replace(request, url=erase_userinfo(request.url))
+
+
+def _shown(error: InvalidURL) -> InvalidURL:
+    """Return what is wrong with a bad row, which may quote the list."""
+    message = hide_userinfo(error.message, "***")
+    return error if message == error.message else InvalidURL(message=message)
 
 
 class Seen:
@@ -124,16 +137,17 @@ class Intake:
     def _take(self, row: Row) -> RequestState | Rejected:
         order = self._count
         if isinstance(row, BadRow):
-            return Rejected(RequestState(row.request, _NOWHERE, order), row.error)
+            return Rejected(RequestState(without_secrets(row.request), _NOWHERE, order), _shown(row.error))
         request = Request(order, row.strip()) if isinstance(row, str) else row
         if not isinstance(request, Request):
             raise TypeError(f"row {order} is neither a str nor a Request: {row!r:.200}")
+        shown = without_secrets(request)
         try:
-            state = RequestState(request, parse(request.url, self._config.default_scheme), order)
+            state = RequestState(shown, parse(request.url, self._config.default_scheme), order)
             if self._seen is not None and not self._seen.add(identity(request.url, self._config.default_scheme)):
                 return Rejected(state, Skipped("duplicate", "an earlier row has the same URL"))
         except InvalidURL as error:
-            return Rejected(RequestState(request, _NOWHERE, order), error)
+            return Rejected(RequestState(shown, _NOWHERE, order), error)
         return state
 
     async def close(self) -> None:

@@ -254,8 +254,8 @@ def snapshot_of(state: RequestState) -> InFlight:
         state.request.id,
         state.target.wire,
         state.stage.value,
-        now - (state.began or now),
-        now - (state.stage_since or state.began or now),
+        max(0.0, now - (state.began or now)),  # a clock may be set back
+        max(0.0, now - (state.stage_since or state.began or now)),
         state.attempts,
     )
 

@@ -17,10 +17,14 @@ import msgspec
 
 from fetcher.errors import InvalidURL
 
-__all__ = ["Target", "host_key", "identity", "join", "parse", "registrable_domain", "with_scheme"]
+__all__ = [
+    "Target", "erase_userinfo", "hide_userinfo", "host_key", "identity", "join", "parse", "registrable_domain",
+    "userinfo_of", "with_scheme", "without_userinfo",
+]  # fmt: skip
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_URL = 65_536
+MAX_USERINFO = 20  # behind each other; a text with more than that loses every "@"
 
 # What serialises to itself: an authority, a path of which no segment may be a dot segment, and a query.
 _PLAIN = re.compile(
@@ -38,12 +42,19 @@ _NO_HOST = frozenset(
     {"about:", "callto:", "data:", "file:", "http:", "https:", "javascript:", "mailto:", "sms:", "tel:"}
 )
 
+_BEGINNING = r"(?:https?:[/\\]*|[a-z][a-z0-9+.\-]*:[/\\]{2,}|[/\\]{2,})"
+_USERINFO = re.compile(rf"((?>[\x00- ]*{_BEGINNING}?))[^/\\?#]*@", re.IGNORECASE)
+# A password with a slash in it: what stands before it is a host to the standard, and no port follows.
+_TORN_USERINFO = re.compile(rf"((?>[\x00- ]*{_BEGINNING}?))[^/\\?#@\[\]]*:(?![0-9]*(?:[/\\?#]|$))[^@]*@", re.IGNORECASE)
+_LINE_ENDS = re.compile(r"([\r\n]+)")
+_WITHIN_TEXT = re.compile(r"([/\\]{2})(?:[^/\\?#\s]*@|[^/\\?#@\[\]\s]*:(?![0-9]*(?:[/\\?#\s\"'),;]|$))[^@\s]{0,300}@)")
+
 
 class Target(msgspec.Struct, frozen=True):
     """A parsed URL: ``wire`` is what is asked for, without fragment and userinfo.
 
     ``host`` is the host key: the lower-case ASCII name or the IP literal (IPv6 in brackets), no final dot.
-    ``user`` and ``password`` are percent-encoded, as the standard serialises them.
+    ``user`` and ``password`` are percent-encoded, as the standard serialises them; they are not shown.
     """
 
     wire: str
@@ -52,6 +63,9 @@ class Target(msgspec.Struct, frozen=True):
     port: int
     user: str | None = None
     password: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Target({self.wire!r}{', with credentials' if self.user or self.password else ''})"
 
     @property
     def origin(self) -> tuple[str, str, int]:
@@ -97,7 +111,10 @@ def _parse_slowly(text: str) -> Target:
     except (ValueError, UnicodeError):
         _refuse(text)
     if serial is None:
-        raise InvalidURL(message=f"the scheme {text.partition(':')[0][:40]!r} is not http or https")
+        scheme = text.partition(":")[0][:40]
+        if f"{scheme}:" not in _NO_HOST and "@" in re.split(r"[/\\?#]", text, maxsplit=1)[0]:  # NAME:PASSWORD@HOST
+            raise InvalidURL(message="a user name and no scheme before it: write https:// in front")
+        raise InvalidURL(message=f"the scheme {scheme!r} is not http or https")
     scheme, user, password, name, port, tail = serial.groups()
     host = name.rstrip(".")
     if not host:
@@ -151,6 +168,57 @@ def join(base: str, location: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise InvalidURL(message=f"the scheme {url.partition(':')[0][:40]!r} is not http or https")
     return url.partition("#")[0]
+
+
+def without_userinfo(listed: str) -> str:
+    """Return a URL of a list as it may be shown: without its user name and password, whether it is valid or not.
+
+    >>> without_userinfo("https://name:password@example.com/a@b")
+    'https://example.com/a@b'
+    """
+    if "@" not in listed:
+        return listed
+    scheme = listed.partition(":")[0].strip(_EDGES).lower()
+    if f"{scheme}:" in _NO_HOST and not scheme.startswith("http"):
+        return listed
+    text = plain = listed.translate(_REMOVED)
+    for _ in range(MAX_USERINFO):
+        match = _USERINFO.match(text) or _TORN_USERINFO.match(text)
+        if match is None:
+            break
+        text = match[1] + text[match.end() :]
+    else:
+        text = text.replace("@", "")
+    return text if text is not plain else listed
+
+
+def userinfo_of(listed: str) -> str:
+    """Return what ``without_userinfo`` takes out first, without the ``@``.
+
+    >>> userinfo_of("https://name:password@example.com/a@b")
+    'name:password'
+    """
+    text = listed.translate(_REMOVED)
+    match = _USERINFO.match(text) or _TORN_USERINFO.match(text)
+    return "" if match is None else text[match.end(1) : match.end() - 1]
+
+
+def hide_userinfo(text: str, shown: str) -> str:
+    """Return any text with ``shown`` in place of each user name and password that stands in a URL."""
+    return _WITHIN_TEXT.sub(rf"\1{shown}@" if shown else r"\1", text) if "@" in text else text
+
+
+def erase_userinfo(text: str) -> str:
+    """Return what may be shown of a row, be it a URL or whatever is there instead. Twice is as once.
+
+    A line with a carriage return within may be two URLs.
+    """
+    for _ in range(MAX_USERINFO):
+        shorter = hide_userinfo("".join(map(without_userinfo, _LINE_ENDS.split(text))), "") if "@" in text else text
+        if shorter == text:
+            return text
+        text = shorter
+    return text.replace("@", "")
 
 
 def identity(listed: str, default_scheme: str = "https") -> str:

@@ -13,6 +13,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -597,7 +598,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "emptied": (lambda path: os.truncate(path, 0), "was changed since (0 bytes, not {size}): {again}"),
     "edited": (
         lambda path: path.write_bytes(path.read_bytes().replace(b'"status":200', b'"status":418')),
-        "was changed since (it ends otherwise): {again}",
+        "was changed since (its bytes 0 to {size} are not those that were written): {again}",
     ),
     "longer": (
         lambda path: path.write_bytes(path.read_bytes() + b"{}\n"),
@@ -631,6 +632,59 @@ def test_an_output_that_was_changed_is_refused_and_never_cut(how: str, desk: Des
     path.write_bytes(whole)
     assert desk.crawl().code == 0, "it was put back"
     assert desk.fetched() == [*"abcd"]
+
+
+def test_an_edit_in_the_middle_is_refused(desk: Desk) -> None:
+    """To the same size, in a batch that is not the last: without a checksum one row would be lost and one there twice."""
+    path = desk.folder / "pages.jsonl"
+    for names in ("ab", "abcd"):
+        desk.pages(*names)
+        assert desk.crawl().code == 0
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"?n=a", b"?n=b").replace(b'"id":1,', b'"id":2,'))
+    edited = path.read_bytes()
+    assert (len(edited), edited == whole) == (len(whole), False)
+    desk.pages(*"abcde")
+    desk.asked()
+    first = len(whole.splitlines(keepends=True)[0]) + len(whole.splitlines(keepends=True)[1])
+    for flags in ([], ["--verify"], ["--retry-failed"]):
+        desk.refused(
+            desk.crawl(*flags),
+            f"pages.jsonl: was changed since (its bytes 0 to {first} are not those that were written): {AGAIN}",
+            1,
+        )
+        assert path.read_bytes() == edited
+    path.write_bytes(whole)
+    assert desk.crawl("--verify").code == 0
+    assert desk.fetched() == [*"abcde"]
+
+
+@pytest.mark.parametrize("flag", [["--verify"], []], ids=["flag", "variable"])
+def test_verify_needs_a_job(flag: list[str], desk: Desk) -> None:
+    desk.pages("a")
+    desk.asked()
+    ended = run("crawl", "l.txt", *flag, folder=desk.folder, env={} if flag else {"FETCHER_VERIFY": "1"})
+    desk.refused(ended, "verify: needs a job: an output that is a file (-o), without --no-job", 2)
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved"])
+@pytest.mark.parametrize("words", [[], ["--no-job"]], ids=["job", "no job"])
+def test_an_output_that_is_taken_away_is_no_success(words: list[str], how: str, desk: Desk) -> None:
+    path, gate = desk.folder / "pages.jsonl", desk.hold()
+    desk.write([*desk.urls(*"ab"), *desk.urls("x", path="/held")])
+    with Running(*desk.words(*words), folder=desk.folder) as crawl:
+        desk.until_asked()
+        end = time.monotonic() + 60
+        while not (path.exists() and path.stat().st_size):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        path.unlink() if how == "deleted" else path.rename(desk.folder / "away.jsonl")
+        gate.open()
+        ended = crawl.end()
+    what = "deleted it" if how == "deleted" else "moved it, or put another in its place"
+    assert ended.code == 1
+    assert ended.said.splitlines()[-1] == f"fetcher: pages.jsonl: another program has {what}: {AGAIN}"
+    assert not path.exists()
 
 
 def test_what_a_crash_left_behind_the_last_batch_is_cut_off(desk: Desk) -> None:

@@ -29,7 +29,7 @@ MODULE = [sys.executable, "-m", "fetcher"]
 
 FLAGS = """
 --from --url-column --demo -o --output -f --format --preview --job --no-job --fresh --no-fresh --retry-failed
---retry-codes -c --concurrency --per-host --delay --rate
+--retry-codes --verify -c --concurrency --per-host --delay --rate
 --timeout --connect-timeout --read-timeout --retries --max-retry-after --host-patience --default-scheme
 --robots --no-robots --max-crawl-delay --per-site --per-address --dry-run --max-redirects --max-size --truncate --accept -A --user-agent -H --header -b --cookie -u --user -x --proxy -k
 --insecure --ca-bundle --private-network --select --extract
@@ -332,6 +332,7 @@ RUN_TABLE = [
         "retry_codes",
         ["5xx,dns", "timeout"],
     ),
+    Row("VERIFY", "1", ["--verify"], "verify", True),
     Row("EXTRACT", "shop:price", ["--extract", "shop:price"], "extract", "shop:price"),
     Row(
         "MIDDLEWARE",

@@ -38,6 +38,39 @@ def test_what_is_marked_is_in_the_file_at_once(path: str) -> None:
     assert CrashMarker(path).suspect == 0, "it was closed in good order"
 
 
+def test_a_file_that_another_program_cuts_ends_nobody(path: str) -> None:
+    """A mapped file would: SIGBUS. What is marked next is in it again."""
+    marker = CrashMarker(path)
+    for size in (0, 3):
+        os.truncate(path, size)
+        marker.mark(9)
+        assert int.from_bytes(Path(path).read_bytes(), "little") == 9
+    os.unlink(path)
+    marker.mark(10)
+    marker.close()
+
+
+def test_a_system_without_pwrite_marks_as_well(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has neither ``pread`` nor ``pwrite``."""
+    for name in ("pread", "pwrite"):
+        monkeypatch.delattr(os, name)
+    marker = CrashMarker(path)
+    for row in (5, 2**63, 0, 6):
+        marker.mark(row)
+        assert int.from_bytes(Path(path).read_bytes(), "little") == row
+    marker.abandon()
+    again = CrashMarker(path)
+    assert again.suspect == 6
+    again.close()
+
+
+def test_a_marker_that_cannot_be_written_is_named(path: str) -> None:
+    marker = CrashMarker(path)
+    marker.abandon()
+    with pytest.raises(LedgerError, match=f"^{path}: cannot write: Bad file descriptor$"):
+        marker.mark(1)
+
+
 def test_what_was_not_looked_into_stays(path: str) -> None:
     marker = CrashMarker(path)
     marker.mark(7)

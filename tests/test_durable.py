@@ -9,6 +9,7 @@ import os
 import resource
 import stat
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from itertools import count, islice
 from pathlib import Path
@@ -24,7 +25,7 @@ from fetcher.errors import ConfigError, FetcherError, SinkError
 from fetcher.model import Outcome
 from fetcher.sinks import COLUMNS, DurableFile, Mark, open_durable
 from fetcher.sinks import durable as durable_module
-from fetcher.sinks.durable import lines_of
+from fetcher.sinks.durable import Batch, lines_of
 from fetcher.sinks.text import TextSink
 from tests.test_sinks import failure, page
 
@@ -215,11 +216,15 @@ def edited(data: bytes) -> bytes:
 
 
 CHANGES: dict[str, tuple[Callable[[bytes], bytes], bool, str]] = {
-    "edited": (edited, False, r"was changed since \(it ends otherwise\)"),
+    "edited": (edited, False, r"was changed since \(its bytes \d+ to \d+ are not those that were written\)"),
     "shorter": (lambda data: data[:-1], False, r"was changed since \(\d+ bytes, not \d+\)"),
     "emptied": (lambda _: b"", False, r"was changed since \(0 bytes, not \d+\)"),
     "rows taken out": (lambda data: data[7:], False, r"was changed since \(\d+ bytes, not \d+\)"),
-    "rows put in": (lambda data: b"{}\n" + data, False, r"was changed since \(it ends otherwise\)"),
+    "rows put in": (
+        lambda data: b"{}\n" + data,
+        False,
+        r"was changed since \(its bytes \d+ to \d+ are not those that were written\)",
+    ),
     "added to": (lambda data: data + b"{}\n", True, r"was added to since \(\d+ bytes, not \d+\)"),
 }
 
@@ -238,6 +243,102 @@ def test_what_was_changed_is_refused_and_stays(tmp_path: Path, suffix: str, chan
     assert str(caught.value).startswith(str(path))
     assert str(caught.value).endswith(ADVICE)
     assert path.read_bytes() == before
+
+
+def batches_of(path: Path, *sizes: int) -> tuple[DurableFile, Mark, list[Batch]]:
+    """An output with batches of so many records, and all of them."""
+    output, source, batches = opened(path), outcomes(), list[Batch]()
+    for size in sizes:
+        mark = output.append([output.encode(outcome) for outcome in islice(source, size)])
+        batches.append(Batch(mark.position - mark.tail, mark.position, mark.checksum))
+    return output, mark, batches
+
+
+@each_format
+def test_an_edit_in_the_middle_is_found_in_whichever_batch_it_is(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    output, mark, batches = batches_of(path, 3, 1, 2)
+    output.discard()
+    whole = path.read_bytes()
+    for batch in batches:
+        data = bytearray(whole)
+        data[(batch.start + batch.end) // 2] ^= 1
+        path.write_bytes(data)
+        said = rf"was changed since \(its bytes {batch.start} to {batch.end} are not those that were written\)"
+        with pytest.raises(SinkError, match=said):
+            open_durable(path).resume(mark, clean=True, batches=iter(batches))
+        assert path.read_bytes() == data
+    path.write_bytes(whole)
+    output = open_durable(path)
+    output.resume(mark, clean=True, batches=iter(batches))
+
+
+@each_format
+def test_what_was_edited_is_not_rewritten(tmp_path: Path, suffix: str) -> None:
+    """The same records in the same number: nothing but a checksum tells."""
+    path, copy = tmp_path / f"a{suffix}", tmp_path / "copy"
+    output, mark, batches = batches_of(path, 2, 1, 2)
+    middle = opened(tmp_path / f"other{suffix}")
+    middle.append([middle.encode(page(1))])
+    output.discard()
+    data = path.read_bytes()
+    other = bytearray(data)
+    other[batches[1].end - 9] ^= 1
+    path.write_bytes(other)
+    output = opened(path, mark, clean=True)
+    with pytest.raises(SinkError, match="was changed since"):
+        output.rewrite(str(copy), iter([True] * 5), batches)
+    assert not copy.exists()
+    assert path.read_bytes() == other
+    path.write_bytes(data)
+    assert output.rewrite(str(copy), iter([True] * 5), batches).mark.position == copy.stat().st_size
+
+
+@each_format
+def test_a_copy_is_made_of_batches_of_its_own(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable_module, "REWRITE_PART_BYTES", 100)
+    monkeypatch.setattr(durable_module, "REWRITE_BATCH_BYTES", 150)
+    path, copy = tmp_path / f"a{suffix}", tmp_path / "copy"
+    output, _, _ = filled(path, 30)
+    mark, batches = output.rewrite(str(copy), iter([True, False] * 15))
+    data = copy.read_bytes()
+    assert len(batches) > 2
+    assert [batch.start for batch in batches] == [0, *(batch.end for batch in batches[:-1])]
+    assert [batch.checksum for batch in batches] == [zlib.crc32(data[start:end]) for start, end, _ in batches]
+    assert (mark.position, mark.tail, mark.checksum) == (
+        len(data), batches[-1].end - batches[-1].start, batches[-1].checksum
+    )  # fmt: skip
+    copy.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    with pytest.raises(SinkError, match="copy: was changed since"):
+        output.adopt(str(copy), mark, batches)
+    copy.write_bytes(data)
+    output.adopt(str(copy), mark, batches)
+
+
+@pytest.mark.parametrize("how", ["moved", "replaced", "folder moved"])
+def test_an_output_that_is_no_longer_in_its_place_is_seen(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "out" / "a.jsonl"
+    path.parent.mkdir()
+    output, mark, records = filled(path, 2)
+    output.check_place()
+    if how == "folder moved":
+        path.parent.rename(tmp_path / "away")
+    else:
+        path.rename(tmp_path / "away.jsonl")
+    if how == "replaced":
+        path.write_bytes(b"".join(records))
+    said = rf"^{path}: another program has moved it, or put another in its place: {ADVICE}"
+    with pytest.raises(SinkError, match=said):
+        output.check_place()
+    with pytest.raises(SinkError, match=said):
+        output.append([b"{}\n"])
+    output.discard()
+    if how == "folder moved":
+        (tmp_path / "away").rename(path.parent)
+    else:
+        (tmp_path / "away.jsonl").replace(path)
+    opened(path, mark, clean=True).append([b"{}\n"])
+    assert path.read_bytes() == b"".join(records) + b"{}\n"
 
 
 def test_what_was_deleted_is_refused_unless_nothing_was_in_it(tmp_path: Path) -> None:
@@ -323,7 +424,7 @@ def test_a_link_is_followed_and_stays_a_link(tmp_path: Path) -> None:
     output, mark, records = filled(link, 4)
     target.chmod(0o640)
     copy = tmp_path / "copy"
-    mark = output.rewrite(str(copy), iter([True, False, False, True]))
+    mark = output.rewrite(str(copy), iter([True, False, False, True])).mark
     output.adopt(str(copy), mark)
     assert link.is_symlink()
     assert target.read_bytes() == records[1] + records[4]
@@ -350,7 +451,7 @@ def test_a_rewrite_keeps_the_very_bytes_of_what_it_keeps(
         file.write(b"torn")
     for choose in (lambda n: n % 3 == 0, lambda _: True, lambda _: False, lambda n: n == 38):
         keep = [choose(n) for n in range(1, len(records))]
-        mark = output.rewrite(str(copy), iter(keep))
+        mark = output.rewrite(str(copy), iter(keep)).mark
         kept = records[0] + b"".join(record for record, kept in zip(records[1:], keep, strict=True) if kept)
         assert undone(path.suffix, copy.read_bytes()) == kept
         assert (mark.position, mark.state) == (copy.stat().st_size, before.state)
@@ -393,7 +494,7 @@ def test_a_copy_replaces_no_file_but_its_own_name(tmp_path: Path) -> None:
     output, _, records = filled(path, 2)
     for place in (copy.symlink_to, copy.hardlink_to):
         place(victim)
-        mark = output.rewrite(str(copy), iter([True, False]))
+        mark = output.rewrite(str(copy), iter([True, False])).mark
         assert victim.read_bytes() == b"mine"
         assert copy.read_bytes() == records[1]
         copy.unlink()
@@ -408,7 +509,7 @@ def test_a_copy_is_adopted_once_and_only_as_it_was_written(tmp_path: Path) -> No
     path, copy = tmp_path / "a.jsonl.gz", tmp_path / "copy"
     output, _, records = filled(path, 4)
     before = path.read_bytes()
-    mark = output.rewrite(str(copy), iter([False, True, True, True]))
+    mark = output.rewrite(str(copy), iter([False, True, True, True])).mark
     good = copy.read_bytes()
     for bad in (good[:-1], good + b"\0", edited(good)):
         copy.write_bytes(bad)
@@ -440,7 +541,7 @@ def test_a_copy_crosses_to_another_file_system(tmp_path: Path, monkeypatch: pyte
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", between_disks)
-    mark = output.rewrite(str(copy), iter([True, False, True]))
+    mark = output.rewrite(str(copy), iter([True, False, True])).mark
     output.adopt(str(copy), mark)
     assert path.read_bytes() == records[0] + records[1] + records[3]
     assert stat.S_IMODE(path.stat().st_mode) == 0o604
@@ -471,7 +572,7 @@ def test_a_rewrite_holds_a_part_of_the_output_at_a_time(tmp_path: Path, monkeypa
         return compress(data, packing)
 
     monkeypatch.setattr(durable_module, "compress", measured)
-    mark = output.rewrite(str(tmp_path / "copy"), iter([True] * 20_000))
+    mark = output.rewrite(str(tmp_path / "copy"), iter([True] * 20_000)).mark
     assert largest <= durable_module.REWRITE_PART_BYTES + len(line)
     output.adopt(str(tmp_path / "copy"), mark)
     assert unpacked(path) == line * 20_000
@@ -560,7 +661,7 @@ def crawl(path: Path, ledger: Ledger) -> None:
         if ledger.taken == 3 and not ledger.rewritten:
             copy = str(path.with_suffix(".job") / "copy")
             os.makedirs(os.path.dirname(copy), exist_ok=True)
-            mark = output.rewrite(copy, iter([True, False] * 3))
+            mark = output.rewrite(copy, iter([True, False] * 3)).mark
             ledger.mark, ledger.copy, ledger.rewritten = mark, copy, True
             output.adopt(copy, mark)
             ledger.copy = None

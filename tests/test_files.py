@@ -19,6 +19,7 @@ from fetcher.files import (
     move,
     open_regular,
     read_range,
+    sync,
     sync_file,
     sync_folder_of,
     try_lock,
@@ -171,9 +172,9 @@ def test_a_sync_that_fails_names_its_file(tmp_path: Path, monkeypatch: pytest.Mo
     sync_file(str(path))
     sync_folder_of(str(path))
     monkeypatch.setattr(os, "fsync", fails(errno.EIO))
-    for sync, name in ((sync_file, path), (sync_folder_of, tmp_path)):
+    for act, name in ((sync_file, path), (sync_folder_of, tmp_path)):
         with pytest.raises(OSError, match="Input/output error") as caught:
-            sync(str(path))
+            act(str(path))
         assert caught.value.filename == str(name)
 
 
@@ -232,3 +233,48 @@ def test_a_folder_is_synced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "fsync", synced.append)
     move(str(tmp_path / "a"), str(tmp_path / "b"))
     assert len(synced) == 1
+
+
+# To the disk
+
+
+class Fcntl:
+    """A system call that is asked for what macOS alone has."""
+
+    F_FULLFSYNC = 51
+
+    def __init__(self, code: int = 0) -> None:
+        self.code = code
+        self.asked: list[tuple[int, int]] = []
+
+    def fcntl(self, descriptor: int, command: int) -> int:
+        self.asked.append((descriptor, command))
+        if self.code:
+            raise OSError(self.code, os.strerror(self.code))
+        return 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fcntl")
+@pytest.mark.parametrize("code", [0, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY])
+def test_macos_is_asked_to_wait_for_the_medium(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    system, plain = Fcntl(code), list[int]()
+    monkeypatch.setattr("fetcher.files.fcntl", system)
+    monkeypatch.setattr(os, "fsync", plain.append)
+    sync(7)
+    assert system.asked == [(7, 51)]
+    assert plain == ([7] if code else []), "a file system that does not know it is synced as elsewhere"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fcntl")
+def test_a_medium_that_fails_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fetcher.files.fcntl", Fcntl(errno.EIO))
+    monkeypatch.setattr(os, "fsync", lambda _: pytest.fail("it would say that all is well"))
+    with pytest.raises(OSError, match="Input/output error"):
+        sync(7)
+
+
+def test_all_that_is_synced_is_synced_that_way() -> None:
+    """``os.fsync`` stands in one place."""
+    root = Path(__file__).resolve().parents[1] / "fetcher"
+    calls = [path.name for path in root.rglob("*.py") for line in path.read_text().splitlines() if "os.fsync(" in line]
+    assert calls == ["files.py"]

@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import csv
 import json
+import os
+import sqlite3
+import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -14,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import fetcher.job.job
 import fetcher.job.writer
 from fetcher import Config, ConfigError, Fetcher, FetchError, Request, Response, SinkError, SourceError
 from fetcher.errors import (
@@ -31,6 +35,7 @@ from fetcher.errors import (
 )
 from fetcher.job.job import Job
 from fetcher.job.ledger import Ledger
+from fetcher.job.report import report
 from fetcher.model import Page
 from fetcher.sinks import DurableFile
 from tests.lab.desk import plain
@@ -572,3 +577,141 @@ async def test_an_output_that_was_changed_is_a_sink_error(web: Web, output: Path
     output.write_bytes(whole)
     await run(web, output, "abc")
     assert records(output) == pages("abc")
+
+
+# Edited, moved, deleted
+
+
+def edited_at(output: Path, name: str) -> bytes:
+    """Change one letter of a record, and return what was there."""
+    whole = output.read_bytes()
+    assert whole.count(b"<title>" + name.encode()) == 0
+    output.write_bytes(whole.replace(b"/" + name.encode() + b'",', b'/X",'))
+    assert output.stat().st_size == len(whole)
+    assert output.read_bytes() != whole
+    return whole
+
+
+async def test_an_edit_in_the_middle_is_refused(web: Web, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the bytes that are looked at; before them with ``verify``, and before a rewrite."""
+    web.trouble["c"] = FetchError("http_404", "gone")
+    for names in ("ab", "abc", "abcd"):
+        await run(web, output, names)
+    whole = edited_at(output, "a")
+    edited = output.read_bytes()
+    said = rf"^{output}: was changed since \(its bytes 0 to \d+ are not those that were written\): put it back"
+    with pytest.raises(SinkError, match=said):
+        await run(web, output, "abcd")
+    monkeypatch.setattr(fetcher.job.job, "CHECKED_BYTES", 100)
+    await run(web, output, "abcd")
+    for job in ({"verify": True}, {"retry": ["failed"]}, {"retry": ["4xx"], "verify": True}):
+        with pytest.raises(SinkError, match=said):
+            await run(web, output, "abcd", job)
+        assert output.read_bytes() == edited
+    output.write_bytes(whole)
+    web.trouble.clear()
+    web.taken()
+    await run(web, output, "abcd", {"retry": ["failed"], "verify": True})
+    assert web.taken() == ["c"]
+    assert records(output) == pages("abcd")
+    await run(web, output, "abcde", {"verify": True})
+    assert records(output) == pages("abcde")
+
+
+async def test_an_output_that_was_rewritten_is_looked_at_as_any(web: Web, output: Path) -> None:
+    web.trouble["b"] = FetchError("http_404", "gone")
+    await run(web, output, "abc")
+    await run(web, output, "abc", {"retry": ["failed"]})
+    edited_at(output, "a")
+    with pytest.raises(SinkError, match=f"^{output}: was changed since"):
+        await run(web, output, "abc")
+
+
+@pytest.mark.parametrize("more", [False, True], ids=["at the end", "at a commit"])
+@pytest.mark.parametrize("how", ["moved", "deleted"])
+async def test_an_output_that_is_taken_away_is_no_success(
+    web: Web, output: Path, more: bool, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetcher.job.writer, "MAX_BATCH_ROWS", 1)
+    away = output.with_suffix(".away")
+    with pytest.raises(SinkError, match=f"^{output}: another program has {how}"):
+        async with (
+            opened(web) as client,
+            Job(client, output) as job,
+            client.stream(job.left(urls("abc" if more else "a")), stats=job.stats) as outcomes,
+        ):
+            async for outcome in outcomes:
+                await job.write(outcome)
+                while output.exists() and not output.read_bytes():
+                    await asyncio.sleep(0.001)
+                if output.exists():
+                    os.rename(output, away) if how == "moved" else os.unlink(output)
+    with pytest.raises(SinkError, match=f"^{output}: is missing: put it back as it was, or begin again with --fresh"):
+        await run(web, output, "abc")
+    if how == "moved":
+        away.rename(output)
+        await run(web, output, "abc")
+    else:
+        await run(web, output, "abc", {"fresh": True})
+    assert records(output) == pages("abc")
+
+
+async def test_a_ledger_that_is_deleted_under_a_run_says_what_is_true_next(web: Web, output: Path) -> None:
+    ledger = Path(f"{output}.job") / "ledger.sqlite"
+    said = (
+        rf"^{ledger}: another program has moved, replaced or deleted the ledger: what it knew is lost with it: put it "
+    )
+    with pytest.raises(LedgerError, match=said + "back as it was, or begin again with --fresh"):
+        async with (
+            opened(web) as client,
+            Job(client, output) as job,
+            client.stream(job.left(urls("ab")), stats=job.stats) as outcomes,
+        ):
+            async for outcome in outcomes:
+                await job.write(outcome)
+                while not output.read_bytes():
+                    await asyncio.sleep(0.001)
+                ledger.unlink(missing_ok=True)
+    with pytest.raises(ConfigError, match="use --fresh to overwrite it"):
+        await run(web, output, "ab")
+    await run(web, output, "ab", {"fresh": True})
+    assert records(output) == pages("ab")
+
+
+@pytest.mark.parametrize("note", ["parked", "delays"])
+async def test_a_note_that_cannot_be_read_leaves_nothing_held(web: Web, output: Path, note: str) -> None:
+    await run(web, output, "a")
+    with contextlib.closing(sqlite3.connect(f"{output}.job/ledger.sqlite", isolation_level=None)) as db:
+        db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"note {note}", b"["))
+    for _ in range(2):
+        async with opened(web) as client:
+            with pytest.raises(LedgerError, match="is damaged") as caught:
+                await Job(client, output).__aenter__()
+        assert not isinstance(caught.value, JobLocked), "it was let go of"
+    await run(web, output, "a", {"fresh": True})
+
+
+async def test_the_files_of_a_job_are_for_their_owner_alone(web: Web, output: Path) -> None:
+    seen: set[str] = set()
+    async with opened(web) as client, Job(client, output) as job:
+        await job.run(urls("ab"))
+        for path in Path(job.directory).iterdir():
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+            seen.add(path.name)
+    assert {"ledger.sqlite", "ledger.sqlite-wal", "lock", "parsing"} <= seen
+
+
+async def test_a_clock_that_is_set_back_gives_no_negative_seconds(
+    web: Web, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(web) as client, Job(client, output) as job:
+        page = Page(Request(1, "http://127.0.0.1/a"), "http://127.0.0.1/a", 200, elapsed=-5.0, waited=-7.0)
+        job.stats.input = 1
+        job.stats.enter(page)
+        job.stats.more = False
+        await job.write(page)
+        job._began += 3_600
+    (line,) = output.read_text().splitlines()
+    assert (json.loads(line)["elapsed"], json.loads(line)["waited"]) == (0.0, 0.0)
+    figures = report(f"{output}.job")
+    assert figures.seconds == figures.runs[0].seconds == 0.0

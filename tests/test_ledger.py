@@ -20,7 +20,7 @@ import pytest
 from fetcher.errors import LedgerError
 from fetcher.job import ledger, ledger_reader, schema
 from fetcher.job.ledger import Ledger, LedgerRow, Tally
-from fetcher.sinks.durable import Mark
+from fetcher.sinks.durable import Batch, Mark
 from fetcher.spawn import environment
 from tests.lab.ledger_rows import entry, so_far
 
@@ -351,7 +351,7 @@ COMMITTER = """
 import sys
 from fetcher.job import ledger
 from tests.lab.ledger_rows import entry, so_far
-from fetcher.sinks.durable import Mark
+from fetcher.sinks.durable import Batch, Mark
 ledger.CHECKPOINT_ROWS = 100
 opened = ledger.Ledger.open(sys.argv[1])
 opened.begin_run(1.0)
@@ -387,7 +387,7 @@ import os, sys
 from fetcher.errors import LedgerError
 from fetcher.job import ledger
 from tests.lab.ledger_rows import entry, so_far
-from fetcher.sinks.durable import Mark
+from fetcher.sinks.durable import Batch, Mark
 ledger.CHECKPOINT_ROWS = 10
 path = os.path.join(sys.argv[1], "ledger.sqlite")
 try:
@@ -471,7 +471,7 @@ import sys, resource
 from fetcher.errors import LedgerError
 from fetcher.job.ledger import Ledger
 from tests.lab.ledger_rows import entry, so_far
-from fetcher.sinks.durable import Mark
+from fetcher.sinks.durable import Batch, Mark
 if len(sys.argv) > 2:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 opened = Ledger.open(sys.argv[1])
@@ -592,11 +592,11 @@ def test_another_programs_database_is_refused(path: str) -> None:
 
 def test_another_version_is_named(path: str) -> None:
     fill(path)
-    tamper(path, "PRAGMA user_version=2")
+    tamper(path, "PRAGMA user_version=1")
     with pytest.raises(LedgerError) as caught:
         Ledger.open(path)
     assert str(caught.value) == (
-        f"{path}: was written by another version (format 2; this is 1): finish it with that one, "
+        f"{path}: was written by another version (format 1; this is 2): finish it with that one, "
         "or begin again with --fresh"
     )
 
@@ -683,6 +683,139 @@ def test_a_value_of_another_kind_is_refused(path: str, statement: str) -> None:
     tamper(path, statement)
     with pytest.raises(LedgerError, match=r"damaged or not ours"):
         read_all(path)
+
+
+HUGE = 100_000_000
+LONG = {
+    "value": f"UPDATE meta SET value = zeroblob({HUGE})",
+    "key": f"INSERT INTO meta VALUES (CAST(zeroblob({HUGE}) AS TEXT), x'00')",
+    "host": f"UPDATE hosts SET name = CAST(zeroblob({HUGE}) AS TEXT)",
+    "code": f"UPDATE codes SET name = zeroblob({HUGE})",
+    "state": f"UPDATE outputs SET state = CAST(zeroblob({HUGE}) AS TEXT)",
+    "copy": f"UPDATE outputs SET copy = zeroblob({HUGE})",
+    "run": f"UPDATE runs SET estimate = zeroblob({HUGE})",
+    "batch": f"INSERT INTO batches VALUES (zeroblob({HUGE}), 1, 1)",
+    "row": f"UPDATE rows SET digest = zeroblob({HUGE}) WHERE id = 3",
+    "many": "WITH RECURSIVE n(i) AS (SELECT 9 UNION ALL SELECT i + 1 FROM n WHERE i < 100)"
+    " INSERT INTO outputs SELECT i, x'61', 0, 0, 0, hex(zeroblob(500000)), NULL FROM n",
+}
+READ = """
+import resource, sys
+from fetcher.errors import LedgerError
+from fetcher.job.report import report
+from tests.test_ledger import read_all
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+try:
+    read_all(sys.argv[1] + "/ledger.sqlite")
+except LedgerError as error:
+    print(error)
+try:
+    report(sys.argv[1])
+except LedgerError:
+    pass
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is counted otherwise")
+@pytest.mark.parametrize("what", LONG)
+def test_a_value_longer_than_any_of_ours_is_refused_unread(what: str, path: str) -> None:
+    fill(path)
+    tamper(path, LONG[what])
+    command = [sys.executable, "-c", READ, os.path.dirname(path)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True, timeout=DEADLINE)
+    said, grew = done.stdout.splitlines()
+    assert "the ledger is damaged or not ours" in said
+    assert int(grew) < 30_000, f"{grew} kB"
+
+
+def test_a_note_too_long_is_refused_by_its_length(path: str) -> None:
+    fill(path)
+    tamper(path, f"INSERT INTO meta VALUES ('note parked', zeroblob({ledger_reader.MAX_NOTE_BYTES + 1}))")
+    with looked_into(path) as opened, pytest.raises(LedgerError, match=r"note parked has 4,194,305 bytes"):
+        opened.note("parked")
+
+
+def test_batches_are_there_as_they_were_written(path: str) -> None:
+    with begun(path, outputs=2) as made:
+        ends = [(100, 5), (230, 6), (300, 7), (301, 2**32 - 1)]
+        marks = [[Mark(end, 1, checksum), Mark(2 * end, 1, 9)] for end, checksum in ends]
+        for number, pair in enumerate(marks, 1):
+            made.commit([entry(number)], pair, so_far(number))
+        made.commit([], marks[-1], so_far(4))
+        whole = [Batch(0, 100, 5), Batch(100, 230, 6), Batch(230, 300, 7), Batch(300, 301, 2**32 - 1)]
+        assert list(made.batches(0, marks[-1][0])) == whole
+        assert [batch.end for batch in made.batches(1, marks[-1][1])] == [200, 460, 600, 602]
+        for last, first in ((1, 3), (2, 2), (71, 2), (72, 1), (201, 1), (202, 0), (301, 0), (10**9, 0)):
+            assert list(made.batches(0, marks[-1][0], last=last)) == whole[first:], last
+        with pytest.raises(LedgerError, match="the batches of an output end otherwise than it does"):
+            list(made.batches(0, Mark(300, 1, 7)))
+
+
+def test_a_rewrite_has_batches_of_its_own(path: str) -> None:
+    with begun(path) as made:
+        for number in range(1, 4):
+            made.commit([entry(number, "http_404" if number == 2 else "ok")], [Mark(9 * number, 9, number)], so_far())
+        copy = [Batch(0, 10, 1), Batch(10, 18, 2)]
+        made.begin_rewrite(["http_404"], [Mark(18, 8, 2)], ["copy"], batches=[copy])
+        assert list(made.batches(0, made.marks()[0])) == copy
+        made.commit([entry(2)], [Mark(27, 9, 3)], so_far())
+        assert list(made.batches(0, made.marks()[0])) == [*copy, Batch(18, 27, 3)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM batches",
+        "DELETE FROM batches WHERE position = 2",
+        "UPDATE batches SET checksum = -1",
+        "UPDATE batches SET checksum = 'x' WHERE position = 1",
+        "UPDATE batches SET checksum = 99 WHERE position = 2",
+        "UPDATE batches SET position = 'x' WHERE position = 2",
+        "UPDATE batches SET position = -position",
+        "UPDATE outputs SET position = 3",
+        "INSERT INTO batches VALUES (0, 3, 1)",
+        "INSERT INTO batches VALUES (0, 1.5, 1)",
+    ],
+)
+def test_batches_that_do_not_fit_are_refused(path: str, statement: str) -> None:
+    with begun(path) as made:
+        for number in (1, 2):
+            made.commit([entry(number)], [Mark(number, 1, 7)], so_far(number))
+        made.close()
+    tamper(path, statement)
+    with pytest.raises(LedgerError, match="damaged or not ours"), looked_into(path) as opened:
+        list(opened.batches(0, opened.marks()[0]))
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced", "its folder deleted"])
+def test_a_ledger_that_is_no_longer_in_its_place_takes_nothing(path: str, how: str) -> None:
+    with begun(path) as made:
+        made.commit([entry(1)], [Mark(1, 1, 7)], so_far(1))
+        if how == "its folder deleted":
+            shutil.rmtree(os.path.dirname(path))
+        elif how == "deleted":
+            os.unlink(path)
+        else:
+            os.rename(path, f"{path}.away")
+            if how == "replaced":
+                shutil.copy(f"{path}.away", path)
+        acts: list[Callable[[], None]] = [
+            lambda: made.commit([entry(2)], [Mark(2, 1, 7)], so_far(2)),
+            lambda: made.end_run(so_far(2), exit=0),
+        ]
+        for act in acts:
+            with pytest.raises(LedgerError) as caught:
+                act()
+            assert str(caught.value) == (
+                f"{path}: another program has moved, replaced or deleted the ledger: what it knew is lost with it: "
+                "put it back as it was, or begin again with --fresh"
+            )
+    if how in ("moved", "replaced"):
+        os.replace(f"{path}.away", path)
+        assert read_all(path)[0] == [Mark(1, 1, 7)], "put back, it goes on"
 
 
 def test_one_copy_of_two_is_refused(path: str) -> None:

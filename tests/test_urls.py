@@ -114,7 +114,7 @@ def test_a_row_without_a_scheme_gets_the_default(listed: str, wire: str) -> None
         ("data:,x", "the scheme 'data' is not http or https"),
         ("ws://a.example/", "the scheme 'ws' is not http or https"),
         ("about:blank", "the scheme 'about' is not http or https"),
-        ("user:pw@a.example", "the scheme 'user' is not http or https"),
+        ("user:pw@a.example", "a user name and no scheme before it: write https:// in front"),
         ("blob:https://a.example/x", "the scheme 'blob' is not http or https"),
         ("/a/path", "no host: a relative reference"),
         ("?q=1", "no host: a relative reference"),

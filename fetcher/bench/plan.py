@@ -22,7 +22,7 @@ from fetcher.demo.site import MAX_HOSTS
 from fetcher.errors import ConfigError, FetcherError, InvalidURL
 from fetcher.model import Request
 from fetcher.sources.rows import BadRow
-from fetcher.urls import parse
+from fetcher.urls import hide_userinfo, parse
 
 __all__ = ["Bench", "Listing", "PlannedRound", "listing_of", "planned_rounds", "requests_by_host", "site_of"]
 
@@ -122,7 +122,7 @@ def listing_of(urls: Iterable[str | Request | BadRow], bench: Bench, source: str
     for number, row in enumerate(islice(rest, bench.n), 1):
         request = Request(number, row.strip()) if isinstance(row, str) else row
         if isinstance(request, BadRow):
-            listing.left_out.append(request.error.message)
+            listing.left_out.append(hide_userinfo(request.error.message, "***"))
             continue
         if request.id in seen:
             raise ConfigError(f"two rows have the id {request.id}, and rows are told apart by it")

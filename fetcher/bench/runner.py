@@ -30,6 +30,7 @@ from fetcher.demo.scenarios import ROUND_HEADER, Scenario
 from fetcher.errors import ConfigError, FetcherError
 from fetcher.model import Request
 from fetcher.spawn import command, environment
+from fetcher.urls import without_userinfo
 
 __all__ = ["ProgressUpdate", "compare", "handle_signals", "measure", "run_round"]
 
@@ -186,7 +187,7 @@ class _Running:
             rounds=rounds,
             recommended=recommended(modes),
             warnings=warnings_of(rounds, limits, self._listing),
-            mismatches=mismatches(rounds, {row.id: row.url for row in self._listing.rows}),
+            mismatches=mismatches(rounds, {row.id: without_userinfo(row.url) for row in self._listing.rows}),
             complete=len(rounds) == len(self._planned),
         )
 

@@ -25,6 +25,7 @@ from fetcher.bench.runner import ProgressUpdate, handle_signals, measure
 from fetcher.bench.text_report import mismatch_lines, render_text
 from fetcher.cli.exits import COMPLETE, FAILED, PIPE_CLOSED, discard_stdout, exit_by
 from fetcher.cli.outputs import print_text, write_text
+from fetcher.cli.redaction import redact
 from fetcher.cli.resume_command import resume_command
 from fetcher.cli.settings import RUN_KEYS, concurrency_within_limits, make_config, read_latency
 from fetcher.cli.unused import warn_of_unused
@@ -36,6 +37,7 @@ from fetcher.sinks.escape import printable
 from fetcher.sinks.opening import check_path
 from fetcher.sources import is_url_argument, read
 from fetcher.stats import counted
+from fetcher.urls import without_userinfo
 
 __all__ = ["bench"]
 
@@ -52,7 +54,7 @@ class Outputs(msgspec.Struct, frozen=True):
 
 def bench(inputs: list[str], settings: dict[str, Any]) -> int:
     """Run ``fetcher bench`` and return its exit code."""
-    notices = Notices()
+    notices = Notices(redact=redact)
     try:
         plan, outputs = _plan(inputs, settings), _outputs(inputs, settings)
         listing = _listing(inputs, settings, plan) if inputs else None
@@ -143,7 +145,9 @@ def _same_file(path: str, other: str) -> bool:
 
 def _listing(inputs: list[str], settings: Mapping[str, Any], plan: Bench) -> Listing:
     kind, column = (settings.get(key, RUN_KEYS[key]) for key in ("from", "url_column"))
-    source = ", ".join("stdin" if text == "-" else text for text in inputs[:3]) + (", …" if len(inputs) > 3 else "")
+    source = ", ".join("stdin" if text == "-" else without_userinfo(text) for text in inputs[:3]) + (
+        ", …" if len(inputs) > 3 else ""
+    )
     return listing_of(read(inputs, format=kind, url_column=column), plan, source)
 
 

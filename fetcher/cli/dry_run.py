@@ -239,7 +239,7 @@ async def _judge(
                 except FetchError as error:
                     unknown[error.code] += 1
                     return
-                latencies[host] = time.monotonic() - began
+                latencies[host] = max(0.0, time.monotonic() - began)
             verdicts[verdict.allowed] += 1
             if verdict.delay > 0:
                 delays[host] = verdict.delay

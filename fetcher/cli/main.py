@@ -103,9 +103,10 @@ def _reject(error: click.ClickException) -> int:
 
 
 def _say(text: str) -> None:
+    from fetcher.cli.redaction import redact
     from fetcher.sinks.escape import printable
 
-    print(f"fetcher: {printable(text)}", file=sys.stderr)
+    print(f"fetcher: {printable(redact(text))}", file=sys.stderr)
 
 
 def _explain(error: Exception) -> int:
@@ -114,7 +115,9 @@ def _explain(error: Exception) -> int:
     if os.environ.get("FETCHER_TRACEBACK") or "-vv" in sys.argv[1:] or sys.argv.count("-v") > 1:
         import traceback
 
-        traceback.print_exception(error)
+        from fetcher.cli.redaction import redact
+
+        print(redact("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     if isinstance(error, MemoryError):
         where = f" ({error})" if str(error) else ""
         _say(

@@ -109,6 +109,7 @@ def open_output(plan: Plan, fetcher: Fetcher) -> CrawlOutput:
         fields=_fields(plan),
         fresh=plan["fresh"],
         retry=plan.retry,
+        verify=plan["verify"],
         inputs=plan.inputs,
         input_format=plan["from"],
         url_column=plan["url_column"],

@@ -68,6 +68,8 @@ def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool =
     )
     if plan.retry and plan.job is None:
         raise ConfigError("retry-failed and retry-codes need a job: an output that is a file (-o), without --no-job")
+    if plan["verify"] and plan.job is None:
+        raise ConfigError("verify: needs a job: an output that is a file (-o), without --no-job")
     Reader(plan.config, plan.extract)  # is dropped: what is wrong with a rule or the extractor is found here
     plan = _within_limits(plan)
     if plan.config.tls.profile == "compatible":

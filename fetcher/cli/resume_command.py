@@ -14,11 +14,12 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fetcher.cli.redaction import HIDDEN, PROXIES, SECRET_NAME
 from fetcher.sinks.escape import printable
+from fetcher.urls import hide_userinfo
 
 __all__ = ["resume_command"]
 
-_SECRET_NAME = re.compile(r"auth|cookie|token|secret|password|key", re.IGNORECASE)
 _HOST = r"(@\S+\s+)?"
 
 
@@ -38,6 +39,7 @@ def resume_command(argv: Sequence[str], settings: Mapping[str, Any], *, fresh: b
     secrets = dict(_secrets(settings))
     for secret, shown in secrets.items():
         words = [word.replace(secret, shown) for word in words]
+    words = [hide_userinfo(word, HIDDEN) if "://" in word else word for word in words]
     return " ".join(map(_quote, [*_program(argv[0]), *words]))
 
 
@@ -57,9 +59,9 @@ def _secrets(settings: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
                 yield text, re.sub(f"^{_HOST}.*", r"\1***", text, flags=re.DOTALL)
     for text in _texts(settings.get("header")):
         match = re.match(f"{_HOST}([^:]*):", text)
-        if match and _SECRET_NAME.search(match[2]):
-            yield text, f"{match[0]} ***"
-    for key in ("proxy", "http_proxy", "https_proxy"):
+        if match and (match[1] or SECRET_NAME.search(match[2])):  # what is for one host is nobody else's business
+            yield text, f"{match[0]} {HIDDEN}"
+    for key in PROXIES:
         for text in _texts(settings.get(key)):
             if "@" in text:
                 yield text, re.sub(r"[^/]*@", "***@", text)

@@ -14,7 +14,7 @@ from fetcher.cli.crawl import command as crawl
 from fetcher.cli.exits import ALL_FAILED, COMPLETE
 from fetcher.config import Config
 from fetcher.errors import FetchError
-from fetcher.urls import Target, parse
+from fetcher.urls import Target, erase_userinfo, parse
 
 if TYPE_CHECKING:
     from fetcher.middleware.robots.handler import Verdict
@@ -80,7 +80,7 @@ async def _report(
     judge: Callable[[Target], Awaitable[Verdict]], url: str, token: str, config: Config
 ) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "url": url, "allowed": None, "robots": None, "line": None, "rule": None, "rules": None, "delay": None,
+        "url": erase_userinfo(url), "allowed": None, "robots": None, "line": None, "rule": None, "rules": None, "delay": None,
         "agent": token, "error": None, "message": None,
     }  # fmt: skip
     try:

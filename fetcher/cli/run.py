@@ -25,6 +25,7 @@ from fetcher.cli.exits import (
 )
 from fetcher.cli.outputs import estimate_total, open_output, open_source, write_summary
 from fetcher.cli.plan import Plan, make_plan
+from fetcher.cli.redaction import redact
 from fetcher.cli.settings import at_most_failed
 from fetcher.cli.signals import CrawlSignals
 from fetcher.cli.unused import warn_of_unused
@@ -44,7 +45,7 @@ __all__ = ["crawl"]
 def crawl(inputs: list[str], settings: dict[str, Any], *, demo: bool) -> int:
     """Run ``fetcher crawl`` and return its exit code."""
     _occupy_streams()
-    notices = Notices(as_json=settings.get("log_format") == "json")
+    notices = Notices(as_json=settings.get("log_format") == "json", redact=redact)
     notices.listen(settings.get("verbose", 0))
     try:
         return _crawl(inputs, settings, notices, demo=demo)

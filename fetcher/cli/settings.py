@@ -14,8 +14,9 @@ from urllib.request import getproxies_environment
 import click
 from click.core import ParameterSource
 
+from fetcher.cli.redaction import keep
 from fetcher.config import OPTIONS, Config, read_toml
-from fetcher.config.options import SECRET_HEADERS, flag, number_from, one_of, parse_proxy
+from fetcher.config.options import SECRET_HEADERS, flag, number_from, one_of, parse_proxy, texts
 from fetcher.errors import ConfigError, InvalidURL
 from fetcher.transport.descriptors import descriptors_for_connections, most_concurrency
 from fetcher.urls import parse
@@ -32,6 +33,7 @@ RUN_KEYS: dict[str, Any] = {
     "no_job": False,
     "retry_failed": False,
     "retry_codes": [],
+    "verify": False,
     "extract": None,
     "middleware": [],
     "progress": None,
@@ -49,11 +51,7 @@ def _text(value: Any) -> str | None:
     return value or None
 
 
-def _texts(value: Any) -> list[str]:
-    listed = [value] if isinstance(value, str) else value
-    if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
-        raise ConfigError(f"{value!r} is neither a text nor a list of texts")
-    return listed
+_texts = texts
 
 
 RUN_READERS: dict[str, Callable[[Any], Any]] = {
@@ -66,6 +64,7 @@ RUN_READERS: dict[str, Callable[[Any], Any]] = {
     "no_job": flag,
     "retry_failed": flag,
     "retry_codes": _texts,
+    "verify": flag,
     "extract": _text,
     "middleware": _texts,
     "progress": flag,
@@ -92,12 +91,15 @@ def gather(context: click.Context, config_path: str | None) -> dict[str, Any]:
 
     Raises ``ConfigError`` that names the file or the variable, for an unknown key and for a value of no use.
     """
+    inputs = context.params.get("inputs") or context.params.get("urls") or ()
+    keep(context.params, inputs)
     path = _config_file(config_path)
     given: dict[str, Any] = {}
     if path is not None:
         listed = read_toml(path)
-        _check(listed, f"{path}: ")
         given = {key.replace("-", "_"): value for key, value in listed.items()}
+        keep(given)
+        _check(listed, f"{path}: ")
     variables = {param.name: param.envvar for param in context.command.params}
     for name, value in context.params.items():
         source = context.get_parameter_source(name)
@@ -160,8 +162,8 @@ def _with_cookie_files(settings: Mapping[str, Any], origin: str = "") -> dict[st
     cookies = options.pop("cookie", None)
     if cookies is not None:
         listed = _texts_of(f"{origin}cookie", cookies)
-        files = [text for text in listed if "=" not in text]
-        options["cookie"] = [text for text in listed if "=" in text]
+        files = [text for text in listed if "=" not in text and not text.startswith("@")]
+        options["cookie"] = [text for text in listed if text not in files]
         if files:
             options["cookie_file"] = [*_texts_of(f"{origin}cookie-file", options.get("cookie_file", [])), *files]
     return options

@@ -60,6 +60,8 @@ __all__ = [
     "ProxyPolicy", "RetryPolicy", "TLSPolicy", "Timeouts",
 ]  # fmt: skip
 
+MAX_FILE_BYTES = 16 * 1024 * 1024  # a hundred thousand hosts with limits of their own have room
+
 
 class Config(msgspec.Struct, frozen=True):
     """Everything that changes what a run does. ``Config()`` is the polite default.
@@ -149,9 +151,14 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """Read a TOML file into a mapping. Raises ``ConfigError`` naming the file."""
     try:
         with open(path, "rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from None
+            data = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:  # a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: cannot read the configuration: {reason}") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: over {MAX_FILE_BYTES // 1024 // 1024} MiB: this is no configuration")
+    try:
+        return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:  # malformed, no UTF-8, a number of 5,000 digits, nested too deep
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 

@@ -11,7 +11,7 @@ import ipaddress
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -104,6 +104,7 @@ def parse_statuses(value: Any) -> tuple[tuple[int, int], ...]:
 
 
 _TARGET = re.compile(r"@(\[[0-9A-Fa-f:.]+\]|[^\s:@/\[\]]+)(?::([0-9]{1,5}))?\s+(.*)", re.DOTALL)
+_NAMED = re.compile(r"@(?:\[[0-9A-Fa-f:.]*\]|[^\s:@/\[\]]*)(?::[0-9]{1,5})?")  # anything else may be a secret
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
@@ -112,8 +113,15 @@ def texts(value: Any) -> list[str]:
     """Return a list of texts from one or several."""
     listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, list | tuple) or not all(isinstance(text, str) for text in listed):
-        raise ConfigError(f"{value!r} is neither a text nor a list of texts")
+        raise ConfigError(f"{_shape(value)} is neither a text nor a list of texts")
     return list(listed)
+
+
+def _shape(value: Any) -> str:
+    """Return what a message may quote of a value that perhaps holds secrets: all but its texts."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_shape, value))}]"
+    return "'…'" if isinstance(value, str | bytes) else "{…}" if isinstance(value, Mapping) else repr(value)
 
 
 def _targeted(text: str) -> tuple[str | None, int | None, str]:
@@ -122,20 +130,23 @@ def _targeted(text: str) -> tuple[str | None, int | None, str]:
         return None, None, text
     match = _TARGET.fullmatch(text)
     if not match:
-        raise ConfigError(
-            f"{text.split(' ', maxsplit=1)[0]!r} is not followed by a value (such as '@example.com Name: value')"
-        )
+        first = text.split(" ", maxsplit=1)[0]
+        shown = first if _NAMED.fullmatch(first) else "@…"
+        raise ConfigError(f"{shown!r} is not followed by a value (such as '@example.com Name: value')")
     port = int(match[2]) if match[2] else None
     if port is not None and not 0 < port < 65_536:
         raise ConfigError(f"{match[2]} is no port")
     return match[1].lower(), port, match[3]
 
 
-def _header(text: str) -> tuple[str, str]:
+def _header(text: str, host: str | None = None) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     name, value = name.strip(), value.strip()
     if not colon or not _TOKEN.fullmatch(name):
-        raise ConfigError(f"{text!r} is not 'Name: value'")
+        first = text.replace(":", " ").split()[:1] or [""]
+        secret = host is not None or first[0].lower() in SECRET_HEADERS
+        shown = f"{first[0] if first[0].lower() in SECRET_HEADERS else ''}…" if secret else text
+        raise ConfigError(f"{shown!r} is not 'Name: value'{f', which is for {host}' if host is not None else ''}")
     if any((ord(c) < 32 and c != "\t") or ord(c) == 127 for c in value):
         raise ConfigError(f"the value of {name} has a control character")
     if any("\ud800" <= c <= "\udfff" for c in value):
@@ -146,13 +157,18 @@ def _header(text: str) -> tuple[str, str]:
 class Header(msgspec.Struct, frozen=True):
     """A request header: for every listed URL, or for one host alone.
 
-    Without ``port`` it goes to every port of the host. A secret (Authorization, Cookie) names its host.
+    Without ``port`` it goes to every port of the host. A secret (Authorization, Cookie) names its host. The value of one
+    that is for a host is not shown.
     """
 
     name: str
     value: str
     host: str | None = None
     port: int | None = None
+
+    def __repr__(self) -> str:
+        secret = self.host is not None or self.name.lower() in SECRET_HEADERS
+        return f"Header({self.name!r}, {'***' if secret else self.value!r}, host={self.host!r}, port={self.port!r})"
 
 
 class ClientCertificate(msgspec.Struct, frozen=True):
@@ -183,13 +199,13 @@ def parse_headers(value: Any) -> tuple[Header, ...]:
     found = []
     for item in value if isinstance(value, list | tuple) else [value]:
         if isinstance(item, Header):
-            _header(f"{item.name}: {item.value}")
+            _header(f"{item.name}: {item.value}", item.host)
             header = item
         elif isinstance(item, str):
             host, port, rest = _targeted(item)
-            header = Header(*_header(rest), host, port)
+            header = Header(*_header(rest, host), host, port)
         else:
-            raise ConfigError(f"{item!r} is not 'Name: value'")
+            raise ConfigError(f"{_shape(item)} is not 'Name: value'")
         if header.host is None and header.name.lower() in SECRET_HEADERS:
             raise ConfigError(f"{header.name} is a secret and must name its host: '@HOST {header.name}: …'")
         found.append(header)
@@ -270,7 +286,7 @@ def parse_proxy(value: Any) -> str | None:
         text = f"http://{text}"
     match = _PROXY.fullmatch(text)
     if not match or (match[1] and not 0 < int(match[1]) < 65_536):
-        shown = re.sub(r"[^/]*@", "…@", text)  # no password in a message
+        shown = re.sub(r"(?<=//).*@", "…@", text, flags=re.DOTALL)  # no password in a message
         hint = ": socks needs an HTTP proxy in front of it" if text.lower().startswith("socks") else ""
         raise ConfigError(f"{shown!r} is no http:// or https:// proxy URL{hint}")
     return text.rstrip("/")

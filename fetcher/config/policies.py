@@ -8,6 +8,7 @@ import msgspec
 
 from fetcher import __version__
 from fetcher.config.options import ClientCertificate, Header, bypasses
+from fetcher.urls import without_userinfo
 
 __all__ = [
     "Accept",
@@ -130,6 +131,13 @@ class ProxyPolicy(msgspec.Struct, frozen=True):
     http: str | None = None
     https: str | None = None
     bypass: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        shown = {
+            name: without_userinfo(value) if isinstance(value, str) else value
+            for name, value in msgspec.structs.asdict(self).items()
+        }
+        return f"ProxyPolicy({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def __bool__(self) -> bool:
         return bool(self.every or self.http or self.https)

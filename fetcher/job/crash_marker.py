@@ -1,17 +1,17 @@
-"""The crash marker: which row is being parsed in this process, in mapped memory, so that it outlives the process.
+"""The crash marker: which row is being parsed in this process, in a file that outlives the process.
 
 Law 6: a page that kills the whole process is known when the job is resumed, and is then parsed in a process of its own.
+The file is written, not mapped: another program that cuts a mapped file would end us by SIGBUS.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 from collections.abc import Callable
 
 from fetcher.errors import LedgerError
-from fetcher.files import NotRegularFileError, open_regular
+from fetcher.files import PRIVATE, NotRegularFileError, open_regular
 
 __all__ = ["CrashMarker"]
 
@@ -22,35 +22,46 @@ class CrashMarker:
     """Eight bytes of a file: ``suspect`` is the row in it when the last process ended, or 0."""
 
     def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = -1
         try:
-            descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
-            try:
-                # Written first: mapped memory that the disk has no room for is a bus error.
-                os.pwrite(descriptor, os.pread(descriptor, MARKER_BYTES, 0).ljust(MARKER_BYTES, b"\0"), 0)
-                self._memory = mmap.mmap(descriptor, MARKER_BYTES)
-            finally:
-                os.close(descriptor)
+            self._descriptor = open_regular(path, os.O_RDWR | os.O_CREAT, mode=PRIVATE)
+            word = os.read(self._descriptor, MARKER_BYTES).ljust(MARKER_BYTES, b"\0")
         except NotRegularFileError as error:
             raise LedgerError(f"{path}: is no file of a job: remove it") from error
-        except (OSError, ValueError) as error:
-            raise LedgerError(f"{path}: cannot open: {getattr(error, 'strerror', None) or error}") from error
-        (self.suspect,) = struct.unpack("<Q", self._memory[:])
+        except OSError as error:
+            self.abandon()
+            raise LedgerError(f"{path}: cannot open: {error.strerror or error}") from error
+        (self.suspect,) = struct.unpack("<Q", word)
         self.mark = self._mark()
+        self.mark(self.suspect)  # whole, and on a disk that has the room
 
     def _mark(self) -> Callable[[int], None]:
-        memory, pack = self._memory, struct.Struct("<Q").pack_into
+        """Return what notes a row: it is called twice for each page that is parsed here."""
+        path, pack = self._path, struct.Struct("<Q").pack
+        write = getattr(os, "pwrite", None) or _write_at  # Windows has none
 
         def mark(row: int) -> None:
-            pack(memory, 0, row)
+            try:
+                write(self._descriptor, pack(row), 0)
+            except OSError as error:
+                raise LedgerError(f"{path}: cannot write: {error.strerror or error}") from error
 
         return mark
 
     def close(self) -> None:
-        """Clear the marker and unmap it: nothing is being parsed any more. Harmless twice."""
-        if not self._memory.closed:
+        """Clear the marker and close it: nothing is being parsed any more. Harmless twice."""
+        if self._descriptor >= 0:
             self.mark(0)
         self.abandon()
 
     def abandon(self) -> None:
-        """Unmap the marker as it is: a suspect that was not looked into stays one. Harmless twice."""
-        self._memory.close()
+        """Close the marker as it is: a suspect that was not looked into stays one. Harmless twice."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _write_at(descriptor: int, data: bytes, offset: int) -> int:
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.write(descriptor, data)

@@ -45,16 +45,23 @@ def pauses_of(parked: bytes | None, delays: bytes | None, now: float, longest: f
 
     Raises ``LedgerError`` for a note that cannot be read.
     """
-    until = _read(parked, dict[str, float], path) or {}
+    until = _hosts(parked, path)
     pauses = {host: min(moment - now, longest) for host, moment in until.items() if moment > now}
-    for host, delay in (_read(delays, dict[str, float], path) or {}).items():
+    for host, delay in _hosts(delays, path).items():
         pauses[host] = max(pauses.get(host, 0.0), min(delay, longest))
     return pauses
 
 
 def delays_of(note: bytes | None, *, path: str) -> dict[str, float]:
     """Return the delays by robots.txt, in seconds by host. Raises ``LedgerError`` for a note that cannot be read."""
-    return _read(note, dict[str, float], path) or {}
+    return _hosts(note, path)
+
+
+def _hosts(note: bytes | None, path: str) -> dict[str, float]:
+    hosts = _read(note, dict[str, float], path) or {}
+    if len(hosts) > MAX_HOSTS_PARKED:
+        raise _damaged(path, f"{len(hosts):,} hosts")
+    return hosts
 
 
 def troubled_of(note: bytes | None, *, path: str) -> list[HostReport]:
@@ -66,4 +73,8 @@ def _read(note: bytes | None, kind: type[T], path: str) -> T | None:
     try:
         return None if note is None else msgspec.json.decode(note, type=kind)
     except (ValueError, RecursionError) as error:
-        raise LedgerError(f"{path}: is damaged ({error}): put it back as it was, or begin again with --fresh") from None
+        raise _damaged(path, str(error)) from None
+
+
+def _damaged(path: str, what: str) -> LedgerError:
+    return LedgerError(f"{path}: is damaged ({what}): put it back as it was, or begin again with --fresh")

@@ -15,6 +15,7 @@ import msgspec
 from fetcher.config import Config
 from fetcher.errors import ConfigError, LedgerError
 from fetcher.sinks.escape import printable
+from fetcher.urls import without_userinfo
 
 __all__ = ["JobIdentity"]
 
@@ -37,7 +38,7 @@ _FLAGS = {
 
 
 class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What must not change. ``inputs`` are as shown to people, ``outputs`` formats such as ``jsonl.gz``.
+    """What must not change. ``inputs`` are as shown to people, URLs without user name and password, ``outputs`` formats such as ``jsonl.gz``.
 
     ``accept`` is a text of ranges, ``max_size`` in bytes, ``extract`` the name of the user's function.
     """
@@ -68,7 +69,7 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ) -> Self:
         """Take from ``config`` and the command what must not change."""
         return cls(
-            inputs=tuple(map(_text, inputs)),
+            inputs=tuple(_text(without_userinfo(text)) if "://" in text else _text(text) for text in inputs),
             input_format=input_format,
             url_column=_text(url_column),
             default_scheme=config.default_scheme,

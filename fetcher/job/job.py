@@ -31,13 +31,15 @@ from fetcher.job.paths import BEGIN_AGAIN, CRASH_MARKER, LEDGER, clear_job, copy
 from fetcher.job.resume import ResumeFilter, ResumeState, choose_codes, digest_of
 from fetcher.job.writer import Writer
 from fetcher.model import Outcome, Page
-from fetcher.sinks import DurableFile, Mark, format_of, open_durable
+from fetcher.sinks import DurableFile, Mark, Rewrite, format_of, open_durable
 from fetcher.stats import Stats
 from fetcher.urls import parse
 
 __all__ = ["Job"]
 
 T = TypeVar("T")
+CHECKED_BYTES = 64 * 1024 * 1024
+"""Of the end of each output, looked at when a job is gone on with."""
 
 
 class Job:
@@ -45,7 +47,8 @@ class Job:
 
     ``outputs`` are regular files, their formats by suffix or ``format``. The ledger lies in ``directory``, by default
     beside the first output. ``fresh`` begins again. ``retry`` names codes or classes of failures to take up once more
-    (``failed`` for all). ``fields`` are the list's own columns in a CSV. ``inputs``, ``input_format`` and
+    (``failed`` for all). ``verify`` has the outputs looked at whole before anything is fetched, not their last 64 MB.
+    ``fields`` are the list's own columns in a CSV. ``inputs``, ``input_format`` and
     ``url_column`` describe the list, for it must not change. ``total`` is about how many rows it has.
     ``stats`` are the counts of all runs, ``resume_state`` says how far the job was when it was opened.
 
@@ -66,6 +69,7 @@ class Job:
         fields: Sequence[str] | None = None,
         fresh: bool = False,
         retry: Collection[str] = (),
+        verify: bool = False,
         inputs: Sequence[str] = (),
         input_format: str | None = None,
         url_column: str = "url",
@@ -93,6 +97,7 @@ class Job:
         self._choose = choose_codes(retry)
         self._retry_names = frozenset(name.strip().lower() for name in retry)
         self._fresh = fresh
+        self._verify = verify
         self._total = total
         self._thread: ThreadPoolExecutor | None = None
         self._opened: OpenJob | None = None
@@ -103,12 +108,19 @@ class Job:
     async def __aenter__(self) -> Self:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fetcher-job")
         try:
-            opened = await self._in_thread(self._open)
+            self._restore(await self._in_thread(self._open))
         except BaseException:
-            if self._opened is not None:  # cancelled meanwhile
-                await self._in_thread(self._opened.abandon)
-            self._thread.shutdown(wait=False)
+            self._marking.close()
+            try:
+                if self._opened is not None:  # cancelled meanwhile, or what it noted cannot be read
+                    await self._in_thread(self._opened.abandon)
+            finally:
+                self._thread.shutdown(wait=False)
             raise
+        return self
+
+    def _restore(self, opened: OpenJob) -> None:
+        """Take up what earlier runs knew, and be ready to write."""
         tally = opened.ledger.tally()
         stats = self.stats
         stats.ok, stats.failed, stats.skipped, stats.bytes = tally.ok, tally.failed, tally.skipped, tally.bytes
@@ -125,16 +137,15 @@ class Job:
                 pauses_of(opened.parked, opened.delays, time.time(), longest, path=self.directory),
                 delays_of(opened.delays, path=self.directory),
             )
-        self._writer = Writer(
+        self._marking.enter_context(self._fetcher.reader.marking(opened.marker.mark, suspects={suspect} - {0}))
+        assert self._thread is not None
+        self._writer = Writer(  # the last: it has a timer
             opened.ledger,
             self._outputs,
             thread=self._thread,
             progress=self._progress,
             notes=lambda: remember(gate, time.time()),
         )
-        marking = self._fetcher.reader.marking(opened.marker.mark, suspects={suspect} - {0})
-        self._marking.enter_context(marking)
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -199,6 +210,7 @@ class Job:
             self._outputs,
             identity=self._identity,
             fresh=self._fresh,
+            verify=self._verify,
             choose=self._choose,
             retry_names=self._retry_names,
         )
@@ -216,7 +228,7 @@ class Job:
             taken=stats.input,
             more=stats.more,
             estimate=self._total,
-            seconds=time.monotonic() - self._began,
+            seconds=max(0.0, time.monotonic() - self._began),
             ok=stats.ok - self.resume_state.ok,
             bytes=stats.bytes,
         )
@@ -251,7 +263,9 @@ class OpenJob:
         self._outputs = outputs
 
     def end(self, progress: RunProgress, *, complete: bool) -> None:
-        """Close the job cleanly. Raises ``LedgerError``."""
+        """Close the job cleanly. Raises ``LedgerError``, and ``SinkError`` where an output is no longer in its place."""
+        for output in self._outputs:
+            output.check_place()
         if complete:
             self.ledger.commit([], [output.complete() for output in self._outputs], progress)
             self.ledger.retry_done()
@@ -273,13 +287,14 @@ def open_job(
     *,
     identity: JobIdentity,
     fresh: bool,
+    verify: bool = False,
     choose: Callable[[str], bool] | None,
     retry_names: Collection[str] = (),
 ) -> OpenJob:
     """Lock the job in ``folder`` and make it ready: its outputs end where the ledger says.
 
-    ``choose`` says which codes to retry, ``retry_names`` what the caller called them. Raises ``ConfigError``,
-    ``JobLocked``, ``LedgerError`` and ``SinkError``.
+    ``choose`` says which codes to retry, ``retry_names`` what the caller called them. ``verify`` has all bytes of the
+    outputs looked at. Raises ``ConfigError``, ``JobLocked``, ``LedgerError`` and ``SinkError``.
     """
     make_folder(folder)
     lock = Lock(folder)
@@ -301,11 +316,11 @@ def open_job(
         opened = OpenJob(lock, ledger, marker, outputs)
         opened.resumed = resumed
         if resumed:
-            _resume(folder, ledger, marker, outputs)
+            _resume(folder, ledger, marker, outputs, last=None if verify else CHECKED_BYTES)
             if choose is not None:
                 opened.retried = _retry(folder, ledger, outputs, choose, frozenset(retry_names))
         else:
-            ledger.begin_run(time.time())
+            ledger.begin_run(max(0.0, time.time()))
             marker.suspect = 0
         return opened
     except BaseException:
@@ -321,7 +336,10 @@ def _begin(folder: str, path: str, outputs: Sequence[DurableFile], identity: Job
     return Ledger.create(path, identity=identity.to_json(), outputs=[output.path for output in outputs])
 
 
-def _resume(folder: str, ledger: Ledger, marker: CrashMarker, outputs: Sequence[DurableFile]) -> None:
+def _resume(
+    folder: str, ledger: Ledger, marker: CrashMarker, outputs: Sequence[DurableFile], *, last: int | None
+) -> None:
+    """Put the outputs in order, and hold their ``last`` bytes, or all, against the checksums of their batches."""
     marks = ledger.marks()
     if len(marks) != len(outputs):
         raise LedgerError(
@@ -329,9 +347,9 @@ def _resume(folder: str, ledger: Ledger, marker: CrashMarker, outputs: Sequence[
         )
     _finish_rewrite(folder, ledger, outputs, marks)
     clean = ledger.ended_well
-    for output, mark in zip(outputs, marks, strict=True):
-        output.resume(mark, clean=clean)
-    ledger.begin_run(time.time())
+    for ordinal, (output, mark) in enumerate(zip(outputs, marks, strict=True)):
+        output.resume(mark, clean=clean, batches=ledger.batches(ordinal, mark, last=last))
+    ledger.begin_run(max(0.0, time.time()))
     if clean:
         marker.suspect = 0
 
@@ -342,7 +360,7 @@ def _finish_rewrite(folder: str, ledger: Ledger, outputs: Sequence[DurableFile],
     for ordinal, (output, mark) in enumerate(zip(outputs, marks, strict=True)):
         copy = copy_of(folder, output.path, ordinal)  # not the ledger's word: no other file is moved
         if os.path.exists(copy):
-            output.adopt(copy, mark)
+            output.adopt(copy, mark, list(ledger.batches(ordinal, mark, last=CHECKED_BYTES)))
             output.discard()
     ledger.end_rewrite()
 
@@ -361,13 +379,16 @@ def _retry(
     if not codes:
         return 0
     copies: list[str] = []
-    marks: list[Mark] = []
+    rewrites: list[Rewrite] = []
+    before = ledger.marks()
     for ordinal, output in enumerate(outputs):
         copy = copy_of(folder, output.path, ordinal)
         keep: Iterator[bool] = ledger.order(codes)
-        marks.append(output.rewrite(copy, keep))
+        rewrites.append(output.rewrite(copy, keep, ledger.batches(ordinal, before[ordinal])))
         copies.append(copy)
-    retried = ledger.begin_rewrite(codes, marks, copies, retry_names=retry_names)
+    marks = [rewrite.mark for rewrite in rewrites]
+    batches = [rewrite.batches for rewrite in rewrites]
+    retried = ledger.begin_rewrite(codes, marks, copies, batches=batches, retry_names=retry_names)
     for output, copy, mark in zip(outputs, copies, marks, strict=True):
         output.adopt(copy, mark)
     ledger.end_rewrite()

@@ -18,9 +18,9 @@ import msgspec
 
 from fetcher.errors import LedgerError
 from fetcher.files import sync_folder_of
-from fetcher.job.ledger_reader import OK, LedgerReader, Tally
-from fetcher.job.schema import JOURNALS, SHIFT, connect, damaged, explained, in_use, make, whole
-from fetcher.sinks.durable import Mark
+from fetcher.job.ledger_reader import MAX_NOTE_BYTES, OK, LedgerReader, Tally
+from fetcher.job.schema import JOURNALS, MAX_VALUE_BYTES, SHIFT, connect, damaged, explained, in_use, make, whole
+from fetcher.sinks.durable import Batch, Mark
 
 __all__ = ["OK", "Ledger", "LedgerRow", "RunProgress", "Tally"]
 
@@ -96,11 +96,13 @@ class Ledger(LedgerReader):
 
     def __init__(self, path: str, db: sqlite3.Connection) -> None:
         super().__init__(path, db)
+        with explained(path, "open"):
+            self._file = os.stat(path)
         self._codes = Interning(db, "codes")
         self._hosts = Interning(db, "hosts")
         self._run: int | None = None
         self._journal_rows = self._journal_commits = 0  # since the last checkpoint
-        self.identity = self._meta("identity") or b""
+        self.identity = self.blob("identity", MAX_VALUE_BYTES) or b""
         if not self.identity:
             raise damaged(path, "no identity")
         self.retrying = self._codes_at("retrying")
@@ -173,7 +175,7 @@ class Ledger(LedgerReader):
                 [
                     (
                         row.id, seq, row.digest - SHIFT, code(row.code), row.status, row.bytes,
-                        round(row.elapsed * 1000), host(row.host), row.attempts,
+                        max(0, round(row.elapsed * 1000)), host(row.host), row.attempts,
                     )
                     for seq, row in enumerate(rows, self._next)
                 ],
@@ -202,9 +204,17 @@ class Ledger(LedgerReader):
         self.identity = identity
 
     def begin_rewrite(
-        self, codes: Collection[str], marks: Sequence[Mark], copies: Sequence[str], *, retry_names: Collection[str] = ()
+        self,
+        codes: Collection[str],
+        marks: Sequence[Mark],
+        copies: Sequence[str],
+        *,
+        batches: Sequence[Sequence[Batch]] | None = None,
+        retry_names: Collection[str] = (),
     ) -> int:
         """Delete the rows of ``codes``: each output is now its copy, up to its mark. Returns how many rows.
+
+        ``batches`` are what each copy is made of, by default one.
 
         It is on the disk when this returns; then the copies are to replace the outputs.
         """
@@ -213,6 +223,9 @@ class Ledger(LedgerReader):
         with self._transaction():
             numbers = [(self._codes.number(code),) for code in sorted(codes)]
             dropped = self._db.executemany("DELETE FROM rows WHERE code = ?", numbers).rowcount if numbers else 0
+            self._db.execute("DELETE FROM batches")
+            for output, made in enumerate(batches or ()):
+                self._db.executemany(_ADD_BATCH, [(output, end, checksum) for _, end, checksum in made])
             self._set_marks(marks)
             named = [(os.fsencode(copy), output) for output, copy in enumerate(copies)]
             self._db.executemany("UPDATE outputs SET copy = ? WHERE id = ?", named)
@@ -274,6 +287,7 @@ class Ledger(LedgerReader):
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         with explained(self.path, "write"):
+            self._check_place()
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield
@@ -298,6 +312,9 @@ class Ledger(LedgerReader):
             "UPDATE outputs SET position = ?, tail = ?, checksum = ?, state = ? WHERE id = ?", values
         )
         assert changed.rowcount == len(marks), "a mark for each output"
+        # A mark that is the one before is that batch once more.
+        ends = [(output, mark.position, mark.checksum) for output, mark in enumerate(marks) if mark.position]
+        self._db.executemany(_ADD_BATCH, ends)
 
     def _set_progress(self, progress: RunProgress) -> None:
         assert self._run is not None, "no run was begun"
@@ -309,12 +326,6 @@ class Ledger(LedgerReader):
     def _set_meta(self, key: str, value: bytes) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
-    def _meta(self, key: str) -> bytes | None:
-        value = self._value("SELECT value FROM meta WHERE key = ?", key)
-        if value is not None and not isinstance(value, bytes):
-            raise damaged(self.path, f"{key} is no blob")
-        return value
-
     def _value(self, query: str, *values: str) -> object:
         with explained(self.path, "read"):
             found = self._db.execute(query, values).fetchone()
@@ -325,9 +336,20 @@ class Ledger(LedgerReader):
 
     def _codes_at(self, key: str) -> frozenset[str]:
         try:
-            return frozenset(msgspec.json.decode(self._meta(key) or b"[]", type=list[str]))
-        except ValueError as error:
+            return frozenset(msgspec.json.decode(self.blob(key, MAX_NOTE_BYTES) or b"[]", type=list[str]))
+        except (ValueError, RecursionError) as error:
             raise damaged(self.path, str(error)) from error
 
+    def _check_place(self) -> None:
+        """Raise ``LedgerError`` unless the file at the path is the one that is written: the next run reads that one."""
+        try:
+            if os.path.samestat(os.stat(self.path), self._file):
+                return
+        except FileNotFoundError:
+            pass
+        raise LedgerError(f"{self.path}: another program has moved, replaced or deleted the ledger: {_GONE}")
 
+
+_ADD_BATCH = "INSERT OR REPLACE INTO batches VALUES (?, ?, ?)"
+_GONE = "what it knew is lost with it: put it back as it was, or begin again with --fresh"
 _LEFT = "repair that and run the same command again: nothing is lost"

@@ -15,7 +15,7 @@ import msgspec
 
 from fetcher.errors import LedgerError, Skipped
 from fetcher.job.schema import SHIFT, attach, damaged, explained, whole
-from fetcher.sinks.durable import Mark
+from fetcher.sinks.durable import Batch, Mark
 
 __all__ = ["OK", "LedgerReader", "Tally"]
 
@@ -23,6 +23,8 @@ OK = "ok"
 READ_ROWS = 5_000  # at once
 MAX_CODES = 2_000  # distinct ones: there are a thousand statuses and a few dozen codes
 MAX_NAME_CHARACTERS = 1_000
+MAX_NUMBER_BYTES = 1_000  # of a value, where all are numbers of some digits
+MAX_NOTE_BYTES = 4 * 1024 * 1024  # ten thousand hosts have room
 
 
 class Tally(msgspec.Struct):
@@ -57,6 +59,22 @@ class LedgerReader:
             marks.append(Mark(end, whole(self.path, tail, 0, end), whole(self.path, checksum, 0, 2**32 - 1), state))
         return marks
 
+    def batches(self, output: int, mark: Mark, *, last: int | None = None) -> Iterator[Batch]:
+        """Iterate over the batches that output number ``output`` is made of, up to its ``mark``.
+
+        With ``last`` they are those that its last so many bytes are in.
+        """
+        with explained(self.path, "read"), contextlib.closing(self._attach()) as db:
+            start = checksum = 0
+            if last is not None:
+                (found,) = db.execute(_BATCH_BEFORE, (output, mark.position - last)).fetchone()
+                start = whole(self.path, found or 0)
+            for end, checksum in db.execute(_BATCHES, (output, start)):
+                yield Batch(start, whole(self.path, end, start + 1), whole(self.path, checksum, 0, 2**32 - 1))
+                start = end
+        if (start, checksum) != (mark.position, mark.checksum):
+            raise damaged(self.path, "the batches of an output end otherwise than it does")
+
     def tally(self) -> Tally:
         """Count the finished rows by what became of them, and the bytes of their bodies."""
         counted: dict[str, int] = {}
@@ -76,11 +94,20 @@ class LedgerReader:
 
     def note(self, name: str) -> bytes | None:
         """Return the last note of that name."""
+        return self.blob(f"note {name}", MAX_NOTE_BYTES)
+
+    def blob(self, key: str, longest: int) -> bytes | None:
+        """Return what is kept under ``key``, which has at most ``longest`` bytes: its length is asked for first."""
         with explained(self.path, "read"):
-            found = self._db.execute("SELECT value FROM meta WHERE key = ?", (f"note {name}",)).fetchone()
-        if found is not None and not isinstance(found[0], bytes):
-            raise damaged(self.path, f"the note {name} is no blob")
-        return found[0] if found is not None else None
+            found = self._db.execute("SELECT length(value) FROM meta WHERE key = ?", (key,)).fetchone()
+            if found is None:
+                return None
+            if whole(self.path, found[0]) > longest:
+                raise damaged(self.path, f"{key} has {found[0]:,} bytes")
+            (value,) = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        if not isinstance(value, bytes):
+            raise damaged(self.path, f"{key} is no blob")
+        return value
 
     def finished(self) -> Iterator[tuple[int, int]]:
         """Iterate over the rows that are finished by now, as (id, digest) in the order of their ids.
@@ -109,7 +136,7 @@ class LedgerReader:
         return self._order(dropped)
 
     def _order(self, dropped: Collection[int]) -> Iterator[bool]:
-        with explained(self.path, "read"), contextlib.closing(attach(self.path, write=False)) as db:
+        with explained(self.path, "read"), contextlib.closing(self._attach()) as db:
             for (code,) in db.execute("SELECT code FROM rows ORDER BY seq"):
                 yield code not in dropped
 
@@ -118,10 +145,15 @@ class LedgerReader:
         with self._reading, explained(self.path, "read"):
             if not self._open:
                 raise LedgerError(f"{self.path}: the ledger is closed")
-            with contextlib.closing(attach(self.path, write=False)) as db:
+            with contextlib.closing(self._attach()) as db:
                 return db.execute(query, values).fetchall()
 
+    def _attach(self) -> sqlite3.Connection:
+        return attach(self.path, write=False, longest=MAX_NUMBER_BYTES)
 
+
+_BATCH_BEFORE = "SELECT max(position) FROM batches WHERE output = ? AND position <= ?"
+_BATCHES = "SELECT position, checksum FROM batches WHERE output = ? AND position > ? ORDER BY position"
 _CODE = "SELECT id FROM codes WHERE name = ?"
 _FINISHED = "SELECT id, digest FROM rows WHERE id > ? AND seq < ? ORDER BY id LIMIT ?"
 _GROUPS = """

@@ -10,7 +10,7 @@ import os
 import time
 
 from fetcher.errors import JobLocked, LedgerError
-from fetcher.files import NotRegularFileError, open_regular, try_lock
+from fetcher.files import PRIVATE, NotRegularFileError, open_regular, try_lock
 
 __all__ = ["Lock"]
 
@@ -56,7 +56,7 @@ class Lock:
         try:
             if os.path.islink(self.path):
                 raise self._foreign()
-            return open_regular(self.path, os.O_RDWR | os.O_CREAT)
+            return open_regular(self.path, os.O_RDWR | os.O_CREAT, mode=PRIVATE)
         except NotRegularFileError:
             raise self._foreign() from None
         except OSError as error:

@@ -22,7 +22,7 @@ from fetcher.errors import LedgerError, Skipped
 from fetcher.files import is_locked, open_regular
 from fetcher.hosts.state import HostReport
 from fetcher.job.host_memory import TROUBLED, troubled_of
-from fetcher.job.ledger_reader import MAX_CODES, MAX_NAME_CHARACTERS, OK, LedgerReader, Tally
+from fetcher.job.ledger_reader import MAX_CODES, MAX_NAME_CHARACTERS, MAX_NOTE_BYTES, OK, LedgerReader, Tally
 from fetcher.job.paths import LEDGER, LOCK
 from fetcher.job.schema import JOURNALS, attach, connect, damaged, explained, whole
 from fetcher.sinks.escape import printable
@@ -172,10 +172,9 @@ class JobSnapshot:
 
     def retrying(self) -> list[str]:
         """Return the codes that a retry has taken up which is not complete."""
-        found = self._ask("SELECT value FROM meta WHERE key = 'retrying'")
         try:
-            codes = msgspec.json.decode(found[0]["value"] if found else b"[]", type=list[str])
-        except (ValueError, TypeError) as error:
+            codes = msgspec.json.decode(self._reader.blob("retrying", MAX_NOTE_BYTES) or b"[]", type=list[str])
+        except (ValueError, RecursionError) as error:
             raise damaged(self.path, str(error)) from error
         return [printable(code, MAX_NAME_CHARACTERS) for code in codes[:MAX_CODES]]
 
@@ -391,9 +390,9 @@ WITH sums AS (
     FROM rows GROUP BY host)
 SELECT 'all' AS which, '' AS host, count(*) AS rows, 0 AS failed, 0.0 AS elapsed, 0 AS bytes FROM sums
 UNION ALL SELECT * FROM (
-    SELECT 'slowest', name, rows, failed, elapsed, bytes FROM sums LEFT JOIN hosts ON id = number
+    SELECT 'slowest', substr(name, 1, 256), rows, failed, elapsed, bytes FROM sums LEFT JOIN hosts ON id = number
     WHERE tried >= ? ORDER BY elapsed DESC, rows DESC, number LIMIT ?)
 UNION ALL SELECT * FROM (
-    SELECT 'failing', name, rows, failed, elapsed, bytes FROM sums LEFT JOIN hosts ON id = number
+    SELECT 'failing', substr(name, 1, 256), rows, failed, elapsed, bytes FROM sums LEFT JOIN hosts ON id = number
     WHERE failed > 0 ORDER BY failed DESC, rows, number LIMIT ?)
 """

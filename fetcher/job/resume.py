@@ -31,6 +31,7 @@ from fetcher.errors import (
 )
 from fetcher.model import Request
 from fetcher.sources.rows import BadRow, FinishedRow
+from fetcher.urls import erase_userinfo
 
 __all__ = ["CLASSES", "ResumeFilter", "ResumeState", "choose_codes", "digest_of"]
 
@@ -64,8 +65,11 @@ class ResumeState(msgspec.Struct, frozen=True):
 
 
 def digest_of(request: Request) -> int:
-    """Return the four bytes by which a finished row is recognised again: its URL, other columns and headers."""
-    url = request.url.encode("utf-8", "surrogatepass")
+    """Return the four bytes by which a finished row is recognised again: its URL, other columns and headers.
+
+    The user name and password of a URL are not in them.
+    """
+    url = erase_userinfo(request.url).encode("utf-8", "surrogatepass")
     if request.fields is None and not request.headers:
         return zlib.crc32(url)
     return zlib.crc32(_encode((request.fields, request.headers)), zlib.crc32(url))

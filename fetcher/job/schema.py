@@ -1,12 +1,13 @@
 """The file of a ledger: its tables, how a connection to it is made safe, and the words for what goes wrong with it.
 
 Laws: the tables found are exactly ours, without a trigger, a view or a column more, before anything is read or written;
-no link is followed, no value of the file may ask for more memory than a ledger needs; every error names the path, what
-happened and what to do (6, 7). A ledger comes into being whole, by a rename, or not at all.
+no link is followed, no value of the file may ask for more memory than a ledger needs: lengths are looked at before
+values are; nobody but its owner may read it; every error names the path, what happened and what to do (6, 7). A ledger comes into being whole, by a rename, or not at all.
 
 ``rows`` has one row for each finished row of the list: ``seq`` orders the records in the outputs, ``digest`` is shifted
 by 2**31 so that it fits four bytes, ``elapsed`` is in milliseconds. ``runs`` has one row for each run, ``codes`` and
 ``hosts`` the names. ``outputs`` says how far each output is committed; its ``name`` and ``copy`` are file names as bytes.
+``batches`` has one row for each batch of an output: the position it ends at, and the CRC-32 of its bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from functools import cache
 from pathlib import Path
 
 from fetcher.errors import LedgerError
-from fetcher.files import move, sync_file
+from fetcher.files import PRIVATE, move, sync_file
 from fetcher.sinks.escape import printable
 
 __all__ = [
@@ -39,11 +40,13 @@ __all__ = [
 ]
 
 APPLICATION = 0x66657463  # "fetc", at byte 68 of the file
-FORMAT = 1
+FORMAT = 2
 SHIFT = 2**31
 JOURNALS = ("-wal", "-shm", "-journal")
+MAX_OUTPUTS = 1_000
 BUSY_SECONDS = 10.0  # to wait for a reader or for another connection's recovery
 MAX_VALUE_BYTES = 16 * 1024 * 1024  # the identity by the longest command line has room
+MAX_NAME_BYTES = 8_000  # a code, a host, a key or a file's name: the longest has 4,096 bytes
 MAX_SCHEMA_STEPS = 20_000  # of SQLite's machine: a hundred times what reading our own tables takes
 
 TABLES = (
@@ -56,6 +59,8 @@ TABLES = (
     """CREATE TABLE outputs(
         id INTEGER PRIMARY KEY, name BLOB NOT NULL, position INTEGER NOT NULL, tail INTEGER NOT NULL,
         checksum INTEGER NOT NULL, state TEXT NOT NULL, copy BLOB)""",
+    """CREATE TABLE batches(
+        output INTEGER, position INTEGER, checksum INTEGER NOT NULL, PRIMARY KEY(output, position)) WITHOUT ROWID""",
     """CREATE TABLE runs(
         id INTEGER PRIMARY KEY, began REAL NOT NULL, clean INTEGER NOT NULL, exit INTEGER, taken INTEGER NOT NULL,
         more INTEGER NOT NULL, estimate INTEGER, seconds REAL NOT NULL, ok INTEGER NOT NULL, bytes INTEGER NOT NULL)""",
@@ -115,13 +120,17 @@ def connect(path: str, *, write: bool) -> sqlite3.Connection:
     return db
 
 
-def attach(path: str, *, write: bool) -> sqlite3.Connection:
-    """Open ``path`` without a look at its tables: for a ledger that ``connect`` has checked, or a new one."""
+def attach(path: str, *, write: bool, longest: int = MAX_VALUE_BYTES) -> sqlite3.Connection:
+    """Open ``path`` without a look at its tables: for a ledger that ``connect`` has checked, or a new one.
+
+    No value that is read has more than ``longest`` bytes.
+    """
     _check_files(path)
     address = _address(path, "rw" if write else "ro")
     db = sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         _guard(db)
+        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, longest)
     except BaseException:
         db.close()
         raise
@@ -138,6 +147,8 @@ def _guard(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA cell_size_check=ON")
     db.execute("PRAGMA mmap_size=0")  # a file cut short under a mapping ends the process by SIGBUS
     db.execute("PRAGMA temp_store=FILE")  # sorting a million rows stays out of memory
+    db.execute("PRAGMA fullfsync=ON")  # macOS: see ``files.sync``
+    db.execute("PRAGMA checkpoint_fullfsync=ON")
     db.execute("PRAGMA wal_autocheckpoint=0")  # it would swallow its errors: the ledger asks for each itself
     db.set_progress_handler(lambda: 1, MAX_SCHEMA_STEPS)  # a million tables are refused, not read
     db.execute("PRAGMA synchronous=NORMAL")  # the first to read the tables' names
@@ -164,7 +175,7 @@ def make(path: str, identity: bytes, outputs: list[bytes]) -> None:
         # The journal of a ledger that is gone would be played back into the new one.
         for stray in (fresh, *(name + journal for name in (fresh, path) for journal in JOURNALS)):
             _unlink(stray)
-        os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
+        os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR, PRIVATE))  # the journals take its mode
         db = attach(fresh, write=True)
         try:
             db.execute("PRAGMA journal_mode=OFF")  # nobody sees the file before it is renamed
@@ -229,6 +240,35 @@ def _check(path: str, db: sqlite3.Connection) -> None:
         raise damaged(path, "other tables than ours")
     if db.execute("PRAGMA journal_mode").fetchone() != ("wal",):
         raise damaged(path, "no write-ahead log")
+    for query in _LENGTHS:
+        (longest,) = db.execute(query).fetchone()
+        if type(longest) is not int or longest > 0:
+            raise damaged(path, "a value longer than any of ours")
+
+
+_LENGTHS = (
+    f"SELECT count(*) FROM meta WHERE length(key) > {MAX_NAME_BYTES} OR length(value) > {MAX_VALUE_BYTES}",  # noqa: S608  (numbers of ours)
+    *(
+        f"SELECT count(*) FROM {table} WHERE length(name) > {MAX_NAME_BYTES}"  # noqa: S608  (as above)
+        for table in (
+            "codes NOT INDEXED",
+            "codes INDEXED BY sqlite_autoindex_codes_1",
+            "hosts INDEXED BY sqlite_autoindex_hosts_1",  # those of the table itself are read by few, and cut
+        )
+    ),
+    """SELECT count(*) FROM runs WHERE max(
+        length(began), length(clean), length(coalesce(exit, 0)), length(taken), length(more),
+        length(coalesce(estimate, 0)), length(seconds), length(ok), length(bytes)) > 40""",
+    "SELECT count(*) FROM batches WHERE max(length(output), length(position), length(checksum)) > 20",
+    f"""SELECT count(*) FROM (SELECT total(length(name)) AS names, total(length(state)) AS states,
+        total(length(copy)) AS copies, count(*) AS many FROM outputs)
+        WHERE many > {MAX_OUTPUTS} OR names + states + copies > {MAX_VALUE_BYTES}""",  # noqa: S608  (as above)
+)
+"""What is looked at before any value is read, by going through a table from its beginning to its end.
+
+SQLite tells the length of a blob without reading it, and refuses a text beyond ``MAX_VALUE_BYTES``. To look a key up
+it would read those it comes by, however long they are.
+"""
 
 
 @cache

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,10 +22,14 @@ _traceback = logging.Formatter()
 
 
 class Notices:
-    """The notices of one run. ``as_json`` makes each notice an object on a line of its own (all of it ASCII)."""
+    """The notices of one run. ``as_json`` makes each notice an object on a line of its own (all of it ASCII).
 
-    def __init__(self, *, as_json: bool = False) -> None:
+    ``redact`` takes the secrets out of a text, whatever is said.
+    """
+
+    def __init__(self, *, as_json: bool = False, redact: Callable[[str], str] | None = None) -> None:
         self.as_json = as_json
+        self._redact = redact or (lambda text: text)
 
     @property
     def on_terminal(self) -> bool:
@@ -64,10 +69,11 @@ class Notices:
     def _tell(self, text: str, message: str, *, level: str, facts: dict[str, Any], logger: str = "fetcher") -> None:
         if self.as_json:
             when = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            message = self._redact(message)
             entry = {"time": when, "level": level, "logger": logger, "message": message, **facts}
             _write(json.dumps(entry).replace("\x7f", "\\u007f"))
         else:
-            _write("\n".join(map(printable, text.split("\n"))))
+            _write("\n".join(map(printable, self._redact(text).split("\n"))))
 
 
 class _Handler(logging.Handler):

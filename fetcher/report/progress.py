@@ -70,14 +70,15 @@ class Progress:
                 bar.stop()
 
     async def _run(self) -> None:
-        last_time, last_done, rate = self._began, self._stats().done, -1.0
+        last_time, last_done, rate = self._began, self._stats().done, 0.0
         pause = DRAW_SECONDS if self._tell is None else FIRST_LINE_SECONDS
         while True:
             await asyncio.sleep(pause)
             stats, now = self._stats(), time.monotonic()
-            momentary = (stats.done - last_done) / max(1e-9, now - last_time)
-            share = min(1.0, (now - last_time) / 3)  # an average over some three seconds
-            rate = momentary if rate <= 0 else rate + share * (momentary - rate)
+            if (passed := now - last_time) > 0:  # a clock may be set back
+                momentary = (stats.done - last_done) / passed
+                share = min(1.0, passed / 3)  # an average over some three seconds
+                rate = momentary if rate <= 0 else rate + share * (momentary - rate)
             last_time, last_done = now, stats.done
             if self._tell is None:
                 self._draw(stats, rate)

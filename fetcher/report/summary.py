@@ -62,6 +62,7 @@ class Summary(msgspec.Struct, frozen=True):
 
 def summarize(stats: Stats, seconds: float, *, earlier: int = 0, **more: Any) -> Summary:
     """Close the stats of a run that took ``seconds``; ``earlier`` pages were in them when it began."""
+    seconds = max(0.0, seconds)  # a clock may be set back
     return Summary(
         input=stats.input,
         ok=stats.ok,
@@ -111,7 +112,8 @@ def human_bytes(size: float) -> str:
 
 
 def human_seconds(seconds: float) -> str:
-    """Return a duration: ``1.9 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    """Return a duration: ``1.9 s``, ``3 min 20 s``, ``2 h 05 min``; none is below zero."""
+    seconds = max(0.0, seconds)
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from fetcher.compression import SUFFIXES as COMPRESSED
 from fetcher.errors import ConfigError
 from fetcher.model import Sink
-from fetcher.sinks.durable import DurableFile, Mark
+from fetcher.sinks.durable import DurableFile, Mark, Rewrite
 from fetcher.sinks.escape import printable
 from fetcher.sinks.jsonl import JSONLSink
 from fetcher.sinks.opening import check_path, display_name, is_special
@@ -28,6 +28,7 @@ __all__ = [
     "Mark",
     "OutputStream",
     "Record",
+    "Rewrite",
     "StreamSink",
     "check_output",
     "format_of",

@@ -1,8 +1,9 @@
 """An output that is appended to batch by batch and can be cut back to the end of any batch.
 
 Laws: a batch is on the disk before its mark is given out, and whole members only are compressed, so that every mark is
-a safe place to cut (6); an output that is not as its mark says is refused and left as it is, never cut (2); a copy without some
-of the records is made a block and a member at a time, however large the output is (3).
+a safe place to cut (6); an output that is not as its mark and the checksums of its batches say is refused and left as it
+is, never cut (2), and so is one that is no longer the file at its path; a copy without some of the records is made a
+block and a member at a time, however large the output is (3).
 """
 
 from __future__ import annotations
@@ -10,22 +11,26 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from io import BytesIO
+from typing import NamedTuple
 
 import msgspec
 
 from fetcher.compression import compress, decompress, packing_of_path
 from fetcher.errors import FetcherError, SinkError
-from fetcher.files import READ_BYTES, create_like, move, read_range, sync_folder_of, write_all
+from fetcher.files import READ_BYTES, create_like, move, read_range, sync, sync_folder_of, write_all
 from fetcher.model import Outcome
-from fetcher.sinks.opening import RESTORE_ADVICE, already_exists, open_for_job, write_error
+from fetcher.sinks.opening import RESTORE_ADVICE, already_exists, is_at, moved_error, open_for_job, write_error
 from fetcher.sinks.stream import StreamSink
 
-__all__ = ["DurableFile", "Mark", "lines_of"]
+__all__ = ["Batch", "DurableFile", "Mark", "Rewrite", "lines_of"]
 
 REWRITE_PART_BYTES = 1024 * 1024
 """Bytes of records that a rewrite compresses together, or one record where that is larger."""
+
+REWRITE_BATCH_BYTES = 8 * 1024 * 1024
+"""Bytes of a rewritten output that have a checksum together: as many as a large batch."""
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -34,11 +39,26 @@ class Mark(msgspec.Struct, frozen=True):
     position: int = 0
     """Bytes."""
     tail: int = 0
-    """Length in bytes of the last committed batch: compressed, its one member or frame."""
+    """Length in bytes of the last committed batch: compressed, whole members or frames."""
     checksum: int = 0
     """CRC-32 of that tail."""
     state: str = ""
     """JSON, what the format must remember (CSV: the list's own columns); empty for nothing."""
+
+
+class Batch(NamedTuple):
+    """What was written at one time: from the byte ``start`` up to ``end``, with its CRC-32."""
+
+    start: int
+    end: int
+    checksum: int
+
+
+class Rewrite(NamedTuple):
+    """A copy of an output: its mark, and the batches it is made of."""
+
+    mark: Mark
+    batches: list[Batch]
 
 
 class DurableFile:
@@ -68,14 +88,14 @@ class DurableFile:
                 if not fresh:
                     raise already_exists(self.path)
                 os.ftruncate(descriptor, 0)
-                os.fsync(descriptor)
+                sync(descriptor)
             sync_folder_of(self.path)
         self._take(descriptor, Mark())
 
-    def resume(self, mark: Mark, *, clean: bool) -> None:
+    def resume(self, mark: Mark, *, clean: bool, batches: Iterable[Batch] | None = None) -> None:
         """Open the file, check it against ``mark`` and cut off what was not committed, which ``clean`` says is nothing.
 
-        Raises ``SinkError``, with the file as it was, where it is missing, cannot be opened or was changed since.
+        ``batches`` are those whose checksums are looked at, by default the last. Raises ``SinkError``, with the file as it was, where it is missing, cannot be opened or was changed since.
         """
         try:
             self._sink.restore(mark.state)
@@ -83,10 +103,10 @@ class DurableFile:
             raise SinkError(f"{self.path}: the job does not say how it goes on ({error}): {RESTORE_ADVICE}") from error
         descriptor = open_for_job(self.path, create=mark.position == 0)
         with _closed_on_error(self.path, descriptor, "cannot go on with it"):
-            _check(self.path, descriptor, mark, clean=clean)
+            _check(self.path, descriptor, mark, batches, clean=clean)
             if os.fstat(descriptor).st_size > mark.position:
                 os.ftruncate(descriptor, mark.position)
-                os.fsync(descriptor)
+                sync(descriptor)
             if not mark.position:
                 sync_folder_of(self.path)
         self._take(descriptor, mark)
@@ -115,11 +135,12 @@ class DurableFile:
             with contextlib.suppress(OSError):  # all that was promised is on the disk
                 os.close(descriptor)
 
-    def rewrite(self, copy: str, keep: Iterator[bool]) -> Mark:
-        """Write to ``copy`` those records whose turn in ``keep`` is true, byte for byte; return the copy's mark.
+    def rewrite(self, copy: str, keep: Iterator[bool], batches: Iterable[Batch] | None = None) -> Rewrite:
+        """Write to ``copy`` those records whose turn in ``keep`` is true, byte for byte; return what the copy is.
 
-        The file itself stays as it is. Raises ``SinkError`` where there are more or fewer records than turns, or where
-        ``copy`` could not be written or later ``adopt``-ed.
+        The file itself stays as it is, and is held against the checksums of ``batches``, which are all. Raises
+        ``SinkError`` where it is otherwise, where there are more or fewer records than turns, or where ``copy`` could not
+        be written or later ``adopt``-ed.
         """
         folder = os.path.dirname(os.path.realpath(self.path))
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -127,8 +148,8 @@ class DurableFile:
         try:
             descriptor = create_like(copy, os.fstat(self._descriptor))
             try:
-                mark = self._fill(descriptor, keep)
-                os.fsync(descriptor)
+                rewrite = self._fill(descriptor, keep, batches)
+                sync(descriptor)
             finally:
                 os.close(descriptor)
             sync_folder_of(copy)
@@ -140,21 +161,30 @@ class DurableFile:
             if isinstance(error, ValueError) and not isinstance(error, FetcherError):
                 raise _changed(self.path, str(error)) from error
             raise
-        return mark
+        return rewrite
 
-    def adopt(self, copy: str, mark: Mark) -> None:
+    def adopt(self, copy: str, mark: Mark, batches: Collection[Batch] | None = None) -> None:
         """Put ``copy`` in the file's place and go on at ``mark``; a copy that is gone was adopted before.
 
-        Raises ``SinkError`` where the copy, or what is in its place, is not what ``mark`` says.
+        ``batches`` of it are looked at, by default the last. Raises ``SinkError`` where the copy, or what is in its place, is not what ``mark`` says.
         """
         self.discard()
         try:
             if os.path.lexists(copy):
-                _check_copy(copy, mark)
+                _check_copy(copy, mark, batches)
                 move(copy, os.path.realpath(self.path))
         except OSError as error:
             raise write_error(self.path, "cannot be replaced", error) from error
         self.resume(mark, clean=True)
+
+    def check_place(self) -> None:
+        """Raise ``SinkError`` unless the file at the path is the one that we write: whoever looks there shall find it."""
+        try:
+            found = os.fstat(self._descriptor)
+            if not is_at(self.path, found):
+                raise moved_error(self.path, found)
+        except OSError as error:
+            raise write_error(self.path, "cannot be found again", error) from error
 
     def _commit(self, chunks: list[bytes]) -> Mark:
         if self._descriptor < 0:
@@ -168,7 +198,7 @@ class DurableFile:
             self._check_alone()
             os.lseek(self._descriptor, start, os.SEEK_SET)
             write_all(self._descriptor, packed)
-            os.fsync(self._descriptor)
+            sync(self._descriptor)
             self._torn = False
         except OSError as error:
             raise write_error(self.path, "cannot write", error) from error
@@ -183,27 +213,53 @@ class DurableFile:
         self._descriptor, self._mark, self._torn = descriptor, mark, False
 
     def _check_alone(self) -> None:
-        """See that nobody else has cut, filled or deleted the file: what is written then would be lost."""
+        """See that nobody else has cut, filled, moved or deleted the file: what is written then would be lost."""
         found = os.fstat(self._descriptor)
         if found.st_size != self._mark.position:
             raise SinkError(f"{self.path}: another program has written to it")
-        if not found.st_nlink:
-            raise SinkError(f"{self.path}: another program has deleted it")
+        self.check_place()
 
-    def _fill(self, descriptor: int, keep: Iterator[bool]) -> Mark:
-        blocks = read_range(self._descriptor, 0, self._mark.position)
+    def _fill(self, descriptor: int, keep: Iterator[bool], batches: Iterable[Batch] | None) -> Rewrite:
+        whole = [Batch(0, self._mark.position, -1)]
+        blocks = _blocks_of(self.path, self._descriptor, whole if batches is None else batches)
         if self._packing is not None:
             blocks = decompress(blocks, self._packing, max_block=READ_BYTES)
         records = self._sink.split(lines_of(blocks))
         preamble = self._sink.preamble() if self._mark.position else b""
         if preamble and next(records, b"") != preamble:
             raise ValueError("begins otherwise")
-        mark = Mark(state=self._mark.state)
+        written = BatchCounter()
         for part in _parts_of(preamble, _chosen(records, keep)):
             packed = self._compressed(part) if self._mark.position else part
             write_all(descriptor, packed)
-            mark = _after(mark.position, packed, mark.state)
-        return mark
+            written.add(packed)
+        return written.rewrite(self._mark.state)
+
+
+class BatchCounter:
+    """Counts what is written to a copy into batches of ``REWRITE_BATCH_BYTES``."""
+
+    def __init__(self) -> None:
+        self._batches: list[Batch] = []
+        self._last = Batch(0, 0, 0)
+
+    def add(self, data: bytes) -> None:
+        """Count ``data``, which is never divided."""
+        start, end, checksum = self._last
+        self._last = Batch(start, end + len(data), zlib.crc32(data, checksum))
+        if self._last.end - start >= REWRITE_BATCH_BYTES:
+            self._close()
+
+    def rewrite(self, state: str) -> Rewrite:
+        """Return what the copy is."""
+        if self._last.end > self._last.start:
+            self._close()
+        last = self._batches[-1] if self._batches else self._last
+        return Rewrite(Mark(last.end, last.end - last.start, last.checksum, state), self._batches)
+
+    def _close(self) -> None:
+        self._batches.append(self._last)
+        self._last = Batch(self._last.end, self._last.end, 0)
 
 
 @contextlib.contextmanager
@@ -263,26 +319,40 @@ def _after(position: int, packed: bytes, state: str) -> Mark:
     return Mark(position + len(packed), len(packed), zlib.crc32(packed), state)
 
 
-def _check(path: str, descriptor: int, mark: Mark, *, clean: bool) -> None:
-    """Check the file against its mark. Raises ``SinkError`` where it was changed, ``OSError`` where it is unreadable."""
+def _check(path: str, descriptor: int, mark: Mark, batches: Iterable[Batch] | None, *, clean: bool) -> None:
+    """Check the file against its mark and ``batches``, by default the last. Raises ``SinkError`` where it was changed, ``OSError`` where it is unreadable."""
     size = os.fstat(descriptor).st_size
     if size < mark.position:
         raise _changed(path, f"{size} bytes, not {mark.position}")
-    checksum = 0
-    for block in read_range(descriptor, max(0, mark.position - mark.tail), mark.position):
-        checksum = zlib.crc32(block, checksum)
-    if checksum != mark.checksum or not 0 <= mark.tail <= mark.position:
+    if not 0 <= mark.tail <= mark.position:
         raise _changed(path, "it ends otherwise")
+    last = [Batch(mark.position - mark.tail, mark.position, mark.checksum)]
+    for _ in _blocks_of(path, descriptor, last if batches is None else batches):
+        pass
     if clean and size > mark.position:
         raise SinkError(f"{path}: was added to since ({size} bytes, not {mark.position}): {RESTORE_ADVICE}")
 
 
-def _check_copy(copy: str, mark: Mark) -> None:
+def _blocks_of(path: str, descriptor: int, batches: Iterable[Batch]) -> Iterator[bytes]:
+    """Yield the bytes of ``batches`` in blocks. Raises ``SinkError`` behind one whose checksum is another.
+
+    A checksum below 0 is not known.
+    """
+    for start, end, checksum in batches:
+        found = 0
+        for block in read_range(descriptor, start, end):
+            found = zlib.crc32(block, found)
+            yield block
+        if found != checksum >= 0:
+            raise _changed(path, f"its bytes {start} to {end} are not those that were written")
+
+
+def _check_copy(copy: str, mark: Mark, batches: Iterable[Batch] | None) -> None:
     if os.path.islink(copy):
         raise _changed(copy, "a link")
     descriptor = open_for_job(copy, create=False)
     try:
-        _check(copy, descriptor, mark, clean=True)
+        _check(copy, descriptor, mark, batches, clean=True)
     finally:
         os.close(descriptor)
 

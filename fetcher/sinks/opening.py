@@ -23,7 +23,9 @@ __all__ = [
     "check_path",
     "descriptor_of",
     "display_name",
+    "is_at",
     "is_special",
+    "moved_error",
     "open_for_job",
     "open_output",
     "write_error",
@@ -148,6 +150,21 @@ def write_error(path: str, what: str, error: OSError) -> SinkError | BrokenPipeE
     if isinstance(error, BrokenPipeError):
         return BrokenPipeError(error.errno, error.strerror, display_name(path))
     return SinkError(f"{display_name(path)}: {what}: {error.strerror or error}")
+
+
+def is_at(path: str, file: os.stat_result) -> bool:
+    """Say whether ``path``, links followed, is still ``file``: by then it may have been moved, deleted or replaced."""
+    try:
+        return os.path.samestat(os.stat(path), file)
+    except FileNotFoundError:
+        return False
+
+
+def moved_error(path: str, file: os.stat_result) -> SinkError:
+    """Return the error for an open output that is no longer the ``file`` at its path."""
+    if not file.st_nlink:
+        return SinkError(f"{path}: another program has deleted it: {RESTORE_ADVICE}")
+    return SinkError(f"{path}: another program has moved it, or put another in its place: {RESTORE_ADVICE}")
 
 
 async def _open_fifo(path: str) -> int:

@@ -1,7 +1,7 @@
 """What is written of one outcome: the ``Record``, the same in every format, and its JSON.
 
 Law 1: one record per outcome, a failure's too. Law 7: a lone surrogate or a strange value of the caller's costs its
-own place in the record, never the record.
+own place in the record, never the record; and no user name or password in a URL of the list is written.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any
 import msgspec
 
 from fetcher.model import Outcome, Page
+from fetcher.urls import hide_userinfo
 
 __all__ = ["COLUMNS", "Record", "to_json", "to_record", "well_formed"]
 
 MAX_DEPTH = 100
+MAX_CONTAINERS = 10_000  # of one row's columns that are looked into; a line of a list has few
 MAX_INT_BITS = 10_000  # Python refuses to write 4,300 digits and more
 
 
@@ -58,32 +60,9 @@ COLUMNS: tuple[str, ...] = Record.__struct_fields__
 
 def to_record(outcome: Outcome) -> Record:
     """Return the record of a page or a failure. Text is taken as it is: ``to_json`` makes it well-formed."""
-    request = outcome.request
     if isinstance(outcome, Page):
-        return Record(
-            request.id,
-            request.url,
-            outcome.url,
-            outcome.status,
-            outcome.length,
-            outcome.bytes,
-            outcome.content_type,
-            outcome.charset,
-            outcome.title,
-            outcome.links,
-            outcome.redirects,
-            outcome.attempts,
-            round(outcome.elapsed, 3),
-            round(outcome.waited, 3),
-            _timestamp(outcome.fetched_at),
-            None,
-            None,
-            outcome.truncated,
-            outcome.robots,
-            outcome.refresh,
-            request.fields,
-            outcome.data,
-        )
+        return _record_of_page(outcome)
+    request = outcome.request
     return Record(
         id=request.id,
         url=request.url,
@@ -97,17 +76,68 @@ def to_record(outcome: Outcome) -> Record:
         links=outcome.links,
         redirects=outcome.redirects,
         attempts=outcome.attempts,
-        elapsed=round(outcome.elapsed, 3),
-        waited=round(outcome.waited, 3),
+        elapsed=_seconds(outcome.elapsed),
+        waited=_seconds(outcome.waited),
         fetched_at=_timestamp(outcome.fetched_at),
         error=outcome.error.code,
         message=outcome.error.message or None,
         truncated=outcome.truncated,
         robots=outcome.robots,
         refresh=outcome.refresh,
-        fields=request.fields,
+        fields=without_secrets(request.fields),
         data=None,
     )
+
+
+def _record_of_page(page: Page) -> Record:
+    request = page.request
+    return Record(
+        request.id,
+        request.url,
+        page.url,
+        page.status,
+        page.length,
+        page.bytes,
+        page.content_type,
+        page.charset,
+        page.title,
+        page.links,
+        page.redirects,
+        page.attempts,
+        _seconds(page.elapsed),
+        _seconds(page.waited),
+        _timestamp(page.fetched_at),
+        None,
+        None,
+        page.truncated,
+        page.robots,
+        page.refresh,
+        without_secrets(request.fields),
+        page.data,
+    )
+
+
+def without_secrets(fields: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the list's own columns without user names and passwords in URLs: the very value where there are none."""
+    if type(fields) is not dict or not any(type(value) is not str or "@" in value for value in fields.values()):
+        return fields
+    cleaned: Mapping[str, Any] = _cleaned(fields, {})
+    return cleaned
+
+
+def _cleaned(value: Any, seen: dict[int, Any], depth: int = 0) -> Any:
+    """Return a copy without them, or the value; ``seen`` holds what was found of those above and before."""
+    kind = type(value)
+    if kind is str:
+        return hide_userinfo(value, "")
+    if kind not in (dict, list) or id(value) in seen or len(seen) >= MAX_CONTAINERS or depth > MAX_DEPTH:
+        return seen.get(id(value), value)
+    seen[id(value)] = value  # one that contains itself stays as it is there
+    old = list(value.values() if kind is dict else value)
+    new = [_cleaned(item, seen, depth + 1) for item in old]
+    if any(one is not other for one, other in zip(old, new, strict=True)):
+        seen[id(value)] = dict(zip(value, new, strict=True)) if kind is dict else new
+    return seen[id(value)]
 
 
 def to_json(value: Any) -> bytes:
@@ -156,6 +186,10 @@ def _encodable(value: Any, above: tuple[int, ...]) -> Any:
         return _encodable(msgspec.to_builtins(value, enc_hook=_fallback, str_keys=True), above)
     except _ENCODING_ERRORS:
         return well_formed(str(value))
+
+
+def _seconds(duration: float) -> float:
+    return round(duration, 3) if duration > 0 else 0.0  # a clock may be set back
 
 
 def _timestamp(moment: float) -> str | None:

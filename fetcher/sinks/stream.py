@@ -19,7 +19,7 @@ from fetcher.compression import Compressor, packing_of_path
 from fetcher.errors import ConfigError
 from fetcher.files import write_all
 from fetcher.model import Outcome
-from fetcher.sinks.opening import descriptor_of, open_output, write_error
+from fetcher.sinks.opening import descriptor_of, is_at, moved_error, open_output, write_error
 from fetcher.sinks.writer_thread import WriterThread
 
 __all__ = ["OutputStream", "StreamSink", "compressor_for"]
@@ -54,7 +54,8 @@ class OutputStream:
 
     A regular file is written in blocks of at least 64 KiB, at the latest a second after a ``write``. Pipes, terminals
     and devices are written by a thread, at the latest a tenth of a second after; with 256 KiB on the way ``write``
-    waits. Leaving writes what is left, waits for it to arrive, syncs a regular file to the disk and closes it.
+    waits. Leaving writes what is left, waits for it to arrive, syncs a regular file to the disk and closes it. One that is
+    no longer the file at ``path`` is an error.
 
     Entering raises ``SinkError`` or ``ConfigError`` as ``opening.open_output`` does. Every failure to write is raised by
     the next ``write`` or at the exit: ``SinkError``, or ``BrokenPipeError`` where the reader is gone.
@@ -92,6 +93,7 @@ class OutputStream:
         if self._timer is not None:
             self._timer.cancel()
         self._flush(end=True)
+        self._check_place()
         thread = self._thread or WriterThread(self._descriptor, self._on_written, sync=True)
         thread.close()
         await thread.closed.wait()
@@ -119,6 +121,7 @@ class OutputStream:
     def _flush_on_timer(self) -> None:
         self._timer = None
         self._flush(sync=True)
+        self._check_place()
 
     def _flush(self, *, sync: bool = False, end: bool = False) -> None:
         """Send what is buffered on its way: ``sync`` makes it readable, ``end`` makes the stream whole."""
@@ -143,6 +146,17 @@ class OutputStream:
             self._error = error
             if self._compressor is None and descriptor_of(self.path) is None:
                 self._cut_to_records()
+
+    def _check_place(self) -> None:
+        """See that what we write is still the file at the path: what was moved or deleted is not where it was asked for."""
+        if not self._regular or self._error is not None or descriptor_of(self.path) is not None:
+            return
+        try:
+            found = os.fstat(self._descriptor)
+            if not is_at(self.path, found):
+                self._error = moved_error(self.path, found)
+        except OSError as error:
+            self._error = error
 
     def _cut_to_records(self) -> None:
         """Cut off the record that a full disk tore. A file that was redirected to us is not ours to cut."""

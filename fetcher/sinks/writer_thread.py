@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from fetcher.files import write_all
+from fetcher.files import sync, write_all
 
 __all__ = ["WriterThread"]
 
@@ -51,7 +51,7 @@ class WriterThread:
                 write_all(self._descriptor, block)
                 self._call(self._on_written, len(block), None)
             if self._sync:
-                os.fsync(self._descriptor)
+                sync(self._descriptor)
         except Exception as error:  # noqa: BLE001  # whatever it is, the loop must hear of it, or wait for ever
             self._call(self._on_written, 0, error)
         try:
