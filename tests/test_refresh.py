@@ -7,6 +7,7 @@ import pytest
 from fetcher.model import Failure, Page, Request, Response
 from fetcher.refresh import PRESCANNED_BYTES, refresh_of
 from tests.lab.crawl import one
+from tests.lab.exchange import Case, Exchange
 from tests.lab.server import LabServer
 
 URL = "http://a.example/x/"
@@ -60,18 +61,25 @@ def test_text_has_none() -> None:
     assert refresh_of(page("<meta http-equiv=refresh content='0; /y'>", ("content-type", "text/plain"))) is None
 
 
+def html(body: str) -> Case:
+    async def reply(exchange: Exchange) -> None:
+        await exchange.reply(body)
+
+    return reply
+
+
 async def test_it_is_told_and_followed_when_asked() -> None:
     async with LabServer(hosts=1) as lab:
-        lab.add("/a", "<meta http-equiv=refresh content='0; url=/b'>a")
-        lab.add("/b", "<title>there</title>")
+        lab.add("/a", html("<meta http-equiv=refresh content='0; url=/b'>a"))
+        lab.add("/b", html("<title>there</title>"))
         told = await one(lab.url("/a"))
         assert isinstance(told, Page)
         assert (told.refresh, told.redirects) == (lab.url("/b"), ())
         followed = await one(lab.url("/a"), follow_refresh=True)
         assert isinstance(followed, Page)
         assert (followed.title, followed.redirects, followed.refresh) == ("there", (lab.url("/b"),), None)
-        lab.add("/c", "<meta http-equiv=refresh content='0; url=/d'>")
-        lab.add("/d", "<meta http-equiv=refresh content='0; url=/c'>")
+        lab.add("/c", html("<meta http-equiv=refresh content='0; url=/d'>"))
+        lab.add("/d", html("<meta http-equiv=refresh content='0; url=/c'>"))
         looped = await one(lab.url("/c"), follow_refresh=True, max_redirects=3)
         assert isinstance(looped, Failure)
         assert looped.error.code in ("redirect_limit", "redirect_loop")
