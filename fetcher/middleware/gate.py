@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from fetcher.errors import FetchError, Skipped, StatusError
 from fetcher.hosts.health import NO_ROUTE_ERRNOS, REFUSALS, failure_kind
+from fetcher.hosts.limits import count_repeat
 from fetcher.hosts.scheduler import CONNECT, CONNECT_IN_PLACE, GIVEN_UP, SEND, Scheduler, must_go_back
 from fetcher.hosts.state import HostReport, HostState
 from fetcher.middleware.accept import wished_wait
@@ -116,8 +117,6 @@ class Gate:
             raise
         finally:
             state.elapsed += now - began
-            if transfer.repeated:
-                scheduler.shared.repeated(host)
             del monitor.on_wire[task]
             if monitor.broken_off:
                 monitor.was_broken_off(task)  # it ended by itself in the same instant
@@ -142,6 +141,8 @@ class Gate:
                 raise Requeue(due)
             return due - now
         host.sent(now)
+        if transfer.repeated:
+            count_repeat(host)
         if host.delay or not host.robots_known:
             # A loop may write at the end of its turn what it was given, and the system may let us wait before.
             asyncio.get_running_loop().call_soon(self._sent, host)
