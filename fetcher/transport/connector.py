@@ -117,20 +117,18 @@ class StampedProtocol(ResponseHandler):
             self.heard = monotonic()
             self.head += len(data)
         super().data_received(data)
-        if self.head > 0 and self.parser is not None and (message := self.parser.final) is not None:
-            self._answer(message)
-        if self.head > HEADS_LIMIT and self.transport is not None:
+        if self.head <= 0:
+            return
+        if self.parser is not None and (message := self.parser.final) is not None:  # its head is whole
+            self.head = -math.inf
+            self.answers += 1
+            if "Keep-Alive" in message.headers:
+                timeout = _TIMEOUT.search(message.headers["Keep-Alive"])
+                if timeout is not None:  # the server counts from when it sent its answer
+                    self.idle = min(KEEP_ALIVE, int(timeout[1]) - 1)
+        elif self.head > HEADS_LIMIT and self.transport is not None:
             self.set_exception(LineTooLong(b"the head", HEADS_LIMIT))
             self.transport.close()
-
-    def _answer(self, message: Any) -> None:
-        """Take a final head that is whole."""
-        self.head = -math.inf
-        self.answers += 1
-        if "Keep-Alive" in message.headers:
-            timeout = _TIMEOUT.search(message.headers["Keep-Alive"])
-            if timeout is not None:  # the server counts from when it sent its answer
-                self.idle = min(KEEP_ALIVE, int(timeout[1]) - 1)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Learn that there is no more: a body that lasts until the end is whole only if that came in order."""

@@ -96,6 +96,15 @@ def _is(name: bytes, *others: bytes) -> bool:
     return name.lower() in others
 
 
+def _end_of_heads(raw: bytes, number: int) -> int:
+    """Return where so many heads end, one behind the other."""
+    at = 0
+    for _ in range(number):
+        end = _HEAD_END.search(raw, at)
+        at = end.end() if end is not None else len(raw)
+    return at
+
+
 class ResponseParser:
     """The answer to one request, byte by byte, with the methods of aiohttp's parser that its connection calls.
 
@@ -192,7 +201,8 @@ class ResponseParser:
         while message.code < 200 and message.code != 101:
             interim += 1
             if interim == len(messages):
-                self._seen = [b"".join(self._seen)[self._head_end(interim) :]]
+                raw = b"".join(self._seen)
+                self._seen = [raw[_end_of_heads(raw, interim) :]]
                 return result
             message, payload = messages[interim]
         if "Transfer-Encoding" in message.headers:
@@ -201,8 +211,9 @@ class ResponseParser:
                 return self._begin_to_mend(BadHttpMessage("a Transfer-Encoding that cannot be read"))
         self._begin_body(message, payload)
         raw = self._seen[0] if len(self._seen) == 1 else b"".join(self._seen)
-        at = self._head_end(interim + 1)
         self._seen = []
+        end = _HEAD_END.search(raw) if not interim else None
+        at = end.end() if end is not None else _end_of_heads(raw, interim + 1)
         came = len(raw) - at  # of the body, with its head
         if self._left is not None:
             if came > self._left:
@@ -217,15 +228,6 @@ class ResponseParser:
             self._spoil()
             return messages[: interim + 1], result[1], result[2]
         return result
-
-    def _head_end(self, number: int) -> int:
-        """Return where so many heads end in the bytes that came."""
-        raw = self._seen[0] if len(self._seen) == 1 else b"".join(self._seen)
-        at = 0
-        for _ in range(number):
-            end = _HEAD_END.search(raw, at)
-            at = end.end() if end is not None else len(raw)
-        return at
 
     def _begin_body(self, message: Any, payload: StreamReader) -> None:
         """Note how long the body of the final answer is."""
@@ -319,10 +321,11 @@ class ResponseParser:
         if result[0]:
             self._spoil()
             return NOTHING
-        self._check_end(payload)
+        if self._chunked:
+            self._check_end(payload)
         return result  # type: ignore[no-any-return]  # it is untyped
 
     def _check_end(self, payload: StreamReader) -> None:
         """Find what follows the last chunk in its segment and is no whole message: nothing else tells of it."""
-        if self._chunked and payload.is_eof() and not self._end.endswith((b"\n\r\n", b"\n\n")):
+        if payload.is_eof() and not self._end.endswith((b"\n\r\n", b"\n\n")):
             self._spoil()
