@@ -29,7 +29,7 @@ def waits(policy: RetryPolicy, attempts: int, error: FetchError = TIMEOUT) -> li
 def every_code() -> list[FetchError]:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FetchError)]
     made = [kind(code) for kind in kinds for code in kind.codes]
-    return [*made, *(StatusError(status) for status in range(300, 600))]
+    return [*made, *(StatusError(status) for status in range(100, 1000))]
 
 
 def test_what_may_pass_is_tried_again_and_nothing_else() -> None:
@@ -37,7 +37,7 @@ def test_what_may_pass_is_tried_again_and_nothing_else() -> None:
     tried = {error.code for error in every_code() if backoff.after(error, 1) is not None}
     assert tried == RETRYABLE
     assert {code for code in tried if code.startswith("http_")} == {
-        f"http_{status}" for status in (408, 425, 429, 500, 502, 503, 504)
+        f"http_{status}" for status in (408, 425, 429, 500, 502, 503, 504, *range(520, 525), 527, 529, 530)
     }
 
 

@@ -256,7 +256,7 @@ async def test_hostile_patterns_end() -> None:
 def test_what_costs_too_much_to_search_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     found = of_all("Disallow: /*x", "Allow: /*yy", "Allow: /fine", "Disallow: /fine/not")
     assert allows(found, "/aaaa") and allows(found, "/fine")
-    monkeypatch.setattr(robots_rules, "MAX_SEARCHED_CHARACTERS", 10)
+    monkeypatch.setattr(robots_rules, "MAX_COMPARED_CHARACTERS", 10)
     rule = found.find("/aaaa")
     assert rule == Rule(allow=False, pattern="/*x", line=2)
     assert not allows(found, "/fine/not")
