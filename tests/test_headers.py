@@ -251,7 +251,12 @@ def jar_of(url: str, *cookies: str) -> ChainJar:
         ("s=1; Expires=Wed, 21-Oct-2015 07:28:00 GMT", "http://a.example/", "http://a.example/", None),
         ("s=1; Expires=Wed, 21-Oct-15 07:28:00 GMT", "http://a.example/", "http://a.example/", None),
         ("s=1; Expires=Wed, 21 Oct 2015 07:28:00", "http://a.example/", "http://a.example/", None),
-        ("s=1; Expires=21 10:00:00 2015 oct", "http://a.example/", "http://a.example/", None),  # parts in any order (5.1.1)
+        (
+            "s=1; Expires=21 10:00:00 2015 oct",
+            "http://a.example/",
+            "http://a.example/",
+            None,
+        ),  # parts in any order (5.1.1)
         ("s=1; Expires=Wed, 21 October 15 7:28:0 +0200", "http://a.example/", "http://a.example/", None),
         ("s=1; Expires=Wed, 21 Oct 70 07:28:00", "http://a.example/", "http://a.example/", None),  # 70 to 99 are 19..
         ("s=1; Expires=Wed, 21 Oct 69 07:28:00", "http://a.example/", "http://a.example/", "s=1"),

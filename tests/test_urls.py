@@ -57,6 +57,7 @@ def test_the_wire_gets_the_standards_serialisation(tail: str, wire: str) -> None
         assert parse(f"http://a.example{tail}{fragment}").wire == f"http://a.example{wire}"
         assert identity(f"http://a.example{tail}{fragment}") == f"http://a.example{wire}"
 
+
 @pytest.mark.parametrize(
     ("listed", "wire"),
     [

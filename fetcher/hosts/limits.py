@@ -136,10 +136,6 @@ class SharedLimits:
         if self._rate:
             self.rate_next = max(self.rate_next, now - MAX_CATCH_UP_SECONDS) + 1 / self._rate
 
-    def repeated(self, host: HostState) -> None:
-        """Count a request that was sent twice, for its kept connection was gone."""
-        host.requests += 1
-
     def release(self, host: HostState) -> None:
         """Give both slots back."""
         self.on_wire -= 1

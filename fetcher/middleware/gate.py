@@ -89,10 +89,7 @@ class Gate:
             await self._wait(host, state, opens, now, reserved)
             now = self.clock()
         began = now
-        before = state.transfer
-        state.transfer = transfer = Transfer(host, began, self._send_gate, host.suspect)
-        if before is not None:  # until there is an answer, what is known is of the one before
-            transfer.status, transfer.received = before.status, before.received
+        transfer = self._begin(host, state, began)
         task, monitor = asyncio.current_task(), self.monitor
         monitor.on_wire[task] = state, transfer
         if monitor.timer is None:
@@ -117,11 +114,19 @@ class Gate:
         finally:
             state.elapsed += now - began
             if transfer.repeated:
-                scheduler.shared.repeated(host)
+                host.requests += 1  # it was sent twice
             del monitor.on_wire[task]
             if monitor.broken_off:
                 monitor.was_broken_off(task)  # it ended by itself in the same instant
             self._finish(host)
+
+    def _begin(self, host: HostState, state: RequestState, now: float) -> Transfer:
+        """Give the row what is to be known of its exchange; until there is an answer, that is of the one before."""
+        before = state.transfer
+        state.transfer = transfer = Transfer(host, now, self._send_gate, host.suspect)
+        if before is not None:
+            transfer.status, transfer.received = before.status, before.received
+        return transfer
 
     def before_sending(self, state: RequestState) -> float:
         """Return the seconds a row must wait still with its connection, or 0.0: its request is taken for sent then.

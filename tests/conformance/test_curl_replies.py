@@ -33,7 +33,9 @@ NO_BYTES = {498}  # its reply is made by curl's test itself
 HTTP_09 = "an answer without a head is HTTP/0.9, which browsers have given up too"
 OF_HEAD = "it was to a HEAD: to a GET the body is missing, or no body"
 LF_CHUNKS = "chunks whose lines end in a bare LF"
-GZIP_AS_TRANSFER = "a Transfer-Encoding other than chunked, which no browser undoes and nobody had asked for (RFC 9110, 10.1.4)"
+GZIP_AS_TRANSFER = (
+    "a Transfer-Encoding other than chunked, which no browser undoes and nobody had asked for (RFC 9110, 10.1.4)"
+)
 CHUNKED_TWICE = "chunked must not be applied more than once (RFC 9112, 6.1)"
 LONG_LINE = "a header line over 64 KB"
 CUT_HEAD = "the head has no end"
@@ -49,7 +51,7 @@ WE_FAIL: dict[int, tuple[str, str]] = {
     1170: ("bad_encoding", GZIP_AS_TRANSFER),
     1482: ("malformed_response", CHUNKED_TWICE),
     1556: ("headers_too_large", LONG_LINE),
-    1598: ("truncated", CUT_HEAD), 2304: ("truncated", CUT_HEAD), 3034: ("truncated", CUT_HEAD),
+    1598: ("truncated", CUT_HEAD), 2304: ("truncated", CUT_HEAD),
     2302: ("malformed_response", SWITCHED), 2700: ("malformed_response", SWITCHED),
     2708: ("malformed_response", SWITCHED), 2710: ("malformed_response", SWITCHED),
     2712: ("malformed_response", SWITCHED), 2720: ("malformed_response", SWITCHED),
@@ -62,6 +64,7 @@ READ: dict[int, tuple[int, str]] = {
     770: (6, "``6,06,6``, and once more: equal lengths are one (RFC 9112, 6.3, item 5)"),
     1456: (6, "more bytes than the length said: the message ends where it said (RFC 9112, 6.3, item 6)"),
     1494: (19, "``identity, identity`` beside a length: ``identity`` is no coding (RFC 7230, A.2)"),
+    3034: (0, "a redirect whose head is cut behind its whole Location (Chromium and curl follow it)"),
     3202: (6, "as 1456"),
 }
 """What is read as curl reads it, though it is not as the standard has it: the bytes of the body, and the reason."""
@@ -72,6 +75,7 @@ TUNNEL = "curl asked for a tunnel, or had another proxy, host or protocol to go 
 FOLLOW = "curl looks at the Location, we do when we follow it"
 LIMIT = "curl was given a lower limit"
 OWN_SIDE = "curl's own file, upload, callback or key failed"
+NO_COLON = "curl refuses a head with a line that has no colon, browsers pass over the line (Chromium)"
 TRAILER = "a NUL in a trailer, which nobody reads"
 
 CURL_FAILS: dict[int, str] = {
@@ -81,6 +85,7 @@ CURL_FAILS: dict[int, str] = {
     **dict.fromkeys((580, 772), FOLLOW),
     **dict.fromkeys((274, 1618, 1714), LIMIT),
     **dict.fromkeys((1072, 1460, 2084, 3036, 5008, 5010, 5020), OWN_SIDE),
+    398: NO_COLON,
     2106: TRAILER,
 }
 """Where curl does not exit 0 and we have a page: the reason."""
