@@ -31,9 +31,9 @@ MODULE = [sys.executable, "-m", "fetcher"]
 FLAGS = """
 --from --url-column --demo -o --output -f --format --preview --job --no-job --fresh --no-fresh --retry-failed
 --retry-codes -c --concurrency --per-host --delay --rate
---timeout --connect-timeout --read-timeout --retries --retry-on --max-retry-after --host-patience --default-scheme
+--timeout --connect-timeout --read-timeout --retries --max-retry-after --host-patience --default-scheme
 --robots --no-robots --max-crawl-delay --per-site --per-address --dry-run --max-redirects --max-size --truncate --accept -A --user-agent -H --header -b --cookie -u --user -x --proxy -k
---insecure --cert --key --tls --ca-bundle --private-network --select --extract
+--insecure --ca-bundle --retry-on --cert --key --tls --private-network --select --extract
 --middleware --isolate --parsers --parse-timeout --dedupe --limit --time-limit --max-failed --progress --no-progress
 -q --quiet -v --verbose --log-format --summary --config -h --help
 """.split()

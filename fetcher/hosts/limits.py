@@ -14,7 +14,15 @@ from collections import deque
 from fetcher.config import Limits
 from fetcher.hosts.state import HostGroup, HostState
 
-__all__ = ["MAX_CATCH_UP_SECONDS", "RECHECK_RESERVED_SECONDS", "SharedLimits", "block", "join", "suspects_share_of"]
+__all__ = [
+    "MAX_CATCH_UP_SECONDS",
+    "RECHECK_RESERVED_SECONDS",
+    "SharedLimits",
+    "block",
+    "count_repeat",
+    "join",
+    "suspects_share_of",
+]
 
 MAX_CATCH_UP_SECONDS = 0.05  # of --rate that may be made up for a late wake-up
 RECHECK_RESERVED_SECONDS = (
@@ -170,6 +178,11 @@ def join(host: HostState, group: HostGroup) -> None:
     """Count what a host has under way for a group that it joins."""
     group.on_wire += host.on_wire
     group.ahead += host.reserved + len(host.waiters)
+
+
+def count_repeat(host: HostState) -> None:
+    """Count a request that is sent once more, for its kept connection was gone."""
+    host.requests += 1
 
 
 def block(host: HostState) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from fetcher.errors import FetchError, Skipped, StatusError
 from fetcher.hosts.health import NO_ROUTE_ERRNOS, REFUSALS, failure_kind
+from fetcher.hosts.limits import count_repeat
 from fetcher.hosts.scheduler import CONNECT, CONNECT_IN_PLACE, GIVEN_UP, SEND, Scheduler, must_go_back
 from fetcher.hosts.state import HostReport, HostState
 from fetcher.middleware.accept import wished_wait
@@ -89,7 +90,10 @@ class Gate:
             await self._wait(host, state, opens, now, reserved)
             now = self.clock()
         began = now
-        transfer = self._begin(host, state, began)
+        before = state.transfer
+        state.transfer = transfer = Transfer(host, began, self._send_gate, host.suspect)
+        if before is not None:  # until there is an answer, what is known is of the one before
+            transfer.status, transfer.received = before.status, before.received
         task, monitor = asyncio.current_task(), self.monitor
         monitor.on_wire[task] = state, transfer
         if monitor.timer is None:
@@ -113,20 +117,10 @@ class Gate:
             raise
         finally:
             state.elapsed += now - began
-            if transfer.repeated:
-                host.requests += 1  # it was sent twice
             del monitor.on_wire[task]
             if monitor.broken_off:
                 monitor.was_broken_off(task)  # it ended by itself in the same instant
             self._finish(host)
-
-    def _begin(self, host: HostState, state: RequestState, now: float) -> Transfer:
-        """Give the row what is to be known of its exchange; until there is an answer, that is of the one before."""
-        before = state.transfer
-        state.transfer = transfer = Transfer(host, now, self._send_gate, host.suspect)
-        if before is not None:
-            transfer.status, transfer.received = before.status, before.received
-        return transfer
 
     def before_sending(self, state: RequestState) -> float:
         """Return the seconds a row must wait still with its connection, or 0.0: its request is taken for sent then.
@@ -147,6 +141,8 @@ class Gate:
                 raise Requeue(due)
             return due - now
         host.sent(now)
+        if transfer.repeated:
+            count_repeat(host)
         if host.delay or not host.robots_known:
             # A loop may write at the end of its turn what it was given, and the system may let us wait before.
             asyncio.get_running_loop().call_soon(self._sent, host)
