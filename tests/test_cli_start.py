@@ -398,6 +398,28 @@ def test_a_key_and_its_certificate_may_come_from_two_places(gathered: Gathered) 
     assert (tls.key, tls.certificates) == ("c.key", (ClientCertificate("c.pem", "a.example"),))
 
 
+@pytest.mark.parametrize(
+    ("variables", "proxies"),
+    [
+        ({"ALL_PROXY": "a:1"}, ("http://a:1", "http://a:1")),
+        ({"all_proxy": "http://a:1", "HTTPS_PROXY": "s:2"}, ("http://a:1", "http://s:2")),
+        ({"ALL_PROXY": "a:1", "HTTP_PROXY": "h:3", "HTTPS_PROXY": "s:2"}, ("http://h:3", "http://s:2")),
+        ({"ALL_PROXY": "a:1", "FETCHER_PROXY": "x:4"}, ("http://x:4", "http://x:4")),
+        ({}, (None, None)),
+    ],
+)
+def test_a_proxy_for_all_stands_behind_those_for_one_scheme(
+    monkeypatch: pytest.MonkeyPatch, gathered: Gathered, variables: dict[str, str], proxies: tuple[str | None, ...]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    proxy = config_of(gathered("-")).proxy
+    assert (proxy.before("http", "b.example", 80), proxy.before("https", "b.example", 443)) == proxies
+    if variables:
+        with pytest.raises(ConfigError, match="through a proxy"):
+            config_of(gathered("--private-network", "deny", "-"))
+
+
 def test_the_tables_have_every_flag() -> None:
     tried = {row.name.lower() for row in (*TABLE, *RUN_TABLE)}
     assert tried == {param.name for param in command.params} - NO_SETTING
