@@ -192,7 +192,7 @@ def test_hosts_that_gave_trouble_are_named_in_the_end(lab: LabServer, desk: Desk
     assert told[TWO]["refused"] >= 1
     assert told[TWO]["parked"] == pytest.approx(1.0, abs=0.9)
     assert told[TWO]["requests"] == len(paths(lab, 2))
-    denied = f"  {ONE}: 1 requests; 3 denied by robots.txt"
+    denied = f"  {ONE}: 1 request; 3 denied by robots.txt"
     assert denied in ended.said.splitlines()
     assert any(line.startswith(f"  {TWO}: ") and " refused, parked for " in line for line in ended.said.splitlines())
     report = run("report", "pages.jsonl", "--hosts", folder=desk.folder)

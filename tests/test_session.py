@@ -35,6 +35,8 @@ CASES: dict[str, str | int] = {
     "/status/404": "http_404",
     "/status/500": "http_500",
     "/status/599": "http_599",
+    "/status/600": "http_600",
+    "/status/999": "http_999",
     "/status/304": "http_304",
     "/no-location": "http_302",
     "/empty": "empty_reply",
