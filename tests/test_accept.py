@@ -56,6 +56,10 @@ async def test_what_is_accepted_is_for_the_user_to_say() -> None:
     statuses = Config.of(accept="404,5xx").accept
     assert (await answered(404, statuses)).status == 404
     assert (await answered(503, statuses)).status == 503
+    every = Config.of(accept="100-299,999").accept
+    assert [(await answered(status, every)).status for status in (100, 299, 999)] == [100, 299, 999]
+    with pytest.raises(StatusError, match="http_998"):
+        await answered(998, every)
     with pytest.raises(StatusError, match="http_200"):
         await answered(200, statuses)
 

@@ -106,6 +106,9 @@ SETTINGS = [
     Bad("a directory as configuration", "l.txt --config .", ".: cannot read the configuration: Is a directory", files=GOOD),
     Bad("the environment", "l.txt", "FETCHER_CONCURRENCY: concurrency: 'ten' is not a whole number", files=GOOD,
         env={"FETCHER_CONCURRENCY": "ten"}),
+    Bad("a proxy for all of the environment", "l.txt",
+        r"ALL_PROXY in the environment: 'socks5h://127\.0\.0\.1:1' is no http.*: socks needs .*-x '' does without\)",
+        files=GOOD, env={"ALL_PROXY": "socks5h://127.0.0.1:1"}),
     Bad("a proxy of the environment", "l.txt", r"HTTP_PROXY in the environment: 'socks5://127\.0\.0\.1:1' is no http.*-x '' does without\)",
         files=GOOD, env={"HTTP_PROXY": "socks5://127.0.0.1:1"}),
     Bad("a selector that does not parse", ["l.txt", "--select", "a=h1[["],
@@ -117,15 +120,21 @@ SETTINGS = [
         r"select 'a=h2': the name 'a' is taken by an earlier rule .*", files=GOOD),
     Bad("no requests at once", "l.txt -c 0", "concurrency: '0' is below 1", files=GOOD),
     Bad("a word for a number", "l.txt -c ten", "concurrency: 'ten' is not a whole number", files=GOOD),
-    Bad("more than there are descriptors", "l.txt -c 100000000",
-        r"concurrency 100000000 needs 100000050 file descriptors and the limit is \d+: use -c \d+, or raise the limit \(ulimit -n\)",
-        files=GOOD),
     Bad("none to a host", "l.txt --per-host 0", "per-host: '0' is below 1", files=GOOD),
     Bad("no rate", "l.txt --rate 0", "rate: a rate of 0 would fetch nothing", files=GOOD),
     Bad("a rate of no unit", "l.txt --rate 5/day", "rate: '5/day' is not a rate (such as 5/s or 100/m)", files=GOOD),
     Bad("no size", "l.txt --max-size x", "max-size: 'x' is not a size (such as 500K or 10M)", files=GOOD),
-    Bad("no status", "l.txt --accept 9xx",
-        "accept: '9xx' is no status code, range or class (such as 200-299,304 or 2xx)", files=GOOD),
+    Bad("no status", "l.txt --accept 20x",
+        "accept: '20x' is no status code, range or class (such as 200-299,304 or 2xx)", files=GOOD),
+    Bad("a status of four digits", "l.txt --retry-on 429,1000",
+        "retry-on: '1000' is no status code, range or class (such as 200-299,304 or 2xx)", files=GOOD),
+    Bad("a certificate for nobody", ["l.txt", "--cert", "c.pem"],
+        "cert: a certificate is an identity and must name its host: '@HOST FILE'", files=GOOD),
+    Bad("a certificate that is not there", ["l.txt", "--cert", "@a.example c.pem"],
+        "cert: cannot read c.pem: No such file or directory", files=GOOD),
+    Bad("a certificate that is none", ["l.txt", "--cert", "@a.example c.pem"],
+        "cert: cannot read c.pem: no certificate with its key in PEM", files={"c.pem": b"no", **GOOD}),
+    Bad("a key to no certificate", "l.txt --key c.key", "key: there is no certificate that it is for (cert)", files=GOOD),
     Bad("a range the wrong way round", "l.txt --accept 299-200", "accept: '299-200' is no range of status codes", files=GOOD),
     Bad("a negative limit", "l.txt --limit -1", "limit: '-1' is below 0", files=GOOD),
     Bad("no time", "l.txt --timeout 0", "timeout: '0' must be more than 0 seconds", files=GOOD),
@@ -364,14 +373,28 @@ def test_a_list_that_the_output_would_grow_is_refused(lab: LabServer, tmp_path: 
         assert (tmp_path / "l.txt").read_text() == listed
 
 
-def test_too_few_descriptors_are_told_of(tmp_path: Path) -> None:
-    write(tmp_path, GOOD)
-    ended = shell("ulimit -n 100; exec $CRAWL l.txt", tmp_path)
-    assert ended.code == 2
-    assert ended.said == (
-        "fetcher: concurrency 100 needs 150 file descriptors and the limit is 100: "
-        "use -c 50, or raise the limit (ulimit -n)\n"
+def test_more_at_once_than_there_are_descriptors_is_lowered_and_told_of(lab: LabServer, tmp_path: Path) -> None:
+    """The list is done all the same: 64 of the descriptors are kept, and an eighth of the rest is left over."""
+    (tmp_path / "l.txt").write_text("".join(f"{lab.url('/ok')}?{n}\n" for n in range(60)))
+    ended = shell("ulimit -n 100; exec $CRAWL l.txt -o a.jsonl --summary s.json --per-host 60", tmp_path)
+    assert ended.code == 0, ended.said
+    note = (
+        "-c 100 is lowered to 32: the limit of file descriptors allows no more (ulimit -n); "
+        "64 of them are kept for files, parsers and look-ups"
     )
+    first, counts, second, *_ = ended.said.splitlines()
+    assert (first, second) == (f"fetcher: warning: {note}", f"  {note}")
+    assert counts.startswith("60 rows = 60 ok + 0 failed")
+    assert json.loads((tmp_path / "s.json").read_text())["notes"] == [note]
+
+
+def test_so_many_at_once_as_there_are_descriptors_for_are_not_told_of(lab: LabServer, tmp_path: Path) -> None:
+    url = lab.url("/ok")
+    assert shell(f"ulimit -n 100; exec $CRAWL {url} -c 32 --summary s.json", tmp_path).code == 0
+    assert json.loads((tmp_path / "s.json").read_text())["notes"] == []
+    ended = shell(f"ulimit -n 100; exec $CRAWL {url} -c 33 -q --summary s.json", tmp_path)
+    assert (ended.code, ended.said) == (0, "")
+    assert json.loads((tmp_path / "s.json").read_text())["notes"][0].startswith("-c 33 is lowered to 32: ")
 
 
 def test_a_dead_proxy_fails_every_row(tmp_path: Path) -> None:

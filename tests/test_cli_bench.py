@@ -197,7 +197,7 @@ def test_a_list_that_fails_wholly_is_exit_1(tmp_path: Path) -> None:
     assert done.code == 1
     assert (
         done.said.splitlines()[-1]
-        == "fetcher: not one of 3 rows is a page (robots_unreachable): there is nothing to compare"
+        == "fetcher: not one of 3 rows is a page (connect_refused): there is nothing to compare"
     )
     assert done.text.splitlines()[-1] == "no counted round is complete"
     assert not msgspec.json.decode((tmp_path / "b.json").read_bytes(), type=Report).complete
@@ -258,7 +258,8 @@ REFUSED = [
     Bad("-c 10,", "concurrency: '' is not a whole number"),
     Bad("-c 10,0", "concurrency: '0' is below 1"),
     Bad("-c 1.5", "concurrency: '1.5' is not a whole number"),
-    Bad("-c 100000000", r"concurrency 100000000 needs 100000050 file descriptors and the limit is \d+: .*"),
+    Bad("-c 100000000", r"concurrency: -c 100000000 is more than the limit of file descriptors allows: use -c \d+ at most, "
+        r"or raise the limit \(ulimit -n\)"),
     Bad("--rounds 0", "rounds: '0' is below 1"),
     Bad("--rounds many", "rounds: 'many' is not a whole number"),
     Bad("-n 0", "rows: '0' is below 1"),

@@ -323,7 +323,7 @@ def test_the_books_balance_in_both_summaries(lab: LabServer, folder: Path) -> No
     counts = {key: stats[key] for key in ("input", "ok", "failed", "skipped", "pending", "more", "exit")}
     assert counts == {"input": 5, "ok": 1, "failed": 3, "skipped": 1, "pending": 0, "more": False, "exit": 0}
     assert stats["codes"] == {"http_404": 2, "invalid_url": 1, "duplicate": 1}
-    assert stats["hosts"] == []
+    assert (stats["hosts"], stats["notes"]) == ([], [])
     assert ended.said.splitlines()[0].startswith("5 rows = 1 ok + 3 failed + 1 skipped, in ")
     assert ended.said.splitlines()[1].strip().startswith("http_404 2 · ")
 

@@ -19,7 +19,8 @@ from fetcher import __version__
 from fetcher.cli.crawl import command
 from fetcher.cli.main import COMMANDS, cli
 from fetcher.cli.settings import RUN_KEYS, make_config
-from fetcher.config import OPTIONS, Accept, Config, Header
+from fetcher.config import OPTIONS, Accept, ClientCertificate, Config, Header
+from fetcher.errors import RETRYABLE, ConfigError
 from tests.lab.command import Ended
 from tests.lab.command import run as command_line
 
@@ -32,7 +33,7 @@ FLAGS = """
 --retry-codes --verify -c --concurrency --per-host --delay --rate
 --timeout --connect-timeout --read-timeout --retries --max-retry-after --host-patience --default-scheme
 --robots --no-robots --max-crawl-delay --per-site --per-address --dry-run --max-redirects --max-size --truncate --accept -A --user-agent -H --header -b --cookie -u --user -x --proxy -k
---insecure --ca-bundle --private-network --select --extract
+--insecure --ca-bundle --retry-on --cert --key --tls --private-network --select --extract
 --middleware --isolate --parsers --parse-timeout --dedupe --limit --time-limit --max-failed --progress --no-progress
 -q --quiet -v --verbose --log-format --summary --config -h --help
 """.split()
@@ -149,6 +150,11 @@ def test_the_defaults_that_are_told_are_the_codes() -> None:
         name: text for name, text in told.items() if name in OPTIONS and not re.search(r"HTTP_PROXY|system", text)
     }
     values["robots"] = {"on": True, "off": False}[values["robots"]]
+    retried = Config.of(retry_on=values.pop("retry_on")).retry.retry_on
+    assert retried is not None
+    assert {f"http_{status}" for status in range(100, 1000) if status in retried} == {
+        code for code in RETRYABLE if code.startswith("http_")
+    }
     assert Config.from_mapping(values) == Config()
     assert told["url_column"] == RUN_KEYS["url_column"]
     assert told["log_format"] == RUN_KEYS["log_format"]
@@ -269,6 +275,7 @@ TABLE = [
     Row("CONNECT_TIMEOUT", "4", ["--connect-timeout", "4"], "timeouts.connect", 4.0),
     Row("READ_TIMEOUT", "3", ["--read-timeout", "3"], "timeouts.read", 3.0),
     Row("RETRIES", "0", ["--retries", "0"], "retry.retries", 0),
+    Row("RETRY_ON", "404,5xx", ["--retry-on", "404,5xx"], "retry.retry_on", Accept(((404, 404), (500, 599)))),
     Row("MAX_RETRY_AFTER", "9", ["--max-retry-after", "9"], "retry.max_retry_after", 9.0),
     Row("HOST_PATIENCE", "2m", ["--host-patience", "2m"], "retry.host_patience", 120.0),
     Row("DEFAULT_SCHEME", "http", ["--default-scheme", "http"], "default_scheme", "http"),
@@ -301,6 +308,15 @@ TABLE = [
     ),
     Row("PROXY", "127.0.0.1:9", ["-x", "127.0.0.1:9"], "proxy.every", "http://127.0.0.1:9"),
     Row("INSECURE", "true", ["-k"], "tls.verify", False),
+    Row(
+        "CERT",
+        "@a.example c.pem\n@b.example:81 d e.pem",
+        ["--cert", "@a.example c.pem", "--cert", "@b.example:81 d e.pem"],
+        "tls.certificates",
+        (ClientCertificate("c.pem", "a.example"), ClientCertificate("d e.pem", "b.example", 81)),
+    ),
+    Row("KEY", "c.key", ["--key", "c.key"], "tls.key", "c.key"),
+    Row("TLS", "compatible", ["--tls", "compatible"], "tls.profile", "compatible"),
     Row("CA_BUNDLE", "ca.pem", ["--ca-bundle", "ca.pem"], "tls.ca_bundle", "ca.pem"),
     Row("PRIVATE_NETWORK", "deny", ["--private-network", "deny"], "address.private_network", "deny"),
     Row("SELECT", "h=h1\np=a b@href", ["--select", "h=h1", "--select", "p=a b@href"], "select", ("h=h1", "p=a b@href")),
@@ -366,6 +382,43 @@ def test_a_setting_of_the_run_by_flag_and_by_variable(gathered: Gathered, row: R
     by_flag = gathered(*row.flags, "-")
     assert by_flag[row.kept] == row.expected
     assert gathered("-", **{f"FETCHER_{row.name}": row.value}) == by_flag
+
+
+def test_a_certificate_without_a_host_is_for_the_one_origin_of_the_inputs(gathered: Gathered) -> None:
+    urls = ["https://a.example/1", "https://a.example/2"]
+    for settings in (gathered("--cert", "c.pem", *urls), gathered(*urls, FETCHER_CERT="c.pem")):
+        assert make_config(settings, urls).tls.certificates == (ClientCertificate("c.pem", "a.example", 443),)
+        for inputs in ([], [*urls, "https://b.example/"]):
+            with pytest.raises(ConfigError, match="must name its host"):
+                make_config(settings, inputs)
+
+
+def test_a_key_and_its_certificate_may_come_from_two_places(gathered: Gathered) -> None:
+    Path("fetcher.toml").write_text("key = 'c.key'\n", encoding="utf-8")
+    tls = config_of(gathered("--cert", "@a.example c.pem", "-")).tls
+    assert (tls.key, tls.certificates) == ("c.key", (ClientCertificate("c.pem", "a.example"),))
+
+
+@pytest.mark.parametrize(
+    ("variables", "proxies"),
+    [
+        ({"ALL_PROXY": "a:1"}, ("http://a:1", "http://a:1")),
+        ({"all_proxy": "http://a:1", "HTTPS_PROXY": "s:2"}, ("http://a:1", "http://s:2")),
+        ({"ALL_PROXY": "a:1", "HTTP_PROXY": "h:3", "HTTPS_PROXY": "s:2"}, ("http://h:3", "http://s:2")),
+        ({"ALL_PROXY": "a:1", "FETCHER_PROXY": "x:4"}, ("http://x:4", "http://x:4")),
+        ({}, (None, None)),
+    ],
+)
+def test_a_proxy_for_all_stands_behind_those_for_one_scheme(
+    monkeypatch: pytest.MonkeyPatch, gathered: Gathered, variables: dict[str, str], proxies: tuple[str | None, ...]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    proxy = config_of(gathered("-")).proxy
+    assert (proxy.before("http", "b.example", 80), proxy.before("https", "b.example", 443)) == proxies
+    if variables:
+        with pytest.raises(ConfigError, match="through a proxy"):
+            config_of(gathered("--private-network", "deny", "-"))
 
 
 def test_the_tables_have_every_flag() -> None:

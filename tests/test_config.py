@@ -16,6 +16,7 @@ from fetcher.config import (
     OPTIONS,
     POLICIES,
     Accept,
+    ClientCertificate,
     Config,
     Header,
     HostPolicy,
@@ -24,6 +25,7 @@ from fetcher.config import (
     Parsing,
     ProxyPolicy,
     RetryPolicy,
+    TLSPolicy,
     read_toml,
 )
 from fetcher.errors import ConfigError
@@ -42,7 +44,8 @@ FULL: dict[str, Any] = {
     "read_timeout": 3, "retries": 0, "backoff": 0, "max_backoff": 9, "max_retry_after": "1h", "host_patience": 4,
     "accept": "2xx,404", "private_network": "allow", "user_agent": "me/1", "header": ["X: 1"],
     "user": "@a.example u:p", "cookie": ["@b.example s=1"], "cookie_file": "c.txt", "insecure": True,
-    "ca_bundle": Path("ca.pem"), "proxy": "p.example:1", "http_proxy": "h.example:2", "https_proxy": "https://s.example:3",
+    "ca_bundle": Path("ca.pem"), "cert": ["@a.example a.pem", "@[::1]:8443 b c.pem"], "key": Path("a.key"), "tls": "compatible",
+    "retry_on": "429,9xx", "proxy": "p.example:1", "http_proxy": "h.example:2", "https_proxy": "https://s.example:3",
     "no_proxy": "a.example,b.example", "default_scheme": "http", "select": ["h=h1"], "preview": 3, "dedupe": True,
     "max_failed": "5%", "robots": False, "isolate": True, "parsers": 2, "parse_timeout": "500ms", "per_site": 9, "per_address": "8", "max_crawl_delay": "1m",
     "hosts": {"a.example": {"per-host": 1, "delay": "2s"}, "*.B.example": {"host-patience": 5}},
@@ -69,7 +72,7 @@ def test_every_option_lands_where_it_belongs() -> None:
         time=120.0,
     )
     assert (config.timeouts.total, config.timeouts.connect, config.timeouts.read) == (5.0, 2.0, 3.0)
-    assert config.retry == RetryPolicy(0, 0.0, 9.0, 3600.0, 4.0)
+    assert config.retry == RetryPolicy(0, 0.0, 9.0, 3600.0, 4.0, Accept(((429, 429), (900, 999))))
     assert config.accept.ranges == ((200, 299), (404, 404))
     assert config.address.private_network == "allow"
     assert config.identity.user_agent == "me/1"
@@ -79,7 +82,13 @@ def test_every_option_lands_where_it_belongs() -> None:
         ("Cookie", "b.example"),
     ]
     assert config.identity.cookie_files == ("c.txt",)
-    assert (config.tls.verify, config.tls.ca_bundle) == (False, "ca.pem")
+    assert config.tls == TLSPolicy(
+        False,
+        "ca.pem",
+        "compatible",
+        (ClientCertificate("a.pem", "a.example"), ClientCertificate("b c.pem", "[::1]", 8443)),
+        "a.key",
+    )
     proxies = ProxyPolicy("http://p.example:1", "http://h.example:2", "https://s.example:3", ("a.example", "b.example"))
     assert config.proxy == proxies
     assert (config.default_scheme, config.select, config.preview) == ("http", ("h=h1",), 3)
@@ -142,6 +151,11 @@ def test_the_callers_own_names_are_passed_over_and_suggested() -> None:
         ({"no_proxy": [1]}, "no-proxy: [1] is neither a text nor a list of texts"),
         ({"header": [1]}, "header: 1 is not 'Name: value'"),
         ({"header": "Cookie: s=1"}, "header: Cookie is a secret and must name its host: '@HOST Cookie: …'"),
+        ({"retry_on": "6x"}, "retry-on: '6x' is no status code, range or class (such as 200-299,304 or 2xx)"),
+        ({"cert": "a.pem"}, "cert: a certificate is an identity and must name its host: '@HOST FILE'"),
+        ({"cert": "@a.example"}, "cert: '@a.example' is not followed by a value (such as '@example.com Name: value')"),
+        ({"cert": 5}, "cert: 5 is neither a text nor a list of texts"),
+        ({"tls": "old"}, "tls: 'old' is none of default, compatible"),
         ({"memory": "1M"}, "memory must be at least max-size (10485760 bytes)"),
         (
             {"proxy": "p.example:1", "private_network": "deny"},

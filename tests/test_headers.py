@@ -65,8 +65,8 @@ WAYS = [
     ("https://a.example/", "https://a.example/", "KRAU", "given alone below safe"),
     ("https://a.example/deep/x", "https://a.example/deep/x", "KRAU", "given deep alone below safe"),
     ("http://a.example/deeper", "http://a.example/deeper", "KRAU", "given alone below"),
-    ("http://a.example:8080/", "http://a.example:8080/", "KRP", "alone below"),
-    ("https://a.example:8080/", "https://a.example:8080/", "KRP", "alone below safe"),
+    ("http://a.example:8080/", "http://a.example:8080/", "KRAPU", "given alone below"),
+    ("https://a.example:8080/", "https://a.example:8080/", "KRAPU", "given alone below safe"),
     ("http://www.a.example/", "http://www.a.example/", "KR", "below"),
     ("http://b.example/", "http://b.example/", "KRB", "other"),
     ("https://b.example/", "https://b.example/", "KRB", "given other"),
@@ -89,7 +89,7 @@ WAYS = [
     ("http://a.example/", "http://evila.example/", "", ""),
     ("http://c.example/", "http://a.example@b.example/", "B", "other"),
     # another port
-    ("http://a.example/", "http://a.example:8080/", "P", "alone below"),
+    ("http://a.example/", "http://a.example:8080/", "APU", "given alone below"),
     ("http://a.example:8080/", "http://a.example/", "AU", "given alone below"),
     ("http://x:y@c.example/", "http://c.example:81/", "", ""),
     # up and down between the schemes
@@ -251,12 +251,28 @@ def jar_of(url: str, *cookies: str) -> ChainJar:
         ("s=1; Expires=Wed, 21-Oct-2015 07:28:00 GMT", "http://a.example/", "http://a.example/", None),
         ("s=1; Expires=Wed, 21-Oct-15 07:28:00 GMT", "http://a.example/", "http://a.example/", None),
         ("s=1; Expires=Wed, 21 Oct 2015 07:28:00", "http://a.example/", "http://a.example/", None),
+        (
+            "s=1; Expires=21 10:00:00 2015 oct",
+            "http://a.example/",
+            "http://a.example/",
+            None,
+        ),  # parts in any order (5.1.1)
+        ("s=1; Expires=Wed, 21 October 15 7:28:0 +0200", "http://a.example/", "http://a.example/", None),
+        ("s=1; Expires=Wed, 21 Oct 70 07:28:00", "http://a.example/", "http://a.example/", None),  # 70 to 99 are 19..
+        ("s=1; Expires=Wed, 21 Oct 69 07:28:00", "http://a.example/", "http://a.example/", "s=1"),
+        ("s=1; Expires=Wed, 21 Oct 2015", "http://a.example/", "http://a.example/", "s=1"),  # no time: no date
+        ("s=1; Expires=Wed, 21 Oct 1600 07:28:00", "http://a.example/", "http://a.example/", "s=1"),
+        ("s=1; Expires=Wed, 31 Feb 2015 07:28:00", "http://a.example/", "http://a.example/", "s=1"),
         ("s=1; Expires=Fri, 31 Dec 9999 23:59:59 GMT", "http://a.example/", "http://a.example/", "s=1"),
         ("s=1; Expires=0", "http://a.example/", "http://a.example/", "s=1"),
         ("s=1; Expires=Wed, 21 Oct 2015 07:28:00 GMT; Max-Age=9", "http://a.example/", "http://a.example/", "s=1"),
         # what is none, and what is odd
-        ("s", "http://a.example/", "http://a.example/", None),
-        ("=1", "http://a.example/", "http://a.example/", None),
+        ("s", "http://a.example/", "http://a.example/", "s"),  # without a name (RFC 6265bis, 5.6, step 3)
+        ("=1", "http://a.example/", "http://a.example/", "1"),
+        (" = a=b ; Path=/", "http://a.example/", "http://a.example/", "a=b"),
+        ("=", "http://a.example/", "http://a.example/", None),
+        ("__Secure-s", "https://a.example/", "https://a.example/", None),  # would look like one with a prefix
+        ("=__Host-s=1", "https://a.example/", "https://a.example/", None),
         ("", "http://a.example/", "http://a.example/", None),
         ("; Path=/", "http://a.example/", "http://a.example/", None),
         ("s=", "http://a.example/", "http://a.example/", "s="),
@@ -284,6 +300,19 @@ def test_longer_paths_come_first_then_the_older() -> None:
     assert jar.header(parse("http://a.example/x/y")) == "d=4; b=2; a=1; c=3"
 
 
+def test_one_that_is_set_anew_keeps_its_age_and_one_that_was_over_does_not() -> None:
+    """RFC 6265, 5.3, step 11.3."""
+    jar = jar_of("http://www.a.example/", "own=1", "s=1; Domain=a.example", "own=2")
+    target = parse("http://www.a.example/")
+    assert jar.header(target) == "own=2; s=1"
+    jar.take(target, (("set-cookie", "own=; Max-Age=0"), ("set-cookie", "own=3")))
+    assert jar.header(target) == "s=1; own=3"
+
+
+def test_cookies_without_a_name_share_one_place() -> None:
+    assert jar_of("http://a.example/", "s", "t=1", "=u").header(parse("http://a.example/")) == "u; t=1"
+
+
 def test_a_later_cookie_takes_the_place_of_its_namesake_and_may_end_it() -> None:
     jar = jar_of("http://a.example/", "s=1", "t=1", "s=2")
     target = parse("http://a.example/")
@@ -295,7 +324,7 @@ def test_a_later_cookie_takes_the_place_of_its_namesake_and_may_end_it() -> None
 def test_what_one_host_sets_another_does_not_take_away() -> None:
     jar = jar_of("http://www.a.example/", "s=1; Domain=a.example", "own=1")
     jar.take(parse("http://b.example/"), (("set-cookie", "s=9"), ("set-cookie", "s=; Max-Age=0; Domain=a.example")))
-    assert jar.header(parse("http://www.a.example/")) == "own=1; s=1"
+    assert jar.header(parse("http://www.a.example/")) == "s=1; own=1"  # by age, whoever may have them (5.4)
     assert jar.header(parse("http://b.example/")) == "s=9"
 
 

@@ -101,6 +101,14 @@ async def test_a_proxy_that_refuses_is_told_from_the_host(lab: LabServer) -> Non
     assert lab.connections.total == 0
 
 
+@pytest.mark.parametrize(("status", "tries"), [(407, 1), (403, 1), (502, 3)])
+async def test_a_tunnel_that_a_proxy_refuses_for_good_is_not_asked_for_again(status: int, tries: int) -> None:
+    async with LabProxy(status=status) as proxy:
+        outcome = await one("https://far.test/", proxy=proxy.url, retries=2, backoff=0)
+    assert code_of(outcome) == "connect_refused"
+    assert len(proxy.lines) == tries
+
+
 async def test_hosts_that_need_no_proxy_are_reached_directly(lab: LabServer) -> None:
     with refused_port() as dead:
         options = {"http_proxy": f"http://127.0.0.1:{dead}", "no_proxy": "127.0.0.1, localhost"}

@@ -172,11 +172,13 @@ LOCATIONS: dict[str, tuple[str | int, str]] = {
     "%20%20/echo%20": (200, "/echo"),
     "/echo/a%20b": (200, "/echo/a%20b"),
     "/echo/%c3%a4": (200, "/echo/%C3%A4"),
-    "/echo/%e4%f6": (200, "/echo/%C3%A4%C3%B6"),
+    "/echo/%e4%f6": (200, "/echo/%E4%F6"),  # Latin-1, as it is
+    "/echo/%e2%82%ac%e4?%ff": (200, "/echo/%E2%82%AC%E4?%FF"),
     "/echo%09/tab": (200, "/echo/tab"),
     "%5cecho": (200, "/echo"),
     "/echo?%22%3c%3e|": (200, "/echo?%22%3C%3E|"),
-    "": ("redirect_loop", ""),
+    "": ("http_302", ""),  # an empty one is none (Chromium, curl)
+    "%20%09": ("http_302", ""),
     "http://[::1": ("bad_redirect", ""),
     "http://": ("bad_redirect", ""),
     "http:///": ("bad_redirect", ""),
@@ -228,8 +230,8 @@ async def test_redirects_without_a_sense_have_their_codes(lab: LabServer) -> Non
     expected |= {f"/redirect?status={status}": 200 for status in (301, 302, 303, 307, 308)}
     outcomes = await crawl([lab.url(target) for target in expected])
     assert [code_of(outcome) for outcome in outcomes] == list(expected.values())
-    assert len(lab.requests("/loop")) == 1
-    assert len(lab.requests("/loop2")) == 2
+    assert len(lab.requests("/loop")) == 3  # some pages redirect to themselves once
+    assert len(lab.requests("/loop2")) == 6
     assert len(lab.requests("/cookie-gate")) == 2
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from fetcher import Config, Fetcher, RetryDetails, errors
-from fetcher.config import Limits, RetryPolicy
+from fetcher.config import Accept, Limits, RetryPolicy
 from fetcher.errors import RETRYABLE, FetchError, StatusError
 from fetcher.hosts.scheduler import Scheduler
 from fetcher.middleware.gate import Gate
@@ -29,7 +29,7 @@ def waits(policy: RetryPolicy, attempts: int, error: FetchError = TIMEOUT) -> li
 def every_code() -> list[FetchError]:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FetchError)]
     made = [kind(code) for kind in kinds for code in kind.codes]
-    return [*made, *(StatusError(status) for status in range(300, 600))]
+    return [*made, *(StatusError(status) for status in range(100, 1000))]
 
 
 def test_what_may_pass_is_tried_again_and_nothing_else() -> None:
@@ -37,7 +37,7 @@ def test_what_may_pass_is_tried_again_and_nothing_else() -> None:
     tried = {error.code for error in every_code() if backoff.after(error, 1) is not None}
     assert tried == RETRYABLE
     assert {code for code in tried if code.startswith("http_")} == {
-        f"http_{status}" for status in (408, 425, 429, 500, 502, 503, 504)
+        f"http_{status}" for status in (408, 425, 429, 500, 502, 503, 504, *range(520, 525), 527, 529, 530)
     }
 
 
@@ -119,7 +119,12 @@ async def test_the_last_try_at_a_host_that_never_answered_is_far_from_the_others
     [
         (StatusError(429), "host"),
         (StatusError(503, "", 0.0), "host"),
+        (StatusError(403, "", 5.0), "host"),
+        (StatusError(529, "", 300.0), "host"),
         (StatusError(503), "row"),
+        (StatusError(529), "row"),
+        (StatusError(529, "", 301.0), "row"),  # over --max-retry-after
+        (StatusError(520, "", 5.0), "row"),
         (StatusError(500, "", 5.0), "row"),
     ],
     ids=str,
@@ -146,6 +151,35 @@ async def test_a_status_that_asks_us_to_wait_is_the_hosts_and_others_are_the_row
     current.set(state)
     response = await Retry(POLICY, Gate(hosts, lambda: now), sleep)(state.request, refuse_once)
     assert (response.status, state.attempts, len(slept)) == ((200, 0, 0) if blame == "host" else (200, 1, 1))
+
+
+@pytest.mark.parametrize("status", [403, 529])
+async def test_the_second_of_these_for_a_row_and_one_that_asks_for_too_much_are_the_rows_own(status: int) -> None:
+    """Some answer so for ever. The host is given up for none of them."""
+    now = 1_000.0
+    policy = RetryPolicy(retries=0)
+    for wishes in ([5.0, 5.0], [301.0]):
+        hosts = Scheduler(Limits(), policy)
+        state = RequestState(Request(1, "http://a.test/"), parse("http://a.test/"))
+        asked: list[float] = []
+
+        async def refuse(_: Request, wishes: list[float] = wishes, asked: list[float] = asked) -> Response:
+            asked.append(wishes[len(asked)])
+            raise StatusError(status, "", asked[-1])
+
+        current.set(state)
+        with pytest.raises(StatusError) as caught:
+            await Retry(policy, Gate(hosts, lambda: now))(state.request, refuse)
+        assert (caught.value.code, state.attempts, asked) == (f"http_{status}", 1, wishes)
+        assert hosts.get("a.test", now).breaker.given_up is None
+
+
+def test_which_statuses_are_tried_again_is_for_the_user_to_say() -> None:
+    """All else goes by its own table."""
+    backoff = Backoff(RetryPolicy(retry_on=Accept(((404, 404), (990, 999)))))
+    tried = {error.code for error in every_code() if backoff.after(error, 1) is not None}
+    statuses = {f"http_{status}" for status in (404, *range(990, 1000))}
+    assert tried == {code for code in RETRYABLE if not code.startswith("http_")} | statuses
 
 
 # The hook

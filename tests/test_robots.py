@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -231,7 +232,7 @@ async def test_an_answer_without_a_file_allows(lab: LabServer, code: int) -> Non
     assert asked(lab) == 1
 
 
-@pytest.mark.parametrize("code", [500, 502, 503, 504, 520])
+@pytest.mark.parametrize("code", [500, 501, 502, 503, 504, 520, 529, 599])
 async def test_5xx_forbids_after_retries(lab: LabServer, code: int) -> None:
     lab.add("/robots.txt", status(code))
     async with stack(retries=2) as fetcher:
@@ -239,7 +240,7 @@ async def test_5xx_forbids_after_retries(lab: LabServer, code: int) -> None:
             await fetcher.get(lab.url("/ok"))
         assert caught.value.code == "robots_unreachable"
         assert await fetcher.code(lab.url("/echo")) == "robots_unreachable"
-    assert asked(lab) == (1 if code == 520 else 3)
+    assert asked(lab) == (1 if code in (501, 599) else 3)
     assert len(lab.log) == asked(lab)
 
 
@@ -262,7 +263,7 @@ async def test_a_429_that_passes_is_waited_out(lab: LabServer) -> None:
     assert asked(lab) == 2
 
 
-@pytest.mark.parametrize("trouble", ["/reset", "/empty", "/cut-body", "/malformed", "/gzip-cut", "/gzip-bad-crc"])
+@pytest.mark.parametrize("trouble", ["/empty", "/cut-body", "/malformed", "/gzip-cut", "/gzip-bad-crc"])
 async def test_an_answer_that_is_none_forbids(lab: LabServer, trouble: str) -> None:
     async def become(exchange: Exchange) -> None:
         await exchange.become(trouble)
@@ -271,6 +272,33 @@ async def test_an_answer_that_is_none_forbids(lab: LabServer, trouble: str) -> N
     async with stack() as fetcher:
         assert await fetcher.code(lab.url("/ok")) == "robots_unreachable"
     assert not lab.requests("/ok")
+
+
+async def test_a_connection_that_breaks_is_the_rows_own_error(lab: LabServer) -> None:
+    async def reset(exchange: Exchange) -> None:
+        await exchange.become("/reset")
+
+    lab.add("/robots.txt", reset)
+    async with stack(retries=1) as fetcher:
+        with pytest.raises(ConnectError) as caught:
+            await fetcher.get(lab.url("/ok"))
+        assert caught.value.code == "connect_reset"
+        assert caught.value.url == lab.url("/robots.txt")
+        assert await fetcher.code(lab.url("/echo")) == "connect_reset"
+    assert len(lab.log) == asked(lab) == 2  # the tries of the file: the rows have none of their own on top
+
+
+async def test_a_connection_that_fails_behind_a_redirect_of_the_file_forbids(lab: LabServer) -> None:
+    with refused_port() as port:
+
+        async def move(exchange: Exchange) -> None:
+            await exchange.reply("", 302, headers=[("Location", f"http://127.0.0.1:{port}/robots.txt")])
+
+        lab.add("/robots.txt", move)
+        async with stack() as fetcher:
+            with pytest.raises(Skipped, match="connect_refused") as caught:
+                await fetcher.get(lab.url("/ok"))
+            assert caught.value.code == "robots_unreachable"
 
 
 async def test_no_answer_in_time_forbids(lab: LabServer) -> None:
@@ -284,11 +312,22 @@ async def test_no_answer_in_time_forbids(lab: LabServer) -> None:
         assert caught.value.code == "robots_unreachable"
 
 
-@pytest.mark.parametrize("port_of", [refused_port, silent_port, black_hole])
-async def test_a_host_that_is_not_there_is_unreachable(port_of: Any) -> None:
+@pytest.mark.parametrize(
+    ("port_of", "code"),
+    [(refused_port, "connect_refused"), (black_hole, "connect_timeout"), (silent_port, "robots_unreachable")],
+)
+async def test_a_host_that_is_not_there_has_its_own_error_and_a_silent_one_is_unreachable(
+    port_of: Any, code: str
+) -> None:
     with port_of() as port:
         async with stack(read_timeout=0.2, connect_timeout=0.2) as fetcher:
-            assert await fetcher.code(f"http://127.0.0.1:{port}/ok") == "robots_unreachable"
+            assert await fetcher.code(f"http://127.0.0.1:{port}/ok") == code
+
+
+async def test_a_name_that_does_not_exist_is_the_rows_own_error() -> None:
+    error = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    async with stack(resolver=names({"nowhere.test": error})) as fetcher:
+        assert await fetcher.code("http://nowhere.test/ok") == "dns_not_found"
 
 
 # Redirects

@@ -256,10 +256,41 @@ async def test_hostile_patterns_end() -> None:
 def test_what_costs_too_much_to_search_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     found = of_all("Disallow: /*x", "Allow: /*yy", "Allow: /fine", "Disallow: /fine/not")
     assert allows(found, "/aaaa") and allows(found, "/fine")
-    monkeypatch.setattr(robots_rules, "MAX_SEARCHED_CHARACTERS", 10)
+    monkeypatch.setattr(robots_rules, "MAX_COMPARED_CHARACTERS", 10)
     rule = found.find("/aaaa")
     assert rule == Rule(allow=False, pattern="/*x", line=2)
     assert not allows(found, "/fine/not")
+
+
+AS = "a" * 50  # of which none stands in a pattern
+
+
+@pytest.mark.parametrize(
+    ("rules", "path", "cost", "decides"),
+    [
+        # looked for: 40 for the pattern, a quarter of the path, and the needle wherever its last character stands
+        (["Disallow: /*needle-x"], f"/{AS}{AS}", 40 + 102 // 4, None),
+        (["Disallow: /*needle-x"], f"/{AS}x{AS}x", 40 + 104 // 4 + 2 * 8, None),
+        (["Disallow: /*needle-x", "Disallow: /*n-y"], f"/{AS}x{AS}y", 2 * (40 + 104 // 4) + 8 + 3, None),
+        # and where it is there, each part of its pattern
+        (["Allow: /q*needle-x", "Disallow: /*zz"], f"/{AS}needle-x", 2 * (40 + 60 // 4) + 8 + 40 + 40 + 8, None),
+        (["Allow: /*needle-x", "Disallow: /*zz"], f"/{AS}needle-x", 40 + 60 // 4 + 8 + 40 + 1 + 40 + 8, 1),
+        (["Disallow: /*zz", "Allow: /*needle-x*more"], f"/{AS}needle-x-more", 40 + 65 // 4 + 8 + 40 + 1 + 40 + 8 + 40 + 4 * 4, 2),
+        # but only what is more specific than what is known already
+        (["Disallow: /*zz", f"Allow: /{AS}", f"Allow: /*{AS}b"], f"/{AS}", 40 + 52 // 4, 2),
+    ],
+)  # fmt: skip
+def test_a_search_that_can_be_afforded_decides_as_any_and_one_step_less_forbids(
+    rules: list[str], path: str, cost: int, decides: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = of_all(*rules)
+    expected = found.find(path)
+    assert (expected.line - 1 if expected is not None else None) == decides
+    assert expected is None or expected.allow
+    monkeypatch.setattr(robots_rules, "MAX_COMPARED_CHARACTERS", cost)
+    assert found.find(path) == expected
+    monkeypatch.setattr(robots_rules, "MAX_COMPARED_CHARACTERS", cost - 1)
+    assert not allows(found, path)
 
 
 def test_many_rules_take_few_bytes() -> None:

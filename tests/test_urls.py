@@ -18,14 +18,44 @@ SCHEME_FOR_HOST = " stands where its host belongs (a scheme twice, or misspelt?)
 @pytest.mark.parametrize(
     "tail",
     [
-        "/", "/%7e|'x", "/a/../b/./c", "//", "///x//", "/?", "/x?", "/?a=b?c=d&e", "/;p=1/@:x", "/%zz%", "/[x]{y}^`",
-        '/"<>"', "/?q='\"<>|^`{}", "/~user/(a)*!$,+", "/a?b=/../c", "/%2e%2e/x", "/?%00", "/-_.~", "/://x", "/a:80/",
+        "/", "/%7e|'x", "//", "///x//", "/?", "/x?", "/?a=b?c=d&e", "/;p=1/@:x", "/%zz%", "/[x]|", "/%2f%5C", "/.x/..y/...",
+        "/?q=|^`{}[]\\", "/~user/(a)*!$,+", "/a?b=/../c", "/a?%2e%2e/x", "/?%00", "/-_.~", "/://x", "/a:80/", "/%2e%2ex",
     ],
 )  # fmt: skip
 def test_the_wire_gets_what_was_listed_byte_for_byte(tail: str) -> None:
     for authority in ("http://a.example", "https://127.0.0.1:8443", "http://[::1]:9", "http://A.EXAMPLE"):
         for fragment in ("", "#", "#f/../?x", "#a#b"):
             assert parse(authority + tail + fragment).wire == authority.lower() + tail
+
+
+@pytest.mark.parametrize(
+    ("tail", "wire"),
+    [
+        # dot segments (WHATWG URL, path state), as robots.txt and the address rule see them too
+        ("/a/../b/./c", "/b/c"),
+        ("/x/../private/p", "/private/p"),
+        ("/./private", "/private"),
+        ("/%2e%2e/x", "/x"),
+        ("/a/.%2E/b", "/b"),
+        ("/a/%2e./b/%2E", "/b/"),
+        ("/a/..", "/"),
+        ("/a/.", "/a/"),
+        ("/a//../b", "/a/b"),
+        ("/../../x", "/x"),
+        ("/a\\..\\b", "/b"),
+        ("/%7e/../%zz/%2fx", "/%zz/%2fx"),
+        # the path percent-encode set
+        ("/[x]{y}^`", "/[x]%7By%7D%5E%60"),
+        ('/"<>"', "/%22%3C%3E%22"),
+        # the special-query percent-encode set
+        ("/?q='\"<>|^`{}", "/?q=%27%22%3C%3E|^`{}"),
+        ("/'?'", "/'?%27"),
+    ],
+)
+def test_the_wire_gets_the_standards_serialisation(tail: str, wire: str) -> None:
+    for fragment in ("", "#", "#f/../?x"):
+        assert parse(f"http://a.example{tail}{fragment}").wire == f"http://a.example{wire}"
+        assert identity(f"http://a.example{tail}{fragment}") == f"http://a.example{wire}"
 
 
 @pytest.mark.parametrize(

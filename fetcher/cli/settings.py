@@ -75,7 +75,7 @@ RUN_READERS: dict[str, Callable[[Any], Any]] = {
 }
 """How each of them is read, wherever it comes from."""
 
-BOUND_LATER = frozenset({"user", "header", "cookie"})
+BOUND_LATER = frozenset({"user", "header", "cookie", "cert"})
 """Settings that may find their host only when the INPUTs are known."""
 
 

@@ -141,8 +141,6 @@ class Config(msgspec.Struct, frozen=True):
                 f"{origin}private-network=deny cannot be kept through a proxy, which resolves the names itself: "
                 "drop the proxy, or use private-network=listed"
             )
-        if self.tls.key is not None and not self.tls.certificates:
-            raise ConfigError(f"{origin}key: there is no certificate that it is for (cert)")
         if self.limits.memory < self.limits.max_size:
             raise ConfigError(f"{origin}memory must be at least max-size ({self.limits.max_size} bytes)")
 

@@ -30,6 +30,7 @@ BODILESS_STATUSES = frozenset({204, 304})
 _STATUS_LINE = re.compile(rb"(?i:http)/([0-9]\.[0-9])[ \t]+([0-9]{3})(?:[ \t]+(.*))?")
 _HEAD_END = re.compile(rb"\n\r?\n")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_LEADING_ZEROS = re.compile(rb"^0+(?=.)")
 
 
 def transfer_codings(values: list[str]) -> list[str]:
@@ -53,7 +54,10 @@ def mended(head: bytes, *, bodiless: bool = False) -> bytes:
     fields = _fields(lines)
     codings = transfer_codings([value.decode("latin-1") for name, value in fields if _is(name, b"transfer-encoding")])
     lengths = {
-        item.strip(b" \t") for name, value in fields if _is(name, b"content-length") for item in value.split(b",")
+        _LEADING_ZEROS.sub(b"", item.strip(b" \t"))  # the same number may be written in two ways (RFC 9110, 8.6)
+        for name, value in fields
+        if _is(name, b"content-length")
+        for item in value.split(b",")
     }
     lengths.discard(b"")
     kept = [field for field in fields if not _is(field[0], b"transfer-encoding", b"content-length")]

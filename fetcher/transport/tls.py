@@ -34,6 +34,8 @@ class TLSContexts:
     """The contexts of one transport. What a setting names is read at once: raises ``ConfigError`` where it cannot be."""
 
     def __init__(self, policy: TLSPolicy) -> None:
+        if policy.key is not None and not policy.certificates:
+            raise ConfigError("key: there is no certificate that it is for (cert)")
         self._policy = policy
         self._usual: ssl.SSLContext | None = _context(policy) if policy.ca_bundle else None
         self._identities = [(_host_of(one), one.port, _context(policy, one)) for one in policy.certificates]

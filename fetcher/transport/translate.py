@@ -36,6 +36,8 @@ MAX_QUOTED_CHARACTERS = 500  # of the message of an error that is not ours
 
 _RESET = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ESHUTDOWN}
 
+_OF_CERTIFICATES = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")  # in the names of TLS alerts
+
 _CONNECT_STAGES: dict[str, type[DNSTimeout | ConnectTimeout | TLSTimeout]] = {
     "resolving": DNSTimeout,
     "connecting": ConnectTimeout,
@@ -179,11 +181,14 @@ def _payload(error: aiohttp.ClientPayloadError) -> FetchError:
 
 
 def _asks_for_certificate(error: BaseException) -> FetchError | None:
-    """Find the alert of a server that wants a client certificate: in TLS 1.3 it comes after the handshake."""
+    """Find the alert of a server that wants a client certificate, or another: in TLS 1.3 it comes after the handshake."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ssl.SSLError) and "CERTIFICATE_REQUIRED" in (cause.reason or ""):
+        reason = (cause.reason or "") if isinstance(cause, ssl.SSLError) else ""
+        if "CERTIFICATE_REQUIRED" in reason:
             return TLSError("tls_protocol", "the server asks for a client certificate (--cert)")
+        if "_ALERT_" in reason and any(word in reason for word in _OF_CERTIFICATES):
+            return TLSError("tls_protocol", f"the server refuses our certificate ({_words(cause)})")
         cause = cause.__cause__ or cause.__context__
     return None
 
