@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +23,7 @@ from fetcher.request_state import MAX_RETURNS
 
 DEADLINE = 120.0
 ROWS = 12  # of a world
+MOST_AT_SECOND_PORT = 3
 WORLDS = 40  # at once: most of their time is waiting
 EXAMPLES = 5  # of so many worlds: more than 2,000 rows
 RETRIES, REDIRECTS = 2, 3
@@ -61,56 +61,45 @@ class FaultyHosts:
         self.requests: Counter[int] = Counter()
         self.origins: list[str] = []
         self.others: dict[str, str] = {}
-        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     @asynccontextmanager
     async def listening(self, hosts: int) -> AsyncIterator[None]:
-        servers = []
-        for number in range(1, hosts + 1):
-            host = f"127.0.9.{number}"
-            first = await asyncio.start_server(self._handler(lambda: None), host, 0)
-            second = await asyncio.start_server(self._handler(self._closing(lambda: other, 3)), host, 0)
-            other = second
-            servers += [first, second]
-            origin, beside = (f"http://{host}:{each.sockets[0].getsockname()[1]}" for each in (first, second))
-            self.origins.append(origin)
-            self.others[origin] = beside
-        try:
+        async with asyncio.TaskGroup() as tasks, AsyncExitStack() as stack:
+            for number in range(1, hosts + 1):
+                host = f"127.0.9.{number}"
+                origin, beside = (self._listen(host, most, tasks, stack) for most in (None, MOST_AT_SECOND_PORT))
+                self.origins.append(origin)
+                self.others[origin] = beside
             yield
-        finally:
-            for server in servers:
-                server.close()
-            for _ in range(3):  # one that was accepted in this moment has not begun
-                await asyncio.sleep(0.01)
-                for writer in list(self._open.values()):
-                    writer.transport.abort()
 
-    def _closing(self, server: Callable[[], asyncio.Server], number: int) -> Callable[[], None]:
-        left = number
+    def _listen(self, host: str, most: int | None, tasks: asyncio.TaskGroup, stack: AsyncExitStack) -> str:
+        """Answer at a port of its own, up to ``most`` connections: from then on it is refused."""
+        listener = socket.create_server((host, 0))
+        listener.setblocking(False)
 
-        def asked() -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                server().close()
+        async def accept() -> None:
+            count = 0
+            with listener:
+                while count != most:
+                    connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+                    count += 1
+                    task = tasks.create_task(self._serve(connection))
+                    stack.callback(task.cancel)
 
-        return asked
+        stack.callback(tasks.create_task(accept()).cancel)
+        return f"http://{host}:{listener.getsockname()[1]}"
 
-    def _handler(self, asked: Callable[[], None]) -> Callable[..., Coroutine[Any, Any, None]]:
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            self._open[task] = writer
-            try:
-                while await self._answer(reader, writer):
-                    asked()
-            except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+    async def _serve(self, connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=connection)
+        try:
+            while await self._answer(reader, writer):
                 pass
-            finally:
-                writer.close()
-                self._open.pop(task)
-
-        return serve
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         path = (await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)[1].decode()
@@ -150,8 +139,6 @@ worlds = st.tuples(
 )
 
 
-# A listener of asyncio's that is closed while it accepts leaves the socket to the collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @given(st.lists(worlds, min_size=WORLDS, max_size=WORLDS))
 @settings(
     max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
