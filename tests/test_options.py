@@ -34,6 +34,7 @@ from fetcher.config.options import (
     parse_user_agent,
     parse_users,
     positive_seconds,
+    split_proxy,
     texts,
 )
 from fetcher.errors import ConfigError
@@ -294,3 +295,13 @@ def test_nothing_but_config_error_is_ever_raised(reader: Reader, value: Any) -> 
         reader(value)
     except ConfigError as error:
         assert str(error)
+
+
+def test_the_secret_of_a_proxy_is_bytes() -> None:
+    """aiohttp would encode it as Latin-1, and end the run where it cannot."""
+    assert split_proxy("http://p.example:3128") == ("http://p.example:3128", None)
+    bare, secret = split_proxy("http://m%C3%BCller:geheim%E2%82%AC@p.example:3128")
+    assert bare == "http://p.example:3128"
+    assert secret is not None
+    assert base64.b64decode(secret.removeprefix("Basic ")).decode() == "müller:geheim€"
+    assert split_proxy("http://u:p@x@p.example") == ("http://p.example", "Basic " + base64.b64encode(b"u:p@x").decode())

@@ -335,6 +335,30 @@ async def test_the_threads_are_bounded(made: Callable[..., Resolver]) -> None:
     assert names.most_at_once == 3
 
 
+async def test_names_whose_server_never_answers_do_not_hold_the_others_up() -> None:
+    """Each holds its thread for half a minute; the good names would wait as long."""
+    end = threading.Event()
+
+    def lookup(host: str, port: int, family: int) -> list[Any]:
+        if host.startswith("silent"):
+            end.wait(60)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", port))]
+
+    resolver = Resolver(lookup, threads=4)
+    silent = [asyncio.ensure_future(resolver.resolve(f"silent{n}.example")) for n in range(40)]
+    try:
+        async with asyncio.timeout(25):  # some seconds, and never without a thread that is not held
+            found = await asyncio.gather(*(resolver.resolve(f"good{n}.example") for n in range(40)))
+        assert len(found) == 40
+        assert not any(one.done() for one in silent)
+        assert 40 < len(resolver._threads) <= 512
+    finally:
+        end.set()
+        await asyncio.gather(*silent)
+        await resolver.close()
+    assert len(resolver._threads) == 0
+
+
 async def test_one_thread_serves_one_name_after_the_other(made: Callable[..., Resolver]) -> None:
     resolver = made(Names())
     before = threading.active_count()
