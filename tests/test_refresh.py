@@ -38,7 +38,7 @@ def page(body: str, *headers: tuple[str, str]) -> Response:
 )
 def test_what_a_refresh_says(content: str, found: str | None) -> None:
     escaped = content.replace('"', "&quot;")
-    assert refresh_of(page(f'<title>x</title><META content="{escaped}" http-equiv=ReFresh>')) == found
+    assert refresh_of(page(f'<title>x</title><META content="{escaped}" http-Equiv=ReFresh>')) == found
     assert refresh_of(page("", ("refresh", content))) == found
 
 

@@ -94,19 +94,23 @@ class StampedProtocol(ResponseHandler):
     busy = False
     idle = KEEP_ALIVE  # seconds it is kept without a request
     parser: ResponseParser | None = None
+    _options: dict[str, Any]
 
     def set_response_params(self, **options: Any) -> None:
         """Make ready for the next answer."""
-        make = super().set_response_params
-
-        def parser() -> Any:
-            make(**options)
-            made, self._parser = self._parser, self.parser  # type: ignore[assignment]  # it has the methods that count
-            return made
-
-        self.parser = ResponseParser(parser, self.force_close)
-        self._parser = self.parser  # type: ignore[assignment]  # as above
+        self._options = options
+        if self.parser is None:
+            self.parser = ResponseParser(self._new_parser, self.force_close)
+        else:
+            self.parser.begin(self._new_parser())
+        self._parser = self.parser  # type: ignore[assignment]  # it has the methods that count
         self.busy = True
+
+    def _new_parser(self) -> Any:
+        """Return a parser of aiohttp's."""
+        super().set_response_params(**self._options)
+        made, self._parser = self._parser, self.parser  # type: ignore[assignment]  # as above
+        return made
 
     def data_received(self, data: bytes) -> None:
         """Take what came. Law 3: aiohttp bounds the lines of a head and their number, not what they make together."""
@@ -122,8 +126,9 @@ class StampedProtocol(ResponseHandler):
         if self.parser is not None and (message := self.parser.final) is not None:  # its head is whole
             self.head = -math.inf
             self.answers += 1
-            if "Keep-Alive" in message.headers:
-                timeout = _TIMEOUT.search(message.headers["Keep-Alive"])
+            said = message.headers.get("Keep-Alive")
+            if said is not None:
+                timeout = _TIMEOUT.search(said)
                 if timeout is not None:  # the server counts from when it sent its answer
                     self.idle = min(KEEP_ALIVE, int(timeout[1]) - 1)
         elif self.head > HEADS_LIMIT and self.transport is not None:
@@ -178,23 +183,24 @@ class ConnectionBudget:
         self.max_idle = max(100, 2 * concurrency)
         self.most = descriptors if descriptors is not None else concurrency + 2 * self.max_idle
         self._connectors: list[BoundedConnector] = []
-        self._every = max(1, min(self.max_idle // 8, self.most // 16))
-        self._changes = 0
+        self.every = max(1, min(self.max_idle // 8, self.most // 16))
+        self.changes = 0  # connections that are new, or idle now, since they were counted
 
     def join(self, connector: BoundedConnector) -> None:
         """Count the connections of one more pool."""
         self._connectors.append(connector)
 
-    def changed(self) -> None:
-        """Note a connection that is new, or idle now. To count them costs what a request costs: it is not done each time."""
-        self._changes += 1
-        if self._changes >= self._every:
-            self._changes = 0
-            idle = sum(connector.idle for connector in self._connectors)
-            at_work = sum(connector.at_work for connector in self._connectors)
-            over = max(idle - (self.max_idle - self._every), idle + at_work - (self.most - 2 * self._every))
-            if over > 0:
-                self.drop_oldest(max(over, idle // 4))
+    def check(self) -> None:
+        """Count, and close the idle connections that are too many.
+
+        To count them costs what a request costs: it is not done with each change, but with ``every`` so many.
+        """
+        self.changes = 0
+        idle = sum(connector.idle for connector in self._connectors)
+        at_work = sum(connector.at_work for connector in self._connectors)
+        over = max(idle - (self.max_idle - self.every), idle + at_work - (self.most - 2 * self.every))
+        if over > 0:
+            self.drop_oldest(max(over, idle // 4))
 
     def drop_oldest(self, number: int) -> None:
         """Close so many idle connections, those first that were used longest ago, or all."""
@@ -237,7 +243,10 @@ class BoundedConnector(aiohttp.TCPConnector):
         kept[0].close()
 
     def _create_connection(self, *args: Any) -> Coroutine[Any, Any, ResponseHandler]:
-        self._budget.changed()
+        budget = self._budget
+        budget.changes += 1
+        if budget.changes >= budget.every:
+            budget.check()
         # Also where aiohttp asks once more, because a connection it had kept was gone.
         state = current.get(None)
         if state is not None:
@@ -260,7 +269,10 @@ class BoundedConnector(aiohttp.TCPConnector):
         super()._release(key, protocol, should_close=should_close or idle <= 0)
         if idle < KEEP_ALIVE and (pool := self._conns.get(key)) and pool[-1][0] is protocol:
             pool[-1] = protocol, pool[-1][1] - (KEEP_ALIVE - idle)  # as though it had been idle for so long already
-        self._budget.changed()
+        budget = self._budget
+        budget.changes += 1
+        if budget.changes >= budget.every:
+            budget.check()
 
 
 async def _none() -> None:

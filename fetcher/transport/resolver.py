@@ -173,7 +173,7 @@ class Resolver(AbstractResolver):
             self._start_thread()
         pending = self._pending[key] = _PendingLookup(key)
         self._queue.put(pending)
-        if self._check is None and len(self._at_work) >= self._most_threads:
+        if self._check is None and len(self._pending) > self._most_threads:
             self._check = pending.loop.call_later(_CHECK_SECONDS, self._make_room)
         return pending
 
@@ -190,14 +190,14 @@ class Resolver(AbstractResolver):
             self._threads.append(thread)
 
     def _make_room(self) -> None:
-        """Start a thread for each that is held by a slow look-up, as long as names wait."""
+        """Start two threads for each that is held by a slow look-up, as long as names wait: there may be more such names."""
         self._check = None
         waiting = self._queue.qsize()
         if not waiting or self._closed:
             return
         slow_since = self._clock() - _SLOW_SECONDS
         slow = sum(began <= slow_since for began in list(self._at_work.values()))
-        wanted = min(self._most_threads + slow, _MAX_THREADS, len(self._threads) + waiting)
+        wanted = min(self._most_threads + 2 * slow, _MAX_THREADS, len(self._threads) + waiting)
         for _ in range(wanted - len(self._threads)):
             self._start_thread()
         self._check = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._make_room)

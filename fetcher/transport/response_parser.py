@@ -112,7 +112,8 @@ def _end_of_heads(raw: bytes, number: int) -> int:
 class ResponseParser:
     """The answer to one request, byte by byte, with the methods of aiohttp's parser that its connection calls.
 
-    ``make`` makes one of aiohttp's; ``spoil`` is told that the connection must not be used again. Only where it is
+    ``make`` makes one of aiohttp's; ``spoil`` is told that the connection must not be used again. ``begin`` makes it ready
+    for the answer to the next request. Only where it is
     ``lenient`` heads are mended; it is not with the answer to a CONNECT. ``final`` is the message of the final answer.
     """
 
@@ -133,11 +134,15 @@ class ResponseParser:
     )
 
     def __init__(self, make: Callable[[], Any], spoil: Callable[[], None]) -> None:
-        self.lenient = False
-        self.final: Any = None
         self._make = make
         self._spoil = spoil
-        self._parser = make()
+        self.begin(make())
+
+    def begin(self, parser: Any) -> None:
+        """Forget the answer before; ``parser`` is aiohttp's for the next."""
+        self.lenient = False
+        self.final: Any = None
+        self._parser = parser
         self._seen: list[bytes] = []  # the bytes of heads, as long as the final one is not there
         self._buffer: bytearray | None = None  # the same, once there is something to mend
         self._looked = 0  # bytes of the buffer that hold no end of a head
@@ -248,8 +253,8 @@ class ResponseParser:
                 self._spoil()  # its head says that more may come
         elif message.chunked:
             self._chunked = True
-        elif "Content-Length" in headers:
-            self._left = int(headers["Content-Length"])
+        elif (length := headers.get("Content-Length")) is not None:
+            self._left = int(length)
 
     def _begin_to_mend(self, error: HttpProcessingError) -> Parsed:
         self._error = error

@@ -33,6 +33,7 @@ from fetcher.urls import parse
 
 __all__ = ["Transport"]
 
+NO_OPTIONS: dict[str, Any] = {}  # of aiohttp's, for a plain request without a proxy
 REMEMBERED = 65_536  # hosts whose pool, and header names whose text, are known
 
 
@@ -123,8 +124,6 @@ class Transport:
 
     def _way(self, url: str) -> dict[str, Any]:
         """Return what aiohttp must know of the way to a URL: the proxy, what that is told, and TLS."""
-        if not self._proxied:
-            return {"ssl": self._tls.context_for(url)} if url.startswith("https:") else {}
         proxy = self._proxy(url)
         if proxy is None:
             return {"ssl": self._tls.context_for(url)}
@@ -184,7 +183,7 @@ class Transport:
             _wire(url),
             headers=request.headers or None,
             allow_redirects=False,
-            **self._way(url),
+            **(self._way(url) if self._proxied or url.startswith("https:") else NO_OPTIONS),
         )
         try:
             if state is not None:
