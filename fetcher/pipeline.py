@@ -69,6 +69,8 @@ async def exchange(engine: Engine, state: RequestState) -> Response | FetchError
         result = error
     except Requeue as requeue:
         state.free()
+        # From now on it is a value: its traceback refers to the frames that hold it.
+        requeue.__traceback__ = requeue.__context__ = requeue.__cause__ = None
         return requeue
     finally:
         current.reset(token)

@@ -172,8 +172,15 @@ class StampedProtocol(ResponseHandler):
             body.feed_eof()  # whoever was woken by the chunk before would wait once more
 
     def close(self) -> None:
-        """Let go of the socket now: over TLS a transport would wait half a minute for the other side's farewell."""
-        self.abort()
+        """Let go of the socket now: over TLS a transport would wait half a minute for the other side's farewell.
+
+        One that has nothing to wait for is closed: an aborted one refers to itself from Python 3.12 on.
+        """
+        transport = self.transport
+        if transport is not None and (transport.get_extra_info("ssl_object") or transport.get_write_buffer_size()):
+            self.abort()
+        else:
+            super().close()
 
 
 class ConnectionBudget:
