@@ -12,10 +12,13 @@ import pytest
 
 from fetcher.client import Fetcher
 from fetcher.config import Config
-from fetcher.model import Failure, Outcome
+from fetcher.errors import Skipped
+from fetcher.model import Failure, Outcome, Request
+from fetcher.request_state import RequestState, current
 from fetcher.transport import address
 from fetcher.transport.address import AddressClass, classify
 from fetcher.transport.session import Transport
+from fetcher.urls import parse
 from tests.lab.crawl import code_of, names, one, with_names
 from tests.lab.server import Exchange, LabServer
 
@@ -184,3 +187,12 @@ async def test_a_hop_that_had_to_wait_is_judged_by_where_it_came_from(lab: LabSe
 async def test_nothing_is_judged_where_all_is_allowed(lab: LabServer) -> None:
     outcome = await one(hop(lab, lab.url("/ok", 3), "127.0.0.1"), private_network="allow")
     assert code_of(outcome) == 200
+
+
+async def test_an_address_is_judged_by_the_request_and_not_by_the_rows_other_one() -> None:
+    """A middleware may make two requests of one row at once: they share its state."""
+    transport = Transport(Config.of(proxy="http://127.0.0.1:9", robots=False))
+    current.set(RequestState(Request(1, "http://a.example/"), parse("http://a.example/")))
+    with pytest.raises(Skipped, match="metadata"):
+        await transport(Request(1, "http://169.254.169.254/latest/"))
+    await transport.close()

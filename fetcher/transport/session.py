@@ -63,7 +63,9 @@ class Transport:
     async def __call__(self, request: Request) -> Response:
         """Make one exchange. Raises ``FetchError``."""
         state = current.get(None)
-        host = state.target.host if state is not None else parse(request.url).host
+        # Of two requests that a middleware makes of one row at once, the state's target is the other's.
+        known = state is not None and state.target.wire == request.url
+        host = state.target.host if state is not None and known else parse(request.url).host
         pool = (self._pools.get(host) if state is None or not state.redirects else None) or self._judge(
             host, state, request.url
         )
