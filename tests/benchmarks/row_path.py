@@ -29,6 +29,9 @@ COUNTED = 20
 RECORD = "Job.write"
 """The function that takes each outcome: its calls part the rows."""
 
+RECORDED = "recorded.json"
+"""Where the crawl's process leaves what it recorded, beside the list."""
+
 MAX_FILES = 38
 MAX_FUNCTIONS = 105
 MAX_CHANGES = 100
@@ -75,16 +78,15 @@ def crawl() -> Crawled:
     with living_in() as town, tempfile.TemporaryDirectory() as folder:
         urls = "".join(town.url("living", "127.0.0.1", row, 0) + "\n" for row in range(1, ROWS + 1))
         Path(folder, "urls.txt").write_text(urls)
-        command = [sys.executable, "-m", "tests.benchmarks.row_path", "--crawl-in", folder]
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
-    calls, modules = json.loads(done.stdout)
+        subprocess.run([sys.executable, "-m", "tests.benchmarks.row_path", "--crawl-in", folder], cwd=ROOT, check=True)
+        calls, modules = json.loads(Path(folder, RECORDED).read_text())
     rows = rows_of([Call(*call) for call in calls], RECORD)
     assert len(rows) == ROWS - 1, f"{RECORD} was called {len(rows) + 1} times for {ROWS} rows"
     return Crawled(rows, modules)
 
 
 def _crawl_in(folder: str) -> None:
-    """Crawl the list in a folder, and print what was called and imported."""
+    """Crawl the list in a folder, and write there what was called and imported."""
     os.chdir(folder)
     with recorded_calls() as calls:
         from fetcher.cli.main import cli
@@ -95,7 +97,9 @@ def _crawl_in(folder: str) -> None:
         except SystemExit as ended:
             code = ended.code
     assert not code, f"the crawl ended with {code}"
-    print(json.dumps([calls, [name for name in sys.modules if name.partition(".")[0] == "fetcher"]]))
+    # Into a file: with PYTHONUNBUFFERED, ``print`` drops what a pipe did not take at once.
+    modules = [name for name in sys.modules if name.partition(".")[0] == "fetcher"]
+    Path(RECORDED).write_text(json.dumps([calls, modules]))
 
 
 def main() -> int:
