@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
+from fetcher.errors import missing_extra
+
 __all__ = [
     "GZIP_WBITS",
     "INFLATE_MODULES",
@@ -189,5 +191,5 @@ def first_installed(*modules: str) -> Any:
 def _zstd() -> Any:
     library = first_installed(*ZSTD_MODULES)
     if library is None:
-        raise ImportError("zstandard is not installed: pip install 'fetcher[speed]'")
+        raise ImportError(missing_extra("zstandard", "speed"))
     return library

@@ -41,6 +41,7 @@ import logging
 from typing import Any, ClassVar, Self
 
 __all__ = [
+    "DISTRIBUTION",
     "RETRYABLE",
     "CallableError",
     "ConfigError",
@@ -65,7 +66,17 @@ __all__ = [
     "TLSError",
     "TLSTimeout",
     "TooLarge",
+    "missing_extra",
 ]
+
+DISTRIBUTION = "fetcher-crawl"
+"""What pip calls the package: the index has another one called ``fetcher``."""
+
+
+def missing_extra(library: str, extra: str) -> str:
+    """Return what to say where a ``library`` is missing: the command that installs it with an ``extra`` of ours."""
+    return f"{library} is not installed: pip install '{DISTRIBUTION}[{extra}]'"
+
 
 log = logging.getLogger("fetcher.failures")
 

@@ -144,5 +144,5 @@ def test_zstandard_that_is_missing_says_how_to_get_it(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "backports.zstd", None)
     monkeypatch.setitem(sys.modules, "compression.zstd", None)
     for use in (lambda: compress(b"", "zstd"), lambda: list(decompress(iter([]), "zstd", max_block=BLOCK))):
-        with pytest.raises(ImportError, match=r"^zstandard is not installed: pip install 'fetcher\[speed\]'$"):
+        with pytest.raises(ImportError, match=r"^zstandard is not installed: pip install 'fetcher-crawl\[speed\]'$"):
             use()

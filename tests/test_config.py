@@ -280,7 +280,7 @@ def test_accepted_statuses() -> None:
 
 def test_the_user_agent_says_who_we_are() -> None:
     assert Identity().user_agent.startswith("fetcher/")
-    assert "(+Python package fetcher)" in Identity().user_agent
+    assert "(+Python package fetcher-crawl)" in Identity().user_agent
 
 
 @pytest.mark.parametrize(

@@ -530,7 +530,7 @@ def test_a_missing_library_is_said_and_not_offered(
     clear_caches()
     assert coding not in accept_encoding().split(", ")
     assert accept_encoding().startswith("gzip, deflate")
-    with pytest.raises(ProtocolError, match=r"pip install 'fetcher\[speed\]'") as caught:
+    with pytest.raises(ProtocolError, match=r"pip install 'fetcher-crawl\[speed\]'") as caught:
         decode_whole(coding, b"anything", MIB)
     assert caught.value.code == "bad_encoding"
 

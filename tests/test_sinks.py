@@ -279,7 +279,7 @@ def test_zstandard_that_is_missing_says_how_to_get_it(tmp_path: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "compression.zstd", None)
     monkeypatch.setitem(sys.modules, "backports.zstd", None)
     for action in (open_sink, check_output):
-        with pytest.raises(ConfigError, match=r"pip install 'fetcher\[speed\]'"):
+        with pytest.raises(ConfigError, match=r"pip install 'fetcher-crawl\[speed\]'"):
             action(tmp_path / "a.csv.zst")
 
 

@@ -69,7 +69,7 @@ def test_zstd_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path.write_bytes(zstd.compress(b"a.example\n"))
     with pytest.raises(SourceError) as caught:
         list(read([str(path)]))
-    assert str(caught.value) == f"{path}: zstandard is not installed: pip install 'fetcher[speed]'"
+    assert str(caught.value) == f"{path}: zstandard is not installed: pip install 'fetcher-crawl[speed]'"
 
 
 def test_a_stdin_that_is_closed_or_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def metadata(unpacked: Path) -> Message:
-    return Parser().parsestr((unpacked / f"fetcher-{__version__}.dist-info" / "METADATA").read_text(encoding="utf-8"))
+    return Parser().parsestr((unpacked / f"fetcher_crawl-{__version__}.dist-info" / "METADATA").read_text(encoding="utf-8"))
 
 
 def in_folder(folder: Path, pattern: str = "*") -> set[str]:
@@ -55,7 +55,7 @@ def in_folder(folder: Path, pattern: str = "*") -> set[str]:
 
 
 def test_the_package_is_in_it_and_nothing_else(unpacked: Path) -> None:
-    assert {path.name for path in unpacked.iterdir()} == {"fetcher", f"fetcher-{__version__}.dist-info"}
+    assert {path.name for path in unpacked.iterdir()} == {"fetcher", f"fetcher_crawl-{__version__}.dist-info"}
     assert in_folder(unpacked / "fetcher") == in_folder(ROOT / "fetcher")
     assert "py.typed" in in_folder(unpacked / "fetcher")
     assert [name for name in in_folder(unpacked) if "test" in name.lower()] == []
@@ -67,7 +67,7 @@ def test_the_metadata_is_the_projects(metadata: Message, unpacked: Path) -> None
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
     assert metadata.get_all("Provides-Extra") == ["dev", "speed", "test"]
-    info = unpacked / f"fetcher-{__version__}.dist-info"
+    info = unpacked / f"fetcher_crawl-{__version__}.dist-info"
     assert "MIT License" in (info / "licenses" / "LICENSE").read_text(encoding="utf-8")
     assert "fetcher = fetcher.cli.main:main" in (info / "entry_points.txt").read_text(encoding="utf-8")
 

@@ -115,7 +115,7 @@ class Identity(msgspec.Struct, frozen=True):
     (Netscape format), to their own host alone.
     """
 
-    user_agent: str = f"fetcher/{__version__} (+Python package fetcher)"
+    user_agent: str = f"fetcher/{__version__} (+Python package fetcher-crawl)"
     headers: tuple[Header, ...] = ()
     cookie_files: tuple[str, ...] = ()
 

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any, ClassVar, Final
 
 from fetcher.compression import INFLATE_MODULES, ZSTD_MODULES, Inflater, first_installed
-from fetcher.errors import ProtocolError
+from fetcher.errors import ProtocolError, missing_extra
 
 __all__ = ["BLOCK", "LAYERS", "Layer", "accept_encoding", "load"]
 
@@ -52,7 +52,7 @@ class Layer(ABC):
     def __init__(self) -> None:
         self._library = load(*self.libraries)
         if self._library is None:
-            raise self._bad("a library is missing: pip install 'fetcher[speed]'")
+            raise self._bad(missing_extra(f"a library for {self.name}", "speed"))
         self._errors = (zlib.error, getattr(self._library, self.error))
         self.taken = self._members = self._at = 0
         self._input = b""
