@@ -79,11 +79,11 @@ def try_out(installed: Installed, *, speed: bool) -> None:
     seen = json.loads(installed.run("python", "-P", "-c", LOOK, *SPEED, *OTHERS))
     version, files = seen["version"], set(seen["files"])
     assert Path(seen["home"]).is_relative_to(installed.bin.parent), seen["home"]
-    strange = {name for name in files if not name.startswith(("fetcher/", f"fetcher-{version}.dist-info/"))}
+    strange = {name for name in files if not name.startswith(("fetcher/", f"fetcher_crawl-{version}.dist-info/"))}
     assert all(name.startswith("../") for name in strange), strange
     assert not [name for name in files if "test" in name.lower()], "tests are in the wheel"
     assert "fetcher/py.typed" in files
-    assert f"fetcher-{version}.dist-info/licenses/LICENSE" in files
+    assert f"fetcher_crawl-{version}.dist-info/licenses/LICENSE" in files
     assert not set(OTHERS) & set(seen["libraries"]), seen["libraries"]
     assert bool(set(SPEED) & set(seen["libraries"])) == speed, seen["libraries"]
 

@@ -46,7 +46,9 @@ def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def metadata(unpacked: Path) -> Message:
-    return Parser().parsestr((unpacked / f"fetcher_crawl-{__version__}.dist-info" / "METADATA").read_text(encoding="utf-8"))
+    return Parser().parsestr(
+        (unpacked / f"fetcher_crawl-{__version__}.dist-info" / "METADATA").read_text(encoding="utf-8")
+    )
 
 
 def in_folder(folder: Path, pattern: str = "*") -> set[str]:
@@ -62,7 +64,7 @@ def test_the_package_is_in_it_and_nothing_else(unpacked: Path) -> None:
 
 
 def test_the_metadata_is_the_projects(metadata: Message, unpacked: Path) -> None:
-    assert metadata["Name"] == "fetcher"
+    assert metadata["Name"] == "fetcher-crawl"
     assert metadata["Version"] == __version__
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
