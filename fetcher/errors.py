@@ -273,8 +273,11 @@ class ProtocolError(FetchError):
 class StatusError(FetchError):
     """A whole answer, with a status that was not to be accepted.
 
-    ``retry_after`` is the server's wish in seconds (RFC 9110, 10.2.3), or ``None``.
+    ``retry_after`` is the server's wish in seconds (RFC 9110, 10.2.3), or ``None``; ``headers`` are those that were to be
+    kept.
     """
+
+    headers: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, status: int, message: str = "", retry_after: float | None = None) -> None:
         FetcherError.__init__(self, status, message, retry_after)

@@ -8,7 +8,7 @@ cross a process boundary or wait in a queue without surprises.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import partial
 from types import CoroutineType, TracebackType
@@ -19,12 +19,15 @@ import msgspec
 from fetcher.errors import CallableError, FetchError
 
 __all__ = [
+    "ON_REQUEST",
+    "RECORD_COLUMNS",
     "Exchange",
     "Extractor",
     "Failure",
     "Middleware",
     "Outcome",
     "Page",
+    "Pairs",
     "Request",
     "Response",
     "RetryDetails",
@@ -34,12 +37,23 @@ __all__ = [
     "answering",
     "check_callable",
     "compose",
+    "kept_headers",
 ]
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
 
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 """The statuses whose ``Location`` is followed (RFC 9110, 15.4)."""
+
+RECORD_COLUMNS = (
+    "id", "url", "final_url", "status", "length", "bytes", "content_type", "charset", "title", "links", "redirects",
+    "attempts", "elapsed", "waited", "fetched_at", "error", "message", "truncated", "robots", "refresh", "fields", "data",
+    "headers", "body", "body_path", "digest",
+)  # fmt: skip
+"""The columns that a record can have, in their order."""
+
+ON_REQUEST = ("headers", "body", "body_path", "digest")
+"""Those that it has where they are asked for."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -92,7 +106,8 @@ class Page(msgspec.Struct, frozen=True):
     size; ``links`` counts ``a[href]``; ``robots`` is what the page says to robots of itself (``noindex``), in headers and
     ``<meta>``, ``refresh`` the URL that it leads its reader to by itself; ``data`` is what the extractor returned. ``elapsed`` is seconds on
     the wire over all attempts and hops, ``waited`` seconds of backoff, pacing and queues, ``fetched_at``
-    seconds since the epoch. ``body`` is kept on request only.
+    seconds since the epoch. ``headers`` and ``body`` are kept on request only; ``body_path`` is where the body was put,
+    under the name of its ``digest``.
     """
 
     request: Request
@@ -114,7 +129,10 @@ class Page(msgspec.Struct, frozen=True):
     robots: str | None = None
     refresh: str | None = None
     preview: str | None = None
+    headers: Pairs = ()
     body: Any = None
+    body_path: str | None = None
+    digest: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -146,11 +164,18 @@ class Failure(msgspec.Struct, frozen=True):
     truncated: bool = False
     robots: str | None = None
     refresh: str | None = None
+    headers: Pairs = ()
 
     @property
     def ok(self) -> bool:
         """``False``: a failure is no success."""
         return False
+
+
+def kept_headers(headers: Pairs, names: Collection[str]) -> Pairs:
+    """Return those of an answer's headers that are kept: ``all`` are all but Set-Cookie, unless that is named."""
+    every = "all" in names
+    return tuple(pair for pair in headers if pair[0] in names or (every and pair[0] != "set-cookie"))
 
 
 class Stage(Enum):

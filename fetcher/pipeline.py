@@ -28,7 +28,7 @@ from fetcher.dispatcher import Dispatcher
 from fetcher.errors import FetchError, ParseError, ResourceError, SourceError
 from fetcher.intake import Intake, Rejected, Row
 from fetcher.middleware.gate import Gate
-from fetcher.model import Exchange, Failure, Outcome, Response, Stage
+from fetcher.model import Exchange, Failure, Outcome, Response, Stage, kept_headers
 from fetcher.page.parse import add_reading
 from fetcher.page.reader import Reader
 from fetcher.request_state import InFlight, RequestState, Requeue, current, failure_of, snapshot_of, waited
@@ -90,7 +90,9 @@ async def read(engine: Engine, state: RequestState, response: Response, *, isola
             page = engine.reader.read(response, waited=waited(state), fetched_at=time.time())
     except ParseError as error:
         reading, error.reading = error.reading, None
-        return add_reading(failure_of(state, error, tries=1), response, reading)
+        names = engine.config.keep_headers
+        headers = kept_headers(response.headers, names) if names else ()
+        return add_reading(failure_of(state, error, tries=1), response, reading, headers=headers)
     except MemoryError:  # ours, and not the page's
         raise ResourceError("no memory is left to parse in; with less at once (-c) it may do: a job goes on") from None
     # A middleware may have asked for something else, or answered out of its store: the row is the row.

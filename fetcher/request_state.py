@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from fetcher.errors import FetchError
+from fetcher.errors import FetchError, StatusError
 from fetcher.hosts.state import HostState
 from fetcher.model import UNDER_WAY, Failure, Request, Stage
 from fetcher.urls import Target
@@ -233,6 +233,7 @@ def failure_of(state: RequestState, error: FetchError, *, tries: int = 0) -> Fai
         waited=waited(state),
         attempts=attempts,
         fetched_at=time.time(),
+        headers=error.headers if isinstance(error, StatusError) else (),
     )
 
 

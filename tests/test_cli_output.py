@@ -181,7 +181,7 @@ def test_a_csv_has_its_header_and_the_lists_columns(lab: LabServer, folder: Path
     (folder / "l.csv").write_text(f'name,url,title\n"a, b",{url},mine\n+cmd,{lab.url("/status/404")},\n')
     ended = run("crawl", "l.csv", "-f", "csv", "--select", "t=title", folder=folder)
     table = list(csv.reader(io.StringIO(ended.text, newline="")))
-    assert table[0] == [*COLUMNS, "name", "row_title", "t"]
+    assert table[0] == [*COLUMNS[:-2], "name", "row_title", "t"]
     rows = {row[0]: dict(zip(table[0], row, strict=True)) for row in table[1:]}
     assert (rows["1"]["name"], rows["1"]["row_title"]) == ("a, b", "mine")
     assert (rows["1"]["title"], rows["1"]["t"]) == ("'=1+1", "'=1+1"), "a spreadsheet would run it"
@@ -190,7 +190,7 @@ def test_a_csv_has_its_header_and_the_lists_columns(lab: LabServer, folder: Path
 
 def test_a_csv_of_nothing_has_its_header(lab: LabServer, folder: Path) -> None:
     ended = run("crawl", lab.url("/ok"), "--limit", "0", "-f", "csv", folder=folder)
-    assert (ended.code, ended.text) == (0, ",".join(COLUMNS) + "\r\n")
+    assert (ended.code, ended.text) == (0, ",".join(COLUMNS[:-2]) + "\r\n")
 
 
 def test_fields_come_through(lab: LabServer, folder: Path) -> None:

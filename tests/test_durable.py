@@ -10,7 +10,7 @@ import resource
 import stat
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 from fetcher.compression import Packing, compress
 from fetcher.errors import ConfigError, FetcherError, SinkError
 from fetcher.model import Outcome
-from fetcher.sinks import COLUMNS, DurableFile, Mark, open_durable
+from fetcher.sinks import COLUMNS, DurableFile, Layout, Mark, open_job_output
 from fetcher.sinks import durable as durable_module
 from fetcher.sinks.durable import Batch, lines_of
+from fetcher.sinks.job_output import KeptRow
 from fetcher.sinks.text import TextSink
 from tests.test_sinks import failure, page
 
@@ -64,6 +65,23 @@ def outcomes() -> Iterator[Outcome]:
             yield page(
                 row, f"https://a.example/{row}", fields, title=text, preview=text * (row % 3), data={"h": [text]}
             )
+
+
+def open_durable(
+    path: Path | str,
+    *,
+    format: str | None = None,  # noqa: A002  # the option
+    fields: Sequence[str] | None = None,
+    select: Sequence[str] = (),
+) -> DurableFile:
+    layout = Layout(fields=None if fields is None else tuple(fields), select=tuple(select))
+    output = open_job_output(path, layout, work=f"{path}.work", format=format)
+    assert isinstance(output, DurableFile)
+    return output
+
+
+def kept(turns: Sequence[bool]) -> Iterator[KeptRow]:
+    return iter([KeptRow(number, turn) for number, turn in enumerate(turns, 1)])
 
 
 def opened(path: Path, mark: Mark | None = None, *, clean: bool = False, **options: Any) -> DurableFile:
@@ -287,11 +305,11 @@ def test_what_was_edited_is_not_rewritten(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(other)
     output = opened(path, mark, clean=True)
     with pytest.raises(SinkError, match="was changed since"):
-        output.rewrite(str(copy), iter([True] * 5), batches)
+        output.rewrite(str(copy), kept([True] * 5), batches)
     assert not copy.exists()
     assert path.read_bytes() == other
     path.write_bytes(data)
-    assert output.rewrite(str(copy), iter([True] * 5), batches).mark.position == copy.stat().st_size
+    assert output.rewrite(str(copy), kept([True] * 5), batches).mark.position == copy.stat().st_size
 
 
 @each_format
@@ -300,7 +318,7 @@ def test_a_copy_is_made_of_batches_of_its_own(tmp_path: Path, suffix: str, monke
     monkeypatch.setattr(durable_module, "REWRITE_BATCH_BYTES", 150)
     path, copy = tmp_path / f"a{suffix}", tmp_path / "copy"
     output, _, _ = filled(path, 30)
-    mark, batches = output.rewrite(str(copy), iter([True, False] * 15))
+    mark, batches = output.rewrite(str(copy), kept([True, False] * 15))
     data = copy.read_bytes()
     assert len(batches) > 2
     assert [batch.start for batch in batches] == [0, *(batch.end for batch in batches[:-1])]
@@ -424,7 +442,7 @@ def test_a_link_is_followed_and_stays_a_link(tmp_path: Path) -> None:
     output, mark, records = filled(link, 4)
     target.chmod(0o640)
     copy = tmp_path / "copy"
-    mark = output.rewrite(str(copy), iter([True, False, False, True])).mark
+    mark = output.rewrite(str(copy), kept([True, False, False, True])).mark
     output.adopt(str(copy), mark)
     assert link.is_symlink()
     assert target.read_bytes() == records[1] + records[4]
@@ -451,13 +469,13 @@ def test_a_rewrite_keeps_the_very_bytes_of_what_it_keeps(
         file.write(b"torn")
     for choose in (lambda n: n % 3 == 0, lambda _: True, lambda _: False, lambda n: n == 38):
         keep = [choose(n) for n in range(1, len(records))]
-        mark = output.rewrite(str(copy), iter(keep)).mark
-        kept = records[0] + b"".join(record for record, kept in zip(records[1:], keep, strict=True) if kept)
-        assert undone(path.suffix, copy.read_bytes()) == kept
+        mark = output.rewrite(str(copy), kept(keep)).mark
+        left = records[0] + b"".join(record for record, stays in zip(records[1:], keep, strict=True) if stays)
+        assert undone(path.suffix, copy.read_bytes()) == left
         assert (mark.position, mark.state) == (copy.stat().st_size, before.state)
     output.adopt(str(copy), mark)
     output.append([records[1]])
-    assert unpacked(path) == kept + records[1]
+    assert unpacked(path) == left + records[1]
     assert not copy.exists()
 
 
@@ -468,7 +486,7 @@ def test_a_rewrite_with_more_or_fewer_turns_is_refused(tmp_path: Path, suffix: s
     output, _, records = filled(path, 9)
     before = path.read_bytes()
     with pytest.raises(SinkError, match=r"was changed since \((more|fewer) records than were written\)"):
-        output.rewrite(str(copy), iter([True] * (len(records) - 1 + wrong)))
+        output.rewrite(str(copy), kept([True] * (len(records) - 1 + wrong)))
     assert path.read_bytes() == before
     assert not copy.exists()
     output.append([records[1]])
@@ -485,7 +503,7 @@ def test_a_rewrite_of_what_was_damaged_is_refused(tmp_path: Path) -> None:
         path.write_bytes(data)
         output = opened(path, mark, clean=True)
         with pytest.raises(SinkError, match="was changed since"):
-            output.rewrite(str(tmp_path / "copy"), iter([True] * 4))
+            output.rewrite(str(tmp_path / "copy"), kept([True] * 4))
 
 
 def test_a_copy_replaces_no_file_but_its_own_name(tmp_path: Path) -> None:
@@ -494,7 +512,7 @@ def test_a_copy_replaces_no_file_but_its_own_name(tmp_path: Path) -> None:
     output, _, records = filled(path, 2)
     for place in (copy.symlink_to, copy.hardlink_to):
         place(victim)
-        mark = output.rewrite(str(copy), iter([True, False])).mark
+        mark = output.rewrite(str(copy), kept([True, False])).mark
         assert victim.read_bytes() == b"mine"
         assert copy.read_bytes() == records[1]
         copy.unlink()
@@ -509,7 +527,7 @@ def test_a_copy_is_adopted_once_and_only_as_it_was_written(tmp_path: Path) -> No
     path, copy = tmp_path / "a.jsonl.gz", tmp_path / "copy"
     output, _, records = filled(path, 4)
     before = path.read_bytes()
-    mark = output.rewrite(str(copy), iter([False, True, True, True])).mark
+    mark = output.rewrite(str(copy), kept([False, True, True, True])).mark
     good = copy.read_bytes()
     for bad in (good[:-1], good + b"\0", edited(good)):
         copy.write_bytes(bad)
@@ -541,7 +559,7 @@ def test_a_copy_crosses_to_another_file_system(tmp_path: Path, monkeypatch: pyte
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", between_disks)
-    mark = output.rewrite(str(copy), iter([True, False, True])).mark
+    mark = output.rewrite(str(copy), kept([True, False, True])).mark
     output.adopt(str(copy), mark)
     assert path.read_bytes() == records[0] + records[1] + records[3]
     assert stat.S_IMODE(path.stat().st_mode) == 0o604
@@ -554,7 +572,7 @@ def test_a_folder_that_takes_no_copy_is_told_before_anything_is_done(
     output, _, _ = filled(tmp_path / "a.jsonl", 2)
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(SinkError, match=r"a\.jsonl: cannot be replaced: no permission to write in "):
-        output.rewrite(str(tmp_path / "copy"), iter([True, True]))
+        output.rewrite(str(tmp_path / "copy"), kept([True, True]))
     assert [file.name for file in tmp_path.iterdir()] == ["a.jsonl"]
 
 
@@ -572,7 +590,7 @@ def test_a_rewrite_holds_a_part_of_the_output_at_a_time(tmp_path: Path, monkeypa
         return compress(data, packing)
 
     monkeypatch.setattr(durable_module, "compress", measured)
-    mark = output.rewrite(str(tmp_path / "copy"), iter([True] * 20_000)).mark
+    mark = output.rewrite(str(tmp_path / "copy"), kept([True] * 20_000)).mark
     assert largest <= durable_module.REWRITE_PART_BYTES + len(line)
     output.adopt(str(tmp_path / "copy"), mark)
     assert unpacked(path) == line * 20_000
@@ -661,7 +679,7 @@ def crawl(path: Path, ledger: Ledger) -> None:
         if ledger.taken == 3 and not ledger.rewritten:
             copy = str(path.with_suffix(".job") / "copy")
             os.makedirs(os.path.dirname(copy), exist_ok=True)
-            mark = output.rewrite(copy, iter([True, False] * 3)).mark
+            mark = output.rewrite(copy, kept([True, False] * 3)).mark
             ledger.mark, ledger.copy, ledger.rewritten = mark, copy, True
             output.adopt(copy, mark)
             ledger.copy = None

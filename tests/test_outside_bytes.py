@@ -31,7 +31,7 @@ from fetcher.job.job import Job
 from fetcher.job.report import report
 from fetcher.job.resume import ResumeFilter
 from fetcher.job.schema import TABLES
-from fetcher.sinks import Mark, open_durable
+from fetcher.sinks import Layout, Mark, open_job_output
 
 few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 JSON = st.recursive(
@@ -150,7 +150,7 @@ def test_an_identity_is_read_or_refused(data: bytes) -> None:
 @few
 @given(st.text(max_size=40) | JSON.map(json.dumps), st.sampled_from(["a.csv", "a.jsonl", "a.txt.gz"]))
 def test_what_an_output_must_remember_is_read_or_refused(tmp_path: Path, state: str, name: str) -> None:
-    output = open_durable(tmp_path / name)
+    output = open_job_output(tmp_path / name, Layout(), work=f"{tmp_path}/work")
     with contextlib.suppress(SinkError):
         output.resume(Mark(state=state), clean=False)
     output.discard()

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from fetcher.errors import ConfigError, ConnectError, FetcherError, SinkError, StatusError
 from fetcher.model import Failure, Outcome, Page, Request
-from fetcher.sinks import COLUMNS, check_output, open_sink, to_json, to_record
+from fetcher.sinks import COLUMNS, Layout, check_output, open_sink, to_json, to_record
 from fetcher.sinks.csv_format import CSVSink, defuse
 from fetcher.sinks.text import TextSink
 from tests.lab.suites import suite
@@ -180,7 +180,7 @@ def test_text_is_a_line_an_outcome(outcome: Outcome, lines: str) -> None:
 
 
 async def test_csv_columns_are_a_records_then_the_lists_then_the_selected(tmp_path: Path) -> None:
-    sink = CSVSink(tmp_path / "a.csv", fields=["url", "row_url", "=x"], select=["title", "price"])
+    sink = CSVSink(tmp_path / "a.csv", Layout(fields=("url", "row_url", "=x"), select=("title", "price")))
     async with sink:
         await sink.write(page(fields={"url": "u", "=x": "y", "late": 1}, data={"price": 2, "more": [3]}))
         await sink.write(failure())
@@ -213,7 +213,7 @@ def test_formulas_are_defused_and_numbers_stay(text: str, cell: str) -> None:
 @settings(deadline=None)
 @given(st.lists(st.builds(str.__add__, st.sampled_from(["", *SPECIAL_MARKS]), st.text(st.characters(codec="utf-8")))))
 def test_csv_comes_back_whole_and_no_cell_runs(texts: list[str]) -> None:
-    sink = CSVSink("-", fields=(), select=[f"c{i}" for i in range(len(texts))])
+    sink = CSVSink("-", Layout(fields=(), select=tuple(f"c{i}" for i in range(len(texts)))))
     line = sink.encode(page(title="".join(texts), data={f"c{i}": text for i, text in enumerate(texts)}))
     (row,) = csv.reader(io.StringIO(line.decode(), newline=""))
     assert [restore(cell) for cell in row[len(COLUMNS) :]] == texts

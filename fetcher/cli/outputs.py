@@ -16,8 +16,9 @@ from fetcher.errors import SinkError
 from fetcher.files import write_all
 from fetcher.job.resume import ResumeState
 from fetcher.model import Outcome, Sink
-from fetcher.sinks import open_sink
+from fetcher.sinks import Layout, sink_for
 from fetcher.sources import Row, estimate_rows, is_url_argument, read
+from fetcher.sources.inputs import format_of
 from fetcher.stats import Stats
 
 __all__ = [
@@ -72,10 +73,10 @@ class PlainOutput:
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        plan, names = self._plan, self._fetcher.reader.selected_names
+        plan, layout = self._plan, _layout(self._plan, self._fetcher)
         async with contextlib.AsyncExitStack() as stack:
             for path in plan.outputs:
-                sink = open_sink(path, format=plan["format"], fresh=plan["fresh"], fields=_fields(plan), select=names)
+                sink = sink_for(path, layout, format=plan["format"], fresh=plan["fresh"])
                 self._sinks.append(await stack.enter_async_context(sink))
             self._stack = stack.pop_all()
         return self
@@ -106,7 +107,7 @@ def open_output(plan: Plan, fetcher: Fetcher) -> CrawlOutput:
         *plan.outputs,
         directory=plan.job,
         format=plan["format"],
-        fields=_fields(plan),
+        layout=_layout(plan, fetcher),
         fresh=plan["fresh"],
         retry=plan.retry,
         verify=plan["verify"],
@@ -168,6 +169,28 @@ def print_text(text: str) -> None:
         sys.stdout.write(text)
         return
     write_all(descriptor, text.encode(sys.stdout.encoding or "utf-8", "replace"))
+
+
+def _layout(plan: Plan, fetcher: Fetcher) -> Layout:
+    """Return what the records of a plan look like."""
+    return Layout.of(
+        plan.config,
+        plan.body_place,
+        fields=_fields(plan),
+        select=tuple(dict.fromkeys(fetcher.reader.selected_names)),
+        free_fields=not _has_one_list(plan),
+        free_data=plan.extract is not None,
+        byte_order_mark=plan["csv_bom"],
+        part_rows=plan["part_rows"],
+    )
+
+
+def _has_one_list(plan: Plan) -> bool:
+    """Whether all rows have the same columns: those of one table, or none."""
+    if _fields(plan) == ():
+        return False
+    kinds = {format_of(path, plan["from"]) for path in plan.inputs if not is_url_argument(path)}
+    return kinds <= {"txt"} or len(plan.inputs) == 1
 
 
 def _fields(plan: Plan) -> tuple[str, ...] | None:

@@ -20,7 +20,8 @@ from fetcher.job.paths import folder_for, is_job
 from fetcher.job.resume import choose_codes
 from fetcher.model import Extractor, Middleware
 from fetcher.page.reader import Reader
-from fetcher.sinks import check_output
+from fetcher.sinks import Layout, check_output
+from fetcher.sinks.layout import BodyPlace
 from fetcher.sinks.opening import check_path, descriptor_of, is_special
 from fetcher.sources import check, is_url_argument
 from fetcher.transport.descriptors import RESERVED_DESCRIPTORS
@@ -47,6 +48,12 @@ class Plan(msgspec.Struct, frozen=True):
     def __getitem__(self, key: str) -> Any:
         return self.settings.get(key, RUN_KEYS[key])
 
+    @property
+    def body_place(self) -> BodyPlace:
+        """Where the bodies of pages go."""
+        body: str = self["body"]
+        return "none" if body == "none" else "inline" if body == "inline" else "folder"
+
 
 def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool = True) -> Plan:
     """Check the settings, the lists and the outputs, changing nothing.
@@ -56,8 +63,9 @@ def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool =
     """
     urls = inputs if all(is_url_argument(text) for text in inputs) else []
     outputs = settings.get("output") or ["-"]
+    keep_body = settings.get("body", "none") != "none"
     plan = Plan(
-        make_config(settings, urls),
+        make_config({**settings, "keep_body": True} if keep_body else settings, urls),
         inputs,
         outputs,
         settings,
@@ -70,6 +78,7 @@ def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool =
         raise ConfigError("retry-failed and retry-codes need a job: an output that is a file (-o), without --no-job")
     if plan["verify"] and plan.job is None:
         raise ConfigError("verify: needs a job: an output that is a file (-o), without --no-job")
+    Layout.of(plan.config, plan.body_place)
     Reader(plan.config, plan.extract)  # is dropped: what is wrong with a rule or the extractor is found here
     plan = _within_limits(plan)
     if plan.config.tls.profile == "compatible":

@@ -151,7 +151,9 @@ class Crawl:
                 self._resume_state = output.resume_state
                 self._announce(output.resume_state)
                 source = output.left(open_source(self._plan))
-                stream = self._fetcher.stream(source, stats=output.stats, spill_folder=output.spill_folder)
+                stream = self._fetcher.stream(
+                    source, ordered=self._plan["ordered"], stats=output.stats, spill_folder=output.spill_folder
+                )
                 outcomes = await stack.enter_async_context(stream)
                 self._stats = outcomes.stats
                 await self._show_progress(stack)

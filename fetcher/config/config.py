@@ -25,9 +25,11 @@ from fetcher.config.options import (
     optional_text,
     parse_bypass,
     parse_certificates,
+    parse_columns,
     parse_cookies,
     parse_headers,
     parse_max_failed,
+    parse_names,
     parse_proxy,
     parse_rate,
     parse_seconds,
@@ -84,6 +86,9 @@ class Config(msgspec.Struct, frozen=True):
     default_scheme: Literal["https", "http"] = "https"
     select: tuple[str, ...] = ()
     preview: int = 0
+    columns: tuple[str, ...] = ()
+    keep_headers: tuple[str, ...] = ()
+    keep_body: bool = False
     dedupe: bool = False
     follow_refresh: bool = False
     max_failed: str | None = None
@@ -257,6 +262,9 @@ OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "default_scheme": ("", "default_scheme", one_of("https", "http")),
     "select": ("", "select", lambda value: tuple(texts(value))),
     "preview": ("", "preview", number_from(0, whole=True)),
+    "columns": ("", "columns", parse_columns),
+    "keep_headers": ("", "keep_headers", lambda value: tuple(map(str.lower, parse_names(value)))),
+    "keep_body": ("", "keep_body", flag),
     "dedupe": ("", "dedupe", flag),
     "follow_refresh": ("", "follow_refresh", flag),
     "max_failed": ("", "max_failed", parse_max_failed),

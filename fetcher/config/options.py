@@ -7,6 +7,7 @@ what cannot be read raises ``ConfigError`` in words that quote it.
 from __future__ import annotations
 
 import base64
+import difflib
 import ipaddress
 import math
 import os
@@ -18,6 +19,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from fetcher.errors import ConfigError
+from fetcher.model import RECORD_COLUMNS
 
 MOST = 1e15  # of anything that is counted here; beyond it floats miss whole numbers
 
@@ -115,6 +117,27 @@ def texts(value: Any) -> list[str]:
     if not isinstance(listed, list | tuple) or not all(isinstance(text, str) for text in listed):
         raise ConfigError(f"{_shape(value)} is neither a text nor a list of texts")
     return list(listed)
+
+
+def parse_names(value: Any) -> tuple[str, ...]:
+    """Read names: a text with commas between them, or a list; each once, in their order.
+
+    >>> parse_names("id, url,id")
+    ('id', 'url')
+    """
+    listed = [name.strip() for text in texts(value) for name in text.split(",")]
+    return tuple(dict.fromkeys(filter(None, listed)))
+
+
+def parse_columns(value: Any) -> tuple[str, ...]:
+    """Read the names of a record's columns."""
+    names = parse_names(value)
+    for name in names:
+        if name not in RECORD_COLUMNS:
+            close = difflib.get_close_matches(name, RECORD_COLUMNS, n=1)
+            nearest = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ConfigError(f"there is no column {name!r}{nearest}; there are {', '.join(RECORD_COLUMNS)}")
+    return names
 
 
 def _shape(value: Any) -> str:

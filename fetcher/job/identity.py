@@ -33,6 +33,9 @@ _FLAGS = {
     "max_size": "--max-size",
     "truncate": "--truncate",
     "preview": "--preview",
+    "columns": "--columns",
+    "keep_headers": "--keep-headers",
+    "body": "--body",
 }
 """Field -> the flag a user knows it by. The inputs are compared on their own."""
 
@@ -55,6 +58,9 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_size: int
     truncate: bool
     preview: int
+    columns: tuple[str, ...] = ()
+    keep_headers: tuple[str, ...] = ()
+    body: str = "none"
 
     @classmethod
     def of(
@@ -66,6 +72,7 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         url_column: str,
         outputs: Sequence[str],
         extract: str | None,
+        body: str = "none",
     ) -> Self:
         """Take from ``config`` and the command what must not change."""
         return cls(
@@ -81,6 +88,9 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             max_size=config.limits.max_size,
             truncate=config.limits.truncate,
             preview=config.preview,
+            columns=config.columns,
+            keep_headers=tuple(sorted(config.keep_headers)),
+            body=body,
         )
 
     def to_json(self) -> bytes:

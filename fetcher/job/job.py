@@ -13,7 +13,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -27,11 +27,21 @@ from fetcher.job.host_memory import DELAYS, PARKED, delays_of, pauses_of, rememb
 from fetcher.job.identity import JobIdentity
 from fetcher.job.ledger import OK, Ledger, LedgerRow, RunProgress
 from fetcher.job.lock import Lock
-from fetcher.job.paths import BEGIN_AGAIN, CRASH_MARKER, LEDGER, clear_job, copy_of, folder_for, is_job, make_folder
+from fetcher.job.paths import (
+    BEGIN_AGAIN,
+    CRASH_MARKER,
+    LEDGER,
+    clear_job,
+    copy_of,
+    folder_for,
+    is_job,
+    make_folder,
+    work_folder,
+)
 from fetcher.job.resume import ResumeFilter, ResumeState, choose_codes, digest_of
 from fetcher.job.writer import Writer
 from fetcher.model import Outcome, Page
-from fetcher.sinks import DurableFile, Mark, Rewrite, format_of, open_durable
+from fetcher.sinks import JobOutput, Layout, Mark, Rewrite, format_of, open_job_output
 from fetcher.stats import Stats
 from fetcher.urls import parse
 
@@ -48,7 +58,7 @@ class Job:
     ``outputs`` are regular files, their formats by suffix or ``format``. The ledger lies in ``directory``, by default
     beside the first output. ``fresh`` begins again. ``retry`` names codes or classes of failures to take up once more
     (``failed`` for all). ``verify`` has the outputs looked at whole before anything is fetched, not their last 64 MB.
-    ``fields`` are the list's own columns in a CSV. ``inputs``, ``input_format`` and
+    ``fields`` are the list's own columns in a table; a ``layout`` says all that records look like. ``inputs``, ``input_format`` and
     ``url_column`` describe the list, for it must not change. ``total`` is about how many rows it has.
     ``stats`` are the counts of all runs, ``resume_state`` says how far the job was when it was opened.
 
@@ -67,6 +77,7 @@ class Job:
         directory: str | os.PathLike[str] | None = None,
         format: str | None = None,  # noqa: A002  # the option's own name
         fields: Sequence[str] | None = None,
+        layout: Layout | None = None,
         fresh: bool = False,
         retry: Collection[str] = (),
         verify: bool = False,
@@ -83,8 +94,10 @@ class Job:
         config = fetcher.config
         paths = [os.fspath(path) for path in outputs]
         self.directory = os.fspath(directory) if directory is not None else folder_for(paths)
-        self._outputs: list[DurableFile] = [
-            open_durable(path, format=format, fields=fields, select=fetcher.reader.selected_names) for path in paths
+        self._layout = layout or _layout_of(fetcher, fields)
+        self._outputs: list[JobOutput] = [
+            open_job_output(path, self._layout, work=work_folder(self.directory, ordinal), format=format)
+            for ordinal, path in enumerate(paths)
         ]
         self._identity = JobIdentity.of(
             config,
@@ -93,6 +106,7 @@ class Job:
             url_column=url_column,
             outputs=[_format_of(path, format) for path in paths],
             extract=fetcher.reader.extractor_name,
+            body=_body_place(self._layout),
         )
         self._choose = choose_codes(retry)
         self._retry_names = frozenset(name.strip().lower() for name in retry)
@@ -244,6 +258,19 @@ class Job:
             raise
 
 
+def _layout_of(fetcher: Fetcher, fields: Sequence[str] | None) -> Layout:
+    return Layout.of(
+        fetcher.config,
+        fields=None if fields is None else tuple(dict.fromkeys(fields)),
+        select=tuple(dict.fromkeys(fetcher.reader.selected_names)),
+    )
+
+
+def _body_place(layout: Layout) -> str:
+    columns = layout.columns
+    return "inline" if "body" in columns else "folder" if "body_path" in columns else "none"
+
+
 def _format_of(path: str, given: str | None) -> str:
     packing = path[path.rfind(".") :].lower()
     return format_of(path, given) + (packing if packing in SUFFIXES else "")
@@ -252,7 +279,7 @@ def _format_of(path: str, given: str | None) -> str:
 class OpenJob:
     """A job that is locked and ready: its ledger and crash marker. ``resumed`` says that it had begun before."""
 
-    def __init__(self, lock: Lock, ledger: Ledger, marker: CrashMarker, outputs: Sequence[DurableFile]) -> None:
+    def __init__(self, lock: Lock, ledger: Ledger, marker: CrashMarker, outputs: Sequence[JobOutput]) -> None:
         self.ledger = ledger
         self.marker = marker
         self.resumed = False
@@ -283,7 +310,7 @@ class OpenJob:
 
 def open_job(
     folder: str,
-    outputs: Sequence[DurableFile],
+    outputs: Sequence[JobOutput],
     *,
     identity: JobIdentity,
     fresh: bool,
@@ -328,7 +355,7 @@ def open_job(
         raise
 
 
-def _begin(folder: str, path: str, outputs: Sequence[DurableFile], identity: JobIdentity, *, fresh: bool) -> Ledger:
+def _begin(folder: str, path: str, outputs: Sequence[JobOutput], identity: JobIdentity, *, fresh: bool) -> Ledger:
     """Make a new job. The outputs come first: from the ledger on, what is in them is ours."""
     clear_job(folder)
     for output in outputs:
@@ -337,7 +364,7 @@ def _begin(folder: str, path: str, outputs: Sequence[DurableFile], identity: Job
 
 
 def _resume(
-    folder: str, ledger: Ledger, marker: CrashMarker, outputs: Sequence[DurableFile], *, last: int | None
+    folder: str, ledger: Ledger, marker: CrashMarker, outputs: Sequence[JobOutput], *, last: int | None
 ) -> None:
     """Put the outputs in order, and hold their ``last`` bytes, or all, against the checksums of their batches."""
     marks = ledger.marks()
@@ -354,7 +381,7 @@ def _resume(
         marker.suspect = 0
 
 
-def _finish_rewrite(folder: str, ledger: Ledger, outputs: Sequence[DurableFile], marks: Sequence[Mark]) -> None:
+def _finish_rewrite(folder: str, ledger: Ledger, outputs: Sequence[JobOutput], marks: Sequence[Mark]) -> None:
     if not ledger.pending_rewrite():
         return
     for ordinal, (output, mark) in enumerate(zip(outputs, marks, strict=True)):
@@ -368,7 +395,7 @@ def _finish_rewrite(folder: str, ledger: Ledger, outputs: Sequence[DurableFile],
 def _retry(
     folder: str,
     ledger: Ledger,
-    outputs: Sequence[DurableFile],
+    outputs: Sequence[JobOutput],
     choose: Callable[[str], bool],
     retry_names: frozenset[str],
 ) -> int:
@@ -383,8 +410,7 @@ def _retry(
     before = ledger.marks()
     for ordinal, output in enumerate(outputs):
         copy = copy_of(folder, output.path, ordinal)
-        keep: Iterator[bool] = ledger.order(codes)
-        rewrites.append(output.rewrite(copy, keep, ledger.batches(ordinal, before[ordinal])))
+        rewrites.append(output.rewrite(copy, ledger.order(codes), ledger.batches(ordinal, before[ordinal])))
         copies.append(copy)
     marks = [rewrite.mark for rewrite in rewrites]
     batches = [rewrite.batches for rewrite in rewrites]
@@ -395,7 +421,7 @@ def _retry(
     return retried
 
 
-def _abandon(ledger: Ledger | None, marker: CrashMarker | None, outputs: Sequence[DurableFile], lock: Lock) -> None:
+def _abandon(ledger: Ledger | None, marker: CrashMarker | None, outputs: Sequence[JobOutput], lock: Lock) -> None:
     for output in outputs:
         output.discard()
     if marker is not None:

@@ -20,7 +20,7 @@ from fetcher.errors import LedgerError
 from fetcher.files import sync_folder_of
 from fetcher.job.ledger_reader import MAX_NOTE_BYTES, OK, LedgerReader, Tally
 from fetcher.job.schema import JOURNALS, MAX_VALUE_BYTES, SHIFT, connect, damaged, explained, in_use, make, whole
-from fetcher.sinks.durable import Batch, Mark
+from fetcher.sinks.job_output import Batch, Mark
 
 __all__ = ["OK", "Ledger", "LedgerRow", "RunProgress", "Tally"]
 

@@ -15,7 +15,7 @@ import msgspec
 
 from fetcher.errors import LedgerError, Skipped
 from fetcher.job.schema import SHIFT, attach, damaged, explained, whole
-from fetcher.sinks.durable import Batch, Mark
+from fetcher.sinks.job_output import Batch, KeptRow, Mark
 
 __all__ = ["OK", "LedgerReader", "Tally"]
 
@@ -129,16 +129,16 @@ class LedgerReader:
             if len(rows) < READ_ROWS:
                 return
 
-    def order(self, codes: Collection[str]) -> Iterator[bool]:
-        """Iterate over all records in the order they were written: whether each is kept, its code none of ``codes``."""
+    def order(self, codes: Collection[str]) -> Iterator[KeptRow]:
+        """Iterate over all rows in the order their records were written: each is kept unless its code is of ``codes``."""
         with explained(self.path, "read"):
             dropped = {number for name in codes for number in self._db.execute(_CODE, (name,)).fetchone() or ()}
         return self._order(dropped)
 
-    def _order(self, dropped: Collection[int]) -> Iterator[bool]:
+    def _order(self, dropped: Collection[int]) -> Iterator[KeptRow]:
         with explained(self.path, "read"), contextlib.closing(self._attach()) as db:
-            for (code,) in db.execute("SELECT code FROM rows ORDER BY seq"):
-                yield code not in dropped
+            for row, code in db.execute("SELECT id, code FROM rows ORDER BY seq"):
+                yield KeptRow(whole(self.path, row), code not in dropped)
 
     def _read(self, query: str, values: tuple[int, ...]) -> list[tuple[object, ...]]:
         """Read through a connection of its own, which is closed when this returns."""

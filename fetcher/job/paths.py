@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Sequence
 
 from fetcher.errors import ConfigError, LedgerError
@@ -22,15 +23,18 @@ __all__ = [
     "folder_for",
     "is_job",
     "make_folder",
+    "work_folder",
 ]
 
 LEDGER = "ledger.sqlite"
 LOCK = "lock"
 CRASH_MARKER = "parsing"
 COPY_PREFIX = "rewrite."
+WORK_PREFIX = "output."
 BEGIN_AGAIN = "begin again with --fresh"
 _WRITTEN = re.compile(
-    rf"{re.escape(LEDGER)}(\.new)?(-wal|-shm|-journal)?|{re.escape(CRASH_MARKER)}|{re.escape(COPY_PREFIX)}[0-9]+",
+    rf"{re.escape(LEDGER)}(\.new)?(-wal|-shm|-journal)?|{re.escape(CRASH_MARKER)}|"
+    rf"({re.escape(COPY_PREFIX)}|{re.escape(WORK_PREFIX)})[0-9]+",
     re.ASCII,
 )
 """What a job writes in its folder, but for the lock."""
@@ -52,6 +56,11 @@ def copy_of(folder: str, output: str, ordinal: int) -> str:
     if os.stat(folder).st_dev == os.stat(beside).st_dev:
         return os.path.join(folder, f"{COPY_PREFIX}{ordinal}")
     return os.path.join(beside, f".{os.path.basename(output)}.{COPY_PREFIX}{ordinal}")
+
+
+def work_folder(folder: str, ordinal: int) -> str:
+    """Return where an output keeps what is committed and not yet in it."""
+    return os.path.join(folder, f"{WORK_PREFIX}{ordinal}")
 
 
 def make_folder(folder: str) -> None:
@@ -81,7 +90,10 @@ def clear_job(folder: str) -> None:
         names = sorted(name for name in os.listdir(folder) if _WRITTEN.fullmatch(name))
         for name in names:
             path = os.path.join(folder, name)
-            os.unlink(path)
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
         if names:
             path = folder
             sync_folder_of(os.path.join(folder, LEDGER))

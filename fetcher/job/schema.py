@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 APPLICATION = 0x66657463  # "fetc", at byte 68 of the file
-FORMAT = 2
+FORMAT = 3
 SHIFT = 2**31
 JOURNALS = ("-wal", "-shm", "-journal")
 MAX_OUTPUTS = 1_000

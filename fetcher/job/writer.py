@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from fetcher.job.ledger import Ledger, LedgerRow, RunProgress
-from fetcher.sinks import DurableFile, Mark
+from fetcher.sinks import JobOutput, Mark
 
 __all__ = ["Writer"]
 
@@ -32,7 +32,7 @@ class Writer:
     def __init__(
         self,
         ledger: Ledger,
-        outputs: Sequence[DurableFile],
+        outputs: Sequence[JobOutput],
         *,
         thread: ThreadPoolExecutor,
         progress: Callable[[], RunProgress],

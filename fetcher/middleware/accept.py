@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 from fetcher.config import Accept
 from fetcher.errors import StatusError
-from fetcher.model import Exchange, Middleware, Request, Response
+from fetcher.model import Exchange, Middleware, Request, Response, kept_headers
 
 __all__ = ["accept", "retry_after", "wished_wait"]
 
@@ -19,8 +19,13 @@ MAX_WAIT_SECONDS = 1e12
 MIN_DATE_SECONDS = 1e9  # since 1970: from here on a number is a date and no duration
 
 
-def accept(statuses: Accept, clock: Callable[[], float] = time.time) -> Middleware:
-    """Build the handler that lets through ``statuses`` and raises ``StatusError`` for the rest."""
+def accept(
+    statuses: Accept, clock: Callable[[], float] = time.time, *, keep_headers: Collection[str] = ()
+) -> Middleware:
+    """Build the handler that lets through ``statuses`` and raises ``StatusError`` for the rest.
+
+    What ``keep_headers`` names of an answer that is refused goes with the error.
+    """
     pages = frozenset(status for status in range(1_000) if status in statuses)
 
     async def handle(request: Request, proceed: Exchange) -> Response:
@@ -28,7 +33,10 @@ def accept(statuses: Accept, clock: Callable[[], float] = time.time) -> Middlewa
         status = response.status
         if status in pages or status in statuses:
             return response
-        raise StatusError(status, _phrase(status), wished_wait(response, clock()))
+        error = StatusError(status, _phrase(status), wished_wait(response, clock()))
+        if keep_headers:
+            error.headers = kept_headers(response.headers, keep_headers)
+        raise error
 
     return handle
 

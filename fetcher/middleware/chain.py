@@ -38,7 +38,7 @@ class Handlers:
         self.robots: Robots | None = None
         handlers: list[Middleware] = [
             Retry(config.retry, self.gate, on_retry=on_retry),
-            accept(config.accept),
+            accept(config.accept, keep_headers=config.keep_headers),
             Redirects(config),
         ]
         if config.robots:

@@ -51,7 +51,8 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     """What a worker is told first: how pages are to be read, and where the extractor is found.
 
     ``extract`` is ``module:name``, ``path`` and ``folder`` are the owner's ``sys.path`` and working directory,
-    ``limit`` is seconds a page may take, ``exact`` says that data is to come back of the very same types.
+    ``limit`` is seconds a page may take, ``exact`` says that data is to come back of the very same types, ``columns``
+    are those of a record that are wanted and need a page's tree.
     """
 
     select: Selection | None
@@ -61,6 +62,7 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     folder: bytes
     limit: float
     exact: bool
+    columns: frozenset[str]
 
 
 class ParseTask(msgspec.Struct, frozen=True, array_like=True):

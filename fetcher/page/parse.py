@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -17,7 +17,7 @@ import msgspec
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 
 from fetcher.errors import ParseError
-from fetcher.model import Extractor, Failure, Page, Response
+from fetcher.model import Extractor, Failure, Page, Pairs, Response
 from fetcher.page.charset import count_characters, decode_as, detect, read_media_type
 from fetcher.refresh import refresh_of
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fetcher.page.select import Selection
 
 __all__ = [
+    "TREE_COLUMNS",
     "Document",
     "Kind",
     "Reading",
@@ -70,6 +71,9 @@ MAX_TITLES = 256
 MAX_ANCESTORS = 64
 MAX_ROBOTS_METAS = 16
 MAX_ROBOTS_CHARACTERS = 1_000
+
+TREE_COLUMNS = frozenset({"title", "links", "robots"})
+"""The columns of a record that need a page's tree."""
 
 MAX_MESSAGE_CHARACTERS = 500  # of what an extractor raised
 MAX_KEPT_BYTES = 262_144  # the largest body whose tree outlives its page
@@ -233,10 +237,18 @@ class Reading(msgspec.Struct, frozen=True, array_like=True, tag="reading"):
     data: Any = None
 
 
-def read_body(response: Response, *, select: Selection | None, extract: Extractor | None, preview: int = 0) -> Reading:
+def read_body(
+    response: Response,
+    *,
+    select: Selection | None,
+    extract: Extractor | None,
+    preview: int = 0,
+    columns: Collection[str] = TREE_COLUMNS,
+) -> Reading:
     """Read what a record shows out of a body, and what ``extract`` or else ``select`` finds in it.
 
-    ``preview`` is a number of characters of the text. Raises ``ParseError``, with what was read before it: ``extract_failed``
+    ``preview`` is a number of characters of the text. A page of which no ``columns`` are wanted that need its tree is not
+    parsed. Raises ``ParseError``, with what was read before it: ``extract_failed``
     with what the extractor raised, or ``parse_crash``.
     """
     kind = kind_of(response)
@@ -245,8 +257,9 @@ def read_body(response: Response, *, select: Selection | None, extract: Extracto
     title = links = robots = data = None
     try:
         if page:
-            title, links = page.title, page.links
-        robots = _robots_of(response, page.head if page else ())
+            title = page.title if "title" in columns else None
+            links = page.links if "links" in columns else None
+        robots = _robots_of(response, page.head if page and "robots" in columns else ())
         # The extractor last: it may do as it likes with the tree.
         if extract is not None:
             data = extract_from(response, extract)
@@ -282,7 +295,7 @@ def read_head(response: Response) -> Reading:
     )
 
 
-def add_reading(failure: Failure, response: Response, reading: Reading) -> Failure:
+def add_reading(failure: Failure, response: Response, reading: Reading, *, headers: Pairs = ()) -> Failure:
     """Return a failure to read a response with what is known of that: its record lacks nothing but the data."""
     return msgspec.structs.replace(
         failure,
@@ -298,13 +311,22 @@ def add_reading(failure: Failure, response: Response, reading: Reading) -> Failu
         truncated=response.truncated,
         robots=reading.robots,
         refresh=refresh_of(response),
+        headers=headers,
     )
 
 
-def page_of(response: Response, reading: Reading, *, waited: float, fetched_at: float, keep_body: bool = False) -> Page:
+def page_of(
+    response: Response,
+    reading: Reading,
+    *,
+    waited: float,
+    fetched_at: float,
+    headers: Pairs = (),
+    keep_body: bool = False,
+) -> Page:
     """Make the page of a response and of what was read out of it.
 
-    ``waited`` is in seconds, ``fetched_at`` in seconds since the epoch.
+    ``waited`` is in seconds, ``fetched_at`` in seconds since the epoch, ``headers`` are those to keep.
     """
     return Page(
         request=response.request,
@@ -326,6 +348,7 @@ def page_of(response: Response, reading: Reading, *, waited: float, fetched_at: 
         robots=reading.robots,
         refresh=refresh_of(response),
         preview=reading.preview,
+        headers=headers,
         body=response.body if keep_body else None,
     )
 

@@ -18,8 +18,8 @@ import msgspec
 
 from fetcher.config import Config
 from fetcher.errors import ConfigError, ParseError
-from fetcher.model import Extractor, Page, Response, check_callable
-from fetcher.page.parse import Reading, extract_from, kind_of, page_of, read_body, read_head
+from fetcher.model import Extractor, Page, Response, check_callable, kept_headers
+from fetcher.page.parse import TREE_COLUMNS, Reading, extract_from, kind_of, page_of, read_body, read_head
 
 if TYPE_CHECKING:
     from fetcher.page.isolation import ParserPool
@@ -56,6 +56,9 @@ class Reader:
                 raise ConfigError("select and extract both say what a page's data is: leave one of them out")
         self._select = _selection(config.select) if config.select else None
         self._preview = config.preview
+        self._columns = TREE_COLUMNS.intersection(config.columns) if config.columns else TREE_COLUMNS
+        self._headers = frozenset(config.keep_headers)
+        self._keep_body = config.keep_body
         self._extract = extract
         self._asked = parsing.isolate or parsing.parsers is not None
         self._all_html = parsing.parsers is not None or (parsing.isolate and self._select is not None)
@@ -115,11 +118,13 @@ class Reader:
         if mark_row is not None:
             mark_row(response.request.id)
         try:
-            reading = read_body(response, select=self._select, extract=self._extract, preview=self._preview)
+            reading = read_body(
+                response, select=self._select, extract=self._extract, preview=self._preview, columns=self._columns
+            )
         finally:
             if mark_row is not None:
                 mark_row(0)
-        return page_of(response, reading, waited=waited, fetched_at=fetched_at)
+        return self._page_of(response, reading, waited=waited, fetched_at=fetched_at)
 
     async def read_isolated(self, response: Response, *, waited: float, fetched_at: float) -> Page:
         """Make the page of a response in a process of its own: the same page as ``read`` makes.
@@ -145,7 +150,13 @@ class Reader:
             reading = self._with_data(response, answer.reading, self._extract)
         else:
             reading = self._with_data(response, answer, self._extract_here)
-        return page_of(response, reading, waited=waited, fetched_at=fetched_at)
+        return self._page_of(response, reading, waited=waited, fetched_at=fetched_at)
+
+    def _page_of(self, response: Response, reading: Reading, *, waited: float, fetched_at: float) -> Page:
+        headers = kept_headers(response.headers, self._headers) if self._headers else ()
+        return page_of(
+            response, reading, waited=waited, fetched_at=fetched_at, headers=headers, keep_body=self._keep_body
+        )
 
     def _open_pool(self) -> ParserPool:
         from fetcher.page.isolation import ParserPool
@@ -160,6 +171,7 @@ class Reader:
             limit=self._timeout,
             # What small pages are read with here must not give another type of data for the large ones.
             exact=not self._asked,
+            columns=self._columns,
         )
         # Where all pages go there, the next ones wait within the process; else they are few, and dangerous.
         depth = MAX_QUEUED_PAGES if self._all_html or self._everything else 1

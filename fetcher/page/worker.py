@@ -83,7 +83,13 @@ def _prepare(settings: WorkerSettings) -> Extractor | None:
 
 def _answer(task: ParseTask, settings: WorkerSettings, extract: Extractor | None) -> bytearray:
     try:
-        reading = read_body(response_of(task), select=settings.select, extract=extract, preview=settings.preview)
+        reading = read_body(
+            response_of(task),
+            select=settings.select,
+            extract=extract,
+            preview=settings.preview,
+            columns=settings.columns,
+        )
     except ParseError as error:
         return encode(ParseFailed(_encodable(error.code), _encodable(error.message), error.reading))
     except MemoryError:

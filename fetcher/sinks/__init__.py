@@ -12,9 +12,11 @@ from pathlib import PurePath
 from fetcher.compression import SUFFIXES as COMPRESSED
 from fetcher.errors import ConfigError
 from fetcher.model import Sink
-from fetcher.sinks.durable import DurableFile, Mark, Rewrite
+from fetcher.sinks.durable import DurableFile
 from fetcher.sinks.escape import printable
+from fetcher.sinks.job_output import JobOutput, Mark, Rewrite
 from fetcher.sinks.jsonl import JSONLSink
+from fetcher.sinks.layout import Layout
 from fetcher.sinks.opening import check_path, display_name, is_special
 from fetcher.sinks.record import COLUMNS, Record, to_json, to_record
 from fetcher.sinks.stream import OutputStream, StreamSink, compressor_for
@@ -25,6 +27,8 @@ __all__ = [
     "SUFFIXES",
     "DurableFile",
     "JSONLSink",
+    "JobOutput",
+    "Layout",
     "Mark",
     "OutputStream",
     "Record",
@@ -32,9 +36,10 @@ __all__ = [
     "StreamSink",
     "check_output",
     "format_of",
-    "open_durable",
+    "open_job_output",
     "open_sink",
     "printable",
+    "sink_for",
     "to_json",
     "to_record",
 ]
@@ -54,48 +59,58 @@ def open_sink(
 ) -> Sink:
     """Return the sink for ``path``, in ``format`` or in the one its suffix names; it opens when it is entered.
 
-    ``fresh`` overwrites a file that exists. ``fields`` and ``select`` are the columns of a CSV (see ``CSVSink``).
+    ``fresh`` overwrites a file that exists. ``fields`` and ``select`` are the columns of a table (see ``CSVSink``).
     Raises ``ConfigError`` for a format that is unknown or not installed.
     """
-    return _stream_sink(path, format, fresh=fresh, fields=fields, select=select)
+    return sink_for(path, Layout(fields=as_names(fields), select=as_names(select) or ()), format=format, fresh=fresh)
 
 
-def open_durable(
+def sink_for(
     path: str | os.PathLike[str],
+    layout: Layout,
     *,
     format: str | None = None,  # noqa: A002  # the option's own name
-    fields: Sequence[str] | None = None,
-    select: Sequence[str] | None = None,
-) -> DurableFile:
+    fresh: bool = False,
+) -> Sink:
+    """Return the sink for records of a ``layout``; see ``open_sink``."""
+    return _stream_sink(path, layout, format_of(path, format), fresh=fresh)
+
+
+def open_job_output(
+    path: str | os.PathLike[str],
+    layout: Layout,
+    *,
+    work: str,  # noqa: ARG001  # for formats that need it
+    format: str | None = None,  # noqa: A002  # the option's own name
+) -> JobOutput:
     """Return a job's output at ``path``, in the format that ``open_sink`` would take; nothing is opened yet.
 
+    ``work`` is where a format keeps what is committed and not yet in the output: a folder that it makes and removes.
     Raises ``ConfigError`` as ``open_sink`` does, and for standard output, a FIFO or a device: none can be cut back.
     """
     text = os.fspath(path)
     if is_special(text):
         raise ConfigError(f"{display_name(text)}: a job writes to regular files alone: name one, or run without a job")
-    return DurableFile(text, _stream_sink(text, format, fresh=False, fields=fields, select=select))
+    return DurableFile(text, _stream_sink(text, layout, format_of(text, format), fresh=False))
 
 
-def _stream_sink(
-    path: str | os.PathLike[str],
-    format: str | None,  # noqa: A002  # as above
-    *,
-    fresh: bool,
-    fields: Sequence[str] | None,
-    select: Sequence[str] | None,
-) -> StreamSink:
-    match format_of(path, format):
+def as_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return names, each once, in their order; ``None`` stays what it is."""
+    return None if names is None else tuple(dict.fromkeys(names))
+
+
+def _stream_sink(path: str | os.PathLike[str], layout: Layout, kind: str, *, fresh: bool) -> StreamSink:
+    match kind:
         case "csv":
             from fetcher.sinks.csv_format import CSVSink
 
-            return CSVSink(path, fresh=fresh, fields=fields, select=select)
+            return CSVSink(path, layout, fresh=fresh)
         case "jsonl":
-            return JSONLSink(path, fresh=fresh)
+            return JSONLSink(path, layout, fresh=fresh)
         case _:
             from fetcher.sinks.text import TextSink
 
-            return TextSink(path, fresh=fresh)
+            return TextSink(path, layout, fresh=fresh)
 
 
 def check_output(

@@ -12,17 +12,20 @@ import json  # its escapes keep lone surrogates, which the names of columns may 
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
 import msgspec
 
 from fetcher.model import Outcome
-from fetcher.sinks.record import COLUMNS, to_json, to_record, well_formed
+from fetcher.sinks.layout import DEFAULT_LAYOUT, Layout
+from fetcher.sinks.record import RecordMaker, to_json, well_formed
 from fetcher.sinks.stream import StreamSink
 
 __all__ = ["CSVSink", "defuse"]
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 MAX_PLAIN_INT = 1 << 64
 """An integer beyond it, either way, is written as JSON writes it, so that Python does not refuse its digits."""
@@ -35,22 +38,22 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 class CSVSink(StreamSink):
     """Write each outcome as a row: the columns of a record, then the list's own, then one for each selected name.
 
-    ``fields`` names the list's own columns; without it the first outcome's are taken, and ``()`` means none. A name
-    that is taken already gets ``row_`` in front, a selected one ``data_``. What a row has beyond these columns
-    is written as JSON in ``fields`` and ``data``: no value is dropped.
+    ``layout.fields`` names the list's own columns; without it the first outcome's are taken, and ``()`` means none. A name
+    that is taken already gets ``row_`` in front, a selected one ``data_``. Where a row may have more than these
+    columns, that is written as JSON in ``fields`` and ``data``: no value is dropped.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        fresh: bool = False,
-        fields: Sequence[str] | None = None,
-        select: Sequence[str] | None = None,
-    ) -> None:
-        super().__init__(path, fresh=fresh)
-        self._fields = None if fields is None else tuple(dict.fromkeys(fields))
-        self._select = tuple(dict.fromkeys(select or ()))
+    def __init__(self, path: str | os.PathLike[str], layout: Layout = DEFAULT_LAYOUT, *, fresh: bool = False) -> None:
+        super().__init__(path, layout, fresh=fresh)
+        self._fields = layout.fields
+        self._select = layout.select
+        wanted = layout.columns
+        self._columns = [name for name in wanted if name not in ("fields", "data")]
+        self._values = RecordMaker([*self._columns, "fields", "data"]).values
+        self._wants_fields, self._wants_data = "fields" in wanted, "data" in wanted
+        # A column of JSON for what has no column of its own, where there may be such.
+        self._rest_of_fields = self._wants_fields and layout.free_fields
+        self._rest_of_data = self._wants_data and layout.free_data
         self._line = csv.writer(_RowEncoder()).writerow
 
     async def __aexit__(
@@ -64,18 +67,24 @@ class CSVSink(StreamSink):
         """Return one row; the first decides about the columns where none were named."""
         if self._fields is None:
             self._fields = tuple(outcome.request.fields or ())
-        record = to_record(outcome)
-        fields = dict(record.fields or ())
-        data = record.data
-        cells = [_cell(value) for value in msgspec.structs.astuple(record)[:-2]]
-        own = [_cell(fields.pop(name, None)) for name in self._fields]
-        selected = [""] * len(self._select)
-        if self._select and isinstance(data, Mapping):
-            data = dict(data)
-            selected = [_cell(data.pop(name, None)) for name in self._select]
-            data = data or None
-        cells += _json(fields or None), _json(data), *own, *selected
-        return self._encode(cells)
+        *values, listed, data = self._values(outcome)
+        cells = [_cell(value) for value in values]
+        own: list[Any] = []
+        selected: list[Any] = []
+        if self._wants_fields:
+            fields = dict(listed or ())
+            own = [_cell(fields.pop(name, None)) for name in self._fields]
+            if self._rest_of_fields:
+                cells.append(_json(fields or None))
+        if self._wants_data:
+            selected = [""] * len(self._select)
+            if self._select and isinstance(data, Mapping):
+                data = dict(data)
+                selected = [_cell(data.pop(name, None)) for name in self._select]
+                data = data or None
+            if self._rest_of_data:
+                cells.append(_json(data))
+        return self._encode(cells + own + selected)
 
     def preamble(self, *, empty: bool = False) -> bytes:
         """Return the header, or nothing while the columns are unknown; an ``empty`` table has none of the list's own."""
@@ -83,14 +92,20 @@ class CSVSink(StreamSink):
             if not empty:
                 return b""
             self._fields = ()
-        names = list(COLUMNS)
-        for prefix, more in (("row_", self._fields), ("data_", self._select)):
+        names = [
+            *self._columns,
+            *["fields"] * self._rest_of_fields,
+            *["data"] * self._rest_of_data,
+        ]
+        own = self._fields if self._wants_fields else ()
+        for prefix, more in (("row_", own), ("data_", self._select if self._wants_data else ())):
             for name in more:
                 column = name
                 while column in names:
                     column = prefix + column
                 names.append(column)
-        return self._encode([defuse(name) for name in names])
+        header = self._encode([defuse(name) for name in names])
+        return BYTE_ORDER_MARK + header if self.layout.byte_order_mark else header
 
     def state(self) -> str:
         """Return the names of the list's own columns."""

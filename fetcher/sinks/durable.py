@@ -13,14 +13,12 @@ import os
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 from io import BytesIO
-from typing import NamedTuple
-
-import msgspec
 
 from fetcher.compression import compress, decompress, packing_of_path
 from fetcher.errors import FetcherError, SinkError
 from fetcher.files import READ_BYTES, create_like, move, read_range, sync, sync_folder_of, write_all
 from fetcher.model import Outcome
+from fetcher.sinks.job_output import Batch, JobOutput, KeptRow, Mark, Rewrite
 from fetcher.sinks.opening import RESTORE_ADVICE, already_exists, is_at, moved_error, open_for_job, write_error
 from fetcher.sinks.stream import StreamSink
 
@@ -33,35 +31,7 @@ REWRITE_BATCH_BYTES = 8 * 1024 * 1024
 """Bytes of a rewritten output that have a checksum together: as many as a large batch."""
 
 
-class Mark(msgspec.Struct, frozen=True):
-    """How much of an output is committed."""
-
-    position: int = 0
-    """Bytes."""
-    tail: int = 0
-    """Length in bytes of the last committed batch: compressed, whole members or frames."""
-    checksum: int = 0
-    """CRC-32 of that tail."""
-    state: str = ""
-    """JSON, what the format must remember (CSV: the list's own columns); empty for nothing."""
-
-
-class Batch(NamedTuple):
-    """What was written at one time: from the byte ``start`` up to ``end``, with its CRC-32."""
-
-    start: int
-    end: int
-    checksum: int
-
-
-class Rewrite(NamedTuple):
-    """A copy of an output: its mark, and the batches it is made of."""
-
-    mark: Mark
-    batches: list[Batch]
-
-
-class DurableFile:
+class DurableFile(JobOutput):
     """A regular file that ``append`` makes longer by a batch, and ``resume`` cuts back to the last one committed.
 
     ``sink`` makes the format and is never entered. ``encode`` belongs to the thread that has the outcomes, all else to
@@ -70,7 +40,7 @@ class DurableFile:
     """
 
     def __init__(self, path: str, sink: StreamSink) -> None:
-        self.path = path
+        super().__init__(path)
         self._packing = packing_of_path(path)
         self._sink = sink
         self._descriptor = -1
@@ -135,11 +105,11 @@ class DurableFile:
             with contextlib.suppress(OSError):  # all that was promised is on the disk
                 os.close(descriptor)
 
-    def rewrite(self, copy: str, keep: Iterator[bool], batches: Iterable[Batch] | None = None) -> Rewrite:
-        """Write to ``copy`` those records whose turn in ``keep`` is true, byte for byte; return what the copy is.
+    def rewrite(self, copy: str, rows: Iterator[KeptRow], batches: Iterable[Batch] | None = None) -> Rewrite:
+        """Write to ``copy`` the records of those ``rows`` that are kept, byte for byte; return what the copy is.
 
         The file itself stays as it is, and is held against the checksums of ``batches``, which are all. Raises
-        ``SinkError`` where it is otherwise, where there are more or fewer records than turns, or where ``copy`` could not
+        ``SinkError`` where it is otherwise, where there are more or fewer records than rows, or where ``copy`` could not
         be written or later ``adopt``-ed.
         """
         folder = os.path.dirname(os.path.realpath(self.path))
@@ -148,7 +118,7 @@ class DurableFile:
         try:
             descriptor = create_like(copy, os.fstat(self._descriptor))
             try:
-                rewrite = self._fill(descriptor, keep, batches)
+                rewrite = self._fill(descriptor, rows, batches)
                 sync(descriptor)
             finally:
                 os.close(descriptor)
@@ -219,7 +189,7 @@ class DurableFile:
             raise SinkError(f"{self.path}: another program has written to it")
         self.check_place()
 
-    def _fill(self, descriptor: int, keep: Iterator[bool], batches: Iterable[Batch] | None) -> Rewrite:
+    def _fill(self, descriptor: int, rows: Iterator[KeptRow], batches: Iterable[Batch] | None) -> Rewrite:
         whole = [Batch(0, self._mark.position, -1)]
         blocks = _blocks_of(self.path, self._descriptor, whole if batches is None else batches)
         if self._packing is not None:
@@ -229,7 +199,7 @@ class DurableFile:
         if preamble and next(records, b"") != preamble:
             raise ValueError("begins otherwise")
         written = BatchCounter()
-        for part in _parts_of(preamble, _chosen(records, keep)):
+        for part in _parts_of(preamble, _chosen(records, rows)):
             packed = self._compressed(part) if self._mark.position else part
             write_all(descriptor, packed)
             written.add(packed)
@@ -287,15 +257,15 @@ def lines_of(blocks: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(pieces)
 
 
-def _chosen(records: Iterator[bytes], keep: Iterator[bool]) -> Iterator[bytes]:
-    """Yield the records whose turn in ``keep`` is true. Raises ``ValueError`` unless both are equally long."""
+def _chosen(records: Iterator[bytes], rows: Iterator[KeptRow]) -> Iterator[bytes]:
+    """Yield the records whose row is kept. Raises ``ValueError`` unless both are equally many."""
     for record in records:
-        kept = next(keep, None)
-        if kept is None:
+        row = next(rows, None)
+        if row is None:
             raise ValueError("more records than were written")
-        if kept:
+        if row.kept:
             yield record
-    if next(keep, None) is not None:
+    if next(rows, None) is not None:
         raise ValueError("fewer records than were written")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from fetcher.model import Outcome
-from fetcher.sinks.record import to_json, to_record
+from fetcher.sinks.layout import DEFAULT_LAYOUT, Layout
+from fetcher.sinks.record import RecordMaker, to_json
 from fetcher.sinks.stream import StreamSink
 
 __all__ = ["JSONLSink"]
@@ -14,9 +16,13 @@ __all__ = ["JSONLSink"]
 class JSONLSink(StreamSink):
     """Write each outcome as one line of JSON."""
 
+    def __init__(self, path: str | os.PathLike[str], layout: Layout = DEFAULT_LAYOUT, *, fresh: bool = False) -> None:
+        super().__init__(path, layout, fresh=fresh)
+        self._record = RecordMaker(layout.columns).record
+
     def encode(self, outcome: Outcome) -> bytes:
         """Return one line, its newline included."""
-        return to_json(to_record(outcome)) + b"\n"
+        return to_json(self._record(outcome)) + b"\n"
 
     def split(self, lines: Iterator[bytes]) -> Iterator[bytes]:
         """Return the lines: each is a record."""

@@ -6,7 +6,7 @@ own place in the record, never the record; and no user name or password in a URL
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -16,7 +16,7 @@ import msgspec
 from fetcher.model import Outcome, Page
 from fetcher.urls import hide_userinfo
 
-__all__ = ["COLUMNS", "Record", "to_json", "to_record", "well_formed"]
+__all__ = ["COLUMNS", "Record", "RecordMaker", "to_json", "to_record", "well_formed"]
 
 MAX_DEPTH = 100
 MAX_CONTAINERS = 10_000  # of one row's columns that are looked into; a line of a list has few
@@ -56,6 +56,47 @@ class Record(msgspec.Struct, frozen=True):
 
 COLUMNS: tuple[str, ...] = Record.__struct_fields__
 """The names of a record's columns, in their order."""
+
+
+class RecordMaker:
+    """Makes records of the ``columns`` that are asked for: ``values`` in their order, ``record`` as a struct."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self.columns = tuple(columns)
+        self._places = [COLUMNS.index(name) if name in COLUMNS else -1 for name in self.columns]
+        fields = [(name, Any) for name in self.columns]
+        self._type: Callable[..., Any] = msgspec.defstruct("ChosenRecord", fields, frozen=True)
+        self.record: Callable[[Outcome], Any] = to_record if self.columns == COLUMNS else self._chosen
+
+    def values(self, outcome: Outcome) -> tuple[Any, ...]:
+        """Return the values of the columns."""
+        record = msgspec.structs.astuple(to_record(outcome))
+        if self.columns == COLUMNS:
+            return record
+        return tuple(
+            record[place] if place >= 0 else _ON_REQUEST[name](outcome)
+            for place, name in zip(self._places, self.columns, strict=True)
+        )
+
+    def _chosen(self, outcome: Outcome) -> Any:
+        return self._type(*self.values(outcome))
+
+
+def _headers_of(outcome: Outcome) -> dict[str, str] | None:
+    """Return the headers that were kept by name, repeated ones as one (RFC 9110, 5.2), cookies a line each."""
+    found: dict[str, str] = {}
+    for name, value in outcome.headers:
+        between = "\n" if name == "set-cookie" else ", "
+        found[name] = f"{found[name]}{between}{value}" if name in found else value
+    return found or None
+
+
+_ON_REQUEST: dict[str, Callable[[Outcome], Any]] = {
+    "headers": _headers_of,
+    "body": lambda outcome: outcome.body if isinstance(outcome, Page) else None,
+    "body_path": lambda outcome: outcome.body_path if isinstance(outcome, Page) else None,
+    "digest": lambda outcome: outcome.digest if isinstance(outcome, Page) else None,
+}
 
 
 def to_record(outcome: Outcome) -> Record:

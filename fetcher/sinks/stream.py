@@ -19,6 +19,7 @@ from fetcher.compression import Compressor, packing_of_path
 from fetcher.errors import ConfigError
 from fetcher.files import write_all
 from fetcher.model import Outcome
+from fetcher.sinks.layout import DEFAULT_LAYOUT, Layout
 from fetcher.sinks.opening import descriptor_of, is_at, moved_error, open_output, write_error
 from fetcher.sinks.writer_thread import WriterThread
 
@@ -190,8 +191,9 @@ class StreamSink(ABC):
     what makes the format: ``encode``, ``preamble``, ``state``, ``restore`` and ``split``.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, fresh: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], layout: Layout = DEFAULT_LAYOUT, *, fresh: bool = False) -> None:
         self.output = OutputStream(path, fresh=fresh)
+        self.layout = layout
         self._preamble_written = False
 
     async def __aenter__(self) -> Self:

@@ -1,0 +1,108 @@
+"""What a job asks of an output, whatever its format: append a batch, cut back to the last one, drop rows.
+
+Law 6: a batch is durable when ``append`` returns, and its mark goes into the ledger after that. So after a kill the
+ledger knows of all that an output has, but for one batch at most, which ``resume`` takes off again.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from fetcher.model import Outcome
+
+__all__ = ["Batch", "JobOutput", "KeptRow", "Mark", "Rewrite"]
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """How much of an output is committed."""
+
+    position: int = 0
+    """Bytes."""
+    tail: int = 0
+    """Length in bytes of the last committed batch: compressed, whole members or frames."""
+    checksum: int = 0
+    """CRC-32 of that tail."""
+    state: str = ""
+    """JSON, what the format must remember (CSV: the list's own columns); empty for nothing."""
+
+
+class Batch(NamedTuple):
+    """What was written at one time: from the byte ``start`` up to ``end``, with its CRC-32."""
+
+    start: int
+    end: int
+    checksum: int
+
+
+class Rewrite(NamedTuple):
+    """A copy of an output: its mark, and the batches it is made of."""
+
+    mark: Mark
+    batches: list[Batch]
+
+
+class KeptRow(NamedTuple):
+    """A row of the list that has a record, and whether it keeps that."""
+
+    id: int
+    kept: bool
+
+
+class JobOutput(ABC):
+    """An output of a job. ``encode`` belongs to the thread that has the outcomes, all else to one other.
+
+    Everything raises ``SinkError`` where data would be lost, with what was committed as it was.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @abstractmethod
+    def create(self, *, fresh: bool = False) -> None:
+        """Make the output, or take an empty one that is there; ``fresh`` empties it.
+
+        Raises ``ConfigError`` for one with something in it.
+        """
+
+    @abstractmethod
+    def resume(self, mark: Mark, *, clean: bool, batches: Iterable[Batch] | None = None) -> None:
+        """Open the output, check it against ``mark`` and take off what was not committed, which ``clean`` says is nothing.
+
+        ``batches`` are those whose checksums are looked at, where the format has any; ``None`` is the last.
+        """
+
+    @abstractmethod
+    def encode(self, outcome: Outcome) -> bytes:
+        """Return the record of ``outcome``, a chunk for ``append``."""
+
+    @abstractmethod
+    def append(self, chunks: list[bytes]) -> Mark:
+        """Bring a batch of records to the disk; return the new mark."""
+
+    @abstractmethod
+    def complete(self) -> Mark:
+        """Make the output whole: all rows of the list are in it, or none. Return the mark. Harmless twice."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Close the output as it is."""
+
+    @abstractmethod
+    def rewrite(self, copy: str, rows: Iterator[KeptRow], batches: Iterable[Batch] | None = None) -> Rewrite:
+        """Prepare at ``copy`` an output without the records of those ``rows`` that are not kept; return what it will be.
+
+        ``rows`` come in the order in which their records were appended. The output itself stays as it is until
+        ``adopt``: a kill in between leaves a copy that nobody takes up.
+        """
+
+    @abstractmethod
+    def adopt(self, copy: str, mark: Mark, batches: Collection[Batch] | None = None) -> None:
+        """Put ``copy`` in the output's place and go on at ``mark``. A copy that is gone was adopted before."""
+
+    @abstractmethod
+    def check_place(self) -> None:
+        """Raise unless what is at the path is what we write: whoever looks there shall find it."""

@@ -1,0 +1,58 @@
+"""Which columns the records of a run have, and what each format must know beyond that."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self, TypeAlias
+
+import msgspec
+
+from fetcher.config import Config
+from fetcher.errors import ConfigError
+from fetcher.model import ON_REQUEST, RECORD_COLUMNS
+
+__all__ = ["DEFAULT_COLUMNS", "DEFAULT_LAYOUT", "BodyPlace", "Layout"]
+
+BodyPlace: TypeAlias = Literal["none", "inline", "folder"]
+"""Where the bodies of pages go: nowhere, into the records, or into files of their own."""
+
+DEFAULT_COLUMNS = tuple(name for name in RECORD_COLUMNS if name not in ON_REQUEST)
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """What the records of a run look like; the same for all its outputs.
+
+    ``columns`` are the record's own, in their order. ``fields`` are the columns of the list, ``None`` where they are
+    those of the first row; ``select`` the names of what is selected. ``free_fields`` and ``free_data`` say that a row may
+    have other values than those: a table then has a column of JSON for the rest. ``byte_order_mark`` is for a CSV,
+    ``part_rows`` how many rows one file of a folder has at most.
+    """
+
+    columns: tuple[str, ...] = DEFAULT_COLUMNS
+    fields: tuple[str, ...] | None = None
+    select: tuple[str, ...] = ()
+    free_fields: bool = True
+    free_data: bool = True
+    byte_order_mark: bool = False
+    part_rows: int | None = None
+
+    @classmethod
+    def of(cls, config: Config, body: BodyPlace = "none", **more: Any) -> Self:
+        """Return the layout that a config asks for; ``more`` are other fields of it.
+
+        Raises ``ConfigError`` for a column that nothing fills.
+        """
+        asked = {
+            "headers": bool(config.keep_headers),
+            "body": body == "inline",
+            "body_path": body == "folder",
+            "digest": body == "folder",
+        }
+        for name in config.columns:
+            if not asked.get(name, True):
+                needed = "keep-headers" if name == "headers" else "body inline" if name == "body" else "body DIR"
+                raise ConfigError(f"columns: {name!r} is empty without --{needed}")
+        more_columns = [name for name in ON_REQUEST if asked[name] and name not in config.columns]
+        return cls(columns=(*(config.columns or DEFAULT_COLUMNS), *more_columns), **more)
+
+
+DEFAULT_LAYOUT = Layout()
