@@ -18,7 +18,7 @@ from fetcher.cli import exits
 from fetcher.cli.main import COMMANDS, cli
 from fetcher.cli.settings import gather, make_config
 from fetcher.config import OPTIONS, Config
-from fetcher.errors import RETRYABLE, FetchError, StatusError
+from fetcher.errors import DISTRIBUTION, RETRYABLE, FetchError, StatusError
 from fetcher.sinks import COLUMNS
 from fetcher.sources import is_url_argument
 from tests.lab.command import environment, run
@@ -234,7 +234,7 @@ def test_the_extras_are_the_extras() -> None:
     table = {name.strip("`"): text for name, text in rows(README, "extra")}
     assert set(table) == set(extras)
     for extra in ("speed", "dev"):
-        libraries = {re.split(r"[^\w.-]", requirement)[0] for requirement in extras[extra]} - {"fetcher"}
+        libraries = {re.split(r"[^\w.-]", requirement)[0] for requirement in extras[extra]} - {DISTRIBUTION}
         assert [name for name in libraries if name not in table[extra]] == []
 
 
