@@ -106,7 +106,8 @@ class Page(msgspec.Struct, frozen=True):
     size; ``links`` counts ``a[href]``; ``robots`` is what the page says to robots of itself (``noindex``), in headers and
     ``<meta>``, ``refresh`` the URL that it leads its reader to by itself; ``data`` is what the extractor returned. ``elapsed`` is seconds on
     the wire over all attempts and hops, ``waited`` seconds of backoff, pacing and queues, ``fetched_at``
-    seconds since the epoch. ``headers`` and ``body`` are kept on request only; ``body_path`` is where the body was put,
+    seconds since the epoch. ``unconverted`` names the selected fields whose text was not
+    of their type. ``headers`` and ``body`` are kept on request only; ``body_path`` is where the body was put,
     under the name of its ``digest``.
     """
 
@@ -129,6 +130,7 @@ class Page(msgspec.Struct, frozen=True):
     robots: str | None = None
     refresh: str | None = None
     preview: str | None = None
+    unconverted: tuple[str, ...] = ()
     headers: Pairs = ()
     body: Any = None
     body_path: str | None = None

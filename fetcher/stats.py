@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from fetcher.errors import Skipped
 from fetcher.model import Outcome, Page
 
-__all__ = ["Stats", "counted"]
+__all__ = ["FieldCount", "Stats", "counted"]
+
+MAX_FIELDS = 1_000
+"""Names of fields that are counted."""
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
@@ -15,8 +19,20 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+class FieldCount:
+    """On how many pages of a run a field of their data was looked for, found, and of another type than was asked for."""
+
+    __slots__ = ("found", "pages", "unconverted")
+
+    def __init__(self) -> None:
+        self.pages = self.found = self.unconverted = 0
+
+
 class Stats:
-    """Counts of rows. ``input`` are those taken from the source; ``more`` says that it was not read to its end."""
+    """Counts of rows. ``input`` are those taken from the source; ``more`` says that it was not read to its end.
+
+    ``fields`` are those of the pages' data, of this run.
+    """
 
     def __init__(self) -> None:
         self.input = 0
@@ -26,6 +42,7 @@ class Stats:
         self.bytes = 0
         self.more = True
         self.codes: Counter[str] = Counter()
+        self.fields: dict[str, FieldCount] = {}
 
     @property
     def done(self) -> int:
@@ -42,6 +59,8 @@ class Stats:
         if isinstance(outcome, Page):
             self.ok += 1
             self.bytes += outcome.bytes
+            if type(outcome.data) is dict:
+                self._count_fields(outcome.data, outcome.unconverted)
             return
         self.codes[outcome.error.code] += 1
         self.bytes += outcome.bytes or 0
@@ -49,3 +68,17 @@ class Stats:
             self.skipped += 1
         else:
             self.failed += 1
+
+    def _count_fields(self, data: dict[str, Any], unconverted: tuple[str, ...]) -> None:
+        fields = self.fields
+        for name, value in data.items():
+            count = fields.get(name)
+            if count is None:
+                if len(fields) >= MAX_FIELDS:  # an extractor may make names of what it reads
+                    continue
+                count = fields[name] = FieldCount()
+            count.pages += 1
+            if value is not None and value != []:
+                count.found += 1
+        for name in unconverted:
+            fields.setdefault(name, FieldCount()).unconverted += 1

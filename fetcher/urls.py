@@ -19,7 +19,7 @@ from fetcher.errors import InvalidURL
 
 __all__ = [
     "Target", "erase_userinfo", "hide_userinfo", "host_key", "identity", "join", "parse", "registrable_domain",
-    "userinfo_of", "with_scheme", "without_userinfo",
+    "resolve", "userinfo_of", "with_scheme", "without_userinfo",
 ]  # fmt: skip
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -168,6 +168,17 @@ def join(base: str, location: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise InvalidURL(message=f"the scheme {url.partition(':')[0][:40]!r} is not http or https")
     return url.partition("#")[0]
+
+
+def resolve(base: str, reference: str) -> str | None:
+    """Resolve what an attribute of a page says against a base URL, as the WHATWG does; ``None`` where that is no URL.
+
+    Any scheme will do, and a fragment stays.
+    """
+    try:
+        return str(ada_url.join_url(base, reference))
+    except (ValueError, UnicodeError):
+        return None
 
 
 def without_userinfo(listed: str) -> str:

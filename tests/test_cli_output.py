@@ -119,16 +119,17 @@ def test_what_is_selected_stands_below(lab: LabServer, folder: Path) -> None:
         "--select",
         "no=h6",
     ]
+    found = [lab.url(f"/ok?n={n}") for n in range(3)]
     ended = run("crawl", url, *select, folder=folder)
     assert [re.sub(r"> \d+", "> N", line) for line in ended.lines] == [
         f"{url} -> N",
         "    headline: Hello",
-        "    link: /ok?n=0",
-        '    links: ["/ok?n=0","/ok?n=1","/ok?n=2"]',
+        f"    link: {found[0]}",
+        f'    links: ["{found[0]}","{found[1]}","{found[2]}"]',
         "    no: null",
     ]
     data = records(run("crawl", url, "-f", "jsonl", *select, folder=folder))[0]["data"]
-    assert data == {"headline": "Hello", "link": "/ok?n=0", "links": ["/ok?n=0", "/ok?n=1", "/ok?n=2"], "no": None}
+    assert data == {"headline": "Hello", "link": found[0], "links": found, "no": None}
 
 
 # Records
@@ -295,6 +296,32 @@ def test_equal_urls_are_fetched_once(lab: LabServer, folder: Path) -> None:
     assert "4 rows = 2 ok + 0 failed + 2 skipped" in ended.said
 
 
+# Selection
+
+
+def test_typed_fields_and_what_the_summary_says_of_them(lab: LabServer, folder: Path) -> None:
+    urls = [lab.url(f"/ok?title={n}&links=2") for n in range(3)]
+    ended = run(
+        "crawl", listed(folder, *urls), "-f", "jsonl", "--summary", "s.json",
+        "--select", "n=title:int", "--select", "l[]=a@href", "--select", "gone=.none", "--select", "words=p:int",
+        "--select", "link[]=a{to=@@href; at=::text:int}", folder=folder,
+    )  # fmt: skip
+    assert ended.code == 0
+    by_url = {record["url"]: record["data"] for record in records(ended)}
+    assert by_url[urls[2]] == {
+        "n": 2,
+        "l": [lab.url("/ok?n=0"), lab.url("/ok?n=1")],
+        "gone": None,
+        "words": None,
+        "link": [{"to": "/ok?n=0", "at": 0}, {"to": "/ok?n=1", "at": 1}],
+    }
+    assert "gone: empty on 3 of 3 pages: does its selector fit them?" in ended.said
+    assert "words: on 3 pages its text was not of its type" in ended.said
+    fields = json.loads((folder / "s.json").read_text())["fields"]
+    assert fields["n"] == {"pages": 3, "found": 3, "unconverted": 0}
+    assert fields["words"] == {"pages": 3, "found": 0, "unconverted": 3}
+
+
 # The exit code and the stats
 
 
@@ -318,7 +345,7 @@ def test_the_books_balance_in_both_summaries(lab: LabServer, folder: Path) -> No
     stats = json.loads((folder / "s.json").read_text())
     assert list(stats) == [
         "input", "ok", "failed", "skipped", "pending", "more", "bytes", "seconds", "pages_per_second", "codes",
-        "earlier", "hosts", "exit", "notes",
+        "earlier", "hosts", "exit", "notes", "fields",
     ]  # fmt: skip
     counts = {key: stats[key] for key in ("input", "ok", "failed", "skipped", "pending", "more", "exit")}
     assert counts == {"input": 5, "ok": 1, "failed": 3, "skipped": 1, "pending": 0, "more": False, "exit": 0}

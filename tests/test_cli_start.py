@@ -30,7 +30,7 @@ MODULE = [sys.executable, "-m", "fetcher"]
 
 FLAGS = """
 --from --url-column --demo -o --output -f --format --preview --job --no-job --fresh --no-fresh --retry-failed
---retry-codes --verify -c --concurrency --per-host --delay --rate
+--retry-codes --verify --columns --keep-headers --body --ordered --csv-bom --part-rows -c --concurrency --per-host --delay --rate
 --timeout --connect-timeout --read-timeout --retries --max-retry-after --host-patience --default-scheme
 --robots --no-robots --max-crawl-delay --per-site --per-address --dry-run --max-redirects --max-size --truncate --accept -A --user-agent -H --header -b --cookie -u --user -x --proxy -k
 --insecure --ca-bundle --retry-on --follow-refresh --cert --key --tls --private-network --select --extract
@@ -326,6 +326,8 @@ TABLE = [
     Row("PARSE_TIMEOUT", "500ms", ["--parse-timeout", "500ms"], "parsing.timeout", 0.5),
     Row("DEDUPE", "yes", ["--dedupe"], "dedupe", True),
     Row("PREVIEW", "40", ["--preview", "40"], "preview", 40),
+    Row("COLUMNS", "id,url", ["--columns", "id,url"], "columns", ("id", "url")),
+    Row("KEEP_HEADERS", "Server,ETag", ["--keep-headers", "Server,ETag"], "keep_headers", ("server", "etag")),
     Row("LIMIT", "9", ["--limit", "9"], "limits.rows", 9),
     Row("TIME_LIMIT", "2h", ["--time-limit", "2h"], "limits.time", 7200.0),
     Row("MAX_FAILED", "5%", ["--max-failed", "5%"], "max_failed", "5%"),
@@ -349,6 +351,10 @@ RUN_TABLE = [
         "retry_codes",
         ["5xx,dns", "timeout"],
     ),
+    Row("BODY", "pages", ["--body", "pages"], "body", "pages"),
+    Row("ORDERED", "1", ["--ordered"], "ordered", True),
+    Row("CSV_BOM", "1", ["--csv-bom"], "csv_bom", True),
+    Row("PART_ROWS", "9", ["--part-rows", "9"], "part_rows", 9),
     Row("VERIFY", "1", ["--verify"], "verify", True),
     Row("EXTRACT", "shop:price", ["--extract", "shop:price"], "extract", "shop:price"),
     Row(

@@ -285,7 +285,7 @@ def test_preview_and_body_are_kept_on_request() -> None:
 def test_selected_fields_are_the_data_of_html_and_blank_elsewhere() -> None:
     selection = Selection.of(["h=h1", "all[]=a@href"])
     html = "<h1>H</h1><a href=x>"
-    assert read(respond(html), select=selection).data == {"h": "H", "all": ["x"]}
+    assert read(respond(html), select=selection).data == {"h": "H", "all": ["http://example.com/x"]}
     assert read(respond(html, "image/png"), select=selection).data == {"h": None, "all": []}
     assert read(respond(html, "text/plain"), select=selection).data == {"h": None, "all": []}
     assert read(respond(html)).data is None

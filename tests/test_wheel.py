@@ -19,8 +19,10 @@ from fetcher import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-IMPORT_NAMES = {"faust-cchardet": "cchardet"}
+IMPORT_NAMES = {"faust-cchardet": "cchardet", "python-dateutil": "dateutil"}
 """Libraries whose import name is not their own with an underscore."""
+
+RUNTIME_EXTRAS = sorted(set(PROJECT["optional-dependencies"]) - {"test", "dev", "all"})
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def test_the_metadata_is_the_projects(metadata: Message, unpacked: Path) -> None
     assert metadata["Version"] == __version__
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
-    assert metadata.get_all("Provides-Extra") == ["dev", "speed", "test"]
+    assert metadata.get_all("Provides-Extra") == sorted(PROJECT["optional-dependencies"])
     info = unpacked / f"fetcher_crawl-{__version__}.dist-info"
     assert "MIT License" in (info / "licenses" / "LICENSE").read_text(encoding="utf-8")
     assert "fetcher = fetcher.cli.main:main" in (info / "entry_points.txt").read_text(encoding="utf-8")
@@ -117,7 +119,7 @@ def declared(requirements: list[str]) -> set[str]:
 
 def test_the_dependencies_are_the_imports() -> None:
     extras = PROJECT["optional-dependencies"]
-    optional = declared(extras["speed"])
+    optional = declared([each for extra in RUNTIME_EXTRAS for each in extras[extra]])
     taken = imported(ROOT / "fetcher") - set(sys.stdlib_module_names) - {"fetcher", "compression"} - optional
     assert taken == declared(PROJECT["dependencies"])
 
@@ -125,7 +127,10 @@ def test_the_dependencies_are_the_imports() -> None:
 def test_every_optional_library_is_asked_for_somewhere() -> None:
     text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "fetcher").rglob("*.py"))
     assert [
-        name for name in declared(PROJECT["optional-dependencies"]["speed"]) if not re.search(rf"\b{name}\b", text)
+        name
+        for extra in RUNTIME_EXTRAS
+        for name in declared(PROJECT["optional-dependencies"][extra])
+        if not re.search(rf"\b{name}\b", text)
     ] == []
 
 

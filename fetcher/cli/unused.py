@@ -18,7 +18,7 @@ from fetcher.sources.inputs import format_of
 __all__ = ["unknown_variables", "unused_url_column", "warn_of_unused"]
 
 _PREFIX = "FETCHER_"
-_NO_OPTIONS = {"FETCHER_TRACEBACK", "FETCHER_SUITES", "FETCHER_SAMPLE"}
+_NO_OPTIONS = {"FETCHER_TRACEBACK", "FETCHER_SUITES", "FETCHER_SAMPLE", "FETCHER_PARSEL_STEP"}
 """Variables of ours that no option reads: of the command's errors, of the tests."""
 
 

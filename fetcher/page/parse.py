@@ -235,6 +235,7 @@ class Reading(msgspec.Struct, frozen=True, array_like=True, tag="reading"):
     preview: str | None
     robots: str | None = None
     data: Any = None
+    unconverted: tuple[str, ...] = ()
 
 
 def read_body(
@@ -255,6 +256,7 @@ def read_body(
     document = parse(response) if kind != "binary" else None
     page = document if kind == "html" else None
     title = links = robots = data = None
+    unconverted: set[str] = set()
     try:
         if page:
             title = page.title if "title" in columns else None
@@ -264,7 +266,12 @@ def read_body(
         if extract is not None:
             data = extract_from(response, extract)
         elif select is not None:
-            data = select.select(page.tree) if page else select.blank()
+            data = select.select(
+                page.tree if page else None,
+                url=response.url,
+                text=lambda: document.text if document else "",
+                unconverted=unconverted,
+            )
     except ParseError as error:
         known = read_head(response)
         error.reading = msgspec.structs.replace(known, title=title, links=links, robots=robots or known.robots)
@@ -278,6 +285,7 @@ def read_body(
         preview=document.text[:preview] if document and preview else None,
         robots=robots,
         data=data,
+        unconverted=tuple(sorted(unconverted)),
     )
 
 
@@ -348,6 +356,7 @@ def page_of(
         robots=reading.robots,
         refresh=refresh_of(response),
         preview=reading.preview,
+        unconverted=reading.unconverted,
         headers=headers,
         body=response.body if keep_body else None,
     )

@@ -23,7 +23,7 @@ from fetcher.page.parse import TREE_COLUMNS, Reading, extract_from, kind_of, pag
 
 if TYPE_CHECKING:
     from fetcher.page.isolation import ParserPool
-    from fetcher.page.select import Selection
+    from fetcher.page.select import SelectedColumn, Selection
 
 __all__ = ["MarkRow", "Reader", "looks_dangerous", "name_of"]
 
@@ -94,7 +94,12 @@ class Reader:
     @property
     def selected_names(self) -> list[str]:
         """The names of the fields that are selected, in the order of their rules."""
-        return [rule.name for rule in self._select.rules] if self._select is not None else []
+        return [column.name for column in self.selected_columns]
+
+    @property
+    def selected_columns(self) -> tuple[SelectedColumn, ...]:
+        """The same with the type of each."""
+        return self._select.columns if self._select is not None else ()
 
     @property
     def extractor_name(self) -> str | None:

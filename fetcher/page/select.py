@@ -1,38 +1,43 @@
-"""The small language of ``--select NAME=CSS[@ATTR]``: rules that read fields out of a page.
+"""The fields that ``--select`` reads out of every page, by rules of a small grammar (``select_rules.py``).
 
-Every rule is checked before the first request: what cannot be read, or is no selector to lexbor, is a
-``ConfigError`` that quotes the rule. What is kept is plain data, so that a selection can go to another process.
+Every rule is checked before the first request: one that cannot be read, or is no selector, is a ``ConfigError`` that
+quotes it. What is kept is plain data, so that a selection can go to another process. Law 7: what a page says is never
+run, and what does not convert is ``None`` and counted.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from typing import Self, TypeAlias
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Self, TypeAlias
 
 import msgspec
-from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
+from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from fetcher.errors import ConfigError
+from fetcher.page.convert import convert, currency_of
 from fetcher.page.inner_text import inner_text
+from fetcher.page.select_rules import FieldRule, ValueType, read_rule
+from fetcher.page.url_attributes import PageURLs
 
-__all__ = ["FieldRule", "Fields", "Selection"]
+__all__ = ["FieldRule", "Fields", "SelectedColumn", "Selection"]
 
-Fields: TypeAlias = dict[str, str | list[str] | None]
+Fields: TypeAlias = dict[str, Any]
 
-_NAME = re.compile(r"\s*([A-Za-z_][\w.-]*)(\[\])?\s*=")
-_ATTRIBUTE = re.compile(r"[^\W\d][\w:.-]*")
-_SCRAPY = re.compile(r"\s*::(?:(text)|attr\(\s*([^()]*?)\s*\))\s*$")
-_PAIRS = {"[": "]", "(": ")"}
+_ADVICE = (
+    "write NAME=CSS, NAME=CSS@ATTRIBUTE or NAME=CSS:TYPE, such as 'img=img.hero@src'; NAME[]=CSS takes all matches"
+)
+_TEXT = 2  # LXB_TAG__TEXT
 
 
-class FieldRule(msgspec.Struct, frozen=True):
-    """One field: the text of what ``css`` matches, or its ``attribute``; of the first match or of ``many``."""
+class SelectedColumn(msgspec.Struct, frozen=True):
+    """One name that a page's data has: ``type`` is what its values are, ``None`` for text; ``plain`` are not JSON."""
 
     name: str
-    css: str
-    attribute: str | None = None
+    type: ValueType | None = None
     many: bool = False
+    plain: bool = True
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -42,111 +47,221 @@ class Selection(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, rules: Sequence[str]) -> Self:
-        """Read and check rules such as ``price=.price``, ``img=img.hero@src``, ``tags[]=.tag``.
+        """Read and check rules such as ``price=.price:price``, ``img=img.hero@src``, ``item[]=.card{title=h2}``.
 
-        ``NAME[]`` takes all matches. ``::text`` and ``::attr(x)`` at the end mean what ``@`` does. Raises
-        ``ConfigError`` with the rule, the reason and an example.
+        Raises ``ConfigError`` with the rule, the reason and an example.
         """
         found: dict[str, FieldRule] = {}
+        taken: set[str] = set()
         for text in rules:
             try:
-                rule = _read(text)
-                if rule.name in found:
-                    raise ConfigError(f"the name {rule.name!r} is taken by an earlier rule")
-                _try(rule.css)
+                rule = read_rule(text)
+                names = _names_of(rule)
+                if clash := next((name for name in names if name in taken), None):
+                    raise ConfigError(f"the name {clash!r} is taken by an earlier rule")
             except ConfigError as error:
-                raise ConfigError(
-                    f"select {text!r}: {error} (write NAME=CSS or NAME=CSS@ATTRIBUTE, such as 'img=img.hero@src'; "
-                    "NAME[]=CSS takes all matches)"
-                ) from None
+                raise ConfigError(f"select {text!r}: {error} ({_ADVICE})") from None
             found[rule.name] = rule
+            taken.update(names)
         return cls(tuple(found.values()))
 
-    def select(self, tree: LexborHTMLParser) -> Fields:
-        """Return each field: a text, a list for ``NAME[]``, or ``None`` where nothing matched.
+    @property
+    def columns(self) -> tuple[SelectedColumn, ...]:
+        """What a page's data has, in its order."""
+        return tuple(
+            SelectedColumn(
+                name,
+                rule.type if name == rule.name else None,
+                rule.many,
+                plain=rule.type is not None or (rule.pick not in ("records", "json") and rule.language != "json"),
+            )
+            for rule in self.rules
+            for name in _names_of(rule)
+        )
 
-        Text is that of the element as a person sees it (see ``inner_text``). An attribute stands as written, ``""``
-        where it has no value; a list leaves out the matches that do not have it.
+    def select(
+        self,
+        tree: LexborHTMLParser | None,
+        *,
+        url: str = "",
+        text: Callable[[], str] = str,
+        unconverted: set[str] | None = None,
+    ) -> Fields:
+        """Return each field: a value, a list for ``NAME[]``, or ``None`` where nothing matched.
+
+        Without a ``tree`` the body is no page: ``json:`` reads it. ``url`` is the page's final one, which its links are
+        resolved against; ``text`` gives its text. Text is that of the element as a person sees it (see ``inner_text``). A
+        list leaves out the matches that do not have what is asked for. The names of fields that did not convert are
+        added to ``unconverted``.
         """
-        return {rule.name: _read_all(tree, rule) if rule.many else _read_first(tree, rule) for rule in self.rules}
+        page = _PageReader(tree, url, text, set() if unconverted is None else unconverted)
+        fields: Fields = {}
+        for rule in self.rules:
+            page.read(rule, fields)
+        return fields
 
     def blank(self) -> Fields:
         """Return what ``select`` finds in an empty page, for a body that is no page."""
-        return {rule.name: [] if rule.many else None for rule in self.rules}
+        return {name: [] if rule.many else None for rule in self.rules for name in _names_of(rule)}
 
 
-def _read_first(tree: LexborHTMLParser, rule: FieldRule) -> str | None:
-    node = tree.css_first(rule.css)
-    return None if node is None else _value(node, rule.attribute)
+def _names_of(rule: FieldRule) -> list[str]:
+    return [rule.name, f"{rule.name}_currency"] if rule.type == "price" else [rule.name]
 
 
-def _read_all(tree: LexborHTMLParser, rule: FieldRule) -> list[str]:
-    values = (_value(node, rule.attribute) for node in tree.css(rule.css))
-    return [value for value in values if value is not None]
+class _PageReader:
+    """One page while its fields are read: what several rules need is made once."""
+
+    def __init__(self, tree: LexborHTMLParser | None, url: str, text: Callable[[], str], unconverted: set[str]) -> None:
+        self._tree = tree
+        self._text = text
+        self._unconverted = unconverted
+        self._urls = PageURLs(tree, url)
+        self._xml: Any = None
+        self._json: Any = None
+        self._has_json = False
+        self._prefix = ""  # of the record that is being read
+
+    def read(self, rule: FieldRule, fields: Fields) -> None:
+        """Add what a rule finds to ``fields``."""
+        if rule.language == "json":
+            found = self._json_values(rule)
+        elif self._tree is None:
+            found = iter(())
+        elif rule.language == "xpath":
+            found = self._xpath_values(rule)
+        elif rule.many:
+            found = self._values(self._tree.css(rule.expression), rule)
+        else:
+            first = self._tree.css_first(rule.expression)
+            found = self._values([first] if first is not None else [], rule)
+        self._add(rule, found, fields)
+
+    def _record(self, node: LexborNode, of: FieldRule) -> Fields:
+        record: Fields = {}
+        self._prefix = f"{of.name}."
+        for rule in of.rules:
+            if not rule.expression:
+                nodes = [node]
+            elif rule.many:
+                nodes = node.css(rule.expression)
+            else:
+                first = node.css_first(rule.expression)
+                nodes = [first] if first is not None else []
+            self._add(rule, self._values(nodes, rule), record)
+        self._prefix = ""
+        return record
+
+    def _add(self, rule: FieldRule, found: Iterator[Any], fields: Fields) -> None:
+        values = list(found) if rule.many else [next(found, None)]
+        if rule.type is not None:
+            texts = values
+            values = [None if value is None else self._converted(value, rule) for value in texts]
+            if rule.type == "price":
+                signs = [currency_of(text) if isinstance(text, str) else None for text in texts]
+                fields[rule.name] = values if rule.many else values[0]
+                fields[f"{rule.name}_currency"] = signs if rule.many else signs[0]
+                return
+        fields[rule.name] = values if rule.many else values[0]
+
+    def _converted(self, value: Any, rule: FieldRule) -> Any:
+        assert rule.type is not None
+        if isinstance(value, bool):
+            text = "true" if value else "false"
+        else:
+            text = value if isinstance(value, str) else str(value)
+        converted = convert(text, rule.type)
+        if converted is None:
+            self._unconverted.add(self._prefix + rule.name)
+        return converted
+
+    def _values(self, nodes: Sequence[LexborNode], rule: FieldRule) -> Iterator[Any]:
+        if rule.pick in ("own_text", "all_text"):
+            yield from _texts(nodes, all_below=rule.pick == "all_text")
+            return
+        for node in nodes:
+            match rule.pick:
+                case "text":
+                    yield inner_text(node)
+                case "attribute":
+                    attributes = node.attrs
+                    if rule.argument in attributes:
+                        value = attributes[rule.argument] or ""
+                        yield value if rule.as_written else self._urls.absolute(rule.argument, value)
+                case "json":
+                    yield from self._path_values(_parsed(node.text()), rule, rule.argument)
+                case "records":
+                    yield self._record(node, rule)
+
+    def _json_values(self, rule: FieldRule) -> Iterator[Any]:
+        if self._tree is not None:
+            return
+        if not self._has_json:
+            self._json, self._has_json = _parsed(self._text()), True
+        for value in self._path_values(self._json, rule, rule.expression):
+            if rule.many and isinstance(value, list):
+                yield from value
+            else:
+                yield value
+
+    def _path_values(self, value: Any, rule: FieldRule, path: str) -> Iterator[Any]:
+        try:
+            found = None if value is None else _compiled(path).search(value)
+        except (ValueError, TypeError, RecursionError):  # a function of the path's on what it does not take
+            self._unconverted.add(self._prefix + rule.name)
+            return
+        if found is not None:
+            yield found
+
+    def _xpath_values(self, rule: FieldRule) -> Iterator[Any]:
+        from lxml import etree
+
+        if self._xml is None:
+            parser = etree.HTMLParser(encoding="utf-8", no_network=True)
+            source = self._text().encode("utf-8", "replace") or b"<html></html>"
+            self._xml = etree.fromstring(source, parser)
+        if self._xml is None:  # a comment alone
+            return
+        found = self._xml.xpath(rule.expression)
+        for value in found if isinstance(found, list) else [found]:
+            if isinstance(value, str):
+                yield str(value)
+            elif isinstance(value, etree._Element):  # noqa: SLF001  (lxml names no other)
+                yield " ".join("".join(map(str, value.itertext())).split())
+            else:
+                yield value
 
 
-def _value(node: LexborNode, attribute: str | None) -> str | None:
-    if attribute is None:
-        return inner_text(node)
-    attributes = node.attrs
-    return (attributes[attribute] or "") if attribute in attributes else None
+def _texts(nodes: Sequence[LexborNode], *, all_below: bool) -> Iterator[str]:
+    """Yield the text nodes of elements, or all below them, that have more than white space, that folded.
+
+    They come in the order of the document, and once where one element is within another.
+    """
+    matched = {node.mem_id for node in nodes}
+    passed: set[int] = set()
+    for node in nodes:
+        if node.mem_id in passed:
+            continue
+        for each in node.traverse(include_text=True):
+            if each.tag_id != _TEXT:
+                passed.add(each.mem_id)
+                continue
+            parent = each.parent
+            wanted = all_below or (parent is not None and parent.mem_id in matched)
+            if wanted and (text := " ".join((each.text_content or "").split())):
+                yield text
 
 
-def _read(text: str) -> FieldRule:
-    head = _NAME.match(text)
-    if not head:
-        reason = "there is no '='" if "=" not in text else "the name is not a letter or _ and then letters, digits, _.-"
-        raise ConfigError(reason)
-    css, attribute = _split_attribute(text[head.end() :])
-    if scrapy := _SCRAPY.search(css):
-        if attribute is not None:
-            raise ConfigError(f"{scrapy[0].strip()} and @{attribute} ask for two things")
-        css = css[: scrapy.start()]
-        attribute = scrapy[2]
-    css = css.strip()
-    if not css:
-        raise ConfigError("there is no selector")
-    if attribute is not None and not _ATTRIBUTE.fullmatch(attribute):
-        raise ConfigError(f"{attribute!r} is no attribute's name" if attribute else "there is no attribute's name")
-    return FieldRule(head[1], css, attribute, many=bool(head[2]))
-
-
-def _split_attribute(text: str) -> tuple[str, str | None]:
-    """Split ``CSS@ATTR`` at the ``@`` that stands outside all brackets, quotes and escapes."""
-    open_until: list[str] = []
-    position = 0
-    while position < len(text):
-        char = text[position]
-        quoted = bool(open_until) and open_until[-1] in "\"'"
-        if char == "\\":
-            position += 1
-        elif open_until and char == open_until[-1]:
-            open_until.pop()
-        elif quoted:
-            pass
-        elif char in "\"'":
-            open_until.append(char)
-        elif char in _PAIRS:
-            open_until.append(_PAIRS[char])
-        elif char in "])":
-            raise ConfigError(f"a {char} closes nothing")
-        elif char == "@" and not open_until:
-            return text[:position], text[position + 1 :].strip()
-        position += 1
-    if open_until:
-        # CSS closes what is open at its end, which is seldom what was meant.
-        raise ConfigError(f"a closing {open_until[-1]} is missing")
-    return text, None
-
-
-def _try(css: str) -> None:
-    """Let lexbor parse the selector, or raise ``ConfigError``."""
+def _parsed(text: str) -> Any:
+    """Return what a text says as JSON, ``None`` where it is none."""
     try:
-        LexborHTMLParser("<p>").css(css)
-    except SelectolaxError:
-        hint = ""
-        if "::" in css:
-            hint = ": of the pseudo-elements only ::text and ::attr(NAME) are known, at the very end"
-        raise ConfigError(f"{css!r} is no CSS selector that can be used{hint}") from None
-    except UnicodeEncodeError:
-        raise ConfigError("it is not valid Unicode") from None
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+@lru_cache(maxsize=256)
+def _compiled(path: str) -> Any:
+    import jmespath
+
+    return jmespath.compile(path)

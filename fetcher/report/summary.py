@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from fetcher.stats import Stats, counted
 __all__ = ["Summary", "describe_trouble", "human_bytes", "human_seconds", "summarize"]
 
 SHOWN_HOSTS = 5  # hosts in the text
+MAX_EMPTY_SHARE = 0.99  # of the pages a field may be missing on
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -20,7 +22,8 @@ class Summary(msgspec.Struct, frozen=True):
 
     ``seconds`` is the wall time of this run, ``bytes`` the decoded bodies, ``codes`` the failures by code, most first;
     ``earlier`` of the pages were there before this run. ``hosts`` are those that were slow, throttled, parked or denied.
-    ``notes`` say what was done otherwise than was asked.
+    ``notes`` say what was done otherwise than was asked. ``fields`` has for each selected one the ``pages`` it was looked
+    for on, on how many it was ``found``, and where its text was not of its type (``unconverted``).
     """
 
     input: int
@@ -37,6 +40,7 @@ class Summary(msgspec.Struct, frozen=True):
     hosts: list[HostReport] = []
     exit: int | None = None
     notes: list[str] = []
+    fields: dict[str, dict[str, int]] = {}
 
     def as_text(self) -> str:
         """Return one or two lines for people."""
@@ -51,9 +55,19 @@ class Summary(msgspec.Struct, frozen=True):
         text += "".join(f"\n  {note}" for note in self.notes)
         if self.codes:
             text += "\n  " + " · ".join(f"{code} {count:,}" for code, count in self.codes.items())
+        text += "".join(f"\n  {printable(line)}" for line in self._broken_fields())
         trouble = "".join(f"\n  {printable(describe_trouble(host))}" for host in self.hosts[:SHOWN_HOSTS])
         more = len(self.hosts) - SHOWN_HOSTS
         return text + trouble + (f"\n  and {counted(more, 'more host')} that gave trouble" if more > 0 else "")
+
+    def _broken_fields(self) -> Iterator[str]:
+        """Yield a line for each field that nearly no page has, or whose text was not of its type."""
+        for name, count in self.fields.items():
+            pages, empty = count["pages"], count["pages"] - count["found"]
+            if empty > MAX_EMPTY_SHARE * pages:
+                yield f"{name}: empty on {empty:,} of {counted(pages, 'page')}: does its selector fit them?"
+            if count["unconverted"]:
+                yield f"{name}: on {counted(count['unconverted'], 'page')} its text was not of its type"
 
     def as_json(self) -> str:
         """Return the same as one indented JSON object."""
@@ -75,6 +89,10 @@ def summarize(stats: Stats, seconds: float, *, earlier: int = 0, **more: Any) ->
         pages_per_second=round((stats.ok - earlier) / seconds, 1) if seconds > 0 else 0.0,
         earlier=earlier,
         codes=dict(stats.codes.most_common()),
+        fields={
+            name: {"pages": count.pages, "found": count.found, "unconverted": count.unconverted}
+            for name, count in stats.fields.items()
+        },
         **more,
     )
 
