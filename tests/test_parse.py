@@ -199,9 +199,9 @@ def test_an_extractor_shares_the_tree() -> None:
         ("text/css", b"", "text"),
         ("application/json; charset=utf-8", b"{}", "text"),
         ("application/problem+json", b"{}", "text"),
-        ("application/rss+xml", b"", "text"),
-        ("application/xml", b"", "text"),
-        ("image/svg+xml", b"", "text"),
+        ("application/rss+xml", b"", "xml"),
+        ("application/xml", b"", "xml"),
+        ("image/svg+xml", b"", "xml"),
         ("application/javascript", b"", "text"),
         ("image/png", b"text", "binary"),
         ("application/pdf", b"", "binary"),
@@ -222,6 +222,10 @@ def test_an_extractor_shares_the_tree() -> None:
         (None, b"<!-- x", "html"),
         (None, b"<pre>", "text"),
         (None, b"<?xml version='1.0'?>", "text"),
+        ("text/xml; charset=utf-8", b"<rss>", "xml"),
+        ("application/xml", b"<?xml version='1.0'?>\n<!-- x --><!DOCTYPE html PUBLIC 'x'>\n<html xmlns='y'>", "html"),
+        ("text/xml", b"<html>", "html"),
+        ("text/xml", b"<htmlish>", "xml"),
         ("nonsense", b"<html>", "html"),
         ("unknown/unknown", b"<html>", "html"),
         ("*/*", b"\0", "binary"),
@@ -367,3 +371,38 @@ def test_what_is_said_to_robots_is_bounded() -> None:
     said = robots_said("<meta name=robots content=noindex>" * 1_000, ("x-robots-tag", "x" * 100_000))
     assert said is not None
     assert len(said) == 1_000
+
+
+FEED = """<?xml version="1.0" encoding="iso-8859-1"?><rss version="2.0" xmlns:media="x"><channel><title> The
+feed</title><link>http://f.example/</link><item><title>One &amp; é</title><link>http://f.example/1</link>
+<guid isPermaLink="true">g</guid><pubDate>Sat, 28 Nov 2026 10:00:00 GMT</pubDate><media:content url="m.jpg"/>
+<description><![CDATA[<p>Hi</p>]]></description></item><item><title>Two</title></item></channel></rss>"""
+
+
+def test_xml_has_a_title_links_and_selected_fields() -> None:
+    rules = ["item[]=item{t=title; l=link; d=pubDate:date; g=guid[isPermaLink]; m=media\\:content@@url; x=description}"]
+    response = respond(FEED.encode("latin-1"), "application/rss+xml")
+    page = read(response, select=Selection.of(rules))
+    assert (page.title, page.links, page.charset) == ("The feed", 2, "windows-1252")
+    assert page.data["item"] == [
+        {
+            "t": "One & é", "l": "http://f.example/1", "d": "2026-11-28T10:00:00+00:00", "g": "g", "m": "m.jpg",
+            "x": "<p>Hi</p>",
+        },
+        {"t": "Two", "l": None, "d": None, "g": None, "m": None, "x": None},
+    ]  # fmt: skip
+
+
+def test_xml_that_is_broken_declares_entities_or_is_too_deep_is_read_as_far_as_that_is_safe() -> None:
+    entities = '<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]><a><title>x &c;</title></a>'
+    external = '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/hostname">]><a><title>&b;</title></a>'
+    for text, title in (
+        ("<a><title>cut", "cut"),
+        (entities, "x &c;"),
+        (external, "&b;"),
+        ("<a>" * 2000 + "<title>deep</title>" + "</a>" * 2000, None),
+        ("<a><title>é</title></a>", "é"),
+        ("<a\u00b7b><title>odd</title></a\u00b7b>", "odd"),
+        ("", None),
+    ):
+        assert read(respond(text.encode(), "text/xml; charset=utf-8")).title == title, text[:60]

@@ -39,14 +39,15 @@ __all__ = [
     "read_head",
 ]
 
-Kind: TypeAlias = Literal["html", "text", "binary"]
+Kind: TypeAlias = Literal["html", "xml", "text", "binary"]
 
 _TEXT_TYPES = frozenset({
     "application/ecmascript", "application/graphql", "application/javascript", "application/json",
     "application/jsonl", "application/ndjson", "application/rtf", "application/sql", "application/toml",
     "application/x-javascript", "application/x-ndjson", "application/x-sh", "application/x-www-form-urlencoded",
-    "application/x-yaml", "application/xml", "application/xml-dtd", "application/yaml",
+    "application/x-yaml", "application/xml-dtd", "application/yaml",
 })  # fmt: skip
+_XML_TYPES = frozenset({"application/xml", "text/xml"})
 _UNKNOWN_TYPES = frozenset({"", "application/unknown", "unknown/unknown"})
 
 # WHATWG MIME Sniffing: the resource header is 1445 bytes; these are its "binary data bytes" and its HTML tags.
@@ -58,6 +59,11 @@ _HTML_START = re.compile(
     rb"(?:\xef\xbb\xbf)?[\t\n\f\r ]*+<(?:!doctype html|html|head|script|iframe|h1|div|font|table|a|style|title|body"
     rb"|br|b|p|!--)[ >]",
     re.IGNORECASE,
+)
+
+_XHTML = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*+(?:<\?xml[^>]*>\s*+)?(?:<!--.*?-->\s*+)*(?:<!doctype\s+html[^>]*>\s*+)?<html[\s>]",
+    re.IGNORECASE | re.DOTALL,
 )
 
 # A single space is left alone: most titles have no more.
@@ -83,20 +89,33 @@ _UNSET: Any = object()
 
 
 class Document:
-    """The text and the tree of a response's body, made lazily.
+    """The text and the tree of a response's body, made lazily; that of XML has its elements below the body.
 
     ``charset`` is the name ``detect`` gives. Of ``tree`` only those who do not change it may share it.
     """
 
-    __slots__ = ("__weakref__", "_head", "_links", "_start", "_text", "_title", "_tree", "charset", "response")
+    __slots__ = (
+        "__weakref__",
+        "_head",
+        "_is_xml",
+        "_links",
+        "_start",
+        "_text",
+        "_title",
+        "_tree",
+        "charset",
+        "response",
+    )
 
     def __init__(self, response: Response) -> None:
         self.response = response
-        self.charset, self._start, self._text = detect(response.body, content_type_of(response))
+        content_type = content_type_of(response)
+        self.charset, self._start, self._text = detect(response.body, content_type)
         self._tree: LexborHTMLParser | None = None
         self._head: list[LexborNode] | None = None
         self._title: str | None = _UNSET
         self._links: int = _UNSET
+        self._is_xml = content_type is not None and "xml" in content_type.lower() and kind_of(response) == "xml"
 
     @property
     def text(self) -> str:
@@ -114,6 +133,12 @@ class Document:
     def tree(self) -> LexborHTMLParser:
         """The body as lexbor's tree. Raises ``ParseError`` (``parse_crash``) where lexbor gives up."""
         if self._tree is None:
+            if self._is_xml:
+                from fetcher.page.xml_tree import xml_tree  # most pages are HTML
+
+                self._tree = xml_tree(self.text)
+                if self._tree is not None:
+                    return self._tree
             # Lexbor reads UTF-8 and replaces errors itself, where text is taken out.
             source = self._bytes if self.charset == "utf-8" else self.text
             try:
@@ -134,15 +159,15 @@ class Document:
     def title(self) -> str | None:
         """What ``document.title`` says: ASCII whitespace stripped and collapsed; ``None`` without a title."""
         if self._title is _UNSET:
-            node = _find_title(self.head, self.tree)
+            node = self.tree.css_first("title") if self._is_xml else _find_title(self.head, self.tree)
             self._title = None if node is None else _SPACES.sub(" ", node.text(deep=False)).strip(" ")
         return self._title
 
     @property
     def links(self) -> int:
-        """The number of ``a[href]``."""
+        """The number of ``a[href]``, in XML of ``link`` elements too."""
         if self._links is _UNSET:
-            self._links = len(self.tree.css("a[href]"))
+            self._links = len(self.tree.css("a[href],link" if self._is_xml else "a[href]"))
         return self._links
 
     @property
@@ -211,7 +236,9 @@ def kind_of(response: Response) -> Kind:
     essence = read_media_type(content_type_of(response)).essence
     if essence in {"text/html", "application/xhtml+xml"}:
         return "html"
-    if essence.startswith("text/") or essence.endswith(("+json", "+xml")) or essence in _TEXT_TYPES:
+    if essence in _XML_TYPES or essence.endswith("+xml"):
+        return "html" if _XHTML.match(response.body[:SNIFFED_BYTES]) else "xml"
+    if essence.startswith("text/") or essence.endswith("+json") or essence in _TEXT_TYPES:
         return "text"
     unknown = essence in _UNKNOWN_TYPES
     if not unknown and essence != "application/octet-stream":
@@ -254,7 +281,7 @@ def read_body(
     """
     kind = kind_of(response)
     document = parse(response) if kind != "binary" else None
-    page = document if kind == "html" else None
+    page = document if kind in ("html", "xml") else None
     title = links = robots = data = None
     unconverted: set[str] = set()
     try:

@@ -115,7 +115,7 @@ class Reader:
             return True
         if not self._all_html and len(response.body) <= SAFE_BYTES:
             return False
-        return kind_of(response) == "html" and (self._all_html or looks_dangerous(response.body))
+        return kind_of(response) in ("html", "xml") and (self._all_html or looks_dangerous(response.body))
 
     def read(self, response: Response, *, waited: float, fetched_at: float) -> Page:
         """Make the page of a response here and now. Raises ``ParseError``; see ``read_body``."""
