@@ -33,7 +33,7 @@ FLAGS = """
 --retry-codes --verify --columns --keep-headers --body --ordered --csv-bom --part-rows -c --concurrency --per-host --delay --rate
 --timeout --connect-timeout --read-timeout --retries --max-retry-after --host-patience --default-scheme
 --robots --no-robots --max-crawl-delay --per-site --per-address --dry-run --max-redirects --max-size --truncate --accept -A --user-agent -H --header -b --cookie -u --user -x --proxy -k
---insecure --ca-bundle --retry-on --follow-refresh --cert --key --tls --private-network --select --extract
+--insecure --ca-bundle --retry-on --follow-refresh --cert --key --tls --private-network --select --select-from --table --extract
 --middleware --isolate --parsers --parse-timeout --dedupe --limit --time-limit --max-failed --progress --no-progress
 -q --quiet -v --verbose --log-format --summary --config -h --help
 """.split()
@@ -52,6 +52,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "rules.toml").write_text("[[pages]]\nurl = 're:a'\nselect = 't=h1'\n")
     return tmp_path
 
 
@@ -326,6 +327,14 @@ TABLE = [
     Row("PARSE_TIMEOUT", "500ms", ["--parse-timeout", "500ms"], "parsing.timeout", 0.5),
     Row("DEDUPE", "yes", ["--dedupe"], "dedupe", True),
     Row("PREVIEW", "40", ["--preview", "40"], "preview", 40),
+    Row(
+        "SELECT_FROM",
+        "rules.toml",
+        ["--select-from", "rules.toml"],
+        "select_from",
+        ((("(?:.*?)(?:a)(?:.*)",), ("t=h1",)),),
+    ),
+    Row("TABLE", "table#x", ["--table", "table#x"], "table", "table#x"),
     Row("COLUMNS", "id,url", ["--columns", "id,url"], "columns", ("id", "url")),
     Row("KEEP_HEADERS", "Server,ETag", ["--keep-headers", "Server,ETag"], "keep_headers", ("server", "etag")),
     Row("LIMIT", "9", ["--limit", "9"], "limits.rows", 9),

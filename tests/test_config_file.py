@@ -78,7 +78,7 @@ def test_a_setting_is_off_only_where_a_line_would_change_something() -> None:
     none = {key for key, value in RUN_KEYS.items() if value is None}
     for key, (policy, field, _) in OPTIONS.items():
         value = getattr(getattr(default, policy) if policy else default, field)
-        if (value is None and key != "parsers") or key in ("user_agent", "no_proxy", "hosts"):
+        if (value is None and key != "parsers") or key in ("user_agent", "no_proxy", "hosts", "select_from"):
             none.add(key)
     assert off == {key.replace("_", "-") for key in none}
 
@@ -88,7 +88,8 @@ def test_the_comment_of_the_user_agent_tells_its_default() -> None:
     assert comment.endswith(Config().identity.user_agent.replace(__version__, "VERSION"))
 
 
-def test_each_example_is_taken_when_its_line_is_switched_on() -> None:
+def test_each_example_is_taken_when_its_line_is_switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PATH.parent)
     for key, value in off_settings().items():
         name = key.replace("-", "_")
         if name in OPTIONS:

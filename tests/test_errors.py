@@ -138,7 +138,7 @@ def test_the_codes_of_the_readme_are_those_of_the_classes() -> None:
 
 
 def test_only_what_the_module_exports_is_there() -> None:
-    assert set(errors.__all__) == {kind.__name__ for kind in KINDS} | {"RETRYABLE"}
+    assert set(errors.__all__) == {kind.__name__ for kind in KINDS} | {"DISTRIBUTION", "RETRYABLE", "missing_extra"}
 
 
 def test_texts() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser
 
+from fetcher.config import Config
 from fetcher.demo.shop import shop_pages
 from fetcher.errors import ConfigError
 from fetcher.page.select import FieldRule, Fields, Selection
 
+ROOT = Path(__file__).resolve().parents[1]
 PAGE = LexborHTMLParser(
     """<!doctype html><title>Shop</title>
     <h1>  A \n <b>good</b>\tlamp&nbsp; </h1>
@@ -372,3 +375,91 @@ def test_selectors_find_what_parsel_finds() -> None:
             if "::text" in rule:
                 expected = [" ".join(text.split()) for text in expected if text.split()]
             assert ours[name] == expected, (rule, page[:200])
+
+
+# Rules by URL, and tables
+
+
+def test_rules_by_url_are_those_of_the_first_pattern_that_fits() -> None:
+    config = Config.of(select="t=title", select_from=str(ROOT / "examples" / "rules.toml"))
+    selection = Selection.of(config.select, groups=config.select_from)
+    names = {
+        "https://shop.example/products/1": ["t", "name", "price", "price_currency", "image", "in_stock", "reviews"],
+        "https://n.example/news/x?y": ["t", "headline", "author", "published", "paragraphs", "topics"],
+        "https://b.example/jobs": ["t", "opening"],
+        "https://b.example/": ["t"],
+    }
+    for url, expected in names.items():
+        assert list(selection.select(PAGE, url=url)) == list(selection.blank(url)) == expected
+    assert [column.name for column in selection.columns] == list(dict.fromkeys(chain.from_iterable(names.values())))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "made of [[pages]] alone"),
+        ("x = 1\n[[pages]]\nurl='a'\nselect='b=c'", "made of [[pages]] alone"),
+        ("[[pages]]\nurl='a'", "the 1. [[pages]]: has url and select"),
+        ("[[pages]]\nurl='a'\nselect='b=c'\n[[pages]]\nurl=1\nselect='b=c'", "the 2. [[pages]]: 1 is neither"),
+        ("[[pages]]\nurl='re:('\nselect='b=c'", "'(' is no regular expression"),
+        ("[[pages]", "not valid TOML"),
+    ],
+)
+def test_a_file_of_rules_that_cannot_be_read(text: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        Config.of(select_from=str(tmp_path / "rules.toml"))
+    assert reason in str(caught.value)
+    assert "select-from" in str(caught.value)
+
+
+def test_a_name_has_one_type_in_all_rules() -> None:
+    groups = [(("a",), ("x=h1:int",)), (("b",), ("x=h1",))]
+    with pytest.raises(ConfigError, match="'x' has two types"):
+        Selection.of([], groups=[(patterns, rules) for patterns, rules in groups])
+    with pytest.raises(ConfigError, match="'x' is taken"):
+        Selection.of(["x=h2"], groups=[(("a",), ("x=h1",))])
+
+
+TABLES = """<table id=plain><caption>c</caption><thead><tr><th>City<th>People<th>People</thead>
+<tr><td>Rome<td>2 <b>800</b><td>x<tr><td>Oslo<td>700<tr></table>
+<table id=bare><tr><td>a<td>b<tr><td>c<td>d</table>
+<table id=spans><tr><th>A<th colspan=2>B<tr><td rowspan=2>1<td>2<td>3<tr><td colspan=2>4<tr><td>5<td>6<td>7<td>8</table>
+<div id=outer><table><tr><th>k<tr><td>v<table><tr><td>inner</table></table></div>
+<table id=huge><tr><td colspan=99999999999>x<td rowspan=65534 colspan=-3>y<tr><td>z</table><p id=none></p>"""
+
+
+@pytest.mark.parametrize(
+    ("css", "rows"),
+    [
+        ("#plain", [
+            {"City": "Rome", "People": "2 800", "People_2": "x"},
+            {"City": "Oslo", "People": "700", "People_2": ""},
+        ]),
+        ("#bare", [{"column_1": "a", "column_2": "b"}, {"column_1": "c", "column_2": "d"}]),
+        ("#spans", [
+            {"A": "1", "B": "2", "B_2": "3", "column_4": ""},
+            {"A": "1", "B": "4", "B_2": "4", "column_4": ""},
+            {"A": "5", "B": "6", "B_2": "7", "column_4": "8"},
+        ]),
+        ("#outer", [{"k": "v inner"}]),
+        ("#none", []),
+        ("#no", []),
+    ],
+)  # fmt: skip
+def test_a_table_is_rows(css: str, rows: list[dict[str, str]]) -> None:
+    assert Selection.of([], table=css).select(LexborHTMLParser(TABLES)) == {"table": rows}
+
+
+def test_a_table_of_hostile_spans_is_bounded() -> None:
+    (first, second) = Selection.of([], table="#huge").select(LexborHTMLParser(TABLES))["table"]
+    assert (len(first), first["column_1"], second["column_1"], second["column_2"]) == (2, "x", "z", "y")
+    wide = "<table>" + "<tr><td colspan=1000 rowspan=1000>x" * 1000 + "</table>"
+    assert sum(map(len, Selection.of([], table="table").select(LexborHTMLParser(wide))["table"])) <= 200_000
+
+
+def test_a_table_needs_a_selector_and_its_name() -> None:
+    with pytest.raises(ConfigError, match="table '\\[': a closing \\] is missing"):
+        Selection.of([], table="[")
+    with pytest.raises(ConfigError, match="has the name 'table' too"):
+        Selection.of(["table=h1"], table="table")

@@ -39,6 +39,7 @@ from fetcher.config.options import (
     parse_users,
     positive_seconds,
     texts,
+    url_pattern,
 )
 from fetcher.config.policies import (
     Accept,
@@ -85,6 +86,8 @@ class Config(msgspec.Struct, frozen=True):
     robots: bool = True
     default_scheme: Literal["https", "http"] = "https"
     select: tuple[str, ...] = ()
+    select_from: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
+    table: str | None = None
     preview: int = 0
     columns: tuple[str, ...] = ()
     keep_headers: tuple[str, ...] = ()
@@ -164,6 +167,32 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:  # malformed, no UTF-8, a number of 5,000 digits, nested too deep
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def read_rule_groups(value: Any) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
+    """Read a TOML file of ``[[pages]]``, each with ``url``, a pattern or several, and ``select``, its rules.
+
+    A pattern is a glob for the whole URL, or a regular expression behind ``re:``. Returns pairs of regular expressions
+    and rules.
+    """
+    if isinstance(value, tuple) and value:  # read before
+        return tuple((tuple(texts(patterns)), tuple(texts(rules))) for patterns, rules in value)
+    if not isinstance(value, str) or not value:
+        raise ConfigError("is not the path of a TOML file")
+    groups: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
+    listed = read_toml(value)
+    pages = listed.pop("pages", None)
+    if listed or not isinstance(pages, list) or not pages:
+        raise ConfigError(f"{value}: is made of [[pages]] alone, each with url = '…' and select = ['NAME=RULE', …]")
+    for number, page in enumerate(pages, 1):
+        where = f"{value}: the {number}. [[pages]]"
+        if not isinstance(page, dict) or set(page) != {"url", "select"}:
+            raise ConfigError(f"{where}: has url and select, and nothing else")
+        try:
+            groups.append((tuple(map(url_pattern, texts(page["url"]))), tuple(texts(page["select"]))))
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
+    return tuple(groups)
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
@@ -261,6 +290,8 @@ OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "robots": ("", "robots", flag),
     "default_scheme": ("", "default_scheme", one_of("https", "http")),
     "select": ("", "select", lambda value: tuple(texts(value))),
+    "select_from": ("", "select_from", read_rule_groups),
+    "table": ("", "table", optional_text),
     "preview": ("", "preview", number_from(0, whole=True)),
     "columns": ("", "columns", parse_columns),
     "keep_headers": ("", "keep_headers", lambda value: tuple(map(str.lower, parse_names(value)))),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import difflib
+import fnmatch
 import ipaddress
 import math
 import os
@@ -127,6 +128,24 @@ def parse_names(value: Any) -> tuple[str, ...]:
     """
     listed = [name.strip() for text in texts(value) for name in text.split(",")]
     return tuple(dict.fromkeys(filter(None, listed)))
+
+
+def url_pattern(text: str) -> str:
+    """Return the regular expression of a glob over a whole URL, or of what follows ``re:``.
+
+    >>> bool(re.fullmatch(url_pattern("https://*.example/p/*"), "https://a.example/p/1?x"))
+    True
+    """
+    if not text.startswith("re:"):
+        return fnmatch.translate(text)
+    expression = text.removeprefix("re:")
+    anywhere = f"(?:.*?)(?:{expression})(?:.*)"
+    try:
+        re.compile(expression)
+        re.compile(anywhere)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ConfigError(f"{expression!r} is no regular expression ({error})") from None
+    return anywhere
 
 
 def parse_columns(value: Any) -> tuple[str, ...]:

@@ -27,6 +27,8 @@ _FLAGS = {
     "default_scheme": "--default-scheme",
     "outputs": "the format of -o",
     "select": "--select",
+    "select_from": "the rules of --select-from",
+    "table": "--table",
     "extract": "--extract",
     "accept": "--accept",
     "dedupe": "--dedupe",
@@ -58,6 +60,8 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_size: int
     truncate: bool
     preview: int
+    select_from: tuple[str, ...] = ()
+    table: str | None = None
     columns: tuple[str, ...] = ()
     keep_headers: tuple[str, ...] = ()
     body: str = "none"
@@ -88,6 +92,8 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             max_size=config.limits.max_size,
             truncate=config.limits.truncate,
             preview=config.preview,
+            select_from=tuple(_text(repr(group)) for group in config.select_from),
+            table=None if config.table is None else _text(config.table),
             columns=config.columns,
             keep_headers=tuple(sorted(config.keep_headers)),
             body=body,

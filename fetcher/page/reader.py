@@ -52,9 +52,9 @@ class Reader:
         parsing = config.parsing
         if extract is not None:
             check_callable("extract", extract, ["response"], asynchronous=False)
-            if config.select:
+            if _selects(config):
                 raise ConfigError("select and extract both say what a page's data is: leave one of them out")
-        self._select = _selection(config.select) if config.select else None
+        self._select = _selection(config) if _selects(config) else None
         self._preview = config.preview
         self._columns = TREE_COLUMNS.intersection(config.columns) if config.columns else TREE_COLUMNS
         self._headers = frozenset(config.keep_headers)
@@ -223,10 +223,14 @@ def _has_long_tag(body: bytes) -> bool:
     return False
 
 
-def _selection(rules: tuple[str, ...]) -> Selection:
+def _selects(config: Config) -> bool:
+    return bool(config.select or config.select_from or config.table)
+
+
+def _selection(config: Config) -> Selection:
     from fetcher.page.select import Selection  # most runs select nothing
 
-    return Selection.of(rules)
+    return Selection.of(config.select, table=config.table, groups=config.select_from)
 
 
 def name_of(extract: Extractor) -> str | None:

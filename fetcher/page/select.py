@@ -8,6 +8,7 @@ run, and what does not convert is ``None`` and counted.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Self, TypeAlias
@@ -18,10 +19,11 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from fetcher.errors import ConfigError
 from fetcher.page.convert import convert, currency_of
 from fetcher.page.inner_text import inner_text
-from fetcher.page.select_rules import FieldRule, ValueType, read_rule
+from fetcher.page.select_rules import FieldRule, ValueType, read_rule, table_rule
+from fetcher.page.table import table_rows
 from fetcher.page.url_attributes import PageURLs
 
-__all__ = ["FieldRule", "Fields", "SelectedColumn", "Selection"]
+__all__ = ["FieldRule", "Fields", "RuleGroup", "SelectedColumn", "Selection"]
 
 Fields: TypeAlias = dict[str, Any]
 
@@ -40,44 +42,65 @@ class SelectedColumn(msgspec.Struct, frozen=True):
     plain: bool = True
 
 
+class RuleGroup(msgspec.Struct, frozen=True):
+    """Rules for the pages whose URL one of the ``patterns`` fits: regular expressions for the whole of it."""
+
+    patterns: tuple[str, ...]
+    rules: tuple[FieldRule, ...]
+
+    def fits(self, url: str) -> bool:
+        """Whether the rules are for a page at ``url``."""
+        return any(_pattern(pattern).fullmatch(url) for pattern in self.patterns)
+
+
 class Selection(msgspec.Struct, frozen=True):
-    """The fields to read out of every page, in the order given."""
+    """The fields to read out of every page, in the order given; then those of the first of ``groups`` that fits its URL."""
 
     rules: tuple[FieldRule, ...] = ()
+    groups: tuple[RuleGroup, ...] = ()
 
     @classmethod
-    def of(cls, rules: Sequence[str]) -> Self:
+    def of(
+        cls,
+        rules: Sequence[str],
+        *,
+        table: str | None = None,
+        groups: Sequence[tuple[tuple[str, ...], tuple[str, ...]]] = (),
+    ) -> Self:
         """Read and check rules such as ``price=.price:price``, ``img=img.hero@src``, ``item[]=.card{title=h2}``.
 
-        Raises ``ConfigError`` with the rule, the reason and an example.
+        ``table`` selects an HTML table, whose rows become the field ``table``. ``groups`` are patterns of URLs and the
+        rules for them. Raises ``ConfigError`` with the rule, the reason and an example.
         """
-        found: dict[str, FieldRule] = {}
         taken: set[str] = set()
-        for text in rules:
-            try:
-                rule = read_rule(text)
-                names = _names_of(rule)
-                if clash := next((name for name in names if name in taken), None):
-                    raise ConfigError(f"the name {clash!r} is taken by an earlier rule")
-            except ConfigError as error:
-                raise ConfigError(f"select {text!r}: {error} ({_ADVICE})") from None
-            found[rule.name] = rule
-            taken.update(names)
-        return cls(tuple(found.values()))
+        every = _read_all(rules, taken)
+        if table is not None:
+            if "table" in taken:
+                raise ConfigError("table: a rule of select has the name 'table' too")
+            every = (*every, table_rule(table))
+            taken.add("table")
+        selection = cls(every, tuple(RuleGroup(patterns, _read_all(own, set(taken))) for patterns, own in groups))
+        kinds: dict[str, SelectedColumn] = {}
+        for column in selection._all_columns():
+            if kinds.setdefault(column.name, column) != column:
+                raise ConfigError(f"select-from: {column.name!r} has two types; a column has one: give it another name")
+        return selection
 
     @property
     def columns(self) -> tuple[SelectedColumn, ...]:
-        """What a page's data has, in its order."""
-        return tuple(
-            SelectedColumn(
-                name,
-                rule.type if name == rule.name else None,
-                rule.many,
-                plain=rule.type is not None or (rule.pick not in ("records", "json") and rule.language != "json"),
-            )
-            for rule in self.rules
-            for name in _names_of(rule)
-        )
+        """What a page's data may have, in its order."""
+        return tuple(dict.fromkeys(self._all_columns()))
+
+    def _all_columns(self) -> Iterator[SelectedColumn]:
+        for rule in (*self.rules, *(rule for group in self.groups for rule in group.rules)):
+            plain = rule.pick not in ("records", "json", "table") and rule.language != "json"
+            for name in _names_of(rule):
+                own_type = rule.type if name == rule.name else None
+                yield SelectedColumn(name, own_type, rule.many, plain=plain or rule.type is not None)
+
+    def _rules_for(self, url: str) -> tuple[FieldRule, ...]:
+        group = next((group for group in self.groups if group.fits(url)), None)
+        return self.rules if group is None else (*self.rules, *group.rules)
 
     def select(
         self,
@@ -96,13 +119,34 @@ class Selection(msgspec.Struct, frozen=True):
         """
         page = _PageReader(tree, url, text, set() if unconverted is None else unconverted)
         fields: Fields = {}
-        for rule in self.rules:
+        for rule in self._rules_for(url) if self.groups else self.rules:
             page.read(rule, fields)
         return fields
 
-    def blank(self) -> Fields:
+    def blank(self, url: str = "") -> Fields:
         """Return what ``select`` finds in an empty page, for a body that is no page."""
-        return {name: [] if rule.many else None for rule in self.rules for name in _names_of(rule)}
+        return {name: [] if rule.many else None for rule in self._rules_for(url) for name in _names_of(rule)}
+
+
+def _read_all(texts: Sequence[str], taken: set[str]) -> tuple[FieldRule, ...]:
+    """Read rules, none of which has a name that is ``taken``; theirs are from now on."""
+    rules: list[FieldRule] = []
+    for text in texts:
+        try:
+            rule = read_rule(text)
+            names = _names_of(rule)
+            if clash := next((name for name in names if name in taken), None):
+                raise ConfigError(f"the name {clash!r} is taken by an earlier rule")
+        except ConfigError as error:
+            raise ConfigError(f"select {text!r}: {error} ({_ADVICE})") from None
+        rules.append(rule)
+        taken.update(names)
+    return tuple(rules)
+
+
+@lru_cache(maxsize=1_024)
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile(text, re.DOTALL)
 
 
 def _names_of(rule: FieldRule) -> list[str]:
@@ -192,6 +236,10 @@ class _PageReader:
                     yield from self._path_values(_parsed(node.text()), rule, rule.argument)
                 case "records":
                     yield self._record(node, rule)
+                case "table":
+                    table = node if node.tag == "table" else node.css_first("table")
+                    yield from table_rows(table) if table is not None else ()
+                    return
 
     def _json_values(self, rule: FieldRule) -> Iterator[Any]:
         if self._tree is not None:

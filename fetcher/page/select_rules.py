@@ -16,13 +16,13 @@ from selectolax.lexbor import LexborHTMLParser, SelectolaxError
 
 from fetcher.errors import ConfigError, missing_extra
 
-__all__ = ["FieldRule", "Pick", "ValueType", "read_rule"]
+__all__ = ["FieldRule", "Pick", "ValueType", "read_rule", "table_rule"]
 
 ValueType: TypeAlias = Literal["int", "float", "date", "price", "bool"]
 """What a text is converted to."""
 
-Pick: TypeAlias = Literal["text", "attribute", "own_text", "all_text", "json", "records"]
-"""What is taken of an element: its text as a person sees it, an attribute, its text nodes, JSON within, or records."""
+Pick: TypeAlias = Literal["text", "attribute", "own_text", "all_text", "json", "records", "table"]
+"""What is taken of an element: its text as a person sees it, an attribute, its text nodes, JSON within, records, or rows."""
 
 _TYPES: frozenset[str] = frozenset(get_args(ValueType))
 _NAME = re.compile(r"\s*([A-Za-z_][\w.-]*)(\[\])?\s*=")
@@ -76,6 +76,17 @@ def read_rule(text: str, *, within: bool = False) -> FieldRule:
             raise ConfigError("a record within a record: they go one level deep")
         return _read_record(name, rest, brace, many=many)
     return _read_css(name, rest, many=many, within=within)
+
+
+def table_rule(css: str) -> FieldRule:
+    """Return the rule for the rows of the first table that a selector finds, or that is within what it finds."""
+    try:
+        for _ in _walk(css):
+            pass
+        _try_css(css)
+    except ConfigError as error:
+        raise ConfigError(f"table {css!r}: {error} (give a selector, such as 'table#prices')") from None
+    return FieldRule("table", css.strip(), pick="table", many=True)
 
 
 def _read_record(name: str, text: str, brace: int, *, many: bool) -> FieldRule:
