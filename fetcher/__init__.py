@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fetcher.page.parse import parse as parse
     from fetcher.request_state import InFlight as InFlight
     from fetcher.sinks import open_sink as open_sink
+    from fetcher.sinks.records import records as records
     from fetcher.sources import read as read
     from fetcher.stats import Stats as Stats
 
@@ -73,6 +74,7 @@ _HOMES = {
     ),
     "fetcher.page.parse": ("parse",),
     "fetcher.sinks": ("open_sink",),
+    "fetcher.sinks.records": ("records",),
     "fetcher.sources": ("read",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ORDER = (
     ("errors",),
+    ("charset",),
     ("model",),
     ("urls", "spawn", "event_loop", "files", "compression", "stats"),
     ("refresh",),
@@ -66,7 +67,7 @@ CONFINED = {
 EXPORTS = [
     "Stats", "Config", "ConfigError", "Exchange", "Extractor", "Failure", "FetchError", "Fetcher", "FetcherError",
     "InFlight", "Job", "JobLocked", "LedgerError", "Middleware", "Outcome", "Page", "Request", "Response", "RetryDetails", "Sink",
-    "SinkError", "Skipped", "SourceError", "StatusError", "__version__", "fetch", "fetch_all", "open_sink", "parse", "read",
+    "SinkError", "Skipped", "SourceError", "StatusError", "__version__", "fetch", "fetch_all", "open_sink", "parse", "read", "records",
 ]  # fmt: skip
 """The public names. Adding one is a promise; taking one away breaks somebody's program."""
 
