@@ -513,7 +513,7 @@ def test_what_type_checkers_see_is_what_is_loaded() -> None:
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'fetcher' has no attribute 'Fetchr'"):
-        _ = fetcher.Fetchr
+        _ = fetcher.Fetchr  # type: ignore[attr-defined]  # that there is none is the point
     assert not hasattr(fetcher, "__wrapped__")
 
 

@@ -16,10 +16,26 @@ __all__ = ["record_of", "records"]
 def record_of(outcome: Outcome) -> dict[str, Any]:
     """Return the record of an outcome as a dict: the names, their order and the values of its line of JSON.
 
-    The values are plain: ``str``, ``int``, ``float``, ``bool``, ``None``, and lists and dicts of these.
+    The values are plain: ``str``, ``int``, ``float``, ``bool``, ``None``, and lists and dicts of these. One that is no
+    JSON, or nested too deep to be read, is its text.
     """
-    record: dict[str, Any] = msgspec.json.decode(to_json(to_record(outcome)))
-    return record
+    record = to_record(outcome)
+    try:
+        plain: dict[str, Any] = msgspec.json.decode(to_json(record))
+    except _DECODING_ERRORS:
+        return {name: _plain(value) for name, value in msgspec.structs.asdict(record).items()}
+    return plain
+
+
+_DECODING_ERRORS = (ValueError, RecursionError)  # what a msgspec.Raw of the caller's holds, nested too deep
+
+
+def _plain(value: Any) -> Any:
+    line = to_json(value)
+    try:
+        return msgspec.json.decode(line)
+    except _DECODING_ERRORS:
+        return line.decode("utf-8", "replace")
 
 
 def records(outcomes: Iterable[Outcome]) -> Iterator[dict[str, Any]]:
