@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from fetcher.model import Response as Response
     from fetcher.model import RetryDetails as RetryDetails
     from fetcher.model import Sink as Sink
+    from fetcher.model import records as records
     from fetcher.page.parse import parse as parse
     from fetcher.request_state import InFlight as InFlight
     from fetcher.sinks import open_sink as open_sink
-    from fetcher.sinks.records import records as records
     from fetcher.sources import read as read
     from fetcher.stats import Stats as Stats
 
@@ -71,10 +71,10 @@ _HOMES = {
         "Response",
         "RetryDetails",
         "Sink",
+        "records",
     ),
     "fetcher.page.parse": ("parse",),
     "fetcher.sinks": ("open_sink",),
-    "fetcher.sinks.records": ("records",),
     "fetcher.sources": ("read",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -8,7 +8,7 @@ cross a process boundary or wait in a queue without surprises.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import partial
 from types import CoroutineType, TracebackType
@@ -18,6 +18,7 @@ import msgspec
 
 from fetcher.charset import text_of
 from fetcher.errors import CallableError, ConfigError, FetchError
+from fetcher.record import to_dict, to_record
 
 __all__ = [
     "ON_REQUEST",
@@ -39,6 +40,7 @@ __all__ = [
     "check_callable",
     "compose",
     "kept_headers",
+    "records",
 ]
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
@@ -151,6 +153,10 @@ class Page(msgspec.Struct, frozen=True):
             raise ConfigError("a page's text needs its body, which is kept on request: give keep_body=True")
         return None if self.charset is None else text_of(self.body, self.charset)
 
+    def record(self) -> dict[str, Any]:
+        """Return the record as a dict: the names, their order and the plain values of its line of JSON."""
+        return to_dict(to_record(self))
+
 
 class Failure(msgspec.Struct, frozen=True):
     """The bad outcome of a request: the error, and what was known when it struck.
@@ -180,6 +186,10 @@ class Failure(msgspec.Struct, frozen=True):
 
     ok: ClassVar[Literal[False]] = False
     """A failure is no success."""
+
+    def record(self) -> dict[str, Any]:
+        """Return the record as a dict, with the names of a page's."""
+        return to_dict(to_record(self))
 
 
 def kept_headers(headers: Pairs, names: Collection[str]) -> Pairs:
@@ -232,6 +242,19 @@ UNDER_WAY = sum(Stage[name].bit for name in _UNDER_WAY.split())
 
 Outcome: TypeAlias = Page | Failure
 """What comes out of every request, exactly once: told apart by its class, or by ``ok`` (``is True`` for pyright)."""
+
+
+def records(outcomes: Iterable[Outcome]) -> Iterator[dict[str, Any]]:
+    """Return the record of each outcome as a dict, one after the other, whatever became of the row.
+
+    Made for data frames. polars looks at a hundred rows to tell what a column is, and ``error`` may be null in all of
+    them: have it look at each.
+
+    >>> pandas.DataFrame(records(fetch_all(urls)))  # doctest: +SKIP
+    >>> polars.DataFrame(records(fetch_all(urls)), infer_schema_length=None)  # doctest: +SKIP
+    """
+    return (outcome.record() for outcome in outcomes)
+
 
 Exchange: TypeAlias = Callable[[Request], Awaitable[Response]]
 """One request, one whole response, or a ``FetchError``: the shape of a transport and of every ``next``."""

@@ -33,9 +33,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ORDER = (
     ("errors",),
-    ("charset",),
+    ("charset", "urls", "spawn", "event_loop", "files", "compression"),
+    ("record",),
     ("model",),
-    ("urls", "spawn", "event_loop", "files", "compression", "stats"),
+    ("stats",),
     ("refresh",),
     ("config",),
     ("hosts",),

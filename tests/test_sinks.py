@@ -20,10 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.errors import ConfigError, ConnectError, FetcherError, SinkError, StatusError
-from fetcher.model import Failure, Outcome, Page, Request
+from fetcher.model import Failure, Outcome, Page, Request, records
 from fetcher.sinks import COLUMNS, Layout, check_output, open_sink, to_json, to_record
 from fetcher.sinks.csv_format import CSVSink, defuse
-from fetcher.sinks.records import records
 from fetcher.sinks.text import TextSink
 from tests.lab.suites import suite
 from tests.test_escape import steers
@@ -145,7 +144,7 @@ def test_a_record_for_a_program_is_what_a_line_of_json_says(value: Any) -> None:
     outcomes: list[Outcome] = [page(data=value, fields={"v": value}, redirects=("u",)), failure()]
     lines = [to_json(to_record(outcome)) for outcome in outcomes]
     found = list(records(iter(outcomes)))
-    assert found == [json.loads(line) for line in lines]
+    assert found == [json.loads(line) for line in lines] == [outcome.record() for outcome in outcomes]
     assert [tuple(record) for record in found] == [COLUMNS, COLUMNS]
     assert found[0]["redirects"] == ["u"]
 

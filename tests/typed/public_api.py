@@ -77,6 +77,10 @@ def by_ok(outcome: Outcome) -> str | None:
     return outcome.title if outcome.ok is True else outcome.error.code
 
 
+def rows(outcomes: list[Outcome]) -> list[dict[str, Any]]:
+    return [outcome.record() for outcome in outcomes]
+
+
 def tables(outcomes: list[Outcome]) -> Iterator[dict[str, Any]]:
     return assert_type(records(outcomes), Iterator[dict[str, Any]])
 
