@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fetcher.model import Response as Response
     from fetcher.model import RetryDetails as RetryDetails
     from fetcher.model import Sink as Sink
+    from fetcher.model import records as records
     from fetcher.page.parse import parse as parse
     from fetcher.request_state import InFlight as InFlight
     from fetcher.sinks import open_sink as open_sink
@@ -70,6 +71,7 @@ _HOMES = {
         "Response",
         "RetryDetails",
         "Sink",
+        "records",
     ),
     "fetcher.page.parse": ("parse",),
     "fetcher.sinks": ("open_sink",),
@@ -83,13 +85,15 @@ __all__ = [  # noqa: PLE0604  (names made by __getattr__; the table above is the
 ]
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'fetcher' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # who knows the names above shall see that another is a mistake
+
+    def __getattr__(name: str) -> Any:
+        home = _HOME.get(name)
+        if home is None:
+            raise AttributeError(f"module 'fetcher' has no attribute {name!r}")
+        value = getattr(import_module(home), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

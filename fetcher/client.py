@@ -1,4 +1,4 @@
-"""The ``Fetcher``: builds the handlers from a config and owns the session's life; and the calls for programs without a loop.
+"""The ``Fetcher``: builds the handlers from a config and owns the session's life; and the calls for whoever does not await.
 
 The handlers, outermost first: yours ▶ retry ▶ accept ▶ redirects ▶ robots ▶ gate ▶ transport.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, Unpack
 
 import msgspec
 
-from fetcher.config import Config
+from fetcher.config import Config, ConfigOptions, config_from
+from fetcher.event_loop import run_blocking
 from fetcher.intake import Row, without_secrets
 from fetcher.middleware.chain import Handlers
 from fetcher.middleware.gate import Gate
@@ -45,19 +46,31 @@ __all__ = ["Fetcher", "fetch", "fetch_all", "robots_judge"]
 
 log = logging.getLogger("fetcher")
 
-T = TypeVar("T")
+
+class FetcherOptions(ConfigOptions, total=False):
+    """What ``Fetcher``, ``fetch`` and ``fetch_all`` take beside the options of a ``Config``; see ``Fetcher``."""
+
+    middleware: Sequence[Middleware]
+    extract: Extractor | None
+    transport: Exchange | None
+    on_retry: RetryHook | None
+
+
+_CALLABLES = frozenset(FetcherOptions.__annotations__) - frozenset(ConfigOptions.__annotations__)
 
 
 class Fetcher:
     """A polite, concurrent client for lists of URLs: ``fetch`` one, ``stream`` many, ``run`` into a sink.
 
-    Open it with ``async with``; nothing touches the network before the first request. ``middleware`` stands
+    Open it with ``async with``; nothing touches the network before the first request. It takes a ``Config``, or the
+    options of one as keywords. ``middleware`` stands
     around every row, outermost first; ``extract`` makes ``Page.data``; ``transport`` replaces aiohttp; ``on_retry`` is told of each retry before it is
-    waited for. Raises ``CallableError``, a ``TypeError``, for one of them that cannot be called as it will be.
+    waited for. Raises ``CallableError``, a ``TypeError``, for one of them that cannot be called as it will be, and
+    ``ConfigError`` for an option that is unknown or wrong.
 
     >>> async def titles(urls):
-    ...     async with Fetcher(Config.of(concurrency=20)) as fetcher, fetcher.stream(urls) as outcomes:
-    ...         return [outcome.title async for outcome in outcomes if outcome.ok]
+    ...     async with Fetcher(concurrency=20) as fetcher, fetcher.stream(urls) as outcomes:
+    ...         return [outcome.title async for outcome in outcomes if isinstance(outcome, Page)]
     """
 
     def __init__(
@@ -68,8 +81,9 @@ class Fetcher:
         extract: Extractor | None = None,
         transport: Exchange | None = None,
         on_retry: RetryHook | None = None,
+        **options: Unpack[ConfigOptions],
     ) -> None:
-        self.config = config or Config()
+        self.config = config_from(config, options, extra=_CALLABLES)
         self._middleware = tuple(middleware)
         for each in self._middleware:
             check_callable("middleware", each, ["request", "next"], asynchronous=True)
@@ -202,39 +216,35 @@ async def robots_judge(config: Config) -> AsyncIterator[Callable[[Target], Await
         await transport.close()
 
 
-# For programs without a loop
+# For callers that do not await
 
 
-def fetch(url: str, config: Config | None = None) -> Page:
-    """Fetch one URL, blocking. Raises ``FetchError``.
+def fetch(url: str | Request, config: Config | None = None, **options: Unpack[FetcherOptions]) -> Page:
+    """Fetch one URL, blocking. Raises ``FetchError``. See ``fetch_all``.
 
-    >>> page = fetch("https://example.com")  # doctest: +SKIP
+    >>> page = fetch("https://example.com", timeout=5)  # doctest: +SKIP
     """
 
     async def main() -> Page:
-        async with Fetcher(config) as fetcher:
+        async with Fetcher(config, **options) as fetcher:
             return await fetcher.fetch(url)
 
-    return _blocking(main())
+    return run_blocking(main)
 
 
-def fetch_all(urls: Iterable[Row], config: Config | None = None) -> list[Outcome]:
+def fetch_all(urls: Iterable[Row], config: Config | None = None, **options: Unpack[FetcherOptions]) -> list[Outcome]:
     """Fetch all URLs, blocking, and return their outcomes in the order of the list: a ``Page`` or a ``Failure`` each.
 
-    >>> pages = fetch_all(["https://example.com", "https://example.org"])  # doctest: +SKIP
+    It takes a ``Config`` or its options as keywords, and whatever else a ``Fetcher`` does. All outcomes are held at
+    once, with ``keep_body=True`` their bodies too: for a long list there is ``Fetcher.stream``. Where a loop is running
+    (a notebook) it works in a thread of its own, in which ``urls`` is read; that loop stands still meanwhile, so a server
+    has a ``Fetcher`` instead.
+
+    >>> pages = fetch_all(["https://example.com", "https://example.org"], concurrency=3)  # doctest: +SKIP
     """
 
     async def main() -> list[Outcome]:
-        async with Fetcher(config) as fetcher, fetcher.stream(urls, ordered=True) as outcomes:
+        async with Fetcher(config, **options) as fetcher, fetcher.stream(urls, ordered=True) as outcomes:
             return [outcome async for outcome in outcomes]
 
-    return _blocking(main())
-
-
-def _blocking(main: Coroutine[Any, Any, T]) -> T:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(main)
-    main.close()
-    raise RuntimeError("a loop is running here: use 'async with Fetcher()' instead of the blocking call")
+    return run_blocking(main)

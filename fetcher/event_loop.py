@@ -1,20 +1,25 @@
-"""How a process of ours runs its event loop: on the fastest one that is installed, with a collector that looks rarely.
+"""How a coroutine is run to its end: by a command of ours, and for a caller that does not await.
 
-A library does not decide this for its host: only commands, and the processes that they measure with, call ``run``.
+``run`` takes the fastest loop that is installed and has the collector look rarely. A library does not decide this for
+its host: only commands, and the processes that they measure with, call it. ``run_blocking`` is for all others.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import sys
+import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-__all__ = ["fastest_loop", "run"]
+__all__ = ["fastest_loop", "run", "run_blocking"]
 
 T = TypeVar("T")
+
+LOOK_SECONDS = 0.1  # between two looks whether a waiting caller was cancelled by a signal
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
@@ -38,3 +43,78 @@ def fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
         factory: Callable[[], asyncio.AbstractEventLoop] = new_event_loop
         return factory
     return None
+
+
+def run_blocking(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run the coroutine that ``main`` makes to its end, and return its result or raise what it raises.
+
+    Where a loop is running already, in a notebook's cell or in an ``async`` function, it has a thread and a loop of its
+    own: a loop cannot be entered twice. Context variables are as the caller has set them. The caller's loop stands
+    still meanwhile; Ctrl-C cancels the coroutine, waits for it to close what it has open, and is raised here. A second
+    one does not wait.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(main())
+    return ThreadedRun(main).result()
+
+
+class ThreadedRun(Generic[T]):
+    """A coroutine that runs in a thread and a loop of its own, while the caller waits for it."""
+
+    def __init__(self, main: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._main = main
+        self._ended = threading.Event()
+        self._cancelled = False
+        self._task: asyncio.Task[T] | None = None
+        self._result: list[T] = []
+        self._error: BaseException | None = None
+
+    def result(self) -> T:
+        """Run it and return what it returns."""
+        caller = asyncio.current_task()
+        already = caller.cancelling() if caller is not None else 0
+        context = contextvars.copy_context()
+        # Daemonic: after a second Ctrl-C nothing waits for it, and nor should the interpreter's end.
+        thread = threading.Thread(target=context.run, args=(self._run,), name="fetcher", daemon=True)
+        try:
+            thread.start()
+            while not self._ended.wait(LOOK_SECONDS):
+                # The handler that asyncio.run sets for SIGINT raises nothing the first time: it cancels the main task.
+                if caller is not None and caller.cancelling() > already:
+                    raise asyncio.CancelledError
+        except BaseException:
+            self._cancel()
+            if thread.ident is not None:  # else there was none to be had
+                self._ended.wait()
+            self._error = None
+            raise
+        thread.join()
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self._error = None  # its traceback refers to this frame
+        return self._result.pop()
+
+    def _run(self) -> None:
+        try:
+            self._result.append(asyncio.run(self._noted()))
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised to the caller
+            self._error = error
+        finally:
+            self._ended.set()
+
+    async def _noted(self) -> T:
+        self._task = asyncio.current_task()
+        if self._cancelled:  # before there was a task to cancel
+            raise asyncio.CancelledError
+        return await self._main()
+
+    def _cancel(self) -> None:
+        self._cancelled = True
+        task = self._task
+        if task is not None:
+            with contextlib.suppress(RuntimeError):  # its loop has just been closed
+                task.get_loop().call_soon_threadsafe(task.cancel)

@@ -8,15 +8,17 @@ cross a process boundary or wait in a queue without surprises.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import partial
 from types import CoroutineType, TracebackType
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias
 
 import msgspec
 
-from fetcher.errors import CallableError, FetchError
+from fetcher.charset import text_of
+from fetcher.errors import CallableError, ConfigError, FetchError
+from fetcher.record import to_dict, to_record
 
 __all__ = [
     "ON_REQUEST",
@@ -38,9 +40,11 @@ __all__ = [
     "check_callable",
     "compose",
     "kept_headers",
+    "records",
 ]
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
+KeptBody: TypeAlias = bytes | None  # within Page, bytes is the name of a field
 
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 """The statuses whose ``Location`` is followed (RFC 9110, 15.4)."""
@@ -106,8 +110,8 @@ class Page(msgspec.Struct, frozen=True):
     size; ``links`` counts ``a[href]``; ``robots`` is what the page says to robots of itself (``noindex``), in headers and
     ``<meta>``, ``refresh`` the URL that it leads its reader to by itself; ``data`` is what the extractor returned. ``elapsed`` is seconds on
     the wire over all attempts and hops, ``waited`` seconds of backoff, pacing and queues, ``fetched_at``
-    seconds since the epoch. ``unconverted`` names the selected fields whose text was not
-    of their type. ``headers`` and ``body`` are kept on request only; ``body_path`` is where the body was put,
+    seconds since the epoch. ``unconverted`` names the selected fields whose text was not of their type. ``headers`` and
+    ``body`` (decoded of its content codings) are kept on request only; ``body_path`` is where the body was put,
     under the name of its ``digest``.
     """
 
@@ -132,14 +136,26 @@ class Page(msgspec.Struct, frozen=True):
     preview: str | None = None
     unconverted: tuple[str, ...] = ()
     headers: Pairs = ()
-    body: Any = None
+    body: KeptBody = None
     body_path: str | None = None
     digest: str | None = None
 
+    ok: ClassVar[Literal[True]] = True
+    """A page is a success."""
+
     @property
-    def ok(self) -> bool:
-        """``True``: a page is a success."""
-        return True
+    def text(self) -> str | None:
+        """The body as text, decoded as a browser would: ``length`` characters. ``None`` for a body that is no text.
+
+        Decoded anew each time. Raises ``ConfigError`` where the body was not kept.
+        """
+        if self.body is None:
+            raise ConfigError("a page's text needs its body, which is kept on request: give keep_body=True")
+        return None if self.charset is None else text_of(self.body, self.charset)
+
+    def record(self) -> dict[str, Any]:
+        """Return the record as a dict: the names, their order and the plain values of its line of JSON."""
+        return to_dict(to_record(self))
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -168,10 +184,12 @@ class Failure(msgspec.Struct, frozen=True):
     refresh: str | None = None
     headers: Pairs = ()
 
-    @property
-    def ok(self) -> bool:
-        """``False``: a failure is no success."""
-        return False
+    ok: ClassVar[Literal[False]] = False
+    """A failure is no success."""
+
+    def record(self) -> dict[str, Any]:
+        """Return the record as a dict, with the names of a page's."""
+        return to_dict(to_record(self))
 
 
 def kept_headers(headers: Pairs, names: Collection[str]) -> Pairs:
@@ -223,7 +241,20 @@ UNDER_WAY = sum(Stage[name].bit for name in _UNDER_WAY.split())
 
 
 Outcome: TypeAlias = Page | Failure
-"""What comes out of every request, exactly once: told apart by ``ok`` or by its class."""
+"""What comes out of every request, exactly once: told apart by its class, or by ``ok`` (``is True`` for pyright)."""
+
+
+def records(outcomes: Iterable[Outcome]) -> Iterator[dict[str, Any]]:
+    """Return the record of each outcome as a dict, one after the other, whatever became of the row.
+
+    Made for data frames. polars looks at a hundred rows to tell what a column is, and ``error`` may be null in all of
+    them: have it look at each.
+
+    >>> pandas.DataFrame(records(fetch_all(urls)))  # doctest: +SKIP
+    >>> polars.DataFrame(records(fetch_all(urls)), infer_schema_length=None)  # doctest: +SKIP
+    """
+    return (outcome.record() for outcome in outcomes)
+
 
 Exchange: TypeAlias = Callable[[Request], Awaitable[Response]]
 """One request, one whole response, or a ``FetchError``: the shape of a transport and of every ``next``."""
@@ -330,7 +361,7 @@ class Sink(Protocol):
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> bool | None: ...
 
     async def write(self, outcome: Outcome) -> None:

@@ -13,9 +13,8 @@ from aiohttp.test_utils import TestServer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fetcher.model import Request, Response
-from fetcher.page import charset as module
-from fetcher.page.charset import (
+from fetcher import charset as module
+from fetcher.charset import (
     _CHARSETS,
     _LABELS,
     REPLACEMENT,
@@ -26,6 +25,7 @@ from fetcher.page.charset import (
     read_media_type,
     resolve_label,
 )
+from fetcher.model import Request, Response
 from fetcher.page.parse import Document, content_type_of
 
 HTML = "text/html"

@@ -18,6 +18,7 @@ from fetcher.config import (
     Accept,
     ClientCertificate,
     Config,
+    ConfigOptions,
     Header,
     HostPolicy,
     Identity,
@@ -26,6 +27,7 @@ from fetcher.config import (
     ProxyPolicy,
     RetryPolicy,
     TLSPolicy,
+    config_from,
     read_toml,
 )
 from fetcher.errors import ConfigError
@@ -121,17 +123,56 @@ def test_nothing_given_is_the_default() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("per_hots", "unknown option 'per_hots' (did you mean 'per-host'?)"),
-        ("per-hosts", "unknown option 'per-hosts' (did you mean 'per-host'?)"),
+        ("per_hots", "unknown option 'per_hots' (did you mean 'per_host'?)"),
+        ("per-hosts", "unknown option 'per-hosts' (did you mean 'per_host'?)"),
+        ("body", "unknown option 'body' (did you mean 'keep_body'?)"),
         ("concurency", "unknown option 'concurency' (did you mean 'concurrency'?)"),
-        ("useragent", "unknown option 'useragent' (did you mean 'user-agent'?)"),
-        ("max_retryafter", "unknown option 'max_retryafter' (did you mean 'max-retry-after'?)"),
+        ("useragent", "unknown option 'useragent' (did you mean 'user_agent'?)"),
+        ("max_retryafter", "unknown option 'max_retryafter' (did you mean 'max_retry_after'?)"),
         ("zzz", "unknown option 'zzz'"),
         ("", "unknown option ''"),
     ],
 )
 def test_an_unknown_option_is_named_with_the_nearest(name: str, message: str) -> None:
     assert refusal(**{name: 1}) == message
+
+
+def test_the_keywords_that_type_checkers_know_are_the_options() -> None:
+    assert set(ConfigOptions.__annotations__) == set(OPTIONS)
+
+
+def test_a_selection_is_a_mapping_or_rules() -> None:
+    rules = Config.of(select={"price": ".price", "images[]": "img@src", "odd": "a[href='x=y']"}).select
+    assert rules == ("price=.price", "images[]=img@src", "odd=a[href='x=y']")
+    assert Config.from_mapping({"select": {"h": "h1"}}) == Config.of(select="h=h1") == Config.of(select=["h=h1"])
+    assert Config.of(select={}).select == ()
+
+
+@pytest.mark.parametrize(
+    ("select", "message"),
+    [
+        ({"a=b": "x"}, "select: 'a=b' is no name of a field"),
+        ({1: "x"}, "select: 1 is no name of a field"),
+        ({"a": ["x"]}, "select: a: ['x'] is no selector (such as '.price' or 'img@src')"),
+    ],
+)
+def test_a_selection_that_is_none_is_named(select: Any, message: str) -> None:
+    assert refusal(select=select) == message
+
+
+@pytest.mark.parametrize("config", [{"per_host": 2}, "fetcher.toml", Path("fetcher.toml"), ["https://a.example/"], 3])
+def test_what_is_no_config_is_named(config: Any) -> None:
+    with pytest.raises(ConfigError, match=f"^config: a {type(config).__name__} is no Config: write Config") as caught:
+        config_from(config, {})
+    assert ("**options" in str(caught.value)) == isinstance(config, dict)
+
+
+def test_a_config_and_options_beside_it_are_one_too_many() -> None:
+    assert config_from(None, {}) == Config()
+    assert config_from(None, {"per_host": 2}) == Config.of(per_host=2)
+    assert config_from(Config.of(per_host=2), {}) == Config.of(per_host=2)
+    with pytest.raises(ConfigError, match=r"^a config is given, and per_host, delay beside it"):
+        config_from(Config(), {"per_host": 2, "delay": 1})
 
 
 def test_the_callers_own_names_are_passed_over_and_suggested() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,7 @@ async def answering(answer: Answer) -> AsyncIterator[Connections]:
         server.close()
 
 
-def config(**options: object) -> Config:
+def config(**options: Any) -> Config:
     return Config.of(**{"robots": False, "retries": 0, "per_host": 1, **options})
 
 

@@ -7,13 +7,19 @@ Law 2: nothing waits for time to pass: the server holds an answer back until the
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import gc
 import itertools
 import os
 import signal
+import subprocess
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import msgspec
@@ -41,6 +47,7 @@ from fetcher import (
 from fetcher.config import Limits
 from fetcher.pipeline import Outcomes
 from fetcher.request_state import RequestState
+from tests.lab.command import environment
 from tests.lab.held_case import HeldCase
 from tests.lab.server import LabServer, refused_port
 
@@ -249,10 +256,179 @@ def test_the_blocking_calls_need_no_loop() -> None:
         assert fetch_all([]) == []
 
 
-async def test_the_blocking_calls_refuse_a_running_loop() -> None:
-    for call in (lambda: fetch("http://127.0.0.1/"), lambda: fetch_all(["http://127.0.0.1/"])):
-        with pytest.raises(RuntimeError, match="async with Fetcher"):
-            call()
+def test_the_blocking_calls_take_options_as_keywords() -> None:
+    with LabServer.in_thread() as lab:
+        urls = [*listed(lab, 6), lab.url("/status/404")]
+        outcomes = fetch_all(urls, concurrency=1, robots=False, select={"said": "title"}, keep_body=True)
+        assert lab.peak() == 1
+        pages = [outcome for outcome in outcomes if isinstance(outcome, Page)]
+        assert [page.data for page in pages] == [{"said": row} for row in in_list(6)]
+        assert all(page.body and page.text and len(page.text) == page.length for page in pages)
+        assert fetch_all(urls[:1], Config(robots=False))[0].ok
+        page = fetch(Request(7, urls[0]), robots=False, extract=lambda response: response.status)
+        assert (page.data, page.body, page.request.id) == (200, None, 7)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"per_hots": 2}, r"unknown option 'per_hots' \(did you mean 'per_host'\?\)"),
+        ({"exract": len}, r"unknown option 'exract' \(did you mean 'extract'\?\)"),
+        ({"config": {"per_host": 2}}, r"a dict is no Config: write Config.of\(\*\*options\)"),
+        ({"config": Config(), "delay": 1}, "a config is given, and delay beside it"),
+        ({"timeout": "soon"}, "timeout: 'soon' is not a time"),
+    ],
+)
+def test_a_wrong_option_is_named_wherever_it_is_given(given: dict[str, Any], message: str) -> None:
+    calls: list[Callable[..., Any]] = [Fetcher, partial(fetch, "http://127.0.0.1/"), partial(fetch_all, [])]
+    for call in calls:
+        with pytest.raises(ConfigError, match=message):
+            call(**given)
+
+
+# Blocking, where a loop is running
+
+
+CARRIED: contextvars.ContextVar[str] = contextvars.ContextVar("carried", default="nothing")
+
+
+async def test_the_blocking_calls_work_where_a_loop_is_running() -> None:
+    threads = threading.active_count()
+    with LabServer.in_thread() as lab:
+        urls = [*listed(lab, 5), lab.url("/status/404")]
+        assert titles(fetch_all(urls, robots=False)) == [*in_list(5), "http_404"]
+        assert fetch(urls[0], robots=False).title == "0"
+        with pytest.raises(StatusError) as caught:
+            fetch(urls[-1], robots=False)
+        assert caught.value.url == urls[-1]
+        with pytest.raises(ConfigError, match="per_hots"):
+            fetch_all(urls, per_hots=1)  # type: ignore[call-arg]  # that there is none is the point
+    assert threading.active_count() == threads
+    assert own_tasks() == []
+
+
+async def test_there_the_list_is_read_and_functions_are_called_with_the_callers_context() -> None:
+    seen: list[tuple[str, bool]] = []
+
+    def note() -> None:
+        seen.append((CARRIED.get(), threading.current_thread() is threading.main_thread()))
+
+    def rows(url: str) -> Iterator[str]:
+        note()
+        yield url
+
+    token = CARRIED.set("carried")
+    try:
+        with LabServer.in_thread() as lab:
+            fetch_all(rows(lab.url("/ok")), robots=False, extract=lambda _: note())
+    finally:
+        CARRIED.reset(token)
+    assert seen == [("carried", False), ("carried", False)]
+
+
+async def test_there_a_bug_comes_out_as_it_is_and_leaves_nothing() -> None:
+    bug = KeyError("mine")
+
+    def rows() -> Iterator[str]:
+        yield "http://127.0.0.1:1/"
+        raise bug
+
+    before = alive()
+    for _ in range(2):
+        with pytest.raises(KeyError) as caught:
+            fetch_all(rows(), robots=False)
+        assert caught.value is bug
+    del caught
+    bug.__traceback__ = None
+    assert [thing for key, thing in alive().items() if key not in before] == []
+
+
+async def test_there_a_page_may_be_parsed_in_a_process_of_its_own() -> None:
+    with LabServer.in_thread() as lab:
+        lab.add("/large", "<p>" * 20_000)
+        page = fetch(lab.url("/large"), robots=False, isolate=True, parsers=1)
+    assert page.length == 60_000
+
+
+NESTED = """
+import asyncio, signal, sys, threading, time
+from fetcher import fetch_all
+
+def rows():
+    if sys.argv[3:]:
+        print("stuck", flush=True)
+        time.sleep(500)
+    try:
+        yield sys.argv[2]
+    finally:
+        print("closed", flush=True)
+
+async def main():
+    fetch_all(rows(), robots=False, timeout=500, read_timeout=500)
+
+def plain():
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+def fast():
+    import uvloop
+    uvloop.run(main())
+
+try:
+    {"asyncio": lambda: asyncio.run(main()), "plain": plain, "uvloop": fast}[sys.argv[1]]()
+except KeyboardInterrupt:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print("interrupted", threading.active_count(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "plain", "uvloop"])
+def test_ctrl_c_ends_a_blocking_call_within_a_loop(kind: str, tmp_path: Path) -> None:
+    if kind == "uvloop":
+        pytest.importorskip("uvloop")
+    with LabServer.in_thread() as lab:
+        lab.add("/held", HeldCase())
+        process = subprocess.Popen(
+            [sys.executable, "-c", NESTED, kind, lab.url("/held")],
+            env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        with process:
+            try:
+                lab.site.stats.wait(lambda: lab.requests("/held") != [], DEADLINE)
+                process.send_signal(signal.SIGINT)
+                out, err = process.communicate(timeout=DEADLINE)
+            finally:
+                process.kill()
+    assert (out, err, process.returncode) == ("closed\ninterrupted 1\n", "", 0)
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "plain"])
+def test_a_second_ctrl_c_does_not_wait(kind: str, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", NESTED, kind, "http://127.0.0.1/", "stuck"],
+        env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process:
+        try:
+            assert process.stdout and process.stdout.readline() == "stuck\n"
+            ended = threading.Event()
+            striker = threading.Thread(target=strike, args=(process, ended))
+            striker.start()
+            out, err = process.communicate(timeout=DEADLINE)
+        finally:
+            ended.set()
+            process.kill()
+        striker.join()
+    assert (out, err, process.returncode) == ("interrupted 2\n", "", 0)
+
+
+def strike(process: subprocess.Popen[str], ended: threading.Event) -> None:
+    """Press Ctrl-C until the process has ended: two that come at once may be one."""
+    while not ended.wait(0.3):
+        process.send_signal(signal.SIGINT)
 
 
 async def test_a_fetcher_that_is_not_open_says_so(lab: LabServer) -> None:

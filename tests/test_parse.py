@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gc
 import time
 import weakref
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser, SelectolaxError
 
-from fetcher.errors import ParseError
+from fetcher.errors import ConfigError, ParseError
 from fetcher.model import Extractor, Page, Request, Response
 from fetcher.page import parse as module
 from fetcher.page.parse import MAX_KEPT_BYTES, Document, kind_of, page_of, parse, read_body
@@ -284,6 +285,39 @@ def test_preview_and_body_are_kept_on_request() -> None:
     page = read(response, preview=10, keep_body=True)
     assert page.preview == "é" * 10
     assert page.body is response.body
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ("Grüße".encode(), HTML),
+        ("Grüße".encode("latin-1"), "text/html; charset=latin1"),
+        (codecs.BOM_UTF8 + b"marked", "text/html; charset=koi8-r"),
+        (codecs.BOM_UTF16_LE + "marked".encode("utf-16le"), HTML),
+        (codecs.BOM_UTF16_BE + "marked".encode("utf-16be"), HTML),
+        (b"\xfe\xff", "text/plain; charset=windows-1251"),
+        (b"cut \xe2\x82", "text/plain; charset=utf-8"),
+        (b"~{", "text/plain; charset=hz-gb-2312"),
+        (b"", HTML),
+    ],
+)
+def test_a_pages_text_is_the_documents(body: bytes, content_type: str) -> None:
+    response = respond(body, content_type)
+    page = read(response, keep_body=True)
+    assert page.text == Document(response).text
+    assert page.length == len(page.text or "")
+
+
+@given(st.binary(max_size=200), st.sampled_from([HTML, "text/plain; charset=utf-16", "text/plain; charset=sjis", None]))
+def test_the_text_of_any_body_has_its_length(body: bytes, content_type: str | None) -> None:
+    page = read(respond(body, content_type), keep_body=True)
+    assert (None if page.text is None else len(page.text)) == page.length
+
+
+def test_what_is_no_text_has_none_and_a_body_that_was_not_kept_is_asked_for() -> None:
+    assert read(respond(b"\0\x01", "image/png"), keep_body=True).text is None
+    with pytest.raises(ConfigError, match="keep_body=True"):
+        _ = read(respond(b"a")).text
 
 
 def test_selected_fields_are_the_data_of_html_and_blank_elsewhere() -> None:

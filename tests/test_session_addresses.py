@@ -6,6 +6,7 @@ No test leaves loopback. Where a public address is needed, the rule is told that
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -170,7 +171,7 @@ async def test_a_listed_name_may_move_between_private_and_public(lab: LabServer)
 async def test_a_hop_that_had_to_wait_is_judged_by_where_it_came_from(lab: LabServer) -> None:
     """The row leaves its task between the hops; that it came from a public host is not forgotten."""
     inner = f"http://inner.test:{lab.port}"
-    options = {"retries": 0, "per_host": 2, "max_retry_after": 5, "robots": False}
+    options: dict[str, Any] = {"retries": 0, "per_host": 2, "max_retry_after": 5, "robots": False}
     transport = Transport(Config.of(**options), resolver=names({"outer.test": PUBLIC, "inner.test": PRIVATE}))
     lab.add("/throttled", lambda exchange: exchange.become("/retry-after/k?after=2"), host=1)
     urls = [f"{inner}/throttled", hop(lab, f"{inner}/secret", "outer.test").replace("/redirect", "/delay/300/redirect")]

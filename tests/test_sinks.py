@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.errors import ConfigError, ConnectError, FetcherError, SinkError, StatusError
-from fetcher.model import Failure, Outcome, Page, Request
+from fetcher.model import Failure, Outcome, Page, Request, records
 from fetcher.sinks import COLUMNS, Layout, check_output, open_sink, to_json, to_record
 from fetcher.sinks.csv_format import CSVSink, defuse
 from fetcher.sinks.text import TextSink
@@ -131,6 +132,33 @@ def test_any_value_fits_into_one_line_of_json(value: Any, expected: Any) -> None
 def test_what_is_nested_too_deep_is_cut_there() -> None:
     assert to_json(nested(900)).count(b"[") == 900
     assert b"\xe2\x80\xa6" in to_json(["\udc80", nested(900)])
+
+
+# For programs
+
+
+@pytest.mark.parametrize(
+    "value", [None, "é", 2**70, 1.5, float("nan"), [1, ("a",)], {"a": {2}}, Opaque(), "a\ud800b", looped(), b"raw"]
+)
+def test_a_record_for_a_program_is_what_a_line_of_json_says(value: Any) -> None:
+    outcomes: list[Outcome] = [page(data=value, fields={"v": value}, redirects=("u",)), failure()]
+    lines = [to_json(to_record(outcome)) for outcome in outcomes]
+    found = list(records(iter(outcomes)))
+    assert found == [json.loads(line) for line in lines] == [outcome.record() for outcome in outcomes]
+    assert [tuple(record) for record in found] == [COLUMNS, COLUMNS]
+    assert found[0]["redirects"] == ["u"]
+
+
+def test_what_cannot_be_read_costs_its_own_place() -> None:
+    deep = b"[" * 200_000 + b"]" * 200_000
+    [record] = records([page(data=msgspec.Raw(b"{'a'}"), fields={"v": msgspec.Raw(deep)}, title="t")])
+    assert (record["data"], record["title"], tuple(record)) == ("{'a'}", "t", COLUMNS)
+    assert record["fields"] == f'{{"v":{deep.decode()}}}'
+
+
+def test_records_are_made_one_by_one() -> None:
+    endless = (page(number) for number in itertools.count(1))
+    assert [record["id"] for record in itertools.islice(records(endless), 3)] == [1, 2, 3]
 
 
 # The formats

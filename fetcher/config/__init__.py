@@ -18,8 +18,10 @@ from fetcher.config.config import (
     RetryPolicy,
     Timeouts,
     TLSPolicy,
+    config_from,
     read_toml,
 )
+from fetcher.config.keywords import ConfigOptions
 
 __all__ = [
     "OPTIONS",
@@ -28,6 +30,7 @@ __all__ = [
     "AddressPolicy",
     "ClientCertificate",
     "Config",
+    "ConfigOptions",
     "Header",
     "HostPolicy",
     "Identity",
@@ -37,5 +40,6 @@ __all__ = [
     "RetryPolicy",
     "TLSPolicy",
     "Timeouts",
+    "config_from",
     "read_toml",
 ]

@@ -8,13 +8,15 @@ read in ``cli/`` alone: a library does not change behind its caller's back.
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypeAlias, Unpack, get_args
 
 import msgspec
 
+from fetcher.config.keywords import ConfigOptions
 from fetcher.config.options import (
     ClientCertificate,
     Header,
@@ -33,6 +35,7 @@ from fetcher.config.options import (
     parse_proxy,
     parse_rate,
     parse_seconds,
+    parse_select,
     parse_size,
     parse_statuses,
     parse_user_agent,
@@ -60,7 +63,7 @@ from fetcher.urls import host_key
 
 __all__ = [
     "OPTIONS", "Accept", "AddressPolicy", "ClientCertificate", "Config", "Header", "HostPolicy", "Identity", "Limits", "Parsing",
-    "ProxyPolicy", "RetryPolicy", "TLSPolicy", "Timeouts",
+    "ProxyPolicy", "RetryPolicy", "TLSPolicy", "Timeouts", "config_from",
 ]  # fmt: skip
 
 MAX_FILE_BYTES = 16 * 1024 * 1024  # a hundred thousand hosts with limits of their own have room
@@ -97,17 +100,28 @@ class Config(msgspec.Struct, frozen=True):
     max_failed: str | None = None
 
     @classmethod
-    def of(cls, **options: Any) -> Self:
+    def of(cls, **options: Unpack[ConfigOptions]) -> Self:
         """Build a config from flat option names, the same as the command line's with ``_`` for ``-``.
 
         Values are Python's own or the text a user would type (``max_size="10M"``). Raises ``ConfigError``
         with the name of the wrong option and the nearest valid one.
         """
-        return cls.from_mapping(options)
+        return cls._read(options, spelled="_")
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any], *, extra: Iterable[str] = (), origin: str = "") -> Self:
-        """Build a config from a flat mapping; names of ``extra`` belong to the caller and are passed over."""
+        """Build a config from a flat mapping, as a file has it; names of ``extra`` are the caller's, and passed over."""
+        return cls._read(options, extra=extra, origin=origin)
+
+    @classmethod
+    def _read(
+        cls,
+        options: Mapping[str, Any],
+        *,
+        extra: Iterable[str] = (),
+        origin: str = "",
+        spelled: Literal["-", "_"] = "-",
+    ) -> Self:
         passed = set(extra)
         policies: dict[str, dict[str, Any]] = {}
         top: dict[str, Any] = {}
@@ -115,10 +129,10 @@ class Config(msgspec.Struct, frozen=True):
             key = name.replace("-", "_")
             if key in passed:
                 continue
-            if isinstance(value, Mapping) and key != "hosts":
+            if isinstance(value, Mapping) and key not in ("hosts", "select"):
                 raise ConfigError(f"{origin}[{name}] is a table, and options stand flat: 'per-host = 6'")
             if key not in OPTIONS:
-                raise ConfigError(f"{origin}unknown option {name!r}{_nearest(name, [*OPTIONS, *passed])}")
+                raise ConfigError(f"{origin}unknown option {name!r}{_nearest(name, [*OPTIONS, *passed], spelled)}")
             policy, field, convert = OPTIONS[key]
             try:
                 converted = convert(value)
@@ -139,9 +153,10 @@ class Config(msgspec.Struct, frozen=True):
         return cls.from_mapping(read_toml(path), origin=f"{path}: ")
 
     @classmethod
-    def for_untrusted(cls, **options: Any) -> Self:
+    def for_untrusted(cls, **options: Unpack[ConfigOptions]) -> Self:
         """Build a config for lists written by strangers: no private address is ever reached."""
-        return cls.of(**{"private_network": "deny", **options})
+        options.setdefault("private_network", "deny")
+        return cls.of(**options)
 
     def _check(self, origin: str = "") -> None:
         if self.proxy and self.address.private_network == "deny":
@@ -177,10 +192,10 @@ def read_rule_groups(value: Any) -> tuple[tuple[tuple[str, ...], tuple[str, ...]
     """
     if isinstance(value, tuple) and value:  # read before
         return tuple((tuple(texts(patterns)), tuple(texts(rules))) for patterns, rules in value)
-    if not isinstance(value, str) or not value:
-        raise ConfigError("is not the path of a TOML file")
+    if not isinstance(value, str | os.PathLike) or not value:
+        raise ConfigError(f"{value!r} is not the path of a TOML file")
     groups: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
-    listed = read_toml(value)
+    listed = read_toml(os.fspath(value))
     pages = listed.pop("pages", None)
     if listed or not isinstance(pages, list) or not pages:
         raise ConfigError(f"{value}: is made of [[pages]] alone, each with url = '…' and select = ['NAME=RULE', …]")
@@ -195,9 +210,31 @@ def read_rule_groups(value: Any) -> tuple[tuple[tuple[str, ...], tuple[str, ...]
     return tuple(groups)
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def _nearest(name: str, known: Iterable[str], spelled: str = "-") -> str:
     close = difflib.get_close_matches(name.replace("-", "_"), list(known), n=1)
-    return f" (did you mean {close[0].replace('_', '-')!r}?)" if close else ""
+    return f" (did you mean {close[0].replace('_', spelled)!r}?)" if close else ""
+
+
+def config_from(config: Config | None, options: ConfigOptions, *, extra: Iterable[str] = ()) -> Config:
+    """Return the config of a call that takes a ``Config`` or its options as keywords; ``extra`` are its other keywords.
+
+    Raises ``ConfigError`` for what is neither, and for both.
+    """
+    if config is None:
+        return Config._read(options, extra=extra, spelled="_")  # noqa: SLF001 - our own
+    if not isinstance(config, Config):
+        advice = (
+            "Config.of(**options)" if isinstance(config, Mapping) else "Config.of(concurrency=3) or Config.load(path)"
+        )
+        raise ConfigError(
+            f"config: a {type(config).__name__} is no Config: write {advice}, or give the options as keywords"
+        )
+    if options:
+        names = ", ".join(options)
+        raise ConfigError(
+            f"a config is given, and {names} beside it: leave one of them out, or write Config.of({names}=…)"
+        )
+    return config
 
 
 def parse_hosts(value: Any) -> tuple[tuple[str, HostPolicy], ...]:
@@ -241,9 +278,11 @@ def _terms(name: str, terms: Mapping[str, Any]) -> dict[str, Any]:
     return read
 
 
+Option: TypeAlias = tuple[str, str, Callable[[Any], Any]]
+
 PARSERS = number_from(1, whole=True, optional=True)
 
-OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
+OPTIONS: dict[str, Option] = {
     "concurrency": ("limits", "concurrency", number_from(1, whole=True)),
     "per_host": ("limits", "per_host", number_from(1, whole=True)),
     "delay": ("limits", "delay", parse_seconds),
@@ -289,7 +328,7 @@ OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "hosts": ("", "hosts", parse_hosts),
     "robots": ("", "robots", flag),
     "default_scheme": ("", "default_scheme", one_of("https", "http")),
-    "select": ("", "select", lambda value: tuple(texts(value))),
+    "select": ("", "select", parse_select),
     "select_from": ("", "select_from", read_rule_groups),
     "table": ("", "table", optional_text),
     "preview": ("", "preview", number_from(0, whole=True)),

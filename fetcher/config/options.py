@@ -159,6 +159,18 @@ def parse_columns(value: Any) -> tuple[str, ...]:
     return names
 
 
+def parse_select(value: Any) -> tuple[str, ...]:
+    """Read rules ``NAME=CSS[@ATTR]``: one, several, or a mapping of names to what stands behind the ``=``."""
+    if not isinstance(value, Mapping):
+        return tuple(texts(value))
+    for name, rule in value.items():
+        if not isinstance(name, str) or "=" in name:
+            raise ConfigError(f"{name!r} is no name of a field")
+        if not isinstance(rule, str):
+            raise ConfigError(f"{name}: {rule!r} is no selector (such as '.price' or 'img@src')")
+    return tuple(f"{name}={rule}" for name, rule in value.items())
+
+
 def _shape(value: Any) -> str:
     """Return what a message may quote of a value that perhaps holds secrets: all but its texts."""
     if isinstance(value, list | tuple):

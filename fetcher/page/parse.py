@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import msgspec
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 
+from fetcher.charset import count_characters, decode_as, detect, read_media_type
 from fetcher.errors import ParseError
 from fetcher.model import Extractor, Failure, Page, Pairs, Response
-from fetcher.page.charset import count_characters, decode_as, detect, read_media_type
 from fetcher.refresh import refresh_of
 
 if TYPE_CHECKING:

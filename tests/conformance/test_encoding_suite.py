@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import pytest
 
-from fetcher.page.charset import FALLBACK_CHARSET, LATE_PRESCAN_BYTES, PRESCAN_BYTES, detect, prescan, resolve_label
+from fetcher.charset import FALLBACK_CHARSET, LATE_PRESCAN_BYTES, PRESCAN_BYTES, detect, prescan, resolve_label
 from tests.lab.suites import suite
 
 Case: TypeAlias = tuple[str, bytes, str]

@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fetcher.client import Fetcher
 from fetcher.config import Config
@@ -114,7 +114,13 @@ async def judge(listed: Sequence[Case]) -> Verdicts:
     servers = [await asyncio.start_server(server.serve, f"127.0.0.{host}", 0) for host in range(1, HOSTS + 1)]
     origins = ["http://{}:{}".format(*each.sockets[0].getsockname()) for each in servers]
     work: Iterator[tuple[int, int]] = iter(list(itertools.product(range(len(listed)), range(len(SEGMENTS)))))
-    options = {"retries": 0, "robots": False, "timeout": TIMEOUT, "read_timeout": TIMEOUT, "max_redirects": 0}
+    options: dict[str, Any] = {
+        "retries": 0,
+        "robots": False,
+        "timeout": TIMEOUT,
+        "read_timeout": TIMEOUT,
+        "max_redirects": 0,
+    }
     config = Config.of(per_host=1, concurrency=HOSTS, host_patience=3600, **options)
     async with Fetcher(config) as fetcher:
         await asyncio.gather(*(_work(fetcher, origin, work, server, verdicts) for origin in origins))

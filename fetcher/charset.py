@@ -29,6 +29,7 @@ __all__ = [
     "prescan",
     "read_media_type",
     "resolve_label",
+    "text_of",
 ]
 
 PRESCAN_BYTES = 1024
@@ -43,6 +44,8 @@ REPLACEMENT = "replacement"
 WHITESPACE = "\t\n\f\r "
 """ASCII whitespace as the WHATWG Infra Standard has it: without the vertical tab."""
 
+# A mark is stronger than all else that names a charset, so a body that begins with one is in it.
+_MARKS = {"utf-8": codecs.BOM_UTF8, "utf-16le": codecs.BOM_UTF16_LE, "utf-16be": codecs.BOM_UTF16_BE}
 _MULTIBYTE = frozenset({
     "utf-8", "utf-16le", "utf-16be", "gb18030", "big5-hkscs", "euc-jp", "iso-2022-jp", "cp932", "cp949",
     REPLACEMENT,
@@ -155,6 +158,12 @@ def detect(body: bytes, content_type: str | None) -> DetectedCharset:
     if charset is None and markup:
         charset = prescan(body[:PRESCAN_BYTES])
     return DetectedCharset(charset, 0, None) if charset else _weigh(body, markup)
+
+
+def text_of(body: bytes, charset: str) -> str:
+    """Return the text of ``body`` in the charset that ``detect`` named for it, errors replaced, without its mark."""
+    mark = _MARKS.get(charset, b"")
+    return decode_as(body[len(mark) :] if mark and body.startswith(mark) else body, charset)
 
 
 def decode_as(body: bytes, charset: str) -> str:

@@ -1,0 +1,93 @@
+"""The options as keywords: which names there are and what each may be, for editors and type checkers.
+
+``OPTIONS`` in ``config.py`` is what reads them; a test holds the two tables against each other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypedDict
+
+from fetcher.config.options import ClientCertificate, Header
+from fetcher.config.policies import HostPolicy, PrivateNetwork, TLSProfile
+
+__all__ = ["ConfigOptions"]
+
+Amount: TypeAlias = float | str
+"""A number, or the text a user would type: seconds (``"500ms"``, ``"2m"``), or requests per second (``"30/m"``)."""
+
+Size: TypeAlias = int | str
+"""Bytes, or a text such as ``"10M"``."""
+
+Statuses: TypeAlias = int | str | Sequence[int | str]
+"""Status codes: ``404``, ``"2xx,404"``, ``["200-299", 404]``."""
+
+Texts: TypeAlias = str | Sequence[str]
+"""One text, or a list of them."""
+
+FileName: TypeAlias = str | os.PathLike[str]
+
+
+class ConfigOptions(TypedDict, total=False):
+    """What ``Config.of`` takes, and so do ``Fetcher``, ``fetch`` and ``fetch_all``: the command line's names with ``_``.
+
+    ``keep_body`` keeps each page's body in ``Page.body``: in memory, as long as the page is. ``columns`` are for outputs.
+    ``select`` may also be a mapping, of names to selectors: ``{"price": ".price", "images[]": "img@src"}``.
+    """
+
+    concurrency: int
+    per_host: int
+    delay: Amount
+    rate: Amount | None
+    per_site: int | None
+    per_address: int | None
+    max_crawl_delay: Amount
+    max_redirects: int
+    max_size: Size
+    truncate: bool
+    memory: Size
+    lookahead: int
+    limit: int | None
+    time_limit: Amount | None
+    timeout: Amount
+    connect_timeout: Amount
+    read_timeout: Amount
+    retries: int
+    backoff: Amount
+    max_backoff: Amount
+    max_retry_after: Amount
+    host_patience: Amount
+    accept: Statuses
+    retry_on: Statuses | None
+    private_network: PrivateNetwork
+    user_agent: str
+    header: str | Header | Sequence[str | Header]
+    user: Texts
+    cookie: Texts
+    cookie_file: Texts
+    insecure: bool
+    ca_bundle: FileName | None
+    cert: str | ClientCertificate | Sequence[str | ClientCertificate]
+    key: FileName | None
+    tls: TLSProfile
+    proxy: str | None
+    http_proxy: str | None
+    https_proxy: str | None
+    no_proxy: Texts
+    isolate: bool
+    parsers: int | Literal["auto"] | None
+    parse_timeout: Amount
+    hosts: Mapping[str, Mapping[str, Any]] | tuple[tuple[str, HostPolicy], ...]
+    robots: bool
+    default_scheme: Literal["https", "http"]
+    select: Texts | Mapping[str, str]
+    select_from: FileName
+    table: str | None
+    preview: int
+    columns: Texts
+    keep_headers: Texts
+    keep_body: bool
+    dedupe: bool
+    follow_refresh: bool
+    max_failed: int | str | None
