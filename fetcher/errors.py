@@ -15,7 +15,7 @@ Law 2: three kinds of trouble, three fates. A ``FetchError`` costs one URL and b
     ├── ResourceError             the system has no memory or descriptor left for us: nothing is lost
     └── FetchError                one URL failed: ``.code``, ``.url`` and ``.retryable``
         ├── InvalidURL            invalid_url
-        ├── Skipped               robots_denied · robots_unreachable · address_blocked · duplicate · host_budget
+        ├── Skipped               robots_denied · robots_unreachable · page_denied · address_blocked · duplicate · host_budget
         ├── FetchTimeout          read_timeout · too_slow · total_timeout
         ├── DNSError              dns_not_found · dns_timeout
         │   └── DNSTimeout        dns_timeout
@@ -208,9 +208,15 @@ class InvalidURL(FetchError):
 
 
 class Skipped(FetchError):
-    """A rule of ours kept the request from being made, or from being made again."""
+    """A rule of ours kept the request from being made, or from being made again, or the page from being kept.
 
-    codes = frozenset({"robots_denied", "robots_unreachable", "address_blocked", "duplicate", "host_budget"})
+    ``reading`` is what had been read of a page by then; it is taken out where the failure becomes an outcome.
+    """
+
+    codes = frozenset({
+        "robots_denied", "robots_unreachable", "page_denied", "address_blocked", "duplicate", "host_budget",
+    })  # fmt: skip
+    reading: Any = None
 
 
 class FetchTimeout(FetchError):

@@ -25,7 +25,7 @@ import msgspec
 
 from fetcher.config import Config
 from fetcher.dispatcher import Dispatcher
-from fetcher.errors import FetchError, ParseError, ResourceError, SourceError
+from fetcher.errors import FetchError, ParseError, ResourceError, Skipped, SourceError
 from fetcher.intake import Intake, Rejected, Row
 from fetcher.middleware.gate import Gate
 from fetcher.model import Exchange, Failure, Outcome, Response, Stage, kept_headers
@@ -79,7 +79,7 @@ async def exchange(engine: Engine, state: RequestState) -> Response | FetchError
 
 
 async def read(engine: Engine, state: RequestState, response: Response, *, isolated: bool) -> Outcome:
-    """Make the outcome of an answer: its page, or the failure to read one out of it.
+    """Make the outcome of an answer: its page, or the failure to read one out of it, or that it is not to be kept.
 
     ``isolated`` has it read in a process of its own, where a page can do no harm; else nothing here waits.
     """
@@ -88,7 +88,7 @@ async def read(engine: Engine, state: RequestState, response: Response, *, isola
             page = await engine.reader.read_isolated(response, waited=waited(state), fetched_at=time.time())
         else:
             page = engine.reader.read(response, waited=waited(state), fetched_at=time.time())
-    except ParseError as error:
+    except (ParseError, Skipped) as error:
         reading, error.reading = error.reading, None
         names = engine.config.keep_headers
         headers = kept_headers(response.headers, names) if names else ()

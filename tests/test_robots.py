@@ -19,7 +19,7 @@ from fetcher.middleware.gate import Gate
 from fetcher.middleware.redirects import Redirects
 from fetcher.middleware.retry import Retry
 from fetcher.middleware.robots import cache as robots_cache
-from fetcher.middleware.robots.fetch import robots_exchange, robots_token
+from fetcher.middleware.robots.fetch import robots_exchange
 from fetcher.middleware.robots.handler import GOOD_FOR, PAUSE, Robots
 from fetcher.middleware.robots.parse import MAX_ROBOTS_BYTES
 from fetcher.model import Request, Response
@@ -64,7 +64,7 @@ class Stack:
         self.files = Transport(config, resolver=resolver)
         self.robots = Robots(
             robots_exchange(config, self.gate, self.files),
-            token=robots_token(config.identity),
+            token=config.identity.product_token,
             max_crawl_delay=7.0,
             gate=self.gate,
             clock=lambda: asyncio.get_running_loop().time() + self.now,
@@ -435,7 +435,7 @@ async def test_no_secret_goes_along(lab: LabServer) -> None:
     assert "s3cret" not in files.head
     assert (files.header("accept-language"), files.header("user-agent")) == ("en", "Me/1")
     assert page.head.count("s3cret") == 3
-    assert robots_token(Config.of(header=headers).identity) == "Me"
+    assert Config.of(header=headers).identity.product_token == "Me"
 
 
 @pytest.mark.parametrize(
@@ -448,7 +448,7 @@ async def test_no_secret_goes_along(lab: LabServer) -> None:
     ],
 )
 def test_we_are_named_by_the_user_agent_that_all_are_sent(headers: list[str], token: str) -> None:
-    assert robots_token(Config.of(header=headers).identity) == token
+    assert Config.of(header=headers).identity.product_token == token
 
 
 # Bodies

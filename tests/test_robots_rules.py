@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fetcher.config.policies import product_token
 from fetcher.middleware.robots import rules as robots_rules
-from fetcher.middleware.robots.parse import MAX_ROBOTS_BYTES, parse_robots, product_token
+from fetcher.middleware.robots.parse import MAX_ROBOTS_BYTES, parse_robots
 from fetcher.middleware.robots.rules import EVERYTHING, Rule, Rules
 
 

@@ -63,9 +63,8 @@ command.params.extend(param for param in crawl.params if param.name in SHARED)
 async def _ask(urls: list[str], config: Config) -> list[dict[str, Any]]:
     """Return a report for each URL, in their order."""
     from fetcher.client import robots_judge
-    from fetcher.middleware.robots.fetch import robots_token
 
-    token = robots_token(config.identity)
+    token = config.identity.product_token
     many = asyncio.Semaphore(config.limits.concurrency)
     async with robots_judge(config) as judge:
 

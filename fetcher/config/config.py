@@ -91,6 +91,7 @@ class Config(msgspec.Struct, frozen=True):
     select: tuple[str, ...] = ()
     select_from: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
     table: str | None = None
+    skip_when: tuple[str, ...] = ()
     preview: int = 0
     columns: tuple[str, ...] = ()
     keep_headers: tuple[str, ...] = ()
@@ -331,6 +332,7 @@ OPTIONS: dict[str, Option] = {
     "select": ("", "select", parse_select),
     "select_from": ("", "select_from", read_rule_groups),
     "table": ("", "table", optional_text),
+    "skip_when": ("", "skip_when", lambda value: tuple(map(str.lower, parse_names(value)))),
     "preview": ("", "preview", number_from(0, whole=True)),
     "columns": ("", "columns", parse_columns),
     "keep_headers": ("", "keep_headers", lambda value: tuple(map(str.lower, parse_names(value)))),

@@ -84,6 +84,7 @@ class ConfigOptions(TypedDict, total=False):
     select: Texts | Mapping[str, str]
     select_from: FileName
     table: str | None
+    skip_when: Texts
     preview: int
     columns: Texts
     keep_headers: Texts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
@@ -23,9 +24,12 @@ __all__ = [
     "TLSPolicy",
     "TLSProfile",
     "Timeouts",
+    "product_token",
 ]
 
 MIB = 1024 * 1024
+_COMPATIBLE = re.compile(r"\(compatible;\s*([A-Za-z_-]+)")
+_TOKEN = re.compile(r"[A-Za-z_-]+")
 
 PrivateNetwork = Literal["allow", "listed", "deny"]
 TLSProfile = Literal["default", "compatible"]
@@ -108,6 +112,18 @@ class AddressPolicy(msgspec.Struct, frozen=True):
     private_network: PrivateNetwork = "listed"
 
 
+def product_token(user_agent: str) -> str:
+    """Return the token a robots.txt names us by (2.2.1): ``fetcher`` of ``fetcher/1.0 (+…)``, or ``""``.
+
+    Of ``Mozilla/5.0 (compatible; SomeBot/1.0)`` it is ``SomeBot``; no other product stands for somebody else.
+    """
+    text = user_agent.lstrip()
+    if text[:8].lower() == "mozilla/" and (compatible := _COMPATIBLE.search(text)) is not None:
+        return compatible[1]
+    match = _TOKEN.match(text)
+    return match[0] if match is not None else ""
+
+
 class Identity(msgspec.Struct, frozen=True):
     """Who we say we are, and the secrets that go to one host each.
 
@@ -118,6 +134,12 @@ class Identity(msgspec.Struct, frozen=True):
     user_agent: str = f"fetcher/{__version__} (+Python package fetcher-crawl)"
     headers: tuple[Header, ...] = ()
     cookie_files: tuple[str, ...] = ()
+
+    @property
+    def product_token(self) -> str:
+        """The name that robots.txt files and pages know us by, of the User-Agent that is sent to all."""
+        given = [each.value for each in self.headers if each.host is None and each.name.lower() == "user-agent"]
+        return product_token(given[-1] if given else self.user_agent)
 
 
 class ProxyPolicy(msgspec.Struct, frozen=True):

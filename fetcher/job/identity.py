@@ -29,6 +29,7 @@ _FLAGS = {
     "select": "--select",
     "select_from": "the rules of --select-from",
     "table": "--table",
+    "skip_when": "--skip-when",
     "extract": "--extract",
     "accept": "--accept",
     "dedupe": "--dedupe",
@@ -62,6 +63,7 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     preview: int
     select_from: tuple[str, ...] = ()
     table: str | None = None
+    skip_when: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     keep_headers: tuple[str, ...] = ()
     body: str = "none"
@@ -94,6 +96,7 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             preview=config.preview,
             select_from=tuple(_text(repr(group)) for group in config.select_from),
             table=None if config.table is None else _text(config.table),
+            skip_when=tuple(sorted(config.skip_when)),
             columns=config.columns,
             keep_headers=tuple(sorted(config.keep_headers)),
             body=body,

@@ -11,7 +11,7 @@ from fetcher.middleware.accept import accept
 from fetcher.middleware.gate import Gate, Locate, has_any_route
 from fetcher.middleware.redirects import Redirects
 from fetcher.middleware.retry import Retry
-from fetcher.middleware.robots.fetch import robots_exchange, robots_token
+from fetcher.middleware.robots.fetch import robots_exchange
 from fetcher.middleware.robots.handler import Robots
 from fetcher.model import Exchange, Middleware, RetryHook, compose
 
@@ -44,7 +44,7 @@ class Handlers:
         if config.robots:
             self.robots = Robots(
                 robots_exchange(config, self.gate, transport),
-                token=robots_token(config.identity),
+                token=config.identity.product_token,
                 max_crawl_delay=math.inf,  # the gate knows how much is obeyed, of each host
                 gate=self.gate,
             )

@@ -81,9 +81,12 @@ MAX_ROBOTS_CHARACTERS = 1_000
 TREE_COLUMNS = frozenset({"title", "links", "robots"})
 """The columns of a record that need a page's tree."""
 
+TDM_RESERVATION = "tdm-reservation"
+"""What a page says that reserves its rights against text and data mining (TDMRep, W3C community report of 2024)."""
+
 MAX_MESSAGE_CHARACTERS = 500  # of what an extractor raised
 MAX_KEPT_BYTES = 262_144  # the largest body whose tree outlives its page
-_HEAD = "title,meta[name=robots i]"  # in one search: to begin one takes longer than to go through a head
+_HEAD = "title,meta[name=robots i],meta[name=tdm-reservation i]"  # in one search: to begin one takes longer than to go through a head
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSET: Any = object()
 
@@ -393,11 +396,18 @@ def _robots_of(response: Response, head: Sequence[LexborNode]) -> str | None:
     """Return what a page says to robots of itself, joined by commas (``noindex, nofollow``), or ``None`` for nothing.
 
     It is said in ``X-Robots-Tag`` headers and in the ``<meta name="robots">`` of ``head``, which may have other elements
-    between them. A header may name the robot it is for (``otherbot: noindex``); that stands as it is.
+    between them. A header may name the robot it is for (``otherbot: noindex``); that stands as it is. A reservation
+    against text and data mining is one more word.
     """
     said = [value for name, value in response.headers if name == "x-robots-tag"]
-    metas = [node for node in head if node.tag == "meta"][:MAX_ROBOTS_METAS]
-    said += [node.attributes.get("content") or "" for node in metas]
+    for node in [node for node in head if node.tag == "meta"][:MAX_ROBOTS_METAS]:
+        content = node.attributes.get("content") or ""
+        if (node.attributes.get("name") or "").lower() == "robots":
+            said.append(content)
+        elif content.strip() == "1":
+            said.append(TDM_RESERVATION)
+    if response.header(TDM_RESERVATION) == "1":
+        said.append(TDM_RESERVATION)
     if not said:
         return None
     text = ", ".join(filter(None, (" ".join(text.split()) for text in said)))[:MAX_ROBOTS_CHARACTERS]

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from fetcher.config import Config
-from fetcher.errors import ConfigError, ParseError
+from fetcher.errors import ConfigError, ParseError, Skipped
 from fetcher.model import Extractor, Page, Response, check_callable, kept_headers
+from fetcher.page.denial import denied_by
 from fetcher.page.parse import TREE_COLUMNS, Reading, extract_from, kind_of, page_of, read_body, read_head
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class Reader:
         self._preview = config.preview
         self._columns = TREE_COLUMNS.intersection(config.columns) if config.columns else TREE_COLUMNS
         self._headers = frozenset(config.keep_headers)
+        self._skip_when = frozenset(config.skip_when)
+        self._token = config.identity.product_token
+        if self._skip_when:
+            self._columns |= {"robots"}
         self._keep_body = config.keep_body
         self._extract = extract
         self._asked = parsing.isolate or parsing.parsers is not None
@@ -158,6 +163,10 @@ class Reader:
         return self._page_of(response, reading, waited=waited, fetched_at=fetched_at)
 
     def _page_of(self, response: Response, reading: Reading, *, waited: float, fetched_at: float) -> Page:
+        if self._skip_when and reading.robots and (word := denied_by(reading.robots, self._skip_when, self._token)):
+            denied = Skipped("page_denied", f"the page says {word!r} of itself (--skip-when)")
+            denied.reading = reading
+            raise denied
         headers = kept_headers(response.headers, self._headers) if self._headers else ()
         return page_of(
             response, reading, waited=waited, fetched_at=fetched_at, headers=headers, keep_body=self._keep_body

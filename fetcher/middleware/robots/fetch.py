@@ -17,12 +17,12 @@ from fetcher.middleware.gate import Gate
 from fetcher.middleware.headers import may_follow
 from fetcher.middleware.redirects import Redirects
 from fetcher.middleware.retry import Retry
-from fetcher.middleware.robots.parse import MAX_ROBOTS_BYTES, product_token
+from fetcher.middleware.robots.parse import MAX_ROBOTS_BYTES
 from fetcher.model import Exchange, Middleware, Request, Response, compose
 from fetcher.request_state import RequestState, current
 from fetcher.urls import Target, parse
 
-__all__ = ["PATH", "RobotsFetch", "is_guarded", "robots_exchange", "robots_token"]
+__all__ = ["PATH", "RobotsFetch", "is_guarded", "robots_exchange"]
 
 PATH = "/robots.txt"
 MAX_ROBOTS_REDIRECTS = 5  # RFC 9309, 2.3.1.2
@@ -95,9 +95,3 @@ def robots_exchange(config: Config, gate: Gate, transport: Exchange) -> Exchange
         _first_bytes,
     ]
     return compose(handlers, transport)
-
-
-def robots_token(identity: Identity) -> str:
-    """Return the product token that robots.txt files know us by, of the User-Agent that is sent to all."""
-    given = [header.value for header in identity.headers if header.host is None and header.name.lower() == "user-agent"]
-    return product_token(given[-1] if given else identity.user_agent)

@@ -11,7 +11,7 @@ import re
 
 from fetcher.middleware.robots.rules import EVERYTHING, Rule, Rules
 
-__all__ = ["MAX_ROBOTS_BYTES", "parse_robots", "product_token"]
+__all__ = ["MAX_ROBOTS_BYTES", "parse_robots"]
 
 MAX_ROBOTS_BYTES = 500 * 1024  # of a robots.txt count (2.5)
 MAX_LINE_BYTES = 16_664  # as the reference parser has it
@@ -29,7 +29,6 @@ _KINDS = {
 _USUAL = {name: kind for usual, kind in _KINDS.items() for name in (usual.capitalize(), usual.title(), usual)}
 
 _TOKEN = re.compile(r"[A-Za-z_-]+")
-_COMPATIBLE = re.compile(r"\(compatible;\s*([A-Za-z_-]+)")
 _NUMBER = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9}")
 _RATE = re.compile(rb"([0-9]{1,9})\s*/\s*([0-9]{1,9})\s*([smhd]?)", re.IGNORECASE)
 _SECONDS = {b"": 1, b"s": 1, b"m": 60, b"h": 3_600, b"d": 86_400}
@@ -171,18 +170,6 @@ def _kind(name: bytes) -> str | None:
     if kind is None and name[:1] in (b"u", b"a", b"d", b"c", b"r"):
         kind = next((found for start, found in _KINDS.items() if name.startswith(start)), None)
     return kind
-
-
-def product_token(user_agent: str) -> str:
-    """Return the token a robots.txt names us by (2.2.1): ``fetcher`` of ``fetcher/1.0 (+…)``, or ``""``.
-
-    Of ``Mozilla/5.0 (compatible; SomeBot/1.0)`` it is ``SomeBot``; no other product stands for somebody else.
-    """
-    text = user_agent.lstrip()
-    if text[:8].lower() == "mozilla/" and (compatible := _COMPATIBLE.search(text)) is not None:
-        return compatible[1]
-    match = _TOKEN.match(text)
-    return match[0] if match is not None else ""
 
 
 def _escape(match: re.Match[bytes]) -> bytes:
