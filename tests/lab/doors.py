@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from fetcher.config import Config
+from fetcher.event_loop import fastest_loop
 from fetcher.transport.connector import StagedResolver
 from fetcher.transport.session import Transport
 from tests.lab.certificates import server_contexts
 
 __all__ = ["KINDS", "Doors"]
+
+ROOT = Path(__file__).resolve().parents[2]
 
 EVERYWHERE = "0.0.0.0"
 PAGE = b"<!doctype html><title>door</title><a href='/next'>next</a><p>" + b"lorem ipsum " * 150
@@ -90,25 +95,23 @@ class Doors:
 
     @classmethod
     @contextmanager
-    def in_thread(cls) -> Iterator[Doors]:
-        """Run them in a loop and a thread of their own."""
-        doors = cls()
-        ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-
-        async def live() -> None:
-            over = asyncio.Event()
-            async with doors:
-                ready.set_result((asyncio.get_running_loop(), over))
-                await over.wait()
-
-        with ThreadPoolExecutor(1, "doors") as pool:
-            done = pool.submit(lambda: asyncio.run(live()))
-            loop, over = ready.result(timeout=30)
+    def in_process(cls) -> Iterator[Doors]:
+        """Run them in a process of their own; what was asked is not known then."""
+        words = [sys.executable, "-m", "tests.lab.doors"]
+        with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            doors = cls()
+            said = json.loads(process.stdout.readline())
+            doors.ports, doors._ca = said["ports"], Path(said["ca"])
             try:
                 yield doors
             finally:
-                loop.call_soon_threadsafe(over.set)
-                done.result(timeout=30)
+                process.stdin.close()
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
 
     async def __aenter__(self) -> Self:
         self._ca, contexts = server_contexts(["*.door.test"])
@@ -209,3 +212,15 @@ class _Resolver(StagedResolver):
         """Return the address of a name, and in place of its port the one that stands for it."""
         places = await super().resolve(host, port, family)
         return [{**place, "port": self._doors.port_of(host, port)} for place in places]
+
+
+async def _main() -> None:
+    """Serve until standard input ends."""
+    async with Doors() as doors:
+        print(json.dumps({"ports": doors.ports, "ca": doors.ca}), flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=fastest_loop()) as runner:
+        runner.run(_main())
