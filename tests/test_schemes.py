@@ -207,7 +207,7 @@ async def test_a_cookie_of_a_file_is_a_secret_too(doors: Doors, tmp_path: Path) 
 
 
 async def test_what_is_meant_for_others_keeps_no_row_from_http(doors: Doors) -> None:
-    options = {"header": ["@elsewhere.test X-Key: secret", "Accept-Language: de"]}
+    options: dict[str, Any] = {"header": ["@elsewhere.test X-Key: secret", "Accept-Language: de"]}
     row = Request(1, "refusing-1.door.test/0/1", headers=(("Accept", "text/html"),))
     (outcome,) = await crawled(doors, [row], **options)
     assert fate(outcome) == ("http", 200)
