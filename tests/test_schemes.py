@@ -252,6 +252,26 @@ async def test_a_row_that_has_to_wait_between_its_tries_does_not_repeat_the_firs
     assert doors.connections["silent", "silent-1.door.test"] == 1
 
 
+@pytest.mark.parametrize("robots", [True, False])
+async def test_a_silent_port_makes_room_for_others_and_that_is_its_answer(
+    doors: Doors, robots: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schemes, "TRIAL_SECONDS", 5.0)  # the share of those that are silent may have it
+    ended: list[FetchError | None] = []
+    broken_off = Trial.broken_off
+
+    def noted(trial: Trial, state: RequestState) -> FetchError | None:
+        ended.append(broken_off(trial, state))
+        return ended[-1]
+
+    monkeypatch.setattr(Trial, "broken_off", noted)
+    rows = [f"silent-{n}.door.test/0/{n}" for n in range(6)] + [f"both-{n}.door.test/0/{n}" for n in range(6)]
+    outcomes = await crawled(doors, rows, robots=robots, concurrency=4)
+    assert [fate(outcome) for outcome in outcomes] == [("http", 200)] * 6 + [("https", 200)] * 6
+    assert {type(error) for error in ended} == {ConnectTimeout}
+    assert {number for (kind, _), number in doors.connections.items() if kind == "silent"} == {1}
+
+
 async def test_a_host_that_speaks_neither_is_tried_again_after_a_while(
     doors: Doors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
