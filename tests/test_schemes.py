@@ -23,16 +23,21 @@ from fetcher.errors import (
     TLSError,
     TLSTimeout,
 )
+from fetcher.hosts.scheduler import Scheduler
 from fetcher.middleware import schemes
+from fetcher.middleware.gate import Gate
 from fetcher.model import Exchange, Failure, Outcome, Page, Request, Response, Stage
 from fetcher.report.summary import summarize
-from fetcher.request_state import RequestState, Transfer, Trial
+from fetcher.request_state import RequestState, Transfer, Trial, current
 from fetcher.stats import Stats
 from fetcher.urls import parse
 from tests.lab.crawl import code_of
 from tests.lab.doors import Doors
 
 DEADLINE = 60.0
+
+SECURE = parse("example.com")
+PLAIN_TARGET = parse("example.com", "http")
 
 PLAIN = ("refusing", "speaking", "closing", "resetting", "alerting", "silent")
 
@@ -122,6 +127,34 @@ async def test_so_it_is_by_calls_at_once(doors: Doors, robots: bool) -> None:
     assert doors.connections["silent", "silent-1.door.test"] == 1
 
 
+async def test_a_silent_port_has_its_seconds_whatever_the_connect_timeout(doors: Doors) -> None:
+    limits = {"connect_timeout": 5 * DEADLINE, "timeout": 5 * DEADLINE, "read_timeout": 5 * DEADLINE}
+    outcomes = await crawled(doors, [f"silent-{n}.door.test/0/1" for n in range(3)], **limits)
+    assert {fate(outcome) for outcome in outcomes} == {("http", 200)}
+
+
+async def test_to_look_a_name_up_takes_what_it_takes(doors: Doors) -> None:
+    doors.look_up_seconds = 1.5  # five times what a silent port has here
+    outcomes = await crawled(doors, ["both-1.door.test/0/1", "refusing-1.door.test/0/1"], robots=False)
+    assert [fate(outcome) for outcome in outcomes] == [("https", 200), ("http", 200)]
+
+
+async def test_the_first_answer_decides_not_the_whole_row(doors: Doors) -> None:
+    config = Config.of(ca_bundle=doors.ca)
+    transport = doors.transport(config)
+    try:
+        async with asyncio.timeout(DEADLINE), Fetcher(config, transport=transport) as fetcher:
+            for kind, scheme in (("both", "https"), ("refusing", "http")):
+                first = asyncio.create_task(fetcher.fetch(f"{kind}-1.door.test/10000/1"))
+                while not doors.asked[scheme, f"{kind}-1.door.test", "/robots.txt"]:
+                    await asyncio.sleep(0.01)
+                second = await fetcher.fetch(f"{kind}-1.door.test/0/2")
+                assert (second.url, first.done()) == (f"{scheme}://{kind}-1.door.test/0/2", False)
+                first.cancel()
+    finally:
+        await transport.close()
+
+
 async def test_a_caller_that_gives_up_while_it_tries_leaves_the_others_their_answer(doors: Doors) -> None:
     config = Config.of(ca_bundle=doors.ca, robots=False)
     transport = doors.transport(config)
@@ -177,6 +210,55 @@ async def test_a_row_that_names_https_stays_with_it_beside_one_that_does_not(doo
         assert {outcome.request.url: fate(outcome) for outcome in outcomes} == {
             rows[0]: ("http", 200), rows[1]: ("https", "connect_refused"), rows[2]: ("http", 200), rows[3]: ("http", 200),
         }  # fmt: skip
+
+
+@pytest.mark.parametrize("robots", [True, False])
+async def test_what_a_try_found_is_no_answer_to_a_row_that_names_https(doors: Doors, robots: bool) -> None:
+    bare, named = "closing-1.door.test/0/1", "https://closing-1.door.test/0/2"
+    for number, order in enumerate(([bare, named], [named, bare])):
+        rows = [row.replace("closing-1", f"closing-{number}") for row in order]
+        outcomes = await crawled(doors, rows, robots=robots, sequentially=True)
+        fates = [("http", 200), ("https", "tls_protocol")]
+        assert [fate(outcome) for outcome in outcomes] == (fates if order[0] == bare else fates[::-1])
+        known = robots and order[0] == named  # by its robots.txt
+        assert doors.connections["closing", f"closing-{number}.door.test"] == (1 if known else 2)
+
+
+async def test_a_try_is_not_shared_with_a_row_that_names_https(doors: Doors) -> None:
+    config = Config.of(ca_bundle=doors.ca, retries=0, connect_timeout=1)
+    transport = doors.transport(config)
+    try:
+        async with asyncio.timeout(DEADLINE), Fetcher(config, transport=transport) as fetcher:
+            bare = asyncio.create_task(fetcher.fetch("silent-1.door.test/0/1"))
+            while not doors.connections["silent", "silent-1.door.test"]:
+                await asyncio.sleep(0.01)
+            with pytest.raises(TLSTimeout):
+                await fetcher.fetch("https://silent-1.door.test/0/2")
+            assert (await bare).url == "http://silent-1.door.test/0/1"
+    finally:
+        await transport.close()
+    assert doors.connections["silent", "silent-1.door.test"] == 2
+
+
+async def test_a_host_is_no_more_suspect_for_a_silent_port() -> None:
+    config = Config()
+    gate = Gate(Scheduler(config.limits, config.retry))
+    state = RequestState(Request(1, "example.com"), SECURE)
+    state.trial = Trial(SECURE.origin, lambda: None, patience=3.0)
+    host = gate.scheduler.get(SECURE.host, gate.clock())
+
+    async def silent(request: Request) -> Response:
+        gate.scheduler.shared.set_suspect(host, suspect=True)  # as it is after two seconds
+        raise ConnectTimeout
+
+    token = current.set(state)
+    try:
+        with pytest.raises(ConnectTimeout):
+            await gate(state.request, silent)
+    finally:
+        current.reset(token)
+        gate.close()
+    assert (host.suspect, gate.scheduler.shared.suspected, host.breaker.failures) == (False, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +329,7 @@ async def test_a_status_is_an_answer(doors: Doors) -> None:
 
 
 async def test_a_row_that_has_to_wait_between_its_tries_does_not_repeat_the_first(doors: Doors) -> None:
-    (outcome,) = await crawled(doors, ["silent-1.door.test/0/1"], delay=1.5, robots=False)
+    (outcome,) = await crawled(doors, ["silent-1.door.test/0/1"], delay=4, robots=False)
     assert fate(outcome) == ("http", 200)
     assert doors.connections["silent", "silent-1.door.test"] == 1
 
@@ -344,10 +426,6 @@ async def test_a_transport_of_the_callers_own_is_asked_by_both(doors: Doors) -> 
 
 
 # What an error says of a scheme
-
-
-SECURE = parse("example.com")
-PLAIN_TARGET = parse("example.com", "http")
 
 
 def told(target: Any, error: FetchError, stage: Stage, *, slow: bool = False, status: int | None = None) -> str:

@@ -15,6 +15,7 @@ import ssl
 import struct
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,13 +55,14 @@ KINDS: dict[str, tuple[str, str]] = {
 class Doors:
     """The running hosts: ``names`` are kinds by name, ``asked`` counts requests by (scheme, name, path).
 
-    ``connections`` are counted by (what stands there, name). A name is ``KIND-ANYTHING.door.test``.
+    ``connections`` are counted by (what stands there, name). A name is found after ``look_up_seconds``. A name is ``KIND-ANYTHING.door.test``.
     """
 
     def __init__(self) -> None:
         self.asked: Counter[tuple[str, str, str]] = Counter()
         self.connections: Counter[tuple[str, str]] = Counter()
         self.ports: dict[str, int] = {}
+        self.look_up_seconds = 0.0
         self._addresses: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self._servers: list[asyncio.Server] = []
@@ -206,6 +208,7 @@ class _Resolver(StagedResolver):
         self._doors = doors
 
     def _look_up(self, host: str, port: int, family: int) -> list[tuple[Any, ...]]:
+        time.sleep(self._doors.look_up_seconds)  # in a thread of the resolver's
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (self._doors.address_of(host), port))]
 
     async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[Any]:
