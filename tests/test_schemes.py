@@ -128,7 +128,7 @@ async def test_so_it_is_by_calls_at_once(doors: Doors, robots: bool) -> None:
 
 
 async def test_a_silent_port_has_its_seconds_whatever_the_connect_timeout(doors: Doors) -> None:
-    limits = {"connect_timeout": 5 * DEADLINE, "timeout": 5 * DEADLINE, "read_timeout": 5 * DEADLINE}
+    limits: dict[str, Any] = {"connect_timeout": 5 * DEADLINE, "timeout": 5 * DEADLINE, "read_timeout": 5 * DEADLINE}
     outcomes = await crawled(doors, [f"silent-{n}.door.test/0/1" for n in range(3)], **limits)
     assert {fate(outcome) for outcome in outcomes} == {("http", 200)}
 
@@ -145,10 +145,10 @@ async def test_the_first_answer_decides_not_the_whole_row(doors: Doors) -> None:
     try:
         async with asyncio.timeout(DEADLINE), Fetcher(config, transport=transport) as fetcher:
             for kind, scheme in (("both", "https"), ("refusing", "http")):
-                first = asyncio.create_task(fetcher.fetch(f"{kind}-1.door.test/10000/1"))
-                while not doors.asked[scheme, f"{kind}-1.door.test", "/robots.txt"]:
-                    await asyncio.sleep(0.01)
-                second = await fetcher.fetch(f"{kind}-1.door.test/0/2")
+                first, waiting = (
+                    asyncio.create_task(fetcher.fetch(f"{kind}-1.door.test/{path}")) for path in ("10000/1", "0/2")
+                )
+                second = await waiting
                 assert (second.url, first.done()) == (f"{scheme}://{kind}-1.door.test/0/2", False)
                 first.cancel()
     finally:
