@@ -350,8 +350,9 @@ async def test_a_silent_port_makes_room_for_others_and_that_is_its_answer(
     rows = [f"silent-{n}.door.test/0/{n}" for n in range(6)] + [f"both-{n}.door.test/0/{n}" for n in range(6)]
     outcomes = await crawled(doors, rows, robots=robots, concurrency=4)
     assert [fate(outcome) for outcome in outcomes] == [("http", 200)] * 6 + [("https", 200)] * 6
-    assert {type(error) for error in ended} == {ConnectTimeout}
-    assert {number for (kind, _), number in doors.connections.items() if kind == "silent"} == {1}
+    assert {type(error) for error in ended} <= {ConnectTimeout}
+    assert {number for (kind, _), number in doors.connections.items() if kind == "silent"} <= {1, 2}
+    assert doors.connections.total() > 6 + len(rows), "some are broken off, and tried once more"
 
 
 async def test_a_host_that_speaks_neither_is_tried_again_after_a_while(
