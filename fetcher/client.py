@@ -1,6 +1,6 @@
 """The ``Fetcher``: builds the handlers from a config and owns the session's life; and the calls for whoever does not await.
 
-The handlers, outermost first: yours ▶ retry ▶ accept ▶ redirects ▶ robots ▶ gate ▶ transport.
+The handlers, outermost first: yours ▶ retry ▶ accept ▶ schemes ▶ redirects ▶ robots ▶ gate ▶ transport.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ import asyncio
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 import msgspec
 
 from fetcher.config import Config, ConfigOptions, config_from
+from fetcher.errors import FetchError
 from fetcher.event_loop import run_blocking
 from fetcher.intake import Row, without_secrets
 from fetcher.middleware.chain import Handlers
 from fetcher.middleware.gate import Gate
 from fetcher.middleware.robots.handler import Verdict
+from fetcher.middleware.schemes import may_do_without_tls
 from fetcher.model import (
     Exchange,
     Extractor,
@@ -42,9 +44,11 @@ from fetcher.urls import Target, parse
 if TYPE_CHECKING:
     from fetcher.transport.session import Transport
 
-__all__ = ["Fetcher", "fetch", "fetch_all", "robots_judge"]
+__all__ = ["Fetcher", "fetch", "fetch_all", "judge_by_either", "robots_judge"]
 
 log = logging.getLogger("fetcher")
+
+T = TypeVar("T")
 
 
 class FetcherOptions(ConfigOptions, total=False):
@@ -214,6 +218,22 @@ async def robots_judge(config: Config) -> AsyncIterator[Callable[[Target], Await
     finally:
         await handlers.close()
         await transport.close()
+
+
+async def judge_by_either(judge: Callable[[Target], Awaitable[T]], target: Target) -> T:
+    """Judge a URL that was listed without a scheme: by http where its host does not speak https, as a crawl would.
+
+    Raises what came of https where neither can be had.
+    """
+    try:
+        return await judge(target)
+    except FetchError as error:
+        if target.scheme != "https" or not may_do_without_tls(error):
+            raise
+        try:
+            return await judge(parse(target.wire.replace("https:", "http:", 1)))
+        except FetchError:
+            raise error from None
 
 
 # For callers that do not await

@@ -278,6 +278,8 @@ class Outcomes:
 
     def _deliver(self, state: RequestState, outcome: Outcome) -> None:
         state.free()
+        if state.by_http:
+            self.stats.by_http += 1
         if isinstance(outcome, Failure):
             outcome.error.detach()
         if self._ordered:
@@ -390,6 +392,8 @@ class OneByOne:
                 outcome = await fetch_one(self._engine, row)
             finally:
                 self._state = None
+            if row.by_http:
+                self.stats.by_http += 1
         if isinstance(outcome, Failure):
             outcome.error.detach()
         self.stats.enter(outcome)

@@ -1,5 +1,7 @@
 """One row on its way: ``RequestState``, what of it is on the wire (``Transfer``), and ``Requeue``, which sends it back.
 
+``Trial`` is how it is found out whether the row's host speaks the scheme that it is asked by.
+
 These are the only mutable values, owned by the row's task; each field has one module that writes it. The current
 state is a context variable, for it must cross code that passes no parameters of ours (the resolver, the socket
 factory and the TLS context inside aiohttp). Nothing looks up *policy* through it.
@@ -14,7 +16,17 @@ from typing import Any
 
 import msgspec
 
-from fetcher.errors import FetchError, StatusError
+from fetcher.errors import (
+    ConnectError,
+    ConnectTimeout,
+    DNSError,
+    FetchError,
+    FetchTimeout,
+    ProtocolError,
+    Skipped,
+    StatusError,
+    TLSError,
+)
 from fetcher.hosts.state import HostState
 from fetcher.model import UNDER_WAY, Failure, Request, Stage
 from fetcher.urls import Target
@@ -25,6 +37,7 @@ __all__ = [
     "RequestState",
     "Requeue",
     "Transfer",
+    "Trial",
     "current",
     "enter",
     "failure_of",
@@ -64,13 +77,87 @@ class Transfer(msgspec.Struct):
         self.status = self.received = None
 
 
+class Trial:
+    """Whether a host speaks a scheme, found out by the first exchange of a row whose URL names none.
+
+    Such an exchange is nobody's attempt, and where the host does not speak the scheme it is charged to nobody.
+    ``origin`` is what is asked, ``patience`` the seconds there may be without a connection (``None``: as for any row).
+    In the end the scheme is ``spoken``, which ``answered`` is told at once, or there is the ``error`` that says why it
+    seems not to be; or neither, where nobody was asked. ``slow`` is of a trial by http: that by https timed out.
+    """
+
+    __slots__ = ("_tell", "error", "origin", "patience", "slow", "spoken")
+
+    def __init__(
+        self,
+        origin: tuple[str, str, int],
+        tell: Callable[[], None],
+        *,
+        patience: float | None = None,
+        slow: bool = False,
+    ) -> None:
+        self.origin = origin
+        self.patience = patience
+        self.slow = slow
+        self.spoken = False
+        self.error: FetchError | None = None
+        self._tell = tell
+
+    def answered(self, target: Target) -> None:
+        """Hear that there was an answer from ``target``."""
+        if not self.spoken and target.origin == self.origin:
+            self.spoken = True
+            self._tell()
+
+    def failed(self, state: RequestState, error: FetchError) -> bool:
+        """Hear how an exchange failed; say whether it says no more than that the scheme is not spoken."""
+        if self.spoken or state.target.origin != self.origin or isinstance(error, DNSError | Skipped):
+            return False
+        if not (_is_no_https(error, state.stage) if self.origin[0] == "https" else self._is_no_http(state, error)):
+            self.answered(state.target)
+            return False
+        error.final = True  # whoever asks for robots.txt does not ask again
+        self.error = error
+        return True
+
+    def broken_off(self, state: RequestState) -> FetchError | None:
+        """Return the error of a silent exchange that made room for others, if that is an answer to the trial."""
+        if self.patience is None or self.spoken or state.stage in _CONNECTED:
+            return None
+        return ConnectTimeout(message=f"silent while {state.stage.value}, and others need the slot")
+
+    def _is_no_http(self, state: RequestState, error: FetchError) -> bool:
+        """Whether there was no answer. Mere silence on an open port tells only where https was as silent."""
+        heard = state.transfer is not None and state.transfer.status is not None
+        if isinstance(error, ConnectError):
+            return not heard
+        if isinstance(error, ProtocolError):
+            return not heard and error.code in ("empty_reply", "malformed_response")
+        return isinstance(error, FetchTimeout) and not heard and self.slow
+
+
+_CONNECTED = frozenset({Stage.WAITING, Stage.READING, Stage.WAITING_FOR_MEMORY})
+
+
+def _is_no_https(error: FetchError, stage: Stage) -> bool:
+    """Whether no TLS connection came about: refused, timed out, or ended in the handshake by whatever was said there.
+
+    A certificate that does not hold is an answer. A reset, an end or an alert within the handshake is none: a host
+    without https for a name answers so, and browsers that try https first go on by http then.
+    """
+    if stage in _CONNECTED or error.code == "tls_verify":
+        return False
+    return isinstance(error, ConnectError | TLSError)
+
+
 class RequestState:
     """One row between its list and its outcome.
 
     ``attempts`` counts the tries charged to the row, ``returns`` those that somebody else paid for; ``asked_to_wait`` says
     that a 403 or 529 of its own made its host wait. ``elapsed`` are the seconds on the wire so far, ``began`` the first admission. ``target`` is where the next or present exchange goes; ``chain`` is what the redirect handler must know
     to go on from there; ``reached`` says whether the last exchange reached a public or a private address.
-    ``can_requeue`` says that somebody will take the row back.
+    ``can_requeue`` says that somebody will take the row back. ``trial`` is there while it is found out whether its host
+    speaks the scheme that it is asked by, ``by_http`` says that it was asked by http though its URL names no scheme.
     """
 
     __slots__ = (
@@ -78,6 +165,7 @@ class RequestState:
         "asked_to_wait",
         "attempts",
         "began",
+        "by_http",
         "can_requeue",
         "chain",
         "elapsed",
@@ -93,6 +181,7 @@ class RequestState:
         "stage_since",
         "target",
         "transfer",
+        "trial",
     )
 
     def __init__(
@@ -120,6 +209,8 @@ class RequestState:
         self.elapsed = elapsed  # middleware/gate.py
         self.transfer = transfer  # middleware/gate.py
         self.chain: Any = None  # middleware/redirects.py
+        self.trial: Trial | None = None  # middleware/schemes.py
+        self.by_http = False  # middleware/schemes.py
         self.ended = ended  # pipeline.py
         # Written here:
         self.target = target

@@ -31,6 +31,7 @@ class FieldCount:
 class Stats:
     """Counts of rows. ``input`` are those taken from the source; ``more`` says that it was not read to its end.
 
+    ``by_http`` are rows of this run that name no scheme and were asked by http (``default_scheme``).
     ``fields`` are those of the pages' data, of this run.
     """
 
@@ -41,6 +42,7 @@ class Stats:
         self.skipped = 0
         self.bytes = 0
         self.more = True
+        self.by_http = 0
         self.codes: Counter[str] = Counter()
         self.fields: dict[str, FieldCount] = {}
 

@@ -18,8 +18,8 @@ import msgspec
 from fetcher.errors import InvalidURL
 
 __all__ = [
-    "Target", "erase_userinfo", "hide_userinfo", "host_key", "identity", "join", "parse", "registrable_domain",
-    "resolve", "userinfo_of", "with_scheme", "without_userinfo",
+    "Target", "erase_userinfo", "hide_userinfo", "host_key", "identity", "join", "lacks_scheme", "parse",
+    "registrable_domain", "resolve", "userinfo_of", "with_scheme", "without_userinfo",
 ]  # fmt: skip
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -76,7 +76,8 @@ class Target(msgspec.Struct, frozen=True):
 def parse(listed: str, default_scheme: str = "https") -> Target:
     """Parse one URL of a list or of a ``Location``.
 
-    A URL without a scheme gets ``default_scheme``. Raises ``InvalidURL`` with the reason in words.
+    A URL without a scheme gets ``default_scheme``; ``auto`` is https here, which is asked first. Raises ``InvalidURL``
+    with the reason in words.
     """
     match = _PLAIN.fullmatch(listed)
     if match is not None and len(listed) <= MAX_URL:
@@ -144,8 +145,10 @@ def _refuse_second_scheme(host: str, tail: str) -> None:
 def with_scheme(text: str, default_scheme: str) -> str:
     """Put ``default_scheme`` before a bare domain; ``localhost:8000`` is a host and a port, no scheme.
 
-    Raises ``InvalidURL`` for a path alone: the standard would make its first segment the host.
+    For ``auto`` that is https: what is asked first. Raises ``InvalidURL`` for a path alone: the standard would make its first segment the host.
     """
+    if default_scheme == "auto":
+        default_scheme = "https"
     if text[:1] in ("/", "\\", "?", "#"):
         if text[1:2] not in ("/", "\\"):
             raise InvalidURL(message="no host: a relative reference")
@@ -154,6 +157,21 @@ def with_scheme(text: str, default_scheme: str) -> str:
     if scheme is None or (_PORT_OR_END.match(text, scheme.end()) and scheme[0].lower() not in _NO_HOST):
         return f"{default_scheme}://{text}" if text else text
     return text
+
+
+def lacks_scheme(listed: str) -> bool:
+    """Say whether a URL of a list names no scheme, so that ``default_scheme`` decides.
+
+    >>> [lacks_scheme(url) for url in ("example.com/a", "localhost:8000", "//example.com", "HTTP://example.com")]
+    [True, True, True, False]
+    """
+    if listed.startswith(("https://", "http://")):
+        return False
+    text = listed.strip(_EDGES).translate(_REMOVED)
+    try:
+        return with_scheme(text, "https") != text
+    except InvalidURL:
+        return False
 
 
 def join(base: str, location: str) -> str:

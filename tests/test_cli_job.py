@@ -368,7 +368,7 @@ TERMS: dict[str, tuple[list[str], list[str], str]] = {
     ),
     "default-scheme": (
         ["l.txt"], ["l.txt", "--default-scheme", "http"],
-        "--default-scheme was https when this job began, and is http",
+        "--default-scheme was auto when this job began, and is http",
     ),
     "format": (["l.txt"], ["l.txt", "-f", "csv"], "the format of -o was jsonl when this job began, and is csv"),
     "another output": (

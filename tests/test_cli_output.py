@@ -277,6 +277,25 @@ def test_bare_hosts_get_a_scheme(lab: LabServer, folder: Path) -> None:
     assert run("crawl", listed(folder, bare), "--default-scheme", "http", folder=folder).code == 0
 
 
+def test_bare_hosts_are_asked_by_the_scheme_they_speak(lab: LabServer, folder: Path) -> None:
+    bare = lab.url("/ok").removeprefix("http://")
+    ended = run("crawl", bare, "-f", "jsonl", "--summary", "s.json", folder=folder)
+    (page,) = records(ended)
+    assert (page["url"], page["final_url"], page["attempts"]) == (bare, f"http://{bare}", 1)
+    assert json.loads((folder / "s.json").read_text())["by_http"] == 1
+    assert "1 row without a scheme went by http" in ended.said
+    refused = run("crawl", bare, "-f", "jsonl", "--default-scheme", "https", "--retries", "0", folder=folder)
+    (page,) = records(refused)
+    assert (refused.code, page["error"]) == (3, "tls_protocol")
+
+
+def test_a_secret_of_the_command_line_keeps_a_bare_host_from_http(lab: LabServer, folder: Path) -> None:
+    bare = lab.url("/ok").removeprefix("http://")
+    ended = run("crawl", bare, "-u", "name:password", "--retries", "0", "-f", "jsonl", folder=folder)
+    assert [page["error"] for page in records(ended)] == ["tls_protocol"]
+    assert not lab.log
+
+
 def test_the_limit_takes_the_first_rows(lab: LabServer, folder: Path) -> None:
     urls = [lab.url(f"/ok?n={n}") for n in range(9)]
     ended = run("crawl", listed(folder, *urls), "--limit", "3", "--summary", "s.json", folder=folder)
@@ -345,7 +364,7 @@ def test_the_books_balance_in_both_summaries(lab: LabServer, folder: Path) -> No
     stats = json.loads((folder / "s.json").read_text())
     assert list(stats) == [
         "input", "ok", "failed", "skipped", "pending", "more", "bytes", "seconds", "pages_per_second", "codes",
-        "earlier", "hosts", "exit", "notes", "fields",
+        "earlier", "by_http", "hosts", "exit", "notes", "fields",
     ]  # fmt: skip
     counts = {key: stats[key] for key in ("input", "ok", "failed", "skipped", "pending", "more", "exit")}
     assert counts == {"input": 5, "ok": 1, "failed": 3, "skipped": 1, "pending": 0, "more": False, "exit": 0}

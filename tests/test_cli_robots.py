@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from fetcher.cli.robots import command
 from fetcher.errors import ConfigError
 from tests.lab.exchange import Exchange
-from tests.lab.server import LabServer
+from tests.lab.server import LabServer, refused_port
 
 Told = Callable[..., Result]
 
@@ -89,6 +89,18 @@ def test_the_delay_is_the_one_a_crawl_would_leave(site: LabServer, told: Told, s
     Path("fetcher.toml").write_text(settings)
     (found,) = map(json.loads, told("--json", site.url("/ok")).stdout.splitlines())
     assert (found["allowed"], found["delay"]) == (True, delay)
+
+
+def test_a_bare_host_is_judged_by_the_scheme_it_speaks(site: LabServer, told: Told) -> None:
+    bare = site.url("/private/x").removeprefix("http://")
+    (found,) = map(json.loads, told("--json", bare).stdout.splitlines())
+    assert (found["url"], found["allowed"], found["robots"]) == (bare, False, site.url("/robots.txt"))
+    for given in (("--default-scheme", "https", bare), (f"https://{bare}",)):
+        (found,) = map(json.loads, told("--json", *given).stdout.splitlines())
+        assert found["error"] == "tls_protocol"
+    with refused_port() as port:
+        (found,) = map(json.loads, told("--json", f"127.0.0.1:{port}").stdout.splitlines())
+    assert found["error"] == "connect_refused"
 
 
 def test_its_exit_codes(site: LabServer, told: Told) -> None:

@@ -43,6 +43,10 @@ def what_is_left() -> Iterator[dict[str, Found]]:
         kinds = [
             kind("ok", rows(lab, "/ok")),
             kind("ok, with robots", rows(lab, "/ok"), robots=True),
+            kind("ok, by http", [url.removeprefix("http://") for url in rows(lab, "/ok", hosts=HOSTS)]),
+            kind("ok, by http, with robots", [url.removeprefix("http://") for url in rows(lab, "/ok", hosts=HOSTS)], robots=True),
+            kind("connect_refused, by neither", [f"127.6.0.{n}:1" for n in range(2 * ROWS)]),
+            kind("connect_refused, by neither, for robots.txt", [f"127.7.0.{n}:1" for n in range(2 * ROWS)], robots=True),
             kind("ok, redirected", rows(lab, "/hops/2")),
             kind("http_404", rows(lab, "/status/404")),
             kind("http_503, tried again", rows(lab, "/status/503", hosts=HOSTS), retries=1, backoff=0.01),
@@ -77,14 +81,26 @@ FAILED = (
     "read_timeout", "read_timeout, tried again", "connect_reset", "empty_reply", "truncated", "malformed_response",
 )  # fmt: skip
 
+BARE = (
+    "ok, by http",
+    "ok, by http, with robots",
+    "connect_refused, by neither",
+    "connect_refused, by neither, for robots.txt",
+)
+"""Rows that name no scheme: aiohttp takes none, so there is nothing to compare with."""
+
 
 def test_what_a_row_leaves_for_the_collector() -> None:
     """One test: each process that runs a part of these tests would run all rows."""
     with what_is_left() as found:
-        assert set(found) == {*NOTHING, *FAILED}
+        assert set(found) == {*NOTHING, *FAILED, *BARE}
     for name, left in found.items():
         assert set(left.codes) == {name.partition(",")[0]}
     assert {name: objects for name in NOTHING if (objects := per_row(found[name].ours))} == {}
+    for name in BARE:
+        assert {what: many for what, many in per_row(found[name].ours).items() if what.startswith("fetcher")} == {}, (
+            name
+        )
     for name in FAILED:
         left = found[name]
         assert {what: many for what, many in per_row(left.ours).items() if what.startswith("fetcher")} == {}, name

@@ -15,7 +15,7 @@ from fetcher.cli import dry_run as dry
 from fetcher.cli.dry_run import Judge, dry_run
 from fetcher.cli.plan import make_plan
 from fetcher.config import Config
-from fetcher.errors import ConfigError, SinkError, Skipped
+from fetcher.errors import ConfigError, ConnectError, SinkError, Skipped
 from fetcher.report.notices import Notices
 from fetcher.urls import Target
 
@@ -128,6 +128,18 @@ def test_a_sample_is_held_against_robots_txt(foretold: Any) -> None:
     assert told["least"]["host"] == "d.localhost"
     assert told["least"]["seconds"] == pytest.approx(35, abs=1)  # robots.txt itself, then five rows
     assert "          d.localhost asks for 7 s between two" in text.splitlines()
+
+
+def test_a_host_that_speaks_http_alone_is_sampled_by_that(foretold: Any) -> None:
+    def say(target: Target) -> Any:
+        return ConnectError("connect_refused") if target.scheme == "https" or "dead" in target.host else Said(True, 4.0)
+
+    rows = ["127.0.0.1/a", "127.0.0.1/b", "dead.localhost/c"]
+    _, told = foretold(rows, judge_by(say))
+    assert (told["robots"]["allowed"], told["robots"]["unknown"]) == (1, {"connect_refused": 1})
+    assert told["robots"]["delays"] == {"127.0.0.1": 4.0}
+    _, told = foretold(rows, judge_by(say), default_scheme="https")
+    assert (told["robots"]["allowed"], told["robots"]["unknown"]) == (0, {"connect_refused": 2})
 
 
 def test_a_delay_that_is_asked_for_counts_as_far_as_a_crawl_obeys_it(foretold: Any) -> None:

@@ -47,7 +47,7 @@ def test_a_file_name_that_is_no_text_is_kept_and_recognised() -> None:
         ({"outputs": ["csv"]}, "the format of -o was jsonl.gz when this job began, and is csv"),
         ({"outputs": ["jsonl.gz", "csv"]}, "the format of -o was jsonl.gz when this job began, and is jsonl.gz, csv"),
         ({"extract": "mod:f"}, "--extract was not given when this job began, and is mod:f"),
-        (Config.of(default_scheme="http"), "--default-scheme was https when this job began, and is http"),
+        (Config.of(default_scheme="http"), "--default-scheme was auto when this job began, and is http"),
         (Config.of(select=["a=b"]), "--select was not given when this job began, and is a=b"),
         (Config.of(accept="200,404"), "--accept was 200-299 when this job began, and is 200,404"),
         (Config.of(dedupe=True), "--dedupe was off when this job began, and is on"),
@@ -61,6 +61,16 @@ def test_a_term_that_changed_is_refused_with_what_to_do(changed: Any, message: s
     with pytest.raises(ConfigError) as caught:
         identity().check(now)
     assert str(caught.value) == f"{message}: {ADVICE}"
+
+
+def test_a_default_that_changed_is_told_by_what_to_give() -> None:
+    before = identity(Config.of(default_scheme="https"))  # the default, once
+    with pytest.raises(ConfigError) as caught:
+        before.check(identity())
+    assert str(caught.value) == (
+        "--default-scheme was https when this job began, and is auto: give --default-scheme https, write to another -o, "
+        "or begin again with --fresh"
+    )
 
 
 def test_every_term_is_compared() -> None:

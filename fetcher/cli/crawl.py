@@ -58,7 +58,7 @@ OPTIONS = [
     option("--retry-on", metavar="CODES", help="Statuses that are tried again.  [default: 408,425,429,500,502-504,520-524,527,529,530]"),
     option("--max-retry-after", metavar="S", help="Obey a Retry-After up to this; a longer one ends the host's rows.  [default: 300]"),
     option("--host-patience", metavar="S", help="Give up a host that serves nothing for this long.  [default: 60]"),
-    option("--default-scheme", type=click.Choice(["https", "http"]), help="Scheme of rows without one.  [default: https]"),
+    option("--default-scheme", type=click.Choice(["auto", "https", "http"]), help="Scheme of rows without one; auto: https, and http where that is not spoken.  [default: auto]"),
     option("--max-redirects", metavar="N", help="Redirects to follow; 0 takes the redirect as the answer.  [default: 10]"),
     option("--follow-refresh", is_flag=True, help="Follow a page's Refresh header and meta refresh, as one more redirect."),
     option("--max-size", metavar="SIZE", help="Largest body, decoded (500K, 10M).  [default: 10M]"),

@@ -18,6 +18,7 @@ from typing import Protocol, TypeAlias
 from fetcher.cli.exits import COMPLETE
 from fetcher.cli.outputs import open_source, write_summary
 from fetcher.cli.plan import Plan
+from fetcher.client import judge_by_either
 from fetcher.config import Config
 from fetcher.errors import FetchError
 from fetcher.hosts.table import HostTable
@@ -227,6 +228,7 @@ async def _judge(
     unknown: Counter[str] = Counter()
     delays: dict[str, float] = {}
     latencies: dict[str, float] = {}
+    either = config.default_scheme == "auto"
     async with open_judge(config) as judge:
 
         async def ask(host: str, target: Target) -> None:
@@ -235,7 +237,8 @@ async def _judge(
                     await stack.enter_async_context(turns[group])
                 began = time.monotonic()
                 try:
-                    verdict = await judge(target)
+                    # Which of a host's rows name no scheme is not known any more: most lists are all the one or the other.
+                    verdict = await (judge_by_either(judge, target) if either else judge(target))
                 except FetchError as error:
                     unknown[error.code] += 1
                     return

@@ -14,7 +14,7 @@ from fetcher.cli.crawl import command as crawl
 from fetcher.cli.exits import ALL_FAILED, COMPLETE
 from fetcher.config import Config
 from fetcher.errors import FetchError
-from fetcher.urls import Target, erase_userinfo, parse
+from fetcher.urls import Target, erase_userinfo, lacks_scheme, parse
 
 if TYPE_CHECKING:
     from fetcher.middleware.robots.handler import Verdict
@@ -78,13 +78,16 @@ async def _ask(urls: list[str], config: Config) -> list[dict[str, Any]]:
 async def _report(
     judge: Callable[[Target], Awaitable[Verdict]], url: str, token: str, config: Config
 ) -> dict[str, Any]:
+    from fetcher.client import judge_by_either
+
     found: dict[str, Any] = {
         "url": erase_userinfo(url), "allowed": None, "robots": None, "line": None, "rule": None, "rules": None, "delay": None,
         "agent": token, "error": None, "message": None,
     }  # fmt: skip
     try:
         target: Target = parse(url.strip(), config.default_scheme)
-        verdict = await judge(target)
+        either = config.default_scheme == "auto" and lacks_scheme(url)
+        verdict = await (judge_by_either(judge, target) if either else judge(target))
     except FetchError as error:
         return found | {"error": error.code, "message": error.message}
     rule = verdict.rule

@@ -150,7 +150,7 @@ def make_config(settings: Mapping[str, Any], urls: Sequence[str]) -> Config:
     ``urls`` are the URL arguments when INPUT is nothing else: secrets without a host are for their one origin.
     """
     options = _with_cookie_files({key: value for key, value in settings.items() if key in OPTIONS})
-    origin = _only_origin(urls, options.get("default_scheme", "https"))
+    origin = _only_origin(urls, options.get("default_scheme", "auto"))
     if origin is not None:
         _bind_secrets(options, origin)
     proxies = getproxies_environment()

@@ -87,7 +87,7 @@ class Config(msgspec.Struct, frozen=True):
     parsing: Parsing = Parsing()
     hosts: tuple[tuple[str, HostPolicy], ...] = ()
     robots: bool = True
-    default_scheme: Literal["https", "http"] = "https"
+    default_scheme: Literal["auto", "https", "http"] = "auto"
     select: tuple[str, ...] = ()
     select_from: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
     table: str | None = None
@@ -328,7 +328,7 @@ OPTIONS: dict[str, Option] = {
     "parse_timeout": ("parsing", "timeout", positive_seconds),
     "hosts": ("", "hosts", parse_hosts),
     "robots": ("", "robots", flag),
-    "default_scheme": ("", "default_scheme", one_of("https", "http")),
+    "default_scheme": ("", "default_scheme", one_of("auto", "https", "http")),
     "select": ("", "select", parse_select),
     "select_from": ("", "select_from", read_rule_groups),
     "table": ("", "table", optional_text),

@@ -80,7 +80,7 @@ class ConfigOptions(TypedDict, total=False):
     parse_timeout: Amount
     hosts: Mapping[str, Mapping[str, Any]] | tuple[tuple[str, HostPolicy], ...]
     robots: bool
-    default_scheme: Literal["https", "http"]
+    default_scheme: Literal["auto", "https", "http"]
     select: Texts | Mapping[str, str]
     select_from: FileName
     table: str | None

@@ -124,7 +124,10 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for field, flag in _FLAGS.items():
             was, is_now = getattr(self, field), getattr(now, field)
             if was != is_now:
-                raise ConfigError(f"{flag} was {_shown(was)} when this job began, and is {_shown(is_now)}: {_ADVICE}")
+                advice = _ADVICE
+                if field == "default_scheme" and is_now == "auto":  # https was the default once, and nobody gave it
+                    advice = advice.replace("it as before", f"{flag} {_shown(was)}")
+                raise ConfigError(f"{flag} was {_shown(was)} when this job began, and is {_shown(is_now)}: {advice}")
 
 
 def _check_inputs(were: Sequence[str], now: Sequence[str]) -> None:

@@ -1,4 +1,7 @@
-"""The handlers of a fetcher, put together: yours ▶ retry ▶ accept ▶ redirects ▶ robots ▶ gate ▶ transport."""
+"""The handlers of a fetcher, put together: yours ▶ retry ▶ accept ▶ schemes ▶ redirects ▶ robots ▶ gate ▶ transport.
+
+``schemes`` is there where rows may name none and it is found out by which they are answered (``default_scheme``).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from fetcher.middleware.redirects import Redirects
 from fetcher.middleware.retry import Retry
 from fetcher.middleware.robots.fetch import robots_exchange
 from fetcher.middleware.robots.handler import Robots
+from fetcher.middleware.schemes import Schemes
 from fetcher.model import Exchange, Middleware, RetryHook, compose
 
 __all__ = ["Handlers"]
@@ -39,8 +43,11 @@ class Handlers:
         handlers: list[Middleware] = [
             Retry(config.retry, self.gate, on_retry=on_retry),
             accept(config.accept, keep_headers=config.keep_headers),
-            Redirects(config),
         ]
+        redirects = Redirects(config)
+        if config.default_scheme == "auto":
+            handlers.append(Schemes(self.gate, redirects.secrets))
+        handlers.append(redirects)
         if config.robots:
             self.robots = Robots(
                 robots_exchange(config, self.gate, transport),

@@ -75,6 +75,14 @@ class _Jar:
         fit.sort(key=lambda cookie: (-len(cookie.path), cookie.age))
         return fit
 
+    def has_any(self, host: str) -> bool:
+        """Whether a cookie goes to the host, be it to some of its paths, or by https alone."""
+        return any(
+            not cookie.host_only or domain == host
+            for domain in _domains_of(host)
+            for cookie in self._domains.get(domain, {}).values()
+        )
+
     def header(self, target: Target) -> str | None:
         """Return the ``Cookie`` header for ``target``, or ``None``."""
         return "; ".join(cookie.text for cookie in self.cookies(target)) or None

@@ -101,19 +101,19 @@ class Gate:
         try:
             response = await proceed(request)
             now = self.clock()
+            if (trial := state.trial) is not None:
+                trial.answered(state.target)
             scheduler.health.answered(host, state.target.port, response.status, began, now)
             if response.status in REFUSALS:
                 self._refused(host, response.status, wished_wait(response, time.time()), began, now)
             return response
         except FetchError as error:
-            now = self.clock()
-            self._failed(host, state, error, began, now)
+            self._failed(host, state, error, began, now := self.clock())
             raise
         except asyncio.CancelledError:
             now = self.clock()
             if monitor.was_broken_off(task):
-                state.count_return()
-                raise Requeue(now) from None
+                raise self._broken_off(host, state, began, now) from None
             raise
         finally:
             state.elapsed += now - began
@@ -206,7 +206,11 @@ class Gate:
         self._send_away(host, now)
 
     def _failed(self, host: HostState, state: RequestState, error: FetchError, began: float, now: float) -> None:
-        health, port = self.scheduler.health, state.target.port
+        health, port, trial = self.scheduler.health, state.target.port, state.trial
+        if trial is not None and trial.failed(state, error):
+            # A port that does not speak https says nothing of the host: it is as suspect as it was before.
+            self.scheduler.shared.set_suspect(host, suspect=state.transfer is not None and state.transfer.suspect)
+            return
         if isinstance(error, StatusError):  # a transport of the caller's own
             health.answered(host, port, error.status, began, now)
             if error.status in REFUSALS:
@@ -214,6 +218,18 @@ class Gate:
         elif not isinstance(error, Skipped):
             health.failed(host, port, failure_kind(error, state.stage), began, now)
             self._send_away(host, now)
+
+    def _broken_off(self, host: HostState, state: RequestState, began: float, now: float) -> BaseException:
+        """Return what ends a silent exchange that made room for others: its row goes back.
+
+        One that is to find its scheme has learnt it the second time: where slots are short a slow host gets two chances.
+        """
+        unspoken = state.trial.broken_off(state) if state.trial is not None and state.returns else None
+        if unspoken is not None:
+            self._failed(host, state, unspoken, began, now)
+            return unspoken
+        state.count_return()
+        return Requeue(now)
 
     def _send_away(self, host: HostState, now: float) -> None:
         """Let those go who wait for a host that is parked for long, or given up."""

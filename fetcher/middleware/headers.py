@@ -40,6 +40,16 @@ class Secrets:
         self._files = CookieFiles(identity.cookie_files) if identity.cookie_files else None
         self._none = not (self._everywhere or self._bound or self._files)
 
+    def bound_to(self, request: Request, target: Target) -> bool:
+        """Whether a row at ``target`` carries what is meant for its host alone, or for the row."""
+        return (
+            target.user is not None
+            or target.password is not None
+            or any(not may_follow(name) for name, _ in request.headers)
+            or any(header.port in (None, target.port) for header in self._bound.get(target.host, ()))
+            or (self._files is not None and self._files.has_any(target.host))
+        )
+
     def headers(self, request: Request, first: Target, hop: Target, jar: ChainJar | None = None) -> Pairs:
         """Return the headers for an exchange with ``hop`` in the chain that the row began at ``first``."""
         named = first.user is not None or first.password is not None

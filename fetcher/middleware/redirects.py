@@ -40,14 +40,14 @@ class RedirectChain:
 class Redirects:
     """The handler: 301, 302, 303, 307 and 308 with a ``Location``, up to ``max_redirects`` hops (RFC 9110, 15.4).
 
-    With ``follow_refresh`` a page that leads on by itself is one more hop.
+    With ``follow_refresh`` a page that leads on by itself is one more hop. ``secrets`` decides what each hop carries.
     """
 
     def __init__(self, config: Config) -> None:
         self._most = config.limits.max_redirects
         self._default_scheme = config.default_scheme
         self._refresh = config.follow_refresh
-        self._secrets = Secrets(config.identity)
+        self.secrets = Secrets(config.identity)
 
     async def __call__(self, request: Request, proceed: Exchange) -> Response:
         """Follow the chain from the listed URL, or from where the row left off."""
@@ -64,7 +64,7 @@ class Redirects:
         try:
             while True:
                 target = state.target
-                headers = self._secrets.headers(request, first, target, chain.jar if chain is not None else None)
+                headers = self.secrets.headers(request, first, target, chain.jar if chain is not None else None)
                 hop = Request(request.id, target.wire, headers)
                 response = await proceed(hop)
                 location = self._next_of(response)

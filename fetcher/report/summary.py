@@ -22,6 +22,7 @@ class Summary(msgspec.Struct, frozen=True):
 
     ``seconds`` is the wall time of this run, ``bytes`` the decoded bodies, ``codes`` the failures by code, most first;
     ``earlier`` of the pages were there before this run. ``hosts`` are those that were slow, throttled, parked or denied.
+    ``by_http`` of this run's rows named no scheme and were asked by http.
     ``notes`` say what was done otherwise than was asked. ``fields`` has for each selected one the ``pages`` it was looked
     for on, on how many it was ``found``, and where its text was not of its type (``unconverted``).
     """
@@ -37,6 +38,7 @@ class Summary(msgspec.Struct, frozen=True):
     pages_per_second: float
     codes: dict[str, int]
     earlier: int = 0
+    by_http: int = 0
     hosts: list[HostReport] = []
     exit: int | None = None
     notes: list[str] = []
@@ -52,6 +54,8 @@ class Summary(msgspec.Struct, frozen=True):
         )
         if self.earlier:
             text += f", {self.earlier:,} of the pages by earlier runs"
+        if self.by_http:
+            text += f"\n  {counted(self.by_http, 'row')} without a scheme went by http: https was not spoken there"
         text += "".join(f"\n  {note}" for note in self.notes)
         if self.codes:
             text += "\n  " + " · ".join(f"{code} {count:,}" for code, count in self.codes.items())
@@ -88,6 +92,7 @@ def summarize(stats: Stats, seconds: float, *, earlier: int = 0, **more: Any) ->
         seconds=round(seconds, 3),
         pages_per_second=round((stats.ok - earlier) / seconds, 1) if seconds > 0 else 0.0,
         earlier=earlier,
+        by_http=stats.by_http,
         codes=dict(stats.codes.most_common()),
         fields={
             name: {"pages": count.pages, "found": count.found, "unconverted": count.unconverted}

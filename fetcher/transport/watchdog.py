@@ -101,9 +101,20 @@ class Watch:
             self._expired = FetchTimeout(
                 "read_timeout", f"nothing came for {timeouts.read:g} s (read-timeout) while {stage.value}"
             )
+        elif self.connection is None and self._is_tried_in_vain(stage, now):
+            self._expired = out_of_time(stage.value, "the first try by https")
         else:
             return
         self._task.cancel()
+
+    def _is_tried_in_vain(self, stage: Stage, now: float) -> bool:
+        """Whether a host whose scheme is not known has not connected in time; to look its name up takes what it takes."""
+        trial = self._state.trial if self._state is not None else None
+        if trial is None or trial.patience is None or not self._since:
+            return False
+        if stage is Stage.RESOLVING:
+            self._since = now
+        return now >= self._since + trial.patience
 
     def _last(self) -> float:
         """Say when the connection was last heard of."""

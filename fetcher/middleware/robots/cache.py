@@ -18,6 +18,7 @@ from fetcher.errors import FetchError
 from fetcher.middleware.robots.fetch import RobotsFetch
 from fetcher.middleware.robots.parse import parse_robots
 from fetcher.middleware.robots.rules import EVERYTHING, Rules
+from fetcher.request_state import Trial
 
 __all__ = ["Known", "RobotsCache"]
 
@@ -33,7 +34,8 @@ class Known(msgspec.Struct):
     """What is known of one origin's file until ``until`` (monotonic seconds).
 
     ``rules`` or the ``error`` that its rows end with; with a ``state`` neither is known yet: it goes on then.
-    ``of_hop``: the error holds for rows that came by a redirect, and says nothing of others.
+    ``of_hop``: the error holds for rows that came by a redirect, and says nothing of others. With a ``trial`` it says that
+    the host does not speak the scheme that the trial is of, and holds for that alone.
     """
 
     source: str
@@ -44,6 +46,7 @@ class Known(msgspec.Struct):
     delay: float = 0.0
     state: RobotsFetch | None = None
     of_hop: bool = False
+    trial: Trial | None = None
 
 
 class RobotsCache:

@@ -19,10 +19,10 @@ from fetcher.middleware.redirects import Redirects
 from fetcher.middleware.retry import Retry
 from fetcher.middleware.robots.parse import MAX_ROBOTS_BYTES
 from fetcher.model import Exchange, Middleware, Request, Response, compose
-from fetcher.request_state import RequestState, current
+from fetcher.request_state import RequestState, Trial, current
 from fetcher.urls import Target, parse
 
-__all__ = ["PATH", "RobotsFetch", "is_guarded", "robots_exchange"]
+__all__ = ["PATH", "RobotsFetch", "is_guarded", "robots_exchange", "trial_of"]
 
 PATH = "/robots.txt"
 MAX_ROBOTS_REDIRECTS = 5  # RFC 9309, 2.3.1.2
@@ -32,6 +32,12 @@ FINAL_STATUSES = Accept(((200, 428), (430, 499)))  # neither a reason to ask aga
 def is_guarded(state: RequestState | None) -> bool:
     """Whether the row came to where it is by a redirect of a public host: a private address is closed to it."""
     return state is not None and bool(state.redirects) and state.reached != "private"
+
+
+def trial_of(asker: RequestState | None, target: Target) -> Trial | None:
+    """Return the trial of the row's scheme that a robots.txt of ``target`` is the first exchange of."""
+    trial = asker.trial if asker is not None else None
+    return trial if trial is not None and not trial.spoken and trial.origin == target.origin else None
 
 
 class RobotsFetch(RequestState):

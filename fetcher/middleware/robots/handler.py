@@ -20,7 +20,7 @@ import msgspec
 from fetcher.errors import ConnectError, DNSError, FetchError, RedirectError, Skipped, TLSError
 from fetcher.middleware.gate import Gate
 from fetcher.middleware.robots.cache import Known, RobotsCache
-from fetcher.middleware.robots.fetch import PATH, RobotsFetch, is_guarded
+from fetcher.middleware.robots.fetch import PATH, RobotsFetch, is_guarded, trial_of
 from fetcher.middleware.robots.rules import EVERYTHING, Rule
 from fetcher.model import Exchange, Request, Response, Stage
 from fetcher.request_state import Requeue, current
@@ -86,7 +86,10 @@ class Robots:
 
     async def _pass(self, request: Request, proceed: Exchange, target: Target) -> Response:
         if _path_of(target) != PATH:
-            self._admit(target, await self._learn(target))
+            known = await self._learn(target)
+            if known.trial is not None:
+                raise _unknown(known)
+            self._admit(target, known)
         return await proceed(request)
 
     def _admit(self, target: Target, known: Known) -> None:
@@ -155,7 +158,8 @@ class Robots:
                 self._asking[target.origin] = task
             await asyncio.wait([task])  # a row that is cancelled takes nobody's answer away
             found = task.result()
-            if found.state is None and (is_guarded(state) or not found.of_hop):
+            ours = found.trial is None or (state is not None and state.trial is found.trial)
+            if found.state is None and ours and (is_guarded(state) or not found.of_hop):
                 return found
 
     # The exchange
@@ -166,12 +170,15 @@ class Robots:
         state = before.state if before is not None else None
         if state is None or (state.guarded and not is_guarded(asker)):
             state = RobotsFetch(target, asker, attempts=state.attempts if state is not None else 0)
+        state.trial = trial_of(asker, target)
         current.set(state)
         try:
             known = await self._fetch(state, before)
         finally:
             state.free()
             self._asking.pop(target.origin, None)
+        if known.trial is not None:
+            return known
         if not known.of_hop:
             self._cache.keep(target.origin, known)
         if known.state is None and self._gate is not None:
@@ -197,6 +204,8 @@ class Robots:
 
     def _refused(self, state: RobotsFetch, error: FetchError, before: Known | None) -> Known:
         """Nothing is allowed for now; an answer that was good once stays so until there is another (2.4)."""
+        if state.trial is not None and state.trial.error is not None:
+            return Known(state.request.url, 0.0, error=error, trial=state.trial)
         failures = before.failures + 1 if before is not None else 1
         until = self._clock() + min(PAUSE * 2 ** min(failures - 1, 20), LONGEST_PAUSE)
         if before is not None and before.rules is not None:
