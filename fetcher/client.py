@@ -17,6 +17,7 @@ from fetcher.config import Config, ConfigOptions, config_from
 from fetcher.errors import FetchError
 from fetcher.event_loop import run_blocking
 from fetcher.intake import Row, without_secrets
+from fetcher.lists import ListFetcher
 from fetcher.middleware.chain import Handlers
 from fetcher.middleware.gate import Gate
 from fetcher.middleware.robots.handler import Verdict
@@ -37,6 +38,9 @@ from fetcher.model import (
 from fetcher.page.reader import Reader
 from fetcher.pipeline import Engine, OneByOne, Outcomes, concurrent, fetch_one, sequential
 from fetcher.request_state import InFlight, RequestState
+from fetcher.sources import BadRow, read
+from fetcher.sources.network import ListStore, NetworkLists
+from fetcher.sources.threaded_iterator import ThreadedIterator
 from fetcher.stats import Stats
 from fetcher.transport.descriptors import descriptors_for_connections, most_concurrency
 from fetcher.urls import Target, parse
@@ -102,6 +106,7 @@ class Fetcher:
         self._engine: Engine | None = None
         self._handlers: Handlers | None = None
         self._streams: list[Outcomes | OneByOne] = []
+        self._lists: ListFetcher | None = None
 
     async def __aenter__(self) -> Self:
         if self._given_transport is None:
@@ -117,6 +122,9 @@ class Fetcher:
 
     async def __aexit__(self, *_: object) -> None:
         self._engine = None
+        lists, self._lists = self._lists, None
+        if lists is not None:
+            await lists.close()
         handlers, self._handlers = self._handlers, None
         if handlers is not None:
             await handlers.close()
@@ -134,6 +142,33 @@ class Fetcher:
         if isinstance(outcome, Failure):
             raise outcome.error
         return outcome
+
+    def read(
+        self,
+        inputs: Sequence[str],
+        *,
+        format: str | None = None,  # noqa: A002 - the name of the option
+        url_column: str = "url",
+        kept: ListStore | None = None,
+    ) -> AsyncIterator[Request | BadRow]:
+        """Return the rows of lists for ``stream``: as ``fetcher.read``, and where a ``format`` is given those of URLs too.
+
+        Such lists are fetched as rows are, up to 100 MiB each, and a list on the network or a pipe keeps nobody waiting
+        but who reads it. With ``format="sitemap"`` a host or a URL without a path is a site, whose robots.txt says where
+        its sitemaps are. A ``Job``'s ``kept_list`` as ``kept`` has a resume go by what was read before. The rows raise
+        ``SourceError``.
+
+        >>> async def crawl(site):
+        ...     async with Fetcher() as fetcher:
+        ...         async with fetcher.stream(fetcher.read([site], format="sitemap")) as outcomes:
+        ...             return [outcome.url async for outcome in outcomes]
+        """
+        engine, handlers = self._running(), self._handlers
+        assert handlers is not None
+        if self._lists is None:
+            self._lists = ListFetcher(engine, handlers)
+        network = NetworkLists(self._lists, kept)
+        return ThreadedIterator(read(inputs, format=format, url_column=url_column, network=network))
 
     @asynccontextmanager
     async def stream(

@@ -27,6 +27,7 @@ __all__ = [
     "Packing",
     "compress",
     "decompress",
+    "decompressor",
     "first_installed",
     "packing_of_data",
     "packing_of_path",
@@ -150,11 +151,7 @@ def decompress(
     With ``zero_padding`` zeros may follow a gzip member, as tapes and some tools leave them. Raises
     ``DamagedDataError``, and ``ImportError`` that says how to install Zstandard where it is not.
     """
-    begin: Callable[[], Decompressor] = Inflater
-    damaged: type[Exception] = zlib.error
-    if packing == "zstd":
-        library = _zstd()
-        begin, damaged = library.ZstdDecompressor, library.ZstdError
+    begin, damaged = decompressor(packing)
     padded = zero_padding and packing == "gzip"
     member: Decompressor | None = None
     ended = False
@@ -176,6 +173,17 @@ def decompress(
                 yield out
     if member is not None:
         raise DamagedDataError(f"the {packing} data is cut short")
+
+
+def decompressor(packing: Packing) -> tuple[Callable[[], Decompressor], type[Exception]]:
+    """Return what begins the decompression of a member or frame, and what it raises where the data is damaged.
+
+    Raises ``ImportError`` as ``decompress`` does.
+    """
+    if packing == "gzip":
+        return Inflater, zlib.error
+    library = _zstd()
+    return library.ZstdDecompressor, library.ZstdError
 
 
 def first_installed(*modules: str) -> Any:

@@ -44,6 +44,7 @@ ORDER = (
     ("frontier", "middleware", "transport", "page", "sources", "sinks"),
     ("intake", "dispatcher"),
     ("pipeline",),
+    ("lists",),
     ("client",),
     ("job", "report", "demo"),
     ("bench",),

@@ -179,7 +179,7 @@ def test_a_directory_and_a_format_that_there_is_not() -> None:
     for use in (lambda: list(read(["lists"])), lambda: check(["lists"])):
         with pytest.raises(SourceError, match=r"^lists: is a directory, not a list of URLs$"):
             use()
-    with pytest.raises(SourceError, match=r"^'xml' is no format of a list: there are txt, csv, tsv, jsonl$"):
+    with pytest.raises(SourceError, match=r"^'xml' is no format of a list: there are txt, csv, tsv, jsonl, sitemap$"):
         check([put("list", "a.example")], format="xml")
     with pytest.raises(SourceError, match=r"^no list of URLs is given$"):
         list(read([]))

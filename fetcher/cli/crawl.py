@@ -25,7 +25,7 @@ def option(*names: str, **attributes: Any) -> Any:
 
 
 OPTIONS = [
-    option("--from", "from", type=click.Choice(["txt", "csv", "tsv", "jsonl"]), help="Format of the lists, whatever their suffix."),
+    option("--from", "from", type=click.Choice(["txt", "csv", "tsv", "jsonl", "sitemap"]), help="Format of the lists, whatever their suffix; with it a URL is a list, too."),
     option("--url-column", metavar="NAME", help="Column of a CSV or key of a JSON line with the URL.  [default: url]"),
     option("--demo", is_flag=True, envvar=None, help="Fetch the built-in site, served for the occasion on loopback."),
     option("-o", "--output", multiple=True, metavar="PATH", help="Where the records go, by suffix: .jsonl .csv .txt, each also .gz or .zst; repeatable.  [default: stdout, as text]"),
@@ -116,12 +116,13 @@ def with_options(options: Sequence[Any]) -> Callable[[F], F]:
 def command(context: click.Context, /, inputs: tuple[str, ...], config: str | None, demo: bool, **_: Any) -> None:
     """Fetch every URL of the INPUTs: files, '-' for stdin, or URLs.
 
-    Lists are .txt, .csv, .tsv or .jsonl, each also .gz or .zst. Prints 'URL -> LENGTH' for each page, or
+    Lists are .txt, .csv, .tsv or .jsonl, each also .gz or .zst, and sitemaps (--from sitemap). Prints 'URL -> LENGTH' for each page, or
     writes the records where -o says. Data goes to stdout, everything else to stderr.
 
     \b
       fetcher crawl urls.txt
       fetcher crawl urls.csv --url-column link -o pages.jsonl.gz
+      fetcher crawl --from sitemap example.com -o pages.jsonl
       fetcher crawl example.com --select 'headline=h1' -f jsonl
     """  # noqa: D301  (click keeps the lines below this very control character as they are)
     from fetcher.cli.run import crawl

@@ -16,9 +16,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Protocol, TypeAlias
 
 from fetcher.cli.exits import COMPLETE
-from fetcher.cli.outputs import open_source, write_summary
+from fetcher.cli.outputs import open_source, reads_network, write_summary
 from fetcher.cli.plan import Plan
-from fetcher.client import judge_by_either
+from fetcher.client import Fetcher, judge_by_either
 from fetcher.config import Config
 from fetcher.errors import FetchError
 from fetcher.hosts.table import HostTable
@@ -77,12 +77,22 @@ def dry_run(plan: Plan, notices: Notices, source: Source | None = None, judge: O
     ``source`` are the rows (else those of the plan's lists), ``judge`` opens what asks for robots.txt; without
     it none is asked for. Raises ``SourceError`` and ``SinkError``.
     """
-    forecast = asyncio.run(_foresee(plan, notices, open_source(plan) if source is None else source, judge))
+    forecast = asyncio.run(_foresee_lists(plan, notices, source, judge))
     if plan["summary"] != "-":
         print("\n".join(map(printable, forecast.as_text().split("\n"))))
     write_summary(plan["summary"], forecast.as_json())
     sys.stdout.flush()
     return COMPLETE
+
+
+async def _foresee_lists(plan: Plan, notices: Notices, source: Source | None, judge: OpenJudge | None) -> Forecast:
+    """Foresee the rows of ``source``, or of the plan's lists: those on the network are fetched, and not kept."""
+    if source is not None or not reads_network(plan):
+        return await _foresee(plan, notices, open_source(plan) if source is None else source, judge)
+    if not plan["quiet"]:
+        notices.say("lists and sitemaps on the network are fetched now, and again by the crawl; no row is")
+    async with Fetcher(plan.config, middleware=plan.middleware) as fetcher:
+        return await _foresee(plan, notices, open_source(plan, fetcher), judge)
 
 
 async def _foresee(plan: Plan, notices: Notices, source: Source, judge: OpenJudge | None) -> Forecast:

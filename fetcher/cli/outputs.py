@@ -17,8 +17,10 @@ from fetcher.files import write_all
 from fetcher.job.resume import ResumeState
 from fetcher.model import Outcome, Sink
 from fetcher.sinks import Layout, sink_for
-from fetcher.sources import Row, estimate_rows, is_url_argument, read
+from fetcher.sources import Row, estimate_rows, is_url_argument, is_url_list, read
 from fetcher.sources.inputs import format_of
+from fetcher.sources.network import ListStore
+from fetcher.sources.sitemap import SITEMAP_FIELDS
 from fetcher.stats import Stats
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "open_output",
     "open_source",
     "print_text",
+    "reads_network",
     "write_summary",
     "write_text",
 ]
@@ -38,6 +41,11 @@ class CrawlOutput(Protocol):
 
     stats: Stats
     resume_state: ResumeState
+
+    @property
+    def kept_list(self) -> ListStore | None:
+        """What keeps lists that are read over the network; ``None`` for nothing."""
+        ...
 
     @property
     def spill_folder(self) -> str | None:
@@ -63,6 +71,7 @@ class PlainOutput:
     """Outputs without a ledger: standard output, pipes, devices, and files where no job is wanted."""
 
     spill_folder: str | None = None
+    kept_list: ListStore | None = None
 
     def __init__(self, plan: Plan, fetcher: Fetcher) -> None:
         self.stats = Stats()
@@ -125,8 +134,12 @@ def estimate_total(plan: Plan) -> int | None:
     return total if limit is None else min(limit, total or limit)
 
 
-def open_source(plan: Plan) -> Iterable[Row] | AsyncIterable[Row]:
-    """Return the rows of a plan's lists."""
+def open_source(
+    plan: Plan, fetcher: Fetcher | None = None, kept: ListStore | None = None
+) -> Iterable[Row] | AsyncIterable[Row]:
+    """Return the rows of a plan's lists; those on the network are fetched by ``fetcher``, and kept where ``kept`` says."""
+    if fetcher is not None and reads_network(plan):
+        return fetcher.read(plan.inputs, format=plan["from"], url_column=plan["url_column"], kept=kept)
     rows = read(plan.inputs, format=plan["from"], url_column=plan["url_column"])
     if not any(map(_may_block, plan.inputs)):
         return rows
@@ -135,6 +148,11 @@ def open_source(plan: Plan) -> Iterable[Row] | AsyncIterable[Row]:
     return ThreadedIterator(
         rows
     )  # a pipe may keep its reader waiting for as long as it likes: not the event loop's thread
+
+
+def reads_network(plan: Plan) -> bool:
+    """Tell whether a list, or a sitemap that one lists, may have to be fetched."""
+    return plan["from"] == "sitemap" or any(is_url_list(text, plan["from"]) for text in plan.inputs)
 
 
 def _may_block(path: str) -> bool:
@@ -189,11 +207,13 @@ def _has_one_list(plan: Plan) -> bool:
     """Whether all rows have the same columns: those of one table, or none."""
     if _fields(plan) == ():
         return False
-    kinds = {format_of(path, plan["from"]) for path in plan.inputs if not is_url_argument(path)}
-    return kinds <= {"txt"} or len(plan.inputs) == 1
+    kinds = {format_of(path, plan["from"]) for path in plan.inputs if plan["from"] or not is_url_argument(path)}
+    return kinds <= {"txt"} or kinds == {"sitemap"} or len(plan.inputs) == 1
 
 
 def _fields(plan: Plan) -> tuple[str, ...] | None:
     """Return the columns a CSV gets of the list's own: those of the first row, but none of a list of free keys."""
+    if plan["from"] == "sitemap":
+        return SITEMAP_FIELDS
     free = plan["from"] == "jsonl" or any(".jsonl" in path or ".ndjson" in path for path in plan.inputs)
     return () if free else None

@@ -43,7 +43,7 @@ def unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
 
 def unused_url_column(inputs: Sequence[str], settings: Mapping[str, Any]) -> Iterator[str]:
     """Yield a sentence where a column is named and no input has columns."""
-    lists = [each for each in inputs if not is_url_argument(each)]
+    lists = [each for each in inputs if settings.get("from") or not is_url_argument(each)]
     kinds = {each: format_of(each, settings.get("from")) for each in lists}
     if settings.get("url_column") in (None, "url") or not inputs or any(kind != "txt" for kind in kinds.values()):
         return

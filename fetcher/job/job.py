@@ -25,6 +25,7 @@ from fetcher.intake import Row
 from fetcher.job.crash_marker import CrashMarker
 from fetcher.job.host_memory import DELAYS, PARKED, delays_of, pauses_of, remember
 from fetcher.job.identity import JobIdentity
+from fetcher.job.kept_list import KeptList
 from fetcher.job.ledger import OK, Ledger, LedgerRow, RunProgress
 from fetcher.job.lock import Lock
 from fetcher.job.paths import (
@@ -60,7 +61,8 @@ class Job:
     (``failed`` for all). ``verify`` has the outputs looked at whole before anything is fetched, not their last 64 MB.
     ``fields`` are the list's own columns in a table; a ``layout`` says all that records look like. ``inputs``, ``input_format`` and
     ``url_column`` describe the list, for it must not change. ``total`` is about how many rows it has.
-    ``stats`` are the counts of all runs, ``resume_state`` says how far the job was when it was opened.
+    ``stats`` are the counts of all runs, ``resume_state`` says how far the job was when it was opened. ``kept_list``
+    keeps lists that are read over the network, for ``Fetcher.read(…, kept=job.kept_list)``.
 
     >>> async def mirror(urls):
     ...     async with Fetcher() as fetcher, Job(fetcher, "pages.jsonl") as job:
@@ -94,6 +96,7 @@ class Job:
         config = fetcher.config
         paths = [os.fspath(path) for path in outputs]
         self.directory = os.fspath(directory) if directory is not None else folder_for(paths)
+        self.kept_list = KeptList(self.directory)
         self._layout = layout or _layout_of(fetcher, fields)
         self._outputs: list[JobOutput] = [
             open_job_output(path, self._layout, work=work_folder(self.directory, ordinal), format=format)
@@ -169,6 +172,7 @@ class Job:
         assert self._thread is not None
         opened = self._opened
         self._marking.close()
+        self.kept_list.close()
         complete = not self.stats.more and not self.stats.pending
         try:
             await self._writer.close()

@@ -16,6 +16,7 @@ from fetcher.files import sync_folder_of
 __all__ = [
     "BEGIN_AGAIN",
     "CRASH_MARKER",
+    "KEPT_LIST",
     "LEDGER",
     "LOCK",
     "clear_job",
@@ -29,12 +30,13 @@ __all__ = [
 LEDGER = "ledger.sqlite"
 LOCK = "lock"
 CRASH_MARKER = "parsing"
+KEPT_LIST = "list.jsonl"  # and the suffix of its compression
 COPY_PREFIX = "rewrite."
 WORK_PREFIX = "output."
 BEGIN_AGAIN = "begin again with --fresh"
 _WRITTEN = re.compile(
     rf"{re.escape(LEDGER)}(\.new)?(-wal|-shm|-journal)?|{re.escape(CRASH_MARKER)}|"
-    rf"({re.escape(COPY_PREFIX)}|{re.escape(WORK_PREFIX)})[0-9]+",
+    rf"({re.escape(COPY_PREFIX)}|{re.escape(WORK_PREFIX)})[0-9]+|{re.escape(KEPT_LIST)}\.(zst|gz)",
     re.ASCII,
 )
 """What a job writes in its folder, but for the lock."""

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from typing import TypeAlias
 
-from fetcher.config import Config
+import msgspec
+
+from fetcher.config import Accept, Config
 from fetcher.hosts.scheduler import Scheduler
 from fetcher.middleware.accept import accept
 from fetcher.middleware.gate import Gate, Locate, has_any_route
@@ -17,9 +20,12 @@ from fetcher.middleware.retry import Retry
 from fetcher.middleware.robots.fetch import robots_exchange
 from fetcher.middleware.robots.handler import Robots
 from fetcher.middleware.schemes import Schemes
-from fetcher.model import Exchange, Middleware, RetryHook, compose
+from fetcher.model import Exchange, Middleware, Request, Response, RetryHook, compose
+from fetcher.request_state import current
 
 __all__ = ["Handlers"]
+
+Origin: TypeAlias = tuple[str, str, int]
 
 
 class Handlers:
@@ -45,9 +51,8 @@ class Handlers:
             accept(config.accept, keep_headers=config.keep_headers),
         ]
         redirects = Redirects(config)
-        if config.default_scheme == "auto":
-            handlers.append(Schemes(self.gate, redirects.secrets))
-        handlers.append(redirects)
+        self._schemes = [Schemes(self.gate, redirects.secrets)] if config.default_scheme == "auto" else []
+        handlers += [*self._schemes, redirects]
         if config.robots:
             self.robots = Robots(
                 robots_exchange(config, self.gate, transport),
@@ -58,6 +63,39 @@ class Handlers:
             handlers.append(self.robots)
         handlers.append(self.gate)
         self.exchange = compose(middleware, compose(handlers, transport), foreign=True)
+        self._config = config
+        self._middleware = middleware
+        self._transport = transport
+        self._on_retry = on_retry
+
+    def list_exchange(self, *, most: int, named_by: Origin | None = None) -> Exchange:
+        """Return the handlers for a list of URLs: ``most`` bytes of it are wanted, and any 2xx is one.
+
+        The robots.txt of the origin ``named_by``, which names the list, is not asked whether it may be fetched.
+        """
+
+        def robots(request: Request, proceed: Exchange) -> Awaitable[Response]:
+            if self.robots is None or current.get().target.origin == named_by:
+                return proceed(request)
+            return self.robots(request, proceed)
+
+        def enough(request: Request, proceed: Exchange) -> Awaitable[Response]:
+            transfer = current.get().transfer
+            if transfer is not None:
+                transfer.max_bytes = most
+            return proceed(request)
+
+        config = msgspec.structs.replace(self._config, accept=Accept(), follow_refresh=False)
+        handlers: list[Middleware] = [
+            Retry(config.retry, self.gate, on_retry=self._on_retry),
+            accept(config.accept),
+            *self._schemes,
+            Redirects(config),
+            robots,
+            self.gate,
+            enough,
+        ]
+        return compose(self._middleware, compose(handlers, self._transport), foreign=True)
 
     async def close(self) -> None:
         """Give up what is being asked for, and stop the timers."""

@@ -11,19 +11,23 @@ import os
 import stat
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from itertools import count
+from itertools import count, repeat
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from fetcher.compression import MAGIC_BYTES, packing_of_data
 from fetcher.errors import SourceError
 from fetcher.model import Request
-from fetcher.sources.inputs import FORMATS, format_of, is_url_argument
-from fetcher.sources.lines import list_name, open_list, reason_of
+from fetcher.sources.inputs import FORMATS, format_of, is_url_argument, is_url_list
+from fetcher.sources.lines import list_name, open_list, reason_of, text_blocks
 from fetcher.sources.rows import BadRow, Row, RowNumbers
 from fetcher.sources.text import read_text
+from fetcher.urls import without_userinfo
 
-__all__ = ["FORMATS", "BadRow", "Row", "check", "estimate_rows", "is_url_argument", "read"]
+if TYPE_CHECKING:
+    from fetcher.sources.network import NetworkLists
+
+__all__ = ["FORMATS", "BadRow", "Row", "check", "estimate_rows", "is_url_argument", "is_url_list", "read"]
 
 _MAX_COUNTED_BYTES = 200 * 1024 * 1024
 _COUNT_READ_BYTES = 1024 * 1024
@@ -35,10 +39,12 @@ def read(
     format: str | None = None,  # noqa: A002 - the name of the option
     url_column: str = "url",
     stdin: BinaryIO | None = None,
+    network: NetworkLists | None = None,
 ) -> Iterator[Row]:
     """Yield the rows of all ``inputs``, in order, opening each when it is reached.
 
-    An input is a path, ``-`` for ``stdin`` (else the process's own), or a URL argument, which is one row.
+    An input is a path, ``-`` for ``stdin`` (else the process's own), or a URL argument, which is one row, or with a
+    ``format`` a list that ``network`` fetches, blocking (``Fetcher.read`` does both for an event loop).
     ``format`` (one of ``FORMATS``) wins over the suffixes; gzip and zstd are undone wherever their first
     bytes show. Raises ``SourceError`` for a list that cannot be read, and at the end when no input had a row.
 
@@ -47,7 +53,7 @@ def read(
     """
     numbers = count(1)
     for source in inputs:
-        yield from _rows(source, format, url_column, stdin, numbers)
+        yield from _rows(source, format, url_column, numbers=numbers, stdin=stdin, network=network)
     if next(numbers) == 1:
         raise SourceError(_nothing_in(inputs))
 
@@ -65,12 +71,18 @@ def check(
     """
     found = False
     for source in inputs:
+        if is_url_list(source, format):
+            found = True
+            continue
         if not is_url_argument(source):
-            format_of(source, format)
+            kind = format_of(source, format)
             if _is_stream(source):
                 found = True
                 continue
-        with closing(_rows(source, format, url_column, None, count(1))) as rows:
+            if kind == "sitemap":
+                found |= _begins_well(source)
+                continue
+        with closing(_rows(source, format, url_column, numbers=count(1))) as rows:
             found |= next(rows, None) is not None
     if not found:
         raise SourceError(_nothing_in(inputs))
@@ -89,11 +101,13 @@ def estimate_rows(
     rows = 0
     left = _MAX_COUNTED_BYTES
     for source in inputs:
+        if is_url_list(source, format):
+            return None
         if is_url_argument(source):
             rows += 1
             continue
         try:
-            if format_of(source, format) in _DELIMITERS or _is_stream(source):
+            if format_of(source, format) in (*_DELIMITERS, "sitemap") or _is_stream(source):
                 return None
             left -= Path(source).stat().st_size
             lines = _count_lines(source) if left >= 0 else None
@@ -109,31 +123,94 @@ _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 def _rows(
-    source: str, kind: str | None, url_column: str, stdin: BinaryIO | None, numbers: RowNumbers
+    source: str,
+    kind: str | None,
+    url_column: str,
+    *,
+    numbers: RowNumbers,
+    stdin: BinaryIO | None = None,
+    network: NetworkLists | None = None,
 ) -> Generator[Row, None, None]:
     """Yield the rows of one input."""
+    if kind is not None and is_url_list(source, kind):
+        yield from _network_rows(source.strip(), kind, url_column, numbers, network)
+        return
     if is_url_argument(source):
         yield Request(next(numbers), source.strip())
         return
     kind = format_of(source, kind)
     name = list_name(source)
+    if kind == "sitemap":
+        from fetcher.sources.network import read_sitemap_file
+
+        with open_list(source, stdin=stdin, as_text=False) as blocks:
+            yield from _numbered(read_sitemap_file(blocks, name, network), name, numbers)
+        return
     with open_list(source, stdin=stdin, nul_allowed=kind in _DELIMITERS) as blocks:
         try:
-            if kind == "txt":
-                yield from read_text(blocks, name=name, numbers=numbers)
-            elif kind == "jsonl":
-                from fetcher.sources.jsonl import read_jsonl
-
-                yield from read_jsonl(blocks, name=name, numbers=numbers, url_column=url_column)
-            else:
-                from fetcher.sources.csv_format import read_csv
-
-                delimiter = _DELIMITERS[kind]
-                yield from read_csv(
-                    blocks, name=name, numbers=numbers, url_column=url_column, delimiter=delimiter, quoted=kind == "csv"
-                )
+            yield from _read_as(kind, blocks, name, numbers, url_column)
         except OSError as error:
             raise SourceError(f"{name}: at row {next(numbers)}: {reason_of(error)}") from error
+
+
+def _read_as(kind: str, blocks: Iterator[bytes], name: str, numbers: RowNumbers, url_column: str) -> Iterator[Row]:
+    """Yield the rows of a list in one of the formats of lines."""
+    if kind == "txt":
+        yield from read_text(blocks, name=name, numbers=numbers)
+    elif kind == "jsonl":
+        from fetcher.sources.jsonl import read_jsonl
+
+        yield from read_jsonl(blocks, name=name, numbers=numbers, url_column=url_column)
+    else:
+        from fetcher.sources.csv_format import read_csv
+
+        delimiter = _DELIMITERS[kind]
+        yield from read_csv(
+            blocks, name=name, numbers=numbers, url_column=url_column, delimiter=delimiter, quoted=kind == "csv"
+        )
+
+
+def _network_rows(
+    url: str, kind: str, url_column: str, numbers: RowNumbers, network: NetworkLists | None
+) -> Iterator[Row]:
+    """Yield the rows of a list on the network."""
+    from fetcher.sources.network import read_network_list, read_site
+
+    name = without_userinfo(url)
+    if network is None:
+        raise SourceError(f"{name}: is a list on the network: 'fetcher crawl' and Fetcher.read fetch such lists")
+
+    def parse_list(blocks: Iterator[bytes], name: str) -> Iterator[Row]:
+        text = text_blocks(blocks, name, nul_allowed=kind in _DELIMITERS)
+        return _read_as(kind, text, name, repeat(0), url_column)
+
+    rows = read_site(url, network) if kind == "sitemap" else read_network_list(url, network, parse_list)
+    yield from _numbered(rows, name, numbers)
+
+
+def _numbered(rows: Iterator[Row], name: str, numbers: RowNumbers) -> Iterator[Row]:
+    """Give rows their numbers."""
+    try:
+        for row in rows:
+            number = next(numbers)
+            if isinstance(row, Request):
+                yield Request(number, row.url, (), row.fields)
+            else:
+                yield BadRow(Request(number, row.request.url, (), row.request.fields), row.error)
+    except OSError as error:
+        raise SourceError(f"{name}: at row {next(numbers)}: {reason_of(error)}") from error
+
+
+def _begins_well(source: str) -> bool:
+    """Tell whether a sitemap file lists anything. Raises ``SourceError`` where it is none."""
+    from fetcher.sources.sitemap import read_sitemap
+
+    name = list_name(source)
+    try:
+        with open_list(source, as_text=False) as blocks:
+            return next(read_sitemap(blocks, name=name, base=None), None) is not None
+    except OSError as error:
+        raise SourceError(f"{name}: {reason_of(error)}") from error
 
 
 def _is_stream(source: str) -> bool:

@@ -13,12 +13,14 @@ from pathlib import PurePath
 
 from fetcher.compression import SUFFIXES
 from fetcher.errors import SourceError
+from fetcher.urls import without_userinfo
 
-__all__ = ["FORMATS", "format_of", "is_url_argument"]
+__all__ = ["FORMATS", "format_of", "is_url_argument", "is_url_list"]
 
-FORMATS = ("txt", "csv", "tsv", "jsonl")
+FORMATS = ("txt", "csv", "tsv", "jsonl", "sitemap")
 """The formats of a list."""
 
+_NETWORK_FORMATS = frozenset({"txt", "csv", "tsv", "jsonl", "sitemap"})
 _SUFFIXES = {".txt": "txt", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 _COMPRESSED = tuple(SUFFIXES)
 _NO_LISTS = frozenset({
@@ -45,6 +47,20 @@ def is_url_argument(text: str) -> bool:
         return False
     host = _HOST.fullmatch(authority)
     return host is not None and _is_host(host["name"])
+
+
+def is_url_list(text: str, format: str | None) -> bool:  # noqa: A002 - the public name of the option
+    """Tell whether an input is a list on the network: a URL, where a ``format`` is given. Without one it is a row.
+
+    Raises ``SourceError`` for a format that cannot be read over the network, or that is none.
+    """
+    if format is None or not is_url_argument(text):
+        return False
+    if format_of(text, format) not in _NETWORK_FORMATS:
+        raise SourceError(
+            f"{without_userinfo(text)}: a {format} list is not read over the network: download it, and give the file"
+        )
+    return True
 
 
 def _is_host(name: str) -> bool:

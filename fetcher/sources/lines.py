@@ -28,6 +28,8 @@ __all__ = [
     "list_name",
     "open_list",
     "reason_of",
+    "text_blocks",
+    "unpacked",
     "whole_lines",
 ]
 
@@ -84,16 +86,20 @@ def reason_of(error: OSError) -> str:
 
 
 @contextmanager
-def open_list(path: str, *, stdin: BinaryIO | None = None, nul_allowed: bool = False) -> Iterator[Iterator[bytes]]:
+def open_list(
+    path: str, *, stdin: BinaryIO | None = None, nul_allowed: bool = False, as_text: bool = True
+) -> Iterator[Iterator[bytes]]:
     """Open ``path`` (``-`` is ``stdin``) and give its text in blocks: unpacked, UTF-8, without a BOM.
 
-    With ``nul_allowed`` a NUL byte in the first 8 KiB is left for the reader to find. Raises ``SourceError``
+    With ``nul_allowed`` a NUL byte in the first 8 KiB is left for the reader to find; without ``as_text`` the unpacked
+    bytes are given as they are. Raises ``SourceError``
     when it cannot be opened. The blocks raise ``SourceError`` for what is no text and ``OSError`` when
     reading fails.
     """
     name = list_name(path)
     if path == "-":
-        yield _text_blocks(_decompressed(_stdin_blocks(stdin), path), name, nul_allowed)
+        blocks = unpacked(_stdin_blocks(stdin), path)
+        yield text_blocks(blocks, name, nul_allowed=nul_allowed) if as_text else blocks
         return
     try:
         file = Path(path).open("rb", buffering=0)  # noqa: SIM115 - closed below; only opening is to be guarded
@@ -102,7 +108,8 @@ def open_list(path: str, *, stdin: BinaryIO | None = None, nul_allowed: bool = F
     except ValueError:  # a NUL in the name
         raise SourceError(f"{name!r}: no such file") from None
     with file:
-        yield _text_blocks(_decompressed(_descriptor_blocks(file.fileno()), path), name, nul_allowed)
+        blocks = unpacked(_descriptor_blocks(file.fileno()), path)
+        yield text_blocks(blocks, name, nul_allowed=nul_allowed) if as_text else blocks
 
 
 def whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes | OverlongLine]:
@@ -188,13 +195,17 @@ def _head(blocks: Iterator[bytes]) -> bytes:
     return head
 
 
-def _decompressed(blocks: Iterator[bytes], path: str) -> Iterator[bytes]:
-    """Decompress what the first bytes show to be compressed."""
+def unpacked(blocks: Iterator[bytes], path: str, *, believed: bool = True) -> Iterator[bytes]:
+    """Decompress what the first bytes show to be compressed.
+
+    Where the suffix of ``path`` is ``believed``, raises ``SourceError`` for one that says so and is wrong. A server may
+    have undone the compression on the way.
+    """
     head = _head(blocks)
     blocks = chain([head], blocks)
     packing = packing_of_data(head)
     if packing is None:
-        if claimed := packing_of_path(path):
+        if believed and (claimed := packing_of_path(path)):
             raise SourceError(f"{path}: is not {claimed} data, though its name ends in {PurePath(path).suffix.lower()}")
         yield from blocks
         return
@@ -206,7 +217,7 @@ def _decompressed(blocks: Iterator[bytes], path: str) -> Iterator[bytes]:
         raise OSError(str(error)) from error
 
 
-def _text_blocks(blocks: Iterator[bytes], name: str, nul_allowed: bool) -> Iterator[bytes]:
+def text_blocks(blocks: Iterator[bytes], name: str, *, nul_allowed: bool = False) -> Iterator[bytes]:
     """Pass on UTF-8 text without its BOM; raise ``SourceError`` for what is clearly something else."""
     head = _head(blocks)
     for bom, encoding in _OTHER_BOMS.items():
