@@ -59,7 +59,7 @@ _texts = texts
 
 
 RUN_READERS: dict[str, Callable[[Any], Any]] = {
-    "from": one_of("txt", "csv", "tsv", "jsonl"),
+    "from": one_of("txt", "csv", "tsv", "jsonl", "sitemap"),
     "url_column": _text,
     "output": _texts,
     "format": one_of("text", "jsonl", "csv"),

@@ -66,6 +66,7 @@ Location: TypeAlias = Request | BadRow | Sitemap
 _BLANKS = b" \t\r\n\f\v"
 _BOM = b"\xef\xbb\xbf"
 _WIDE = {b"\xff\xfe<\0": "utf-16", b"\xfe\xff\0<": "utf-16", b"<\0": "utf-16-le", b"\0<": "utf-16-be"}  # XML in UTF-16
+_HEAD_BYTES = 1024  # that tell what a document is
 _SHOWN_HEAD = 8 * 1024
 _HTML = re.compile(rb"<(?:!doctype\s+html|html|head|body|script|title|meta)\b", re.IGNORECASE)
 _SKIPPED = ((b"<!--", b"-->"), (b"<?", b"?>"))  # before the root
@@ -110,7 +111,7 @@ def read_sitemap(blocks: Iterator[bytes], *, name: str, base: str | None) -> Ite
         head = (
             (head + block).lstrip(_BLANKS).removeprefix(_BOM).lstrip(_BLANKS)
         )  # blanks before <?xml are common, and an error to expat
-        if len(head) >= len(_BOM):
+        if len(head) >= _HEAD_BYTES:
             break
     if not head:
         raise SourceError(f"{name}: is empty, and no sitemap")

@@ -1,0 +1,126 @@
+"""Lists on the network in the library: a few lines crawl a sitemap, and nothing of it waits in the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import fetcher.lists
+from fetcher import Config, Fetcher, Job, Outcome, Request, SourceError
+from fetcher.errors import TooLarge
+from fetcher.sources import Row
+from fetcher.sources.network import ListBody, NetworkLists, read_site
+from tests.lab.held_case import HeldCase
+from tests.lab.server import LabServer
+from tests.lab.sitemaps import SitemapSite, index, urlset
+
+NO_ROBOTS = Config.of(robots=False, retries=0)
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[SitemapSite]:
+    async with LabServer() as lab:
+        yield SitemapSite(lab)
+
+
+async def crawled(fetcher: Fetcher, *inputs: str, format: str = "sitemap") -> list[Outcome]:  # noqa: A002  # as read's
+    async with fetcher.stream(fetcher.read(inputs, format=format)) as outcomes:
+        return sorted([outcome async for outcome in outcomes], key=lambda outcome: outcome.request.id)
+
+
+async def test_a_sitemap_in_a_few_lines(site: SitemapSite) -> None:
+    site.put("/robots.txt", f"User-agent: *\nSitemap: {site.url('/i.xml')}\n")
+    site.put("/i.xml", index([site.url("/1.xml.gz")]))
+    site.put("/1.xml.gz", gzip.compress(urlset(site.pages("a", "b"), lastmod="2024").encode()))
+    async with Fetcher() as fetcher:
+        outcomes = await crawled(fetcher, site.url("/"))
+    assert [(outcome.ok, outcome.url) for outcome in outcomes] == [(True, url) for url in site.pages("a", "b")]
+    assert [outcome.request.fields for outcome in outcomes] == [{"lastmod": "2024"}] * 2
+
+
+async def test_without_a_format_read_is_fetchers_read(site: SitemapSite, tmp_path: Path) -> None:
+    path = tmp_path / "l.txt"
+    path.write_text(site.pages("a")[0])
+    async with Fetcher(NO_ROBOTS) as fetcher, fetcher.stream(fetcher.read([str(path), *site.pages("b")])) as outcomes:
+        assert sorted([outcome.request.url async for outcome in outcomes]) == site.pages("a", "b")
+
+
+async def test_middleware_and_headers_see_the_list_too(site: SitemapSite) -> None:
+    seen: list[str] = []
+
+    async def watch(request: Request, proceed: fetcher.Exchange) -> fetcher.Response:
+        seen.append(request.url)
+        return await proceed(request)
+
+    site.put("/s.xml", urlset(site.pages("a")))
+    async with Fetcher(NO_ROBOTS, middleware=[watch]) as client:
+        await crawled(client, site.url("/s.xml"))
+    assert seen == [site.url("/s.xml"), *site.pages("a")]
+
+
+async def test_a_refresh_and_other_statuses_are_no_list(site: SitemapSite) -> None:
+    site.put("/s.xml", 404)
+    config = Config.of(robots=False, retries=0, accept="200-599", follow_refresh=True)
+    async with Fetcher(config) as fetcher:
+        with pytest.raises(SourceError, match="http_404"):
+            await crawled(fetcher, site.url("/s.xml"))
+
+
+async def test_a_list_that_is_too_large_is_named(site: SitemapSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetcher.lists, "MAX_BYTES", 1_000)
+    site.put("/s.xml", urlset(site.pages(*range(100))))
+    async with Fetcher(NO_ROBOTS) as client:
+        with pytest.raises(SourceError, match=r"too_large: the list is over 0 MiB: download it, and give the file$"):
+            await crawled(client, site.url("/s.xml"))
+    assert TooLarge.codes == {"too_large"}
+
+
+async def test_a_closed_fetcher_ends_what_reads_a_list(site: SitemapSite) -> None:
+    held = HeldCase()
+    site.lab.add("/s.xml", held)
+    async with Fetcher(NO_ROBOTS) as fetcher:
+        rows = fetcher.read([site.url("/s.xml")], format="sitemap")
+        waiting = asyncio.ensure_future(anext(rows))
+        await site.lab.until(lambda: site.asked("/s.xml") == 1)
+    with pytest.raises(SourceError, match=r"s\.xml: was not read, for the run has ended$"):
+        await waiting
+
+
+async def test_the_loop_itself_is_never_waited_in(site: SitemapSite) -> None:
+    found: list[NetworkLists] = []
+
+    async with Fetcher(NO_ROBOTS) as fetcher:
+        fetcher.read(["x"], format="sitemap")
+        assert fetcher._lists is not None
+        found.append(NetworkLists(fetcher._lists))
+        with pytest.raises(RuntimeError, match="another thread"):
+            next(read_site(site.url("/s.xml"), found[0]))
+
+
+async def test_a_job_keeps_its_list(site: SitemapSite, tmp_path: Path) -> None:
+    site.put("/s.xml", urlset(site.pages("a", "b", "c")))
+    output = str(tmp_path / "p.jsonl")
+
+    async def run(rows: int | None) -> int:
+        config = Config.of(robots=False, retries=0, limit=rows)
+        async with Fetcher(config) as fetcher, Job(fetcher, output) as job:
+            source = fetcher.read([site.url("/s.xml")], format="sitemap", kept=job.kept_list)
+            return (await job.run(source)).ok
+
+    assert await run(1) == 1
+    site.put("/s.xml", 404)
+    assert await run(None) == 3
+    assert site.asked("/s.xml") == 1
+    assert (tmp_path / "p.jsonl").read_text().count(site.url("/ok?n=")) >= 3
+
+
+def test_any_function_that_fetches_will_do() -> None:
+    def fetch(url: str, /, *, robots: bool = True) -> ListBody:  # noqa: ARG001  # the protocol's
+        return ListBody(url, b"http://a/1\nhttp://a/2\n")
+
+    rows: list[Row] = list(fetcher.read(["http://l/list"], format="txt", network=NetworkLists(fetch)))
+    assert [row.url for row in rows if isinstance(row, Request)] == ["http://a/1", "http://a/2"]
