@@ -212,8 +212,9 @@ class Fetcher:
         return self._running().gate
 
     def in_flight(self) -> list[InFlight]:
-        """Return every running request of this fetcher's streams with its URL, stage and age."""
-        return [row for stream in self._streams for row in stream.in_flight()]
+        """Return every running request of this fetcher's streams and lists with its URL, stage and age."""
+        lists = self._lists.in_flight() if self._lists is not None else []
+        return lists + [row for stream in self._streams for row in stream.in_flight()]
 
     def stop(self, grace: float = 5.0) -> None:
         """End all streams early: nothing new starts, what is on the wire has ``grace`` seconds to finish."""

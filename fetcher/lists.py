@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Future
+from functools import partial
 
 import msgspec
 
@@ -18,7 +20,7 @@ from fetcher.intake import without_secrets
 from fetcher.middleware.chain import Handlers
 from fetcher.model import Request
 from fetcher.pipeline import Engine, exchange
-from fetcher.request_state import RequestState, Requeue
+from fetcher.request_state import InFlight, RequestState, Requeue, snapshot_of
 from fetcher.sources.network import MAX_BYTES, ListBody
 from fetcher.urls import parse, without_userinfo
 
@@ -37,15 +39,22 @@ class ListFetcher:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._running: set[asyncio.Task[None]] = set()
+        self._states: set[RequestState] = set()
         self._closed = False
 
-    def __call__(self, url: str, /, *, robots: bool = True) -> ListBody:
+    def in_flight(self) -> list[InFlight]:
+        """Return what is being fetched, as rows with the number 0."""
+        return [snapshot_of(state) for state in self._states]
+
+    def __call__(self, url: str, /, *, robots: bool = True, guarded: bool = False) -> ListBody:
         """Fetch the list at ``url``. Raises ``FetchError``."""
         if threading.get_ident() == self._thread:
             raise RuntimeError("a list is fetched from another thread than the event loop's")
         waiting: Future[ListBody] = Future()
         try:
-            self._loop.call_soon_threadsafe(self._start, url, robots, waiting)
+            self._loop.call_soon_threadsafe(
+                self._start, partial(self._fetch, url, robots=robots, guarded=guarded), waiting
+            )
             return waiting.result()
         except (CancelledError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not self._loop.is_closed():
@@ -59,17 +68,17 @@ class ListFetcher:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    def _start(self, url: str, robots: bool, waiting: Future[ListBody]) -> None:
+    def _start(self, fetch: Callable[[], Awaitable[ListBody]], waiting: Future[ListBody]) -> None:
         if self._closed:
             waiting.cancel()
             return
-        task = self._loop.create_task(self._answer(url, waiting, robots=robots))
+        task = self._loop.create_task(self._answer(fetch, waiting))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _answer(self, url: str, waiting: Future[ListBody], *, robots: bool) -> None:
+    async def _answer(self, fetch: Callable[[], Awaitable[ListBody]], waiting: Future[ListBody]) -> None:
         try:
-            body = await self._fetch(url, robots=robots)
+            body = await fetch()
         except asyncio.CancelledError:
             waiting.cancel()
             raise
@@ -78,16 +87,18 @@ class ListFetcher:
         else:
             waiting.set_result(body)
 
-    async def _fetch(self, url: str, *, robots: bool) -> ListBody:
+    async def _fetch(self, url: str, *, robots: bool, guarded: bool) -> ListBody:
         config = self._engine.config
         target = parse(url, config.default_scheme)
         handle = self._handlers.list_exchange(most=MAX_BYTES, named_by=None if robots else target.origin)
         engine = msgspec.structs.replace(self._engine, handle=handle)
-        state = RequestState(without_secrets(Request(0, url)), target)
+        state = RequestState(without_secrets(Request(0, url, guarded=guarded)), target)
         state.begin(engine.gate.clock())
+        self._states.add(state)
         try:
             answer = await exchange(engine, state)
         finally:
+            self._states.discard(state)
             state.free()
         if isinstance(answer, FetchError):
             raise answer.about(state.target.wire)
@@ -95,4 +106,4 @@ class ListFetcher:
             raise RuntimeError(f"the list {state.target.wire} was sent back, and there is nobody to take it")
         if answer.truncated:
             raise TooLarge(message=f"the list is over {MAX_BYTES // (1024 * 1024)} MiB: download it, and give the file")
-        return ListBody(answer.url, answer.body)
+        return ListBody(answer.url, answer.body, guarded=state.reached != "private")

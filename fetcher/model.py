@@ -65,7 +65,8 @@ class Request(msgspec.Struct, frozen=True):
 
     ``id`` is the ordinal of the row over all inputs, from 1; it is the row's identity. ``url`` is as
     listed, trimmed. ``headers`` are sent with this request alone. ``fields`` are the row's other columns
-    and go to the output; ``tag`` is the caller's own and never looked into.
+    and go to the output; ``tag`` is the caller's own and never looked into. ``guarded`` says that not the caller
+    lists it but a public host: where private addresses are for listed hosts alone, they are closed to it.
     """
 
     id: int
@@ -73,6 +74,7 @@ class Request(msgspec.Struct, frozen=True):
     headers: Pairs = ()
     fields: Mapping[str, Any] | None = None
     tag: Any = None
+    guarded: bool = False
 
 
 class Response(msgspec.Struct, frozen=True):

@@ -280,6 +280,11 @@ class RequestState:
         """Note that an exchange reached a ``public`` or a ``private`` address."""
         self.reached = network
 
+    @property
+    def public_only(self) -> bool:
+        """Whether a public host led it to where it goes: a private address is closed to it then."""
+        return self.reached != "private" if self.redirects else self.request.guarded
+
     # What it holds
 
     def take_reservation(self) -> HostState | None:

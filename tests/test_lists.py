@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 import fetcher.lists
-from fetcher import Config, Fetcher, Job, Outcome, Request, SourceError
+from fetcher import Config, Failure, Fetcher, Job, Outcome, Request, SourceError
 from fetcher.errors import TooLarge
 from fetcher.sources import Row
 from fetcher.sources.network import ListBody, NetworkLists, read_site
+from fetcher.transport import address
+from tests.lab.exchange import Exchange
 from tests.lab.held_case import HeldCase
 from tests.lab.server import LabServer
 from tests.lab.sitemaps import SitemapSite, index, urlset
@@ -119,8 +121,91 @@ async def test_a_job_keeps_its_list(site: SitemapSite, tmp_path: Path) -> None:
 
 
 def test_any_function_that_fetches_will_do() -> None:
-    def fetch(url: str, /, *, robots: bool = True) -> ListBody:  # noqa: ARG001  # the protocol's
+    def fetch(url: str, /, *, robots: bool = True, guarded: bool = False) -> ListBody:
         return ListBody(url, b"http://a/1\nhttp://a/2\n")
 
     rows: list[Row] = list(fetcher.read(["http://l/list"], format="txt", network=NetworkLists(fetch)))
     assert [row.url for row in rows if isinstance(row, Request)] == ["http://a/1", "http://a/2"]
+
+
+@pytest.fixture
+def public(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the second host stand for one of the Internet's."""
+    real = address._judge_v4
+
+    def judge(number: int) -> address.AddressClass:
+        return "public" if number == 0x7F000002 else real(number)
+
+    monkeypatch.setattr(address, "_judge_v4", judge)
+    address.classify.cache_clear()
+    yield
+    address.classify.cache_clear()
+
+
+@pytest.mark.usefixtures("public")
+@pytest.mark.parametrize("robots", [True, False])
+async def test_what_a_public_host_lists_reaches_no_private_one(robots: bool, site: SitemapSite) -> None:  # a case
+    other = SitemapSite(site.lab, 2)
+    other.put("/i.xml", index([site.url("/1.xml"), other.url("/1.xml")]))
+    other.put("/1.xml", urlset([*site.pages("no"), *other.pages("yes")]))
+    other.put("/l.txt", "\n".join([*site.pages("no"), *other.pages("yes")]))
+    async with Fetcher(Config.of(robots=robots, retries=0)) as fetcher:
+        sitemap, private, public = await crawled(fetcher, other.url("/i.xml"))
+        more = await crawled(fetcher, other.url("/l.txt"), format="txt")
+    assert isinstance(sitemap, Failure)
+    assert sitemap.error.message.startswith(f"{site.url('/1.xml')}: address_blocked: 127.0.0.1 is a private address")
+    for outcome in (private, more[0]):
+        assert isinstance(outcome, Failure)
+        assert outcome.error.code == "address_blocked"
+    assert [public.ok, more[1].ok] == [True, True]
+    assert {entry.host for entry in site.lab.log} == {"127.0.0.2"}
+
+
+@pytest.mark.usefixtures("public")
+async def test_what_a_private_host_lists_may_be_private(site: SitemapSite) -> None:
+    other = SitemapSite(site.lab, 2)
+    site.put("/robots.txt", f"Sitemap: {site.url('/i.xml')}")
+    site.put("/i.xml", index([site.url("/1.xml"), other.url("/2.xml")]))
+    site.put("/1.xml", urlset([*site.pages("a"), *other.pages("b")]))
+    other.put("/2.xml", urlset(other.pages("c")))
+    async with Fetcher() as fetcher:
+        outcomes = await crawled(fetcher, site.url("/"))
+    assert [outcome.url for outcome in outcomes if outcome.ok] == [*site.pages("a"), *other.pages("b", "c")]
+
+
+@pytest.mark.usefixtures("public")
+async def test_a_resume_does_not_forget_who_listed_a_row(site: SitemapSite, tmp_path: Path) -> None:
+    other = SitemapSite(site.lab, 2)
+    other.put("/s.xml", urlset([*other.pages("a"), *site.pages("no")]))
+    for limit in (1, None):
+        config = Config.of(robots=False, retries=0, limit=limit)
+        async with Fetcher(config) as fetcher, Job(fetcher, str(tmp_path / "p.jsonl")) as job:
+            stats = await job.run(fetcher.read([other.url("/s.xml")], format="sitemap", kept=job.kept_list))
+    assert dict(stats.codes) == {"address_blocked": 1}
+    assert {entry.host for entry in site.lab.log} == {"127.0.0.2"}
+
+
+async def test_a_list_has_more_time_than_a_page(site: SitemapSite) -> None:
+    async def drip(exchange: Exchange) -> None:
+        data = urlset(site.pages("a")).encode()
+        await exchange.send(exchange.head(headers=[("Content-Length", str(len(data)))]))
+        for at in range(0, len(data), 20):
+            await exchange.send(data[at : at + 20])
+            await exchange.pause(0.05)
+
+    site.lab.add("/s.xml", drip)
+    async with Fetcher(Config.of(robots=False, retries=0, timeout=0.3)) as fetcher:
+        (outcome,) = await crawled(fetcher, site.url("/s.xml"))
+        assert outcome.ok
+        async with fetcher.stream([site.url("/s.xml")]) as outcomes:
+            (late,) = [each async for each in outcomes]
+    assert isinstance(late, Failure)
+    assert late.error.code in ("too_slow", "total_timeout")
+
+
+async def test_a_list_that_is_being_fetched_is_in_flight(site: SitemapSite) -> None:
+    held = HeldCase()
+    site.lab.add("/s.xml", held)
+    async with Fetcher(NO_ROBOTS) as fetcher, fetcher.stream(fetcher.read([site.url("/s.xml")], format="sitemap")):
+        await site.lab.until(lambda: site.asked("/s.xml") == 1)
+        assert [(row.id, row.url) for row in fetcher.in_flight()] == [(0, site.url("/s.xml"))]

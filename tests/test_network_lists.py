@@ -27,7 +27,7 @@ class Web:
         self.answers: dict[str, Answer | list[Answer]] = dict(answers)
         self.asked: list[tuple[str, bool]] = []
 
-    def __call__(self, url: str, /, *, robots: bool = True) -> ListBody:
+    def __call__(self, url: str, /, *, robots: bool = True, guarded: bool = False) -> ListBody:
         self.asked.append((url, robots))
         found = self.answers.get(url, MISSING)
         if isinstance(found, list):

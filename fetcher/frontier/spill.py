@@ -50,6 +50,7 @@ class StoredProgress(msgspec.Struct, array_like=True, frozen=True, gc=False):
     received: int | None
     redirects: tuple[str, ...]
     reached: str | None
+    guarded: bool
 
 
 class StoredRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -84,6 +85,7 @@ def to_stored(state: RequestState) -> StoredRow | None:
     if (
         request.fields is not None
         or request.headers
+        or request.guarded
         or state.began
         or state.attempts
         or state.returns
@@ -106,6 +108,7 @@ def to_stored(state: RequestState) -> StoredRow | None:
             state.transfer.received if state.transfer is not None else None,
             state.redirects,
             state.reached,
+            request.guarded,
         )
     url, wire = request.url, target.wire
     return StoredRow(
@@ -121,7 +124,7 @@ def from_stored(row: StoredRow) -> RequestState:
     target = Target(wire, row.scheme, row.host, row.port, rest.user, rest.password)
     answered = rest.status is not None or rest.received is not None
     return RequestState(
-        Request(row.id, row.url, rest.headers, rest.fields),
+        Request(row.id, row.url, rest.headers, rest.fields, guarded=rest.guarded),
         target,
         row.order,
         attempts=rest.attempts,

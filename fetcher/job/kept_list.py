@@ -193,12 +193,19 @@ class KeptList:
 
 def _line_of(entry: Entry) -> bytes:
     if isinstance(entry, Request):
-        return _encode({"url": entry.url} if entry.fields is None else {"url": entry.url, "fields": entry.fields})
+        line: dict[str, Any] = {"url": entry.url}
+        if entry.fields is not None:
+            line["fields"] = entry.fields
+        if entry.guarded:
+            line["guarded"] = True
+        return _encode(line)
     if isinstance(entry, BadRow):
         row = {"url": entry.request.url, "flaw": entry.error.message}
         return _encode(row if entry.request.fields is None else {**row, "fields": entry.request.fields})
     if isinstance(entry, Sitemap):
-        return _encode({"sitemap": entry.url, "robots": entry.robots, "guessed": entry.guessed})
+        return _encode({
+            "sitemap": entry.url, "robots": entry.robots, "guessed": entry.guessed, "guarded": entry.guarded,
+        })  # fmt: skip
     return _encode({"broken" if isinstance(entry, Broken) else "late": entry.message})
 
 
@@ -206,9 +213,9 @@ def _entry_of(row: dict[str, Any]) -> Entry:
     if "flaw" in row:
         return bad_row(NO_NUMBER, row["url"], row["flaw"], row.get("fields"))
     if "url" in row:
-        return Request(NO_NUMBER, row["url"], (), row.get("fields"))
+        return Request(NO_NUMBER, row["url"], (), row.get("fields"), guarded=row.get("guarded", False))
     if "sitemap" in row:
-        return Sitemap(row["sitemap"], row["robots"], row["guessed"])
+        return Sitemap(row["sitemap"], row["robots"], row["guessed"], row["guarded"])
     return Broken(row["broken"]) if "broken" in row else Late(row["late"])
 
 

@@ -194,7 +194,7 @@ def _numbered(rows: Iterator[Row], name: str, numbers: RowNumbers) -> Iterator[R
         for row in rows:
             number = next(numbers)
             if isinstance(row, Request):
-                yield Request(number, row.url, (), row.fields)
+                yield Request(number, row.url, (), row.fields, guarded=row.guarded)
             else:
                 yield BadRow(Request(number, row.request.url, (), row.request.fields), row.error)
     except OSError as error:

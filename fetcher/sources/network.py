@@ -15,7 +15,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -66,17 +66,24 @@ _SITEMAP_LINE = re.compile(rb"\s*site-?map\s*:\s*(\S+)", re.IGNORECASE)
 
 
 class ListBody(msgspec.Struct, frozen=True):
-    """A list as it came: its ``body``, content codings undone, and the ``url`` it came from in the end."""
+    """A list as it came: its ``body``, content codings undone, and the ``url`` it came from in the end.
+
+    ``guarded`` says that it came from a public host, so that what it lists is no business of private ones.
+    """
 
     url: str
     body: bytes
+    guarded: bool = False
 
 
 class FetchList(Protocol):
     """Fetches one list, blocking. Raises ``FetchError``, ``TooLarge`` where it is over ``MAX_BYTES``."""
 
-    def __call__(self, url: str, /, *, robots: bool = True) -> ListBody:
-        """Return the list at ``url``. Without ``robots`` the robots.txt of its own origin is not asked whether it may be."""
+    def __call__(self, url: str, /, *, robots: bool = True, guarded: bool = False) -> ListBody:
+        """Return the list at ``url``. Without ``robots`` the robots.txt of its own origin is not asked whether it may be.
+
+        ``guarded`` is as a ``Request``'s.
+        """
         ...
 
 
@@ -91,6 +98,8 @@ class Late(msgspec.Struct, frozen=True):
 
     message: str
 
+
+L = TypeVar("L", bound=Location)
 
 Entry: TypeAlias = Location | Broken | Late
 """What a list on the network gives. Rows have no number yet."""
@@ -132,7 +141,8 @@ def read_network_list(
         if is_html(answer.body):
             raise SourceError(f"{name}: is an HTML page, and no list (without --from it is fetched as a page)")
         blocks = bounded(unpacked(_blocks_of(answer.body), url, believed=False), name, "download it, and give the file")
-        yield from _unless_broken(parse_list(blocks, name), name, required=True)
+        found = parse_list(blocks, name)
+        yield from _unless_broken(_guarded(found) if answer.guarded else found, name, required=True)
 
     for entry in network.document(url, produce):
         if isinstance(entry, Broken):
@@ -253,7 +263,7 @@ class _Walk:
         try:
             if len(sitemap.url) > MAX_SITEMAP_URL:
                 raise InvalidURL(message=f"the URL of a sitemap has {len(sitemap.url):,} characters")
-            answer = self._network.fetch(sitemap.url, robots=sitemap.robots)
+            answer = self._network.fetch(sitemap.url, robots=sitemap.robots, guarded=sitemap.guarded)
         except FetchError as error:
             message = f"{name}: {error.detach()}"
             if sitemap.guessed:
@@ -268,9 +278,11 @@ class _Walk:
             return
         blocks = unpacked(_blocks_of(answer.body), name, believed=False)
         locations = read_sitemap(blocks, name=name, base=answer.url)
+        if answer.guarded:
+            locations = _guarded(locations)
         for entry in _unless_broken(locations, name, required=listed.required):
             if isinstance(entry, Sitemap) and not sitemap.robots and _origin(entry.url) == _origin(sitemap.url):
-                yield Sitemap(entry.url, robots=False)
+                yield msgspec.structs.replace(entry, robots=False)
             else:
                 yield entry
 
@@ -279,9 +291,10 @@ class _Walk:
         url = listed.sitemap.url
         name = without_userinfo(url)
         named: list[str] = []
+        guarded = True
         try:
             answer = self._network.fetch(url)
-            base, named = answer.url, _named_in(answer.body)
+            base, named, guarded = answer.url, _named_in(answer.body), answer.guarded
         except (StatusError, RedirectError) as error:
             if isinstance(error, StatusError) and (error.status >= 500 or error.status == 429):
                 raise SourceError(f"{name}: {error}") from None
@@ -294,9 +307,10 @@ class _Walk:
             except InvalidURL as error:
                 yield bad_row(NO_NUMBER, location, f"{name}: names the sitemap {location[:200]!r}: {error.message}")
             else:
-                yield Sitemap(found, robots=_origin(found) != _origin(base))
+                yield Sitemap(found, robots=_origin(found) != _origin(base), guarded=guarded)
         if not named:
-            yield Sitemap(join(base, "/sitemap.xml"), guessed=True)
+            # A site that the user names may be private; one that it redirects to, only where robots.txt could be.
+            yield Sitemap(join(base, "/sitemap.xml"), guessed=True, guarded=guarded and _host(base) != _host(url))
 
 
 def _asked(network: NetworkLists, url: str, name: str) -> ListBody:
@@ -318,6 +332,15 @@ def _unless_broken(found: Iterator[Location], name: str, *, required: bool) -> I
         if required and not some:
             raise SourceError(message) from None
         yield Broken(message)
+
+
+def _guarded(found: Iterator[L]) -> Iterator[L]:
+    """Mark what a public host lists."""
+    for location in found:
+        if isinstance(location, BadRow):
+            yield location
+        else:
+            yield msgspec.structs.replace(location, guarded=True)
 
 
 def _named_in(robots: bytes) -> list[str]:
@@ -342,3 +365,11 @@ def _origin(url: str) -> tuple[str, str, int] | None:
         return parse(url).origin
     except InvalidURL:
         return None
+
+
+def _host(url: str) -> str:
+    """Return the host of a URL, or of a bare domain."""
+    try:
+        return parse(url).host
+    except InvalidURL:
+        return ""

@@ -52,12 +52,14 @@ NO_NUMBER: Final = 0
 class Sitemap(msgspec.Struct, frozen=True):
     """A sitemap that another one, or a robots.txt, names; or one that is looked for where sitemaps are: ``guessed``.
 
-    ``robots`` says that the robots.txt of its host must allow it, for it is not that which names it.
+    ``robots`` says that the robots.txt of its host must allow it, for it is not that which names it. ``guarded`` is as
+    a ``Request``'s.
     """
 
     url: str
     robots: bool = True
     guessed: bool = False
+    guarded: bool = False
 
 
 Location: TypeAlias = Request | BadRow | Sitemap

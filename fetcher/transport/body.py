@@ -23,6 +23,7 @@ from fetcher.transport.watchdog import Watch
 __all__ = ["Bodies", "Body", "skim"]
 
 FREE_BYTES = 65_536  # of a body, which need no permit
+MAX_EXTENSION = 20.0  # times the usual time, for a body that may be larger than others
 SKIM_SECONDS = 1.0  # that an unwanted body is waited for
 MAX_SKIMMED_BYTES = 65_536  # of an unwanted body: to read on would cost more than a new connection
 
@@ -51,6 +52,7 @@ class Bodies:
         transfer = state.transfer if state is not None else None
         if transfer is not None and transfer.max_bytes is not None:
             limit, cut = transfer.max_bytes, True
+            watch.extend(min(limit / self._limits.max_size, MAX_EXTENSION))
         codings = response.headers.getall("Content-Encoding", ())
         decoder = Decoder(", ".join(codings), limit) if codings else None
         if not cut and decoder is None and (response.content_length or 0) > limit:

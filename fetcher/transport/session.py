@@ -66,9 +66,9 @@ class Transport:
         # Of two requests that a middleware makes of one row at once, the state's target is the other's.
         known = state is not None and state.target.wire == request.url
         host = state.target.host if state is not None and known else parse(request.url).host
-        pool = (self._pools.get(host) if state is None or not state.redirects else None) or self._judge(
-            host, state, request.url
-        )
+        pool = (
+            self._pools.get(host) if state is None or not (state.redirects or state.request.guarded) else None
+        ) or self._judge(host, state, request.url)
         try:
             return await self._exchange(request, state, pool)
         except BlockedAddress as error:
@@ -134,10 +134,10 @@ class Transport:
         return {"ssl": self._tls.context_for(url), "proxy": bare, "proxy_headers": headers}
 
     def _may_go_private(self, state: RequestState | None) -> bool:
-        """Judge the row: its own host may be private, and a hop from a private host may."""
+        """Judge the row: its own host may be private, and so may what a private host leads to."""
         if self._config.address.private_network == "deny":
             return False
-        return state is None or not state.redirects or state.reached == "private"
+        return state is None or not state.public_only
 
     # The exchange
 

@@ -30,8 +30,8 @@ FINAL_STATUSES = Accept(((200, 428), (430, 499)))  # neither a reason to ask aga
 
 
 def is_guarded(state: RequestState | None) -> bool:
-    """Whether the row came to where it is by a redirect of a public host: a private address is closed to it."""
-    return state is not None and bool(state.redirects) and state.reached != "private"
+    """Whether the row came to where it is by a redirect or a list of a public host: a private address is closed to it."""
+    return state is not None and state.public_only
 
 
 def trial_of(asker: RequestState | None, target: Target) -> Trial | None:
@@ -47,7 +47,7 @@ class RobotsFetch(RequestState):
 
     def __init__(self, target: Target, asker: RequestState | None, *, attempts: int = 0) -> None:
         url = f"{target.wire[: target.wire.index('/', 8)]}{PATH}"
-        super().__init__(Request(0, url), parse(url), attempts=attempts)
+        super().__init__(Request(0, url, guarded=is_guarded(asker)), parse(url), attempts=attempts)
         self.can_requeue = True
         self.hops_before = asker.redirects if asker is not None else ()
         self.reached_before = asker.reached if asker is not None else None
@@ -55,7 +55,7 @@ class RobotsFetch(RequestState):
     @property
     def guarded(self) -> bool:
         """Whether it asks for a row that is."""
-        return bool(self.hops_before) and self.reached_before != "private"
+        return self.request.guarded
 
 
 async def _as_the_row(request: Request, proceed: Exchange) -> Response:
