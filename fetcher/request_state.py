@@ -41,6 +41,7 @@ __all__ = [
     "current",
     "enter",
     "failure_of",
+    "is_guarded",
     "snapshot_of",
     "waited",
 ]
@@ -280,11 +281,6 @@ class RequestState:
         """Note that an exchange reached a ``public`` or a ``private`` address."""
         self.reached = network
 
-    @property
-    def public_only(self) -> bool:
-        """Whether a public host led it to where it goes: a private address is closed to it then."""
-        return self.reached != "private" if self.redirects else self.request.guarded
-
     # What it holds
 
     def take_reservation(self) -> HostState | None:
@@ -306,6 +302,13 @@ class RequestState:
     def holds_memory(self) -> bool:
         """Whether the body holds a part of the memory that all share."""
         return self._release_memory is not None
+
+
+def is_guarded(state: RequestState | None) -> bool:
+    """Whether a redirect or a list of a public host led the row to where it goes: a private address is closed to it then."""
+    if state is None:
+        return False
+    return state.reached != "private" if state.redirects else state.request.guarded
 
 
 def waited(state: RequestState) -> float:

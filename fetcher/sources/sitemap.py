@@ -236,7 +236,7 @@ class _Document:
         found, self._found = self._found, []
         return found
 
-    def _doctype(self, root: str, system: str | None, public: str | None, has_subset: int) -> None:  # noqa: ARG002  # expat's
+    def _doctype(self, root: str, system: str | None, public: str | None, has_subset: int) -> None:  # noqa: ARG002  (expat gives it)
         if root.lower() == "html":
             raise _html_page(self._name)
         if has_subset:  # where entities are declared; a DTD elsewhere is never fetched
@@ -281,7 +281,7 @@ class _Document:
         elif local != "guid" or attributes.get("isPermaLink", "true") != "false":
             self._collect(local)
 
-    def _end(self, tag: str) -> None:  # noqa: ARG002  # expat's
+    def _end(self, tag: str) -> None:  # noqa: ARG002  (expat gives it)
         self.seen = self.parser.CurrentByteIndex
         self._depth -= 1
         if not self._kind:

@@ -19,7 +19,7 @@ from fetcher.config import Config
 from fetcher.config.options import split_proxy
 from fetcher.errors import ConnectError, DNSError, InvalidURL, ProtocolError, Skipped
 from fetcher.model import REDIRECT_STATUSES, Pairs, Request, Response, Stage
-from fetcher.request_state import RequestState, Requeue, current
+from fetcher.request_state import RequestState, Requeue, current, is_guarded
 from fetcher.transport.address import BlockedAddress, blocked_address, classify, literal
 from fetcher.transport.body import Bodies, Body, skim
 from fetcher.transport.connector import ConnectionBudget, Pool, StagedResolver, open_session
@@ -137,7 +137,7 @@ class Transport:
         """Judge the row: its own host may be private, and so may what a private host leads to."""
         if self._config.address.private_network == "deny":
             return False
-        return state is None or not state.public_only
+        return not is_guarded(state)
 
     # The exchange
 

@@ -19,19 +19,14 @@ from fetcher.middleware.redirects import Redirects
 from fetcher.middleware.retry import Retry
 from fetcher.middleware.robots.parse import MAX_ROBOTS_BYTES
 from fetcher.model import Exchange, Middleware, Request, Response, compose
-from fetcher.request_state import RequestState, Trial, current
+from fetcher.request_state import RequestState, Trial, current, is_guarded
 from fetcher.urls import Target, parse
 
-__all__ = ["PATH", "RobotsFetch", "is_guarded", "robots_exchange", "trial_of"]
+__all__ = ["PATH", "RobotsFetch", "robots_exchange", "trial_of"]
 
 PATH = "/robots.txt"
 MAX_ROBOTS_REDIRECTS = 5  # RFC 9309, 2.3.1.2
 FINAL_STATUSES = Accept(((200, 428), (430, 499)))  # neither a reason to ask again nor to stay away
-
-
-def is_guarded(state: RequestState | None) -> bool:
-    """Whether the row came to where it is by a redirect or a list of a public host: a private address is closed to it."""
-    return state is not None and state.public_only
 
 
 def trial_of(asker: RequestState | None, target: Target) -> Trial | None:

@@ -20,10 +20,10 @@ import msgspec
 from fetcher.errors import ConnectError, DNSError, FetchError, RedirectError, Skipped, TLSError
 from fetcher.middleware.gate import Gate
 from fetcher.middleware.robots.cache import Known, RobotsCache
-from fetcher.middleware.robots.fetch import PATH, RobotsFetch, is_guarded, trial_of
+from fetcher.middleware.robots.fetch import PATH, RobotsFetch, trial_of
 from fetcher.middleware.robots.rules import EVERYTHING, Rule
 from fetcher.model import Exchange, Request, Response, Stage
-from fetcher.request_state import Requeue, current
+from fetcher.request_state import Requeue, current, is_guarded
 from fetcher.urls import Target
 
 __all__ = ["Robots", "Verdict"]
