@@ -17,7 +17,6 @@ from fetcher.config import Config, ConfigOptions, config_from
 from fetcher.errors import FetchError
 from fetcher.event_loop import run_blocking
 from fetcher.intake import Row, without_secrets
-from fetcher.lists import ListFetcher
 from fetcher.middleware.chain import Handlers
 from fetcher.middleware.gate import Gate
 from fetcher.middleware.robots.handler import Verdict
@@ -39,13 +38,13 @@ from fetcher.page.reader import Reader
 from fetcher.pipeline import Engine, OneByOne, Outcomes, concurrent, fetch_one, sequential
 from fetcher.request_state import InFlight, RequestState
 from fetcher.sources import BadRow, read
-from fetcher.sources.network import ListStore, NetworkLists
-from fetcher.sources.threaded_iterator import ThreadedIterator
 from fetcher.stats import Stats
 from fetcher.transport.descriptors import descriptors_for_connections, most_concurrency
 from fetcher.urls import Target, parse
 
 if TYPE_CHECKING:
+    from fetcher.lists import ListFetcher
+    from fetcher.sources.network import ListStore
     from fetcher.transport.session import Transport
 
 __all__ = ["Fetcher", "fetch", "fetch_all", "judge_by_either", "robots_judge"]
@@ -163,6 +162,10 @@ class Fetcher:
         ...         async with fetcher.stream(fetcher.read([site], format="sitemap")) as outcomes:
         ...             return [outcome.url async for outcome in outcomes]
         """
+        from fetcher.lists import ListFetcher
+        from fetcher.sources.network import NetworkLists
+        from fetcher.sources.threaded_iterator import ThreadedIterator
+
         engine, handlers = self._running(), self._handlers
         assert handlers is not None
         if self._lists is None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from fetcher.cli.plan import Plan
 from fetcher.client import Fetcher
@@ -19,9 +19,10 @@ from fetcher.model import Outcome, Sink
 from fetcher.sinks import Layout, sink_for
 from fetcher.sources import Row, estimate_rows, is_url_argument, is_url_list, read
 from fetcher.sources.inputs import format_of
-from fetcher.sources.network import ListStore
-from fetcher.sources.sitemap import SITEMAP_FIELDS
 from fetcher.stats import Stats
+
+if TYPE_CHECKING:
+    from fetcher.sources.network import ListStore
 
 __all__ = [
     "CrawlOutput",
@@ -135,10 +136,11 @@ def estimate_total(plan: Plan) -> int | None:
 
 
 def open_source(
-    plan: Plan, fetcher: Fetcher | None = None, kept: ListStore | None = None
+    plan: Plan, fetcher: Fetcher | None = None, output: CrawlOutput | None = None
 ) -> Iterable[Row] | AsyncIterable[Row]:
-    """Return the rows of a plan's lists; those on the network are fetched by ``fetcher``, and kept where ``kept`` says."""
+    """Return the rows of a plan's lists; those on the network are fetched by ``fetcher``, and kept by ``output``."""
     if fetcher is not None and reads_network(plan):
+        kept = output.kept_list if output is not None else None
         return fetcher.read(plan.inputs, format=plan["from"], url_column=plan["url_column"], kept=kept)
     rows = read(plan.inputs, format=plan["from"], url_column=plan["url_column"])
     if not any(map(_may_block, plan.inputs)):
@@ -214,6 +216,8 @@ def _has_one_list(plan: Plan) -> bool:
 def _fields(plan: Plan) -> tuple[str, ...] | None:
     """Return the columns a CSV gets of the list's own: those of the first row, but none of a list of free keys."""
     if plan["from"] == "sitemap":
+        from fetcher.sources.sitemap import SITEMAP_FIELDS
+
         return SITEMAP_FIELDS
     free = plan["from"] == "jsonl" or any(".jsonl" in path or ".ndjson" in path for path in plan.inputs)
     return () if free else None

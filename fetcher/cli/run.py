@@ -150,7 +150,7 @@ class Crawl:
                 self._gate = self._fetcher.gate
                 self._resume_state = output.resume_state
                 self._announce(output.resume_state)
-                source = output.left(open_source(self._plan, self._fetcher, output.kept_list))
+                source = output.left(open_source(self._plan, self._fetcher, output))
                 stream = self._fetcher.stream(
                     source, ordered=self._plan["ordered"], stats=output.stats, spill_folder=output.spill_folder
                 )

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fetcher.client import Fetcher
 from fetcher.compression import SUFFIXES
@@ -25,7 +25,6 @@ from fetcher.intake import Row
 from fetcher.job.crash_marker import CrashMarker
 from fetcher.job.host_memory import DELAYS, PARKED, delays_of, pauses_of, remember
 from fetcher.job.identity import JobIdentity
-from fetcher.job.kept_list import KeptList
 from fetcher.job.ledger import OK, Ledger, LedgerRow, RunProgress
 from fetcher.job.lock import Lock
 from fetcher.job.paths import (
@@ -45,6 +44,9 @@ from fetcher.model import Outcome, Page
 from fetcher.sinks import JobOutput, Layout, Mark, Rewrite, format_of, open_job_output
 from fetcher.stats import Stats
 from fetcher.urls import parse
+
+if TYPE_CHECKING:
+    from fetcher.job.kept_list import KeptList
 
 __all__ = ["Job"]
 
@@ -96,7 +98,7 @@ class Job:
         config = fetcher.config
         paths = [os.fspath(path) for path in outputs]
         self.directory = os.fspath(directory) if directory is not None else folder_for(paths)
-        self.kept_list = KeptList(self.directory)
+        self._kept_list: KeptList | None = None
         self._layout = layout or _layout_of(fetcher, fields)
         self._outputs: list[JobOutput] = [
             open_job_output(path, self._layout, work=work_folder(self.directory, ordinal), format=format)
@@ -172,7 +174,8 @@ class Job:
         assert self._thread is not None
         opened = self._opened
         self._marking.close()
-        self.kept_list.close()
+        if self._kept_list is not None:
+            self._kept_list.close()
         complete = not self.stats.more and not self.stats.pending
         try:
             await self._writer.close()
@@ -192,6 +195,15 @@ class Job:
         config = self._fetcher.config
         unfinished = ResumeFilter(self._opened.ledger.finished(), limit=config.limits.rows, passing=config.dedupe)
         return unfinished.left_async(rows) if isinstance(rows, AsyncIterable) else unfinished.left(rows)
+
+    @property
+    def kept_list(self) -> KeptList:
+        """What keeps the lists that are read over the network, while the job is open."""
+        from fetcher.job.kept_list import KeptList
+
+        if self._kept_list is None:
+            self._kept_list = KeptList(self.directory)
+        return self._kept_list
 
     @property
     def spill_folder(self) -> str:
