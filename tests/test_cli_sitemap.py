@@ -71,12 +71,13 @@ def test_without_from_a_url_is_a_page(desk: Desk, site: SitemapSite) -> None:
     assert record["url"] == site.url("/s.xml")
 
 
-def test_a_site_says_where_its_sitemaps_are(desk: Desk, site: SitemapSite) -> None:
+@pytest.mark.parametrize("scheme", ["http", "auto"])
+def test_a_site_says_where_its_sitemaps_are(scheme: str, desk: Desk, site: SitemapSite) -> None:
     site.put("/robots.txt", f"User-agent: *\nDisallow: /maps/\nSitemap: {site.url('/maps/i.xml')}\n", "text/plain")
     site.put("/maps/i.xml", index([site.url("/maps/1.xml.gz")]))
     site.put("/maps/1.xml.gz", gzip.compress(urlset(site.pages("a", "b")).encode()), "application/octet-stream")
     bare = site.url("").removeprefix("http://")
-    assert crawl(desk, bare, "--default-scheme", "http", env=OBEYING).code == 0
+    assert crawl(desk, bare, "--default-scheme", scheme, env=OBEYING).code == 0
     assert desk.fetched() == ["a", "b"]
 
 
