@@ -401,6 +401,17 @@ def test_a_setting_of_the_run_by_flag_and_by_variable(gathered: Gathered, row: R
     assert gathered("-", **{f"FETCHER_{row.name}": row.value}) == by_flag
 
 
+def test_settings_that_need_each_other_may_come_from_two_places(gathered: Gathered) -> None:
+    Path("fetcher.toml").write_text("memory = '1G'\n", encoding="utf-8")
+    for settings in (gathered("-", FETCHER_MAX_SIZE="300M"), gathered("--max-size", "300M", "-")):
+        limits = config_of(settings).limits
+        assert (limits.max_size, limits.memory) == (300 * 2**20, 2**30)
+    Path("fetcher.toml").write_text("max-size = '300M'\n", encoding="utf-8")
+    assert config_of(gathered("--max-size", "9M", "-")).limits.max_size == 9 * 2**20
+    with pytest.raises(ConfigError, match="memory must be at least max-size"):
+        config_of(gathered("-"))
+
+
 def test_a_certificate_without_a_host_is_for_the_one_origin_of_the_inputs(gathered: Gathered) -> None:
     urls = ["https://a.example/1", "https://a.example/2"]
     for settings in (gathered("--cert", "c.pem", *urls), gathered(*urls, FETCHER_CERT="c.pem")):

@@ -119,8 +119,8 @@ def gather(context: click.Context, config_path: str | None) -> dict[str, Any]:
 
 
 def _check(settings: Mapping[str, Any], origin: str) -> None:
-    """Raise what a later check would, with the place where the setting was found."""
-    Config.from_mapping(_with_cookie_files(settings, origin), extra=RUN_KEYS, origin=origin)
+    """Raise what a later check would of each setting by itself, with the place where it was found."""
+    Config.from_mapping(_with_cookie_files(settings, origin), extra=RUN_KEYS, origin=origin, whole=False)
     for name, value in settings.items():
         key = name.replace("-", "_")
         if key in RUN_KEYS:
