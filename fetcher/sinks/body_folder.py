@@ -36,6 +36,9 @@ T = TypeVar("T")
 THREADS = 8
 """That write and sync at the same time: a disk brings several files to its medium in little more time than one."""
 
+FILES_AT_ONCE = 64
+"""That are written before they are synced, and are open until then: a journal is committed for many at once, not for each."""
+
 HASHED_HERE_BYTES = 1024 * 1024
 """A larger body is hashed in another thread: the event loop would stand still for over a millisecond."""
 
@@ -44,6 +47,7 @@ LOCK = "lock"
 _INCOMING = re.compile(rf"{re.escape(INCOMING_PREFIX)}[0-9a-f]{{16}}")
 _PART = re.compile(r"[0-9a-f]{2}")
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN_FLAGS
+_ADVISE: Callable[[int, int, int, int], None] | None = getattr(os, "posix_fadvise", None)
 _HTML_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*+<(?:!doctype html|html)[ >]", re.IGNORECASE)
 
 EXTENSIONS = {
@@ -75,6 +79,43 @@ class BodyFile(NamedTuple):
     path: str
     data: bytes
     packed: bool
+
+
+class IncomingFile:
+    """A file that is being written, and gets its name when it is on the disk. Raises ``OSError``."""
+
+    def __init__(self, incoming: str, path: str, descriptor: int) -> None:
+        self.path = path
+        self._incoming = incoming
+        self._descriptor = descriptor
+        self._finished = False
+
+    def write(self, data: bytes) -> None:
+        """Write it whole, and have the disk begin with it, where the system can be asked to."""
+        write_all(self._descriptor, data)
+        if _ADVISE is not None:
+            with contextlib.suppress(OSError):  # an advice
+                _ADVISE(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def finish(self) -> None:
+        """Wait for the disk, and give it its name."""
+        sync(self._descriptor)
+        self._close()
+        os.replace(self._incoming, self.path)
+        self._finished = True
+
+    def discard(self) -> None:
+        """Remove it, unless it is finished: a full disk is to have its place back."""
+        if not self._finished:
+            with contextlib.suppress(OSError):
+                self._close()
+            with contextlib.suppress(OSError):
+                os.unlink(self._incoming)
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 class BodyFolder:
@@ -134,7 +175,9 @@ class BodyFolder:
         new = sorted(parts - self._parts)
         for part in new:
             self._make_part(os.path.join(self.path, part))
-        self._in_threads(self._write, bodies)
+        listed = list(bodies)
+        for start in range(0, len(listed), FILES_AT_ONCE):
+            self._store(listed[start : start + FILES_AT_ONCE])
         # Also of what was there already: whoever renamed it may not have come to this.
         self._in_threads(self._sync_part, sorted(parts))
         if new:
@@ -155,25 +198,25 @@ class BodyFolder:
 
     # Files
 
-    def _write(self, body: BodyFile) -> None:
+    def _store(self, bodies: list[BodyFile]) -> None:
+        """Write them all and only then wait for the disk: that has much less to do than with one after the other."""
+        written: list[IncomingFile] = []
+        try:
+            self._in_threads(lambda body: self._write(body, written), bodies)
+            self._in_threads(_finish, written)
+        finally:
+            for file in written:
+                file.discard()
+
+    def _write(self, body: BodyFile, written: list[IncomingFile]) -> None:
         path = os.path.join(self.path, body.path)
         try:
-            if _is_there(path, empty=not body.data):
-                return
-            data = self._compress(body.data) if body.packed else body.data
-            written = os.path.join(self._incoming, os.path.basename(path))
-            descriptor = os.open(written, _NEW, 0o666)
-            try:
-                try:
-                    write_all(descriptor, data)
-                    sync(descriptor)
-                finally:
-                    os.close(descriptor)
-                os.replace(written, path)
-            except BaseException:
-                with contextlib.suppress(OSError):  # a full disk is to have it back
-                    os.unlink(written)
-                raise
+            if not _is_there(path, empty=not body.data):
+                data = self._compress(body.data) if body.packed else body.data
+                incoming = os.path.join(self._incoming, os.path.basename(path))
+                file = IncomingFile(incoming, path, os.open(incoming, _NEW, 0o666))
+                written.append(file)
+                file.write(data)
         except OSError as error:
             raise write_error(path, "cannot write", error) from error
 
@@ -291,6 +334,13 @@ def extension_of(page: Page) -> str:
     if kind.endswith("+xml"):
         return "xml"
     return "html" if not kind and _HTML_START.match(page.body) else "txt"
+
+
+def _finish(file: IncomingFile) -> None:
+    try:
+        file.finish()
+    except OSError as error:
+        raise write_error(file.path, "cannot write", error) from error
 
 
 def _hash(body: bytes) -> str:
