@@ -144,7 +144,9 @@ class Conversation(asyncio.Protocol):
             self._transport.write(answer("404 Not Found", b"<title>missing</title>"))
         else:
             number = int(path.rpartition("/")[2])
-            self._transport.write(DENSE if kind == "dense" else ordinary(number % FEW if kind == "few" else number // 2))
+            self._transport.write(
+                DENSE if kind == "dense" else ordinary(number % FEW if kind == "few" else number // 2)
+            )
 
     def _note(self, arrow: str, path: str) -> None:
         os.write(self._log, f"{time.monotonic():.6f} {arrow} {path}\n".encode())
