@@ -175,7 +175,7 @@ def test_a_body_is_synced_then_renamed_and_then_its_folder_is_synced(folder: Bod
     done: list[str] = []
     real = os.replace
     monkeypatch.setattr(body_folder, "sync", lambda descriptor: done.append("sync"))
-    monkeypatch.setattr(body_folder, "sync_folder_of", lambda path: done.append(f"folder {Path(path).parent.name}"))
+    monkeypatch.setattr(body_folder, "sync_folder", lambda path: done.append(f"folder {Path(path).name}"))
 
     def replace(source: str, target: str) -> None:
         done.append("rename")

@@ -25,7 +25,7 @@ import msgspec
 
 from fetcher.compression import SUFFIXES, ZSTD_MODULES, Packing, first_installed, quick_compressor
 from fetcher.errors import ConfigError, SinkError
-from fetcher.files import PLAIN_FLAGS, open_regular, sync, sync_folder_of, try_lock, write_all
+from fetcher.files import PLAIN_FLAGS, open_regular, sync, sync_folder, sync_folder_of, try_lock, write_all
 from fetcher.model import Outcome, Page
 from fetcher.sinks.opening import write_error
 
@@ -239,7 +239,7 @@ class BodyFolder:
     def _sync_part(self, part: str) -> None:
         folder = os.path.join(self.path, part)
         try:
-            sync_folder_of(os.path.join(folder, "any"))
+            sync_folder(folder)
         except OSError as error:
             raise write_error(folder, "cannot write", error) from error
 
