@@ -333,7 +333,7 @@ def extension_of(page: Page) -> str:
         return "json"
     if kind.endswith("+xml"):
         return "xml"
-    return "html" if not kind and _HTML_START.match(page.body) else "txt"
+    return "html" if not kind and _HTML_START.match(page.body or b"") else "txt"
 
 
 def _finish(file: IncomingFile) -> None:
