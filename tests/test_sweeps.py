@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -70,6 +71,27 @@ def test_zstandard_frames_are_read_to_their_end(tmp_path: Path) -> None:
     assert judge(path, ROWS).torn == 1
 
 
+def test_the_judge_sees_what_is_wrong_with_bodies(tmp_path: Path) -> None:
+    bodies, path = tmp_path / "bodies", tmp_path / "a.jsonl"
+    (bodies / "ab").mkdir(parents=True)
+    digest = "sha256:" + hashlib.sha256(b"one").hexdigest()
+    record = {"id": 1, "url": ROWS[0].url, "error": None, "body_path": "ab/one.html.gz", "digest": digest}
+    path.write_text(json.dumps(record) + "\n")
+    assert judge(path, ROWS[:1], bodies=bodies).torn == 1
+    body = bodies / "ab" / "one.html.gz"
+    for data, torn in (
+        (gzip.compress(b"one"), 0),
+        (gzip.compress(b"one")[:-1], 1),
+        (gzip.compress(b"two"), 1),
+        (b"", 1),
+    ):
+        body.write_bytes(data)
+        assert judge(path, ROWS[:1], bodies=bodies).torn == torn
+    body.write_bytes(gzip.compress(b"one"))
+    (bodies / ".incoming-0").mkdir()
+    assert judge(path, ROWS[:1], bodies=bodies).torn == 1
+
+
 def test_an_output_that_is_not_there_has_lost_all(tmp_path: Path) -> None:
     assert judge(tmp_path / "a.csv", ROWS).lost == 4
 
@@ -124,6 +146,20 @@ def test_a_sample_of_the_kills(tmp_path: Path) -> None:
     jobs = kill.sweep(6, ground=tmp_path, rows=500)
     assert [trouble for job in jobs for trouble in job.troubles] == [], kill.report(jobs)
     assert sum(len(job.kills) for job in jobs) == 6
+
+
+def test_a_sample_of_the_kills_with_bodies(tmp_path: Path) -> None:
+    jobs = kill.sweep(4, ground=tmp_path, rows=500, suffixes=["jsonl", "csv"], bodies=True)
+    assert [trouble for job in jobs for trouble in job.troubles] == [], kill.report(jobs)
+    assert sum(len(job.kills) for job in jobs) == 4
+
+
+def test_a_sample_of_the_calls_with_bodies(tmp_path: Path) -> None:
+    if why := missing():
+        pytest.skip(why)
+    trials = syscalls.sweep(tmp_path, sample=7, at_once=2, bodies=True)
+    assert [trial for trial in trials if trial.troubles] == [], syscalls.report(trials)
+    assert len(trials) >= 4
 
 
 def test_a_sample_of_the_calls(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ OPTIONS = [
     option("-f", "--format", type=click.Choice(["text", "jsonl", "csv"]), help="Format of the output, whatever its suffix."),
     option("--columns", metavar="A,B", help="Columns of a record that are written, in this order; else all. Others are not computed."),
     option("--keep-headers", metavar="all|A,B", help="Keep these headers of each answer, in a column 'headers'; all but Set-Cookie, unless named."),
-    option("--body", metavar="none|inline|DIR", help="Keep the bodies of pages: in a column 'body', or as files in a folder.  [default: none]"),
+    option("--body", metavar="none|inline|DIR", help="Keep the bodies of pages: in a column 'body', or in files DIR/ab/SHA256.EXT, text compressed.  [default: none]"),
     option("--ordered", is_flag=True, help="Write the records in the order of the list: a slow host then holds up all."),
     option("--csv-bom", is_flag=True, help="Begin a CSV with a byte order mark, for Excel."),
     option("--part-rows", metavar="N", help="Rows in one file of a folder of Parquet; else a million."),

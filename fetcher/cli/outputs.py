@@ -16,7 +16,8 @@ from fetcher.errors import SinkError
 from fetcher.files import write_all
 from fetcher.job.resume import ResumeState
 from fetcher.model import Outcome, Sink
-from fetcher.sinks import Layout, sink_for
+from fetcher.sinks import BodyFolder, Layout, sink_for
+from fetcher.sinks.body_sink import BodySink
 from fetcher.sources import Row, estimate_rows, is_url_argument, read
 from fetcher.sources.inputs import format_of
 from fetcher.stats import Stats
@@ -70,6 +71,7 @@ class PlainOutput:
         self._plan = plan
         self._fetcher = fetcher
         self._sinks: list[Sink] = []
+        self._bodies: BodySink | None = None
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -78,6 +80,8 @@ class PlainOutput:
             for path in plan.outputs:
                 sink = sink_for(path, layout, format=plan["format"], fresh=plan["fresh"])
                 self._sinks.append(await stack.enter_async_context(sink))
+            if plan.body_place == "folder":
+                self._bodies = await stack.enter_async_context(BodySink(BodyFolder(plan["body"]), self._sinks))
             self._stack = stack.pop_all()
         return self
 
@@ -91,7 +95,10 @@ class PlainOutput:
         return rows
 
     async def write(self, outcome: Outcome) -> None:
-        """Write the outcome to every output."""
+        """Write the outcome to every output, and its body to the folder before."""
+        if self._bodies is not None:
+            await self._bodies.write(outcome)
+            return
         for sink in self._sinks:
             await sink.write(outcome)
 
@@ -108,6 +115,7 @@ def open_output(plan: Plan, fetcher: Fetcher) -> CrawlOutput:
         directory=plan.job,
         format=plan["format"],
         layout=_layout(plan, fetcher),
+        body=plan["body"],
         fresh=plan["fresh"],
         retry=plan.retry,
         verify=plan["verify"],

@@ -55,6 +55,10 @@ def _text(value: Any) -> str | None:
     return value or None
 
 
+def _place(value: Any) -> str:
+    return _text(value) or "none"
+
+
 _texts = texts
 
 
@@ -69,7 +73,7 @@ RUN_READERS: dict[str, Callable[[Any], Any]] = {
     "retry_failed": flag,
     "retry_codes": _texts,
     "verify": flag,
-    "body": _text,
+    "body": _place,
     "ordered": flag,
     "csv_bom": flag,
     "part_rows": number_from(1, whole=True, optional=True),

@@ -12,6 +12,7 @@ from pathlib import PurePath
 from fetcher.compression import SUFFIXES as COMPRESSED
 from fetcher.errors import ConfigError
 from fetcher.model import Sink
+from fetcher.sinks.body_folder import BodyFile, BodyFolder
 from fetcher.sinks.durable import DurableFile
 from fetcher.sinks.escape import printable
 from fetcher.sinks.job_output import JobOutput, Mark, Rewrite
@@ -25,6 +26,8 @@ __all__ = [
     "COLUMNS",
     "FORMATS",
     "SUFFIXES",
+    "BodyFile",
+    "BodyFolder",
     "DurableFile",
     "JSONLSink",
     "JobOutput",

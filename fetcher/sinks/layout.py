@@ -10,12 +10,17 @@ from fetcher.config import Config
 from fetcher.errors import ConfigError
 from fetcher.model import ON_REQUEST, RECORD_COLUMNS
 
-__all__ = ["DEFAULT_COLUMNS", "DEFAULT_LAYOUT", "BodyPlace", "Layout"]
+__all__ = ["DEFAULT_COLUMNS", "DEFAULT_LAYOUT", "BodyPlace", "Layout", "body_place"]
 
 BodyPlace: TypeAlias = Literal["none", "inline", "folder"]
 """Where the bodies of pages go: nowhere, into the records, or into files of their own."""
 
 DEFAULT_COLUMNS = tuple(name for name in RECORD_COLUMNS if name not in ON_REQUEST)
+
+
+def body_place(body: str) -> BodyPlace:
+    """Return what ``none``, ``inline`` or the path of a folder means."""
+    return "none" if body == "none" else "inline" if body == "inline" else "folder"
 
 
 class Layout(msgspec.Struct, frozen=True):
