@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,20 @@ def test_zstandard_frames_are_read_to_their_end(tmp_path: Path) -> None:
     assert judge(path, ROWS).clean
     path.write_bytes(path.read_bytes()[:-3])
     assert judge(path, ROWS).torn == 1
+
+
+def test_a_database_is_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("CREATE TABLE pages(id, url, error)")
+        db.executemany("INSERT INTO pages VALUES (?, ?, NULL)", [(n, f"http://host/{n}") for n in (1, 2, 3, 4)])
+    assert judge(path, ROWS).clean
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE pages SET id = 3 WHERE id = 4")
+    verdict = judge(path, ROWS)
+    assert (verdict.lost, verdict.twice, verdict.wrong) == (1, 1, 1)
+    path.write_bytes(path.read_bytes()[:-4096])
+    assert judge(path, ROWS).torn
 
 
 def test_an_output_that_is_not_there_has_lost_all(tmp_path: Path) -> None:

@@ -55,6 +55,12 @@ def _text(value: Any) -> str | None:
     return value or None
 
 
+def _format(value: Any) -> Any:
+    if value == "json":
+        raise ConfigError("'json': did you mean jsonl, one JSON record a line?")
+    return one_of("text", "jsonl", "csv", "sqlite")(value)
+
+
 _texts = texts
 
 
@@ -62,7 +68,7 @@ RUN_READERS: dict[str, Callable[[Any], Any]] = {
     "from": one_of("txt", "csv", "tsv", "jsonl"),
     "url_column": _text,
     "output": _texts,
-    "format": one_of("text", "jsonl", "csv"),
+    "format": _format,
     "fresh": flag,
     "job": _text,
     "no_job": flag,

@@ -39,6 +39,7 @@ _FLAGS = {
     "columns": "--columns",
     "keep_headers": "--keep-headers",
     "body": "--body",
+    "csv_bom": "--csv-bom",
 }
 """Field -> the flag a user knows it by. The inputs are compared on their own."""
 
@@ -67,6 +68,7 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     columns: tuple[str, ...] = ()
     keep_headers: tuple[str, ...] = ()
     body: str = "none"
+    csv_bom: bool = False
 
     @classmethod
     def of(
@@ -79,6 +81,7 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         outputs: Sequence[str],
         extract: str | None,
         body: str = "none",
+        csv_bom: bool = False,
     ) -> Self:
         """Take from ``config`` and the command what must not change."""
         return cls(
@@ -100,6 +103,7 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             columns=config.columns,
             keep_headers=tuple(sorted(config.keep_headers)),
             body=body,
+            csv_bom=csv_bom and any(output.startswith("csv") for output in outputs),
         )
 
     def to_json(self) -> bytes:

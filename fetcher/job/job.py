@@ -107,6 +107,7 @@ class Job:
             outputs=[_format_of(path, format) for path in paths],
             extract=fetcher.reader.extractor_name,
             body=_body_place(self._layout),
+            csv_bom=self._layout.byte_order_mark,
         )
         self._choose = choose_codes(retry)
         self._retry_names = frozenset(name.strip().lower() for name in retry)
@@ -263,6 +264,8 @@ def _layout_of(fetcher: Fetcher, fields: Sequence[str] | None) -> Layout:
         fetcher.config,
         fields=None if fields is None else tuple(dict.fromkeys(fields)),
         select=tuple(dict.fromkeys(fetcher.reader.selected_names)),
+        select_lists=tuple(fetcher.reader.selected_lists),
+        select_types=tuple(fetcher.reader.selected_types),
     )
 
 
