@@ -74,7 +74,7 @@ def test_a_default_that_changed_is_told_by_what_to_give() -> None:
 
 
 def test_every_term_is_compared() -> None:
-    assert set(_FLAGS) | {"inputs"} == set(JobIdentity.__struct_fields__)
+    assert set(_FLAGS) | {"inputs", "one_table"} == set(JobIdentity.__struct_fields__)
 
 
 @pytest.mark.parametrize(

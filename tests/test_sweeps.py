@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,20 @@ def test_the_judge_sees_what_is_wrong_with_bodies(tmp_path: Path) -> None:
     body.write_bytes(gzip.compress(b"one"))
     (bodies / ".incoming-0").mkdir()
     assert judge(path, ROWS[:1], bodies=bodies).torn == 1
+
+
+def test_a_database_is_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("CREATE TABLE pages(id, url, error)")
+        db.executemany("INSERT INTO pages VALUES (?, ?, NULL)", [(n, f"http://host/{n}") for n in (1, 2, 3, 4)])
+    assert judge(path, ROWS).clean
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE pages SET id = 3 WHERE id = 4")
+    verdict = judge(path, ROWS)
+    assert (verdict.lost, verdict.twice, verdict.wrong) == (1, 1, 1)
+    path.write_bytes(path.read_bytes()[:-4096])
+    assert judge(path, ROWS).torn
 
 
 def test_an_output_that_is_not_there_has_lost_all(tmp_path: Path) -> None:

@@ -12,6 +12,18 @@ from fetcher.cli.settings import Lines
 __all__ = ["command", "option", "with_options"]
 
 LINES = Lines()
+
+
+class FormatName(click.Choice):  # type: ignore[type-arg]  # generic in new click, plain in old
+    """One of the formats; who asks for json is told of jsonl."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name, or fail with what may be meant."""
+        if value == "json":
+            self.fail("'json': did you mean jsonl, one JSON record a line?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -28,8 +40,8 @@ OPTIONS = [
     option("--from", "from", type=click.Choice(["txt", "csv", "tsv", "jsonl"]), help="Format of the lists, whatever their suffix."),
     option("--url-column", metavar="NAME", help="Column of a CSV or key of a JSON line with the URL.  [default: url]"),
     option("--demo", is_flag=True, envvar=None, help="Fetch the built-in site, served for the occasion on loopback."),
-    option("-o", "--output", multiple=True, metavar="PATH", help="Where the records go, by suffix: .jsonl .csv .txt, each also .gz or .zst; repeatable.  [default: stdout, as text]"),
-    option("-f", "--format", type=click.Choice(["text", "jsonl", "csv"]), help="Format of the output, whatever its suffix."),
+    option("-o", "--output", multiple=True, metavar="PATH", help="Where the records go, by suffix: .jsonl .csv .txt, each also .gz or .zst, or .sqlite; repeatable.  [default: stdout, as text]"),
+    option("-f", "--format", type=FormatName(["text", "jsonl", "csv", "sqlite"]), help="Format of the output, whatever its suffix."),
     option("--columns", metavar="A,B", help="Columns of a record that are written, in this order; else all. Others are not computed."),
     option("--keep-headers", metavar="all|A,B", help="Keep these headers of each answer, in a column 'headers'; all but Set-Cookie, unless named."),
     option("--body", metavar="none|inline|DIR", help="Keep the bodies of pages: in a column 'body', or in files DIR/ab/SHA256.EXT, text compressed.  [default: none]"),

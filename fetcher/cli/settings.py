@@ -59,6 +59,12 @@ def _place(value: Any) -> str:
     return _text(value) or "none"
 
 
+def _format(value: Any) -> Any:
+    if value == "json":
+        raise ConfigError("'json': did you mean jsonl, one JSON record a line?")
+    return one_of("text", "jsonl", "csv", "sqlite")(value)
+
+
 _texts = texts
 
 
@@ -66,7 +72,7 @@ RUN_READERS: dict[str, Callable[[Any], Any]] = {
     "from": one_of("txt", "csv", "tsv", "jsonl"),
     "url_column": _text,
     "output": _texts,
-    "format": one_of("text", "jsonl", "csv"),
+    "format": _format,
     "fresh": flag,
     "job": _text,
     "no_job": flag,

@@ -39,14 +39,18 @@ _FLAGS = {
     "columns": "--columns",
     "keep_headers": "--keep-headers",
     "body": "--body",
+    "csv_bom": "--csv-bom",
 }
 """Field -> the flag a user knows it by. The inputs are compared on their own."""
+
+_TABLES = ("csv", "sqlite", "parquet")
+"""The formats whose columns are fixed at the start."""
 
 
 class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What must not change. ``inputs`` are as shown to people, URLs without user name and password, ``outputs`` formats such as ``jsonl.gz``.
 
-    ``accept`` is a text of ranges, ``max_size`` in bytes, ``extract`` the name of the user's function.
+    ``one_table`` says that a table's columns are those of one list. ``accept`` is a text of ranges, ``max_size`` in bytes, ``extract`` the name of the user's function.
     """
 
     inputs: tuple[str, ...]
@@ -67,6 +71,8 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     columns: tuple[str, ...] = ()
     keep_headers: tuple[str, ...] = ()
     body: str = "none"
+    csv_bom: bool = False
+    one_table: bool = False
 
     @classmethod
     def of(
@@ -79,6 +85,8 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         outputs: Sequence[str],
         extract: str | None,
         body: str = "none",
+        csv_bom: bool = False,
+        one_table: bool = False,
     ) -> Self:
         """Take from ``config`` and the command what must not change."""
         return cls(
@@ -100,6 +108,8 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             columns=config.columns,
             keep_headers=tuple(sorted(config.keep_headers)),
             body=body,
+            csv_bom=csv_bom and any(output.startswith("csv") for output in outputs),
+            one_table=one_table and any(output.partition(".")[0] in _TABLES for output in outputs),
         )
 
     def to_json(self) -> bytes:
@@ -121,6 +131,11 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def check(self, now: JobIdentity) -> None:
         """Raise ``ConfigError`` for the first field that differs ``now``; there may be more inputs."""
         _check_inputs(self.inputs, now.inputs)
+        if self.one_table and not now.one_table:
+            raise ConfigError(
+                "this job began with one list, and its table has no column for what other lists have: give that one "
+                "alone, write to another -o, or begin again with --fresh"
+            )
         for field, flag in _FLAGS.items():
             was, is_now = getattr(self, field), getattr(now, field)
             if was != is_now:

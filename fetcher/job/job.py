@@ -95,7 +95,6 @@ class Job:
         self.stats = Stats()
         self.resume_state = ResumeState()
         self._fetcher = fetcher
-        config = fetcher.config
         paths = [os.fspath(path) for path in outputs]
         self.directory = os.fspath(directory) if directory is not None else folder_for(paths)
         self._layout = layout or _layout_of(fetcher, fields, body_place(os.fspath(body)))
@@ -105,18 +104,19 @@ class Job:
             for ordinal, path in enumerate(paths)
         ]
         self._identity = JobIdentity.of(
-            config,
+            fetcher.config,
             inputs=inputs,
             input_format=input_format,
             url_column=url_column,
             outputs=[_format_of(path, format) for path in paths],
             extract=fetcher.reader.extractor_name,
             body=_body_shown(self._layout, self._bodies),
+            csv_bom=self._layout.byte_order_mark,
+            one_table=not self._layout.free_fields,
         )
         self._choose = choose_codes(retry)
         self._retry_names = frozenset(name.strip().lower() for name in retry)
-        self._fresh = fresh
-        self._verify = verify
+        self._fresh, self._verify = fresh, verify
         self._total = total
         self._thread: ThreadPoolExecutor | None = None
         self._opened: OpenJob | None = None
@@ -274,6 +274,8 @@ def _layout_of(fetcher: Fetcher, fields: Sequence[str] | None, place: BodyPlace)
         place,
         fields=None if fields is None else tuple(dict.fromkeys(fields)),
         select=tuple(dict.fromkeys(fetcher.reader.selected_names)),
+        select_lists=tuple(fetcher.reader.selected_lists),
+        select_types=tuple(fetcher.reader.selected_types),
     )
 
 

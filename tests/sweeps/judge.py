@@ -6,11 +6,13 @@ here, by the standard library and the codec alone, and by nothing of what is bei
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import importlib
 import io
 import json
+import sqlite3
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -156,6 +158,19 @@ def _csv_rows(data: bytes) -> Iterator[Found | None]:
         yield None
 
 
+def _sqlite_rows(path: Path) -> Iterator[Found | None]:
+    if not path.stat().st_size:
+        return
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        try:
+            if db.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
+                yield None
+            for id_, url, error in db.execute("SELECT id, url, error FROM pages"):
+                yield Found(_whole(id_), url, error)
+        except sqlite3.Error:
+            yield None
+
+
 def _whole(value: Any) -> int:
     if type(value) is not int:
         raise TypeError(f"no id: {value!r}")
@@ -226,5 +241,6 @@ FORMATS: dict[str, Reader] = {
     ".csv": _plain(_csv_rows),
     ".csv.gz": _packed(_gzip_member, _csv_rows),
     ".csv.zst": _packed(_zstd_frame, _csv_rows),
+    ".sqlite": _sqlite_rows,
 }
 """Suffix -> reader: a format joins the sweeps by its line here."""
