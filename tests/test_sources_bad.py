@@ -11,7 +11,7 @@ import pytest
 from backports import zstd
 
 from fetcher.errors import SourceError
-from fetcher.sources import BadRow, check, read
+from fetcher.sources import BadRow, ListOptions, check, read
 from fetcher.sources.lines import MAX_LINE_BYTES
 from tests.test_sources import put, rows_of
 
@@ -180,7 +180,7 @@ def test_a_directory_and_a_format_that_there_is_not() -> None:
         with pytest.raises(SourceError, match=r"^lists: is a directory, not a list of URLs$"):
             use()
     with pytest.raises(SourceError, match=r"^'xml' is no format of a list: there are txt, csv, tsv, jsonl$"):
-        check([put("list", "a.example")], format="xml")
+        check([put("list", "a.example")], ListOptions(format="xml"))
     with pytest.raises(SourceError, match=r"^no list of URLs is given$"):
         list(read([]))
     with pytest.raises(SourceError, match=r"^a.txt and 1 more: no URLs in them$"):

@@ -26,7 +26,10 @@ def option(*names: str, **attributes: Any) -> Any:
 
 OPTIONS = [
     option("--from", "from", type=click.Choice(["txt", "csv", "tsv", "jsonl"]), help="Format of the lists, whatever their suffix."),
-    option("--url-column", metavar="NAME", help="Column of a CSV or key of a JSON line with the URL.  [default: url]"),
+    option("--url-column", metavar="NAME", help="Column or key with the URL (product.url is within product).  [default: url, or the one called link, href, website and the like]"),
+    option("--delimiter", metavar="C", help="Between the cells of a CSV (tab for a tab).  [default: by the header line]"),
+    option("--encoding", metavar="NAME", help="Of the lists (cp1252, utf-16).  [default: by the byte order mark, else UTF-8]"),
+    option("--carry", metavar="A,B", help="Columns that come along into the records; '' for none.  [default: all]"),
     option("--demo", is_flag=True, envvar=None, help="Fetch the built-in site, served for the occasion on loopback."),
     option("-o", "--output", multiple=True, metavar="PATH", help="Where the records go, by suffix: .jsonl .csv .txt, each also .gz or .zst; repeatable.  [default: stdout, as text]"),
     option("-f", "--format", type=click.Choice(["text", "jsonl", "csv"]), help="Format of the output, whatever its suffix."),

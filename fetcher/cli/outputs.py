@@ -18,7 +18,7 @@ from fetcher.job.resume import ResumeState
 from fetcher.model import Outcome, Sink
 from fetcher.sinks import BodyFolder, Layout, sink_for
 from fetcher.sinks.body_sink import BodySink
-from fetcher.sources import Row, estimate_rows, is_url_argument, read
+from fetcher.sources import Row, estimate_rows, is_url_argument, read_lists
 from fetcher.sources.inputs import format_of
 from fetcher.stats import Stats
 
@@ -120,22 +120,21 @@ def open_output(plan: Plan, fetcher: Fetcher) -> CrawlOutput:
         retry=plan.retry,
         verify=plan["verify"],
         inputs=plan.inputs,
-        input_format=plan["from"],
-        url_column=plan["url_column"],
+        list_options=plan.list_options,
         total=estimate_total(plan),
     )
 
 
 def estimate_total(plan: Plan) -> int | None:
     """Return about how many rows a plan's lists have, ``None`` where that cannot be told without reading them."""
-    total = estimate_rows(plan.inputs, format=plan["from"])
+    total = estimate_rows(plan.inputs, plan.list_options)
     limit = plan.config.limits.rows
     return total if limit is None else min(limit, total or limit)
 
 
 def open_source(plan: Plan) -> Iterable[Row] | AsyncIterable[Row]:
     """Return the rows of a plan's lists."""
-    rows = read(plan.inputs, format=plan["from"], url_column=plan["url_column"])
+    rows = read_lists(plan.inputs, plan.list_options)
     if not any(map(_may_block, plan.inputs)):
         return rows
     from fetcher.sources.threaded_iterator import ThreadedIterator

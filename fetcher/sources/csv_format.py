@@ -16,6 +16,7 @@ from itertools import chain
 from fetcher.errors import SourceError
 from fetcher.model import Request
 from fetcher.sources.lines import NOT_UTF8, TOO_LONG, OverlongLine, whole_lines
+from fetcher.sources.list_options import ListOptions
 from fetcher.sources.rows import BYTE_ORDER_MARK, Row, RowNumbers, bad_row, read_url
 from fetcher.stats import counted
 
@@ -30,13 +31,15 @@ _NEVER_CLOSED = "a quote is opened and never closed"
 
 
 def read_csv(
-    blocks: Iterator[bytes], *, name: str, numbers: RowNumbers, url_column: str, delimiter: str, quoted: bool = True
+    blocks: Iterator[bytes], *, name: str, numbers: RowNumbers, options: ListOptions, kind: str = "csv"
 ) -> Iterator[Row]:
-    """Yield the rows of a table; ``name`` is what messages call it, ``quoted`` says that cells may stand in quotes.
+    """Yield the rows of a table; ``name`` is what messages call it, ``kind`` is ``csv`` or ``tsv``.
 
     Raises ``SourceError`` with FILE:LINE for a NUL byte, for what ``csv`` cannot read and for a header
     without ``url_column`` (as written, or else in any case when that is unique).
     """
+    quoted, url_column = kind == "csv", options.url_column or "url"
+    delimiter = "," if quoted else "\t"
     reader = _RecordReader(blocks, name, delimiter, quoted=quoted)
     records = reader.records()
     header = next(records, None)

@@ -14,6 +14,7 @@ import msgspec
 from fetcher.errors import SourceError
 from fetcher.model import Request
 from fetcher.sources.lines import NOT_UTF8, TOO_LONG, OverlongLine, whole_lines
+from fetcher.sources.list_options import ListOptions
 from fetcher.sources.rows import BYTE_ORDER_MARK, Row, RowNumbers, bad_row, read_url
 
 __all__ = ["read_jsonl"]
@@ -22,8 +23,9 @@ _MARK = BYTE_ORDER_MARK.encode()
 _TYPES = {list: "an array", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
 
 
-def read_jsonl(blocks: Iterator[bytes], *, name: str, numbers: RowNumbers, url_column: str) -> Iterator[Row]:
+def read_jsonl(blocks: Iterator[bytes], *, name: str, numbers: RowNumbers, options: ListOptions) -> Iterator[Row]:
     """Yield the rows of a JSON Lines list (RFC 8259 values, UTF-8); ``name`` is what messages call it."""
+    url_column = options.url_column or "url"
     decode = msgspec.json.Decoder().decode
     line = 0
     first = True
