@@ -18,6 +18,7 @@ from typing import BinaryIO
 from fetcher.compression import MAGIC_BYTES, packing_of_data
 from fetcher.errors import SourceError
 from fetcher.model import Request
+from fetcher.sources.encoding import ListEncoding
 from fetcher.sources.inputs import FORMATS, format_of, is_url_argument
 from fetcher.sources.lines import list_name, open_list, reason_of
 from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
@@ -78,7 +79,7 @@ def check(inputs: Sequence[str], options: ListOptions = DEFAULT_OPTIONS) -> None
             if _is_stream(source):
                 found = True
                 continue
-        with closing(_rows(source, options, None, count(1))) as rows:
+        with closing(_rows(source, options, None, count(1), silent=True)) as rows:
             found |= next(rows, None) is not None
     if not found:
         raise SourceError(_nothing_in(inputs))
@@ -112,25 +113,28 @@ def estimate_rows(inputs: Sequence[str], options: ListOptions = DEFAULT_OPTIONS)
 _TABLES = frozenset({"csv", "tsv"})
 
 
-def _rows(source: str, options: ListOptions, stdin: BinaryIO | None, numbers: RowNumbers) -> Generator[Row, None, None]:
+def _rows(
+    source: str, options: ListOptions, stdin: BinaryIO | None, numbers: RowNumbers, *, silent: bool = False
+) -> Generator[Row, None, None]:
     """Yield the rows of one input."""
     if is_url_argument(source):
         yield Request(next(numbers), source.strip())
         return
     kind = format_of(source, options.format)
     name = list_name(source)
-    with open_list(source, stdin=stdin, nul_allowed=kind in _TABLES) as blocks:
+    encoding = ListEncoding(name, options.encoding, silent=silent)
+    with open_list(source, stdin=stdin, encoding=encoding, nul_allowed=kind in _TABLES) as blocks:
         try:
             if kind == "txt":
-                yield from read_text(blocks, name=name, numbers=numbers)
+                yield from read_text(blocks, name=name, numbers=numbers, encoding=encoding)
             elif kind == "jsonl":
                 from fetcher.sources.jsonl import read_jsonl
 
-                yield from read_jsonl(blocks, name=name, numbers=numbers, options=options)
+                yield from read_jsonl(blocks, name=name, numbers=numbers, options=options, encoding=encoding)
             else:
                 from fetcher.sources.csv_format import read_csv
 
-                yield from read_csv(blocks, name=name, numbers=numbers, options=options, kind=kind)
+                yield from read_csv(blocks, name=name, numbers=numbers, options=options, encoding=encoding, kind=kind)
         except OSError as error:
             raise SourceError(f"{name}: at row {next(numbers)}: {reason_of(error)}") from error
 

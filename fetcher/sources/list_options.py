@@ -20,6 +20,19 @@ UTF_8 = "UTF-8"
 
 _DELIMITER_NAMES = {"tab": "\t", r"\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 
+_FREQUENT = (
+    "cp1252",
+    "windows_1252",
+    "latin1",
+    "utf_8",
+    "utf_16",
+    "mac_roman",
+    "shift_jis",
+    "gb18030",
+    "big5",
+    "euc_kr",
+)
+
 
 class ListOptions(msgspec.Struct, frozen=True):
     """How the lists of a run are read; each is for the formats that know of it.
@@ -86,8 +99,8 @@ def parse_encoding(value: Any) -> str | None:
         b"".decode(name)  # refuses what encodes no text, such as hex
         codecs.getincrementaldecoder(name)
     except (LookupError, TypeError, ValueError, UnicodeError):
-        known = {*aliases, *aliases.values()}
-        close = difflib.get_close_matches(str(value).lower().replace("-", "_"), sorted(known), n=1)
+        name = str(value).lower().replace("-", "_")
+        close = difflib.get_close_matches(name, _FREQUENT, n=1) or difflib.get_close_matches(name, sorted(aliases), n=1)
         hint = f"did you mean {close[0]!r}?" if close else "such as cp1252, which Windows and Excel write"
         raise ConfigError(f"{value!r} is no encoding of text ({hint})") from None
     return None if name in ("utf-8", "utf-8-sig") else name
@@ -102,10 +115,7 @@ def parse_carry(value: Any) -> list[str]:
     (['name', 'city, street'], [])
     """
     if isinstance(value, str):
-        try:
-            names = next(csv.reader([value], skipinitialspace=True, strict=True), [])
-        except csv.Error as error:
-            raise ConfigError(f"{value!r} cannot be read: {error}") from None
+        names = next(csv.reader([value.replace("\n", ",")], skipinitialspace=True), [])
     elif isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
         names = list(value)
     else:
