@@ -93,7 +93,7 @@ def test_a_later_line_that_is_not_json_is_a_bad_row() -> None:
     assert all(re.match(rf"l\.jsonl:{row[0]}: is not JSON: ", row[2]) for row in found[1:])
 
 
-FORMATS_THERE_ARE = ".txt, .csv, .tsv, .jsonl, .ndjson (each also .gz or .zst)"
+FORMATS_THERE_ARE = ".txt, .csv, .tsv, .jsonl, .ndjson (each also .gz or .zst), .parquet, .sqlite"
 NOT_JSON = (
     "urls.jsonl:1: is not JSON, so this is no jsonl list (one JSON value a line): "
     "JSON is malformed: invalid character (byte 0)"
@@ -131,7 +131,7 @@ BAD_LISTS: list[tuple[str, str | bytes | None, str]] = [
     ("urls.gz", b"a.example\n", "urls.gz: is not gzip data, though its name ends in .gz"),
     ("urls.zst", b"", "urls.zst: is not zstd data, though its name ends in .zst"),
     ("urls.json", "[]", f"urls.json: a .json file is no list of URLs that can be read: there are {FORMATS_THERE_ARE}"),
-    ("u.parquet.gz", "", f"u.parquet.gz: a .parquet file is no list of URLs that can be read: there are {FORMATS_THERE_ARE}"),
+    ("u.parquet.gz", "", "u.parquet.gz: is empty, not a Parquet file"),
     ("urls.XLSX", None, f"urls.XLSX: a .xlsx file is no list of URLs that can be read: there are {FORMATS_THERE_ARE}"),
     ("urls.csv", "\nid,img\n1,a\n", "urls.csv:2: there is no column 'url'; the columns are: id, img"),
     ("urls.csv", '"url" x,name\n', f"urls.csv:1: {MISQUOTED.replace('the line', 'the header')}"),
@@ -186,7 +186,9 @@ def test_a_directory_and_a_format_that_there_is_not() -> None:
     for use in (lambda: list(read(["lists"])), lambda: check(["lists"])):
         with pytest.raises(SourceError, match=r"^lists: is a directory, not a list of URLs$"):
             use()
-    with pytest.raises(SourceError, match=r"^'xml' is no format of a list: there are txt, csv, tsv, jsonl$"):
+    with pytest.raises(
+        SourceError, match=r"^'xml' is no format of a list: there are txt, csv, tsv, jsonl, parquet, sqlite$"
+    ):
         check([put("list", "a.example")], ListOptions(format="xml"))
     with pytest.raises(SourceError, match=r"^no list of URLs is given$"):
         list(read([]))

@@ -55,10 +55,11 @@ class Outputs(msgspec.Struct, frozen=True):
 def bench(inputs: list[str], settings: dict[str, Any]) -> int:
     """Run ``fetcher bench`` and return its exit code."""
     notices = Notices(redact=redact)
+    quiet = settings.get("quiet", False)
+    notices.listen(0, quiet=quiet)
     try:
         plan, outputs = _plan(inputs, settings), _outputs(inputs, settings)
         listing = _listing(inputs, settings, plan) if inputs else None
-        quiet = settings.get("quiet", False)
         if not plan.config.tls.verify and not quiet:
             notices.say("warning: certificates are not verified (--insecure)", level="warning")
         if not quiet:

@@ -25,7 +25,7 @@ def option(*names: str, **attributes: Any) -> Any:
 
 
 OPTIONS = [
-    option("--from", "from", type=click.Choice(["txt", "csv", "tsv", "jsonl"]), help="Format of the lists, whatever their suffix."),
+    option("--from", "from", type=click.Choice(["txt", "csv", "tsv", "jsonl", "parquet", "sqlite"]), help="Format of the lists, whatever their suffix."),
     option("--url-column", metavar="NAME", help="Column or key with the URL (product.url is within product).  [default: url, or the one called link, href, website and the like]"),
     option("--delimiter", metavar="C", help="Between the cells of a CSV (tab for a tab).  [default: by the header line]"),
     option("--encoding", metavar="NAME", help="Of the lists (cp1252, utf-16).  [default: by the byte order mark, else UTF-8]"),
@@ -119,7 +119,7 @@ def with_options(options: Sequence[Any]) -> Callable[[F], F]:
 def command(context: click.Context, /, inputs: tuple[str, ...], config: str | None, demo: bool, **_: Any) -> None:
     """Fetch every URL of the INPUTs: files, '-' for stdin, or URLs.
 
-    Lists are .txt, .csv, .tsv or .jsonl, each also .gz or .zst. Prints 'URL -> LENGTH' for each page, or
+    Lists are .txt, .csv, .tsv or .jsonl, each also .gz or .zst, .parquet, .sqlite, and outputs of earlier runs. Prints 'URL -> LENGTH' for each page, or
     writes the records where -o says. Data goes to stdout, everything else to stderr.
 
     \b

@@ -201,6 +201,6 @@ def _has_one_list(plan: Plan) -> bool:
 
 
 def _fields(plan: Plan) -> tuple[str, ...] | None:
-    """Return the columns a CSV gets of the list's own: those of the first row, but none of a list of free keys."""
+    """Return the columns a CSV gets of the list's own: those of the first row; of a list of free keys those carried."""
     free = plan["from"] == "jsonl" or any(".jsonl" in path or ".ndjson" in path for path in plan.inputs)
-    return () if free else None
+    return (plan.list_options.carry or ()) if free else None

@@ -76,7 +76,7 @@ _texts = texts
 
 
 RUN_READERS: dict[str, Callable[[Any], Any]] = {
-    "from": one_of("txt", "csv", "tsv", "jsonl"),
+    "from": one_of("txt", "csv", "tsv", "jsonl", "parquet", "sqlite"),
     "url_column": _text,
     "delimiter": parse_delimiter,
     "encoding": parse_encoding,

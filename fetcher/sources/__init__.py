@@ -8,6 +8,7 @@ size (law 3). Rows are numbered from 1 over all inputs; blank and comment lines 
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -19,7 +20,7 @@ from fetcher.compression import MAGIC_BYTES, packing_of_data
 from fetcher.errors import SourceError
 from fetcher.model import Request
 from fetcher.sources.encoding import ListEncoding
-from fetcher.sources.inputs import FORMATS, format_of, is_url_argument
+from fetcher.sources.inputs import FILES, FORMATS, format_of, is_url_argument
 from fetcher.sources.lines import list_name, open_list, reason_of
 from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
 from fetcher.sources.rows import BadRow, Row, RowNumbers
@@ -75,8 +76,8 @@ def check(inputs: Sequence[str], options: ListOptions = DEFAULT_OPTIONS) -> None
     found = False
     for source in inputs:
         if not is_url_argument(source):
-            format_of(source, options.format)
-            if _is_stream(source):
+            kind = format_of(source, options.format)
+            if kind not in FILES and _is_stream(source):
                 found = True
                 continue
         with closing(_rows(source, options, None, count(1), silent=True)) as rows:
@@ -98,11 +99,15 @@ def estimate_rows(inputs: Sequence[str], options: ListOptions = DEFAULT_OPTIONS)
             rows += 1
             continue
         try:
-            if format_of(source, options.format) in _TABLES or _is_stream(source):
+            kind = format_of(source, options.format)
+            if kind in _TABLES or _is_stream(source):
                 return None
-            left -= Path(source).stat().st_size
-            lines = _count_lines(source) if left >= 0 else None
-        except (OSError, ValueError, SourceError):
+            if kind in FILES:
+                lines = _count_in_file(source, kind)
+            else:
+                left -= Path(source).stat().st_size
+                lines = _count_lines(source) if left >= 0 else None
+        except (OSError, ValueError, sqlite3.Error, SourceError):
             return None
         if lines is None:
             return None
@@ -122,6 +127,9 @@ def _rows(
         return
     kind = format_of(source, options.format)
     name = list_name(source)
+    if kind in FILES:
+        yield from _rows_of_file(source, kind, options, numbers)
+        return
     encoding = ListEncoding(name, options.encoding, silent=silent)
     with open_list(source, stdin=stdin, encoding=encoding, nul_allowed=kind in _TABLES) as blocks:
         try:
@@ -137,6 +145,32 @@ def _rows(
                 yield from read_csv(blocks, name=name, numbers=numbers, options=options, encoding=encoding, kind=kind)
         except OSError as error:
             raise SourceError(f"{name}: at row {next(numbers)}: {reason_of(error)}") from error
+
+
+def _rows_of_file(source: str, kind: str, options: ListOptions, numbers: RowNumbers) -> Iterator[Row]:
+    """Yield the rows of a list that must be a file."""
+    if _is_stream(source):
+        raise SourceError(
+            f"{list_name(source)}: {kind} is read from a file, for it cannot be read from its beginning on; save it as one"
+        )
+    if kind == "parquet":
+        from fetcher.sources.parquet import read_parquet
+
+        return read_parquet(source, numbers=numbers, options=options)
+    from fetcher.sources.sqlite import read_sqlite
+
+    return read_sqlite(source, numbers=numbers, options=options)
+
+
+def _count_in_file(source: str, kind: str) -> int | None:
+    """Return how many rows such a list says that it has."""
+    if kind == "parquet":
+        from fetcher.sources.parquet import count_parquet
+
+        return count_parquet(source)
+    from fetcher.sources.sqlite import count_sqlite
+
+    return count_sqlite(source)
 
 
 def _is_stream(source: str) -> bool:

@@ -7,6 +7,7 @@ Laws: a byte that means nothing in the encoding is told once a list, and costs a
 
 from __future__ import annotations
 
+import base64
 import codecs
 import logging
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from itertools import chain
 
 from fetcher.sources.list_options import UTF_8
 
-__all__ = ["ListEncoding", "replaced"]
+__all__ = ["ListEncoding", "replaced", "text_of_bytes"]
 
 log = logging.getLogger("fetcher.sources")
 
@@ -85,6 +86,18 @@ def replaced(text: str) -> str:
     'caf\ufffd'
     """
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def text_of_bytes(value: bytes) -> str:
+    """Return bytes as the text that they are in UTF-8, as older writers have it, or else as a ``data:`` URL (RFC 2397).
+
+    >>> text_of_bytes(b"text"), text_of_bytes(bytes([255]))
+    ('text', 'data:application/octet-stream;base64,/w==')
+    """
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return f"data:application/octet-stream;base64,{base64.b64encode(value).decode()}"
 
 
 def _transcoded(blocks: Iterator[bytes], encoding: str) -> Iterator[bytes]:

@@ -96,7 +96,7 @@ def parse_encoding(value: Any) -> str | None:
     """
     try:
         name = codecs.lookup(value).name
-        b"".decode(name)  # refuses what encodes no text, such as hex
+        b"a".decode(name, "ignore")  # refuses what encodes no text, such as hex
         codecs.getincrementaldecoder(name)
     except (LookupError, TypeError, ValueError, UnicodeError):
         name = str(value).lower().replace("-", "_")

@@ -6,6 +6,7 @@ A record's own columns (``status``, ``title`` …) are what the earlier run foun
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -37,13 +38,14 @@ class RecordTable:
 
 
 def fields_of(value: Any) -> dict[str, Any]:
-    """Return the fields that a column ``fields`` holds, as a mapping or as JSON; none where it is neither."""
-    if isinstance(value, str | bytes) and value:
-        try:
-            value = msgspec.json.decode(value)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return {}
-    return dict(value) if isinstance(value, Mapping) else {}
+    """Return the fields that a column ``fields`` holds, as an object or as JSON; what is neither is a field itself."""
+    if isinstance(value, str) and value:
+        with suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+            decoded = msgspec.json.decode(value)
+            value = decoded if isinstance(decoded, dict) else value
+    if isinstance(value, Mapping):
+        return dict(value)
+    return {"fields": value} if value else {}
 
 
 def carried_of(fields: dict[str, Any], record: Mapping[str, Any], carry: Sequence[str] | None) -> dict[str, Any]:
