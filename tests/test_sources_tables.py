@@ -143,7 +143,9 @@ def test_a_lone_column_of_urls_needs_no_header() -> None:
 # Encodings
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "shift_jis", "utf-8-sig"])
+@pytest.mark.parametrize(
+    "encoding", ["cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be", "shift_jis", "utf-8-sig"]
+)
 @pytest.mark.parametrize("kind", ["txt", "csv", "tsv", "jsonl"])
 def test_a_list_in_another_encoding(kind: str, encoding: str) -> None:
     word = "テスト" if encoding == "shift_jis" else "Öl"
@@ -158,6 +160,8 @@ def test_a_list_in_another_encoding(kind: str, encoding: str) -> None:
     assert [row[:2] for row in found] == [(n + 1, f"a.example/{word}/{n}") for n in range(number)]
     if kind != "txt":
         assert {row[2]["n"].strip() for row in found} == {word}
+    if encoding.startswith(("utf-16-", "utf-32-")):  # without a mark, by what the first bytes look like
+        assert rows_of("list", "\r\n".join(lines).encode(encoding), format=kind, encoding=encoding[:6]) == found
     if encoding in ("utf-16", "utf-32", "utf-8-sig"):  # their mark says it
         assert rows_of("list", "\r\n".join(lines).encode(encoding), format=kind) == found
         assert rows_of("list", "\r\n".join(lines).encode(encoding), format=kind, encoding="cp1252") == found
@@ -211,13 +215,18 @@ def test_what_is_in_no_encoding_is_told_with_the_one_that_was_asked_for(caplog: 
     ]
 
 
+def test_an_encoding_that_gives_up_is_one_clear_line() -> None:
+    with pytest.raises(SourceError, match=r"^l\.txt: cannot be read as punycode: "):
+        list(read([put("l.txt", b"a-\xff\xff\n")], encoding="punycode"))
+
+
 def test_the_name_of_an_encoding() -> None:
     assert [parse_encoding(name) for name in ("Windows-1252", "latin1", "UTF8", "utf-8-sig", "SHIFT-JIS")] == [
         "cp1252", "iso8859-1", None, None, "shift_jis",
     ]  # fmt: skip
     with pytest.raises(ConfigError, match=r"^'cp12552' is no encoding of text \(did you mean 'cp1252'\?\)$"):
         parse_encoding("cp12552")
-    for name in ("hex", "rot13", "zzzzzzzz", "", 7, "a\0b", "ü"):
+    for name in ("hex", "rot13", "idna", "zzzzzzzz", "", 7, "a\0b", "ü"):
         with pytest.raises(ConfigError, match="is no encoding of text"):
             parse_encoding(name)
     with pytest.raises(ConfigError, match=r"^encoding: 'hex' is no encoding"):

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterator
 from itertools import chain
 
+from fetcher.errors import SourceError
 from fetcher.sources.list_options import UTF_8
 
 __all__ = ["ListEncoding", "replaced", "text_of_bytes"]
@@ -62,9 +63,23 @@ class ListEncoding:
             if head.startswith(mark):
                 self.label, self._encoding = encoding.upper(), encoding
                 break
+        else:
+            if self._encoding in ("utf-16", "utf-32"):  # without a mark: Python would ask for one
+                self._encoding += "-be" if head[:1] == b"\0" else "-le"
         if self._encoding is None:
             return chain([head.removeprefix(_UTF_8_MARK)], blocks)
-        return _transcoded(chain([head], blocks), self._encoding)
+        return self._transcoded(chain([head], blocks), self._encoding)
+
+    def _transcoded(self, blocks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
+        """Yield the text of ``blocks`` as UTF-8."""
+        decoder = codecs.getincrementaldecoder(encoding)(_ERRORS)
+        try:
+            for block in blocks:
+                for start in range(0, len(block), _BLOCK_BYTES):
+                    yield _encoded(decoder.decode(block[start : start + _BLOCK_BYTES]))
+            yield _encoded(decoder.decode(b"", final=True))
+        except UnicodeError as error:  # some of the rarer ones know of no replacement
+            raise SourceError(f"{self._name}: cannot be read as {self.label}: {error}") from None
 
     def undecodable(self, line: int) -> str:
         """Return what is wrong with a line that is in another encoding. The first of a list is told as a warning."""
@@ -98,15 +113,6 @@ def text_of_bytes(value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError:
         return f"data:application/octet-stream;base64,{base64.b64encode(value).decode()}"
-
-
-def _transcoded(blocks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
-    """Yield the text of ``blocks`` as UTF-8."""
-    decoder = codecs.getincrementaldecoder(encoding)(_ERRORS)
-    for block in blocks:
-        for start in range(0, len(block), _BLOCK_BYTES):
-            yield _encoded(decoder.decode(block[start : start + _BLOCK_BYTES]))
-    yield _encoded(decoder.decode(b"", final=True))
 
 
 def _encoded(text: str) -> bytes:
