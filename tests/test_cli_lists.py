@@ -66,7 +66,17 @@ def test_columns_are_chosen_by_flags_and_by_the_file(lab: LabServer, tmp_path: P
     table = list(
         csv.DictReader(run("crawl", "l.jsonl", "--carry", "m,x", "-f", "csv", folder=tmp_path).text.splitlines())
     )
-    assert (table[0]["m"], table[0]["x"], table[0]["fields"]) == ("[2]", "", "")
+    assert (table[0]["m"], table[0]["x"], "fields" in table[0]) == ("[2]", "", False)
+
+
+def test_what_a_row_carries_beyond_the_columns_of_the_first_is_kept(lab: LabServer, tmp_path: Path) -> None:
+    rows = [{"url": lab.url("/ok?1"), "a": "1"}, {"url": lab.url("/ok?2"), "b": "2"}]
+    (tmp_path / "l.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for before, after in pairwise(["l.jsonl", "a.csv", "b.csv", "c.jsonl"]):
+        assert run("crawl", before, "-o", after, folder=tmp_path).code == 0
+    found = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().splitlines()]
+    fields = {record["url"]: {name: value for name, value in record["fields"].items() if value} for record in found}
+    assert fields == {rows[0]["url"]: {"a": "1"}, rows[1]["url"]: {"b": "2"}}
 
 
 def test_a_job_over_a_parquet_file_goes_on(lab: LabServer, tmp_path: Path) -> None:

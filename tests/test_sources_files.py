@@ -432,7 +432,7 @@ def test_a_database_of_records_is_a_list() -> None:
 @pytest.mark.parametrize("form", ["columns", "columns, not named", "JSON"])
 def test_a_parquet_of_records_is_a_list(form: str) -> None:
     table: dict[str, Any] = {name: [record[name] for record in records()] for name in COLUMNS}
-    table |= {"fields": [None, None], "data": [None, None]}
+    table |= {"data": [None, None]}
     metadata = None
     names = ["name", "status", "row_status", "n"]
     if form == "JSON":
@@ -442,7 +442,11 @@ def test_a_parquet_of_records_is_a_list(form: str) -> None:
             table[column] = [fields[name] for fields in FIELDS if fields]
         if form == "columns":
             table["data_x"] = ["selected", None]
-            metadata = {b"fetcher": msgspec.json.encode({"fields": names, "select": ["x"]})}
+            metadata = {
+                b"fetcher": msgspec.json.encode(
+                    {"fields": names, "field_columns": ["name", "row_status", "row_row_status", "n"], "select": ["x"]}
+                )
+            }
     name = parquet(table, metadata)
     assert found_in(name) == [(1, URLS[0], FIELDS[0]), (2, URLS[1], FIELDS[1])]
     assert found_in(name, carry="name,error,data")[0] == (

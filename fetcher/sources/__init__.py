@@ -19,6 +19,7 @@ from typing import BinaryIO
 from fetcher.compression import MAGIC_BYTES, packing_of_data
 from fetcher.errors import SourceError
 from fetcher.model import Request
+from fetcher.sources.columns import is_record
 from fetcher.sources.encoding import ListEncoding
 from fetcher.sources.inputs import FILES, FORMATS, format_of, is_url_argument
 from fetcher.sources.lines import list_name, open_list, reason_of
@@ -26,7 +27,18 @@ from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
 from fetcher.sources.rows import BadRow, Row, RowNumbers
 from fetcher.sources.text import read_text
 
-__all__ = ["FORMATS", "BadRow", "ListOptions", "Row", "check", "estimate_rows", "is_url_argument", "read", "read_lists"]
+__all__ = [
+    "FORMATS",
+    "BadRow",
+    "ListOptions",
+    "Row",
+    "check",
+    "estimate_rows",
+    "has_free_fields",
+    "is_url_argument",
+    "read",
+    "read_lists",
+]
 
 _MAX_COUNTED_BYTES = 200 * 1024 * 1024
 _COUNT_READ_BYTES = 1024 * 1024
@@ -116,6 +128,45 @@ def estimate_rows(inputs: Sequence[str], options: ListOptions = DEFAULT_OPTIONS)
 
 
 _TABLES = frozenset({"csv", "tsv"})
+
+
+def has_free_fields(inputs: Sequence[str], options: ListOptions = DEFAULT_OPTIONS) -> bool:
+    """Tell whether a row may have other fields than the first one: JSON, and outputs of ours that hold them as JSON.
+
+    Streams are not looked into. Never raises: what is wrong with a list is what ``check`` finds.
+    """
+    for source in inputs:
+        try:
+            kind = "txt" if is_url_argument(source) else format_of(source, options.format)
+            if kind == "jsonl":
+                return True
+            if (
+                kind != "txt"
+                and not _is_stream(source)
+                and is_record(names := header_of(source, kind, options))
+                and "fields" in names
+            ):
+                return True
+        except (OSError, ValueError, sqlite3.Error, SourceError):
+            continue
+    return False
+
+
+def header_of(source: str, kind: str, options: ListOptions) -> list[str]:
+    """Return the names of the columns of a table in a file."""
+    if kind == "parquet":
+        from fetcher.sources.parquet import parquet_names
+
+        return parquet_names(source)
+    if kind == "sqlite":
+        from fetcher.sources.sqlite import sqlite_names
+
+        return sqlite_names(source)
+    from fetcher.sources.csv_format import csv_names
+
+    encoding = ListEncoding(source, options.encoding, silent=True)
+    with open_list(source, encoding=encoding, nul_allowed=True) as blocks:
+        return csv_names(blocks, name=source, options=options, encoding=encoding, kind=kind)
 
 
 def _rows(

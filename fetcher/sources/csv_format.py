@@ -10,6 +10,7 @@ bounded, for a quote that is never closed would swallow the list.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from fetcher.sources.list_options import ListOptions
 from fetcher.sources.rows import BYTE_ORDER_MARK, Row, RowNumbers, bad_row, flaw_within, read_url
 from fetcher.stats import counted
 
-__all__ = ["MAX_RECORD_CHARACTERS", "read_csv"]
+__all__ = ["MAX_RECORD_CHARACTERS", "csv_names", "read_csv"]
 
 MAX_RECORD_CHARACTERS = 1024 * 1024
 """Characters that a record may have over all its lines."""
@@ -81,6 +82,17 @@ def read_csv(
             yield Request(next(numbers), url, (), fields or None)
             continue
         yield _judged(next(numbers), cells, (url, fields or None), reader, table)
+
+
+def csv_names(
+    blocks: Iterator[bytes], *, name: str, options: ListOptions, encoding: ListEncoding, kind: str = "csv"
+) -> list[str]:
+    """Return the cells of the header, none where the table is empty. Raises ``SourceError``."""
+    delimiter = "\t"
+    if kind == "csv":
+        delimiter, _, blocks = find_delimiter(blocks, options.delimiter, options.url_column)
+    reader = _RecordReader(blocks, name, delimiter, encoding, quoted=kind == "csv", line=0)
+    return next(reader.records(), [])
 
 
 def _judged(
@@ -191,7 +203,10 @@ class _RecordReader:
         self.unread = ""  # its text, or the start of it, where nobody can tell its cells
         self.name = name
         self._encoding = encoding
-        self._mended = quoted and not delimiter.isspace()
+        # A quote behind blanks where a cell may begin: rare, and cheap to see that there is none.
+        self._blanks = None
+        if quoted and not delimiter.isspace():
+            self._blanks = re.compile(b"(?:^|" + re.escape(delimiter.encode()) + b') +"', re.MULTILINE)
         self._line = line
         self._record_characters = 0
         self._record: list[str] = []  # the lines that were read of it
@@ -262,7 +277,7 @@ class _RecordReader:
             except UnicodeDecodeError:
                 lines = map(self._decoded, piece.split(b"\n"))
             marked = _MARK in piece  # of several files put together
-            blanks = self._mended and b' "' in piece
+            blanks = self._blanks if self._blanks is not None and self._blanks.search(piece) else None
             for text in lines:
                 self._line += 1
                 self._record_characters += len(text)
@@ -271,7 +286,7 @@ class _RecordReader:
                 whole = f"{text}\n"
                 if marked and not self._record:
                     whole = whole.removeprefix(BYTE_ORDER_MARK)
-                if blanks and ' "' in whole:
+                if blanks is not None and ' "' in whole and blanks.search(whole.encode("utf-8", "surrogateescape")):
                     whole = self._without_blanks(whole)
                 self._record.append(whole)
                 yield whole

@@ -25,7 +25,7 @@ from fetcher.sources.lines import reason_of
 from fetcher.sources.list_options import ListOptions
 from fetcher.sources.rows import MAX_ROW_BYTES, TOO_LARGE_ROW, Row, RowNumbers, bad_row, flaw_of_url, read_url
 
-__all__ = ["count_parquet", "read_parquet"]
+__all__ = ["count_parquet", "parquet_names", "read_parquet"]
 
 _BATCH_BYTES = 4 * 1024 * 1024  # decoded at once, about
 _BATCH_ROWS = 512  # at most: few, for one long text that many rows share is small in the file
@@ -59,6 +59,12 @@ def count_parquet(path: str) -> int:
         return int(file.metadata.num_rows)
 
 
+def parquet_names(path: str) -> list[str]:
+    """Return the names of the columns. Raises ``SourceError``."""
+    with _open(path) as file:
+        return list(file.schema_arrow.names)
+
+
 def _row(number: int, listed: Any, fields: dict[str, Any], where: str, columns: _Columns) -> Row:
     """Return a row of the file."""
     if columns.large and len(msgspec.json.encode(fields, enc_hook=str)) > MAX_ROW_BYTES:
@@ -73,6 +79,13 @@ def _row(number: int, listed: Any, fields: dict[str, Any], where: str, columns: 
     if flaw:
         return bad_row(number, replaced(url), f"{where}: the URL {flaw}", fields or None)
     return Request(number, url, (), fields or None)
+
+
+class _Metadata(msgspec.Struct):
+    """What an output of ours says of its columns: the names that were carried, and the columns that they have."""
+
+    fields: list[str]
+    field_columns: list[str]
 
 
 class _Columns:
@@ -108,11 +121,12 @@ class _Columns:
         """Return the columns of an output of ours that hold what it carried; with names to carry, all of them."""
         from fetcher.sources.records import RecordTable
 
+        own: dict[str, str] | None = None
         try:
-            own = msgspec.json.decode(metadata[_METADATA_KEY], type=dict[str, Any])["fields"]
-            own = msgspec.convert(own, list[str])
-        except (KeyError, ValueError):
-            own = None
+            told = msgspec.json.decode(metadata[_METADATA_KEY], type=_Metadata)
+            own = dict(zip(told.field_columns, told.fields, strict=True))
+        except (KeyError, ValueError):  # then they are told by their names
+            pass
         self._table = RecordTable(listed, own=own)
         wanted = {*self._table.fields, "fields", *(self._carry or ())}
         return [index for index, name in enumerate(listed) if name in wanted]

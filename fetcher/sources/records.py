@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
+from fetcher.model import RECORD_COLUMNS
 from fetcher.sinks.csv_format import original
-from fetcher.sinks.record import COLUMNS
 
 __all__ = ["RecordTable", "carried_of", "fields_of"]
 
@@ -20,14 +20,13 @@ __all__ = ["RecordTable", "carried_of", "fields_of"]
 class RecordTable:
     """The columns of a table of records, as a CSV or a Parquet has them: what was carried stands behind the fixed ones.
 
-    ``own`` are the names of the carried columns where they are known; else all that are not fixed are taken for such.
+    ``own`` are the carried columns, with the names that they had, where they are known; else all that are not fixed.
     """
 
-    def __init__(self, names: Sequence[str], *, own: Sequence[str] | None = None) -> None:
-        fixed = [name for name in names if name in COLUMNS]
-        behind = [name for name in names if name not in COLUMNS]
-        columns = _field_names(fixed, behind) if own is None else _columns_of(fixed, own)
-        self.fields = {column: field for column, field in columns.items() if column in behind}
+    def __init__(self, names: Sequence[str], *, own: Mapping[str, str] | None = None) -> None:
+        fixed = _fixed(names)
+        columns = _field_names(fixed, names[len(fixed) :]) if own is None else own
+        self.fields = {column: field for column, field in columns.items() if column in names}
         """Column -> the name that it had as a field."""
 
     def fields_of(self, record: Mapping[str, Any], carry: Sequence[str] | None) -> dict[str, Any]:
@@ -62,9 +61,16 @@ def original_cells(cells: Iterable[str]) -> list[str]:
     return [original(cell) for cell in cells]
 
 
+def _fixed(names: Sequence[str]) -> Sequence[str]:
+    """Return the record's own columns: those at the beginning, up to ``fields`` and ``data`` where it has them."""
+    end = next((at for at, name in enumerate(names) if name not in RECORD_COLUMNS), len(names))
+    last = max((at + 1 for at, name in enumerate(names[:end]) if name in ("fields", "data")), default=end)
+    return names[:last]
+
+
 def _field_names(fixed: Sequence[str], behind: Sequence[str]) -> dict[str, str]:
     """Return the field of each column: one whose name was taken got ``row_`` in front, as often as it needed."""
-    taken = {*fixed, *COLUMNS}
+    taken = set(fixed)
     fields: dict[str, str] = {}
     for column in behind:
         field = column
@@ -75,16 +81,3 @@ def _field_names(fixed: Sequence[str], behind: Sequence[str]) -> dict[str, str]:
         fields[column] = field
         taken.add(column)
     return fields
-
-
-def _columns_of(fixed: Sequence[str], own: Sequence[str]) -> dict[str, str]:
-    """Return the column of each field, by the rule by which they are written."""
-    taken = {*fixed, *COLUMNS}
-    columns: dict[str, str] = {}
-    for field in own:
-        column = field
-        while column in taken:
-            column = f"row_{column}"
-        taken.add(column)
-        columns[column] = field
-    return columns

@@ -21,7 +21,7 @@ from fetcher.sources.lines import reason_of
 from fetcher.sources.list_options import ListOptions
 from fetcher.sources.rows import MAX_ROW_BYTES, TOO_LARGE_ROW, Row, RowNumbers, bad_row, flaw_of_url, read_url
 
-__all__ = ["TABLE", "count_sqlite", "read_sqlite"]
+__all__ = ["TABLE", "count_sqlite", "read_sqlite", "sqlite_names"]
 
 TABLE = "pages"
 """The table with the rows."""
@@ -57,6 +57,12 @@ def count_sqlite(path: str) -> int:
     """Return about how many rows there are, from above. Raises ``SourceError`` or ``sqlite3.Error``."""
     with closing(_open(path)) as database:
         return int(database.execute(f"select max(rowid) from {TABLE}").fetchone()[0] or 0)  # noqa: S608 - a name of ours
+
+
+def sqlite_names(path: str) -> list[str]:
+    """Return the names of the columns of the table. Raises ``SourceError`` or ``sqlite3.Error``."""
+    with closing(_open(path)) as database:
+        return [str(column[1]) for column in database.execute(f"pragma table_info({TABLE})")]
 
 
 def _row(number: int, listed: Any, fields: dict[str, Any], where: str) -> Row:
