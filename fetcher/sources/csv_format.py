@@ -10,7 +10,6 @@ bounded, for a quote that is never closed would swallow the list.
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, NamedTuple
@@ -203,10 +202,8 @@ class _RecordReader:
         self.unread = ""  # its text, or the start of it, where nobody can tell its cells
         self.name = name
         self._encoding = encoding
-        # A quote behind blanks where a cell may begin: rare, and cheap to see that there is none.
-        self._blanks = None
-        if quoted and not delimiter.isspace():
-            self._blanks = re.compile(b"(?:^|" + re.escape(delimiter.encode()) + b') +"', re.MULTILINE)
+        self._mended = quoted and not delimiter.isspace()
+        self._blank, self._blanks = f'{delimiter} "', f"{delimiter}  "  # what a blank before a quoted cell looks like
         self._line = line
         self._record_characters = 0
         self._record: list[str] = []  # the lines that were read of it
@@ -277,7 +274,7 @@ class _RecordReader:
             except UnicodeDecodeError:
                 lines = map(self._decoded, piece.split(b"\n"))
             marked = _MARK in piece  # of several files put together
-            blanks = self._blanks if self._blanks is not None and self._blanks.search(piece) else None
+            blanks = self._mended and b' "' in piece
             for text in lines:
                 self._line += 1
                 self._record_characters += len(text)
@@ -286,7 +283,7 @@ class _RecordReader:
                 whole = f"{text}\n"
                 if marked and not self._record:
                     whole = whole.removeprefix(BYTE_ORDER_MARK)
-                if blanks is not None and ' "' in whole and blanks.search(whole.encode("utf-8", "surrogateescape")):
+                if blanks and (self._blank in whole or self._blanks in whole or whole[0] == " "):
                     whole = self._without_blanks(whole)
                 self._record.append(whole)
                 yield whole
