@@ -381,6 +381,9 @@ TERMS: dict[str, tuple[list[str], list[str], str]] = {
     "url-column": (
         ["l.txt"], ["l.txt", "--url-column", "link"], "--url-column was url when this job began, and is link",
     ),
+    "encoding": (
+        ["l.txt"], ["l.txt", "--encoding", "latin1"], "--encoding was not given when this job began, and is iso8859-1",
+    ),
     "default-scheme": (
         ["l.txt"], ["l.txt", "--default-scheme", "http"],
         "--default-scheme was auto when this job began, and is http",

@@ -29,7 +29,7 @@ CONSOLE = Path(sys.executable).with_name("fetcher")
 MODULE = [sys.executable, "-m", "fetcher"]
 
 FLAGS = """
---from --url-column --demo -o --output -f --format --preview --job --no-job --fresh --no-fresh --retry-failed
+--from --url-column --delimiter --encoding --carry --demo -o --output -f --format --preview --job --no-job --fresh --no-fresh --retry-failed
 --retry-codes --verify --columns --keep-headers --body --ordered --csv-bom --part-rows -c --concurrency --per-host --delay --rate
 --timeout --connect-timeout --read-timeout --retries --max-retry-after --host-patience --default-scheme
 --robots --no-robots --max-crawl-delay --per-site --per-address --dry-run --max-redirects --max-size --truncate --accept -A --user-agent -H --header -b --cookie -u --user -x --proxy -k
@@ -157,7 +157,6 @@ def test_the_defaults_that_are_told_are_the_codes() -> None:
         code for code in RETRYABLE if code.startswith("http_")
     }
     assert Config.from_mapping(values) == Config()
-    assert told["url_column"] == RUN_KEYS["url_column"]
     assert told["log_format"] == RUN_KEYS["log_format"]
 
 
@@ -347,6 +346,9 @@ TABLE = [
 RUN_TABLE = [
     Row("FROM", "csv", ["--from", "csv"], "from", "csv"),
     Row("URL_COLUMN", "link", ["--url-column", "link"], "url_column", "link"),
+    Row("DELIMITER", "tab", ["--delimiter", r"\t"], "delimiter", "\t"),
+    Row("ENCODING", "windows-1252", ["--encoding", "cp1252"], "encoding", "cp1252"),
+    Row("CARRY", "a,b", ["--carry", 'a, "b"'], "carry", ["a", "b"]),
     Row("OUTPUT", "a b.jsonl\nc.csv", ["-o", "a b.jsonl", "-o", "c.csv"], "output", ["a b.jsonl", "c.csv"]),
     Row("FORMAT", "csv", ["-f", "csv"], "format", "csv"),
     Row("JOB", "my.job", ["--job", "my.job"], "job", "my.job"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fetcher.cli.unused import unknown_variables, unused_url_column
+from fetcher.cli.unused import unknown_variables, unused_list_options
 from tests.lab.command import environment, run
 from tests.lab.ports import refused_port
 
@@ -44,7 +44,16 @@ def test_a_column_is_told_where_no_input_has_any(
     inputs: list[str], settings: dict[str, str], said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert list(unused_url_column(inputs, settings)) == [f"url-column is of no use here: {text}" for text in said]
+    assert list(unused_list_options(inputs, settings)) == [f"url-column is of no use here: {text}" for text in said]
+    settings = {"carry" if key == "url_column" else key: value for key, value in settings.items() if value != "url"}
+    assert list(unused_list_options(inputs, settings)) == [f"carry is of no use here: {text}" for text in said]
+
+
+def test_a_delimiter_is_told_where_no_input_is_a_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = {"delimiter": ";"}
+    assert list(unused_list_options(["l.tsv"], settings)) == ["delimiter is of no use here: l.tsv is read as tsv"]
+    assert list(unused_list_options(["l.tsv", "l.csv"], settings)) == []
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ ORDER = (
 )
 """The rooms, from the ground up: a room stands on those above it in this table."""
 
-NEIGHBOURS: set[tuple[str, str]] = set()
+NEIGHBOURS: set[tuple[str, str]] = {("sources", "sinks")}
 """Rooms on one floor of which the first may stand on the second."""
 
 CONFINED = {

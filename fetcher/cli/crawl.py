@@ -37,8 +37,11 @@ def option(*names: str, **attributes: Any) -> Any:
 
 
 OPTIONS = [
-    option("--from", "from", type=click.Choice(["txt", "csv", "tsv", "jsonl"]), help="Format of the lists, whatever their suffix."),
-    option("--url-column", metavar="NAME", help="Column of a CSV or key of a JSON line with the URL.  [default: url]"),
+    option("--from", "from", type=click.Choice(["txt", "csv", "tsv", "jsonl", "parquet", "sqlite"]), help="Format of the lists, whatever their suffix."),
+    option("--url-column", metavar="NAME", help="Column or key with the URL (product.url is within product).  [default: url, or the one called link, href, website and the like]"),
+    option("--delimiter", metavar="C", help="Between the cells of a CSV (tab for a tab).  [default: by the header line]"),
+    option("--encoding", metavar="NAME", help="Of the lists (cp1252, utf-16).  [default: by the byte order mark, else UTF-8]"),
+    option("--carry", metavar="A,B", help="Columns that come along into the records; '' for none.  [default: all]"),
     option("--demo", is_flag=True, envvar=None, help="Fetch the built-in site, served for the occasion on loopback."),
     option("-o", "--output", multiple=True, metavar="PATH", help="Where the records go, by suffix: .jsonl .csv .txt, each also .gz or .zst, or .sqlite; repeatable.  [default: stdout, as text]"),
     option("-f", "--format", type=FormatName(["text", "jsonl", "csv", "sqlite"]), help="Format of the output, whatever its suffix."),
@@ -128,7 +131,7 @@ def with_options(options: Sequence[Any]) -> Callable[[F], F]:
 def command(context: click.Context, /, inputs: tuple[str, ...], config: str | None, demo: bool, **_: Any) -> None:
     """Fetch every URL of the INPUTs: files, '-' for stdin, or URLs.
 
-    Lists are .txt, .csv, .tsv or .jsonl, each also .gz or .zst. Prints 'URL -> LENGTH' for each page, or
+    Lists are .txt, .csv, .tsv or .jsonl, each also .gz or .zst, .parquet, .sqlite, and outputs of earlier runs. Prints 'URL -> LENGTH' for each page, or
     writes the records where -o says. Data goes to stdout, everything else to stderr.
 
     \b

@@ -18,7 +18,7 @@ from fetcher.job.resume import ResumeState
 from fetcher.model import Outcome, Sink
 from fetcher.sinks import BodyFolder, Layout, sink_for
 from fetcher.sinks.body_sink import BodySink
-from fetcher.sources import Row, estimate_rows, is_url_argument, read
+from fetcher.sources import Row, estimate_rows, has_free_fields, is_url_argument, read_lists
 from fetcher.sources.inputs import format_of
 from fetcher.stats import Stats
 
@@ -120,22 +120,21 @@ def open_output(plan: Plan, fetcher: Fetcher) -> CrawlOutput:
         retry=plan.retry,
         verify=plan["verify"],
         inputs=plan.inputs,
-        input_format=plan["from"],
-        url_column=plan["url_column"],
+        list_options=plan.list_options,
         total=estimate_total(plan),
     )
 
 
 def estimate_total(plan: Plan) -> int | None:
     """Return about how many rows a plan's lists have, ``None`` where that cannot be told without reading them."""
-    total = estimate_rows(plan.inputs, format=plan["from"])
+    total = estimate_rows(plan.inputs, plan.list_options)
     limit = plan.config.limits.rows
     return total if limit is None else min(limit, total or limit)
 
 
 def open_source(plan: Plan) -> Iterable[Row] | AsyncIterable[Row]:
     """Return the rows of a plan's lists."""
-    rows = read(plan.inputs, format=plan["from"], url_column=plan["url_column"])
+    rows = read_lists(plan.inputs, plan.list_options)
     if not any(map(_may_block, plan.inputs)):
         return rows
     from fetcher.sources.threaded_iterator import ThreadedIterator
@@ -196,14 +195,16 @@ def _layout(plan: Plan, fetcher: Fetcher) -> Layout:
 
 
 def _has_one_list(plan: Plan) -> bool:
-    """Whether all rows have the same columns: those of one table, or none."""
-    if _fields(plan) == ():
-        return False
+    """Whether all rows have the same columns: those of one table, or none, or those that are carried of free keys."""
     kinds = {format_of(path, plan["from"]) for path in plan.inputs if not is_url_argument(path)}
-    return kinds <= {"txt"} or len(plan.inputs) == 1
+    if kinds <= {"txt"}:
+        return True
+    if len(plan.inputs) != 1 or (kinds != {"jsonl"} and any(map(_may_block, plan.inputs))):
+        return False
+    return bool(_fields(plan)) or not has_free_fields(plan.inputs, plan.list_options)
 
 
 def _fields(plan: Plan) -> tuple[str, ...] | None:
-    """Return the columns a CSV gets of the list's own: those of the first row, but none of a list of free keys."""
+    """Return the columns a table gets of the list's own: those of the first row; of a list of free keys those carried."""
     free = plan["from"] == "jsonl" or any(".jsonl" in path or ".ndjson" in path for path in plan.inputs)
-    return () if free else None
+    return (plan.list_options.carry or ()) if free else None

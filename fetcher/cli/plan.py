@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from fetcher.cli.settings import RUN_KEYS, concurrency_within_limits, make_config
+from fetcher.cli.settings import RUN_KEYS, concurrency_within_limits, list_options, make_config
 from fetcher.config import Config
 from fetcher.errors import ConfigError, SinkError
 from fetcher.job.paths import folder_for, is_job
@@ -24,7 +24,7 @@ from fetcher.sinks import Layout, check_output, format_of
 from fetcher.sinks.body_folder import check_body_folder
 from fetcher.sinks.layout import BodyPlace, body_place
 from fetcher.sinks.opening import check_path, descriptor_of, is_special
-from fetcher.sources import check, is_url_argument
+from fetcher.sources import ListOptions, check, is_url_argument
 from fetcher.transport.descriptors import RESERVED_DESCRIPTORS
 
 __all__ = ["Plan", "make_plan"]
@@ -53,6 +53,11 @@ class Plan(msgspec.Struct, frozen=True):
     def body_place(self) -> BodyPlace:
         """Where the bodies of pages go."""
         return body_place(self["body"])
+
+    @property
+    def list_options(self) -> ListOptions:
+        """How the lists are read."""
+        return list_options(self.settings)
 
 
 def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool = True) -> Plan:
@@ -87,7 +92,7 @@ def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool =
     if plan.body_place == "inline" and all(format_of(path, plan["format"]) == "text" for path in outputs):
         note = "--body inline: a text output has no columns; write to a .jsonl or .csv, or give -f"
         plan = msgspec.structs.replace(plan, notes=(*plan.notes, note))
-    check(inputs, format=plan["from"], url_column=plan["url_column"])
+    check(inputs, plan.list_options)
     _check_outputs(plan)
     if plan.body_place == "folder":
         _check_bodies(plan)

@@ -15,6 +15,7 @@ import msgspec
 from fetcher.config import Config
 from fetcher.errors import ConfigError, LedgerError
 from fetcher.sinks.escape import printable
+from fetcher.sources.list_options import ListOptions
 from fetcher.urls import without_userinfo
 
 __all__ = ["JobIdentity"]
@@ -24,6 +25,9 @@ SHOWN_CHARACTERS = 120  # of a value in a message
 _FLAGS = {
     "input_format": "--from",
     "url_column": "--url-column",
+    "delimiter": "--delimiter",
+    "encoding": "--encoding",
+    "carry": "--carry",
     "default_scheme": "--default-scheme",
     "outputs": "the format of -o",
     "select": "--select",
@@ -73,6 +77,10 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     body: str = "none"
     csv_bom: bool = False
     one_table: bool = False
+    # Ledgers from before these options have none of them.
+    delimiter: str | None = None
+    encoding: str | None = None
+    carry: tuple[str, ...] | None = None
 
     @classmethod
     def of(
@@ -80,8 +88,7 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         config: Config,
         *,
         inputs: Sequence[str],
-        input_format: str | None,
-        url_column: str,
+        list_options: ListOptions,
         outputs: Sequence[str],
         extract: str | None,
         body: str = "none",
@@ -91,8 +98,8 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Take from ``config`` and the command what must not change."""
         return cls(
             inputs=tuple(_text(without_userinfo(text)) if "://" in text else _text(text) for text in inputs),
-            input_format=input_format,
-            url_column=_text(url_column),
+            input_format=list_options.format,
+            url_column=_text(list_options.url_column or "url"),
             default_scheme=config.default_scheme,
             outputs=tuple(outputs),
             select=tuple(map(_text, config.select)),
@@ -110,6 +117,9 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             body=body,
             csv_bom=csv_bom and any(output.startswith("csv") for output in outputs),
             one_table=one_table and any(output.partition(".")[0] in _TABLES for output in outputs),
+            delimiter=list_options.delimiter,
+            encoding=list_options.encoding,
+            carry=None if list_options.carry is None else tuple(map(_text, list_options.carry)),
         )
 
     def to_json(self) -> bytes:
@@ -142,7 +152,8 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 advice = _ADVICE
                 if field == "default_scheme" and is_now == "auto":  # https was the default once, and nobody gave it
                     advice = advice.replace("it as before", f"{flag} {_shown(was)}")
-                raise ConfigError(f"{flag} was {_shown(was)} when this job began, and is {_shown(is_now)}: {advice}")
+                said = [_shown(value, empty_counts=field == "carry") for value in (was, is_now)]
+                raise ConfigError(f"{flag} was {said[0]} when this job began, and is {said[1]}: {advice}")
 
 
 def _check_inputs(were: Sequence[str], now: Sequence[str]) -> None:
@@ -160,9 +171,9 @@ def _same_name(shown: str) -> str:
     return shown if "://" in shown else os.path.basename(shown)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, *, empty_counts: bool = False) -> str:
     if value is None or value == ():
-        return "not given"
+        return "not given" if value is None or not empty_counts else "nothing"
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, Iterable) and not isinstance(value, str):

@@ -43,6 +43,7 @@ from fetcher.job.writer import Writer
 from fetcher.model import Outcome, Page
 from fetcher.sinks import BodyFolder, JobOutput, Layout, Mark, Rewrite, format_of, open_job_output
 from fetcher.sinks.layout import BodyPlace, body_place
+from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
 from fetcher.stats import Stats
 from fetcher.urls import parse
 
@@ -61,8 +62,8 @@ class Job:
     (``failed`` for all). ``verify`` has the outputs looked at whole before anything is fetched, not their last 64 MB.
     ``fields`` are the list's own columns in a table; a ``layout`` says all that records look like. ``body`` says where
     bodies go: ``none``, ``inline`` for a column, or the path of a folder (see ``BodyFolder``); it needs a config with
-    ``keep_body``. ``inputs``, ``input_format`` and
-    ``url_column`` describe the list, for it must not change. ``total`` is about how many rows it has.
+    ``keep_body``. ``inputs`` and ``list_options`` (of ``fetcher.sources``) describe the list, for it must not change.
+    ``total`` is about how many rows it has.
     ``stats`` are the counts of all runs, ``resume_state`` says how far the job was when it was opened.
 
     >>> async def mirror(urls):
@@ -86,8 +87,7 @@ class Job:
         retry: Collection[str] = (),
         verify: bool = False,
         inputs: Sequence[str] = (),
-        input_format: str | None = None,
-        url_column: str = "url",
+        list_options: ListOptions = DEFAULT_OPTIONS,
         total: int | None = None,
     ) -> None:
         if not outputs:
@@ -106,8 +106,7 @@ class Job:
         self._identity = JobIdentity.of(
             fetcher.config,
             inputs=inputs,
-            input_format=input_format,
-            url_column=url_column,
+            list_options=list_options,
             outputs=[_format_of(path, format) for path in paths],
             extract=fetcher.reader.extractor_name,
             body=_body_shown(self._layout, self._bodies),

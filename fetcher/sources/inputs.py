@@ -14,15 +14,21 @@ from pathlib import PurePath
 from fetcher.compression import SUFFIXES
 from fetcher.errors import SourceError
 
-__all__ = ["FORMATS", "format_of", "is_url_argument"]
+__all__ = ["FILES", "FORMATS", "format_of", "is_url_argument"]
 
-FORMATS = ("txt", "csv", "tsv", "jsonl")
+FORMATS = ("txt", "csv", "tsv", "jsonl", "parquet", "sqlite")
 """The formats of a list."""
 
-_SUFFIXES = {".txt": "txt", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+FILES = frozenset({"parquet", "sqlite"})
+"""Formats whose index stands elsewhere than at the beginning: they are read from files alone."""
+
+_SUFFIXES = {
+    ".txt": "txt", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
+    ".parquet": "parquet", ".sqlite": "sqlite",
+}  # fmt: skip
 _COMPRESSED = tuple(SUFFIXES)
 _NO_LISTS = frozenset({
-    ".json", ".parquet", ".xlsx", ".xls", ".ods", ".xml", ".html", ".htm", ".pdf", ".sqlite", ".warc", ".arrow", ".feather",
+    ".json", ".xlsx", ".xls", ".ods", ".xml", ".html", ".htm", ".pdf", ".warc", ".arrow", ".feather",
 })  # fmt: skip
 _HTTP = re.compile(r"https?://", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -78,6 +84,7 @@ def format_of(path: str, format: str | None) -> str:  # noqa: A002 - the public 
     file = PurePath(path.lower())
     suffix = PurePath(file.stem).suffix if file.suffix in _COMPRESSED else file.suffix
     if suffix in _NO_LISTS:
-        known = f"{', '.join(_SUFFIXES)} (each also {' or '.join(_COMPRESSED)})"
+        texts = ", ".join(known for known, kind in _SUFFIXES.items() if kind not in FILES)
+        known = f"{texts} (each also {' or '.join(_COMPRESSED)}), {', '.join(f'.{kind}' for kind in sorted(FILES))}"
         raise SourceError(f"{path}: a {suffix} file is no list of URLs that can be read: there are {known}")
     return _SUFFIXES.get(suffix, "txt")
