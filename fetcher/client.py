@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, BinaryIO, Self, TypeVar, Unpack
 
 import msgspec
 
@@ -37,7 +37,7 @@ from fetcher.model import (
 from fetcher.page.reader import Reader
 from fetcher.pipeline import Engine, OneByOne, Outcomes, concurrent, fetch_one, sequential
 from fetcher.request_state import InFlight, RequestState
-from fetcher.sources import BadRow, read
+from fetcher.sources import BadRow, ListOptions, read_lists
 from fetcher.stats import Stats
 from fetcher.transport.descriptors import descriptors_for_connections, most_concurrency
 from fetcher.urls import Target, parse
@@ -147,15 +147,19 @@ class Fetcher:
         inputs: Sequence[str],
         *,
         format: str | None = None,  # noqa: A002 - the name of the option
-        url_column: str = "url",
+        url_column: str | None = None,
+        delimiter: str | None = None,
+        encoding: str | None = None,
+        carry: str | Sequence[str] | None = None,
+        stdin: BinaryIO | None = None,
         kept: ListStore | None = None,
     ) -> AsyncIterator[Request | BadRow]:
         """Return the rows of lists for ``stream``: as ``fetcher.read``, and where a ``format`` is given those of URLs too.
 
         Such lists are fetched as rows are, up to 100 MiB each, and a list on the network or a pipe keeps nobody waiting
         but who reads it. With ``format="sitemap"`` a host or a URL without a path is a site, whose robots.txt says where
-        its sitemaps are. A ``Job``'s ``kept_list`` as ``kept`` has a resume go by what was read before. The rows raise
-        ``SourceError``.
+        its sitemaps are. A ``Job``'s ``kept_list`` as ``kept`` has a resume go by what was read before. The other options
+        are those of ``fetcher.read``. Raises ``ConfigError`` for one of no use; the rows raise ``SourceError``.
 
         >>> async def crawl(site):
         ...     async with Fetcher() as fetcher:
@@ -171,7 +175,10 @@ class Fetcher:
         if self._lists is None:
             self._lists = ListFetcher(engine, handlers)
         network = NetworkLists(self._lists, kept)
-        return ThreadedIterator(read(inputs, format=format, url_column=url_column, network=network))
+        options = ListOptions.of(
+            format=format, url_column=url_column, delimiter=delimiter, encoding=encoding, carry=carry
+        )
+        return ThreadedIterator(read_lists(inputs, options, stdin=stdin, network=network))
 
     @asynccontextmanager
     async def stream(

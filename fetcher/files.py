@@ -30,6 +30,7 @@ __all__ = [
     "read_range",
     "sync",
     "sync_file",
+    "sync_folder",
     "sync_folder_of",
     "try_lock",
     "write_all",
@@ -200,9 +201,13 @@ def sync_file(path: str) -> None:
 
 def sync_folder_of(path: str) -> None:
     """Sync the folder that the file ``path`` is in (links followed), where the system and the file system can."""
+    sync_folder(os.path.dirname(os.path.realpath(path)))
+
+
+def sync_folder(folder: str) -> None:
+    """Sync a folder: the names in it."""
     if os.name == "nt":  # there a folder cannot be opened, and needs no sync
         return
-    folder = os.path.dirname(os.path.realpath(path))
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except PermissionError:

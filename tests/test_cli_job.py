@@ -333,14 +333,29 @@ def test_the_other_columns_of_a_row_are_part_of_it(desk: Desk) -> None:
 def test_a_csv_keeps_the_columns_it_began_with(desk: Desk) -> None:
     urls = desk.urls(*"abc")
     (desk.folder / "l.csv").write_text(f"url,name\n{urls[0]},one\n{urls[1]},two\n")
-    desk.crawl("--limit", "1", listed="l.csv", to="pages.csv")
     (desk.folder / "m.csv").write_text(f"url,other\n{urls[2]},three\n")
+    desk.crawl("m.csv", "--limit", "1", listed="l.csv", to="pages.csv")
     assert desk.crawl("m.csv", listed="l.csv", to="pages.csv").code == 0
     with open(desk.folder / "pages.csv", newline="", encoding="utf-8") as file:
         rows = {row["id"]: row for row in csv.DictReader(file)}
     assert [rows[row]["name"] for row in "123"] == ["one", "two", ""]
     assert json.loads(rows["3"]["fields"]) == {"other": "three"}
     assert (desk.folder / "pages.csv").read_text().count("fetched_at") == 1
+
+
+def test_a_table_of_one_list_takes_no_second_one(desk: Desk) -> None:
+    urls = desk.urls(*"ab")
+    (desk.folder / "l.csv").write_text(f"url,name\n{urls[0]},one\n")
+    (desk.folder / "m.csv").write_text(f"url,other\n{urls[1]},two\n")
+    assert desk.crawl(listed="l.csv", to="pages.csv").code == 0
+    message = (
+        "this job began with one list, and its table has no column for what other lists have: give that one alone, "
+        "write to another -o, or begin again with --fresh"
+    )
+    desk.asked()
+    desk.refused(desk.crawl("m.csv", listed="l.csv", to="pages.csv"), message, 2)
+    assert desk.crawl(listed="l.csv", to="pages.jsonl").code == 0
+    assert desk.crawl("m.csv", listed="l.csv", to="pages.jsonl").code == 0
 
 
 def test_rows_that_are_no_urls_are_recognised_too(desk: Desk) -> None:
@@ -365,6 +380,9 @@ TERMS: dict[str, tuple[list[str], list[str], str]] = {
     "from": (["l.txt"], ["l.txt", "--from", "txt"], "--from was not given when this job began, and is txt"),
     "url-column": (
         ["l.txt"], ["l.txt", "--url-column", "link"], "--url-column was url when this job began, and is link",
+    ),
+    "encoding": (
+        ["l.txt"], ["l.txt", "--encoding", "latin1"], "--encoding was not given when this job began, and is iso8859-1",
     ),
     "default-scheme": (
         ["l.txt"], ["l.txt", "--default-scheme", "http"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import signal
 from collections.abc import Iterator
 from functools import partial
@@ -122,6 +123,69 @@ def test_other_lists_on_the_network(kind: str, text: str, desk: Desk, site: Site
     ended = desk.crawl("--from", kind, site.url("/list"), listed="")
     assert ended.code == 0
     assert desk.fetched() == ["a", "b"]
+
+
+def test_a_csv_on_the_network_is_read_as_one_in_a_file(desk: Desk, site: SitemapSite) -> None:
+    rows = "".join(f"Müller {n};{site.pages(n)[0]};{n}\r\n" for n in "abc")
+    site.put("/l.csv", f"Name;URL;n\r\n{rows}".encode("cp1252"), "text/csv")
+    words = ["--from", "csv", "--delimiter", ";", "--encoding", "cp1252", "--carry", "name", site.url("/l.csv")]
+    assert desk.crawl(*words, "--limit", "1", listed="").code == 0
+    site.put("/l.csv", 404)
+    refused(
+        desk.crawl(*(word for word in words if word not in ("--delimiter", ";")), listed=""),
+        "--delimiter was ; when this job began, and is not given: give it as before, write to another -o, or begin "
+        "again with --fresh",
+    )
+    assert desk.crawl(*words, listed="").code == 0
+    found = sorted((record["url"], record["fields"]) for record in desk.records())
+    assert found == [(site.pages(n)[0], {"Name": f"Müller {n}"}) for n in "abc"]
+    assert site.asked("/l.csv") == 1
+
+
+def test_in_csv_a_list_on_the_network_loses_nothing(desk: Desk, site: SitemapSite) -> None:
+    lists = {
+        "csv": "url,n\n{},é\n{},2\n",
+        "jsonl": '{{"url": "{}", "n": "é"}}\n{{"url": "{}", "n": "2", "m": 3}}\n',
+    }
+    for kind, text in lists.items():
+        site.put("/l", text.format(*site.pages("a", "b")))
+        assert (
+            desk.crawl("--from", kind, site.url("/l"), "-c", "1", "-o", f"{kind}.csv", "--fresh", listed="").code == 0
+        )
+        table = {row["url"]: row for row in csv.DictReader(io.StringIO((desk.folder / f"{kind}.csv").read_text()))}
+        first, second = (table[page] for page in site.pages("a", "b"))
+        if kind == "csv":
+            assert (first["n"], second["n"]) == ("é", "2")
+        else:
+            assert [json.loads(row["fields"]) for row in (first, second)] == [{"n": "é"}, {"n": "2", "m": 3}]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "sqlite"])
+def test_a_list_that_must_be_a_file_is_refused_before_a_request(kind: str, desk: Desk, site: SitemapSite) -> None:
+    ended = desk.crawl("--from", kind, site.url("/l"), listed="")
+    refused(ended, f"{site.url('/l')}: a {kind} list is not read over the network: download it, and give the file")
+    assert desk.lab.log == []
+
+
+def test_what_is_carried_of_a_sitemap_are_the_columns(desk: Desk, site: SitemapSite) -> None:
+    site.put("/s.xml", urlset(site.pages("a"), lastmod="2024-05-01", priority="0.3"))
+    for carry, expected in (("Priority", ["priority"]), ("", [])):
+        words = (site.url("/s.xml"), "--carry", carry, "-o", f"p{carry}.csv", "--fresh")
+        ended = crawl(desk, *words)
+        assert ended.code == 0
+        table = csv.DictReader(io.StringIO((desk.folder / f"p{carry}.csv").read_text()))
+        named = {"lastmod", "changefreq", "priority", "fields"}
+        assert [name for name in table.fieldnames or [] if name in named] == expected
+        assert [row[name] for row in table for name in expected] == ["0.3"] * len(expected)
+    refused(
+        crawl(desk, site.url("/s.xml"), "--carry", "name", "--fresh"),
+        "sitemap: there is no column 'name' to carry; the columns are: lastmod, changefreq, priority",
+    )
+    ended = crawl(desk, site.url("/s.xml"), "--encoding", "cp1252", "--fresh")
+    assert (
+        f"fetcher: warning: encoding is of no use here: {site.url('/s.xml')} is read as sitemap, which says its own"
+        in ended.said
+    )
 
 
 def test_a_list_may_be_larger_than_a_page(desk: Desk, site: SitemapSite) -> None:

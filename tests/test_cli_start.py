@@ -29,7 +29,7 @@ CONSOLE = Path(sys.executable).with_name("fetcher")
 MODULE = [sys.executable, "-m", "fetcher"]
 
 FLAGS = """
---from --url-column --demo -o --output -f --format --preview --job --no-job --fresh --no-fresh --retry-failed
+--from --url-column --delimiter --encoding --carry --demo -o --output -f --format --preview --job --no-job --fresh --no-fresh --retry-failed
 --retry-codes --verify --columns --keep-headers --body --ordered --csv-bom --part-rows -c --concurrency --per-host --delay --rate
 --timeout --connect-timeout --read-timeout --retries --max-retry-after --host-patience --default-scheme
 --robots --no-robots --max-crawl-delay --per-site --per-address --dry-run --max-redirects --max-size --truncate --accept -A --user-agent -H --header -b --cookie -u --user -x --proxy -k
@@ -157,7 +157,6 @@ def test_the_defaults_that_are_told_are_the_codes() -> None:
         code for code in RETRYABLE if code.startswith("http_")
     }
     assert Config.from_mapping(values) == Config()
-    assert told["url_column"] == RUN_KEYS["url_column"]
     assert told["log_format"] == RUN_KEYS["log_format"]
 
 
@@ -347,6 +346,9 @@ TABLE = [
 RUN_TABLE = [
     Row("FROM", "csv", ["--from", "csv"], "from", "csv"),
     Row("URL_COLUMN", "link", ["--url-column", "link"], "url_column", "link"),
+    Row("DELIMITER", "tab", ["--delimiter", r"\t"], "delimiter", "\t"),
+    Row("ENCODING", "windows-1252", ["--encoding", "cp1252"], "encoding", "cp1252"),
+    Row("CARRY", "a,b", ["--carry", 'a, "b"'], "carry", ["a", "b"]),
     Row("OUTPUT", "a b.jsonl\nc.csv", ["-o", "a b.jsonl", "-o", "c.csv"], "output", ["a b.jsonl", "c.csv"]),
     Row("FORMAT", "csv", ["-f", "csv"], "format", "csv"),
     Row("JOB", "my.job", ["--job", "my.job"], "job", "my.job"),
@@ -399,6 +401,17 @@ def test_a_setting_of_the_run_by_flag_and_by_variable(gathered: Gathered, row: R
     by_flag = gathered(*row.flags, "-")
     assert by_flag[row.kept] == row.expected
     assert gathered("-", **{f"FETCHER_{row.name}": row.value}) == by_flag
+
+
+def test_settings_that_need_each_other_may_come_from_two_places(gathered: Gathered) -> None:
+    Path("fetcher.toml").write_text("memory = '1G'\n", encoding="utf-8")
+    for settings in (gathered("-", FETCHER_MAX_SIZE="300M"), gathered("--max-size", "300M", "-")):
+        limits = config_of(settings).limits
+        assert (limits.max_size, limits.memory) == (300 * 2**20, 2**30)
+    Path("fetcher.toml").write_text("max-size = '300M'\n", encoding="utf-8")
+    assert config_of(gathered("--max-size", "9M", "-")).limits.max_size == 9 * 2**20
+    with pytest.raises(ConfigError, match="memory must be at least max-size"):
+        config_of(gathered("-"))
 
 
 def test_a_certificate_without_a_host_is_for_the_one_origin_of_the_inputs(gathered: Gathered) -> None:

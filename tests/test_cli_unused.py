@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fetcher.cli.unused import unknown_variables, unused_url_column
+from fetcher.cli.unused import unknown_variables, unused_list_options
 from tests.lab.command import environment, run
 from tests.lab.ports import refused_port
 
@@ -44,7 +44,28 @@ def test_a_column_is_told_where_no_input_has_any(
     inputs: list[str], settings: dict[str, str], said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert list(unused_url_column(inputs, settings)) == [f"url-column is of no use here: {text}" for text in said]
+    assert list(unused_list_options(inputs, settings)) == [f"url-column is of no use here: {text}" for text in said]
+    settings = {"carry" if key == "url_column" else key: value for key, value in settings.items() if value != "url"}
+    assert list(unused_list_options(inputs, settings)) == [f"carry is of no use here: {text}" for text in said]
+
+
+def test_a_delimiter_is_told_where_no_input_is_a_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = {"delimiter": ";"}
+    assert list(unused_list_options(["l.tsv"], settings)) == ["delimiter is of no use here: l.tsv is read as tsv"]
+    assert list(unused_list_options(["l.tsv", "l.csv"], settings)) == []
+
+
+def test_the_options_of_a_sitemap_and_of_a_list_on_the_network() -> None:
+    url = "http://u:p@l.example/x"
+    of_sitemap = {"from": "sitemap", "url_column": "link", "carry": ["lastmod"], "delimiter": ";", "encoding": "cp1252"}
+    what = "http://l.example/x is read as sitemap"
+    assert list(unused_list_options([url], of_sitemap)) == [
+        f"url-column is of no use here: {what}",
+        f"delimiter is of no use here: {what}",
+        f"encoding is of no use here: {what}, which says its own",
+    ]
+    assert list(unused_list_options([url], {**of_sitemap, "from": "csv"})) == []
 
 
 @pytest.mark.parametrize(

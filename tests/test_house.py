@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ORDER = (
     ("errors",),
-    ("charset", "urls", "spawn", "event_loop", "files", "compression"),
+    ("charset", "urls", "spawn", "event_loop", "files", "sqlite_files", "compression"),
     ("record",),
     ("model",),
     ("stats",),
@@ -53,7 +53,7 @@ ORDER = (
 )
 """The rooms, from the ground up: a room stands on those above it in this table."""
 
-NEIGHBOURS: set[tuple[str, str]] = set()
+NEIGHBOURS: set[tuple[str, str]] = {("sources", "sinks")}
 """Rooms on one floor of which the first may stand on the second."""
 
 CONFINED = {

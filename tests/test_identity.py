@@ -10,13 +10,14 @@ import pytest
 from fetcher.config import Config
 from fetcher.errors import ConfigError, LedgerError
 from fetcher.job.identity import _FLAGS, JobIdentity
+from fetcher.sources import ListOptions
 
 ADVICE = "give it as before, write to another -o, or begin again with --fresh"
 
 
 def identity(config: Config | None = None, **changed: Any) -> JobIdentity:
     given: dict[str, Any] = {
-        "inputs": ["urls.txt"], "input_format": None, "url_column": "url", "outputs": ["jsonl.gz"], "extract": None,
+        "inputs": ["urls.txt"], "list_options": ListOptions(), "outputs": ["jsonl.gz"], "extract": None,
     }  # fmt: skip
     return JobIdentity.of(config or Config(), **(given | changed))
 
@@ -25,7 +26,9 @@ def test_an_identity_comes_back_as_it_was() -> None:
     config = Config.of(
         select=["h=h1", "p=.price"], accept="2xx,404", dedupe=True, max_size="1M", truncate=True, preview=9
     )
-    some = identity(config, inputs=["a.txt", "https://a.example/ö"], input_format="csv", extract="mod:func")
+    some = identity(
+        config, inputs=["a.txt", "https://a.example/ö"], list_options=ListOptions(format="csv"), extract="mod:func"
+    )
     assert JobIdentity.from_json(some.to_json()) == some
     JobIdentity.from_json(some.to_json()).check(some)
     assert json.loads(some.to_json())["accept"] == "200-299,404"
@@ -42,8 +45,15 @@ def test_a_file_name_that_is_no_text_is_kept_and_recognised() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"input_format": "csv"}, "--from was not given when this job began, and is csv"),
-        ({"url_column": "link"}, "--url-column was url when this job began, and is link"),
+        ({"list_options": ListOptions(format="csv")}, "--from was not given when this job began, and is csv"),
+        ({"list_options": ListOptions(url_column="link")}, "--url-column was url when this job began, and is link"),
+        ({"list_options": ListOptions(delimiter=";")}, "--delimiter was not given when this job began, and is ;"),
+        (
+            {"list_options": ListOptions(encoding="cp1252")},
+            "--encoding was not given when this job began, and is cp1252",
+        ),
+        ({"list_options": ListOptions(carry=("a", "b"))}, "--carry was not given when this job began, and is a, b"),
+        ({"list_options": ListOptions(carry=())}, "--carry was not given when this job began, and is nothing"),
         ({"outputs": ["csv"]}, "the format of -o was jsonl.gz when this job began, and is csv"),
         ({"outputs": ["jsonl.gz", "csv"]}, "the format of -o was jsonl.gz when this job began, and is jsonl.gz, csv"),
         ({"extract": "mod:f"}, "--extract was not given when this job began, and is mod:f"),
@@ -74,7 +84,7 @@ def test_a_default_that_changed_is_told_by_what_to_give() -> None:
 
 
 def test_every_term_is_compared() -> None:
-    assert set(_FLAGS) | {"inputs"} == set(JobIdentity.__struct_fields__)
+    assert set(_FLAGS) | {"inputs", "one_table"} == set(JobIdentity.__struct_fields__)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +139,11 @@ def test_a_list_that_changed_is_refused(was: list[str], now: list[str], message:
 
 def test_the_first_term_that_changed_is_named() -> None:
     with pytest.raises(ConfigError, match=r"^INPUT 1 "):
-        identity().check(identity(Config.of(dedupe=True), inputs=["b.txt"], url_column="link"))
+        identity().check(
+            identity(Config.of(dedupe=True), inputs=["b.txt"], list_options=ListOptions(url_column="link"))
+        )
     with pytest.raises(ConfigError, match=r"^--url-column "):
-        identity().check(identity(Config.of(dedupe=True), url_column="link"))
+        identity().check(identity(Config.of(dedupe=True), list_options=ListOptions(url_column="link")))
 
 
 def test_values_are_bounded_and_harmless_in_messages() -> None:

@@ -20,6 +20,7 @@ import pytest
 from fetcher.errors import LedgerError
 from fetcher.job import ledger, ledger_reader, schema
 from fetcher.job.ledger import Ledger, LedgerRow, Tally
+from fetcher.job.schema import FORMAT
 from fetcher.sinks.durable import Batch, Mark
 from fetcher.spawn import environment
 from tests.lab.ledger_rows import entry, so_far
@@ -295,7 +296,7 @@ def test_few_names_are_remembered_and_all_are_found(path: str, monkeypatch: pyte
 
 READER = """
 import sys
-from fetcher.job.schema import connect
+from fetcher.job.schema import FORMAT, connect
 db = connect(sys.argv[1], write=False)
 db.execute("BEGIN")
 print(db.execute("SELECT count(*) FROM rows").fetchone()[0], flush=True)
@@ -596,7 +597,7 @@ def test_another_version_is_named(path: str) -> None:
     with pytest.raises(LedgerError) as caught:
         Ledger.open(path)
     assert str(caught.value) == (
-        f"{path}: was written by another version (format 1; this is 2): finish it with that one, "
+        f"{path}: was written by another version (format 1; this is {FORMAT}): finish it with that one, "
         "or begin again with --fresh"
     )
 

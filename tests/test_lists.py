@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import inspect
+import io
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 import fetcher.lists
 from fetcher import Config, Failure, Fetcher, Job, Outcome, Request, SourceError
-from fetcher.errors import TooLarge
+from fetcher.errors import ConfigError, TooLarge
 from fetcher.sources import Row
 from fetcher.sources.network import ListBody, NetworkLists, read_site
 from fetcher.transport import address
@@ -49,6 +51,23 @@ async def test_without_a_format_read_is_fetchers_read(site: SitemapSite, tmp_pat
     path.write_text(site.pages("a")[0])
     async with Fetcher(NO_ROBOTS) as fetcher, fetcher.stream(fetcher.read([str(path), *site.pages("b")])) as outcomes:
         assert sorted([outcome.request.url async for outcome in outcomes]) == site.pages("a", "b")
+
+
+async def test_the_options_are_those_of_fetchers_read(site: SitemapSite) -> None:
+    site.put("/l.csv", f"Nom;Lien;n\nCafé;{site.pages('a')[0]};1\n".encode("cp1252"))
+    async with Fetcher(NO_ROBOTS) as client:
+        rows = client.read(
+            [site.url("/l.csv")], format="csv", url_column="lien", delimiter=";", encoding="cp1252", carry=["nom"]
+        )
+        assert [(row.url, row.fields) async for row in rows if isinstance(row, Request)] == [
+            (site.pages("a")[0], {"Nom": "Café"})
+        ]
+        stdin = io.BytesIO(site.pages("b")[0].encode())
+        assert [row.url async for row in client.read(["-"], stdin=stdin) if isinstance(row, Request)] == site.pages("b")
+        with pytest.raises(ConfigError, match=r"^delimiter: 'xx' is no delimiter"):
+            client.read([site.url("/l.csv")], format="csv", delimiter="xx")
+    options = [set(inspect.signature(read).parameters) for read in (fetcher.read, Fetcher.read)]
+    assert options[0] - {"network"} == options[1] - {"self", "kept"}
 
 
 async def test_middleware_and_headers_see_the_list_too(site: SitemapSite) -> None:

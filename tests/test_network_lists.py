@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fetcher.errors import ConnectError, FetchError, Skipped, SourceError, StatusError
 from fetcher.model import Request
-from fetcher.sources import BadRow, Row, check, estimate_rows, network, read
+from fetcher.sources import FORMATS, BadRow, ListOptions, Row, check, estimate_rows, has_free_fields, network, read
+from fetcher.sources.inputs import FILES
 from fetcher.sources.network import MAX_DEPTH, Entry, ListBody, NetworkLists
 from tests.lab.sitemaps import index, urlset
 
@@ -43,8 +45,8 @@ class Web:
     def urls(self) -> list[str]:
         return [url for url, _ in self.asked]
 
-    def rows(self, *inputs: str, format: str = "sitemap", store: Store | None = None) -> list[Row]:  # noqa: A002  # as read's
-        return list(read(inputs, format=format, network=NetworkLists(self, store)))
+    def rows(self, *inputs: str, format: str = "sitemap", store: Store | None = None, **options: Any) -> list[Row]:  # noqa: A002  # as read's
+        return list(read(inputs, format=format, network=NetworkLists(self, store), **options))
 
 
 class Store:
@@ -126,7 +128,7 @@ def test_a_list_that_cannot_be_had_is_named_with_its_code() -> None:
     ("format", "body", "message"),
     [
         ("txt", "<!doctype html>", "http://l/x: is an HTML page, and no list (without --from it is fetched as a page)"),
-        ("csv", "link\nhttp://a/\n", "http://l/x:1: there is no column 'url'; the columns are: link"),
+        ("csv", "path\nhttp://a/\n", "http://l/x:1: there is no column 'url'; the columns are: path"),
         ("jsonl", "no", "http://l/x:1: is not JSON"),
         ("txt", b"PK\x03\x04 \0", "http://l/x: looks like a binary file (zip or xlsx), not a list of URLs"),
         ("txt", b"\x1f\x8b\x08\0\0", "http://l/x: the gzip data is cut short"),
@@ -159,14 +161,107 @@ def test_a_list_on_the_network_needs_one() -> None:
 
 
 def test_what_can_be_told_beforehand() -> None:
-    check(["http://l/x", "example.com"], format="sitemap")
-    assert estimate_rows(["http://l/x"], format="sitemap") is None
+    check(["http://l/x", "example.com"], ListOptions(format="sitemap"))
+    assert estimate_rows(["http://l/x"], ListOptions(format="sitemap")) is None
     assert estimate_rows(["http://l/x"]) == 1
     with pytest.raises(SourceError, match="is no format of a list"):
-        check(["http://l/x"], format="xml")
+        check(["http://l/x"], ListOptions(format="xml"))
+
+
+# Their options
+
+
+@pytest.mark.parametrize(
+    ("format", "text", "encoding", "options", "expected"),
+    [
+        ("csv", "Nom;Lien;n\r\nCafé;http://a/é;1\r\n", "cp1252", {"delimiter": ";", "encoding": "cp1252", "url_column": "Lien"}, {"Nom": "Café", "n": "1"}),
+        ("csv", "nom;link\nCafé;http://a/é\n", "utf-8", {}, {"nom": "Café"}),
+        ("csv", "nom;link\nCafé;http://a/é\n", "utf-16", {}, {"nom": "Café"}),
+        ("csv", "a,b,url\n1,2,http://a/é\n", "utf-8", {"carry": "B"}, {"b": "2"}),
+        ("csv", 'id,url,final_url,status,fields\n1,http://a/é,http://b/,200,"{""n"": 7}"\n', "utf-8", {}, {"n": 7}),
+        ("tsv", "n\tURL\n'\thttp://a/é\n", "cp1252", {"encoding": "cp1252"}, {"n": "'"}),
+        ("txt", "http://a/é\n", "latin-1", {"encoding": "latin1"}, None),
+        ("jsonl", '{"page": {"url": "http://a/é"}, "n": 1, "m": 2}\n', "utf-8", {"url_column": "page.url", "carry": ["n"]}, {"n": 1}),
+    ],
+)  # fmt: skip
+def test_the_options_of_lists_are_for_those_on_the_network_too(
+    format: str,  # noqa: A002  # as read's
+    text: str,
+    encoding: str,
+    options: dict[str, Any],
+    expected: dict[str, Any] | None,
+) -> None:
+    for data in (text.encode(encoding), gzip.compress(text.encode(encoding))):
+        web, store = web_of({"http://l/x": data}), Store()
+        assert web.rows("http://l/x", format=format, store=store, **options) == [Request(1, "http://a/é", (), expected)]
+        store.at = 0
+        assert web.rows("http://l/x", format=format, store=store, **options) == [Request(1, "http://a/é", (), expected)]
+        assert len(web.asked) == 1
+
+
+def test_a_list_in_another_encoding_is_told_once_and_costs_the_rows_where_it_is_the_url(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    text = "n,url\né,http://a/1\né,http://a/é\n"
+    first, bad = web_of({"http://u:secret@l/x": text.encode("cp1252")}).rows("http://u:secret@l/x", format="csv")
+    assert first == Request(1, "http://a/1", (), {"n": "\ufffd"})
+    assert bad_of([bad]) == ["http://l/x:3: the URL is not UTF-8"]
+    (told,) = caplog.messages
+    assert told.startswith("http://l/x:2: is not UTF-8: bytes that cannot be read become U+FFFD; --encoding NAME")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "sqlite"])
+def test_a_list_that_must_be_a_file_is_not_read_over_the_network(kind: str) -> None:
+    web, options = Web(), ListOptions(format=kind)
+    message = rf"^http://l/x: a {kind} list is not read over the network: download it, and give the file$"
+    for use in (lambda: check(["http://u:p@l/x"], options), lambda: web.rows("http://u:p@l/x", format=kind)):
+        with pytest.raises(SourceError, match=message):
+            use()
+    assert estimate_rows(["http://l/x"], options) is None
+    assert not has_free_fields(["http://l/x"], options)
+    assert web.asked == []
+    assert list(read(["http://l/x.parquet"])) == [Request(1, "http://l/x.parquet")]
+
+
+def test_what_a_list_on_the_network_may_have_is_told_by_its_format() -> None:
+    kinds = [
+        kind for kind in FORMATS if kind not in FILES and has_free_fields(["http://l/x"], ListOptions(format=kind))
+    ]
+    assert kinds == ["jsonl"]
 
 
 # Sitemaps
+
+
+def test_the_fields_of_a_sitemap_are_those_that_are_carried(tmp_path: Path) -> None:
+    more = {"lastmod": "2024", "priority": "1", "changefreq": "daily"}
+    text = urlset(["http://a/1", "http://a/x http://b/"], **more)
+    path = tmp_path / "s.xml"
+    path.write_text(text)
+    for source in ("http://a/s.xml", str(path)):
+        for carry, expected in ((None, more), ("priority, LastMod", {"lastmod": "2024", "priority": "1"}), ("", None)):
+            web = web_of({"http://a/s.xml": text})
+            row, bad = web.rows(source, carry=carry)
+            assert row == Request(1, "http://a/1", (), expected)
+            assert isinstance(bad, BadRow)
+            assert (bad.request.id, bad.request.fields) == (2, expected)
+        for use in (
+            lambda source=source: check([source], ListOptions(format="sitemap", carry=("name",))),
+            lambda source=source: Web().rows(source, carry="name"),
+        ):
+            with pytest.raises(
+                SourceError,
+                match=r"^sitemap: there is no column 'name' to carry; the columns are: lastmod, changefreq, priority$",
+            ):
+                use()
+
+
+def test_the_encoding_of_a_sitemap_is_its_own() -> None:
+    latin = '<?xml version="1.0" encoding="latin-1"?><urlset><url><loc>http://a/é</loc></url></urlset>'.encode(
+        "latin-1"
+    )
+    for body in (latin, "http://a/é\n".encode(), "http://a/é\n".encode("utf-16")):
+        assert urls_of(web_of({"http://a/s": body}).rows("http://a/s", encoding="utf-16-be")) == ["http://a/é"]
 
 
 def test_an_index_is_read_depth_first() -> None:

@@ -23,6 +23,7 @@ from fetcher.errors import ConfigError, ConnectError, FetcherError, SinkError, S
 from fetcher.model import Failure, Outcome, Page, Request, records
 from fetcher.sinks import COLUMNS, Layout, check_output, open_sink, to_json, to_record
 from fetcher.sinks.csv_format import CSVSink, defuse
+from fetcher.sinks.record import RecordMaker
 from fetcher.sinks.text import TextSink
 from tests.lab.suites import suite
 from tests.test_escape import steers
@@ -270,7 +271,7 @@ async def test_an_output_without_outcomes_is_whole(tmp_path: Path, name: str) ->
         ("old.jsonl/a.csv", {}, SinkError, r"a\.csv: cannot open: Not a directory$"),
         ("a.pdf", {}, ConfigError, r"a\.pdf: unknown suffix '\.pdf': there are \.jsonl.*\.csv.*\.gz or \.zst"),
         ("a.gz", {}, ConfigError, "unknown suffix ''"),
-        ("a.csv", {"format": "xml"}, ConfigError, "unknown format 'xml': there are text, jsonl, csv"),
+        ("a.csv", {"format": "xml"}, ConfigError, "unknown format 'xml': there are text, jsonl, csv, sqlite"),
         ("a\0.csv", {}, ConfigError, "no file name"),
         ("/dev/fd/999", {}, SinkError, "/dev/fd/999: cannot open: Bad file descriptor"),
     ],
@@ -315,3 +316,28 @@ async def test_gzip_needs_no_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
     await fill(tmp_path / "a.txt.gz", page())
     assert unpack(tmp_path / "a.txt.gz") == b"https://a.example/ -> 5\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "charset", "text"),
+    [
+        (b"\xef\xbb\xbfa\xffb", "text/html", "utf-8", "a\ufffdb"),
+        ("Żółć".encode("utf-16"), "text/plain", "utf-16le", "Żółć"),
+        (b"", "text/html", "utf-8", ""),
+        (b"\x89PNG", "image/png", None, "data:image/png;base64,iVBORw=="),
+        (b"", None, None, "data:application/octet-stream;base64,"),
+        (b"a", "image/a#b%20", None, "data:image/a%23b%2520;base64,YQ=="),
+    ],
+)
+def test_a_body_in_a_column_is_text_or_a_uri_and_bytes_where_the_format_has_them(
+    body: bytes, kind: str | None, charset: str | None, text: str
+) -> None:
+    outcome = page(body=body, content_type=kind, charset=charset)
+    assert RecordMaker(["id", "body"]).values(outcome) == (1, text)
+    assert RecordMaker(["id", "body"], binary=True).values(outcome) == (1, body)
+
+
+def test_what_has_no_body_has_none_in_its_column() -> None:
+    for outcome in (page(), Failure(Request(1, "https://a.example/"), ConnectError("connect_reset"))):
+        assert RecordMaker(["body"]).values(outcome) == (None,)
+        assert RecordMaker(["body"], binary=True).values(outcome) == (None,)

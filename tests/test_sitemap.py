@@ -15,7 +15,7 @@ import pytest
 
 from fetcher.errors import SourceError
 from fetcher.model import Request
-from fetcher.sources import BadRow, check, read, sitemap
+from fetcher.sources import BadRow, ListOptions, check, read, sitemap
 from fetcher.sources.sitemap import MAX_BYTES, MAX_NESTING, Location, Sitemap, read_sitemap
 from tests.lab.sitemaps import BILLION_LAUGHS, index, urlset
 
@@ -90,6 +90,43 @@ def test_atom_takes_the_link_that_leads_to_the_page() -> None:
         "<updated>2021</updated><content type='xhtml'><div><a><link href='http://no/'/></a></div></content></entry></feed>"
     )
     assert rows_of(text.encode(), base="http://a/feed") == [Request(0, "http://a/1", (), {"lastmod": "2021"})]
+
+
+AMPERSANDS = {
+    "a=1&b=2": "a=1&b=2",
+    "a=1&amp;b=2": "a=1&b=2",
+    "a&#38;b&#x26;c&#x3C;": "a&b&c<",
+    "&&amp;&": "&&&",
+    "a&copy=1&nbsp;&ampx;&#x;&#;&#section": "a&copy=1&nbsp;&ampx;&#x;&#;&#section",
+    "<![CDATA[a&b&amp;c]]>&d<![CDATA[&e]&f]]&g]]>&h": "a&b&amp;c&d&e]&f]]&g&h",
+    "<!-- & <![CDATA[ -->a&amp;b<![CDATA[&amp;]]>&c": "a&b&amp;&c",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("written", AMPERSANDS)
+def test_an_ampersand_that_begins_no_reference_is_text(written: str) -> None:
+    text = f"<urlset a='1&2&amp;3'><url><loc>http://a/?{written}</loc></url><url><loc>http://a/&</loc></url></urlset>"
+    data = text.encode()
+    expected = [Request(0, f"http://a/?{AMPERSANDS[written]}"), Request(0, "http://a/&")]
+    assert rows_of(data) == expected
+    assert rows_of(*(data[at : at + 1] for at in range(len(data)))) == expected
+    filler = b"<urlset>" + b" " * 2_000  # more than what is looked at together at the beginning
+    for cut in range(len(data)):
+        assert rows_of(filler + data[data.index(b"<url>") : cut], data[max(cut, data.index(b"<url>")) :]) == expected
+
+
+def test_an_ampersand_in_a_tag_or_at_the_end_is_as_it_was() -> None:
+    assert only("<urlset><url><loc>http://a/</loc></url>&") == "s.xml:1: ends in the middle: it was cut short"
+    assert only("<urlset><&>") == "s.xml:1: is not well-formed XML (not well-formed (invalid token))"
+
+
+def test_ampersands_cost_no_time() -> None:
+    began = time.monotonic()
+    for unit in (b"&", b"&#", b"<![CDATA[&]]>", b"<![CDATA[", b"]]", b"&amp;"):
+        end = b"" if unit != b"<![CDATA[" else b"]]>"
+        rows = rows_of(*filled(b"<urlset><url><loc>http://a/", unit, end + b"</loc></url></urlset>", size=8 * MIB))
+        assert len(rows) == 1
+    assert time.monotonic() - began < 15  # one or two seconds
 
 
 def test_plain_text() -> None:
@@ -194,7 +231,7 @@ def test_an_entry_that_is_no_url_is_a_bad_row(entry: str, message: str) -> None:
         ("<urlset><url><loc>http", "s.xml:1: ends in the middle: it was cut short"),
         ("<urlset>\n<url></urlset>", "s.xml:2: is not well-formed XML (mismatched tag)"),
         (
-            "<urlset>\n<url><loc>http://a/?a=1&b=2</loc>",
+            "<urlset>\n<url><loc a=1>http://a/</loc>",
             "s.xml:2: is not well-formed XML (not well-formed (invalid token))",
         ),
         ("<?xml version='1.0' encoding='zip'?><urlset/>", "s.xml: has the encoding 'zip', which is not known"),
@@ -313,7 +350,7 @@ def test_a_file_is_unpacked_and_numbered(tmp_path: Path) -> None:
     packed.write_bytes(gzip.compress(urlset(["http://a/1", "http://a/2"]).encode()))
     plain.write_text("http://a/3\n")
     paths = [str(packed), str(plain)]
-    check(paths, format="sitemap")
+    check(paths, ListOptions(format="sitemap"))
     assert [(row.id, row.url) for row in read(paths, format="sitemap") if isinstance(row, Request)] == [
         (1, "http://a/1"),
         (2, "http://a/2"),
@@ -336,7 +373,8 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "use", [lambda path: list(read([path], format="sitemap")), lambda path: check([path], format="sitemap")]
+    "use",
+    [lambda path: list(read([path], format="sitemap")), lambda path: check([path], ListOptions(format="sitemap"))],
 )
 def test_a_file_that_is_no_sitemap_is_named(use: object, tmp_path: Path) -> None:
     assert callable(use)
@@ -349,7 +387,7 @@ def test_a_file_that_is_no_sitemap_is_named(use: object, tmp_path: Path) -> None
 def test_an_index_in_a_file_needs_the_network(tmp_path: Path) -> None:
     path = tmp_path / "i.xml"
     path.write_text(index(["http://a/1.xml"]))
-    check([str(path)], format="sitemap")
+    check([str(path)], ListOptions(format="sitemap"))
     with pytest.raises(
         SourceError, match=r"i\.xml: lists sitemaps that are on the network: 'fetcher crawl' and Fetcher\.read"
     ):

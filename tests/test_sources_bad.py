@@ -11,7 +11,7 @@ import pytest
 from backports import zstd
 
 from fetcher.errors import SourceError
-from fetcher.sources import BadRow, check, read
+from fetcher.sources import BadRow, ListOptions, check, read
 from fetcher.sources.lines import MAX_LINE_BYTES
 from tests.test_sources import put, rows_of
 
@@ -53,8 +53,8 @@ BAD_ROWS: list[tuple[str, str | bytes, tuple[Any, ...]]] = [
      (1, "a.example", {"n": '"x'}, "l.tsv:2: has 3 cells under 2 columns (in TSV a tab always ends a cell)")),
     ("l.csv", "n,url\n1,\n2,b.example\n", (1, "", {"n": "1"}, "l.csv:2: no URL in column 'url'")),
     ("l.csv", "n,url\n1\n2,b.example\n", (1, "", {"n": "1"}, "l.csv:2: no URL in column 'url'")),
-    ("l.csv", b"n,url\n\xe9,a.example\n2,b.example\n",
-     (1, "a.example", {"n": "\ufffd"}, "l.csv:2: the line is not UTF-8")),
+    ("l.csv", b"n,url\n\xe9,\xe9.example\n2,b.example\n",
+     (1, "\ufffd.example", {"n": "\ufffd"}, "l.csv:2: the URL is not UTF-8")),
     ("l.csv", f"n,url\n{LONG},a.example\n2,b.example\n", (1, CUT, "l.csv:2: the line is over 64 KiB long")),
     ("l.csv", f'n,url\n"{LONG}\n",a.example\n2,b.example\n', (1, '"' + CUT[1:], "l.csv:2: the line is over 64 KiB long")),
     ("l.csv", f'n,url\n"\n{LONG}\n",a.example\n2,b.example\n', (1, CUT, "l.csv:2: the line is over 64 KiB long")),
@@ -62,12 +62,14 @@ BAD_ROWS: list[tuple[str, str | bytes, tuple[Any, ...]]] = [
     ("l.csv", "url\na.example/x,y\nb.example\n",
      (1, "a.example/x", "l.csv:2: has 2 cells under 1 column (a cell with ',' in it is quoted)")),
     ("l.jsonl", '""\n"b.example"\n', (1, "", "l.jsonl:1: the URL is empty")),
-    ("l.jsonl", '{"URL": "a", "x": 1}\n"b.example"\n',
-     (1, '{"URL": "a", "x": 1}', "l.jsonl:1: has no key 'url' (its keys: URL, x)")),
+    ("l.jsonl", '{"img": "a", "x": 1}\n"b.example"\n',
+     (1, '{"img": "a", "x": 1}', "l.jsonl:1: has no key 'url' (its keys: img, x)")),
+    ("l.jsonl", '{"link": "a", "href": "c"}\n"b.example"\n',
+     (1, '{"link": "a", "href": "c"}', "l.jsonl:1: has no key 'url' (its keys: link, href)")),
     ("l.jsonl", '{"url": 7, "x": 1}\n"b.example"\n',
      (1, '{"url": 7, "x": 1}', {"x": 1}, "l.jsonl:1: 'url' is a number, not a string")),
     ("l.jsonl", '["a.example"]\n"b.example"\n', (1, '["a.example"]', "l.jsonl:1: is an array, neither an object nor a URL")),
-    ("l.jsonl", b'"\xff"\n"b.example"\n', (1, '"\ufffd"', "l.jsonl:1: the line is not UTF-8")),
+    ("l.jsonl", b'"\xff"\n"b.example"\n', (1, "\ufffd", "l.jsonl:1: the URL is not UTF-8")),
     ("l.jsonl", f'"{LONG}"\n"b.example"\n', (1, '"' + CUT[1:], "l.jsonl:1: the line is over 64 KiB long")),
 ]  # fmt: skip
 
@@ -91,7 +93,7 @@ def test_a_later_line_that_is_not_json_is_a_bad_row() -> None:
     assert all(re.match(rf"l\.jsonl:{row[0]}: is not JSON: ", row[2]) for row in found[1:])
 
 
-FORMATS_THERE_ARE = ".txt, .csv, .tsv, .jsonl, .ndjson (each also .gz or .zst)"
+FORMATS_THERE_ARE = ".txt, .csv, .tsv, .jsonl, .ndjson (each also .gz or .zst), .parquet, .sqlite"
 NOT_JSON = (
     "urls.jsonl:1: is not JSON, so this is no jsonl list (one JSON value a line): "
     "JSON is malformed: invalid character (byte 0)"
@@ -122,23 +124,28 @@ BAD_LISTS: list[tuple[str, str | bytes | None, str]] = [
     ("urls", b"\x89PNG\r\n\x1a\n", "urls: looks like a binary file (PNG), not a list of URLs"),
     ("urls.csv", b"PAR1\x15\0\0", "urls.csv: looks like a binary file (Parquet), not a list of URLs"),
     ("urls.txt.gz", gzip.compress(b"%PDF-1"), "urls.txt.gz: looks like a binary file (PDF), not a list of URLs"),
-    ("urls.txt", "a.example\n".encode("utf-16"), "urls.txt: is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)"),
-    ("urls.csv", b"\xfe\xff\0u", "urls.csv: is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)"),
-    ("urls.txt", "a".encode("utf-32"), "urls.txt: is UTF-32; convert it to UTF-8 (iconv -f UTF-32 -t UTF-8)"),
+    ("urls.txt", "a.example\n".encode("utf-16-le"),
+     "urls.txt: looks like a binary file (UTF-16? then say so: --encoding utf-16-le), not a list of URLs"),
+    ("urls.csv", "url\n".encode("utf-16-be"),
+     "urls.csv: looks like a binary file (UTF-16? then say so: --encoding utf-16-be), not a list of URLs"),
     ("urls.gz", b"a.example\n", "urls.gz: is not gzip data, though its name ends in .gz"),
     ("urls.zst", b"", "urls.zst: is not zstd data, though its name ends in .zst"),
     ("urls.json", "[]", f"urls.json: a .json file is no list of URLs that can be read: there are {FORMATS_THERE_ARE}"),
-    ("u.parquet.gz", "", f"u.parquet.gz: a .parquet file is no list of URLs that can be read: there are {FORMATS_THERE_ARE}"),
+    ("u.parquet.gz", "", "u.parquet.gz: is empty, not a Parquet file"),
     ("urls.XLSX", None, f"urls.XLSX: a .xlsx file is no list of URLs that can be read: there are {FORMATS_THERE_ARE}"),
-    ("urls.csv", "\nid,link\n1,a\n", "urls.csv:2: there is no column 'url'; the columns are: id, link"),
+    ("urls.csv", "\nid,img\n1,a\n", "urls.csv:2: there is no column 'url'; the columns are: id, img"),
     ("urls.csv", '"url" x,name\n', f"urls.csv:1: {MISQUOTED.replace('the line', 'the header')}"),
     ("urls.csv", 'url,n\na,b\nb,"x" y,"z\nc,d\n', "urls.csv:3: a quote is opened and never closed"),
     ("urls.csv", 'url,n\nb,"x" y\rz\nc,d\n', "urls.csv:2: has a carriage return within (lines end in LF or CRLF)"),
     ("urls.tsv", '"url"\t"name"\n',
      "urls.tsv:1: there is no column 'url'; the columns are: \"url\", \"name\" (TSV has no quoting)"),
-    ("urls.csv", "url;name\n", "urls.csv:1: there is no column 'url'; the columns are: url;name"),
+    ("urls.csv", "Firma, Ort;Name;x\n", "urls.csv:1: there is no column 'url'; the columns are: Firma, Ort, Name, x"),
+    ("urls.csv", "Link;Website;a,b,c\n",
+     "urls.csv:1: several columns may hold the URL: Link, Website; say which with --url-column"),
+    ("urls.csv", "https://a.example/x,1\n",
+     "urls.csv:1: has a URL where the names of the columns belong; put a line such as name,url before it, or say --from txt (one URL a line)"),
     ("urls.csv", "URL,Url\n", "urls.csv:1: several columns are called 'url'; the columns are: URL, Url"),
-    ("urls.csv", b"url,\xe9\n", "urls.csv:1: the header is not UTF-8"),
+    ("urls.csv", b"sep=;\nid;\xe9\n", "urls.csv:2: there is no column 'url'; the columns are: id, \ufffd"),
     ("urls.csv", f"url,{LONG}\n", "urls.csv:1: the header is over 64 KiB long"),
     ("urls.csv", b"url\r\na.example\rb.example\r\n", "urls.csv:2: has a carriage return within (lines end in LF or CRLF)"),
     ("urls.csv", b"url\na\n\nb\0c\n", "urls.csv:4: has a NUL byte; this is no text"),
@@ -179,8 +186,10 @@ def test_a_directory_and_a_format_that_there_is_not() -> None:
     for use in (lambda: list(read(["lists"])), lambda: check(["lists"])):
         with pytest.raises(SourceError, match=r"^lists: is a directory, not a list of URLs$"):
             use()
-    with pytest.raises(SourceError, match=r"^'xml' is no format of a list: there are txt, csv, tsv, jsonl, sitemap$"):
-        check([put("list", "a.example")], format="xml")
+    with pytest.raises(
+        SourceError, match=r"^'xml' is no format of a list: there are txt, csv, tsv, jsonl, parquet, sqlite, sitemap$"
+    ):
+        check([put("list", "a.example")], ListOptions(format="xml"))
     with pytest.raises(SourceError, match=r"^no list of URLs is given$"):
         list(read([]))
     with pytest.raises(SourceError, match=r"^a.txt and 1 more: no URLs in them$"):

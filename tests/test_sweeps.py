@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
+import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,41 @@ def test_zstandard_frames_are_read_to_their_end(tmp_path: Path) -> None:
     assert judge(path, ROWS).torn == 1
 
 
+def test_the_judge_sees_what_is_wrong_with_bodies(tmp_path: Path) -> None:
+    bodies, path = tmp_path / "bodies", tmp_path / "a.jsonl"
+    (bodies / "ab").mkdir(parents=True)
+    digest = "sha256:" + hashlib.sha256(b"one").hexdigest()
+    record = {"id": 1, "url": ROWS[0].url, "error": None, "body_path": "ab/one.html.gz", "digest": digest}
+    path.write_text(json.dumps(record) + "\n")
+    assert judge(path, ROWS[:1], bodies=bodies).torn == 1
+    body = bodies / "ab" / "one.html.gz"
+    for data, torn in (
+        (gzip.compress(b"one"), 0),
+        (gzip.compress(b"one")[:-1], 1),
+        (gzip.compress(b"two"), 1),
+        (b"", 1),
+    ):
+        body.write_bytes(data)
+        assert judge(path, ROWS[:1], bodies=bodies).torn == torn
+    body.write_bytes(gzip.compress(b"one"))
+    (bodies / ".incoming-0").mkdir()
+    assert judge(path, ROWS[:1], bodies=bodies).torn == 1
+
+
+def test_a_database_is_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("CREATE TABLE pages(id, url, error)")
+        db.executemany("INSERT INTO pages VALUES (?, ?, NULL)", [(n, f"http://host/{n}") for n in (1, 2, 3, 4)])
+    assert judge(path, ROWS).clean
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE pages SET id = 3 WHERE id = 4")
+    verdict = judge(path, ROWS)
+    assert (verdict.lost, verdict.twice, verdict.wrong) == (1, 1, 1)
+    path.write_bytes(path.read_bytes()[:-4096])
+    assert judge(path, ROWS).torn
+
+
 def test_an_output_that_is_not_there_has_lost_all(tmp_path: Path) -> None:
     assert judge(tmp_path / "a.csv", ROWS).lost == 4
 
@@ -124,6 +162,20 @@ def test_a_sample_of_the_kills(tmp_path: Path) -> None:
     jobs = kill.sweep(6, ground=tmp_path, rows=500)
     assert [trouble for job in jobs for trouble in job.troubles] == [], kill.report(jobs)
     assert sum(len(job.kills) for job in jobs) == 6
+
+
+def test_a_sample_of_the_kills_with_bodies(tmp_path: Path) -> None:
+    jobs = kill.sweep(4, ground=tmp_path, rows=500, suffixes=["jsonl", "csv"], bodies=True)
+    assert [trouble for job in jobs for trouble in job.troubles] == [], kill.report(jobs)
+    assert sum(len(job.kills) for job in jobs) == 4
+
+
+def test_a_sample_of_the_calls_with_bodies(tmp_path: Path) -> None:
+    if why := missing():
+        pytest.skip(why)
+    trials = syscalls.sweep(tmp_path, sample=7, at_once=2, bodies=True)
+    assert [trial for trial in trials if trial.troubles] == [], syscalls.report(trials)
+    assert len(trials) >= 4
 
 
 def test_a_sample_of_the_calls(tmp_path: Path) -> None:

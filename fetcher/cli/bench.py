@@ -12,7 +12,7 @@ from fetcher.cli.crawl import option, with_options
 __all__ = ["command"]
 
 SHARED = (
-    "from", "url_column", "per_host", "delay", "rate", "timeout", "connect_timeout", "read_timeout", "retries",
+    "from", "url_column", "delimiter", "encoding", "per_host", "delay", "rate", "timeout", "connect_timeout", "read_timeout", "retries",
     "max_retry_after", "host_patience", "default_scheme", "max_redirects", "max_size", "truncate", "accept", "user_agent", "header",
     "cookie", "user", "proxy", "insecure", "ca_bundle", "private_network", "select", "progress", "quiet", "config",
 )  # fmt: skip

@@ -27,7 +27,7 @@ from fetcher.cli.exits import COMPLETE, FAILED, PIPE_CLOSED, discard_stdout, exi
 from fetcher.cli.outputs import print_text, write_text
 from fetcher.cli.redaction import redact
 from fetcher.cli.resume_command import resume_command
-from fetcher.cli.settings import RUN_KEYS, concurrency_within_limits, make_config, read_latency
+from fetcher.cli.settings import concurrency_within_limits, list_options, make_config, read_latency
 from fetcher.cli.unused import warn_of_unused
 from fetcher.config.options import number_from
 from fetcher.errors import ConfigError, FetcherError
@@ -35,7 +35,7 @@ from fetcher.report.notices import Notices
 from fetcher.report.summary import human_seconds
 from fetcher.sinks.escape import printable
 from fetcher.sinks.opening import check_path
-from fetcher.sources import is_url_argument, read
+from fetcher.sources import is_url_argument, read_lists
 from fetcher.stats import counted
 from fetcher.urls import without_userinfo
 
@@ -55,10 +55,11 @@ class Outputs(msgspec.Struct, frozen=True):
 def bench(inputs: list[str], settings: dict[str, Any]) -> int:
     """Run ``fetcher bench`` and return its exit code."""
     notices = Notices(redact=redact)
+    quiet = settings.get("quiet", False)
+    notices.listen(0, quiet=quiet)
     try:
         plan, outputs = _plan(inputs, settings), _outputs(inputs, settings)
         listing = _listing(inputs, settings, plan) if inputs else None
-        quiet = settings.get("quiet", False)
         if not plan.config.tls.verify and not quiet:
             notices.say("warning: certificates are not verified (--insecure)", level="warning")
         if not quiet:
@@ -144,11 +145,10 @@ def _same_file(path: str, other: str) -> bool:
 
 
 def _listing(inputs: list[str], settings: Mapping[str, Any], plan: Bench) -> Listing:
-    kind, column = (settings.get(key, RUN_KEYS[key]) for key in ("from", "url_column"))
     source = ", ".join("stdin" if text == "-" else without_userinfo(text) for text in inputs[:3]) + (
         ", …" if len(inputs) > 3 else ""
     )
-    return listing_of(read(inputs, format=kind, url_column=column), plan, source)
+    return listing_of(read_lists(inputs, list_options(settings)), plan, source)
 
 
 # The report

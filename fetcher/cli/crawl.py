@@ -12,6 +12,18 @@ from fetcher.cli.settings import Lines
 __all__ = ["command", "option", "with_options"]
 
 LINES = Lines()
+
+
+class FormatName(click.Choice):  # type: ignore[type-arg]  # generic in new click, plain in old
+    """One of the formats; who asks for json is told of jsonl."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name, or fail with what may be meant."""
+        if value == "json":
+            self.fail("'json': did you mean jsonl, one JSON record a line?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -25,14 +37,17 @@ def option(*names: str, **attributes: Any) -> Any:
 
 
 OPTIONS = [
-    option("--from", "from", type=click.Choice(["txt", "csv", "tsv", "jsonl", "sitemap"]), help="Format of the lists, whatever their suffix; with it a URL is a list, too."),
-    option("--url-column", metavar="NAME", help="Column of a CSV or key of a JSON line with the URL.  [default: url]"),
+    option("--from", "from", type=click.Choice(["txt", "csv", "tsv", "jsonl", "parquet", "sqlite", "sitemap"]), help="Format of the lists, whatever their suffix; with it a URL is a list, too."),
+    option("--url-column", metavar="NAME", help="Column or key with the URL (product.url is within product).  [default: url, or the one called link, href, website and the like]"),
+    option("--delimiter", metavar="C", help="Between the cells of a CSV (tab for a tab).  [default: by the header line]"),
+    option("--encoding", metavar="NAME", help="Of the lists (cp1252, utf-16).  [default: by the byte order mark, else UTF-8]"),
+    option("--carry", metavar="A,B", help="Columns that come along into the records; '' for none.  [default: all]"),
     option("--demo", is_flag=True, envvar=None, help="Fetch the built-in site, served for the occasion on loopback."),
-    option("-o", "--output", multiple=True, metavar="PATH", help="Where the records go, by suffix: .jsonl .csv .txt, each also .gz or .zst; repeatable.  [default: stdout, as text]"),
-    option("-f", "--format", type=click.Choice(["text", "jsonl", "csv"]), help="Format of the output, whatever its suffix."),
+    option("-o", "--output", multiple=True, metavar="PATH", help="Where the records go, by suffix: .jsonl .csv .txt, each also .gz or .zst, or .sqlite; repeatable.  [default: stdout, as text]"),
+    option("-f", "--format", type=FormatName(["text", "jsonl", "csv", "sqlite"]), help="Format of the output, whatever its suffix."),
     option("--columns", metavar="A,B", help="Columns of a record that are written, in this order; else all. Others are not computed."),
     option("--keep-headers", metavar="all|A,B", help="Keep these headers of each answer, in a column 'headers'; all but Set-Cookie, unless named."),
-    option("--body", metavar="none|inline|DIR", help="Keep the bodies of pages: in a column 'body', or as files in a folder.  [default: none]"),
+    option("--body", metavar="none|inline|DIR", help="Keep the bodies of pages: in a column 'body', or in files DIR/ab/SHA256.EXT, text compressed.  [default: none]"),
     option("--ordered", is_flag=True, help="Write the records in the order of the list: a slow host then holds up all."),
     option("--csv-bom", is_flag=True, help="Begin a CSV with a byte order mark, for Excel."),
     option("--part-rows", metavar="N", help="Rows in one file of a folder of Parquet; else a million."),
@@ -116,7 +131,7 @@ def with_options(options: Sequence[Any]) -> Callable[[F], F]:
 def command(context: click.Context, /, inputs: tuple[str, ...], config: str | None, demo: bool, **_: Any) -> None:
     """Fetch every URL of the INPUTs: files, '-' for stdin, or URLs.
 
-    Lists are .txt, .csv, .tsv or .jsonl, each also .gz or .zst, and sitemaps (--from sitemap). Prints 'URL -> LENGTH' for each page, or
+    Lists are .txt, .csv, .tsv or .jsonl, each also .gz or .zst, .parquet, .sqlite, outputs of earlier runs, and sitemaps (--from sitemap). Prints 'URL -> LENGTH' for each page, or
     writes the records where -o says. Data goes to stdout, everything else to stderr.
 
     \b

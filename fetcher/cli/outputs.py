@@ -10,14 +10,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+import msgspec
+
 from fetcher.cli.plan import Plan
 from fetcher.client import Fetcher
 from fetcher.errors import SinkError
 from fetcher.files import write_all
 from fetcher.job.resume import ResumeState
 from fetcher.model import Outcome, Sink
-from fetcher.sinks import Layout, sink_for
-from fetcher.sources import Row, estimate_rows, is_url_argument, is_url_list, read
+from fetcher.sinks import BodyFolder, Layout, sink_for
+from fetcher.sinks.body_sink import BodySink
+from fetcher.sources import Row, estimate_rows, has_free_fields, is_url_argument, is_url_list, read_lists
 from fetcher.sources.inputs import format_of
 from fetcher.stats import Stats
 
@@ -80,6 +83,7 @@ class PlainOutput:
         self._plan = plan
         self._fetcher = fetcher
         self._sinks: list[Sink] = []
+        self._bodies: BodySink | None = None
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -88,6 +92,8 @@ class PlainOutput:
             for path in plan.outputs:
                 sink = sink_for(path, layout, format=plan["format"], fresh=plan["fresh"])
                 self._sinks.append(await stack.enter_async_context(sink))
+            if plan.body_place == "folder":
+                self._bodies = await stack.enter_async_context(BodySink(BodyFolder(plan["body"]), self._sinks))
             self._stack = stack.pop_all()
         return self
 
@@ -101,7 +107,10 @@ class PlainOutput:
         return rows
 
     async def write(self, outcome: Outcome) -> None:
-        """Write the outcome to every output."""
+        """Write the outcome to every output, and its body to the folder before."""
+        if self._bodies is not None:
+            await self._bodies.write(outcome)
+            return
         for sink in self._sinks:
             await sink.write(outcome)
 
@@ -118,19 +127,19 @@ def open_output(plan: Plan, fetcher: Fetcher) -> CrawlOutput:
         directory=plan.job,
         format=plan["format"],
         layout=_layout(plan, fetcher),
+        body=plan["body"],
         fresh=plan["fresh"],
         retry=plan.retry,
         verify=plan["verify"],
         inputs=plan.inputs,
-        input_format=plan["from"],
-        url_column=plan["url_column"],
+        list_options=plan.list_options,
         total=estimate_total(plan),
     )
 
 
 def estimate_total(plan: Plan) -> int | None:
     """Return about how many rows a plan's lists have, ``None`` where that cannot be told without reading them."""
-    total = estimate_rows(plan.inputs, format=plan["from"])
+    total = estimate_rows(plan.inputs, plan.list_options)
     limit = plan.config.limits.rows
     return total if limit is None else min(limit, total or limit)
 
@@ -141,8 +150,8 @@ def open_source(
     """Return the rows of a plan's lists; those on the network are fetched by ``fetcher``, and kept by ``output``."""
     if fetcher is not None and reads_network(plan):
         kept = output.kept_list if output is not None else None
-        return fetcher.read(plan.inputs, format=plan["from"], url_column=plan["url_column"], kept=kept)
-    rows = read(plan.inputs, format=plan["from"], url_column=plan["url_column"])
+        return fetcher.read(plan.inputs, kept=kept, **msgspec.structs.asdict(plan.list_options))
+    rows = read_lists(plan.inputs, plan.list_options)
     if not any(map(_may_block, plan.inputs)):
         return rows
     from fetcher.sources.threaded_iterator import ThreadedIterator
@@ -198,6 +207,8 @@ def _layout(plan: Plan, fetcher: Fetcher) -> Layout:
         plan.body_place,
         fields=_fields(plan),
         select=tuple(dict.fromkeys(fetcher.reader.selected_names)),
+        select_lists=tuple(fetcher.reader.selected_lists),
+        select_types=tuple(fetcher.reader.selected_types),
         free_fields=not _has_one_list(plan),
         free_data=plan.extract is not None,
         byte_order_mark=plan["csv_bom"],
@@ -206,18 +217,21 @@ def _layout(plan: Plan, fetcher: Fetcher) -> Layout:
 
 
 def _has_one_list(plan: Plan) -> bool:
-    """Whether all rows have the same columns: those of one table, or none."""
-    if _fields(plan) == ():
-        return False
+    """Whether all rows have the same columns: those of one table, or none, or those that are carried of free keys."""
     kinds = {format_of(path, plan["from"]) for path in plan.inputs if plan["from"] or not is_url_argument(path)}
-    return kinds <= {"txt"} or kinds == {"sitemap"} or len(plan.inputs) == 1
+    if kinds <= {"txt"} or kinds == {"sitemap"}:
+        return True
+    unseen = any(_may_block(path) or is_url_list(path, plan["from"]) for path in plan.inputs)
+    if len(plan.inputs) != 1 or (kinds != {"jsonl"} and unseen):
+        return False
+    return bool(_fields(plan)) or not has_free_fields(plan.inputs, plan.list_options)
 
 
 def _fields(plan: Plan) -> tuple[str, ...] | None:
-    """Return the columns a CSV gets of the list's own: those of the first row, but none of a list of free keys."""
+    """Return the columns a table gets of the list's own: those of the first row; of a list of free keys those carried."""
     if plan["from"] == "sitemap":
-        from fetcher.sources.sitemap import SITEMAP_FIELDS
+        from fetcher.sources.sitemap import carried_fields
 
-        return SITEMAP_FIELDS
+        return carried_fields(plan.list_options.carry)
     free = plan["from"] == "jsonl" or any(".jsonl" in path or ".ndjson" in path for path in plan.inputs)
-    return () if free else None
+    return (plan.list_options.carry or ()) if free else None

@@ -13,17 +13,18 @@ from typing import Any
 
 import msgspec
 
-from fetcher.cli.settings import RUN_KEYS, concurrency_within_limits, make_config
+from fetcher.cli.settings import RUN_KEYS, concurrency_within_limits, list_options, make_config
 from fetcher.config import Config
 from fetcher.errors import ConfigError, SinkError
 from fetcher.job.paths import folder_for, is_job
 from fetcher.job.resume import choose_codes
 from fetcher.model import Extractor, Middleware
 from fetcher.page.reader import Reader
-from fetcher.sinks import Layout, check_output
-from fetcher.sinks.layout import BodyPlace
+from fetcher.sinks import Layout, check_output, format_of
+from fetcher.sinks.body_folder import check_body_folder
+from fetcher.sinks.layout import BodyPlace, body_place
 from fetcher.sinks.opening import check_path, descriptor_of, is_special
-from fetcher.sources import check, is_url_argument
+from fetcher.sources import ListOptions, check, is_url_argument
 from fetcher.transport.descriptors import RESERVED_DESCRIPTORS
 
 __all__ = ["Plan", "make_plan"]
@@ -51,8 +52,12 @@ class Plan(msgspec.Struct, frozen=True):
     @property
     def body_place(self) -> BodyPlace:
         """Where the bodies of pages go."""
-        body: str = self["body"]
-        return "none" if body == "none" else "inline" if body == "inline" else "folder"
+        return body_place(self["body"])
+
+    @property
+    def list_options(self) -> ListOptions:
+        """How the lists are read."""
+        return list_options(self.settings)
 
 
 def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool = True) -> Plan:
@@ -84,8 +89,13 @@ def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool =
     if plan.config.tls.profile == "compatible":
         note = "--tls compatible: keys and hashes are accepted that are no longer thought to be strong"
         plan = msgspec.structs.replace(plan, notes=(*plan.notes, note))
-    check(inputs, format=plan["from"], url_column=plan["url_column"])
+    if plan.body_place == "inline" and all(format_of(path, plan["format"]) == "text" for path in outputs):
+        note = "--body inline: a text output has no columns; write to a .jsonl or .csv, or give -f"
+        plan = msgspec.structs.replace(plan, notes=(*plan.notes, note))
+    check(inputs, plan.list_options)
     _check_outputs(plan)
+    if plan.body_place == "folder":
+        _check_bodies(plan)
     return plan
 
 
@@ -123,6 +133,18 @@ def _check_outputs(plan: Plan) -> None:
             check_output(path, format=plan["format"], fresh=plan["fresh"] or goes_on)
         else:
             check_path(path, fresh=True)
+
+
+def _check_bodies(plan: Plan) -> None:
+    """Check the folder of the bodies: a place of its own, that can be written."""
+    folder: str = plan["body"]
+    place = os.path.realpath(folder)
+    for path in [*plan.outputs, *([plan["summary"]] if plan["summary"] else [])]:
+        if descriptor_of(path) is None and os.path.realpath(path) == place:
+            raise ConfigError(f"body: {folder} is an output; name a folder of its own")
+    if plan.job is not None and os.path.realpath(plan.job) == place:
+        raise ConfigError(f"body: {folder} is the folder of the job; name one of its own")
+    check_body_folder(folder)
 
 
 def _job_of(outputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -> str | None:

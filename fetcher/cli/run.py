@@ -46,7 +46,7 @@ def crawl(inputs: list[str], settings: dict[str, Any], *, demo: bool) -> int:
     """Run ``fetcher crawl`` and return its exit code."""
     _occupy_streams()
     notices = Notices(as_json=settings.get("log_format") == "json", redact=redact)
-    notices.listen(settings.get("verbose", 0))
+    notices.listen(settings.get("verbose", 0), quiet=settings.get("quiet", False))
     try:
         return _crawl(inputs, settings, notices, demo=demo)
     except BrokenPipeError:

@@ -18,14 +18,27 @@ from fetcher.cli.redaction import keep
 from fetcher.config import OPTIONS, Config, read_toml
 from fetcher.config.options import SECRET_HEADERS, flag, number_from, one_of, parse_proxy, texts
 from fetcher.errors import ConfigError, InvalidURL
+from fetcher.sources.list_options import ListOptions, parse_carry, parse_delimiter, parse_encoding
 from fetcher.transport.descriptors import descriptors_for_connections, most_concurrency
 from fetcher.urls import parse
 
-__all__ = ["RUN_KEYS", "Lines", "at_most_failed", "concurrency_within_limits", "gather", "make_config", "read_latency"]
+__all__ = [
+    "RUN_KEYS",
+    "Lines",
+    "at_most_failed",
+    "concurrency_within_limits",
+    "gather",
+    "list_options",
+    "make_config",
+    "read_latency",
+]
 
 RUN_KEYS: dict[str, Any] = {
     "from": None,
-    "url_column": "url",
+    "url_column": None,
+    "delimiter": None,
+    "encoding": None,
+    "carry": None,
     "output": [],
     "format": None,
     "fresh": False,
@@ -55,21 +68,34 @@ def _text(value: Any) -> str | None:
     return value or None
 
 
+def _place(value: Any) -> str:
+    return _text(value) or "none"
+
+
+def _format(value: Any) -> Any:
+    if value == "json":
+        raise ConfigError("'json': did you mean jsonl, one JSON record a line?")
+    return one_of("text", "jsonl", "csv", "sqlite")(value)
+
+
 _texts = texts
 
 
 RUN_READERS: dict[str, Callable[[Any], Any]] = {
-    "from": one_of("txt", "csv", "tsv", "jsonl", "sitemap"),
+    "from": one_of("txt", "csv", "tsv", "jsonl", "parquet", "sqlite", "sitemap"),
     "url_column": _text,
+    "delimiter": parse_delimiter,
+    "encoding": parse_encoding,
+    "carry": parse_carry,
     "output": _texts,
-    "format": one_of("text", "jsonl", "csv"),
+    "format": _format,
     "fresh": flag,
     "job": _text,
     "no_job": flag,
     "retry_failed": flag,
     "retry_codes": _texts,
     "verify": flag,
-    "body": _text,
+    "body": _place,
     "ordered": flag,
     "csv_bom": flag,
     "part_rows": number_from(1, whole=True, optional=True),
@@ -119,8 +145,8 @@ def gather(context: click.Context, config_path: str | None) -> dict[str, Any]:
 
 
 def _check(settings: Mapping[str, Any], origin: str) -> None:
-    """Raise what a later check would, with the place where the setting was found."""
-    Config.from_mapping(_with_cookie_files(settings, origin), extra=RUN_KEYS, origin=origin)
+    """Raise what a later check would of each setting by itself, with the place where it was found."""
+    Config.from_mapping(_with_cookie_files(settings, origin), extra=RUN_KEYS, origin=origin, whole=False)
     for name, value in settings.items():
         key = name.replace("-", "_")
         if key in RUN_KEYS:
@@ -162,6 +188,18 @@ def make_config(settings: Mapping[str, Any], urls: Sequence[str]) -> Config:
     if "no_proxy" not in options and (bypass := proxies.get("no")):
         options["no_proxy"] = bypass
     return Config.from_mapping(options)
+
+
+def list_options(settings: Mapping[str, Any]) -> ListOptions:
+    """Return how the lists are read, of settings of the run in their own types."""
+    carry = settings.get("carry")
+    return ListOptions(
+        settings.get("from"),
+        settings.get("url_column"),
+        settings.get("delimiter"),
+        settings.get("encoding"),
+        None if carry is None else tuple(carry),
+    )
 
 
 def _with_cookie_files(settings: Mapping[str, Any], origin: str = "") -> dict[str, Any]:

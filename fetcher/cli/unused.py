@@ -14,8 +14,10 @@ from typing import Any
 from fetcher.report.notices import Notices
 from fetcher.sources import is_url_argument
 from fetcher.sources.inputs import format_of
+from fetcher.sources.lines import list_name
+from fetcher.urls import without_userinfo
 
-__all__ = ["unknown_variables", "unused_url_column", "warn_of_unused"]
+__all__ = ["unknown_variables", "unused_list_options", "warn_of_unused"]
 
 _PREFIX = "FETCHER_"
 _NO_OPTIONS = {"FETCHER_TRACEBACK", "FETCHER_SUITES", "FETCHER_SAMPLE", "FETCHER_PARSEL_STEP"}
@@ -24,7 +26,7 @@ _NO_OPTIONS = {"FETCHER_TRACEBACK", "FETCHER_SUITES", "FETCHER_SAMPLE", "FETCHER
 
 def warn_of_unused(notices: Notices, inputs: Sequence[str] = (), settings: Mapping[str, Any] | None = None) -> None:
     """Tell of all of it."""
-    for text in (*unknown_variables(os.environ), *unused_url_column(inputs, settings or {})):
+    for text in (*unknown_variables(os.environ), *unused_list_options(inputs, settings or {})):
         notices.say(f"warning: {text}", level="warning")
 
 
@@ -41,15 +43,25 @@ def unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
         yield f"no setting is called {', '.join(shown)}"
 
 
-def unused_url_column(inputs: Sequence[str], settings: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence where a column is named and no input has columns."""
-    lists = [each for each in inputs if settings.get("from") or not is_url_argument(each)]
-    kinds = {each: format_of(each, settings.get("from")) for each in lists}
-    if settings.get("url_column") in (None, "url") or not inputs or any(kind != "txt" for kind in kinds.values()):
+def unused_list_options(inputs: Sequence[str], settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence where columns are named and no input has columns, or a delimiter and none is a CSV."""
+    named = [each for each in inputs if settings.get("from") or not is_url_argument(each)]
+    lists = {each: format_of(each, settings.get("from")) for each in named}
+    kinds = set(lists.values())
+    name, kind = next(((without_userinfo(list_name(each)), kind) for each, kind in lists.items()), ("", ""))
+    what = f"{name} is read as {kind}{_READ_AS.get(kind, '')}" if name else "no INPUT is a list"
+    if not inputs:
         return
-    name = next(("stdin" if each == "-" else each for each in lists), None)
-    what = f"{name} is read as txt, one URL a line (--from csv reads columns)" if name else "no INPUT is a list"
-    yield f"url-column is of no use here: {what}"
+    for key, default, without in (("url_column", "url", {"txt", "sitemap"}), ("carry", None, {"txt"})):
+        if settings.get(key) not in (None, default) and not kinds - without:
+            yield f"{key.replace('_', '-')} is of no use here: {what}"
+    if settings.get("delimiter") is not None and "csv" not in kinds:
+        yield f"delimiter is of no use here: {what}"
+    if settings.get("encoding") is not None and kinds == {"sitemap"}:
+        yield f"encoding is of no use here: {what}, which says its own"
+
+
+_READ_AS = {"txt": ", one URL a line (--from csv reads columns)"}
 
 
 def _known_variables() -> frozenset[str]:

@@ -110,9 +110,14 @@ class Config(msgspec.Struct, frozen=True):
         return cls._read(options, spelled="_")
 
     @classmethod
-    def from_mapping(cls, options: Mapping[str, Any], *, extra: Iterable[str] = (), origin: str = "") -> Self:
-        """Build a config from a flat mapping, as a file has it; names of ``extra`` are the caller's, and passed over."""
-        return cls._read(options, extra=extra, origin=origin)
+    def from_mapping(
+        cls, options: Mapping[str, Any], *, extra: Iterable[str] = (), origin: str = "", whole: bool = True
+    ) -> Self:
+        """Build a config from a flat mapping, as a file has it; names of ``extra`` are the caller's, and passed over.
+
+        Where it is not the ``whole`` of what is set, settings are not held against each other.
+        """
+        return cls._read(options, extra=extra, origin=origin, whole=whole)
 
     @classmethod
     def _read(
@@ -122,6 +127,7 @@ class Config(msgspec.Struct, frozen=True):
         extra: Iterable[str] = (),
         origin: str = "",
         spelled: Literal["-", "_"] = "-",
+        whole: bool = True,
     ) -> Self:
         passed = set(extra)
         policies: dict[str, dict[str, Any]] = {}
@@ -145,7 +151,8 @@ class Config(msgspec.Struct, frozen=True):
             target[field] = target[field] + converted if field in target else converted
         parts = {policy: POLICIES[policy](**fields) for policy, fields in policies.items()}
         config = cls(**parts, **top)
-        config._check(origin)
+        if whole:
+            config._check(origin)
         return config
 
     @classmethod

@@ -15,6 +15,7 @@ import msgspec
 from fetcher.config import Config
 from fetcher.errors import ConfigError, LedgerError
 from fetcher.sinks.escape import printable
+from fetcher.sources.list_options import ListOptions
 from fetcher.urls import without_userinfo
 
 __all__ = ["JobIdentity"]
@@ -24,6 +25,9 @@ SHOWN_CHARACTERS = 120  # of a value in a message
 _FLAGS = {
     "input_format": "--from",
     "url_column": "--url-column",
+    "delimiter": "--delimiter",
+    "encoding": "--encoding",
+    "carry": "--carry",
     "default_scheme": "--default-scheme",
     "outputs": "the format of -o",
     "select": "--select",
@@ -39,14 +43,18 @@ _FLAGS = {
     "columns": "--columns",
     "keep_headers": "--keep-headers",
     "body": "--body",
+    "csv_bom": "--csv-bom",
 }
 """Field -> the flag a user knows it by. The inputs are compared on their own."""
+
+_TABLES = ("csv", "sqlite", "parquet")
+"""The formats whose columns are fixed at the start."""
 
 
 class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What must not change. ``inputs`` are as shown to people, URLs without user name and password, ``outputs`` formats such as ``jsonl.gz``.
 
-    ``accept`` is a text of ranges, ``max_size`` in bytes, ``extract`` the name of the user's function.
+    ``one_table`` says that a table's columns are those of one list. ``accept`` is a text of ranges, ``max_size`` in bytes, ``extract`` the name of the user's function.
     """
 
     inputs: tuple[str, ...]
@@ -67,6 +75,12 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     columns: tuple[str, ...] = ()
     keep_headers: tuple[str, ...] = ()
     body: str = "none"
+    csv_bom: bool = False
+    one_table: bool = False
+    # Ledgers from before these options have none of them.
+    delimiter: str | None = None
+    encoding: str | None = None
+    carry: tuple[str, ...] | None = None
 
     @classmethod
     def of(
@@ -74,17 +88,18 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         config: Config,
         *,
         inputs: Sequence[str],
-        input_format: str | None,
-        url_column: str,
+        list_options: ListOptions,
         outputs: Sequence[str],
         extract: str | None,
         body: str = "none",
+        csv_bom: bool = False,
+        one_table: bool = False,
     ) -> Self:
         """Take from ``config`` and the command what must not change."""
         return cls(
             inputs=tuple(_text(without_userinfo(text)) if "://" in text else _text(text) for text in inputs),
-            input_format=input_format,
-            url_column=_text(url_column),
+            input_format=list_options.format,
+            url_column=_text(list_options.url_column or "url"),
             default_scheme=config.default_scheme,
             outputs=tuple(outputs),
             select=tuple(map(_text, config.select)),
@@ -100,6 +115,11 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             columns=config.columns,
             keep_headers=tuple(sorted(config.keep_headers)),
             body=body,
+            csv_bom=csv_bom and any(output.startswith("csv") for output in outputs),
+            one_table=one_table and any(output.partition(".")[0] in _TABLES for output in outputs),
+            delimiter=list_options.delimiter,
+            encoding=list_options.encoding,
+            carry=None if list_options.carry is None else tuple(map(_text, list_options.carry)),
         )
 
     def to_json(self) -> bytes:
@@ -121,13 +141,19 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def check(self, now: JobIdentity) -> None:
         """Raise ``ConfigError`` for the first field that differs ``now``; there may be more inputs."""
         _check_inputs(self.inputs, now.inputs)
+        if self.one_table and not now.one_table:
+            raise ConfigError(
+                "this job began with one list, and its table has no column for what other lists have: give that one "
+                "alone, write to another -o, or begin again with --fresh"
+            )
         for field, flag in _FLAGS.items():
             was, is_now = getattr(self, field), getattr(now, field)
             if was != is_now:
                 advice = _ADVICE
                 if field == "default_scheme" and is_now == "auto":  # https was the default once, and nobody gave it
                     advice = advice.replace("it as before", f"{flag} {_shown(was)}")
-                raise ConfigError(f"{flag} was {_shown(was)} when this job began, and is {_shown(is_now)}: {advice}")
+                said = [_shown(value, empty_counts=field == "carry") for value in (was, is_now)]
+                raise ConfigError(f"{flag} was {said[0]} when this job began, and is {said[1]}: {advice}")
 
 
 def _check_inputs(were: Sequence[str], now: Sequence[str]) -> None:
@@ -145,9 +171,9 @@ def _same_name(shown: str) -> str:
     return shown if "://" in shown else os.path.basename(shown)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, *, empty_counts: bool = False) -> str:
     if value is None or value == ():
-        return "not given"
+        return "not given" if value is None or not empty_counts else "nothing"
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, Iterable) and not isinstance(value, str):

@@ -41,7 +41,9 @@ from fetcher.job.paths import (
 from fetcher.job.resume import ResumeFilter, ResumeState, choose_codes, digest_of
 from fetcher.job.writer import Writer
 from fetcher.model import Outcome, Page
-from fetcher.sinks import JobOutput, Layout, Mark, Rewrite, format_of, open_job_output
+from fetcher.sinks import BodyFolder, JobOutput, Layout, Mark, Rewrite, format_of, open_job_output
+from fetcher.sinks.layout import BodyPlace, body_place
+from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
 from fetcher.stats import Stats
 from fetcher.urls import parse
 
@@ -61,8 +63,10 @@ class Job:
     ``outputs`` are regular files, their formats by suffix or ``format``. The ledger lies in ``directory``, by default
     beside the first output. ``fresh`` begins again. ``retry`` names codes or classes of failures to take up once more
     (``failed`` for all). ``verify`` has the outputs looked at whole before anything is fetched, not their last 64 MB.
-    ``fields`` are the list's own columns in a table; a ``layout`` says all that records look like. ``inputs``, ``input_format`` and
-    ``url_column`` describe the list, for it must not change. ``total`` is about how many rows it has.
+    ``fields`` are the list's own columns in a table; a ``layout`` says all that records look like. ``body`` says where
+    bodies go: ``none``, ``inline`` for a column, or the path of a folder (see ``BodyFolder``); it needs a config with
+    ``keep_body``. ``inputs`` and ``list_options`` (of ``fetcher.sources``) describe the list, for it must not change.
+    ``total`` is about how many rows it has.
     ``stats`` are the counts of all runs, ``resume_state`` says how far the job was when it was opened. ``kept_list``
     keeps lists that are read over the network, for ``Fetcher.read(…, kept=job.kept_list)``.
 
@@ -82,12 +86,12 @@ class Job:
         format: str | None = None,  # noqa: A002  # the option's own name
         fields: Sequence[str] | None = None,
         layout: Layout | None = None,
+        body: str | os.PathLike[str] = "none",
         fresh: bool = False,
         retry: Collection[str] = (),
         verify: bool = False,
         inputs: Sequence[str] = (),
-        input_format: str | None = None,
-        url_column: str = "url",
+        list_options: ListOptions = DEFAULT_OPTIONS,
         total: int | None = None,
     ) -> None:
         if not outputs:
@@ -95,28 +99,28 @@ class Job:
         self.stats = Stats()
         self.resume_state = ResumeState()
         self._fetcher = fetcher
-        config = fetcher.config
         paths = [os.fspath(path) for path in outputs]
         self.directory = os.fspath(directory) if directory is not None else folder_for(paths)
         self._kept_list: KeptList | None = None
-        self._layout = layout or _layout_of(fetcher, fields)
+        self._layout = layout or _layout_of(fetcher, fields, body_place(os.fspath(body)))
+        self._bodies = _bodies_of(fetcher, os.fspath(body), self.directory)
         self._outputs: list[JobOutput] = [
             open_job_output(path, self._layout, work=work_folder(self.directory, ordinal), format=format)
             for ordinal, path in enumerate(paths)
         ]
         self._identity = JobIdentity.of(
-            config,
+            fetcher.config,
             inputs=inputs,
-            input_format=input_format,
-            url_column=url_column,
+            list_options=list_options,
             outputs=[_format_of(path, format) for path in paths],
             extract=fetcher.reader.extractor_name,
-            body=_body_place(self._layout),
+            body=_body_shown(self._layout, self._bodies),
+            csv_bom=self._layout.byte_order_mark,
+            one_table=not self._layout.free_fields,
         )
         self._choose = choose_codes(retry)
         self._retry_names = frozenset(name.strip().lower() for name in retry)
-        self._fresh = fresh
-        self._verify = verify
+        self._fresh, self._verify = fresh, verify
         self._total = total
         self._thread: ThreadPoolExecutor | None = None
         self._opened: OpenJob | None = None
@@ -164,6 +168,7 @@ class Job:
             thread=self._thread,
             progress=self._progress,
             notes=lambda: remember(gate, time.time()),
+            folder=self._bodies,
         )
 
     async def __aexit__(
@@ -213,6 +218,9 @@ class Job:
     async def write(self, outcome: Outcome) -> None:
         """Take one outcome. Raises ``SinkError`` and ``LedgerError``, also of what was written before."""
         assert self._writer is not None
+        body = None
+        if self._bodies is not None:
+            outcome, body = await self._bodies.place(outcome)
         request = outcome.request
         row = LedgerRow(
             id=request.id,
@@ -224,7 +232,7 @@ class Job:
             attempts=outcome.attempts,
             host=self._host_of(request.url),
         )
-        await self._writer.write(row, [output.encode(outcome) for output in self._outputs])
+        await self._writer.write(row, [output.encode(outcome) for output in self._outputs], body)
 
     async def run(self, urls: Iterable[Row] | AsyncIterable[Row]) -> Stats:
         """Fetch what is left of the list and return the stats of the whole job."""
@@ -238,6 +246,7 @@ class Job:
         self._opened = open_job(
             self.directory,
             self._outputs,
+            bodies=self._bodies,
             identity=self._identity,
             fresh=self._fresh,
             verify=self._verify,
@@ -274,17 +283,34 @@ class Job:
             raise
 
 
-def _layout_of(fetcher: Fetcher, fields: Sequence[str] | None) -> Layout:
+def _layout_of(fetcher: Fetcher, fields: Sequence[str] | None, place: BodyPlace) -> Layout:
     return Layout.of(
         fetcher.config,
+        place,
         fields=None if fields is None else tuple(dict.fromkeys(fields)),
         select=tuple(dict.fromkeys(fetcher.reader.selected_names)),
+        select_lists=tuple(fetcher.reader.selected_lists),
+        select_types=tuple(fetcher.reader.selected_types),
     )
 
 
-def _body_place(layout: Layout) -> str:
-    columns = layout.columns
-    return "inline" if "body" in columns else "folder" if "body_path" in columns else "none"
+def _bodies_of(fetcher: Fetcher, body: str, directory: str) -> BodyFolder | None:
+    """Return where bodies are stored, if they are. Raises ``ConfigError`` where there will be none, or no place."""
+    place = body_place(body)
+    if place != "none" and not fetcher.config.keep_body:
+        raise ConfigError(f"body: {body!r} needs the bodies of pages: give the fetcher a config with keep_body=True")
+    if place != "folder":
+        return None
+    if os.path.realpath(body) == os.path.realpath(directory):
+        raise ConfigError(f"body: {body} is the folder of the job; name one of its own")
+    return BodyFolder(body, owner=os.path.realpath(directory))
+
+
+def _body_shown(layout: Layout, bodies: BodyFolder | None) -> str:
+    """Return what must not change of where bodies go: a folder may be moved, and another one has not the files."""
+    if bodies is not None:
+        return os.path.basename(os.path.abspath(bodies.path)) + "/"
+    return "inline" if "body" in layout.columns else "none"
 
 
 def _format_of(path: str, given: str | None) -> str:
@@ -295,7 +321,14 @@ def _format_of(path: str, given: str | None) -> str:
 class OpenJob:
     """A job that is locked and ready: its ledger and crash marker. ``resumed`` says that it had begun before."""
 
-    def __init__(self, lock: Lock, ledger: Ledger, marker: CrashMarker, outputs: Sequence[JobOutput]) -> None:
+    def __init__(
+        self,
+        lock: Lock,
+        ledger: Ledger,
+        marker: CrashMarker,
+        outputs: Sequence[JobOutput],
+        bodies: BodyFolder | None = None,
+    ) -> None:
         self.ledger = ledger
         self.marker = marker
         self.resumed = False
@@ -304,6 +337,7 @@ class OpenJob:
         self.retried = 0
         self._lock = lock
         self._outputs = outputs
+        self._bodies = bodies
 
     def end(self, progress: RunProgress, *, complete: bool) -> None:
         """Close the job cleanly. Raises ``LedgerError``, and ``SinkError`` where an output is no longer in its place."""
@@ -316,18 +350,21 @@ class OpenJob:
         self.ledger.end_run(progress, exit=None)
         for output in self._outputs:
             output.discard()
+        if self._bodies is not None:
+            self._bodies.close()
         self.ledger.close()
         self._lock.release()
 
     def abandon(self) -> None:
         """Close everything as it is: the next start will put it in order."""
-        _abandon(self.ledger, self.marker, self._outputs, self._lock)
+        _abandon(self.ledger, self.marker, self._outputs, self._lock, self._bodies)
 
 
 def open_job(
     folder: str,
     outputs: Sequence[JobOutput],
     *,
+    bodies: BodyFolder | None = None,
     identity: JobIdentity,
     fresh: bool,
     verify: bool = False,
@@ -337,7 +374,7 @@ def open_job(
     """Lock the job in ``folder`` and make it ready: its outputs end where the ledger says.
 
     ``choose`` says which codes to retry, ``retry_names`` what the caller called them. ``verify`` has all bytes of the
-    outputs looked at. Raises ``ConfigError``, ``JobLocked``, ``LedgerError`` and ``SinkError``.
+    outputs looked at. ``bodies`` keeps its files whatever happens to the job. Raises ``ConfigError``, ``JobLocked``, ``LedgerError`` and ``SinkError``.
     """
     make_folder(folder)
     lock = Lock(folder)
@@ -353,10 +390,14 @@ def open_job(
             before.check(identity)
             if identity != before:
                 ledger.set_identity(identity.to_json())  # the list has more files
+            if bodies is not None:
+                bodies.open(create=not ledger.tally().ok)
         else:
+            if bodies is not None:
+                bodies.open()
             ledger = _begin(folder, path, outputs, identity, fresh=fresh)
         marker = CrashMarker(os.path.join(folder, CRASH_MARKER))
-        opened = OpenJob(lock, ledger, marker, outputs)
+        opened = OpenJob(lock, ledger, marker, outputs, bodies)
         opened.resumed = resumed
         if resumed:
             _resume(folder, ledger, marker, outputs, last=None if verify else CHECKED_BYTES)
@@ -367,7 +408,7 @@ def open_job(
             marker.suspect = 0
         return opened
     except BaseException:
-        _abandon(ledger, marker, outputs, lock)
+        _abandon(ledger, marker, outputs, lock, bodies)
         raise
 
 
@@ -437,9 +478,17 @@ def _retry(
     return retried
 
 
-def _abandon(ledger: Ledger | None, marker: CrashMarker | None, outputs: Sequence[JobOutput], lock: Lock) -> None:
+def _abandon(
+    ledger: Ledger | None,
+    marker: CrashMarker | None,
+    outputs: Sequence[JobOutput],
+    lock: Lock,
+    bodies: BodyFolder | None,
+) -> None:
     for output in outputs:
         output.discard()
+    if bodies is not None:
+        bodies.close()
     if marker is not None:
         marker.abandon()
     if ledger is not None:

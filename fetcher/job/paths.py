@@ -92,7 +92,7 @@ def clear_job(folder: str) -> None:
         names = sorted(name for name in os.listdir(folder) if _WRITTEN.fullmatch(name))
         for name in names:
             path = os.path.join(folder, name)
-            if os.path.isdir(path) and not os.path.islink(path):
+            if name.startswith((COPY_PREFIX, WORK_PREFIX)) and os.path.isdir(path) and not os.path.islink(path):
                 shutil.rmtree(path)
             else:
                 os.unlink(path)

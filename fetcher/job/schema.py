@@ -16,14 +16,13 @@ import contextlib
 import os
 import sqlite3
 import stat
-import sys
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 from fetcher.errors import LedgerError
 from fetcher.files import PRIVATE, move, sync_file
 from fetcher.sinks.escape import printable
+from fetcher.sqlite_files import BUSY_SECONDS, JOURNALS, REPAIR, address, advice_about, guard, is_busy
 
 __all__ = [
     "APPLICATION",
@@ -42,9 +41,7 @@ __all__ = [
 APPLICATION = 0x66657463  # "fetc", at byte 68 of the file
 FORMAT = 3
 SHIFT = 2**31
-JOURNALS = ("-wal", "-shm", "-journal")
 MAX_OUTPUTS = 1_000
-BUSY_SECONDS = 10.0  # to wait for a reader or for another connection's recovery
 MAX_VALUE_BYTES = 16 * 1024 * 1024  # the identity by the longest command line has room
 MAX_NAME_BYTES = 8_000  # a code, a host, a key or a file's name: the longest has 4,096 bytes
 MAX_SCHEMA_STEPS = 20_000  # of SQLite's machine: a hundred times what reading our own tables takes
@@ -66,21 +63,7 @@ TABLES = (
         more INTEGER NOT NULL, estimate INTEGER, seconds REAL NOT NULL, ok INTEGER NOT NULL, bytes INTEGER NOT NULL)""",
 )
 
-_REPAIR = "repair that and run the same command again"
 _DAMAGED = "put back the file as it was, or begin again with --fresh"
-_ADVICE = {
-    sqlite3.SQLITE_FULL: "make room there and run the same command again",
-    sqlite3.SQLITE_BUSY: "another program is using it: close that and run the same command again",
-    sqlite3.SQLITE_LOCKED: "another program is using it: close that and run the same command again",
-    sqlite3.SQLITE_CONSTRAINT: "a row came twice, and each needs an id of its own",
-    **dict.fromkeys(
-        (
-            sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM,
-            sqlite3.SQLITE_AUTH, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_PROTOCOL,
-        ),
-        _REPAIR,
-    ),
-}  # fmt: skip
 
 
 def damaged(path: str, what: str) -> LedgerError:
@@ -94,7 +77,7 @@ def explained(path: str, doing: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        advice = _ADVICE.get(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF)
+        advice = advice_about(error)
         if advice is None:  # whatever a sound file of ours never gives
             raise damaged(path, str(error)) from error
         raise LedgerError(f"{path}: cannot {doing} the ledger: {printable(str(error), 200)}: {advice}") from error
@@ -102,7 +85,7 @@ def explained(path: str, doing: str) -> Iterator[None]:
         raise damaged(path, str(error)) from error
     except OSError as error:
         where = error.filename if isinstance(error.filename, str) else path
-        raise LedgerError(f"{where}: cannot {doing} the ledger: {error.strerror or error}: {_REPAIR}") from error
+        raise LedgerError(f"{where}: cannot {doing} the ledger: {error.strerror or error}: {REPAIR}") from error
 
 
 def connect(path: str, *, write: bool) -> sqlite3.Connection:
@@ -126,8 +109,8 @@ def attach(path: str, *, write: bool, longest: int = MAX_VALUE_BYTES) -> sqlite3
     No value that is read has more than ``longest`` bytes.
     """
     _check_files(path)
-    address = _address(path, "rw" if write else "ro")
-    db = sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    uri = address(path, "rw" if write else "ro")
+    db = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         _guard(db)
         db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, longest)
@@ -140,16 +123,7 @@ def attach(path: str, *, write: bool, longest: int = MAX_VALUE_BYTES) -> sqlite3
 def _guard(db: sqlite3.Connection) -> None:
     """Take from a connection what a hostile file could use."""
     db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
-    db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-    if sys.version_info >= (3, 12):
-        db.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
-    db.execute("PRAGMA trusted_schema=OFF")
-    db.execute("PRAGMA cell_size_check=ON")
-    db.execute("PRAGMA mmap_size=0")  # a file cut short under a mapping ends the process by SIGBUS
-    db.execute("PRAGMA temp_store=FILE")  # sorting a million rows stays out of memory
-    db.execute("PRAGMA fullfsync=ON")  # macOS: see ``files.sync``
-    db.execute("PRAGMA checkpoint_fullfsync=ON")
-    db.execute("PRAGMA wal_autocheckpoint=0")  # it would swallow its errors: the ledger asks for each itself
+    guard(db)
     db.set_progress_handler(lambda: 1, MAX_SCHEMA_STEPS)  # a million tables are refused, not read
     db.execute("PRAGMA synchronous=NORMAL")  # the first to read the tables' names
     db.set_progress_handler(None, 0)
@@ -158,11 +132,11 @@ def _guard(db: sqlite3.Connection) -> None:
 def in_use(path: str) -> bool:
     """Say whether a connection to the ledger is open just now, in this process or another."""
     try:
-        with contextlib.closing(sqlite3.connect(_address(path, "rw"), uri=True, timeout=0)) as db:
+        with contextlib.closing(sqlite3.connect(address(path, "rw"), uri=True, timeout=0)) as db:
             db.execute("PRAGMA locking_mode=EXCLUSIVE")  # before anything is read, for only then it asks for all
             db.execute("SELECT count(*) FROM meta").fetchone()
     except sqlite3.Error as error:
-        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+        return is_busy(error)
     return False
 
 
@@ -188,7 +162,7 @@ def make(path: str, identity: bytes, outputs: list[bytes]) -> None:
             db.execute(f"PRAGMA user_version={FORMAT}")
             db.execute("COMMIT")
             if db.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):  # an error in writing it is not reported
-                raise LedgerError(f"{path}: cannot create the ledger: it takes no write-ahead log: {_REPAIR}")
+                raise LedgerError(f"{path}: cannot create the ledger: it takes no write-ahead log: {REPAIR}")
         finally:
             db.close()
         sync_file(fresh)
@@ -200,10 +174,6 @@ def whole(path: str, value: object, low: int = 0, high: int = 2**53) -> int:
     if type(value) is not int or not low <= value <= high:
         raise damaged(path, f"{str(value)[:50]!r} where a number from {low} to {high} belongs")
     return value
-
-
-def _address(path: str, mode: str) -> str:
-    return f"{Path(path).absolute().as_uri()}?mode={mode}"
 
 
 def _unlink(path: str) -> None:

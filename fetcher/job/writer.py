@@ -1,24 +1,25 @@
 """Writes records and their ledger rows, together and in batches, in a thread of its own.
 
 Law 6: a batch is durable in every output before the ledger records it, in one transaction; what a kill leaves behind
-the last commit is cut off by the next start. Law 3: two batches at most are held, the one being written and the one that grows.
+the last commit is cut off by the next start. The bodies of its pages are on the disk before the outputs name them.
+Law 3: two batches at most are held, the one being written and the one that grows.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from fetcher.job.ledger import Ledger, LedgerRow, RunProgress
-from fetcher.sinks import JobOutput, Mark
+from fetcher.sinks import BodyFile, BodyFolder, JobOutput, Mark
 
 __all__ = ["Writer"]
 
 COMMIT_SECONDS = 1.0  # from a batch's first outcome to its commit
 FIRST_COMMIT_SECONDS = 0.1  # the same for the first batch; from then on it doubles
 MAX_BATCH_ROWS = 1_000
-MAX_BATCH_BYTES = 8 * 1024 * 1024  # of all outputs together
+MAX_BATCH_BYTES = 8 * 1024 * 1024  # of all outputs together, and of bodies that are stored apart
 
 
 class Writer:
@@ -37,9 +38,11 @@ class Writer:
         thread: ThreadPoolExecutor,
         progress: Callable[[], RunProgress],
         notes: Callable[[], dict[str, bytes]],
+        folder: BodyFolder | None = None,
     ) -> None:
         self._ledger = ledger
         self._outputs = outputs
+        self._folder = folder
         self._thread = thread
         self._progress = progress
         self._notes = notes
@@ -48,6 +51,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._rows: list[LedgerRow] = []
         self._chunks: list[list[bytes]] = [[] for _ in outputs]
+        self._bodies: dict[str, BodyFile] = {}
         self._size = 0
         self._period = FIRST_COMMIT_SECONDS
         self._timer: asyncio.TimerHandle | None = None
@@ -55,14 +59,17 @@ class Writer:
         self._error: BaseException | None = None
         self._watch = self._loop.call_later(COMMIT_SECONDS, self._watch_notes)
 
-    async def write(self, row: LedgerRow, chunks: Sequence[bytes]) -> None:
-        """Take one record, encoded for each output; wait while two batches are full."""
+    async def write(self, row: LedgerRow, chunks: Sequence[bytes], body: BodyFile | None = None) -> None:
+        """Take one record, encoded for each output, and a body that it names; wait while two batches are full."""
         if self._error is not None:
             raise self._error
         self._rows.append(row)
         for collected, chunk in zip(self._chunks, chunks, strict=True):
             collected.append(chunk)
             self._size += len(chunk)
+        if body is not None and body.path not in self._bodies:
+            self._bodies[body.path] = body
+            self._size += len(body.data)
         if self._timer is None:
             self._timer = self._loop.call_later(self._period, self._commit_is_due)
             self._period = min(COMMIT_SECONDS, 2 * self._period)
@@ -99,32 +106,42 @@ class Writer:
             return
         rows, self._rows = self._rows, []
         batches, self._chunks = self._chunks, [[] for _ in self._outputs]
+        bodies, self._bodies = self._bodies, {}
         self._size = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._hand_over(rows, batches, self._news(self._noted))
+        self._hand_over(rows, batches, bodies.values(), self._news(self._noted))
 
     def _note(self) -> None:
         """Hand over what is to be kept of the hosts, without a row."""
         if self._storing is None and self._error is None:
             news = self._news(self._before | self._noted)
             if news:
-                self._hand_over([], [], news)
+                self._hand_over([], [], (), news)
 
     def _news(self, known: Mapping[str, bytes]) -> dict[str, bytes]:
         return {name: note for name, note in self._notes().items() if known.get(name) != note}
 
-    def _hand_over(self, rows: list[LedgerRow], batches: list[list[bytes]], news: dict[str, bytes]) -> None:
+    def _hand_over(
+        self, rows: list[LedgerRow], batches: list[list[bytes]], bodies: Collection[BodyFile], news: dict[str, bytes]
+    ) -> None:
         self._noted.update(news)
         progress = self._progress()
-        self._storing = self._loop.run_in_executor(self._thread, self._commit, rows, batches, progress, news)
+        self._storing = self._loop.run_in_executor(self._thread, self._commit, rows, batches, bodies, progress, news)
         self._storing.add_done_callback(self._stored)
 
     def _commit(
-        self, rows: list[LedgerRow], batches: list[list[bytes]], progress: RunProgress, notes: dict[str, bytes]
+        self,
+        rows: list[LedgerRow],
+        batches: list[list[bytes]],
+        bodies: Collection[BodyFile],
+        progress: RunProgress,
+        notes: dict[str, bytes],
     ) -> None:
         marks: list[Mark] = []
+        if bodies and self._folder is not None:
+            self._folder.store(bodies)
         if rows:
             marks = [output.append(chunks) for output, chunks in zip(self._outputs, batches, strict=True)]
         self._ledger.commit(rows, marks, progress, notes)

@@ -107,6 +107,16 @@ class Reader:
         return self._select.columns if self._select is not None else ()
 
     @property
+    def selected_lists(self) -> list[str]:
+        """Those of them that are lists, for all matches."""
+        return [column.name for column in self.selected_columns if column.many]
+
+    @property
+    def selected_types(self) -> list[tuple[str, str]]:
+        """Those of them that are no text, and what they are."""
+        return [(column.name, column.type) for column in self.selected_columns if column.type is not None]
+
+    @property
     def extractor_name(self) -> str | None:
         """Where the extractor is defined, such as ``shop.pages:price``; ``None`` without one."""
         extract = self._extract

@@ -50,8 +50,14 @@ class Notices:
         """Write lines as they are laid out; ``facts`` are the same for machines."""
         self._tell(text, text.partition("\n")[0], level="info", facts=facts)
 
-    def listen(self, verbose: int) -> None:
-        """Tell what the package logs: with ``verbose`` 1 of parked hosts and retries, from 2 on of everything."""
+    def listen(self, verbose: int, *, quiet: bool = False) -> None:
+        """Tell what the package logs: with ``verbose`` 1 of parked hosts and retries, from 2 on of everything.
+
+        What a list is warned of is told in any case, unless the run is ``quiet``.
+        """
+        lists = logging.getLogger("fetcher.sources")
+        lists.propagate = False  # it is told once
+        lists.addHandler(logging.NullHandler() if quiet else _Handler(self, "warning: "))
         if not verbose:
             return
         logger = logging.getLogger("fetcher")
@@ -59,9 +65,9 @@ class Notices:
         logger.setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
         logging.getLogger("fetcher.retry").setLevel(logging.DEBUG)
 
-    def hear(self, record: logging.LogRecord) -> None:
+    def hear(self, record: logging.LogRecord, prefix: str = "") -> None:
         """Write what was logged."""
-        message = record.getMessage()
+        message = f"{prefix}{record.getMessage()}"
         if record.exc_info:
             message = f"{message}\n{_traceback.formatException(record.exc_info)}"
         self._tell(f"fetcher: {message}", message, level=record.levelname.lower(), logger=record.name, facts={})
@@ -77,12 +83,13 @@ class Notices:
 
 
 class _Handler(logging.Handler):
-    def __init__(self, notices: Notices) -> None:
+    def __init__(self, notices: Notices, prefix: str = "") -> None:
         super().__init__()
         self._notices = notices
+        self._prefix = prefix
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._notices.hear(record)
+        self._notices.hear(record, self._prefix)
 
 
 def _write(text: str) -> None:

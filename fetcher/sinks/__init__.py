@@ -12,6 +12,8 @@ from pathlib import PurePath
 from fetcher.compression import SUFFIXES as COMPRESSED
 from fetcher.errors import ConfigError
 from fetcher.model import Sink
+from fetcher.sinks.batch_sink import BatchSink
+from fetcher.sinks.body_folder import BodyFile, BodyFolder
 from fetcher.sinks.durable import DurableFile
 from fetcher.sinks.escape import printable
 from fetcher.sinks.job_output import JobOutput, Mark, Rewrite
@@ -25,6 +27,8 @@ __all__ = [
     "COLUMNS",
     "FORMATS",
     "SUFFIXES",
+    "BodyFile",
+    "BodyFolder",
     "DurableFile",
     "JSONLSink",
     "JobOutput",
@@ -44,9 +48,20 @@ __all__ = [
     "to_record",
 ]
 
-FORMATS = ("text", "jsonl", "csv")
-SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".txt": "text", ".text": "text"}
-"""Suffix -> format. Each may be followed by ``.gz`` or ``.zst``."""
+FORMATS = ("text", "jsonl", "csv", "sqlite")
+SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".txt": "text", ".text": "text", ".sqlite": "sqlite"}
+"""Suffix -> format. Each but those of ``BATCHED`` may be followed by ``.gz`` or ``.zst``."""
+
+BATCHED = frozenset({"sqlite"})
+"""Formats that are no stream of bytes: written a batch at a time, to files alone."""
+
+_MEANT = {
+    "json": "jsonl, one JSON record a line",
+    **dict.fromkeys(("sqlite3", "db", "db3", "sql"), "sqlite"),
+    **dict.fromkeys(("tsv", "tab", "xlsx", "xls"), "csv"),
+    **dict.fromkeys(("log", "md"), "text"),
+}
+"""What may be asked for -> what may be meant."""
 
 
 def open_sink(
@@ -73,14 +88,18 @@ def sink_for(
     fresh: bool = False,
 ) -> Sink:
     """Return the sink for records of a ``layout``; see ``open_sink``."""
-    return _stream_sink(path, layout, format_of(path, format), fresh=fresh)
+    kind = format_of(path, format)
+    if kind in BATCHED:
+        text = os.fspath(path)
+        return BatchSink(text, lambda work: _batched_output(text, layout, kind, work=work), fresh=fresh)
+    return _stream_sink(path, layout, kind, fresh=fresh)
 
 
 def open_job_output(
     path: str | os.PathLike[str],
     layout: Layout,
     *,
-    work: str,  # noqa: ARG001  # for formats that need it
+    work: str,
     format: str | None = None,  # noqa: A002  # the option's own name
 ) -> JobOutput:
     """Return a job's output at ``path``, in the format that ``open_sink`` would take; nothing is opened yet.
@@ -91,12 +110,21 @@ def open_job_output(
     text = os.fspath(path)
     if is_special(text):
         raise ConfigError(f"{display_name(text)}: a job writes to regular files alone: name one, or run without a job")
-    return DurableFile(text, _stream_sink(text, layout, format_of(text, format), fresh=False))
+    kind = format_of(text, format)
+    if kind in BATCHED:
+        return _batched_output(text, layout, kind, work=work)
+    return DurableFile(text, _stream_sink(text, layout, kind, fresh=False))
 
 
 def as_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     """Return names, each once, in their order; ``None`` stays what it is."""
     return None if names is None else tuple(dict.fromkeys(names))
+
+
+def _batched_output(path: str, layout: Layout, kind: str, *, work: str) -> JobOutput:  # noqa: ARG001  # for formats that need it
+    from fetcher.sinks.sqlite_format import SQLiteOutput
+
+    return SQLiteOutput(path, layout)
 
 
 def _stream_sink(path: str | os.PathLike[str], layout: Layout, kind: str, *, fresh: bool) -> StreamSink:
@@ -130,22 +158,27 @@ def check_output(
 
 
 def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:  # noqa: A002  # as above
-    """Return ``text``, ``jsonl`` or ``csv``: what is asked for, else by the suffix, else text for stdout and devices.
+    """Return one of ``FORMATS``: what is asked for, else by the suffix, else text for stdout and devices.
 
-    Raises ``ConfigError`` naming what is known.
+    Raises ``ConfigError`` naming what is known, and for a format that cannot be written there.
     """
-    if format is not None:
-        if format not in FORMATS:
-            raise ConfigError(f"unknown format {format!r}: there are {', '.join(FORMATS)}")
-        return format
     text = os.fspath(path)
     name = PurePath(text.lower())
-    suffix = PurePath(name.stem).suffix if name.suffix in COMPRESSED else name.suffix
-    if suffix in SUFFIXES:
-        return SUFFIXES[suffix]
-    if is_special(text):
-        return "text"
+    packed = name.suffix in COMPRESSED
+    suffix = PurePath(name.stem).suffix if packed else name.suffix
+    kind = format if format is not None else SUFFIXES.get(suffix, "text" if is_special(text) else "")
+    if kind in BATCHED:
+        if is_special(text):
+            raise ConfigError(f"{display_name(text)}: {kind} is no stream: name a file with -o, such as pages.{kind}")
+        if packed:
+            raise ConfigError(f"{text}: {kind} is not packed while it is written: leave out {name.suffix}")
+    if kind in FORMATS:
+        return kind
+    asked = kind or suffix.removeprefix(".")
+    hint = f" (did you mean {_MEANT[asked]}?)" if asked in _MEANT else ""
+    if format is not None:
+        raise ConfigError(f"unknown format {format!r}{hint}: there are {', '.join(FORMATS)}")
     raise ConfigError(
-        f"{text}: unknown suffix {suffix!r}: there are {', '.join(SUFFIXES)}, each also with "
-        f"{' or '.join(COMPRESSED)}; or name the format (text, jsonl, csv)"
+        f"{text}: unknown suffix {suffix!r}{hint}: there are {', '.join(SUFFIXES)}, the text formats also with "
+        f"{' or '.join(COMPRESSED)}; or name the format ({', '.join(FORMATS)})"
     )

@@ -23,7 +23,7 @@ from fetcher.sinks.layout import DEFAULT_LAYOUT, Layout
 from fetcher.sinks.record import RecordMaker, to_json, well_formed
 from fetcher.sinks.stream import StreamSink
 
-__all__ = ["CSVSink", "defuse"]
+__all__ = ["CSVSink", "defuse", "original"]
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -147,6 +147,15 @@ def defuse(text: str) -> str:
     ("'=1+1", '-5', 'plain')
     """
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def original(text: str) -> str:
+    """Return a cell as it was before ``defuse``.
+
+    >>> original("'=1+1"), original("'quoted'")
+    ('=1+1', "'quoted'")
+    """
+    return text[1:] if text[:1] == "'" and _FORMULA.match(text) else text
 
 
 def _cell(value: Any) -> Any:

@@ -87,6 +87,9 @@ class JobOutput(ABC):
     def complete(self) -> Mark:
         """Make the output whole: all rows of the list are in it, or none. Return the mark. Harmless twice."""
 
+    def settle(self) -> None:  # noqa: B027  # for formats that have something to do then
+        """Do what must wait until the last mark is in the ledger. A kill before it leaves it to ``resume``."""
+
     @abstractmethod
     def discard(self) -> None:
         """Close the output as it is."""

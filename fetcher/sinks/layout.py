@@ -10,7 +10,7 @@ from fetcher.config import Config
 from fetcher.errors import ConfigError
 from fetcher.model import ON_REQUEST, RECORD_COLUMNS
 
-__all__ = ["DEFAULT_COLUMNS", "DEFAULT_LAYOUT", "BodyPlace", "Layout"]
+__all__ = ["DEFAULT_COLUMNS", "DEFAULT_LAYOUT", "BodyPlace", "Layout", "body_place"]
 
 BodyPlace: TypeAlias = Literal["none", "inline", "folder"]
 """Where the bodies of pages go: nowhere, into the records, or into files of their own."""
@@ -18,18 +18,26 @@ BodyPlace: TypeAlias = Literal["none", "inline", "folder"]
 DEFAULT_COLUMNS = tuple(name for name in RECORD_COLUMNS if name not in ON_REQUEST)
 
 
+def body_place(body: str) -> BodyPlace:
+    """Return what ``none``, ``inline`` or the path of a folder means."""
+    return "none" if body == "none" else "inline" if body == "inline" else "folder"
+
+
 class Layout(msgspec.Struct, frozen=True):
     """What the records of a run look like; the same for all its outputs.
 
     ``columns`` are the record's own, in their order. ``fields`` are the columns of the list, ``None`` where they are
     those of the first row; ``select`` the names of what is selected. ``free_fields`` and ``free_data`` say that a row may
-    have other values than those: a table then has a column of JSON for the rest. ``byte_order_mark`` is for a CSV,
-    ``part_rows`` how many rows one file of a folder has at most.
+    have other values than those: a table then has a column of JSON for the rest. ``select_lists`` are the names of ``select`` whose
+    values are lists, ``select_types`` what the values of some are (``int``, ``float``, ``price``, ``date``, ``bool``).
+    ``byte_order_mark`` is for a CSV, ``part_rows`` how many rows one file of a folder has at most.
     """
 
     columns: tuple[str, ...] = DEFAULT_COLUMNS
     fields: tuple[str, ...] | None = None
     select: tuple[str, ...] = ()
+    select_lists: tuple[str, ...] = ()
+    select_types: tuple[tuple[str, str], ...] = ()
     free_fields: bool = True
     free_data: bool = True
     byte_order_mark: bool = False

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
+from fetcher.charset import text_of
 from fetcher.model import Outcome, Page
 from fetcher.record import COLUMNS, Record, to_json, to_record, well_formed
 
@@ -14,10 +17,14 @@ __all__ = ["COLUMNS", "Record", "RecordMaker", "to_json", "to_record", "well_for
 
 
 class RecordMaker:
-    """Makes records of the ``columns`` that are asked for: ``values`` in their order, ``record`` as a struct."""
+    """Makes records of the ``columns`` that are asked for: ``values`` in their order, ``record`` as a struct.
 
-    def __init__(self, columns: Sequence[str]) -> None:
+    A body is text where it is one, and else a ``data:`` URI (RFC 2397); for a format that is ``binary`` it is its bytes.
+    """
+
+    def __init__(self, columns: Sequence[str], *, binary: bool = False) -> None:
         self.columns = tuple(columns)
+        self._on_request = {**_ON_REQUEST, "body": _body_of} if binary else _ON_REQUEST
         self._places = [COLUMNS.index(name) if name in COLUMNS else -1 for name in self.columns]
         fields = [(name, Any) for name in self.columns]
         self._type: Callable[..., Any] = msgspec.defstruct("ChosenRecord", fields, frozen=True)
@@ -29,7 +36,7 @@ class RecordMaker:
         if self.columns == COLUMNS:
             return record
         return tuple(
-            record[place] if place >= 0 else _ON_REQUEST[name](outcome)
+            record[place] if place >= 0 else self._on_request[name](outcome)
             for place, name in zip(self._places, self.columns, strict=True)
         )
 
@@ -46,9 +53,25 @@ def _headers_of(outcome: Outcome) -> dict[str, str] | None:
     return found or None
 
 
+def _body_of(outcome: Outcome) -> bytes | None:
+    return outcome.body if isinstance(outcome, Page) else None
+
+
+def _body_as_text(outcome: Outcome) -> str | None:
+    """Return the body as ``length`` counts it, or as a URI that names its type where it is no text."""
+    body = _body_of(outcome)
+    if body is None:
+        return None
+    if outcome.charset is not None:
+        return text_of(body, outcome.charset)
+    # A token may hold what ends a URI's path, such as '#'.
+    kind = quote(outcome.content_type or "application/octet-stream", safe="/+!$&^_.-")
+    return f"data:{kind};base64,{base64.b64encode(body).decode()}"
+
+
 _ON_REQUEST: dict[str, Callable[[Outcome], Any]] = {
     "headers": _headers_of,
-    "body": lambda outcome: outcome.body if isinstance(outcome, Page) else None,
+    "body": _body_as_text,
     "body_path": lambda outcome: outcome.body_path if isinstance(outcome, Page) else None,
     "digest": lambda outcome: outcome.digest if isinstance(outcome, Page) else None,
 }

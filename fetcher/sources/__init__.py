@@ -8,6 +8,7 @@ size (law 3). Rows are numbered from 1 over all inputs; blank and comment lines 
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -18,8 +19,11 @@ from typing import TYPE_CHECKING, BinaryIO
 from fetcher.compression import MAGIC_BYTES, packing_of_data
 from fetcher.errors import SourceError
 from fetcher.model import Request
-from fetcher.sources.inputs import FORMATS, format_of, is_url_argument, is_url_list
+from fetcher.sources.columns import is_record
+from fetcher.sources.encoding import ListEncoding
+from fetcher.sources.inputs import FILES, FORMATS, format_of, is_url_argument, is_url_list
 from fetcher.sources.lines import list_name, open_list, reason_of, text_blocks
+from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
 from fetcher.sources.rows import BadRow, Row, RowNumbers
 from fetcher.sources.text import read_text
 from fetcher.urls import without_userinfo
@@ -27,7 +31,19 @@ from fetcher.urls import without_userinfo
 if TYPE_CHECKING:
     from fetcher.sources.network import NetworkLists
 
-__all__ = ["FORMATS", "BadRow", "Row", "check", "estimate_rows", "is_url_argument", "is_url_list", "read"]
+__all__ = [
+    "FORMATS",
+    "BadRow",
+    "ListOptions",
+    "Row",
+    "check",
+    "estimate_rows",
+    "has_free_fields",
+    "is_url_argument",
+    "is_url_list",
+    "read",
+    "read_lists",
+]
 
 _MAX_COUNTED_BYTES = 200 * 1024 * 1024
 _COUNT_READ_BYTES = 1024 * 1024
@@ -37,7 +53,10 @@ def read(
     inputs: Sequence[str],
     *,
     format: str | None = None,  # noqa: A002 - the name of the option
-    url_column: str = "url",
+    url_column: str | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    carry: str | Sequence[str] | None = None,
     stdin: BinaryIO | None = None,
     network: NetworkLists | None = None,
 ) -> Iterator[Row]:
@@ -45,54 +64,62 @@ def read(
 
     An input is a path, ``-`` for ``stdin`` (else the process's own), or a URL argument, which is one row, or with a
     ``format`` a list that ``network`` fetches, blocking (``Fetcher.read`` does both for an event loop).
-    ``format`` (one of ``FORMATS``) wins over the suffixes; gzip and zstd are undone wherever their first
-    bytes show. Raises ``SourceError`` for a list that cannot be read, and at the end when no input had a row.
+    The options are those of ``ListOptions``; ``format`` (one of ``FORMATS``) wins over the suffixes, and gzip and zstd
+    are undone wherever their first bytes show. Raises ``ConfigError`` for an option of no use, ``SourceError`` for a
+    list that cannot be read, and at the end when no input had a row.
 
     >>> [row.id for row in read(["https://example.com/", "example.org"])]
     [1, 2]
     """
+    options = ListOptions.of(format=format, url_column=url_column, delimiter=delimiter, encoding=encoding, carry=carry)
+    return read_lists(inputs, options, stdin=stdin, network=network)
+
+
+def read_lists(
+    inputs: Sequence[str],
+    options: ListOptions,
+    *,
+    stdin: BinaryIO | None = None,
+    network: NetworkLists | None = None,
+) -> Generator[Row, None, None]:
+    """Yield the rows of all ``inputs``, as ``read`` does."""
     numbers = count(1)
     for source in inputs:
-        yield from _rows(source, format, url_column, numbers=numbers, stdin=stdin, network=network)
+        yield from _rows(source, options, numbers, stdin=stdin, network=network)
     if next(numbers) == 1:
         raise SourceError(_nothing_in(inputs))
 
 
-def check(
-    inputs: Sequence[str],
-    *,
-    format: str | None = None,  # noqa: A002 - the name of the option
-    url_column: str = "url",
-) -> None:
+def check(inputs: Sequence[str], options: ListOptions = DEFAULT_OPTIONS) -> None:
     """Look into every input that can be looked into without using it up, and raise what ``read`` would.
 
     Regular files are read as far as their first row; of stdin, a pipe or a device no byte is taken. Raises
     ``SourceError``, also when there is not one row in all of the files and there is no other input.
     """
     found = False
+    if options.format == "sitemap":
+        from fetcher.sources.sitemap import carried_fields
+
+        carried_fields(options.carry)
     for source in inputs:
-        if is_url_list(source, format):
+        if is_url_list(source, options.format):
             found = True
             continue
         if not is_url_argument(source):
-            kind = format_of(source, format)
-            if _is_stream(source):
+            kind = format_of(source, options.format)
+            if kind not in FILES and _is_stream(source):
                 found = True
                 continue
             if kind == "sitemap":
                 found |= _begins_well(source)
                 continue
-        with closing(_rows(source, format, url_column, numbers=count(1))) as rows:
+        with closing(_rows(source, options, count(1), silent=True)) as rows:
             found |= next(rows, None) is not None
     if not found:
         raise SourceError(_nothing_in(inputs))
 
 
-def estimate_rows(
-    inputs: Sequence[str],
-    *,
-    format: str | None = None,  # noqa: A002 - the name of the option
-) -> int | None:
+def estimate_rows(inputs: Sequence[str], options: ListOptions = DEFAULT_OPTIONS) -> int | None:
     """Return about how many rows there are, from above, or ``None`` where that would cost a reading.
 
     Counts the lines, blank and comment lines too, of plain files in a format of lines, up to 200 MiB in all
@@ -101,17 +128,21 @@ def estimate_rows(
     rows = 0
     left = _MAX_COUNTED_BYTES
     for source in inputs:
-        if is_url_list(source, format):
-            return None
-        if is_url_argument(source):
-            rows += 1
-            continue
         try:
-            if format_of(source, format) in (*_DELIMITERS, "sitemap") or _is_stream(source):
+            if is_url_list(source, options.format):
                 return None
-            left -= Path(source).stat().st_size
-            lines = _count_lines(source) if left >= 0 else None
-        except (OSError, ValueError, SourceError):
+            if is_url_argument(source):
+                rows += 1
+                continue
+            kind = format_of(source, options.format)
+            if kind in _TABLES or kind == "sitemap" or _is_stream(source):
+                return None
+            if kind in FILES:
+                lines = _count_in_file(source, kind)
+            else:
+                left -= Path(source).stat().st_size
+                lines = _count_lines(source) if left >= 0 else None
+        except (OSError, ValueError, sqlite3.Error, SourceError):
             return None
         if lines is None:
             return None
@@ -119,84 +150,147 @@ def estimate_rows(
     return rows
 
 
-_DELIMITERS = {"csv": ",", "tsv": "\t"}
+_TABLES = frozenset({"csv", "tsv"})
+
+
+def has_free_fields(inputs: Sequence[str], options: ListOptions = DEFAULT_OPTIONS) -> bool:
+    """Tell whether a row may have other fields than the first one: JSON, and outputs of ours that hold them as JSON.
+
+    Streams, and lists on the network, are not looked into. Never raises: what is wrong with a list is what ``check`` finds.
+    """
+    for source in inputs:
+        try:
+            on_network = is_url_list(source, options.format)
+            kind = "txt" if is_url_argument(source) and not on_network else format_of(source, options.format)
+            if kind == "jsonl":
+                return True
+            if (
+                kind not in ("txt", "sitemap")
+                and not on_network
+                and not _is_stream(source)
+                and is_record(names := header_of(source, kind, options))
+                and "fields" in names
+            ):
+                return True
+        except (OSError, ValueError, sqlite3.Error, SourceError):
+            continue
+    return False
+
+
+def header_of(source: str, kind: str, options: ListOptions) -> list[str]:
+    """Return the names of the columns of a table in a file."""
+    if kind == "parquet":
+        from fetcher.sources.parquet import parquet_names
+
+        return parquet_names(source)
+    if kind == "sqlite":
+        from fetcher.sources.sqlite import sqlite_names
+
+        return sqlite_names(source)
+    from fetcher.sources.csv_format import csv_names
+
+    encoding = ListEncoding(source, options.encoding, silent=True)
+    with open_list(source, encoding=encoding, nul_allowed=True) as blocks:
+        return csv_names(blocks, name=source, options=options, encoding=encoding, kind=kind)
 
 
 def _rows(
     source: str,
-    kind: str | None,
-    url_column: str,
-    *,
+    options: ListOptions,
     numbers: RowNumbers,
+    *,
     stdin: BinaryIO | None = None,
     network: NetworkLists | None = None,
+    silent: bool = False,
 ) -> Generator[Row, None, None]:
     """Yield the rows of one input."""
-    if kind is not None and is_url_list(source, kind):
-        yield from _network_rows(source.strip(), kind, url_column, numbers, network)
+    if is_url_list(source, options.format):
+        yield from _network_rows(source.strip(), options, numbers, network)
         return
     if is_url_argument(source):
         yield Request(next(numbers), source.strip())
         return
-    kind = format_of(source, kind)
+    kind = format_of(source, options.format)
     name = list_name(source)
     if kind == "sitemap":
-        from fetcher.sources.network import read_sitemap_file
-
-        with open_list(source, stdin=stdin, as_text=False) as blocks:
-            yield from _numbered(read_sitemap_file(blocks, name, network), name, numbers)
+        yield from _sitemap_rows(source, options, numbers, stdin, network)
         return
-    with open_list(source, stdin=stdin, nul_allowed=kind in _DELIMITERS) as blocks:
+    if kind in FILES:
+        yield from _rows_of_file(source, kind, options, numbers)
+        return
+    encoding = ListEncoding(name, options.encoding, silent=silent)
+    with open_list(source, stdin=stdin, encoding=encoding, nul_allowed=kind in _TABLES) as blocks:
         try:
-            yield from _read_as(kind, blocks, name, numbers, url_column)
+            yield from _read_as(kind, blocks, numbers, options, encoding)
         except OSError as error:
             raise SourceError(f"{name}: at row {next(numbers)}: {reason_of(error)}") from error
 
 
-def _read_as(kind: str, blocks: Iterator[bytes], name: str, numbers: RowNumbers, url_column: str) -> Iterator[Row]:
-    """Yield the rows of a list in one of the formats of lines."""
+def _read_as(
+    kind: str, blocks: Iterator[bytes], numbers: RowNumbers, options: ListOptions, encoding: ListEncoding
+) -> Iterator[Row]:
+    """Return the rows of a list in one of the formats of lines, which is called as its ``encoding`` says."""
+    name = encoding.name
     if kind == "txt":
-        yield from read_text(blocks, name=name, numbers=numbers)
-    elif kind == "jsonl":
+        return read_text(blocks, name=name, numbers=numbers, encoding=encoding)
+    if kind == "jsonl":
         from fetcher.sources.jsonl import read_jsonl
 
-        yield from read_jsonl(blocks, name=name, numbers=numbers, url_column=url_column)
-    else:
-        from fetcher.sources.csv_format import read_csv
+        return read_jsonl(blocks, name=name, numbers=numbers, options=options, encoding=encoding)
+    from fetcher.sources.csv_format import read_csv
 
-        delimiter = _DELIMITERS[kind]
-        yield from read_csv(
-            blocks, name=name, numbers=numbers, url_column=url_column, delimiter=delimiter, quoted=kind == "csv"
-        )
+    return read_csv(blocks, name=name, numbers=numbers, options=options, encoding=encoding, kind=kind)
 
 
-def _network_rows(
-    url: str, kind: str, url_column: str, numbers: RowNumbers, network: NetworkLists | None
-) -> Iterator[Row]:
+def _network_rows(url: str, options: ListOptions, numbers: RowNumbers, network: NetworkLists | None) -> Iterator[Row]:
     """Yield the rows of a list on the network."""
     from fetcher.sources.network import read_network_list, read_site
+    from fetcher.sources.sitemap import NO_NUMBER, carried_fields
 
     name = without_userinfo(url)
+    kind = format_of(url, options.format)
     if network is None:
         raise SourceError(f"{name}: is a list on the network: 'fetcher crawl' and Fetcher.read fetch such lists")
+    if kind == "sitemap":
+        yield from _numbered(read_site(url, network), name, numbers, fields=carried_fields(options.carry))
+        return
 
     def parse_list(blocks: Iterator[bytes], name: str) -> Iterator[Row]:
-        text = text_blocks(blocks, name, nul_allowed=kind in _DELIMITERS)
-        return _read_as(kind, text, name, repeat(0), url_column)
+        encoding = ListEncoding(name, options.encoding)
+        text = text_blocks(blocks, name, encoding, nul_allowed=kind in _TABLES)
+        return _read_as(kind, text, repeat(NO_NUMBER), options, encoding)
 
-    rows = read_site(url, network) if kind == "sitemap" else read_network_list(url, network, parse_list)
-    yield from _numbered(rows, name, numbers)
+    yield from _numbered(read_network_list(url, network, parse_list), name, numbers)
 
 
-def _numbered(rows: Iterator[Row], name: str, numbers: RowNumbers) -> Iterator[Row]:
-    """Give rows their numbers."""
+def _sitemap_rows(
+    source: str, options: ListOptions, numbers: RowNumbers, stdin: BinaryIO | None, network: NetworkLists | None
+) -> Iterator[Row]:
+    """Yield the rows of a sitemap at hand. Its encoding is that of XML, whatever that of lists is."""
+    from fetcher.sources.network import read_sitemap_file
+    from fetcher.sources.sitemap import carried_fields
+
+    name = list_name(source)
+    fields = carried_fields(options.carry)
+    with open_list(source, stdin=stdin, encoding=None) as blocks:
+        yield from _numbered(read_sitemap_file(blocks, name, network), name, numbers, fields=fields)
+
+
+def _numbered(
+    rows: Iterator[Row], name: str, numbers: RowNumbers, *, fields: Sequence[str] | None = None
+) -> Iterator[Row]:
+    """Give rows their numbers, and leave them of their fields those that are named, else all."""
     try:
         for row in rows:
             number = next(numbers)
+            listed = row if isinstance(row, Request) else row.request
+            kept = listed.fields
+            if fields is not None and kept is not None:
+                kept = {field: kept[field] for field in fields if field in kept} or None
             if isinstance(row, Request):
-                yield Request(number, row.url, (), row.fields, guarded=row.guarded)
+                yield Request(number, row.url, (), kept, guarded=row.guarded)
             else:
-                yield BadRow(Request(number, row.request.url, (), row.request.fields), row.error)
+                yield BadRow(Request(number, listed.url, (), kept), row.error)
     except OSError as error:
         raise SourceError(f"{name}: at row {next(numbers)}: {reason_of(error)}") from error
 
@@ -207,10 +301,36 @@ def _begins_well(source: str) -> bool:
 
     name = list_name(source)
     try:
-        with open_list(source, as_text=False) as blocks:
+        with open_list(source, encoding=None) as blocks:
             return next(read_sitemap(blocks, name=name, base=None), None) is not None
     except OSError as error:
         raise SourceError(f"{name}: {reason_of(error)}") from error
+
+
+def _rows_of_file(source: str, kind: str, options: ListOptions, numbers: RowNumbers) -> Iterator[Row]:
+    """Yield the rows of a list that must be a file."""
+    if _is_stream(source):
+        raise SourceError(
+            f"{list_name(source)}: {kind} is read from a file, for it cannot be read from its beginning on; save it as one"
+        )
+    if kind == "parquet":
+        from fetcher.sources.parquet import read_parquet
+
+        return read_parquet(source, numbers=numbers, options=options)
+    from fetcher.sources.sqlite import read_sqlite
+
+    return read_sqlite(source, numbers=numbers, options=options)
+
+
+def _count_in_file(source: str, kind: str) -> int | None:
+    """Return how many rows such a list says that it has."""
+    if kind == "parquet":
+        from fetcher.sources.parquet import count_parquet
+
+        return count_parquet(source)
+    from fetcher.sources.sqlite import count_sqlite
+
+    return count_sqlite(source)
 
 
 def _is_stream(source: str) -> bool:

@@ -15,16 +15,21 @@ from fetcher.compression import SUFFIXES
 from fetcher.errors import SourceError
 from fetcher.urls import without_userinfo
 
-__all__ = ["FORMATS", "format_of", "is_url_argument", "is_url_list"]
+__all__ = ["FILES", "FORMATS", "format_of", "is_url_argument", "is_url_list"]
 
-FORMATS = ("txt", "csv", "tsv", "jsonl", "sitemap")
+FORMATS = ("txt", "csv", "tsv", "jsonl", "parquet", "sqlite", "sitemap")
 """The formats of a list."""
 
-_NETWORK_FORMATS = frozenset({"txt", "csv", "tsv", "jsonl", "sitemap"})
-_SUFFIXES = {".txt": "txt", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+FILES = frozenset({"parquet", "sqlite"})
+"""Formats whose index stands elsewhere than at the beginning: they are read from files alone."""
+
+_SUFFIXES = {
+    ".txt": "txt", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
+    ".parquet": "parquet", ".sqlite": "sqlite",
+}  # fmt: skip
 _COMPRESSED = tuple(SUFFIXES)
 _NO_LISTS = frozenset({
-    ".json", ".parquet", ".xlsx", ".xls", ".ods", ".xml", ".html", ".htm", ".pdf", ".sqlite", ".warc", ".arrow", ".feather",
+    ".json", ".xlsx", ".xls", ".ods", ".xml", ".html", ".htm", ".pdf", ".warc", ".arrow", ".feather",
 })  # fmt: skip
 _HTTP = re.compile(r"https?://", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -56,7 +61,7 @@ def is_url_list(text: str, format: str | None) -> bool:  # noqa: A002 - the publ
     """
     if format is None or not is_url_argument(text):
         return False
-    if format_of(text, format) not in _NETWORK_FORMATS:
+    if format_of(text, format) in FILES:
         raise SourceError(
             f"{without_userinfo(text)}: a {format} list is not read over the network: download it, and give the file"
         )
@@ -94,6 +99,7 @@ def format_of(path: str, format: str | None) -> str:  # noqa: A002 - the public 
     file = PurePath(path.lower())
     suffix = PurePath(file.stem).suffix if file.suffix in _COMPRESSED else file.suffix
     if suffix in _NO_LISTS:
-        known = f"{', '.join(_SUFFIXES)} (each also {' or '.join(_COMPRESSED)})"
+        texts = ", ".join(known for known, kind in _SUFFIXES.items() if kind not in FILES)
+        known = f"{texts} (each also {' or '.join(_COMPRESSED)}), {', '.join(f'.{kind}' for kind in sorted(FILES))}"
         raise SourceError(f"{path}: a {suffix} file is no list of URLs that can be read: there are {known}")
     return _SUFFIXES.get(suffix, "txt")

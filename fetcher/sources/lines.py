@@ -8,6 +8,7 @@ first row is used.
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 from collections.abc import Iterator
@@ -18,10 +19,10 @@ from typing import BinaryIO, NamedTuple
 
 from fetcher.compression import MAGIC_BYTES, DamagedDataError, decompress, packing_of_data, packing_of_path
 from fetcher.errors import SourceError
+from fetcher.sources.encoding import ListEncoding
 
 __all__ = [
     "MAX_LINE_BYTES",
-    "NOT_UTF8",
     "READ_BYTES",
     "TOO_LONG",
     "OverlongLine",
@@ -39,17 +40,10 @@ MAX_LINE_BYTES = 64 * 1024
 READ_BYTES = MAX_LINE_BYTES
 """Bytes of a read at most. No larger than a line may be: so only the first line of a block can be overlong."""
 
-NOT_UTF8 = "is not UTF-8"
 TOO_LONG = "is over 64 KiB long"
 
 _SNIFF_BYTES = 8 * 1024
-_UTF8_BOM = b"\xef\xbb\xbf"
-_OTHER_BOMS = {
-    b"\xff\xfe\0\0": "UTF-32",
-    b"\0\0\xfe\xff": "UTF-32",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
+_LIKE_UTF_16 = re.compile(rb"[\t-~]\0[\t-~]\0|\0[\t-~]\0[\t-~]").match
 _BINARY_MAGIC = {
     b"%PDF-": "PDF",
     b"PK\x03\x04": "zip or xlsx",
@@ -87,19 +81,18 @@ def reason_of(error: OSError) -> str:
 
 @contextmanager
 def open_list(
-    path: str, *, stdin: BinaryIO | None = None, nul_allowed: bool = False, as_text: bool = True
+    path: str, *, encoding: ListEncoding | None, stdin: BinaryIO | None = None, nul_allowed: bool = False
 ) -> Iterator[Iterator[bytes]]:
     """Open ``path`` (``-`` is ``stdin``) and give its text in blocks: unpacked, UTF-8, without a BOM.
 
-    With ``nul_allowed`` a NUL byte in the first 8 KiB is left for the reader to find; without ``as_text`` the unpacked
-    bytes are given as they are. Raises ``SourceError``
+    ``encoding`` is what it is in, as far as that is known; with ``None`` the unpacked bytes are given as they are.
+    With ``nul_allowed`` a NUL byte in the first 8 KiB is left for the reader to find. Raises ``SourceError``
     when it cannot be opened. The blocks raise ``SourceError`` for what is no text and ``OSError`` when
     reading fails.
     """
     name = list_name(path)
     if path == "-":
-        blocks = unpacked(_stdin_blocks(stdin), path)
-        yield text_blocks(blocks, name, nul_allowed=nul_allowed) if as_text else blocks
+        yield _as_text(unpacked(_stdin_blocks(stdin), path), name, encoding, nul_allowed=nul_allowed)
         return
     try:
         file = Path(path).open("rb", buffering=0)  # noqa: SIM115 - closed below; only opening is to be guarded
@@ -108,8 +101,7 @@ def open_list(
     except ValueError:  # a NUL in the name
         raise SourceError(f"{name!r}: no such file") from None
     with file:
-        blocks = unpacked(_descriptor_blocks(file.fileno()), path)
-        yield text_blocks(blocks, name, nul_allowed=nul_allowed) if as_text else blocks
+        yield _as_text(unpacked(_descriptor_blocks(file.fileno()), path), name, encoding, nul_allowed=nul_allowed)
 
 
 def whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes | OverlongLine]:
@@ -217,19 +209,25 @@ def unpacked(blocks: Iterator[bytes], path: str, *, believed: bool = True) -> It
         raise OSError(str(error)) from error
 
 
-def text_blocks(blocks: Iterator[bytes], name: str, *, nul_allowed: bool = False) -> Iterator[bytes]:
+def _as_text(
+    blocks: Iterator[bytes], name: str, encoding: ListEncoding | None, *, nul_allowed: bool
+) -> Iterator[bytes]:
+    return blocks if encoding is None else text_blocks(blocks, name, encoding, nul_allowed=nul_allowed)
+
+
+def text_blocks(
+    blocks: Iterator[bytes], name: str, encoding: ListEncoding, *, nul_allowed: bool = False
+) -> Iterator[bytes]:
     """Pass on UTF-8 text without its BOM; raise ``SourceError`` for what is clearly something else."""
     head = _head(blocks)
-    for bom, encoding in _OTHER_BOMS.items():
-        if head.startswith(bom):
-            raise SourceError(f"{name}: is {encoding}; convert it to UTF-8 (iconv -f {encoding} -t UTF-8)")
     kind = next((kind for magic, kind in _BINARY_MAGIC.items() if head.startswith(magic)), "")
+    wide = "" if not _LIKE_UTF_16(head) else "utf-16-le" if head[0] else "utf-16-be"
     seen = 0
-    for block in chain([head.removeprefix(_UTF8_BOM)], blocks):
+    for block in encoding.to_utf_8(head, blocks):
         nul = seen < _SNIFF_BYTES and b"\0" in block[: _SNIFF_BYTES - seen]
         # PAR1 alone may be the beginning of a name; the other magics are no beginning of any URL
-        if (kind and kind != "Parquet" and not seen) or (nul and (kind or not nul_allowed)):
-            hint = f" ({kind})" if kind else ""
+        if (kind and kind != "Parquet" and not seen) or (nul and (kind or wide or not nul_allowed)):
+            hint = f" ({kind})" if kind else f" (UTF-16? then say so: --encoding {wide})" if wide else ""
             raise SourceError(f"{name}: looks like a binary file{hint}, not a list of URLs")
         seen += len(block)
         yield block

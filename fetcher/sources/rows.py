@@ -14,18 +14,29 @@ import msgspec
 
 from fetcher.errors import InvalidURL
 from fetcher.model import Request
+from fetcher.sources.encoding import replaced
 
 __all__ = [
     "BYTE_ORDER_MARK",
+    "MAX_ROW_BYTES",
+    "TOO_LARGE_ROW",
     "BadRow",
     "FinishedRow",
     "Row",
     "RowNumbers",
     "bad_row",
+    "flaw_of_url",
     "flaw_within",
     "listed_url",
     "read_url",
 ]
+
+MAX_ROW_BYTES = 1024 * 1024
+"""Bytes that the values of a row may have, about, where it is no line of a text."""
+
+MAX_URL_CHARS = 64 * 1024
+
+TOO_LARGE_ROW = "has over 1 MiB of values (--carry NAMES leaves columns out)"
 
 EXCERPT_CHARS = 2_000
 """Characters of a bad row that are shown in place of its URL."""
@@ -100,6 +111,15 @@ def flaw_within(url: str) -> str:
     if "\n" in url or "\r" in url:
         return "has a line end within"
     return "has a second URL behind a blank" if _SECOND_URL.search(url) else ""
+
+
+def flaw_of_url(url: str, flaw: str = "") -> str:
+    """Return what is wrong with a URL that does not come from a line: ``flaw``, or that it is none, too long, no text."""
+    if not url:
+        return "is empty"
+    if len(url) > MAX_URL_CHARS:
+        return "is over 64 KiB long"
+    return flaw or ("" if url.isascii() or url == replaced(url) else "is not UTF-8")
 
 
 def _excerpt(text: str) -> str:

@@ -6,14 +6,15 @@ is ever opened; its nesting, its size and the length of each text are bounded. W
 a ``SourceError``, what is wrong with one entry a ``BadRow`` (2).
 
 Namespaces are not looked up, for many sitemaps have them wrong or do not declare them: an element counts by its name,
-its place, and the prefix it shares with the element around it. So ``image:loc`` in a ``url`` is no ``loc`` of it.
+its place, and the prefix it shares with the element around it. So ``image:loc`` in a ``url`` is no ``loc`` of it. An
+``&`` that begins no reference of XML is text: many write URLs as they are, and XML would end the document there.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from itertools import chain, repeat
 from typing import Final, TypeAlias
@@ -23,12 +24,24 @@ import msgspec
 
 from fetcher.errors import InvalidURL, SourceError
 from fetcher.model import Request
+from fetcher.sources.columns import ColumnError, find_carried
+from fetcher.sources.encoding import ListEncoding
 from fetcher.sources.lines import MAX_LINE_BYTES, text_blocks
 from fetcher.sources.rows import BadRow, bad_row, read_url
 from fetcher.sources.text import read_text
 from fetcher.urls import join
 
-__all__ = ["MAX_BYTES", "NO_NUMBER", "SITEMAP_FIELDS", "Location", "Sitemap", "bounded", "is_html", "read_sitemap"]
+__all__ = [
+    "MAX_BYTES",
+    "NO_NUMBER",
+    "SITEMAP_FIELDS",
+    "Location",
+    "Sitemap",
+    "bounded",
+    "carried_fields",
+    "is_html",
+    "read_sitemap",
+]
 
 MAX_BYTES: Final = 100 * 1024 * 1024
 """Bytes of a sitemap, unpacked. The protocol allows 50 MB."""
@@ -81,6 +94,10 @@ _CUT_SHORT = frozenset({
     expat.errors.codes[expat.errors.XML_ERROR_UNCLOSED_CDATA_SECTION],
     expat.errors.codes[expat.errors.XML_ERROR_PARTIAL_CHAR],
 })  # fmt: skip
+_CDATA, _CDATA_END = b"<![CDATA[", b"]]>"
+_BARE_AMPERSAND = re.compile(rb"&(?!(?:amp|lt|gt|quot|apos|#[0-9]+|#x[0-9a-fA-F]+);)")
+_REFERENCE_BYTES = 64  # of the longest reference: one that is cut by the end of a block is kept for the next
+_UNDECIDED = re.compile(rb"(?:&[#0-9A-Za-z]*|<[!\[CDAT]*)\Z")
 _ABSOLUTE = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
 _ITEMS: Final[dict[str, dict[tuple[int, str], str]]] = {
@@ -127,6 +144,16 @@ def read_sitemap(blocks: Iterator[bytes], *, name: str, base: str | None) -> Ite
         yield location
 
 
+def carried_fields(carry: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the fields that rows have where ``carry`` names them, else all. Raises ``SourceError`` for any other."""
+    if carry is None:
+        return SITEMAP_FIELDS
+    try:
+        return tuple(SITEMAP_FIELDS[at] for at in find_carried(SITEMAP_FIELDS, carry))
+    except ColumnError as error:
+        raise SourceError(f"sitemap: {error}") from None
+
+
 def is_html(head: bytes) -> bool:
     """Tell whether what begins with ``head`` is an HTML page."""
     head = head[:_SHOWN_HEAD].lstrip(_BLANKS)
@@ -147,14 +174,15 @@ def bounded(blocks: Iterator[bytes], name: str, advice: str) -> Iterator[bytes]:
 
 def _read_plain(blocks: Iterator[bytes], name: str) -> Iterator[Location]:
     """Yield the rows of a text sitemap, one URL a line. Raises ``SourceError`` unless it begins with one."""
+    encoding = ListEncoding(name, silent=True)  # UTF-8, says the protocol: no option is of use
     head = b""
-    for block in (text := text_blocks(blocks, name)):
+    for block in (text := text_blocks(blocks, name, encoding)):
         head += block
         if len(head) >= _SHOWN_HEAD or _FIRST_URL.match(head):
             break
     if not _FIRST_URL.match(head):
         raise SourceError(f"{name}: is no sitemap: neither XML nor a list of URLs, one a line")
-    yield from read_text(chain([head], text), name=name, numbers=repeat(NO_NUMBER))
+    yield from read_text(chain([head], text), name=name, numbers=repeat(NO_NUMBER), encoding=encoding)
 
 
 def _read_xml(blocks: Iterator[bytes], name: str, base: str | None) -> Iterator[Location]:
@@ -162,7 +190,7 @@ def _read_xml(blocks: Iterator[bytes], name: str, base: str | None) -> Iterator[
     parser = document.parser
     fed = 0
     try:
-        for block in _as_utf8(blocks, name):
+        for block in _with_ampersands(_as_utf8(blocks, name)):
             fed += len(block)
             parser.Parse(block, False)
             if fed - max(parser.CurrentByteIndex, document.seen) > MAX_TOKEN_BYTES:
@@ -197,6 +225,38 @@ def _as_utf8(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
     decoder = codec.incrementaldecoder("replace")
     for block in chain([head], blocks):
         yield decoder.decode(block).encode("utf-8", "replace")
+
+
+def _with_ampersands(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Write ``&amp;`` for each ``&`` that begins no reference, outside of CDATA sections, where it is text already.
+
+    So are names that XML does not know (``&nbsp;``), for no DTD is read that could declare them. Well-formed documents
+    come as they are, but for their comments: what looks there like the start of a CDATA section only hides some from us.
+    """
+    rest = b""
+    inside = False  # a CDATA section
+    for block in blocks:
+        data, done, start = rest + block, [], 0
+        while (end := data.find(_CDATA_END if inside else _CDATA, start)) >= 0:
+            done.append(_written(data[start:end], inside=inside))
+            start, inside = end, not inside  # the mark itself is no matter to what is behind it
+        end = _undecided_from(data, start, inside=inside)
+        done.append(_written(data[start:end], inside=inside))
+        rest = data[end:]
+        yield b"".join(done)
+    yield _written(rest, inside=inside)
+
+
+def _written(data: bytes, *, inside: bool) -> bytes:
+    return data if inside else _BARE_AMPERSAND.sub(b"&amp;", data)
+
+
+def _undecided_from(data: bytes, start: int, *, inside: bool) -> int:
+    """Return where ``data`` ends in what only the next block can tell: a part of a reference, or of a CDATA mark."""
+    if inside:
+        return max(start, len(data) - (2 if data.endswith(b"]]") else 1 if data.endswith(b"]") else 0))
+    found = _UNDECIDED.search(data, max(start, len(data) - _REFERENCE_BYTES))
+    return len(data) if found is None else found.start()
 
 
 def _html_page(name: str) -> SourceError:

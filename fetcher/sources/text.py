@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from itertools import islice
 
 from fetcher.model import Request
-from fetcher.sources.lines import NOT_UTF8, TOO_LONG, OverlongLine, whole_lines
+from fetcher.sources.encoding import ListEncoding
+from fetcher.sources.lines import TOO_LONG, OverlongLine, whole_lines
 from fetcher.sources.rows import BYTE_ORDER_MARK, Row, RowNumbers, bad_row, flaw_within, listed_url
 
 __all__ = ["read_text"]
@@ -22,17 +23,17 @@ _SUSPECT = ("\t", BYTE_ORDER_MARK, '"', "'", "<", "\u201c", "\u2018", " http", "
 _HINTS = {"has a tab within": " (is it a .tsv?)", "has a second URL behind a blank": " (one URL a line)"}
 
 
-def read_text(blocks: Iterator[bytes], *, name: str, numbers: RowNumbers) -> Iterator[Row]:
+def read_text(blocks: Iterator[bytes], *, name: str, numbers: RowNumbers, encoding: ListEncoding) -> Iterator[Row]:
     """Yield the rows of a text list; ``name`` is what messages call it."""
     line = 1
     for piece in whole_lines(blocks):
         if isinstance(piece, OverlongLine):
-            yield from _judged([piece.start], name, line, numbers, flaw=TOO_LONG)
+            yield from _judged([piece.start], name, line, numbers, encoding, flaw=TOO_LONG)
             line += 1
             continue
         urls = _plain_urls(piece)
         if urls is None:
-            yield from _judged(piece.split(b"\n"), name, line, numbers)
+            yield from _judged(piece.split(b"\n"), name, line, numbers, encoding)
         else:
             yield from map(Request, islice(numbers, len(urls)), urls)
         line += piece.count(b"\n") + 1
@@ -53,7 +54,9 @@ def _plain_urls(piece: bytes) -> list[str] | None:
     return [url for line in text.split("\n") if (url := line.strip()) and url[0] != "#"]
 
 
-def _judged(lines: list[bytes], name: str, line: int, numbers: RowNumbers, *, flaw: str = "") -> Iterator[Row]:
+def _judged(
+    lines: list[bytes], name: str, line: int, numbers: RowNumbers, encoding: ListEncoding, *, flaw: str = ""
+) -> Iterator[Row]:
     """Yield the rows of ``lines``, the first being number ``line``, each looked at for what is wrong with it."""
     for at, raw in enumerate(lines, line):
         url = listed_url(raw.decode(errors="replace"))
@@ -65,7 +68,7 @@ def _judged(lines: list[bytes], name: str, line: int, numbers: RowNumbers, *, fl
         if not what and (what := flaw_within(url)):
             what += _HINTS.get(what, "")
         if not what and "\ufffd" in url and not _is_utf8(raw):
-            what = NOT_UTF8
+            what = encoding.undecodable(at)
         number = next(numbers)
         yield bad_row(number, url, f"{name}:{at}: the line {what}") if what else Request(number, url)
 

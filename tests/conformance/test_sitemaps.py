@@ -50,7 +50,7 @@ def folder() -> Path:
 
 
 def listed(path: Path) -> list[Location]:
-    with open_list(str(path), as_text=False) as blocks:
+    with open_list(str(path), encoding=None) as blocks:
         return list(read_sitemap(blocks, name=path.name, base=None))
 
 

@@ -6,10 +6,13 @@ here, by the standard library and the codec alone, and by nothing of what is bei
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import hashlib
 import importlib
 import io
 import json
+import sqlite3
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -33,6 +36,8 @@ class Found(NamedTuple):
     id: int
     url: str
     error: str | None
+    body_path: str | None = None
+    digest: str | None = None
 
 
 Reader = Callable[[Path], Iterator[Found | None]]
@@ -61,8 +66,11 @@ class Verdict:
         return "; ".join([f"{counts}, {self.wrong} wrong", *self.remarks[:3]])
 
 
-def judge(path: Path, rows: Sequence[Row]) -> Verdict:
-    """Hold the output against its list. A missing output has lost all; its format is named by its suffix."""
+def judge(path: Path, rows: Sequence[Row], *, bodies: Path | None = None) -> Verdict:
+    """Hold the output against its list. A missing output has lost all; its format is named by its suffix.
+
+    With a folder of ``bodies`` each page's must be there, whole; a record that names another is torn.
+    """
     verdict = Verdict(len(rows))
     seen: Counter[int] = Counter()
     for found in reader_of(path)(path) if path.exists() else ():
@@ -79,6 +87,12 @@ def judge(path: Path, rows: Sequence[Row]) -> Verdict:
         if found.url != row.url or (row.codes and found.error not in row.codes):
             verdict.wrong += 1
             verdict.remarks.append(f"row {found.id} is {row.url}, not {found.url} with {found.error}")
+        if bodies is not None and (trouble := _trouble_with_body(bodies, found)):
+            verdict.torn += 1
+            verdict.remarks.append(f"row {found.id}: {trouble}")
+    if bodies is not None and (left := [each.name for each in bodies.glob(".incoming-*")]):
+        verdict.torn += 1
+        verdict.remarks.append(f"{left[0]} is left")
     verdict.lost = len(rows) - len(seen)
     verdict.twice = sum(count - 1 for count in seen.values())
     return verdict
@@ -92,6 +106,20 @@ def reader_of(path: Path) -> Reader:
     return FORMATS[max(known, key=len)]
 
 
+def _trouble_with_body(bodies: Path, found: Found) -> str:
+    """Return what is wrong with the body that a record names; empty for nothing."""
+    if found.error is not None:
+        return f"a failure with {found.body_path}" if found.body_path else ""
+    if not found.body_path or not (bodies / found.body_path).is_file():
+        return f"{found.body_path} is not there"
+    data = (bodies / found.body_path).read_bytes()
+    opening = {".gz": _gzip_member, ".zst": _zstd_frame}.get(Path(found.body_path).suffix)
+    pieces = [(data, True)] if opening is None else list(_pieces(data, opening))
+    whole = all(complete for _, complete in pieces)
+    digest = "sha256:" + hashlib.sha256(b"".join(piece for piece, _ in pieces)).hexdigest()
+    return "" if whole and digest == found.digest else f"{found.body_path} is not {found.digest}"
+
+
 # Records
 
 
@@ -100,7 +128,8 @@ def _json_lines(data: bytes) -> Iterator[Found | None]:
     for line in lines[:-1]:
         try:
             record = json.loads(line)
-            yield Found(_whole(record["id"]), record["url"], record["error"])
+            id_ = _whole(record["id"])
+            yield Found(id_, record["url"], record["error"], record.get("body_path"), record.get("digest"))
         except (ValueError, KeyError, TypeError):
             yield None
     if lines[-1]:
@@ -116,13 +145,30 @@ def _csv_rows(data: bytes) -> Iterator[Found | None]:
         table = csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
         header = next(table)
         id_, url, error = (header.index(name) for name in ("id", "url", "error"))
+        more = [header.index(name) for name in ("body_path", "digest") if name in header]
         for cells in table:
             try:
-                yield Found(int(cells[id_]), cells[url], cells[error] or None) if len(cells) == len(header) else None
+                found = Found(
+                    int(cells[id_]), cells[url], cells[error] or None, *(cells[place] or None for place in more)
+                )
+                yield found if len(cells) == len(header) else None
             except ValueError:
                 yield None  # a header in the midst of the rows is one
     except (ValueError, csv.Error):
         yield None
+
+
+def _sqlite_rows(path: Path) -> Iterator[Found | None]:
+    if not path.stat().st_size:
+        return
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        try:
+            if db.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
+                yield None
+            for id_, url, error in db.execute("SELECT id, url, error FROM pages"):
+                yield Found(_whole(id_), url, error)
+        except sqlite3.Error:
+            yield None
 
 
 def _whole(value: Any) -> int:
@@ -195,5 +241,6 @@ FORMATS: dict[str, Reader] = {
     ".csv": _plain(_csv_rows),
     ".csv.gz": _packed(_gzip_member, _csv_rows),
     ".csv.zst": _packed(_zstd_frame, _csv_rows),
+    ".sqlite": _sqlite_rows,
 }
 """Suffix -> reader: a format joins the sweeps by its line here."""

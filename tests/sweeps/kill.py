@@ -1,6 +1,6 @@
 """Owns the kill sweep: jobs struck by SIGKILL at uniform times of their clock, each resumed until it is complete.
 
-Run it with ``python -m tests.sweeps.kill [KILLS] [--rows N] [--format jsonl …] [--seed N] [--at-once N]``; it exits
+Run it with ``python -m tests.sweeps.kill [KILLS] [--rows N] [--format jsonl …] [--seed N] [--at-once N] [--bodies]``; it exits
 with 1 when a row is lost, is there twice or is torn, or when a kill cost more than it may.
 
 A job's clock is the time its runs have run, from the start of the interpreter on. The times of its kills are drawn
@@ -26,7 +26,7 @@ from tests.sweeps.striking import Job, Striking
 
 __all__ = ["SUFFIXES", "Sweep", "report", "sweep"]
 
-SUFFIXES = ("jsonl", "jsonl.gz", "jsonl.zst", "csv")
+SUFFIXES = ("jsonl", "jsonl.gz", "jsonl.zst", "csv", "sqlite")
 LATENCY = (20, 80)
 DENSE = 0.01
 KILLS_A_JOB = 4
@@ -35,13 +35,24 @@ KILLS_A_JOB = 4
 class Sweep:
     """Hands out the kills that are still to be struck, and learns how long a job's clock runs."""
 
-    def __init__(self, site: Site, ground: Path, kills: int, *, rows: int, suffixes: Sequence[str], seed: int) -> None:
+    def __init__(
+        self,
+        site: Site,
+        ground: Path,
+        kills: int,
+        *,
+        rows: int,
+        suffixes: Sequence[str],
+        seed: int,
+        bodies: bool = False,
+    ) -> None:
         self.jobs: list[Job] = []
         self._site = site
         self._ground = ground
         self._rows = rows
         self._suffixes = suffixes
         self._seed = seed
+        self._bodies = bodies
         self._chance = random.Random(seed)
         self._lock = threading.Lock()
         self._open = kills
@@ -75,7 +86,7 @@ class Sweep:
         name = f"job-{number}"
         rows = self._site.rows(name, self._rows, seed=self._seed, latency=LATENCY, dense=DENSE)
         suffix = self._suffixes[number % len(self._suffixes)]
-        job = Striking(self._site, self._ground / name, suffix, rows).strike(moments)
+        job = Striking(self._site, self._ground / name, suffix, rows, bodies=self._bodies).strike(moments)
         if not job.troubles:
             shutil.rmtree(job.folder)
         return job
@@ -87,11 +98,21 @@ class Sweep:
 
 
 def sweep(
-    kills: int, *, ground: Path, rows: int = 2_000, suffixes: Sequence[str] = SUFFIXES, seed: int = 1, at_once: int = 2
+    kills: int,
+    *,
+    ground: Path,
+    rows: int = 2_000,
+    suffixes: Sequence[str] = SUFFIXES,
+    seed: int = 1,
+    at_once: int = 2,
+    bodies: bool = False,
 ) -> list[Job]:
-    """Strike that many times and return the jobs; the folders of those with troubles are left in ``ground``."""
+    """Strike that many times and return the jobs; the folders of those with troubles are left in ``ground``.
+
+    With ``bodies`` those of the pages are kept in a folder, and looked at.
+    """
     with serving(ground / "site.log") as site:
-        swept = Sweep(site, ground, kills, rows=rows, suffixes=suffixes, seed=seed)
+        swept = Sweep(site, ground, kills, rows=rows, suffixes=suffixes, seed=seed, bodies=bodies)
         swept.strike(at_once)
     return swept.jobs
 
@@ -146,6 +167,7 @@ def main() -> int:
     parser.add_argument("--format", nargs="+", default=SUFFIXES, choices=[suffix[1:] for suffix in FORMATS])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--at-once", type=int, default=2, help="jobs that run at the same time")
+    parser.add_argument("--bodies", action="store_true", help="keep the bodies of pages in a folder")
     wanted = parser.parse_args()
     ground = Path(tempfile.mkdtemp(prefix="fetcher-kill-"))
     began = time.monotonic()
@@ -156,6 +178,7 @@ def main() -> int:
         suffixes=wanted.format,
         seed=wanted.seed,
         at_once=wanted.at_once,
+        bodies=wanted.bodies,
     )
     print(f"jobs of {wanted.rows} rows, in {time.monotonic() - began:.0f} s")
     print(report(jobs))

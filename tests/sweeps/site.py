@@ -56,14 +56,17 @@ class Site:
     port: int
     log: Path
 
-    def rows(self, job: str, count: int, *, seed: int, latency: tuple[int, int], dense: float = 0.0) -> list[Row]:
+    def rows(
+        self, job: str, count: int, *, seed: int, latency: tuple[int, int], dense: float = 0.0, page: str = "page"
+    ) -> list[Row]:
         """Return a list in an order of its own: pages after ``latency`` ms, and the ``SHARES``, slow ones ten times.
 
-        ``dense`` is the share of pages with so many tags that they are parsed in a process of their own.
+        ``dense`` is the share of pages with so many tags that they are parsed in a process of their own. Of the others two
+        at a time have the same body, or with ``few`` for ``page`` all of them have one of ``FEW``.
         """
         chance = random.Random(f"{job} {seed}")
         kinds = [kind for kind, share in {**SHARES, "dense": dense}.items() for _ in range(round(share * count))]
-        kinds += ["page"] * (count - len(kinds))
+        kinds += [page] * (count - len(kinds))
         chance.shuffle(kinds)
         rows = []
         for number, kind in enumerate(kinds, 1):
@@ -140,7 +143,10 @@ class Conversation(asyncio.Protocol):
         elif kind == "missing":
             self._transport.write(answer("404 Not Found", b"<title>missing</title>"))
         else:
-            self._transport.write(DENSE if kind == "dense" else ORDINARY)
+            number = int(path.rpartition("/")[2])
+            self._transport.write(
+                DENSE if kind == "dense" else ordinary(number % FEW if kind == "few" else number // 2)
+            )
 
     def _note(self, arrow: str, path: str) -> None:
         os.write(self._log, f"{time.monotonic():.6f} {arrow} {path}\n".encode())
@@ -153,8 +159,13 @@ def answer(status: str, body: bytes, more: str = "") -> bytes:
 
 
 LEAD = b"<!doctype html><title>swept</title>"
-ORDINARY = answer("200 OK", LEAD + b'<a href="/next">next</a><p>' + b"lorem ipsum " * 150)
+FEW = 4
 DENSE = answer("200 OK", LEAD + b"<b>x</b>" * ATOMS)
+
+
+def ordinary(number: int) -> bytes:
+    """Return a page with a body of its number's own."""
+    return answer("200 OK", LEAD + b'<a href="/next">next</a><p>%d ' % number + b"lorem ipsum " * 150)
 
 
 async def serve(log: int) -> None:

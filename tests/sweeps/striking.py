@@ -60,8 +60,9 @@ class Run:
 class Striking:
     """A job that is run, struck and judged."""
 
-    def __init__(self, site: Site, folder: Path, suffix: str, rows: Sequence[Row]) -> None:
+    def __init__(self, site: Site, folder: Path, suffix: str, rows: Sequence[Row], *, bodies: bool = False) -> None:
         folder.mkdir()
+        self._bodies = folder / "bodies" if bodies else None
         self.job = Job(folder, suffix)
         self._site = site
         self._rows = rows
@@ -72,13 +73,15 @@ class Striking:
         listed.write_text("".join(f"{row.url}\n" for row in rows))
         self._words = argv("crawl", str(listed), "-o", str(self._output), "-q", "--retries", "1")
         self._words += ["-c", str(CONCURRENCY), "--per-host", str(CONCURRENCY)]
+        if self._bodies is not None:
+            self._words += ["--body", str(self._bodies)]
 
     def strike(self, moments: Sequence[float]) -> Job:
         """Run until complete, struck when the job's clock shows these times; then look at all that is left."""
         if all(self._run(moment) for moment in sorted(moments)):
             self._run(None)
         self._charge()
-        self.job.verdict = judge(self._output, self._rows)
+        self.job.verdict = judge(self._output, self._rows, bodies=self._bodies)
         if not self.job.verdict.clean:
             self.job.troubles.append(str(self.job.verdict))
         if not self.job.troubles:

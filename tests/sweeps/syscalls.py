@@ -1,7 +1,7 @@
 """Owns the sweep of the calls: a job of 200 rows is struck at each call to the kernel that writes its files.
 
 Run it with ``python -m tests.sweeps.syscalls [--fault KILL …] [--scenario fresh …] [--format jsonl …] [--sample K]
-[--at-once N]``; it needs strace, and exits with 1 where a job was not taken up again, or not as it must be.
+[--at-once N] [--bodies]``; it needs strace, and exits with 1 where a job was not taken up again, or not as it must be.
 
 For every file, call and N until an N that no thread comes to. ``KILL``: the same command completes the job.
 ``EIO`` and ``ENOSPC``: it ends with an error that names the path, and the same command then completes the job. What
@@ -38,9 +38,10 @@ LATENCY = (20, 60)
 DEADLINE = 60.0
 ENDLESS = 2_000  # calls of one kind on one file
 
-BORNE = {"openat": ("-wal", ".job"), "fdatasync": (".job",)}
+BORNE = {"openat": ("-wal", ".job"), "fdatasync": (".job",), "unlink": ("/lock",)}
 """Calls, and the ends of the files' names, where a failure may go unnoticed: SQLite opens what it cannot open for writing
-for reading, and passes over a folder in which it cannot bring the name of a new file to the disk."""
+for reading, and passes over a folder in which it cannot bring the name of a new file to the disk. A run that is done
+with a folder of bodies may leave its lock there: the next one removes it."""
 
 
 class Aim(NamedTuple):
@@ -64,7 +65,7 @@ class Trial:
 class Bench:
     """A place where one run after the other is struck, each from the same beginnings."""
 
-    def __init__(self, site: Site, ground: Path, scenario: str, suffix: str) -> None:
+    def __init__(self, site: Site, ground: Path, scenario: str, suffix: str, *, bodies: bool = False) -> None:
         ground.mkdir(parents=True)
         self.scenario = scenario
         self.suffix = suffix
@@ -74,11 +75,14 @@ class Bench:
         self._template = ground / "template"
         self._trace = ground / "trace.txt"
         self._output = self._folder / f"pages.{suffix}"
-        self._rows = site.rows(ground.name, ROWS, seed=1, latency=LATENCY)
+        self._bodies = self._folder / "bodies" if bodies else None
+        self._rows = site.rows(ground.name, ROWS, seed=1, latency=LATENCY, page="few" if bodies else "page")
         listed = ground / "urls.txt"
         listed.write_text("".join(f"{row.url}\n" for row in self._rows))
         self._words = argv("crawl", str(listed), "-o", str(self._output), "-q", "-c", str(CONCURRENCY))
         self._words += ["--per-host", str(CONCURRENCY), "--retries", "0"]
+        if self._bodies is not None:
+            self._words += ["--body", str(self._bodies)]
         self._prepare()
         if scenario == "retry":
             self._words.append("--retry-failed")
@@ -129,7 +133,7 @@ class Bench:
         return troubles + self._judged()
 
     def _judged(self) -> list[str]:
-        verdict = judge(self._output, self._rows)
+        verdict = judge(self._output, self._rows, bodies=self._bodies)
         return [] if verdict.clean else [str(verdict)]
 
     def _prepare(self) -> None:
@@ -160,11 +164,15 @@ class Bench:
 class Benches:
     """The benches for each scenario and format, as many as work at once; one is lent to one striker at a time."""
 
-    def __init__(self, site: Site, ground: Path, kinds: Sequence[tuple[str, str]], at_once: int) -> None:
+    def __init__(
+        self, site: Site, ground: Path, kinds: Sequence[tuple[str, str]], at_once: int, *, bodies: bool
+    ) -> None:
         self._free: dict[tuple[str, str], SimpleQueue[Bench]] = {kind: SimpleQueue() for kind in kinds}
         makings = [(kind, f"{kind[0]}-{kind[1]}-{n}") for kind in kinds for n in range(at_once)]
         with ThreadPoolExecutor(at_once) as pool:
-            for kind, bench in pool.map(lambda made: (made[0], Bench(site, ground / made[1], *made[0])), makings):
+            for kind, bench in pool.map(
+                lambda made: (made[0], Bench(site, ground / made[1], *made[0], bodies=bodies)), makings
+            ):
                 self._free[kind].put(bench)
 
     def count(self, kind: tuple[str, str]) -> dict[tuple[str, str], int]:
@@ -221,11 +229,15 @@ def sweep(
     faults: Sequence[str] = tuple(FAULTS),
     sample: int | None = None,
     at_once: int = 6,
+    bodies: bool = False,
 ) -> list[Trial]:
-    """Strike at every point, or at so many that are spread over them all, and return what became of each."""
+    """Strike at every point, or at so many that are spread over them all, and return what became of each.
+
+    With ``bodies`` those of the pages are kept in a folder; there are few of them, for each file is struck by itself.
+    """
     kinds = [(scenario, suffix) for scenario in scenarios for suffix in suffixes]
     with serving(ground / "site.log") as site, ThreadPoolExecutor(at_once) as pool:
-        benches = Benches(site, ground, kinds, at_once)
+        benches = Benches(site, ground, kinds, at_once, bodies=bodies)
         counts = zip(kinds, pool.map(benches.count, kinds), strict=True)
         series = [
             Series(*kind, fault, file, call, count)
@@ -275,6 +287,7 @@ def main() -> int:
     parser.add_argument("--format", nargs="+", default=["jsonl"], choices=[suffix[1:] for suffix in FORMATS])
     parser.add_argument("--sample", type=int, help="so many points, spread over all")
     parser.add_argument("--at-once", type=int, default=6, help="jobs that run at the same time")
+    parser.add_argument("--bodies", action="store_true", help="keep the bodies of pages in a folder")
     wanted = parser.parse_args()
     if why := missing():
         print(f"skipped: {why}")
@@ -288,6 +301,7 @@ def main() -> int:
         faults=wanted.fault,
         sample=wanted.sample,
         at_once=wanted.at_once,
+        bodies=wanted.bodies,
     )
     shutil.rmtree(ground)
     print(f"jobs of {ROWS} rows, in {time.monotonic() - began:.0f} s")
