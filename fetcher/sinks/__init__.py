@@ -39,6 +39,7 @@ __all__ = [
     "StreamSink",
     "check_output",
     "format_of",
+    "needs_messages",
     "open_job_output",
     "open_sink",
     "printable",
@@ -47,9 +48,11 @@ __all__ = [
     "to_record",
 ]
 
-FORMATS = ("text", "jsonl", "csv")
+FORMATS = ("text", "jsonl", "csv", "warc")
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".txt": "text", ".text": "text"}
 """Suffix -> format. Each may be followed by ``.gz`` or ``.zst``."""
+PACKED_SUFFIXES = {".warc.gz": "warc"}
+"""The same for formats that are compressed in one way alone."""
 
 
 def open_sink(
@@ -83,7 +86,7 @@ def open_job_output(
     path: str | os.PathLike[str],
     layout: Layout,
     *,
-    work: str,  # noqa: ARG001  # for formats that need it
+    work: str,
     format: str | None = None,  # noqa: A002  # the option's own name
 ) -> JobOutput:
     """Return a job's output at ``path``, in the format that ``open_sink`` would take; nothing is opened yet.
@@ -94,12 +97,22 @@ def open_job_output(
     text = os.fspath(path)
     if is_special(text):
         raise ConfigError(f"{display_name(text)}: a job writes to regular files alone: name one, or run without a job")
-    return DurableFile(text, _stream_sink(text, layout, format_of(text, format), fresh=False))
+    kind = format_of(text, format)
+    if kind == "warc":
+        from fetcher.sinks.warc import WARCOutput, WARCSink
+
+        return WARCOutput(text, WARCSink(text, layout), work=work)
+    return DurableFile(text, _stream_sink(text, layout, kind, fresh=False))
 
 
 def as_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     """Return names, each once, in their order; ``None`` stays what it is."""
     return None if names is None else tuple(dict.fromkeys(names))
+
+
+def needs_messages(path: str | os.PathLike[str], format: str | None = None) -> bool:  # noqa: A002  # as above
+    """Say whether an output needs what ``Config.keep_messages`` keeps, whatever else is wrong with it."""
+    return format == "warc" or (format is None and os.fspath(path).lower().endswith(".warc.gz"))
 
 
 def _stream_sink(path: str | os.PathLike[str], layout: Layout, kind: str, *, fresh: bool) -> StreamSink:
@@ -110,6 +123,10 @@ def _stream_sink(path: str | os.PathLike[str], layout: Layout, kind: str, *, fre
             return CSVSink(path, layout, fresh=fresh)
         case "jsonl":
             return JSONLSink(path, layout, fresh=fresh)
+        case "warc":
+            from fetcher.sinks.warc import WARCSink
+
+            return WARCSink(path, layout, fresh=fresh)
         case _:
             from fetcher.sinks.text import TextSink
 
@@ -127,13 +144,17 @@ def check_output(
     Raises ``ConfigError`` for an unknown format or a file that would be overwritten, ``SinkError`` for a path that
     cannot be written.
     """
-    format_of(path, format)
-    compressor_for(os.fspath(path))
+    if format_of(path, format) == "warc":
+        from fetcher.sinks.warc import check_archive
+
+        check_archive(os.fspath(path), fresh=fresh)
+    else:
+        compressor_for(os.fspath(path))
     check_path(os.fspath(path), fresh=fresh)
 
 
 def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:  # noqa: A002  # as above
-    """Return ``text``, ``jsonl`` or ``csv``: what is asked for, else by the suffix, else text for stdout and devices.
+    """Return one of ``FORMATS``: what is asked for, else by the suffix, else text for stdout and devices.
 
     Raises ``ConfigError`` naming what is known.
     """
@@ -142,6 +163,9 @@ def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:  
             raise ConfigError(f"unknown format {format!r}: there are {', '.join(FORMATS)}")
         return format
     text = os.fspath(path)
+    packed = next((kind for suffix, kind in PACKED_SUFFIXES.items() if text.lower().endswith(suffix)), None)
+    if packed is not None:
+        return packed
     name = PurePath(text.lower())
     suffix = PurePath(name.stem).suffix if name.suffix in COMPRESSED else name.suffix
     if suffix in SUFFIXES:
@@ -150,5 +174,5 @@ def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:  
         return "text"
     raise ConfigError(
         f"{text}: unknown suffix {suffix!r}: there are {', '.join(SUFFIXES)}, each also with "
-        f"{' or '.join(COMPRESSED)}; or name the format (text, jsonl, csv)"
+        f"{' or '.join(COMPRESSED)}, and {', '.join(PACKED_SUFFIXES)}; or name the format ({', '.join(FORMATS)})"
     )
