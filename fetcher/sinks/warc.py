@@ -79,7 +79,7 @@ def index_of(path: str) -> str:
     return f"{path[: -len(suffix)] if path.lower().endswith(suffix) else path}.cdxj"
 
 
-class Answer(NamedTuple):
+class ArchivedResponse(NamedTuple):
     """What the index says of a response: its URL, when it was asked for, its head, the digest of its payload, its place.
 
     ``start`` and ``end`` are bytes from the beginning of the row's records, or of the archive.
@@ -106,7 +106,9 @@ class WARCSink(StreamSink):
         check_archive(os.fspath(path))
         super().__init__(path, layout, fresh=fresh)
         self.indexed = 0  # bytes of the file that its index is about
-        self.answers: deque[list[Answer]] | None = None  # where somebody notes them: those of each row that is encoded
+        self.answers: deque[list[ArchivedResponse]] | None = (
+            None  # where somebody notes them: those of each row that is encoded
+        )
         self._fresh = fresh
         self._record = RecordMaker(layout.columns).record
 
@@ -134,7 +136,7 @@ class WARCSink(StreamSink):
         """Return the records of a row, compressed."""
         date, links = "", ""
         members: list[bytes] = []
-        answers: list[Answer] = []
+        answers: list[ArchivedResponse] = []
         for message in outcome.messages:
             date = _date(message.sent_at)
             name, digest = _add_records(message, date, members)
@@ -142,7 +144,9 @@ class WARCSink(StreamSink):
             if self.answers is not None and digest:
                 end = sum(map(len, members))
                 answers.append(
-                    Answer(message.url, message.sent_at, message.response, digest, end - len(members[-1]), end)
+                    ArchivedResponse(
+                        message.url, message.sent_at, message.response, digest, end - len(members[-1]), end
+                    )
                 )
         target = outcome.messages[0].url if outcome.messages else _uri(outcome.url or outcome.request.url)
         headers = f"WARC-Target-URI: {target}\r\n{links}Content-Type: application/json\r\n"
@@ -265,7 +269,7 @@ class WARCOutput(DurableFile):
         self._warc = sink
         self._work = work
         self._lines: IndexLines | None = None
-        self._answers: deque[list[Answer]] = deque()
+        self._answers: deque[list[ArchivedResponse]] = deque()
         sink.answers = self._answers
 
     def create(self, *, fresh: bool = False) -> None:
@@ -280,7 +284,7 @@ class WARCOutput(DurableFile):
         if self._lines is None:
             self._lines = IndexLines(self.path, self._work, start)
         at = mark.position - sum(map(len, chunks))
-        found: list[Answer] = []
+        found: list[ArchivedResponse] = []
         for chunk in chunks:
             answers = self._answers.popleft()
             found += [answer._replace(start=at + answer.start, end=at + answer.end) for answer in answers]
@@ -351,7 +355,7 @@ class IndexLines:
             self._table.execute("PRAGMA synchronous=OFF")
             self._table.execute("CREATE TABLE lines (key TEXT, timestamp TEXT, said BLOB)")
 
-    def add(self, answers: Iterable[Answer]) -> None:
+    def add(self, answers: Iterable[ArchivedResponse]) -> None:
         """Take what there is in a batch."""
         with self._explained():
             self._table.execute("BEGIN")
@@ -380,7 +384,7 @@ class IndexLines:
             self._table.close()
         shutil.rmtree(self._work, ignore_errors=True)
 
-    def _line(self, answer: Answer) -> tuple[str, str, bytes]:
+    def _line(self, answer: ArchivedResponse) -> tuple[str, str, bytes]:
         status, kind = _STATUS.match(answer.head.lstrip()), _CONTENT_TYPE.search(answer.head)
         said = {
             "url": answer.url,
@@ -413,13 +417,13 @@ class IndexLines:
             raise write_error(self._index, "cannot write", error) from error
 
 
-def _answers_of(path: str, size: int) -> Iterator[Answer]:
+def _answers_of(path: str, size: int) -> Iterator[ArchivedResponse]:
     """Yield the responses in the first ``size`` bytes of the archive. Raises ``SinkError`` where it cannot be read."""
     if not size:
         return
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-    found: Answer | None = None
+    found: ArchivedResponse | None = None
     try:
         with open(path, "rb") as file:
             for record in ArchiveIterator(file, record_types=WarcRecordType.any_type, parse_http=False):
@@ -432,7 +436,7 @@ def _answers_of(path: str, size: int) -> Iterator[Answer]:
                     said, head = record.headers, record.reader.read(MAX_HEAD_BYTES).partition(b"\r\n\r\n")[0]
                     moment = record.record_date.timestamp()
                     url, digest = said["WARC-Target-URI"], said["WARC-Payload-Digest"]
-                    found = Answer(url, moment, head, digest, record.stream_pos, 0)
+                    found = ArchivedResponse(url, moment, head, digest, record.stream_pos, 0)
     except OSError as error:  # what is damaged in it, too
         raise SinkError(f"{path}: cannot be read again, for its index: {error.strerror or error}") from error
     if found is not None:
