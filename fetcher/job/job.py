@@ -97,8 +97,7 @@ class Job:
         self.resume_state = ResumeState()
         self._fetcher = fetcher
         config = fetcher.config
-        paths = [os.fspath(path) for path in outputs]
-        _check_messages(paths, format, config)
+        paths = _paths_of(outputs, format, config)
         self.directory = os.fspath(directory) if directory is not None else folder_for(paths)
         self._layout = layout or _layout_of(fetcher, fields, body_place(os.fspath(body)))
         self._bodies = _bodies_of(fetcher, os.fspath(body), self.directory)
@@ -279,10 +278,13 @@ def _layout_of(fetcher: Fetcher, fields: Sequence[str] | None, place: BodyPlace)
     )
 
 
-def _check_messages(paths: Sequence[str], given: str | None, config: Config) -> None:
+def _paths_of(outputs: Sequence[str | os.PathLike[str]], given: str | None, config: Config) -> list[str]:
+    """Return the outputs' paths. Raises ``ConfigError`` for one that needs what is not kept."""
+    paths = [os.fspath(path) for path in outputs]
     for path in paths:
         if needs_messages(path, given) and not config.keep_messages:
             raise ConfigError(f"{path}: a WARC is made of the messages themselves: Config.of(keep_messages=True)")
+    return paths
 
 
 def _bodies_of(fetcher: Fetcher, body: str, directory: str) -> BodyFolder | None:
