@@ -20,7 +20,7 @@ from fetcher.job.paths import folder_for, is_job
 from fetcher.job.resume import choose_codes
 from fetcher.model import Extractor, Middleware
 from fetcher.page.reader import Reader
-from fetcher.sinks import Layout, check_output, format_of
+from fetcher.sinks import Layout, check_output, format_of, needs_messages
 from fetcher.sinks.body_folder import check_body_folder
 from fetcher.sinks.layout import BodyPlace, body_place
 from fetcher.sinks.opening import check_path, descriptor_of, is_special
@@ -68,9 +68,11 @@ def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool =
     """
     urls = inputs if all(is_url_argument(text) for text in inputs) else []
     outputs = settings.get("output") or ["-"]
-    keep_body = settings.get("body", "none") != "none"
+    kept: dict[str, Any] = {"keep_body": True} if settings.get("body", "none") != "none" else {}
+    if any(needs_messages(path, settings.get("format")) for path in outputs):
+        kept["keep_messages"] = True
     plan = Plan(
-        make_config({**settings, "keep_body": True} if keep_body else settings, urls),
+        make_config({**settings, **kept}, urls),
         inputs,
         outputs,
         settings,

@@ -40,6 +40,7 @@ __all__ = [
     "StreamSink",
     "check_output",
     "format_of",
+    "needs_messages",
     "open_job_output",
     "open_sink",
     "printable",
@@ -48,9 +49,11 @@ __all__ = [
     "to_record",
 ]
 
-FORMATS = ("text", "jsonl", "csv", "sqlite")
+FORMATS = ("text", "jsonl", "csv", "sqlite", "warc")
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".txt": "text", ".text": "text", ".sqlite": "sqlite"}
 """Suffix -> format. Each but those of ``BATCHED`` may be followed by ``.gz`` or ``.zst``."""
+PACKED_SUFFIXES = {".warc.gz": "warc"}
+"""The same for formats that are compressed in one way alone."""
 
 BATCHED = frozenset({"sqlite"})
 """Formats that are no stream of bytes: written a batch at a time, to files alone."""
@@ -60,6 +63,7 @@ _MEANT = {
     **dict.fromkeys(("sqlite3", "db", "db3", "sql"), "sqlite"),
     **dict.fromkeys(("tsv", "tab", "xlsx", "xls"), "csv"),
     **dict.fromkeys(("log", "md"), "text"),
+    "warc": "warc.gz",
 }
 """What may be asked for -> what may be meant."""
 
@@ -113,6 +117,10 @@ def open_job_output(
     kind = format_of(text, format)
     if kind in BATCHED:
         return _batched_output(text, layout, kind, work=work)
+    if kind == "warc":
+        from fetcher.sinks.warc import WARCOutput, WARCSink
+
+        return WARCOutput(text, WARCSink(text, layout), work=work)
     return DurableFile(text, _stream_sink(text, layout, kind, fresh=False))
 
 
@@ -127,6 +135,11 @@ def _batched_output(path: str, layout: Layout, kind: str, *, work: str) -> JobOu
     return SQLiteOutput(path, layout)
 
 
+def needs_messages(path: str | os.PathLike[str], format: str | None = None) -> bool:  # noqa: A002  # as above
+    """Say whether an output needs what ``Config.keep_messages`` keeps, whatever else is wrong with it."""
+    return format == "warc" or (format is None and os.fspath(path).lower().endswith(".warc.gz"))
+
+
 def _stream_sink(path: str | os.PathLike[str], layout: Layout, kind: str, *, fresh: bool) -> StreamSink:
     match kind:
         case "csv":
@@ -135,6 +148,10 @@ def _stream_sink(path: str | os.PathLike[str], layout: Layout, kind: str, *, fre
             return CSVSink(path, layout, fresh=fresh)
         case "jsonl":
             return JSONLSink(path, layout, fresh=fresh)
+        case "warc":
+            from fetcher.sinks.warc import WARCSink
+
+            return WARCSink(path, layout, fresh=fresh)
         case _:
             from fetcher.sinks.text import TextSink
 
@@ -152,8 +169,12 @@ def check_output(
     Raises ``ConfigError`` for an unknown format or a file that would be overwritten, ``SinkError`` for a path that
     cannot be written.
     """
-    format_of(path, format)
-    compressor_for(os.fspath(path))
+    if format_of(path, format) == "warc":
+        from fetcher.sinks.warc import check_archive
+
+        check_archive(os.fspath(path), fresh=fresh)
+    else:
+        compressor_for(os.fspath(path))
     check_path(os.fspath(path), fresh=fresh)
 
 
@@ -163,6 +184,9 @@ def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:  
     Raises ``ConfigError`` naming what is known, and for a format that cannot be written there.
     """
     text = os.fspath(path)
+    own = next((kind for suffix, kind in PACKED_SUFFIXES.items() if text.lower().endswith(suffix)), None)
+    if own is not None and format is None:
+        return own
     name = PurePath(text.lower())
     packed = name.suffix in COMPRESSED
     suffix = PurePath(name.stem).suffix if packed else name.suffix
@@ -180,5 +204,5 @@ def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:  
         raise ConfigError(f"unknown format {format!r}{hint}: there are {', '.join(FORMATS)}")
     raise ConfigError(
         f"{text}: unknown suffix {suffix!r}{hint}: there are {', '.join(SUFFIXES)}, the text formats also with "
-        f"{' or '.join(COMPRESSED)}; or name the format ({', '.join(FORMATS)})"
+        f"{' or '.join(COMPRESSED)}, and {', '.join(PACKED_SUFFIXES)}; or name the format ({', '.join(FORMATS)})"
     )

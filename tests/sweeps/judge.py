@@ -6,6 +6,7 @@ here, by the standard library and the codec alone, and by nothing of what is bei
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import csv
 import hashlib
@@ -234,6 +235,57 @@ def _plain(records: Callable[[bytes], Iterator[Found | None]]) -> Reader:
     return lambda path: records(path.read_bytes())
 
 
+def _archive(path: Path) -> Iterator[Found | None]:
+    """Give what a web archive says of each row last, and of a page what it said before as well: that is once too often.
+
+    A member that is not one whole record is torn, and so is an index that does not name each response's place.
+    """
+    places: list[tuple[int, int]] = []
+    last: dict[int, Found] = {}
+    data = path.read_bytes()
+    at = 0
+    while at < len(data):
+        stream = zlib.decompressobj(31)
+        try:
+            record = stream.decompress(data[at:])
+        except zlib.error:
+            yield None
+            return
+        end = len(data) - len(stream.unused_data)
+        headers, block = _warc_record(record) if stream.eof else ({}, b"")
+        if not headers:
+            yield None
+        elif headers["warc-type"] == "response":
+            places.append((at, end - at))
+        elif headers["warc-type"] == "metadata":
+            (found,) = _json_lines(block + b"\n")
+            if found is not None and (before := last.get(found.id)) is not None and before.error is None:
+                yield before
+            if found is None:
+                yield None
+            else:
+                last[found.id] = found
+        at = end
+    yield from last.values()
+    lines = [
+        line.split(" ", 2)[2]
+        for line in path.with_name(path.name.replace(".warc.gz", ".cdxj")).read_text().splitlines()
+    ]
+    if sorted((int(said["offset"]), int(said["length"])) for said in map(json.loads, lines)) != places:
+        yield None
+
+
+def _warc_record(record: bytes) -> tuple[dict[str, str], bytes]:
+    """Return the headers, by lower-case name, and the block of a record; no headers for one that is not whole."""
+    head, _, rest = record.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    block = rest[:-4]
+    digest = base64.b32encode(hashlib.sha1(block).digest()).decode()
+    whole = first == "WARC/1.1" and rest.endswith(b"\r\n\r\n") and headers.get("content-length") == str(len(block))
+    return (headers, block) if whole and headers.get("warc-block-digest") == f"sha1:{digest}" else ({}, b"")
+
+
 FORMATS: dict[str, Reader] = {
     ".jsonl": _plain(_json_lines),
     ".jsonl.gz": _packed(_gzip_member, _json_lines),
@@ -242,5 +294,6 @@ FORMATS: dict[str, Reader] = {
     ".csv.gz": _packed(_gzip_member, _csv_rows),
     ".csv.zst": _packed(_zstd_frame, _csv_rows),
     ".sqlite": _sqlite_rows,
+    ".warc.gz": _archive,
 }
 """Suffix -> reader: a format joins the sweeps by its line here."""
