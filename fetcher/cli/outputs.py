@@ -186,6 +186,7 @@ def _layout(plan: Plan, fetcher: Fetcher) -> Layout:
         plan.body_place,
         fields=_fields(plan),
         select=tuple(dict.fromkeys(fetcher.reader.selected_names)),
+        select_lists=tuple(fetcher.reader.selected_lists),
         free_fields=not _has_one_list(plan),
         free_data=plan.extract is not None,
         byte_order_mark=plan["csv_bom"],

@@ -66,7 +66,7 @@ RUN_READERS: dict[str, Callable[[Any], Any]] = {
     "from": one_of("txt", "csv", "tsv", "jsonl"),
     "url_column": _text,
     "output": _texts,
-    "format": one_of("text", "jsonl", "csv"),
+    "format": one_of("text", "jsonl", "csv", "parquet"),
     "fresh": flag,
     "job": _text,
     "no_job": flag,

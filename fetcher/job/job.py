@@ -274,6 +274,7 @@ def _layout_of(fetcher: Fetcher, fields: Sequence[str] | None, place: BodyPlace)
         place,
         fields=None if fields is None else tuple(dict.fromkeys(fields)),
         select=tuple(dict.fromkeys(fetcher.reader.selected_names)),
+        select_lists=tuple(fetcher.reader.selected_lists),
     )
 
 
@@ -328,6 +329,8 @@ class OpenJob:
             output.check_place()
         if complete:
             self.ledger.commit([], [output.complete() for output in self._outputs], progress)
+            for output in self._outputs:
+                output.settle()
             self.ledger.retry_done()
         self.marker.close()
         self.ledger.end_run(progress, exit=None)
@@ -412,6 +415,8 @@ def _resume(
         raise LedgerError(
             f"{folder}: its ledger is damaged: it knows {len(marks)} outputs of {len(outputs)}; {BEGIN_AGAIN}"
         )
+    for output in outputs:
+        output.thorough = last is None
     _finish_rewrite(folder, ledger, outputs, marks)
     clean = ledger.ended_well
     for ordinal, (output, mark) in enumerate(zip(outputs, marks, strict=True)):

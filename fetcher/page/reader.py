@@ -107,6 +107,11 @@ class Reader:
         return self._select.columns if self._select is not None else ()
 
     @property
+    def selected_lists(self) -> list[str]:
+        """Those of them that are lists, for all matches."""
+        return [rule.name for rule in self._select.rules if rule.many] if self._select is not None else []
+
+    @property
     def extractor_name(self) -> str | None:
         """Where the extractor is defined, such as ``shop.pages:price``; ``None`` without one."""
         extract = self._extract

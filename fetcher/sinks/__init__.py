@@ -39,6 +39,7 @@ __all__ = [
     "StreamSink",
     "check_output",
     "format_of",
+    "may_be_folder",
     "open_job_output",
     "open_sink",
     "printable",
@@ -47,9 +48,14 @@ __all__ = [
     "to_record",
 ]
 
-FORMATS = ("text", "jsonl", "csv")
-SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".txt": "text", ".text": "text"}
-"""Suffix -> format. Each may be followed by ``.gz`` or ``.zst``."""
+FORMATS = ("text", "jsonl", "csv", "parquet")
+SUFFIXES = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".txt": "text", ".text": "text", ".parquet": "parquet",
+}  # fmt: skip
+"""Suffix -> format. Each but Parquet's may be followed by ``.gz`` or ``.zst``."""
+
+BATCHED = frozenset({"parquet"})
+"""Formats that are no stream of bytes: written a batch at a time, to files alone."""
 
 
 def open_sink(
@@ -76,14 +82,21 @@ def sink_for(
     fresh: bool = False,
 ) -> Sink:
     """Return the sink for records of a ``layout``; see ``open_sink``."""
-    return _stream_sink(path, layout, format_of(path, format), fresh=fresh)
+    kind = format_of(path, format)
+    if kind in BATCHED:
+        from fetcher.sinks.batch_sink import BatchSink
+
+        text = os.fspath(path)
+        _check_batched(text)
+        return BatchSink(text, lambda work: _batched_output(text, layout, work=work), fresh=fresh)
+    return _stream_sink(path, layout, kind, fresh=fresh)
 
 
 def open_job_output(
     path: str | os.PathLike[str],
     layout: Layout,
     *,
-    work: str,  # noqa: ARG001  # for formats that need it
+    work: str,
     format: str | None = None,  # noqa: A002  # the option's own name
 ) -> JobOutput:
     """Return a job's output at ``path``, in the format that ``open_sink`` would take; nothing is opened yet.
@@ -94,12 +107,37 @@ def open_job_output(
     text = os.fspath(path)
     if is_special(text):
         raise ConfigError(f"{display_name(text)}: a job writes to regular files alone: name one, or run without a job")
-    return DurableFile(text, _stream_sink(text, layout, format_of(text, format), fresh=False))
+    kind = format_of(text, format)
+    if kind in BATCHED:
+        _check_batched(text)
+        return _batched_output(text, layout, work=work)
+    return DurableFile(text, _stream_sink(text, layout, kind, fresh=False))
+
+
+def may_be_folder(path: str, format: str | None = None) -> bool:  # noqa: A002  # as above
+    """Say whether an output at ``path`` may be a folder of files: where it is Parquet."""
+    if format is None and not path.rstrip(os.sep).lower().endswith(".parquet"):
+        return False
+    return format_of(path, format) == "parquet"
 
 
 def as_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     """Return names, each once, in their order; ``None`` stays what it is."""
     return None if names is None else tuple(dict.fromkeys(names))
+
+
+def _batched_output(path: str, layout: Layout, *, work: str) -> JobOutput:
+    from fetcher.sinks.parquet_output import ParquetOutput
+
+    return ParquetOutput(path, layout, work=work)
+
+
+def _check_batched(path: str) -> None:
+    """Refuse a path that no format of ``BATCHED`` can be written to, whatever is there. Raises ``ConfigError``."""
+    if is_special(path):
+        raise ConfigError(f"{display_name(path)}: Parquet is written to regular files alone: name one with -o")
+    if path.lower().endswith(tuple(COMPRESSED)):
+        raise ConfigError(f"{path}: Parquet is compressed in itself: leave out {path[path.rfind('.') :]}")
 
 
 def _stream_sink(path: str | os.PathLike[str], layout: Layout, kind: str, *, fresh: bool) -> StreamSink:
@@ -127,13 +165,19 @@ def check_output(
     Raises ``ConfigError`` for an unknown format or a file that would be overwritten, ``SinkError`` for a path that
     cannot be written.
     """
-    format_of(path, format)
-    compressor_for(os.fspath(path))
-    check_path(os.fspath(path), fresh=fresh)
+    text = os.fspath(path)
+    if format_of(path, format) in BATCHED:
+        _check_batched(text)
+        from fetcher.sinks.parquet_output import check_place
+
+        check_place(text, fresh=fresh)
+        return
+    compressor_for(text)
+    check_path(text, fresh=fresh)
 
 
 def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:  # noqa: A002  # as above
-    """Return ``text``, ``jsonl`` or ``csv``: what is asked for, else by the suffix, else text for stdout and devices.
+    """Return one of ``FORMATS``: what is asked for, else by the suffix, else text for stdout and devices.
 
     Raises ``ConfigError`` naming what is known.
     """
@@ -150,5 +194,5 @@ def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:  
         return "text"
     raise ConfigError(
         f"{text}: unknown suffix {suffix!r}: there are {', '.join(SUFFIXES)}, each also with "
-        f"{' or '.join(COMPRESSED)}; or name the format (text, jsonl, csv)"
+        f"{' or '.join(COMPRESSED)}; or name the format ({', '.join(FORMATS)})"
     )

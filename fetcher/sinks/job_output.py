@@ -60,6 +60,8 @@ class JobOutput(ABC):
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.thorough = False
+        """Whether ``resume`` looks at all bytes, where it would not by its ``batches``."""
 
     @abstractmethod
     def create(self, *, fresh: bool = False) -> None:
@@ -86,6 +88,9 @@ class JobOutput(ABC):
     @abstractmethod
     def complete(self) -> Mark:
         """Make the output whole: all rows of the list are in it, or none. Return the mark. Harmless twice."""
+
+    def settle(self) -> None:  # noqa: B027  # for formats that have something to do then
+        """Do what must wait until the last mark is in the ledger. A kill before it leaves it to ``resume``."""
 
     @abstractmethod
     def discard(self) -> None:

@@ -28,13 +28,14 @@ class Layout(msgspec.Struct, frozen=True):
 
     ``columns`` are the record's own, in their order. ``fields`` are the columns of the list, ``None`` where they are
     those of the first row; ``select`` the names of what is selected. ``free_fields`` and ``free_data`` say that a row may
-    have other values than those: a table then has a column of JSON for the rest. ``byte_order_mark`` is for a CSV,
-    ``part_rows`` how many rows one file of a folder has at most.
+    have other values than those: a table then has a column of JSON for the rest. ``select_lists`` are the names of ``select`` whose
+    values are lists. ``byte_order_mark`` is for a CSV, ``part_rows`` how many rows one file of a folder has at most.
     """
 
     columns: tuple[str, ...] = DEFAULT_COLUMNS
     fields: tuple[str, ...] | None = None
     select: tuple[str, ...] = ()
+    select_lists: tuple[str, ...] = ()
     free_fields: bool = True
     free_data: bool = True
     byte_order_mark: bool = False
