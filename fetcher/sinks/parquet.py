@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import json  # its escapes keep lone surrogates, which the names of columns may have
 import zlib
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from fetcher.errors import ConfigError, missing_extra
@@ -63,22 +65,21 @@ class Column(NamedTuple):
 def columns_of(layout: Layout, fields: Sequence[str]) -> tuple[list[Column], dict[str, Any]]:
     """Return the columns of a table, and its metadata: a record's own, what has no column of its own, then the rest.
 
-    A name that is taken already, in capitals or small, gets ``row_`` in front, a selected one ``data_``: DuckDB and
-    others tell no capitals.
+    A name that is taken already gets ``row_`` in front, a selected one ``data_``, as in a CSV.
     """
     wanted = layout.columns
     columns = [Column(name, _TYPES.get(name, _TEXT)) for name in wanted if name not in ("fields", "data")]
     columns += [Column(name, _TEXT) for name in ("fields", "data") if name in wanted and has_rest(layout, name)]
-    taken = {column.name.lower() for column in columns}
+    taken = {column.name for column in columns}
     own = fields if "fields" in wanted else ()
     selected = layout.select if "data" in wanted else ()
     added: dict[str, list[str]] = {"row_": [], "data_": []}
     for prefix, names in (("row_", own), ("data_", selected)):
         for name in names:
             shown = well_formed(name)
-            while shown.lower() in taken:
+            while shown in taken:
                 shown = prefix + shown
-            taken.add(shown.lower())
+            taken.add(shown)
             added[prefix].append(shown)
             many = prefix == "data_" and name in layout.select_lists
             columns.append(Column(shown, pa.list_(_TEXT) if many else _TEXT))
@@ -131,7 +132,8 @@ class ParquetTable:
 
     def chosen(self, table: pa.Table | pa.RecordBatch, mask: Sequence[bool]) -> Any:
         """Return the rows of a table, or a batch, that ``mask`` says."""
-        return table if all(mask) else table.filter(pa.array(mask, pa.bool_()))
+        flags = pa.Array.from_buffers(pa.bool_(), len(mask), [None, _bits(mask)])
+        return table if all(mask) else table.filter(flags)
 
 
 class TableFile:
@@ -234,27 +236,65 @@ def tables_in(path: str, table: ParquetTable) -> Iterator[pa.Table]:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
+# Arrays are made of their buffers (Arrow's columnar format): ``pyarrow.array`` imports pandas where it is installed, which
+# takes a second and 50 MB.
+
+
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    if kind == _TYPES["headers"]:
-        values = [None if value is None else list(value.items()) for value in values]
+    if values.count(None) == len(values):
+        return pa.nulls(len(values), kind)
     try:
-        array = pa.array(values, kind)
-        if isinstance(array, pa.Array):
-            return array
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        pass  # a program that uses the library made a page of its own values
-    return pa.array([_fitting(value, kind) for value in values], kind)
+        return _made(values, kind)
+    except (AttributeError, TypeError, ValueError, OverflowError):  # a program made a page of its own values
+        return _made([_fitting(value, kind) for value in values], kind)
+
+
+def _made(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Make an array of values that fit. Raises one of four errors where one does not."""
+    count = len(values)
+    missing = values.count(None)
+    valid = _bits([value is not None for value in values]) if missing else None
+    children: list[pa.Array] = []
+    if kind in (_WHOLE, _TYPES["fetched_at"], _TYPES["elapsed"]):
+        code = "d" if kind == _TYPES["elapsed"] else "q"
+        buffers = [pa.py_buffer(array(code, [0 if value is None else value for value in values]))]
+    elif kind == _TYPES["truncated"]:
+        buffers = [_bits([bool(value) for value in values])]
+    elif kind in (_TEXT, _TYPES["body"]):
+        data = [b"" if value is None else value.encode() if kind == _TEXT else bytes(value) for value in values]
+        buffers = [_offsets(data, "i" if kind == _TEXT else "q"), pa.py_buffer(b"".join(data))]
+    else:
+        buffers = [_offsets([value or () for value in values], "i")]
+        if kind == _TYPES["headers"]:
+            pairs = [pair for value in values if value for pair in value.items()]
+            texts = [_made([pair[side] for pair in pairs], _TEXT) for side in (0, 1)]
+            entries = pa.struct([kind.key_field, kind.item_field])
+            children = [pa.Array.from_buffers(entries, len(pairs), [None], children=texts)]
+        else:
+            children = [_array([item for value in values if value for item in value], _TEXT)]
+    return pa.Array.from_buffers(kind, count, [valid, *buffers], missing, children=children or None)
+
+
+def _bits(flags: Sequence[bool]) -> pa.Buffer:
+    text = "".join(["1" if flag else "0" for flag in reversed(flags)])
+    return pa.py_buffer(int(text or "0", 2).to_bytes((len(flags) + 7) // 8, "little"))
+
+
+def _offsets(items: Sequence[Any], code: str) -> pa.Buffer:
+    return pa.py_buffer(array(code, accumulate(map(len, items), initial=0)))
 
 
 def _fitting(value: Any, kind: pa.DataType) -> Any:
-    """Return a value that a column can hold: a text for a text, or ``None``."""
+    """Return a value that a column can hold: a text for a text, else ``None`` for what is something else."""
     if kind == _TEXT and value is not None:
         value = value if isinstance(value, str) else str(value)
         return well_formed(value) if len(value) <= MAX_TEXT_CHARACTERS else None
-    if isinstance(value, Mapping):
-        value = list(value.items())
+    if kind == _TYPES["redirects"]:
+        return [_fitting(item, _TEXT) for item in value] if isinstance(value, list | tuple) else None
+    if kind == _TYPES["headers"] and isinstance(value, Mapping):
+        return {_fitting(str(name), _TEXT): _fitting(item, _TEXT) for name, item in value.items()}
     try:
-        pa.scalar(value, kind)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        _made([value], kind)
+    except (AttributeError, TypeError, ValueError, OverflowError):
         return None
     return value
