@@ -180,7 +180,7 @@ SETTINGS = [
 
 OUTPUTS = [
     Bad("a folder that does not exist", "l.txt -o no/pages.jsonl", "no/pages.jsonl: the folder no does not exist", 1, GOOD),
-    Bad("a folder", "l.txt -o d", "d: is a folder; name a file in it, such as d/pages.jsonl", 1, {"d/x": b"", **GOOD}),
+    Bad("a folder", "l.txt -o d", "d: is a folder; name a file in it, such as d/pages.jsonl, or give -f parquet for a folder of parts", 1, {"d/x": b"", **GOOD}),
     Bad("a folder with a suffix", "l.txt -o d.csv", "d.csv: is a folder; name a file in it, such as d.csv/pages.jsonl", 1,
         {"d.csv/x": b"", **GOOD}),
     Bad("an unknown suffix", "l.txt -o pages.xml",

@@ -117,7 +117,7 @@ def _check_outputs(plan: Plan) -> None:
         if os.path.isdir(path) and not (what == "output" and may_be_folder(path, plan["format"])):
             raise SinkError(
                 f"{path}: is a folder; name a file in it, such as {os.path.join(path, 'pages.jsonl')}"
-                + (", or give -f parquet for a folder of parts" if what == "output" else "")
+                + (", or give -f parquet for a folder of parts" if what == "output" and "." not in path else "")
             )
         place = _identity(path)
         if place is not None and place in lists:
