@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def test_a_job_that_is_killed_goes_on(to: str, desk: Desk) -> None:
     with Running(*words, folder=desk.folder) as running:
         desk.until_asked()
         desk.until_written(5, to.rstrip("/"))
-        running.kill()
+        running.send(signal.SIGKILL)
+        running.end()
     gate.open()
     place = desk.folder / to
     assert not place.is_file() and len(read(place) if place.is_dir() else []) <= 3, "what is seen is whole"

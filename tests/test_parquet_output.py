@@ -495,8 +495,8 @@ def test_an_edited_output_is_refused_and_left_as_it_is(change: str, place: str, 
     run(path, 13)
     edit(Path(path) / "part-00001.parquet" if place.endswith("/") else Path(path), change)
     before = files_of(tmp_path)
-    words: dict[str, Any]
-    for words in ({"rows": 13}, {"rows": 13, "retry": True}, {"rows": 20}):
+    attempts: list[dict[str, Any]] = [{"rows": 13}, {"rows": 13, "retry": True}, {"rows": 20}]
+    for words in attempts:
         with pytest.raises(SinkError, match=ADVICE):
             run(path, **words)
     assert files_of(tmp_path) == before
