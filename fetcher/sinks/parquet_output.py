@@ -91,7 +91,7 @@ class RowEncoder:
         self.fields = layout.fields
         wanted = layout.columns
         columns = [name for name in wanted if name not in ("fields", "data")]
-        self._values = RecordMaker([*columns, "fields", "data"]).values
+        self._values = RecordMaker([*columns, "fields", "data"], binary=True).values
         self._time = columns.index("fetched_at") if "fetched_at" in columns else None
         self._wants_fields, self._wants_data = "fields" in wanted, "data" in wanted
         # In the order of ``parquet.columns_of``: JSON for what has no column of its own, where there may be such.
