@@ -61,6 +61,7 @@ CONFINED = {
     "tenacity": ["fetcher.middleware.retry."],
     "selectolax": ["fetcher.page.*"],
     "click": ["fetcher.cli.*"],
+    "pyarrow": ["fetcher.sinks.parquet.", "fetcher.sources.parquet."],
     "rich": ["fetcher.cli.*", "fetcher.report.progress."],
 }
 """A library, and the rooms it is imported in (patterns of dotted names): there it could be changed for another."""

@@ -411,7 +411,9 @@ def test_without_the_library_the_command_is_named(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize("name", ["a.warc", "a.warc.zst"])
 def test_there_is_one_suffix(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"unknown suffix '\.warc' \(did you mean warc\.gz\?\): there are .*, and \.warc\.gz"):
+    with pytest.raises(
+        ConfigError, match=r"unknown suffix '\.warc' \(did you mean warc\.gz\?\): there are .*, and \.warc\.gz"
+    ):
         format_of(name)
 
 

@@ -339,6 +339,8 @@ class OpenJob:
             output.check_place()
         if complete:
             self.ledger.commit([], [output.complete() for output in self._outputs], progress)
+            for output in self._outputs:
+                output.settle()
             self.ledger.retry_done()
         self.marker.close()
         self.ledger.end_run(progress, exit=None)
@@ -423,6 +425,8 @@ def _resume(
         raise LedgerError(
             f"{folder}: its ledger is damaged: it knows {len(marks)} outputs of {len(outputs)}; {BEGIN_AGAIN}"
         )
+    for output in outputs:
+        output.thorough = last is None
     _finish_rewrite(folder, ledger, outputs, marks)
     clean = ledger.ended_well
     for ordinal, (output, mark) in enumerate(zip(outputs, marks, strict=True)):

@@ -40,6 +40,7 @@ __all__ = [
     "StreamSink",
     "check_output",
     "format_of",
+    "may_be_folder",
     "needs_messages",
     "open_job_output",
     "open_sink",
@@ -49,13 +50,16 @@ __all__ = [
     "to_record",
 ]
 
-FORMATS = ("text", "jsonl", "csv", "sqlite", "warc")
-SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".txt": "text", ".text": "text", ".sqlite": "sqlite"}
+FORMATS = ("text", "jsonl", "csv", "parquet", "sqlite", "warc")
+SUFFIXES = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".txt": "text", ".text": "text", ".parquet": "parquet",
+    ".sqlite": "sqlite",
+}  # fmt: skip
 """Suffix -> format. Each but those of ``BATCHED`` may be followed by ``.gz`` or ``.zst``."""
 PACKED_SUFFIXES = {".warc.gz": "warc"}
 """The same for formats that are compressed in one way alone."""
 
-BATCHED = frozenset({"sqlite"})
+BATCHED = frozenset({"parquet", "sqlite"})
 """Formats that are no stream of bytes: written a batch at a time, to files alone."""
 
 _MEANT = {
@@ -63,6 +67,7 @@ _MEANT = {
     **dict.fromkeys(("sqlite3", "db", "db3", "sql"), "sqlite"),
     **dict.fromkeys(("tsv", "tab", "xlsx", "xls"), "csv"),
     **dict.fromkeys(("log", "md"), "text"),
+    **dict.fromkeys(("pq", "arrow", "feather"), "parquet"),
     "warc": "warc.gz",
 }
 """What may be asked for -> what may be meant."""
@@ -124,12 +129,23 @@ def open_job_output(
     return DurableFile(text, _stream_sink(text, layout, kind, fresh=False))
 
 
+def may_be_folder(path: str, format: str | None = None) -> bool:  # noqa: A002  # as above
+    """Say whether an output at ``path`` may be a folder of files: where it is Parquet."""
+    if format is None and not path.rstrip(os.sep).lower().endswith(".parquet"):
+        return False
+    return format_of(path, format) == "parquet"
+
+
 def as_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     """Return names, each once, in their order; ``None`` stays what it is."""
     return None if names is None else tuple(dict.fromkeys(names))
 
 
-def _batched_output(path: str, layout: Layout, kind: str, *, work: str) -> JobOutput:  # noqa: ARG001  # for formats that need it
+def _batched_output(path: str, layout: Layout, kind: str, *, work: str) -> JobOutput:
+    if kind == "parquet":
+        from fetcher.sinks.parquet_output import ParquetOutput
+
+        return ParquetOutput(path, layout, work=work)
     from fetcher.sinks.sqlite_format import SQLiteOutput
 
     return SQLiteOutput(path, layout)
@@ -169,13 +185,20 @@ def check_output(
     Raises ``ConfigError`` for an unknown format or a file that would be overwritten, ``SinkError`` for a path that
     cannot be written.
     """
-    if format_of(path, format) == "warc":
+    text = os.fspath(path)
+    kind = format_of(text, format)
+    if kind == "warc":
         from fetcher.sinks.warc import check_archive
 
-        check_archive(os.fspath(path), fresh=fresh)
+        check_archive(text, fresh=fresh)
+    elif kind == "parquet":
+        from fetcher.sinks.parquet_output import check_place
+
+        check_place(text, fresh=fresh)
+        return
     else:
-        compressor_for(os.fspath(path))
-    check_path(os.fspath(path), fresh=fresh)
+        compressor_for(text)
+    check_path(text, fresh=fresh)
 
 
 def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:  # noqa: A002  # as above

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["FORMATS", "Found", "Row", "Verdict", "judge", "reader_of"]
+__all__ = ["FORMATS", "PART_ROWS", "Found", "Row", "Verdict", "digest_of", "judge", "output_words", "reader_of"]
 
 
 class Row(NamedTuple):
@@ -40,6 +40,9 @@ class Found(NamedTuple):
     body_path: str | None = None
     digest: str | None = None
 
+
+PART_ROWS = 70
+"""Rows of a part of a folder, in the sweeps."""
 
 Reader = Callable[[Path], Iterator[Found | None]]
 """Gives the records of a file in their order, and ``None`` for each that is torn."""
@@ -97,6 +100,17 @@ def judge(path: Path, rows: Sequence[Row], *, bodies: Path | None = None) -> Ver
     verdict.lost = len(rows) - len(seen)
     verdict.twice = sum(count - 1 for count in seen.values())
     return verdict
+
+
+def output_words(path: Path, suffix: str) -> list[str]:
+    """Return the words of a command that writes to ``path``; a ``suffix`` that ends in a slash is a folder of parts."""
+    return ["-o", f"{path}/", "--part-rows", str(PART_ROWS)] if suffix.endswith("/") else ["-o", str(path)]
+
+
+def digest_of(path: Path) -> bytes:
+    """Return a digest of a file, or of all files in a folder."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).digest()
 
 
 def reader_of(path: Path) -> Reader:
@@ -169,6 +183,18 @@ def _sqlite_rows(path: Path) -> Iterator[Found | None]:
             for id_, url, error in db.execute("SELECT id, url, error FROM pages"):
                 yield Found(_whole(id_), url, error)
         except sqlite3.Error:
+            yield None
+
+
+def _parquet_rows(path: Path) -> Iterator[Found | None]:
+    """Read a file, or the parts of a folder; anything else in that is torn."""
+    for part in sorted(path.iterdir()) if path.is_dir() else [path]:
+        try:
+            table = importlib.import_module("pyarrow.parquet").read_table(part, partitioning=None)
+            table.validate(full=True)
+            for record in table.select(["id", "url", "error"]).to_pylist():
+                yield Found(_whole(record["id"]), record["url"], record["error"])
+        except (ValueError, KeyError, TypeError, OSError):
             yield None
 
 
@@ -295,5 +321,7 @@ FORMATS: dict[str, Reader] = {
     ".csv.zst": _packed(_zstd_frame, _csv_rows),
     ".sqlite": _sqlite_rows,
     ".warc.gz": _archive,
+    ".parquet": _parquet_rows,
+    ".parquet/": _parquet_rows,
 }
 """Suffix -> reader: a format joins the sweeps by its line here."""
