@@ -160,7 +160,7 @@ def read_range(descriptor: int, start: int, end: int) -> Iterator[bytes]:
         yield block
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
     """Write the whole of ``data``, waiting as long as it takes. After an ``OSError`` some of it may be written."""
     view = memoryview(data)
     while view:

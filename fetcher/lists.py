@@ -20,7 +20,7 @@ from fetcher.intake import without_secrets
 from fetcher.middleware.chain import Handlers
 from fetcher.model import Request
 from fetcher.pipeline import Engine, exchange
-from fetcher.request_state import InFlight, RequestState, Requeue, snapshot_of
+from fetcher.request_state import InFlight, RequestState, Requeue, hurry, snapshot_of
 from fetcher.sources.network import MAX_BYTES, ListBody
 from fetcher.urls import parse, without_userinfo
 
@@ -94,6 +94,8 @@ class ListFetcher:
         engine = msgspec.structs.replace(self._engine, handle=handle)
         state = RequestState(without_secrets(Request(0, url, guarded=guarded)), target)
         state.begin(engine.gate.clock())
+        if engine.keeps:
+            hurry(state)  # all of the memory may be held by outcomes that wait for whoever reads the list
         self._states.add(state)
         try:
             answer = await exchange(engine, state)

@@ -26,6 +26,7 @@ __all__ = [
     "Exchange",
     "Extractor",
     "Failure",
+    "Message",
     "Middleware",
     "Outcome",
     "Page",
@@ -105,6 +106,24 @@ class Response(msgspec.Struct, frozen=True):
         return None
 
 
+class Message(msgspec.Struct, frozen=True):
+    """One request and its answer as they were on the wire, for a web archive.
+
+    ``url`` is what was asked for, ``sent_at`` seconds since the epoch. ``request`` is the head of the request, but for
+    the headers that may hold a secret; ``response`` the head of the answer as it came, empty where none came. ``body`` is
+    what followed it, after the transfer coding and with its content codings; ``truncated`` says why some of it is
+    missing (ISO 28500:2017, 5.13). ``address`` is the IP address that was reached, ``None`` behind a proxy.
+    """
+
+    url: str
+    sent_at: float
+    request: bytes
+    response: bytes = b""
+    body: bytes = b""
+    address: str | None = None
+    truncated: Literal["length", "time", "disconnect", "unspecified"] | None = None
+
+
 class Page(msgspec.Struct, frozen=True):
     """The good outcome of a request.
 
@@ -114,7 +133,8 @@ class Page(msgspec.Struct, frozen=True):
     the wire over all attempts and hops, ``waited`` seconds of backoff, pacing and queues, ``fetched_at``
     seconds since the epoch. ``unconverted`` names the selected fields whose text was not of their type. ``headers`` and
     ``body`` (decoded of its content codings) are kept on request only; ``body_path`` is where the body was put,
-    under the name of its ``digest``.
+    under the name of its ``digest``. ``messages``, on request too, are those of the row's last try, one for each redirect
+    and the last.
     """
 
     request: Request
@@ -141,6 +161,7 @@ class Page(msgspec.Struct, frozen=True):
     body: KeptBody = None
     body_path: str | None = None
     digest: str | None = None
+    messages: tuple[Message, ...] = ()
 
     ok: ClassVar[Literal[True]] = True
     """A page is a success."""
@@ -185,6 +206,7 @@ class Failure(msgspec.Struct, frozen=True):
     robots: str | None = None
     refresh: str | None = None
     headers: Pairs = ()
+    messages: tuple[Message, ...] = ()
 
     ok: ClassVar[Literal[False]] = False
     """A failure is no success."""

@@ -2,7 +2,7 @@
 
 Law 1: every row taken from the source ends as one outcome. Law 2: a ``FetchError`` is a value, anything else
 ends the run and is raised to whoever reads. Law 3: the look-ahead, the window and the queue are bounded, so a
-slow reader stops the source.
+slow reader stops the source. An outcome with a body or messages has its part of the memory until it is handed out.
 
 ::
 
@@ -31,7 +31,17 @@ from fetcher.middleware.gate import Gate
 from fetcher.model import Exchange, Failure, Outcome, Response, Stage, kept_headers
 from fetcher.page.parse import add_reading
 from fetcher.page.reader import Reader
-from fetcher.request_state import InFlight, RequestState, Requeue, current, failure_of, snapshot_of, waited
+from fetcher.request_state import (
+    InFlight,
+    RequestState,
+    Requeue,
+    current,
+    failure_of,
+    hurry,
+    snapshot_of,
+    take_messages,
+    waited,
+)
 from fetcher.stats import Stats
 
 __all__ = ["Engine", "OneByOne", "Outcomes", "concurrent", "exchange", "fetch_one", "read", "sequential"]
@@ -55,6 +65,11 @@ class Engine(msgspec.Struct, frozen=True):
     handle: Exchange
     reader: Reader
     gate: Gate
+
+    @property
+    def keeps(self) -> bool:
+        """Whether outcomes have bodies or messages, which count for the memory until they are handed out."""
+        return self.config.keep_body or self.config.keep_messages
 
 
 async def exchange(engine: Engine, state: RequestState) -> Response | FetchError | Requeue:
@@ -95,6 +110,8 @@ async def read(engine: Engine, state: RequestState, response: Response, *, isola
         return add_reading(failure_of(state, error, tries=1), response, reading, headers=headers)
     except MemoryError:  # ours, and not the page's
         raise ResourceError("no memory is left to parse in; with less at once (-c) it may do: a job goes on") from None
+    if state.messages is not None:
+        page = msgspec.structs.replace(page, messages=take_messages(state))
     # A middleware may have asked for something else, or answered out of its store: the row is the row.
     return page if page.request is state.request else msgspec.structs.replace(page, request=state.request)
 
@@ -102,6 +119,8 @@ async def read(engine: Engine, state: RequestState, response: Response, *, isola
 async def fetch_one(engine: Engine, state: RequestState) -> Outcome:
     """Fetch one row in place: it waits where it is, and nobody takes it back."""
     state.begin(engine.gate.clock())
+    if engine.keeps:
+        hurry(state)  # all of the memory may be held by outcomes that wait for the same caller
     try:
         result = await exchange(engine, state)
         if isinstance(result, Requeue):
@@ -150,8 +169,15 @@ class IsolatedReads:
         self._deliver(state, await read(self._engine, state, response, isolated=True))
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
-        self.running.pop(task).free()
-        self._ended(None if task.cancelled() else task.exception())
+        state = self.running.pop(task)
+        bug = None if task.cancelled() else task.exception()
+        if bug is not None or task.cancelled():  # else it was delivered
+            state.free()
+        self._ended(bug)
+
+
+Delivered: TypeAlias = tuple[Outcome, RequestState | None]
+"""An outcome, and the row that holds memory for it."""
 
 
 class Outcomes:
@@ -180,9 +206,11 @@ class Outcomes:
         self._queue: asyncio.Queue[tuple[RequestState, Response | FetchError]] = asyncio.Queue(limits.concurrency)
         self._workers: list[asyncio.Task[None]] = []
         self._isolated = IsolatedReads(engine, deliver=self._deliver, ended=self._task_ended)
-        self._ready: deque[Outcome] = deque()
-        self._held: dict[int, Outcome] = {}  # ordered: done before their turn
+        self._ready: deque[Delivered] = deque()
+        self._held: dict[int, Delivered] = {}  # ordered: done before their turn
         self._turn = 1
+        self._keeps = engine.keeps
+        self._rows: dict[int, RequestState] = {}  # ordered, where outcomes are kept: those under way
         self._reader: asyncio.Future[None] | None = None
         self._grace: asyncio.TimerHandle | None = None
         self._source_error: SourceError | None = None
@@ -203,7 +231,9 @@ class Outcomes:
                     raise self._source_error
                 raise StopAsyncIteration
             await self._something()
-        outcome = self._ready.popleft()
+        outcome, state = self._ready.popleft()
+        if state is not None:
+            state.free()
         self._handed += 1
         self.stats.enter(outcome)
         self._dispatcher.outcome_taken()
@@ -250,6 +280,9 @@ class Outcomes:
                     continue
                 if self._ordered:
                     await dispatcher.window.acquire()
+                    if self._keeps:
+                        self._rows[row.order] = row
+                        self._hurry_next()
                 dispatcher.push(row)
                 if self._intake.pause or dispatcher.full:
                     await dispatcher.space()
@@ -277,19 +310,31 @@ class Outcomes:
                 turn = clock() + SLICE_SECONDS
 
     def _deliver(self, state: RequestState, outcome: Outcome) -> None:
-        state.free()
         if state.by_http:
             self.stats.by_http += 1
+        if self._keeps and state.holds_memory:
+            delivered: Delivered = outcome, state
+        else:
+            state.free()
+            delivered = outcome, None
         if isinstance(outcome, Failure):
             outcome.error.detach()
         if self._ordered:
-            self._held[state.order] = outcome
+            self._held[state.order] = delivered
+            self._rows.pop(state.order, None)
             while self._turn in self._held:
                 self._ready.append(self._held.pop(self._turn))
                 self._turn += 1
+            self._hurry_next()
         else:
-            self._ready.append(outcome)
+            self._ready.append(delivered)
         self._wake()
+
+    def _hurry_next(self) -> None:
+        """See that the row whose turn it is does not wait for memory that those behind it hold."""
+        state = self._rows.get(self._turn)
+        if state is not None:
+            hurry(state)
 
     def _over(self) -> bool:
         if self._stopping:
@@ -342,6 +387,9 @@ class Outcomes:
         await asyncio.gather(*tasks, return_exceptions=True)
         while not self._queue.empty():
             self._queue.get_nowait()[0].free()
+        for waiting in [*self._ready, *self._held.values()]:
+            if waiting[1] is not None:
+                waiting[1].free()
         await self._intake.close()
 
 

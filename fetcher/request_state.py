@@ -28,7 +28,7 @@ from fetcher.errors import (
     TLSError,
 )
 from fetcher.hosts.state import HostState
-from fetcher.model import UNDER_WAY, Failure, Request, Stage
+from fetcher.model import UNDER_WAY, Failure, Message, Request, Stage
 from fetcher.urls import Target
 
 __all__ = [
@@ -41,13 +41,16 @@ __all__ = [
     "current",
     "enter",
     "failure_of",
+    "hurry",
     "is_guarded",
     "snapshot_of",
+    "take_messages",
     "waited",
 ]
 
 
 MAX_RETURNS = 20  # of a row: its requests are bounded, whoever is at fault
+EARLIER_BYTES = 16_384  # of a row's messages that are kept while it waits for the next: its redirects, together
 
 
 class Transfer(msgspec.Struct):
@@ -67,6 +70,7 @@ class Transfer(msgspec.Struct):
     status: int | None = None
     clock: Any = None
     repeated: bool = False
+    recording: Any = None
     # By transport/body.py: bytes of the decoded body.
     received: int | None = None
     # By middleware/robots/fetch.py:
@@ -159,6 +163,8 @@ class RequestState:
     to go on from there; ``reached`` says whether the last exchange reached a public or a private address.
     ``can_requeue`` says that somebody will take the row back. ``trial`` is there while it is found out whether its host
     speaks the scheme that it is asked by, ``by_http`` says that it was asked by http though its URL names no scheme.
+    ``messages`` are those of its present try, where they are kept. A row that is ``urgent`` waits for no memory;
+    ``memory_wait`` is what it waits by.
     """
 
     __slots__ = (
@@ -172,6 +178,8 @@ class RequestState:
         "elapsed",
         "ended",
         "first",
+        "memory_wait",
+        "messages",
         "order",
         "reached",
         "redirects",
@@ -183,6 +191,7 @@ class RequestState:
         "target",
         "transfer",
         "trial",
+        "urgent",
     )
 
     def __init__(
@@ -213,6 +222,8 @@ class RequestState:
         self.trial: Trial | None = None  # middleware/schemes.py
         self.by_http = False  # middleware/schemes.py
         self.ended = ended  # pipeline.py
+        self.messages: list[Message] | None = None  # transport/session.py
+        self.memory_wait: Any = None  # transport/body.py
         # Written here:
         self.target = target
         self.returns = returns
@@ -222,6 +233,7 @@ class RequestState:
         self.stage = Stage.LISTED
         self.stage_since = 0.0
         self.can_requeue = False
+        self.urgent = False
         self.reservation: HostState | None = None  # the host that holds a slot for this row
         self._release_memory: Callable[[], None] | None = None
 
@@ -261,6 +273,7 @@ class RequestState:
     def start_over(self, first: Target) -> None:
         """Go to the first URL of a chain of redirects."""
         self.target, self.redirects, self.reached = first, (), None
+        self.messages = None
 
     def follow(self, target: Target, *, redirects: tuple[str, ...] | None = None) -> None:
         """Go to the next hop of a chain; or go on, after ``redirects``, from where it stood."""
@@ -293,10 +306,12 @@ class RequestState:
         self._release_memory = release
 
     def free(self) -> None:
-        """Give back what the body holds of the memory. Harmless twice."""
+        """Give back what the body holds of the memory; of its messages little is kept. Harmless twice."""
         release, self._release_memory = self._release_memory, None
         if release is not None:
             release()
+        if self.messages is not None:
+            self.messages = _shortened(self.messages)
 
     @property
     def holds_memory(self) -> bool:
@@ -316,6 +331,33 @@ def waited(state: RequestState) -> float:
     return max(0.0, (state.ended or time.monotonic()) - state.began - state.elapsed) if state.began else 0.0
 
 
+def hurry(state: RequestState) -> None:
+    """Let a row wait for no memory: those that hold it wait for its outcome."""
+    state.urgent = True
+    if state.memory_wait is not None and not state.memory_wait.done():
+        state.memory_wait.set_result(False)
+
+
+def take_messages(state: RequestState) -> tuple[Message, ...]:
+    """Return the messages that were kept, in their order; they are the caller's now."""
+    messages, state.messages = state.messages, None
+    return tuple(messages) if messages is not None else ()
+
+
+def _shortened(messages: list[Message]) -> list[Message]:
+    """Return as much of ``messages`` as may be kept without counting, the first of them whole where they fit."""
+    kept, left = [], EARLIER_BYTES
+    for message in messages:
+        left -= len(message.request) + len(message.response)
+        if left < 0:
+            break
+        if len(message.body) > left:
+            message = msgspec.structs.replace(message, body=message.body[:left], truncated="length")  # noqa: PLW2901  (it is the shorter one)
+        left -= len(message.body)
+        kept.append(message)
+    return kept
+
+
 def failure_of(state: RequestState, error: FetchError, *, tries: int = 0) -> Failure:
     """Turn an error into a row's outcome, with all that is known, after ``tries`` more than are charged to it."""
     attempts = state.attempts + tries
@@ -333,6 +375,7 @@ def failure_of(state: RequestState, error: FetchError, *, tries: int = 0) -> Fai
         attempts=attempts,
         fetched_at=time.time(),
         headers=error.headers if isinstance(error, StatusError) else (),
+        messages=take_messages(state) if state.messages is not None else (),
     )
 
 

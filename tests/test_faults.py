@@ -182,7 +182,7 @@ async def run(scenario: Scenario, urls: list[str], seen: Seen) -> None:
             check_slots(engine)
     finally:
         await transport.close()
-    assert transport._bodies._permits._value == 2
+    assert transport._bodies._permits.free == 2
     assert not transport._watchdog.watched
 
 

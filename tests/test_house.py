@@ -26,7 +26,7 @@ import fetcher
 from fetcher import errors, model
 from fetcher.config import OPTIONS, POLICIES, Config
 from fetcher.errors import RETRYABLE, FetcherError, FetchError, StatusError
-from fetcher.model import Failure, Page, Request, Response, RetryDetails
+from fetcher.model import Failure, Message, Page, Request, Response, RetryDetails
 from fetcher.request_state import InFlight
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +62,7 @@ CONFINED = {
     "tenacity": ["fetcher.middleware.retry."],
     "selectolax": ["fetcher.page.*"],
     "click": ["fetcher.cli.*"],
+    "pyarrow": ["fetcher.sinks.parquet.", "fetcher.sources.parquet."],
     "rich": ["fetcher.cli.*", "fetcher.report.progress."],
 }
 """A library, and the rooms it is imported in (patterns of dotted names): there it could be changed for another."""
@@ -562,6 +563,7 @@ VALUES = [
     Response(REQUEST, "https://b.example/", 200, (("set-cookie", "a=1"), ("set-cookie", "b=2")), b"\xff\0", 2, ("u",)),
     Page(REQUEST, "https://b.example/", 200, 5, 6, "text/html", "utf-8", "t\u202e", 3, {"h": ["1"]}, ("u",), body=b"x"),
     Page(REQUEST, "https://b.example/", 200),
+    Message("https://a.example/", 1.5, b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"\xff", "::1", "length"),
     InFlight(7, "https://a.example/", "reading", 1.5, 0.5, 1),
     Config(),
     Config.of(

@@ -228,3 +228,15 @@ async def test_a_list_that_is_being_fetched_is_in_flight(site: SitemapSite) -> N
     async with Fetcher(NO_ROBOTS) as fetcher, fetcher.stream(fetcher.read([site.url("/s.xml")], format="sitemap")):
         await site.lab.until(lambda: site.asked("/s.xml") == 1)
         assert [(row.id, row.url) for row in fetcher.in_flight()] == [(0, site.url("/s.xml"))]
+
+
+async def test_a_list_waits_for_no_memory_that_its_own_reader_holds(site: SitemapSite) -> None:
+    site.put("/p", "x" * 100_000, "text/plain")
+    site.put("/l.txt", site.pages("a")[0] + "\n" + "# \n" * 50_000)
+    config = Config.of(robots=False, retries=0, keep_body=True, max_size="100K", memory="100K")
+    async with Fetcher(config) as fetcher, fetcher.stream([site.url("/p")]) as outcomes:
+        await site.lab.until(lambda: site.asked("/p") == 1)
+        rows = fetcher.read([site.url("/l.txt")], format="txt")
+        async with asyncio.timeout(30):
+            assert [row.url async for row in rows if isinstance(row, Request)] == site.pages("a")
+        assert [outcome.ok async for outcome in outcomes] == [True]

@@ -114,7 +114,7 @@ def test_an_output_that_is_not_there_has_lost_all(tmp_path: Path) -> None:
 
 def test_a_format_without_a_reader_is_named() -> None:
     with pytest.raises(KeyError, match="no reader"):
-        reader_of(Path("a.parquet"))
+        reader_of(Path("a.docx"))
 
 
 def test_a_kill_is_charged_with_what_is_asked_again() -> None:

@@ -20,7 +20,7 @@ from fetcher.job.paths import folder_for, is_job
 from fetcher.job.resume import choose_codes
 from fetcher.model import Extractor, Middleware
 from fetcher.page.reader import Reader
-from fetcher.sinks import Layout, check_output, format_of
+from fetcher.sinks import Layout, check_output, format_of, may_be_folder, needs_messages
 from fetcher.sinks.body_folder import check_body_folder
 from fetcher.sinks.layout import BodyPlace, body_place
 from fetcher.sinks.opening import check_path, descriptor_of, is_special
@@ -68,9 +68,11 @@ def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool =
     """
     urls = inputs if all(is_url_argument(text) for text in inputs) else []
     outputs = settings.get("output") or ["-"]
-    keep_body = settings.get("body", "none") != "none"
+    kept: dict[str, Any] = {"keep_body": True} if settings.get("body", "none") != "none" else {}
+    if any(needs_messages(path, settings.get("format")) for path in outputs):
+        kept["keep_messages"] = True
     plan = Plan(
-        make_config({**settings, "keep_body": True} if keep_body else settings, urls),
+        make_config({**settings, **kept}, urls),
         inputs,
         outputs,
         settings,
@@ -119,8 +121,11 @@ def _check_outputs(plan: Plan) -> None:
     summary = [] if plan["summary"] in (None, "-") else [plan["summary"]]
     for path in [*plan.outputs, *summary]:
         what = "summary" if path in summary else "output"
-        if os.path.isdir(path):
-            raise SinkError(f"{path}: is a folder; name a file in it, such as {os.path.join(path, 'pages.jsonl')}")
+        if os.path.isdir(path) and not (what == "output" and may_be_folder(path, plan["format"])):
+            raise SinkError(
+                f"{path}: is a folder; name a file in it, such as {os.path.join(path, 'pages.jsonl')}"
+                + (", or give -f parquet for a folder of parts" if what == "output" and "." not in path else "")
+            )
         place = _identity(path)
         if place is not None and place in lists:
             raise ConfigError(f"{what}: {_shown(path)} is a list that is to be read; write to another file")
@@ -197,7 +202,7 @@ def _identity(path: str, *, reading: bool = False) -> Hashable:
         status = os.stat(path) if descriptor is None else os.fstat(descriptor)
     except (OSError, ValueError):
         return os.path.realpath(path) if descriptor is None else None
-    if stat.S_ISREG(status.st_mode):
+    if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
         return (status.st_dev, status.st_ino)
     return None if descriptor is None else descriptor
 

@@ -75,7 +75,7 @@ def _place(value: Any) -> str:
 def _format(value: Any) -> Any:
     if value == "json":
         raise ConfigError("'json': did you mean jsonl, one JSON record a line?")
-    return one_of("text", "jsonl", "csv", "sqlite")(value)
+    return one_of("text", "jsonl", "csv", "parquet", "sqlite", "warc")(value)
 
 
 _texts = texts

@@ -96,6 +96,7 @@ class Config(msgspec.Struct, frozen=True):
     columns: tuple[str, ...] = ()
     keep_headers: tuple[str, ...] = ()
     keep_body: bool = False
+    keep_messages: bool = False
     dedupe: bool = False
     follow_refresh: bool = False
     max_failed: str | None = None
@@ -344,6 +345,7 @@ OPTIONS: dict[str, Option] = {
     "columns": ("", "columns", parse_columns),
     "keep_headers": ("", "keep_headers", lambda value: tuple(map(str.lower, parse_names(value)))),
     "keep_body": ("", "keep_body", flag),
+    "keep_messages": ("", "keep_messages", flag),
     "dedupe": ("", "dedupe", flag),
     "follow_refresh": ("", "follow_refresh", flag),
     "max_failed": ("", "max_failed", parse_max_failed),

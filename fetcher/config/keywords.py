@@ -32,7 +32,8 @@ FileName: TypeAlias = str | os.PathLike[str]
 class ConfigOptions(TypedDict, total=False):
     """What ``Config.of`` takes, and so do ``Fetcher``, ``fetch`` and ``fetch_all``: the command line's names with ``_``.
 
-    ``keep_body`` keeps each page's body in ``Page.body``: in memory, as long as the page is. ``columns`` are for outputs.
+    ``keep_body`` keeps each page's body in ``Page.body``: in memory, as long as the page is. ``keep_messages``
+    keeps what was on the wire in ``messages``, for a web archive. ``columns`` are for outputs.
     ``select`` may also be a mapping, of names to selectors: ``{"price": ".price", "images[]": "img@src"}``.
     """
 
@@ -89,6 +90,7 @@ class ConfigOptions(TypedDict, total=False):
     columns: Texts
     keep_headers: Texts
     keep_body: bool
+    keep_messages: bool
     dedupe: bool
     follow_refresh: bool
     max_failed: int | str | None

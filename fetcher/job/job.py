@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fetcher.client import Fetcher
 from fetcher.compression import SUFFIXES
+from fetcher.config import Config
 from fetcher.errors import ConfigError, InvalidURL, LedgerError
 from fetcher.intake import Row
 from fetcher.job.crash_marker import CrashMarker
@@ -41,7 +42,7 @@ from fetcher.job.paths import (
 from fetcher.job.resume import ResumeFilter, ResumeState, choose_codes, digest_of
 from fetcher.job.writer import Writer
 from fetcher.model import Outcome, Page
-from fetcher.sinks import BodyFolder, JobOutput, Layout, Mark, Rewrite, format_of, open_job_output
+from fetcher.sinks import BodyFolder, JobOutput, Layout, Mark, Rewrite, format_of, needs_messages, open_job_output
 from fetcher.sinks.layout import BodyPlace, body_place
 from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
 from fetcher.stats import Stats
@@ -99,7 +100,7 @@ class Job:
         self.stats = Stats()
         self.resume_state = ResumeState()
         self._fetcher = fetcher
-        paths = [os.fspath(path) for path in outputs]
+        paths = _paths_of(outputs, format, fetcher.config)
         self.directory = os.fspath(directory) if directory is not None else folder_for(paths)
         self._kept_list: KeptList | None = None
         self._layout = layout or _layout_of(fetcher, fields, body_place(os.fspath(body)))
@@ -294,6 +295,15 @@ def _layout_of(fetcher: Fetcher, fields: Sequence[str] | None, place: BodyPlace)
     )
 
 
+def _paths_of(outputs: Sequence[str | os.PathLike[str]], given: str | None, config: Config) -> list[str]:
+    """Return the outputs' paths. Raises ``ConfigError`` for one that needs what is not kept."""
+    paths = [os.fspath(path) for path in outputs]
+    for path in paths:
+        if needs_messages(path, given) and not config.keep_messages:
+            raise ConfigError(f"{path}: a WARC is made of the messages themselves: Config.of(keep_messages=True)")
+    return paths
+
+
 def _bodies_of(fetcher: Fetcher, body: str, directory: str) -> BodyFolder | None:
     """Return where bodies are stored, if they are. Raises ``ConfigError`` where there will be none, or no place."""
     place = body_place(body)
@@ -345,6 +355,8 @@ class OpenJob:
             output.check_place()
         if complete:
             self.ledger.commit([], [output.complete() for output in self._outputs], progress)
+            for output in self._outputs:
+                output.settle()
             self.ledger.retry_done()
         self.marker.close()
         self.ledger.end_run(progress, exit=None)
@@ -429,6 +441,8 @@ def _resume(
         raise LedgerError(
             f"{folder}: its ledger is damaged: it knows {len(marks)} outputs of {len(outputs)}; {BEGIN_AGAIN}"
         )
+    for output in outputs:
+        output.thorough = last is None
     _finish_rewrite(folder, ledger, outputs, marks)
     clean = ledger.ended_well
     for ordinal, (output, mark) in enumerate(zip(outputs, marks, strict=True)):

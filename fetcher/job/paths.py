@@ -44,7 +44,7 @@ _WRITTEN = re.compile(
 
 def folder_for(outputs: Sequence[str]) -> str:
     """Return where the job of these outputs lies: beside the first."""
-    return f"{outputs[0]}.job"
+    return f"{outputs[0].rstrip(os.sep)}.job"
 
 
 def is_job(folder: str) -> bool:
@@ -57,7 +57,7 @@ def copy_of(folder: str, output: str, ordinal: int) -> str:
     beside = os.path.dirname(os.path.realpath(output))
     if os.stat(folder).st_dev == os.stat(beside).st_dev:
         return os.path.join(folder, f"{COPY_PREFIX}{ordinal}")
-    return os.path.join(beside, f".{os.path.basename(output)}.{COPY_PREFIX}{ordinal}")
+    return os.path.join(beside, f".{os.path.basename(output.rstrip(os.sep))}.{COPY_PREFIX}{ordinal}")
 
 
 def work_folder(folder: str, ordinal: int) -> str:

@@ -145,6 +145,9 @@ class Writer:
         if rows:
             marks = [output.append(chunks) for output, chunks in zip(self._outputs, batches, strict=True)]
         self._ledger.commit(rows, marks, progress, notes)
+        if rows:
+            for output in self._outputs:
+                output.settle()
 
     def _stored(self, storing: asyncio.Future[None]) -> None:
         self._storing = None

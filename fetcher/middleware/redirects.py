@@ -55,7 +55,7 @@ class Redirects:
         chain: RedirectChain | None = state.chain
         if chain is None or chain.asked != request.url:
             first = state.first if request.url == state.request.url else parse(request.url, self._default_scheme)
-            if state.redirects or state.target is not first:
+            if state.redirects or state.target is not first or state.messages is not None:
                 state.start_over(first)
             state.chain = chain = None
         else:

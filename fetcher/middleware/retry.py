@@ -94,8 +94,10 @@ class Retry:
             try:
                 return await proceed(request)
             except FetchError as error:
-                state.free()
+                if state.messages is None:
+                    state.free()
                 wait, in_place = self._after(state, error)
+                state.free()  # not before it is sure that those messages are not the row's last
                 log.debug("row %d: %s; again in %.1f s", state.request.id, state.target.wire, wait)
                 error.about(state.target.wire)
                 if self._on_retry is not None:

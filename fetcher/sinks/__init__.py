@@ -40,6 +40,8 @@ __all__ = [
     "StreamSink",
     "check_output",
     "format_of",
+    "may_be_folder",
+    "needs_messages",
     "open_job_output",
     "open_sink",
     "printable",
@@ -48,11 +50,16 @@ __all__ = [
     "to_record",
 ]
 
-FORMATS = ("text", "jsonl", "csv", "sqlite")
-SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".txt": "text", ".text": "text", ".sqlite": "sqlite"}
+FORMATS = ("text", "jsonl", "csv", "parquet", "sqlite", "warc")
+SUFFIXES = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".txt": "text", ".text": "text", ".parquet": "parquet",
+    ".sqlite": "sqlite",
+}  # fmt: skip
 """Suffix -> format. Each but those of ``BATCHED`` may be followed by ``.gz`` or ``.zst``."""
+PACKED_SUFFIXES = {".warc.gz": "warc"}
+"""The same for formats that are compressed in one way alone."""
 
-BATCHED = frozenset({"sqlite"})
+BATCHED = frozenset({"parquet", "sqlite"})
 """Formats that are no stream of bytes: written a batch at a time, to files alone."""
 
 _MEANT = {
@@ -60,6 +67,8 @@ _MEANT = {
     **dict.fromkeys(("sqlite3", "db", "db3", "sql"), "sqlite"),
     **dict.fromkeys(("tsv", "tab", "xlsx", "xls"), "csv"),
     **dict.fromkeys(("log", "md"), "text"),
+    **dict.fromkeys(("pq", "arrow", "feather"), "parquet"),
+    "warc": "warc.gz",
 }
 """What may be asked for -> what may be meant."""
 
@@ -113,7 +122,18 @@ def open_job_output(
     kind = format_of(text, format)
     if kind in BATCHED:
         return _batched_output(text, layout, kind, work=work)
+    if kind == "warc":
+        from fetcher.sinks.warc import WARCOutput, WARCSink
+
+        return WARCOutput(text, WARCSink(text, layout), work=work)
     return DurableFile(text, _stream_sink(text, layout, kind, fresh=False))
+
+
+def may_be_folder(path: str, format: str | None = None) -> bool:  # noqa: A002  # as above
+    """Say whether an output at ``path`` may be a folder of files: where it is Parquet."""
+    if format is None and not path.rstrip(os.sep).lower().endswith(".parquet"):
+        return False
+    return format_of(path, format) == "parquet"
 
 
 def as_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -121,10 +141,19 @@ def as_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     return None if names is None else tuple(dict.fromkeys(names))
 
 
-def _batched_output(path: str, layout: Layout, kind: str, *, work: str) -> JobOutput:  # noqa: ARG001  # for formats that need it
+def _batched_output(path: str, layout: Layout, kind: str, *, work: str) -> JobOutput:
+    if kind == "parquet":
+        from fetcher.sinks.parquet_output import ParquetOutput
+
+        return ParquetOutput(path, layout, work=work)
     from fetcher.sinks.sqlite_format import SQLiteOutput
 
     return SQLiteOutput(path, layout)
+
+
+def needs_messages(path: str | os.PathLike[str], format: str | None = None) -> bool:  # noqa: A002  # as above
+    """Say whether an output needs what ``Config.keep_messages`` keeps, whatever else is wrong with it."""
+    return format == "warc" or (format is None and os.fspath(path).lower().endswith(".warc.gz"))
 
 
 def _stream_sink(path: str | os.PathLike[str], layout: Layout, kind: str, *, fresh: bool) -> StreamSink:
@@ -135,6 +164,10 @@ def _stream_sink(path: str | os.PathLike[str], layout: Layout, kind: str, *, fre
             return CSVSink(path, layout, fresh=fresh)
         case "jsonl":
             return JSONLSink(path, layout, fresh=fresh)
+        case "warc":
+            from fetcher.sinks.warc import WARCSink
+
+            return WARCSink(path, layout, fresh=fresh)
         case _:
             from fetcher.sinks.text import TextSink
 
@@ -152,9 +185,20 @@ def check_output(
     Raises ``ConfigError`` for an unknown format or a file that would be overwritten, ``SinkError`` for a path that
     cannot be written.
     """
-    format_of(path, format)
-    compressor_for(os.fspath(path))
-    check_path(os.fspath(path), fresh=fresh)
+    text = os.fspath(path)
+    kind = format_of(text, format)
+    if kind == "warc":
+        from fetcher.sinks.warc import check_archive
+
+        check_archive(text, fresh=fresh)
+    elif kind == "parquet":
+        from fetcher.sinks.parquet_output import check_place
+
+        check_place(text, fresh=fresh)
+        return
+    else:
+        compressor_for(text)
+    check_path(text, fresh=fresh)
 
 
 def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:  # noqa: A002  # as above
@@ -163,6 +207,9 @@ def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:  
     Raises ``ConfigError`` naming what is known, and for a format that cannot be written there.
     """
     text = os.fspath(path)
+    own = next((kind for suffix, kind in PACKED_SUFFIXES.items() if text.lower().endswith(suffix)), None)
+    if own is not None and format is None:
+        return own
     name = PurePath(text.lower())
     packed = name.suffix in COMPRESSED
     suffix = PurePath(name.stem).suffix if packed else name.suffix
@@ -180,5 +227,5 @@ def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:  
         raise ConfigError(f"unknown format {format!r}{hint}: there are {', '.join(FORMATS)}")
     raise ConfigError(
         f"{text}: unknown suffix {suffix!r}{hint}: there are {', '.join(SUFFIXES)}, the text formats also with "
-        f"{' or '.join(COMPRESSED)}; or name the format ({', '.join(FORMATS)})"
+        f"{' or '.join(COMPRESSED)}, and {', '.join(PACKED_SUFFIXES)}; or name the format ({', '.join(FORMATS)})"
     )

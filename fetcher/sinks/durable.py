@@ -41,7 +41,7 @@ class DurableFile(JobOutput):
 
     def __init__(self, path: str, sink: StreamSink) -> None:
         super().__init__(path)
-        self._packing = packing_of_path(path)
+        self._packing = None if sink.packs_itself else packing_of_path(path)
         self._sink = sink
         self._descriptor = -1
         self._mark = Mark()
@@ -52,7 +52,7 @@ class DurableFile(JobOutput):
 
         Raises ``ConfigError`` for a file with something in it, ``SinkError`` for a place that cannot be written.
         """
-        descriptor = open_for_job(self.path, create=True)
+        descriptor = open_for_job(self.path, create=True, mode=self._sink.mode)
         with _closed_on_error(self.path, descriptor, "cannot write"):
             if os.fstat(descriptor).st_size:
                 if not fresh:
@@ -71,7 +71,7 @@ class DurableFile(JobOutput):
             self._sink.restore(mark.state)
         except ValueError as error:
             raise SinkError(f"{self.path}: the job does not say how it goes on ({error}): {RESTORE_ADVICE}") from error
-        descriptor = open_for_job(self.path, create=mark.position == 0)
+        descriptor = open_for_job(self.path, create=mark.position == 0, mode=self._sink.mode)
         with _closed_on_error(self.path, descriptor, "cannot go on with it"):
             _check(self.path, descriptor, mark, batches, clean=clean)
             if os.fstat(descriptor).st_size > mark.position:

@@ -60,6 +60,8 @@ class JobOutput(ABC):
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.thorough = False
+        """Whether ``resume`` looks at all bytes, where it would not by its ``batches``."""
 
     @abstractmethod
     def create(self, *, fresh: bool = False) -> None:

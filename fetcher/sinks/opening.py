@@ -93,7 +93,7 @@ def check_path(path: str, *, fresh: bool) -> None:
         raise SinkError(f"{path}: cannot open: no permission to write there")
 
 
-async def open_output(path: str, *, fresh: bool) -> int:
+async def open_output(path: str, *, fresh: bool, mode: int = 0o666) -> int:
     """Open ``path`` for writing and return a descriptor of its own; a FIFO waits until it has a reader.
 
     Raises as ``check_path`` does.
@@ -105,10 +105,10 @@ async def open_output(path: str, *, fresh: bool) -> int:
             if descriptor == 1 and sys.stdout is not None and not sys.stdout.closed:
                 sys.stdout.flush()  # what was printed before comes first
             return os.dup(descriptor)
-        mode = _mode(path)
-        if mode is None or stat.S_ISREG(mode):
-            return os.open(path, _FLAGS | os.O_CREAT | (os.O_TRUNC if fresh else os.O_EXCL), 0o666)
-        if stat.S_ISFIFO(mode):
+        there = _mode(path)
+        if there is None or stat.S_ISREG(there):
+            return os.open(path, _FLAGS | os.O_CREAT | (os.O_TRUNC if fresh else os.O_EXCL), mode)
+        if stat.S_ISFIFO(there):
             return await _open_fifo(path)
         return os.open(path, _FLAGS)
     except FileExistsError:
@@ -121,17 +121,17 @@ async def open_output(path: str, *, fresh: bool) -> int:
         raise write_error(path, "cannot open", error) from error
 
 
-def open_for_job(path: str, *, create: bool) -> int:
-    """Open the regular file at ``path`` to read, write and cut it; ``create`` makes one that is missing.
+def open_for_job(path: str, *, create: bool, mode: int = 0o666) -> int:
+    """Open the regular file at ``path`` to read, write and cut it; ``create`` makes one that is missing, with ``mode``.
 
     A link is followed. Raises ``SinkError`` for what is missing, no regular file or not to be opened.
     """
     try:
-        mode = _mode(path)
-        if mode is not None and not stat.S_ISREG(mode):
+        there = _mode(path)
+        if there is not None and not stat.S_ISREG(there):
             raise _not_regular(path)
-        flags = os.O_RDWR | (os.O_CREAT if create and mode is None else 0)
-        return open_regular(path, flags, follow_links=True)
+        flags = os.O_RDWR | (os.O_CREAT if create and there is None else 0)
+        return open_regular(path, flags, follow_links=True, mode=mode)
     except NotRegularFileError:
         raise _not_regular(path) from None
     except FileNotFoundError:

@@ -58,14 +58,19 @@ class OutputStream:
     waits. Leaving writes what is left, waits for it to arrive, syncs a regular file to the disk and closes it. One that is
     no longer the file at ``path`` is an error.
 
+    What is ``packed`` is compressed already. A file that is made has ``mode``, less the umask.
+
     Entering raises ``SinkError`` or ``ConfigError`` as ``opening.open_output`` does. Every failure to write is raised by
     the next ``write`` or at the exit: ``SinkError``, or ``BrokenPipeError`` where the reader is gone.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, fresh: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, fresh: bool = False, packed: bool = False, mode: int = 0o666
+    ) -> None:
         self.path = os.fspath(path)
         self._fresh = fresh
-        self._compressor = compressor_for(self.path)
+        self._mode = mode
+        self._compressor = None if packed else compressor_for(self.path)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._descriptor = -1
         self._regular = False
@@ -80,7 +85,7 @@ class OutputStream:
         self._error_raised = False
 
     async def __aenter__(self) -> Self:
-        self._descriptor = await open_output(self.path, fresh=self._fresh)
+        self._descriptor = await open_output(self.path, fresh=self._fresh, mode=self._mode)
         self._regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
         if not self._regular:
             self._thread = WriterThread(self._descriptor, self._on_written)
@@ -188,11 +193,15 @@ class StreamSink(ABC):
     """A sink that makes bytes of each outcome and writes them to one ``OutputStream``.
 
     Raises what ``OutputStream`` raises. Where its output is a job's, a ``DurableFile`` writes in its place and asks it for
-    what makes the format: ``encode``, ``preamble``, ``state``, ``restore`` and ``split``.
+    what makes the format: ``encode``, ``preamble``, ``state``, ``restore`` and ``split``. One that ``packs_itself`` returns
+    records that are compressed, whole members each; its files have ``mode``.
     """
 
+    packs_itself = False
+    mode = 0o666
+
     def __init__(self, path: str | os.PathLike[str], layout: Layout = DEFAULT_LAYOUT, *, fresh: bool = False) -> None:
-        self.output = OutputStream(path, fresh=fresh)
+        self.output = OutputStream(path, fresh=fresh, packed=self.packs_itself, mode=self.mode)
         self.layout = layout
         self._preamble_written = False
 

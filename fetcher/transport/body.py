@@ -1,13 +1,15 @@
 """Reads one body: bounded by ``max_size``, by the memory all bodies share, and by the exchange's deadline.
 
 Law 3: a body grows freely to 64 KB; beyond that it needs one of ``memory // max_size`` permits. While it
-waits for one it reads nothing and its clocks stand still; none waits for a second permit.
+waits for one it reads nothing and its clocks stand still; none waits for a second permit, nor does a row whose outcome
+is waited for by those who hold them all.
 Law 7: what the server says of the size is a hint and never believed.
 """
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import aiohttp
 import msgspec
@@ -18,11 +20,13 @@ from fetcher.errors import TooLarge
 from fetcher.model import Stage
 from fetcher.request_state import RequestState
 from fetcher.transport.decoding import Decoder
+from fetcher.transport.recording import Cut, Recording
 from fetcher.transport.watchdog import Watch
 
 __all__ = ["Bodies", "Body", "skim"]
 
 FREE_BYTES = 65_536  # of a body, which need no permit
+SMALL_SHARE = 4  # of the memory, the part that bodies may have together which need no permit, where they are kept
 MAX_EXTENSION = 20.0  # times the usual time, for a body that may be larger than others
 SKIM_SECONDS = 1.0  # that an unwanted body is waited for
 MAX_SKIMMED_BYTES = 65_536  # of an unwanted body: to read on would cost more than a new connection
@@ -36,12 +40,74 @@ class Body(msgspec.Struct, frozen=True):
     truncated: bool
 
 
-class Bodies:
-    """All bodies of one transport, and the memory they share."""
+class Permits:
+    """The rights to hold more of the memory than what is free; whoever waited longest is given the next."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, number: int) -> None:
+        self.free = number
+        self._waiting: dict[asyncio.Future[bool], None] = {}
+
+    def locked(self) -> bool:
+        """Whether whoever asks must wait."""
+        return not self.free
+
+    def take(self) -> bool:
+        """Take one, if there is one."""
+        if not self.free:
+            return False
+        self.free -= 1
+        return True
+
+    def give_back(self) -> None:
+        """Give one to whoever waits, or lay it by."""
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(True)
+                return
+        self.free += 1
+
+    async def wait(self, state: RequestState) -> bool:
+        """Wait for one; ``False`` where the row is told to go on without."""
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        state.memory_wait = waiter
+        self._waiting[waiter] = None
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.result():
+                self.give_back()
+            raise
+        finally:
+            state.memory_wait = None
+            del self._waiting[waiter]
+
+
+class Bodies:
+    """All bodies of one transport, and the memory they share.
+
+    Where outcomes keep them (``keeps``) the small ones count as well: once those hold a quarter of the memory, every body
+    needs a permit before it is read. Where messages are kept, a body may be there twice.
+    """
+
+    def __init__(self, limits: Limits, *, keep_body: bool = False, keep_messages: bool = False) -> None:
         self._limits = limits
-        self._permits = asyncio.BoundedSemaphore(max(1, limits.memory // limits.max_size))
+        self.keeps = keep_body or keep_messages
+        self._small_bytes = 0
+        self._permits = Permits(max(1, limits.memory // (limits.max_size * (2 if keep_messages else 1))))
+
+    async def admit(self, response: aiohttp.ClientResponse, state: RequestState, watch: Watch) -> None:
+        """Wait until the small bodies that are kept have room for one more."""
+        if self._small_bytes > self._limits.memory // SMALL_SHARE and not state.holds_memory:
+            await self._permit(response, state, watch)
+
+    def count(self, state: RequestState, size: int) -> None:
+        """Count what is kept of a row that has no permit, until it is freed."""
+        if not state.holds_memory:
+            self._small_bytes += size
+            state.hold_memory(partial(self._forget, size))
+
+    def _forget(self, size: int) -> None:
+        self._small_bytes -= size
 
     async def read(self, response: aiohttp.ClientResponse, state: RequestState | None, watch: Watch) -> Body:
         """Read the body to its end.
@@ -57,12 +123,17 @@ class Bodies:
         decoder = Decoder(", ".join(codings), limit) if codings else None
         if not cut and decoder is None and (response.content_length or 0) > limit:
             raise TooLarge(message=f"Content-Length is {response.content_length} bytes, max-size is {limit}")
+        recording = transfer.recording if transfer is not None else None
         chunks: list[bytes] = []
         size = wire = 0
         readany = response.content.readany
         try:
             while size <= limit and wire <= limit + FREE_BYTES and (chunk := await readany()):
                 wire += len(chunk)
+                if recording is not None:
+                    recording.chunks.append(chunk)
+                    if state is not None and wire > FREE_BYTES and not state.holds_memory:
+                        await self._permit(response, state, watch)
                 for piece in (chunk,) if decoder is None else decoder.pieces(chunk):
                     chunks.append(piece)
                     size += len(piece)
@@ -75,23 +146,27 @@ class Bodies:
             if decoder is None or not isinstance(error.__cause__, ContentLengthError) or not decoder.ends_by_itself:
                 raise
             response.close()
+            _note_cut(recording, "disconnect")
             return Body(b"".join(chunks), wire, truncated=False)
         if (broken := response.content.exception()) is not None and size <= limit:
             raise broken  # the body was broken off: its end is none
-        if size > limit or wire > limit + FREE_BYTES:
+        if truncated := size > limit or wire > limit + FREE_BYTES:
             response.close()
             if not cut:
                 raise TooLarge(message=f"the body is over {limit} bytes (max-size)")
-            return Body(b"".join(chunks)[:limit], wire, truncated=True)
-        if decoder is not None and wire:
+        elif decoder is not None and wire:
             decoder.finish()
-        return Body(chunks[0] if len(chunks) == 1 else b"".join(chunks), wire, truncated=False)
+        data = b"".join(chunks)[:limit]  # of one chunk that is whole this is the chunk itself
+        if recording is not None and decoder is None:
+            recording.chunks = [data]  # not twice in memory
+        return Body(data, wire, truncated=truncated)
 
     async def _permit(self, response: aiohttp.ClientResponse, state: RequestState, watch: Watch) -> None:
         """Wait for the right to hold more than 64 KB, with the transport and all clocks stopped."""
-        if not self._permits.locked():
-            await self._permits.acquire()
-            state.hold_memory(self._permits.release)
+        if self._permits.take():
+            state.hold_memory(self._permits.give_back)
+            return
+        if state.urgent:
             return
         connection = response.connection
         protocol = connection.protocol if connection is not None else None
@@ -100,8 +175,11 @@ class Bodies:
         watch.pause()
         state.enter(Stage.WAITING_FOR_MEMORY)
         try:
-            await self._permits.acquire()
-            state.hold_memory(self._permits.release)
+            if await self._permits.wait(state):
+                if state.holds_memory:  # by another request that a middleware makes of the row
+                    self._permits.give_back()
+                else:
+                    state.hold_memory(self._permits.give_back)
         finally:
             watch.resume()
             state.enter(Stage.READING)
@@ -117,19 +195,37 @@ async def skim(response: aiohttp.ClientResponse, state: RequestState | None) -> 
     """
     content = response.content
     wire = 0
+    transfer = state.transfer if state is not None else None
+    recording = transfer.recording if transfer is not None else None
     try:
         if content.is_eof():
-            wire = len(await content.readany())
+            chunk = await content.readany()
+            wire = len(chunk)
+            if recording is not None:
+                recording.chunks.append(chunk)
         else:
             async with asyncio.timeout(SKIM_SECONDS):
                 while wire <= MAX_SKIMMED_BYTES and (chunk := await content.readany()):
                     wire += len(chunk)
+                    if recording is not None:
+                        recording.chunks.append(chunk)
         if content.exception() is not None:
             response.close()
-    except (aiohttp.ClientError, HttpProcessingError, TimeoutError):
+            _note_cut(recording, "disconnect")
+    except (aiohttp.ClientError, HttpProcessingError):
         response.close()
+        _note_cut(recording, "disconnect")
+    except TimeoutError:
+        response.close()
+        _note_cut(recording, "time")
     if wire > MAX_SKIMMED_BYTES:
         response.close()
-    if state is not None and state.transfer is not None and "Content-Encoding" not in response.headers:
-        state.transfer.received = wire
+        _note_cut(recording, "length")
+    if transfer is not None and "Content-Encoding" not in response.headers:
+        transfer.received = wire
     return Body(b"", wire, truncated=wire > MAX_SKIMMED_BYTES)
+
+
+def _note_cut(recording: Recording | None, why: Cut) -> None:
+    if recording is not None:
+        recording.cut = why

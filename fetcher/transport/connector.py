@@ -77,6 +77,8 @@ class StagedRequest(aiohttp.ClientRequest):
             state.enter(Stage.WAITING)
             if transfer is not None and transfer.clock is not None:
                 transfer.clock.listen(protocol)
+            if transfer is not None and transfer.recording is not None:
+                transfer.recording.send(self, conn)
         return await super().send(conn)
 
 

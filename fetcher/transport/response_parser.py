@@ -114,7 +114,8 @@ class ResponseParser:
 
     ``make`` makes one of aiohttp's; ``spoil`` is told that the connection must not be used again. ``begin`` makes it ready
     for the answer to the next request. Only where it is
-    ``lenient`` heads are mended; it is not with the answer to a CONNECT. ``final`` is the message of the final answer.
+    ``lenient`` heads are mended; it is not with the answer to a CONNECT. ``final`` is the message of the final answer,
+    ``head`` its head as it came, where ``keep_head`` asks for it.
     """
 
     __slots__ = (
@@ -130,6 +131,8 @@ class ResponseParser:
         "_seen",
         "_spoil",
         "final",
+        "head",
+        "keep_head",
         "lenient",
     )
 
@@ -140,8 +143,9 @@ class ResponseParser:
 
     def begin(self, parser: Any) -> None:
         """Forget the answer before; ``parser`` is aiohttp's for the next."""
-        self.lenient = False
+        self.lenient = self.keep_head = False
         self.final: Any = None
+        self.head = b""
         self._parser = parser
         self._seen: list[bytes] = []  # the bytes of heads, as long as the final one is not there
         self._buffer: bytearray | None = None  # the same, once there is something to mend
@@ -194,6 +198,8 @@ class ResponseParser:
             _is(name, b"location") and value for name, value in _fields(whole.splitlines()[1:])
         ):
             return None
+        if self.keep_head:
+            self.head = whole
         try:
             ((message, _),) = self._make().feed_data(mended(whole, bodiless=True))[0]
         except HttpProcessingError:
@@ -223,6 +229,8 @@ class ResponseParser:
         self._seen = []
         end = _HEAD_END.search(raw) if not interim else None
         at = end.end() if end is not None else _end_of_heads(raw, interim + 1)
+        if self.keep_head:
+            self.head = raw[_end_of_heads(raw, interim) : at]
         came = len(raw) - at  # of the body, with its head
         if self._left is not None:
             if came > self._left:
@@ -276,6 +284,8 @@ class ResponseParser:
             head = bytes(buffer[: end.end()])
             del buffer[: end.end()]
             self._looked = 0
+            if self.keep_head:
+                self.head = head
             self._parser = self._make()
             found, upgraded, tail = self._parser.feed_data(mended(head))
             messages += found

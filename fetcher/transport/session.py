@@ -17,13 +17,14 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from fetcher.config import Config
 from fetcher.config.options import split_proxy
-from fetcher.errors import ConnectError, DNSError, InvalidURL, ProtocolError, Skipped
+from fetcher.errors import ConnectError, DNSError, FetchError, InvalidURL, ProtocolError, Skipped
 from fetcher.model import REDIRECT_STATUSES, Pairs, Request, Response, Stage
 from fetcher.request_state import RequestState, Requeue, current, is_guarded
 from fetcher.transport.address import BlockedAddress, blocked_address, classify, literal
 from fetcher.transport.body import Bodies, Body, skim
 from fetcher.transport.connector import ConnectionBudget, Pool, StagedResolver, open_session
 from fetcher.transport.descriptors import Shortage, descriptors_for_connections, out_of_descriptors, out_of_memory
+from fetcher.transport.recording import Cut, HeaderFilter, Recording, cut_by
 from fetcher.transport.resolver import Resolver
 from fetcher.transport.response_parser import transfer_codings
 from fetcher.transport.tls import TLSContexts
@@ -44,7 +45,8 @@ class Transport:
         self._config = config
         self._proxied = bool(config.proxy)
         self._resolver = resolver or StagedResolver()
-        self._bodies = Bodies(config.limits)
+        self._bodies = Bodies(config.limits, keep_body=config.keep_body, keep_messages=config.keep_messages)
+        self._kept_headers = HeaderFilter(config.identity) if config.keep_messages else None
         self._watchdog = Watchdog(config.timeouts)
         self._budget = ConnectionBudget(config.limits.concurrency, descriptors_for_connections())
         self._shortage = Shortage()
@@ -142,6 +144,29 @@ class Transport:
     # The exchange
 
     async def _exchange(self, request: Request, state: RequestState | None, pool: Pool) -> Response:
+        transfer = state.transfer if state is not None else None
+        if self._kept_headers is None or state is None or transfer is None or not _is_of_a_row(state):
+            return await self._converse(request, state, pool)
+        transfer.recording = recording = Recording(request.url, self._kept_headers)
+        cut: Cut | None = None
+        try:
+            response = await self._converse(request, state, pool)
+            cut = "length" if response.truncated else None
+        except FetchError as error:
+            cut = cut_by(error)
+            raise
+        except BaseException:
+            recording.request = b""  # it was given up, not answered
+            raise
+        finally:
+            transfer.recording = None
+            if recording.request:
+                message = recording.message(cut)
+                state.messages = [*(state.messages or ()), message]
+                self._bodies.count(state, len(message.request) + len(message.response) + len(message.body))
+        return response
+
+    async def _converse(self, request: Request, state: RequestState | None, pool: Pool) -> Response:
         url = request.url
         stage = Stage.CONNECTING
         transfer = None
@@ -191,14 +216,21 @@ class Transport:
             if state is not None:
                 if state.transfer is not None:
                     state.transfer.status = answer.status
+                    if state.transfer.recording is not None:
+                        state.transfer.recording.answered()
                 state.reach(pool if pool != "any" else self._behind_proxy(state))
                 state.enter(Stage.READING)
             if answer.status == 101 or "Transfer-Encoding" in answer.headers:
                 _check_head(answer)
+            keeper = state if self._bodies.keeps and state is not None and _is_of_a_row(state) else None
+            if keeper is not None:
+                await self._bodies.admit(answer, keeper, watch)
             if answer.status >= 300 and not self._is_wanted(answer):
                 body = await skim(answer, state)
             else:
                 body = await self._bodies.read(answer, state, watch)
+                if keeper is not None and self._kept_headers is None:
+                    self._bodies.count(keeper, len(body.data))
         except BaseException:
             answer.close()
             raise
@@ -252,6 +284,11 @@ class Transport:
     def _open(self, pool: Pool) -> aiohttp.ClientSession:
         session = self._sessions[pool] = open_session(self._config, pool, self._resolver, self._budget)
         return session
+
+
+def _is_of_a_row(state: RequestState) -> bool:
+    """Whether the exchange is for a row's outcome: a robots.txt is not, and wants only the first bytes."""
+    return state.transfer is not None and state.transfer.max_bytes is None
 
 
 def _wire(url: str) -> yarl.URL:

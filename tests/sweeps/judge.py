@@ -6,6 +6,7 @@ here, by the standard library and the codec alone, and by nothing of what is bei
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import csv
 import hashlib
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["FORMATS", "Found", "Row", "Verdict", "judge", "reader_of"]
+__all__ = ["FORMATS", "PART_ROWS", "Found", "Row", "Verdict", "digest_of", "judge", "output_words", "reader_of"]
 
 
 class Row(NamedTuple):
@@ -39,6 +40,9 @@ class Found(NamedTuple):
     body_path: str | None = None
     digest: str | None = None
 
+
+PART_ROWS = 70
+"""Rows of a part of a folder, in the sweeps."""
 
 Reader = Callable[[Path], Iterator[Found | None]]
 """Gives the records of a file in their order, and ``None`` for each that is torn."""
@@ -96,6 +100,17 @@ def judge(path: Path, rows: Sequence[Row], *, bodies: Path | None = None) -> Ver
     verdict.lost = len(rows) - len(seen)
     verdict.twice = sum(count - 1 for count in seen.values())
     return verdict
+
+
+def output_words(path: Path, suffix: str) -> list[str]:
+    """Return the words of a command that writes to ``path``; a ``suffix`` that ends in a slash is a folder of parts."""
+    return ["-o", f"{path}/", "--part-rows", str(PART_ROWS)] if suffix.endswith("/") else ["-o", str(path)]
+
+
+def digest_of(path: Path) -> bytes:
+    """Return a digest of a file, or of all files in a folder."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).digest()
 
 
 def reader_of(path: Path) -> Reader:
@@ -171,6 +186,18 @@ def _sqlite_rows(path: Path) -> Iterator[Found | None]:
             yield None
 
 
+def _parquet_rows(path: Path) -> Iterator[Found | None]:
+    """Read a file, or the parts of a folder; anything else in that is torn."""
+    for part in sorted(path.iterdir()) if path.is_dir() else [path]:
+        try:
+            table = importlib.import_module("pyarrow.parquet").read_table(part, partitioning=None)
+            table.validate(full=True)
+            for record in table.select(["id", "url", "error"]).to_pylist():
+                yield Found(_whole(record["id"]), record["url"], record["error"])
+        except (ValueError, KeyError, TypeError, OSError):
+            yield None
+
+
 def _whole(value: Any) -> int:
     if type(value) is not int:
         raise TypeError(f"no id: {value!r}")
@@ -234,6 +261,57 @@ def _plain(records: Callable[[bytes], Iterator[Found | None]]) -> Reader:
     return lambda path: records(path.read_bytes())
 
 
+def _archive(path: Path) -> Iterator[Found | None]:
+    """Give what a web archive says of each row last, and of a page what it said before as well: that is once too often.
+
+    A member that is not one whole record is torn, and so is an index that does not name each response's place.
+    """
+    places: list[tuple[int, int]] = []
+    last: dict[int, Found] = {}
+    data = path.read_bytes()
+    at = 0
+    while at < len(data):
+        stream = zlib.decompressobj(31)
+        try:
+            record = stream.decompress(data[at:])
+        except zlib.error:
+            yield None
+            return
+        end = len(data) - len(stream.unused_data)
+        headers, block = _warc_record(record) if stream.eof else ({}, b"")
+        if not headers:
+            yield None
+        elif headers["warc-type"] == "response":
+            places.append((at, end - at))
+        elif headers["warc-type"] == "metadata":
+            (found,) = _json_lines(block + b"\n")
+            if found is not None and (before := last.get(found.id)) is not None and before.error is None:
+                yield before
+            if found is None:
+                yield None
+            else:
+                last[found.id] = found
+        at = end
+    yield from last.values()
+    lines = [
+        line.split(" ", 2)[2]
+        for line in path.with_name(path.name.replace(".warc.gz", ".cdxj")).read_text().splitlines()
+    ]
+    if sorted((int(said["offset"]), int(said["length"])) for said in map(json.loads, lines)) != places:
+        yield None
+
+
+def _warc_record(record: bytes) -> tuple[dict[str, str], bytes]:
+    """Return the headers, by lower-case name, and the block of a record; no headers for one that is not whole."""
+    head, _, rest = record.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    block = rest[:-4]
+    digest = base64.b32encode(hashlib.sha1(block).digest()).decode()
+    whole = first == "WARC/1.1" and rest.endswith(b"\r\n\r\n") and headers.get("content-length") == str(len(block))
+    return (headers, block) if whole and headers.get("warc-block-digest") == f"sha1:{digest}" else ({}, b"")
+
+
 FORMATS: dict[str, Reader] = {
     ".jsonl": _plain(_json_lines),
     ".jsonl.gz": _packed(_gzip_member, _json_lines),
@@ -242,5 +320,8 @@ FORMATS: dict[str, Reader] = {
     ".csv.gz": _packed(_gzip_member, _csv_rows),
     ".csv.zst": _packed(_zstd_frame, _csv_rows),
     ".sqlite": _sqlite_rows,
+    ".warc.gz": _archive,
+    ".parquet": _parquet_rows,
+    ".parquet/": _parquet_rows,
 }
 """Suffix -> reader: a format joins the sweeps by its line here."""

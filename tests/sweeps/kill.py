@@ -26,7 +26,7 @@ from tests.sweeps.striking import Job, Striking
 
 __all__ = ["SUFFIXES", "Sweep", "report", "sweep"]
 
-SUFFIXES = ("jsonl", "jsonl.gz", "jsonl.zst", "csv", "sqlite")
+SUFFIXES = ("jsonl", "jsonl.gz", "jsonl.zst", "csv", "parquet", "parquet/", "sqlite", "warc.gz")
 LATENCY = (20, 80)
 DENSE = 0.01
 KILLS_A_JOB = 4

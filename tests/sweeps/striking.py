@@ -6,7 +6,6 @@ Law 2: everything is looked at: the output, the exit codes, stderr, the server's
 
 from __future__ import annotations
 
-import hashlib
 import signal
 import subprocess
 import time
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.lab.command import argv
-from tests.sweeps.judge import Row, Verdict, judge
+from tests.sweeps.judge import Row, Verdict, digest_of, judge, output_words
 from tests.sweeps.processes import DEADLINE, Child, alive, parsers_of, run, scars, started
 from tests.sweeps.refetched import Cost, costs_of
 from tests.sweeps.site import Site
@@ -71,7 +70,7 @@ class Striking:
         self._output = folder / f"pages.{suffix}"
         listed = folder / "urls.txt"
         listed.write_text("".join(f"{row.url}\n" for row in rows))
-        self._words = argv("crawl", str(listed), "-o", str(self._output), "-q", "--retries", "1")
+        self._words = argv("crawl", str(listed), *output_words(self._output, suffix), "-q", "--retries", "1")
         self._words += ["-c", str(CONCURRENCY), "--per-host", str(CONCURRENCY)]
         if self._bodies is not None:
             self._words += ["--body", str(self._bodies)]
@@ -129,10 +128,10 @@ class Striking:
 
     def _run_again(self) -> None:
         """Give the same command once more: it is complete, and nothing is fetched or changed."""
-        since, before = self._site.end(), hashlib.sha256(self._output.read_bytes()).digest()
+        since, before = self._site.end(), digest_of(self._output)
         again = run(self._words, self.job.folder)
         fetched = len(self._site.entries(self.job.folder.name, since))
-        changed = hashlib.sha256(self._output.read_bytes()).digest() != before
+        changed = digest_of(self._output) != before
         if again.code or fetched or changed:
             self.job.troubles.append(
                 f"complete, the same command ended with {again.code}, asked {fetched // 2} times and "

@@ -24,7 +24,7 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 from tests.lab.command import argv
-from tests.sweeps.judge import FORMATS, judge
+from tests.sweeps.judge import FORMATS, judge, output_words
 from tests.sweeps.processes import Ran, run, scars, started
 from tests.sweeps.site import Site, serving
 from tests.sweeps.strace import FAULTS, Point, calls_of, counting, injecting, missing, was_injected
@@ -79,7 +79,7 @@ class Bench:
         self._rows = site.rows(ground.name, ROWS, seed=1, latency=LATENCY, page="few" if bodies else "page")
         listed = ground / "urls.txt"
         listed.write_text("".join(f"{row.url}\n" for row in self._rows))
-        self._words = argv("crawl", str(listed), "-o", str(self._output), "-q", "-c", str(CONCURRENCY))
+        self._words = argv("crawl", str(listed), *output_words(self._output, suffix), "-q", "-c", str(CONCURRENCY))
         self._words += ["--per-host", str(CONCURRENCY), "--retries", "0"]
         if self._bodies is not None:
             self._words += ["--body", str(self._bodies)]
@@ -149,12 +149,17 @@ class Bench:
     def _kill_halfway(self) -> None:
         with started(self._words, self._home) as (process, said):
             deadline = time.monotonic() + DEADLINE
-            while not (self._output.exists() and self._output.stat().st_size):
+            while not self._has_rows():
                 assert process.poll() is None, said.read_text(errors="replace")
                 assert time.monotonic() < deadline, "nothing is written"
                 time.sleep(0.01)
             time.sleep(0.2)  # into the rows behind the first commit
             process.kill()
+
+    def _has_rows(self) -> bool:
+        """Whether rows are on the disk: in the output, or where its format keeps them until they are a file."""
+        held = [self._output, *self._folder.glob("*.job/output.*/*")]
+        return any(path.is_file() and path.stat().st_size for path in held)
 
     def _restore(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -168,7 +173,7 @@ class Benches:
         self, site: Site, ground: Path, kinds: Sequence[tuple[str, str]], at_once: int, *, bodies: bool
     ) -> None:
         self._free: dict[tuple[str, str], SimpleQueue[Bench]] = {kind: SimpleQueue() for kind in kinds}
-        makings = [(kind, f"{kind[0]}-{kind[1]}-{n}") for kind in kinds for n in range(at_once)]
+        makings = [(kind, f"{kind[0]}-{kind[1].replace('/', '-parts')}-{n}") for kind in kinds for n in range(at_once)]
         with ThreadPoolExecutor(at_once) as pool:
             for kind, bench in pool.map(
                 lambda made: (made[0], Bench(site, ground / made[1], *made[0], bodies=bodies)), makings

@@ -1,0 +1,389 @@
+"""Parquet as an output: rows stand in a journal until there are enough for a file, or the list is complete.
+
+Laws: a batch is on the disk in the journal when its mark is given out, and leaves it only when the file it went into
+has its name and the ledger knows of it (6). Memory holds a row group, whatever the number of rows (3).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json  # its escapes keep lone surrogates, which the names of columns may have
+import os
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from fetcher.errors import FetcherError, SinkError
+from fetcher.files import move, sync_folder_of
+from fetcher.model import Outcome
+from fetcher.sinks.job_output import Batch, JobOutput, KeptRow, Mark, Rewrite
+from fetcher.sinks.journal import Journal, JournalMark
+from fetcher.sinks.layout import Layout
+from fetcher.sinks.opening import RESTORE_ADVICE, check_path, write_error
+from fetcher.sinks.parquet import ParquetTable, has_rest
+from fetcher.sinks.parquet_files import FileMark, PartFolder, WholeFile, check_parts, kept_rows
+from fetcher.sinks.record import RecordMaker, to_json, well_formed
+
+__all__ = ["ParquetOutput", "RowEncoder", "check_place", "is_folder"]
+
+BATCH_ROWS = 1_000
+PART_ROWS = 1_000_000
+"""Rows of one file of a folder, where nothing else is asked for."""
+
+
+def is_folder(path: str) -> bool:
+    """Say whether a Parquet output at ``path`` is a folder of parts: it ends in a slash, or is one."""
+    return path.endswith(os.sep) or os.path.isdir(path)
+
+
+def check_place(path: str, *, fresh: bool) -> None:
+    """Check, changing nothing, that a file or parts can be written at ``path``.
+
+    Raises ``ConfigError`` for what exists and is not to be overwritten, ``SinkError`` for a place that is no good.
+    """
+    if not is_folder(path):
+        check_path(path, fresh=fresh)
+        WholeFile(path).check_folder()
+    elif os.path.lexists(path.rstrip(os.sep)):
+        if path.lower().endswith(".parquet"):
+            raise SinkError(f"{path}: is a folder; name a file in it, or write {path}{os.sep} for a folder of parts")
+        check_parts(path, fresh=fresh)
+    else:
+        check_path(path.rstrip(os.sep), fresh=fresh)
+
+
+class ParquetState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a mark says of the output: the list's own columns, and where the rows are."""
+
+    fields: tuple[str, ...] | None = None
+    file: FileMark | None = None
+    parts: int | None = None
+    """How many there are in a folder; ``None`` for a single file."""
+    journal: JournalMark = JournalMark()
+
+    def to_json(self) -> str:
+        """Return it as text."""
+        return json.dumps(msgspec.to_builtins(self))
+
+    @classmethod
+    def from_json(cls, text: str, *, folder: bool) -> ParquetState:
+        """Read it again. Raises ``ValueError``."""
+        try:
+            state = msgspec.convert(json.loads(text), cls) if text else cls(parts=0 if folder else None)
+        except RecursionError:
+            raise ValueError("nested too deep") from None
+        if (state.parts is not None) != folder or (state.parts or 0) < 0:
+            raise ValueError(
+                "it began as a folder of parts" if state.parts is not None else "it began as a single file"
+            )
+        return state
+
+
+def _plain(value: Any) -> Any:
+    return value
+
+
+class RowEncoder:
+    """Makes of each outcome the values of its row, packed: what a column cannot hold is made text or left out here.
+
+    ``fields`` are the list's own columns, those of the first row where they are not given.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.fields = layout.fields
+        wanted = layout.columns
+        columns = [name for name in wanted if name not in ("fields", "data")]
+        self._values = RecordMaker([*columns, "fields", "data"], binary=True).values
+        self._time = columns.index("fetched_at") if "fetched_at" in columns else None
+        self._wants_fields, self._wants_data = "fields" in wanted, "data" in wanted
+        # In the order of ``parquet.columns_of``: JSON for what has no column of its own, where there may be such.
+        self._rest = [name for name in ("fields", "data") if name in wanted and has_rest(layout, name)]
+        plain = {name for name, kind in layout.select_types if kind != "date"}
+        self._select = [
+            (name, _plain if name in plain else _texts if name in layout.select_lists else _text)
+            for name in layout.select
+        ]
+        self._pack = msgspec.msgpack.Encoder(enc_hook=str).encode
+
+    def encode(self, outcome: Outcome) -> bytes:
+        """Return the values of one row; the first row decides about the columns where none were named."""
+        if self.fields is None:
+            self.fields = tuple(outcome.request.fields or ())
+        *values, listed, data = self._values(outcome)
+        if self._time is not None:
+            values[self._time] = _microseconds(outcome.fetched_at)
+        own: list[Any] = []
+        if self._wants_fields:
+            listed = dict(listed or ())
+            own += [_text(listed.pop(name, None)) for name in self.fields]
+        if self._wants_data and self._select:
+            taken = dict(data) if isinstance(data, Mapping) else {}
+            own += [convert(taken.pop(name, None)) for name, convert in self._select]
+            data = (taken or None) if isinstance(data, Mapping) else data
+        for name in self._rest:
+            values.append(_json(listed or None) if name == "fields" else _json(data))
+        values += own
+        try:
+            return self._pack(values)
+        except (ValueError, TypeError, OverflowError, RecursionError):  # a lone surrogate, an endless number
+            return self._pack([_sound(value) for value in values])
+
+
+class ParquetOutput(JobOutput):
+    """A Parquet file, or a folder of them, that a job writes; ``work`` is where its journal lies."""
+
+    def __init__(self, path: str, layout: Layout, *, work: str) -> None:
+        super().__init__(path)
+        self._layout = layout
+        self._encoder = RowEncoder(layout)
+        self._journal = Journal(work)
+        self._place: WholeFile | PartFolder
+        self._place = PartFolder(path, layout.part_rows or PART_ROWS) if is_folder(path) else WholeFile(path)
+        self._table: ParquetTable | None = None
+        self._mark = Mark()
+        self._torn = True
+
+    def create(self, *, fresh: bool = False) -> None:
+        """See that the output can be written, and make its folder; ``fresh`` removes what was there before.
+
+        Raises ``ConfigError`` for a file or parts that are there, ``SinkError`` for a place that cannot be written.
+        """
+        with self._explained("cannot write"):
+            self._place.create(fresh=fresh)
+            shutil.rmtree(self._journal.folder, ignore_errors=True)
+        self._mark, self._torn = Mark(), False
+
+    def resume(self, mark: Mark, *, clean: bool, batches: Iterable[Batch] | None = None) -> None:
+        """Hold what is whole and the journal against ``mark``, and take off what was not committed.
+
+        Raises ``SinkError``, with everything as it was, where something is missing or was changed since.
+        """
+        folder = isinstance(self._place, PartFolder)
+        try:
+            state = ParquetState.from_json(mark.state, folder=folder)
+        except ValueError as error:
+            raise SinkError(f"{self.path}: the job does not say how it goes on ({error}): {RESTORE_ADVICE}") from error
+        if batches is None:
+            batches = [Batch(mark.position - mark.tail, mark.position, mark.checksum)] if mark.position else []
+        with self._explained("cannot go on with it"):
+            if isinstance(self._place, PartFolder):
+                self._place.check(state.parts or 0, mark.position, batches)
+            else:
+                self._place.check(state.file, thorough=self.thorough)
+            self._journal.check(state.journal, clean=clean, thorough=self.thorough)
+            self._place.open()
+            self._journal.open(state.journal)
+        if state.fields is not None:
+            self._encoder.fields = state.fields
+        self._table = None
+        self._mark, self._torn = mark, False
+
+    def encode(self, outcome: Outcome) -> bytes:
+        """Return the values of one row."""
+        return self._encoder.encode(outcome)
+
+    def append(self, chunks: list[bytes]) -> Mark:
+        """Bring a batch of rows to the disk, in the journal; write a part of a folder where it is full."""
+        if not chunks:
+            return self._mark
+        with self._writing():
+            table = self._made_table()
+            done = 0
+            while done < len(chunks):
+                most = BATCH_ROWS
+                if self._place.part_rows is not None:
+                    most = min(most, self._place.part_rows - self._journal.mark.rows)
+                if most > 0:
+                    rows = [msgspec.msgpack.decode(chunk) for chunk in chunks[done : done + most]]
+                    self._journal.append(table.pack(rows))
+                    done += len(rows)
+                if self._place.part_rows is not None and self._journal.mark.rows >= self._place.part_rows:
+                    self._make_whole(table)
+            self._journal.sync()
+            return self._marked()
+
+    def complete(self) -> Mark:
+        """Write what is in the journal to the file, or to one more part; one without any rows where there are none."""
+        place = self._place
+        is_whole = place.parts > 0 if isinstance(place, PartFolder) else place.mark is not None
+        if is_whole and not self._journal.mark.rows:
+            return self._mark
+        with self._writing():
+            self._make_whole(self._made_table())
+            return self._marked()
+
+    def settle(self) -> None:
+        """Give what is whole its name, and let go of what is in it. Raises ``SinkError``."""
+        with self._explained("cannot write"):
+            self._place.publish()
+            self._journal.tidy()
+
+    def discard(self) -> None:
+        """Close the journal as it is."""
+        self._journal.close()
+        self._torn = True
+
+    def rewrite(self, copy: str, rows: Iterator[KeptRow], batches: Iterable[Batch] | None = None) -> Rewrite:
+        """Make in a folder ``copy`` the files, or the parts concerned, and the journal without the rows that are not kept.
+
+        Raises ``SinkError`` where a file was changed, or ``copy`` could not be written.
+        """
+        with self._explained(f"cannot be rewritten as {copy}"):
+            try:
+                _remove(copy)
+                os.mkdir(copy, 0o700)
+                rewrite = self._rewritten(copy, rows, batches)
+                sync_folder_of(os.path.join(copy, "file"))
+                sync_folder_of(copy)
+            except BaseException:
+                with contextlib.suppress(OSError):  # one that is left is made anew by the next rewrite
+                    _remove(copy)
+                raise
+        return rewrite
+
+    def adopt(self, copy: str, mark: Mark, batches: Collection[Batch] | None = None) -> None:
+        """Put each file of ``copy`` in its place, those that are gone being there, and go on at ``mark``."""
+        self.discard()
+        with self._explained("cannot be replaced"):
+            if os.path.lexists(copy):
+                if os.path.islink(copy) or not os.path.isdir(copy):
+                    raise ValueError(f"{copy} is no folder")
+                for name in sorted(os.listdir(copy)):
+                    source = os.path.join(copy, name)
+                    if name.endswith(".frames"):
+                        os.makedirs(self._journal.folder, 0o700, exist_ok=True)
+                        move(source, os.path.join(self._journal.folder, name))
+                    else:
+                        self._place.take(source, name)
+                sync_folder_of(self._journal.folder)
+                os.rmdir(copy)
+                sync_folder_of(copy)
+        self.resume(mark, clean=True, batches=batches)
+
+    def check_place(self) -> None:
+        """Raise ``SinkError`` unless what is at the path is what we wrote, or nothing where we wrote nothing yet."""
+        with self._explained("cannot be found again"):
+            self._place.check_place()
+
+    def _made_table(self) -> ParquetTable:
+        fields = self._encoder.fields
+        if fields is None:
+            return ParquetTable(self._layout, ())  # there is no row yet: the first will say
+        if self._table is None:
+            self._table = ParquetTable(self._layout, fields)
+        return self._table
+
+    def _make_whole(self, table: ParquetTable) -> None:
+        self._journal.sync()
+        journal = self._journal
+        self._place.write(table, (table.together(journal.frames(number)) for number in journal.numbers))
+        journal.restart()
+
+    def _marked(self) -> Mark:
+        """Return the mark of what there is now, which is the last from here on."""
+        place, before = self._place, self._mark
+        if isinstance(place, PartFolder):
+            state = ParquetState(self._encoder.fields, parts=place.parts, journal=self._journal.mark)
+            mark = Mark(before.position, before.tail, before.checksum, state.to_json())
+            if place.position != before.position:
+                mark = Mark(place.position, place.position - before.position, place.checksum, mark.state)
+            place.begin()
+        else:
+            state = ParquetState(self._encoder.fields, file=place.mark, journal=self._journal.mark)
+            mark = Mark(state=state.to_json())
+        self._mark = mark
+        return mark
+
+    def _rewritten(self, copy: str, rows: Iterator[KeptRow], batches: Iterable[Batch] | None) -> Rewrite:
+        table, place, made = self._made_table(), self._place, list[Batch]()
+        state = ParquetState(self._encoder.fields)
+        if isinstance(place, PartFolder):
+            parts, made = place.rewrite(copy, rows, table, batches or ())
+            state = msgspec.structs.replace(state, parts=parts)
+        else:
+            state = msgspec.structs.replace(state, file=place.rewrite(copy, rows, table))
+        after = self._journal.mark.current + 1
+        journal = Journal(copy, JournalMark(after, after))
+        try:
+            for number in self._journal.numbers:
+                for frame in self._journal.frames(number):
+                    batch = table.chosen(table.unpack(frame), kept_rows(rows, frame.rows))
+                    if batch.num_rows:
+                        journal.append(table.frame(batch))
+            journal.sync()
+        finally:
+            journal.close()
+        if next(rows, None) is not None:
+            raise ValueError("fewer records than were written")
+        text = msgspec.structs.replace(state, journal=journal.mark).to_json()
+        if not made:
+            return Rewrite(Mark(state=text), [])
+        return Rewrite(Mark(made[-1].end, made[-1].end - made[-1].start, made[-1].checksum, text), made)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Write: after an error nothing is written any more, for what was begun is torn."""
+        if self._torn:
+            raise SinkError(f"{self.path}: cannot write: an earlier write failed")
+        self._torn = True
+        with self._explained("cannot write"):
+            yield
+        self._torn = False
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except FetcherError:
+            raise
+        except OSError as error:
+            if error.filename in (None, self.path):
+                raise write_error(self.path, what, error) from error
+            raise SinkError(f"{self.path}: {what}: {error.filename}: {error.strerror or error}") from error
+        except ValueError as error:
+            raise SinkError(f"{self.path}: was changed since ({error}): {RESTORE_ADVICE}") from error
+
+
+def _text(value: Any) -> str | None:
+    if value is None or type(value) is str:
+        return value
+    text = to_json(value)
+    return msgspec.json.decode(text, type=str) if text.startswith(b'"') else text.decode()
+
+
+def _texts(value: Any) -> list[str | None] | None:
+    if value is None:
+        return None
+    return [_text(item) for item in value] if isinstance(value, list | tuple) else [_text(value)]
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else to_json(value).decode()
+
+
+def _microseconds(moment: float) -> int | None:
+    return round(moment * 1000) * 1000 if moment else None
+
+
+def _sound(value: Any) -> Any:
+    """Return what can be packed of a value: text well-formed, and no number that 64 bits cannot hold."""
+    if isinstance(value, str):
+        return well_formed(value)
+    if value is None or isinstance(value, bool | float | bytes):
+        return value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else None
+    if isinstance(value, Mapping):
+        return {well_formed(str(key)): well_formed(str(item)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [None if item is None else well_formed(str(item)) for item in value]
+    return well_formed(str(value))
+
+
+def _remove(copy: str) -> None:
+    if os.path.isdir(copy) and not os.path.islink(copy):
+        shutil.rmtree(copy)
+    elif os.path.lexists(copy):
+        os.unlink(copy)
