@@ -124,8 +124,7 @@ class Bodies:
         if not cut and decoder is None and (response.content_length or 0) > limit:
             raise TooLarge(message=f"Content-Length is {response.content_length} bytes, max-size is {limit}")
         recording = transfer.recording if transfer is not None else None
-        chunks: list[bytes] = []
-        size = wire = 0
+        chunks, size, wire = list[bytes](), 0, 0
         readany = response.content.readany
         try:
             while size <= limit and wire <= limit + FREE_BYTES and (chunk := await readany()):
