@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import venv
+from contextlib import closing
 from pathlib import Path
 
 SPEED = ("uvloop", "isal", "brotli", "backports.zstd")
@@ -31,11 +33,11 @@ import fetcher
 assert not {"click", "rich", "aiohttp"} & set(sys.modules), "import fetcher imports what it does not need"
 for name in fetcher.__all__:
     getattr(fetcher, name)
-assert version("fetcher") == fetcher.__version__
+assert version("fetcher-crawl") == fetcher.__version__
 print(json.dumps({
     "version": fetcher.__version__,
     "home": fetcher.__file__,
-    "files": [str(file) for file in files("fetcher")],
+    "files": [str(file) for file in files("fetcher-crawl")],
     "libraries": [name for name in sys.argv[1:] if found(name)],
 }))
 """
@@ -90,6 +92,20 @@ def try_out(installed: Installed, *, speed: bool) -> None:
     assert installed.run("fetcher", "--version") == f"fetcher, version {version}\n"
     assert "crawl" in installed.run("python", "-m", "fetcher", "--help")
     check_demo(installed)
+    check_outputs(installed)
+
+
+def check_outputs(installed: Installed) -> None:
+    """See that SQLite needs no extra, and that what needs one says so before the first request."""
+    installed.run("fetcher", "crawl", "--demo", "--limit", "3", "-q", "-o", "a.sqlite", "--fresh")
+    with closing(sqlite3.connect(installed.folder / "a.sqlite")) as db:
+        assert db.execute("SELECT count(*) FROM pages").fetchone() == (3,)
+    for name, extra in (("a.parquet", "parquet"), ("a.warc.gz", "warc")):
+        command = [str(installed.bin / "fetcher"), "crawl", "--demo", "-o", name]
+        done = subprocess.run(command, cwd=installed.folder, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 2, done
+        assert f"pip install 'fetcher-crawl[{extra}]'" in done.stderr, done.stderr
+        assert not (installed.folder / name).exists()
 
 
 def check_demo(installed: Installed) -> None:

@@ -35,6 +35,7 @@ IDEAS = {
     "middleware": r"7 pages the first time\n\n( +0\.\d ms .*\n){7}7 pages the second .*\n\n"
     r"the shop saw 10 requests for pages, 10 of them signed",
     "survive_a_kill": r"0 rows were done before\n(.*\n)*\d+ rows were done before\n.* 0 pending\neach row once: True",
+    "shop_prices": r"300 pages, 0 failed\n +£ +91 products from +7\.50 to +98\.00\n(.*\n)*the tag that most have: for filter",
     "custom_transport": r"ok: /moody +is The moody page\n(.*\n)*passed",
 }
 """The ideas that are shown, each by the file of that name, and the result it prints."""
