@@ -18,8 +18,8 @@ from fetcher.page.select_rules import ValueType
 
 __all__ = ["convert", "currency_of"]
 
-MAX_CHARACTERS = 1_000
-"""Of a text that is looked at: nothing longer is a number or a date."""
+MAX_CHARACTERS = {"int": 1_000, "float": 1_000, "price": 200, "date": 100, "bool": 100}
+"""Of a text that is looked at: a longer one says more than that. The libraries' time grows with its square."""
 
 _NUMBER = re.compile(r"([-+\u2212]?)\s?(\d{1,3}(?:([.,'\u2019\u00a0\u202f ])\d{3})+(?!\d)|\d+)?([.,]\d+)?")
 _MINUS = ("-", "\u2212")
@@ -36,7 +36,7 @@ def convert(text: str, kind: ValueType) -> Any:
     (1234.5, 1234, '2026-11-28')
     """
     text = text.strip()
-    if not text or len(text) > MAX_CHARACTERS:
+    if not text or len(text) > MAX_CHARACTERS[kind]:
         return None
     match kind:
         case "int":
@@ -54,7 +54,10 @@ def convert(text: str, kind: ValueType) -> Any:
 
 def currency_of(text: str) -> str | None:
     """Return the currency that a price names, as it stands there (``€``, ``USD``), or ``None``."""
-    currency: str | None = _parsed_price(text[:MAX_CHARACTERS]).currency
+    text = text.strip()
+    if len(text) > MAX_CHARACTERS["price"]:
+        return None
+    currency: str | None = _parsed_price(text).currency
     return currency
 
 
