@@ -427,3 +427,27 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         CookieFiles((str(tmp_path / "none"),))
     with pytest.raises(ConfigError, match=r"^cookie: cannot read .*cookies.txt: not text in UTF-8$"):
         CookieFiles((write(tmp_path, b"\xff"),))
+
+
+@pytest.mark.parametrize(
+    ("url", "row", "options", "bound"),
+    [
+        ("https://a.example/", (), {}, False),
+        ("https://u@a.example/", (), {}, True),
+        ("https://:p@a.example/", (), {}, True),
+        ("https://a.example/", (("Authorization", "x"),), {}, True),
+        ("https://a.example/", (("X-Mine", "x"),), {}, True),
+        ("https://a.example/", (("Accept", "x"),), {}, False),
+        ("https://a.example/", (), {"header": "@a.example X: y"}, True),
+        ("https://a.example/", (), {"header": "@a.example:443 X: y"}, True),
+        ("https://a.example/", (), {"header": "@a.example:444 X: y"}, False),
+        ("https://a.example/", (), {"header": "@b.example X: y"}, False),
+        ("https://a.example/", (), {"header": "X: y"}, False),
+        ("https://a.example/", (), {"user": "@a.example u:p"}, True),
+    ],
+)
+def test_what_is_meant_for_one_host_alone(
+    url: str, row: tuple[tuple[str, str], ...], options: dict[str, str], bound: bool
+) -> None:
+    secrets = Secrets(Config.of(**options).identity)  # type: ignore[misc]  # the names are above
+    assert secrets.bound_to(Request(1, url, row), parse(url)) is bound

@@ -268,7 +268,7 @@ def test_several_are_all_of_them() -> None:
 
 
 def test_failed_is_all_but_what_was_skipped_for_good() -> None:
-    assert EVERYTHING - chosen("failed") == {"robots_denied", "address_blocked", "duplicate"}
+    assert EVERYTHING - chosen("failed") == {"robots_denied", "page_denied", "address_blocked", "duplicate"}
     assert chosen("failed", "duplicate") == chosen("failed") | {"duplicate"}
 
 

@@ -271,7 +271,12 @@ async def test_an_output_without_outcomes_is_whole(tmp_path: Path, name: str) ->
         ("old.jsonl/a.csv", {}, SinkError, r"a\.csv: cannot open: Not a directory$"),
         ("a.pdf", {}, ConfigError, r"a\.pdf: unknown suffix '\.pdf': there are \.jsonl.*\.csv.*\.gz or \.zst"),
         ("a.gz", {}, ConfigError, "unknown suffix ''"),
-        ("a.csv", {"format": "xml"}, ConfigError, "unknown format 'xml': there are text, jsonl, csv, sqlite"),
+        (
+            "a.csv",
+            {"format": "xml"},
+            ConfigError,
+            "unknown format 'xml': there are text, jsonl, csv, parquet, sqlite, warc",
+        ),
         ("a\0.csv", {}, ConfigError, "no file name"),
         ("/dev/fd/999", {}, SinkError, "/dev/fd/999: cannot open: Bad file descriptor"),
     ],

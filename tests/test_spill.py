@@ -21,8 +21,11 @@ from fetcher.model import Request
 from fetcher.request_state import RequestState, Transfer
 from fetcher.urls import parse
 
-DERIVED = {"target", "stage", "stage_since", "reservation", "can_requeue", "_release_memory", "chain", "transfer"}
-"""What a row that waits has no own of: its place, its task, what is on the wire."""
+DERIVED = {
+    "target", "stage", "stage_since", "reservation", "can_requeue", "_release_memory", "chain", "transfer",
+    "trial", "by_http", "messages", "urgent", "memory_wait",
+}  # fmt: skip
+"""What a row that waits has no own of: its place, its task, its present try, what is on the wire."""
 OF_THE_WIRE = {"host", "began", "send_gate", "suspect", "clock", "repeated", "max_bytes"}
 """What is over of an exchange that is; ``max_bytes`` are for robots.txt, which is no row."""
 

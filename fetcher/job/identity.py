@@ -141,11 +141,6 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def check(self, now: JobIdentity) -> None:
         """Raise ``ConfigError`` for the first field that differs ``now``; there may be more inputs."""
         _check_inputs(self.inputs, now.inputs)
-        if self.one_table and not now.one_table:
-            raise ConfigError(
-                "this job began with one list, and its table has no column for what other lists have: give that one "
-                "alone, write to another -o, or begin again with --fresh"
-            )
         for field, flag in _FLAGS.items():
             was, is_now = getattr(self, field), getattr(now, field)
             if was != is_now:
@@ -154,6 +149,11 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     advice = advice.replace("it as before", f"{flag} {_shown(was)}")
                 said = [_shown(value, empty_counts=field == "carry") for value in (was, is_now)]
                 raise ConfigError(f"{flag} was {said[0]} when this job began, and is {said[1]}: {advice}")
+        if self.one_table and not now.one_table:
+            raise ConfigError(
+                "this job began with one list, and its table has no column for what other lists have: give that one "
+                "alone, write to another -o, or begin again with --fresh"
+            )
 
 
 def _check_inputs(were: Sequence[str], now: Sequence[str]) -> None:

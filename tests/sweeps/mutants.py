@@ -136,7 +136,8 @@ class _Walk:
             case ast.AugAssign(op=ast.Add() | ast.Sub()):
                 yield self._swap(*self._operator(node.op, node.target, node.value))
             case ast.UnaryOp(op=ast.Not()):
-                yield self._begin(node), self._begin(node.operand), "", "not is dropped"
+                begin = self._begin(node)
+                yield begin, begin + len("not"), "", "not is dropped"
             case ast.Call(func=ast.Name(id="min" | "max")):
                 begin = self._begin(node)
                 yield self._swap(begin, begin + 3, self._source[begin : begin + 3].decode())
