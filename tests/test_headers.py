@@ -447,7 +447,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_meant_for_one_host_alone(
-    url: str, row: tuple[tuple[str, str], ...], options: dict[str, str], bound: bool
+    url: str, row: tuple[tuple[str, str], ...], options: dict[str, Any], bound: bool
 ) -> None:
-    secrets = Secrets(Config.of(**options).identity)  # type: ignore[misc]  # the names are above
+    secrets = Secrets(Config.of(**options).identity)
     assert secrets.bound_to(Request(1, url, row), parse(url)) is bound

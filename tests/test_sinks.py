@@ -117,7 +117,10 @@ def nested(depth: int) -> list[Any]:
         ({("a", 1): {2}}, {"('a', 1)": [2]}),
         (types.MappingProxyType({"a": 1}), {"a": 1}),
         (looped(), ["…", "…"]),
-        (page().request, {"id": 1, "url": "https://a.example/", "headers": [], "fields": None, "tag": None}),
+        (
+            page().request,
+            {"id": 1, "url": "https://a.example/", "headers": [], "fields": None, "tag": None, "guarded": False},
+        ),
         (msgspec.Raw(b'{"a":\n1}'), {"a": 1}),
     ],
 )

@@ -26,7 +26,7 @@ DERIVED = {
     "trial", "by_http", "messages", "urgent", "memory_wait",
 }  # fmt: skip
 """What a row that waits has no own of: its place, its task, its present try, what is on the wire."""
-OF_THE_WIRE = {"host", "began", "send_gate", "suspect", "clock", "repeated", "max_bytes"}
+OF_THE_WIRE = {"host", "began", "send_gate", "suspect", "clock", "repeated", "max_bytes", "recording"}
 """What is over of an exchange that is; ``max_bytes`` are for robots.txt, which is no row."""
 
 

@@ -137,7 +137,8 @@ class _Walk:
                 yield self._swap(*self._operator(node.op, node.target, node.value))
             case ast.UnaryOp(op=ast.Not()):
                 begin = self._begin(node)
-                yield begin, begin + len("not"), "", "not is dropped"
+                end = begin + len("not")
+                yield begin, end + self._source[end:].startswith(b" "), "", "not is dropped"
             case ast.Call(func=ast.Name(id="min" | "max")):
                 begin = self._begin(node)
                 yield self._swap(begin, begin + 3, self._source[begin : begin + 3].decode())
