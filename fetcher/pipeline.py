@@ -105,6 +105,8 @@ async def read(engine: Engine, state: RequestState, response: Response, *, isola
             page = engine.reader.read(response, waited=waited(state), fetched_at=time.time())
     except (ParseError, Skipped) as error:
         reading, error.reading = error.reading, None
+        if isinstance(error, Skipped):
+            take_messages(state)  # what is not to be kept is in no archive
         names = engine.config.keep_headers
         headers = kept_headers(response.headers, names) if names else ()
         return add_reading(failure_of(state, error, tries=1), response, reading, headers=headers)

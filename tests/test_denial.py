@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -81,6 +82,16 @@ def test_a_page_that_forbids_its_use_is_not_kept(lab: LabServer, tmp_path: Path)
             assert record["length"] > 10
     assert "6 rows = 2 ok + 0 failed + 4 skipped" in done.said
     assert done.code == 0
+
+
+def test_a_page_that_is_not_kept_is_in_no_archive(lab: LabServer, tmp_path: Path) -> None:
+    pytest.importorskip("fastwarc")
+    urls = [serve(lab, "<meta name=robots content=noai>"), serve(lab, "<meta name=robots content=all>")]
+    (tmp_path / "l.txt").write_text("\n".join(urls))
+    assert run("crawl", "l.txt", "-o", "a.warc.gz", "--skip-when", "noai", folder=tmp_path).code == 0
+    archive = gzip.decompress((tmp_path / "a.warc.gz").read_bytes())
+    assert (b"content=noai" in archive, b"content=all" in archive) == (False, True)
+    assert archive.count(b"page_denied") == 1
 
 
 def test_without_words_every_page_is_kept(lab: LabServer, tmp_path: Path) -> None:
