@@ -18,7 +18,7 @@ from aiohttp.http_exceptions import ContentLengthError, HttpProcessingError
 from fetcher.config import Limits
 from fetcher.errors import TooLarge
 from fetcher.model import Stage
-from fetcher.request_state import RequestState
+from fetcher.request_state import RequestState, Transfer
 from fetcher.transport.decoding import Decoder
 from fetcher.transport.recording import Cut, Recording
 from fetcher.transport.watchdog import Watch
@@ -114,18 +114,17 @@ class Bodies:
 
         Raises ``TooLarge`` (unless ``truncate`` is set) and ``ProtocolError`` for a coding that does not hold.
         """
-        limit, cut = self._limits.max_size, self._limits.truncate
         transfer = state.transfer if state is not None else None
-        if transfer is not None and transfer.max_bytes is not None:
-            limit, cut = transfer.max_bytes, True
-            watch.extend(min(limit / self._limits.max_size, MAX_EXTENSION))
-        codings = response.headers.getall("Content-Encoding", ())
-        decoder = Decoder(", ".join(codings), limit) if codings else None
+        limit, cut = self._bounds(transfer, watch)
+        codings = ", ".join(response.headers.getall("Content-Encoding", ()))
+        decoder = Decoder(codings, limit) if codings else None
         if not cut and decoder is None and (response.content_length or 0) > limit:
             raise TooLarge(message=f"Content-Length is {response.content_length} bytes, max-size is {limit}")
         recording = transfer.recording if transfer is not None else None
-        chunks, size, wire = list[bytes](), 0, 0
-        readany = response.content.readany
+        chunks, size, wire, readany = list[bytes](), 0, 0, response.content.readany
+        if decoder is not None and decoder.has_window:
+            decoder, chunks, wire = await self._read_packed(response, (codings, limit), state, watch)
+            size = sum(map(len, chunks))
         try:
             while size <= limit and wire <= limit + FREE_BYTES and (chunk := await readany()):
                 wire += len(chunk)
@@ -152,6 +151,7 @@ class Bodies:
         if truncated := size > limit or wire > limit + FREE_BYTES:
             response.close()
             if not cut:
+                chunks.clear()  # the error's traceback knows this frame until the failure is delivered
                 raise TooLarge(message=f"the body is over {limit} bytes (max-size)")
         elif decoder is not None and wire:
             decoder.finish()
@@ -159,6 +159,63 @@ class Bodies:
         if recording is not None and decoder is None:
             recording.chunks = [data]  # not twice in memory
         return Body(data, wire, truncated=truncated)
+
+    def _bounds(self, transfer: Transfer | None, watch: Watch) -> tuple[int, bool]:
+        """Return how many bytes are wanted, and whether a body is cut there; where that is many, it gets more time."""
+        if transfer is None or transfer.max_bytes is None:
+            return self._limits.max_size, self._limits.truncate
+        watch.extend(min(transfer.max_bytes / self._limits.max_size, MAX_EXTENSION))
+        return transfer.max_bytes, True
+
+    async def _read_packed(
+        self, response: aiohttp.ClientResponse, how: tuple[str, int], state: RequestState | None, watch: Watch
+    ) -> tuple[Decoder, list[bytes], int]:
+        """Read a body as it is on the wire, to its end or until it is too large, and decode it then.
+
+        Beyond 64 KB it needs a permit. ``how`` are its codings and the limit. Returned are the decoder, what it gave, and
+        the bytes on the wire.
+        """
+        recording = state.transfer.recording if state is not None and state.transfer is not None else None
+        chunks: list[bytes] = []
+        wire = 0
+        while wire <= how[1] + FREE_BYTES and (chunk := await response.content.readany()):
+            chunks.append(chunk)
+            wire += len(chunk)
+            if state is not None and wire > FREE_BYTES and not state.holds_memory:
+                await self._permit(response, state, watch)
+        if recording is not None:
+            recording.chunks += chunks
+        data = b"".join(chunks)
+        chunks.clear()
+        return *await self._decode_at_once(data, how, response, state, watch), wire
+
+    async def _decode_at_once(
+        self,
+        data: bytes,
+        how: tuple[str, int],
+        response: aiohttp.ClientResponse,
+        state: RequestState | None,
+        watch: Watch,
+    ) -> tuple[Decoder, list[bytes]]:
+        """Decode a body that has come, without a pause: there is one such decoder at a time, with its window."""
+        while True:
+            decoder = Decoder(*how)
+            chunks: list[bytes] = []
+            size = 0
+            for piece in decoder.pieces(data):
+                chunks.append(piece)
+                size += len(piece)
+                if state is not None and size > FREE_BYTES and not (state.holds_memory or state.urgent):
+                    if not self._permits.take():
+                        break
+                    state.hold_memory(self._permits.give_back)
+            else:
+                if state is not None and state.transfer is not None:
+                    state.transfer.received = min(size, how[1])
+                return decoder, chunks
+            assert state is not None
+            del decoder, chunks, piece
+            await self._permit(response, state, watch)
 
     async def _permit(self, response: aiohttp.ClientResponse, state: RequestState, watch: Watch) -> None:
         """Wait for the right to hold more than 64 KB, with the transport and all clocks stopped."""

@@ -85,6 +85,11 @@ class Decoder:
                 raise ProtocolError("truncated", f"the body stops in the middle of its {layer.name} stream")
 
     @property
+    def has_window(self) -> bool:
+        """Whether a coding may have megabytes of its own while it is undone: br up to 17, zstd up to 8."""
+        return any(layer.name in ("br", "zstd") for layer in self._layers)
+
+    @property
     def ends_by_itself(self) -> bool:
         """Whether what came is whole by the trailer of its gzip, however long it was said to be."""
         return bool(self._layers) and all(layer.name == "gzip" and layer.ended for layer in self._layers)
