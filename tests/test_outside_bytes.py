@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fetcher import Config, Fetcher, Request, Response
@@ -82,9 +82,11 @@ def taken_up(folder: Path, **job: Any) -> None:
     """Look at a job and go on with it; it must be told in our words where that cannot be."""
     with contextlib.suppress(LedgerError):
         report(f"{folder}/a.csv.job")
-    with contextlib.suppress(FetcherError):
-        asyncio.run(crawl(folder, URLS, **job))
-    shutil.rmtree(folder)
+    try:
+        with contextlib.suppress(FetcherError):
+            asyncio.run(crawl(folder, URLS, **job))
+    finally:
+        shutil.rmtree(folder)
 
 
 @few
@@ -93,6 +95,7 @@ def taken_up(folder: Path, **job: Any) -> None:
     st.tuples(CELLS, st.booleans()),
     st.sampled_from([{}, {"retry": ["failed"]}, {"verify": True}]),
 )
+@example(("outputs", "id"), (1, True), {})
 def test_whatever_value_is_in_a_ledger(
     template: Path, tmp_path: Path, place: tuple[str, str], cell: tuple[Any, bool], job: dict[str, Any]
 ) -> None:
@@ -130,6 +133,7 @@ def test_whatever_is_noted_of_hosts(template: Path, tmp_path: Path, name: str, n
 
 @settings(max_examples=200, deadline=None)
 @given(BYTES | st.none(), BYTES | st.none(), st.floats(0, 1e12), st.floats(0, 1e6))
+@example(None, b'{"":-1}', 0.0, 0.0)
 def test_notes_are_read_or_refused(parked: bytes | None, delays: bytes | None, now: float, longest: float) -> None:
     with contextlib.suppress(LedgerError):
         pauses = pauses_of(parked, delays, now, longest, path="a")

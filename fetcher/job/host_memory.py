@@ -61,6 +61,8 @@ def _hosts(note: bytes | None, path: str) -> dict[str, float]:
     hosts = _read(note, dict[str, float], path) or {}
     if len(hosts) > MAX_HOSTS_PARKED:
         raise _damaged(path, f"{len(hosts):,} hosts")
+    if hosts and min(hosts.values()) < 0:
+        raise _damaged(path, "less than no time")
     return hosts
 
 

@@ -311,7 +311,8 @@ class Ledger(LedgerReader):
         changed = self._db.executemany(
             "UPDATE outputs SET position = ?, tail = ?, checksum = ?, state = ? WHERE id = ?", values
         )
-        assert changed.rowcount == len(marks), "a mark for each output"
+        if changed.rowcount != len(marks):
+            raise damaged(self.path, "outputs without a number of theirs")
         # A mark that is the one before is that batch once more.
         ends = [(output, mark.position, mark.checksum) for output, mark in enumerate(marks) if mark.position]
         self._db.executemany(_ADD_BATCH, ends)
