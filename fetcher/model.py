@@ -68,6 +68,7 @@ class Request(msgspec.Struct, frozen=True):
     listed, trimmed. ``headers`` are sent with this request alone. ``fields`` are the row's other columns
     and go to the output; ``tag`` is the caller's own and never looked into. ``guarded`` says that not the caller
     lists it but a public host: where private addresses are for listed hosts alone, they are closed to it.
+    ``method`` is what one exchange is asked by: our handlers set it, a row's own is always GET.
     """
 
     id: int
@@ -76,6 +77,7 @@ class Request(msgspec.Struct, frozen=True):
     fields: Mapping[str, Any] | None = None
     tag: Any = None
     guarded: bool = False
+    method: Literal["GET", "HEAD"] = "GET"
 
 
 class Response(msgspec.Struct, frozen=True):

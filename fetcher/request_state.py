@@ -163,6 +163,7 @@ class RequestState:
     to go on from there; ``reached`` says whether the last exchange reached a public or a private address.
     ``can_requeue`` says that somebody will take the row back. ``trial`` is there while it is found out whether its host
     speaks the scheme that it is asked by, ``by_http`` says that it was asked by http though its URL names no scheme.
+    ``by_get`` is the URL that has refused HEAD, where rows are asked by that.
     ``messages`` are those of its present try, where they are kept. A row that is ``urgent`` waits for no memory;
     ``memory_wait`` is what it waits by.
     """
@@ -172,6 +173,7 @@ class RequestState:
         "asked_to_wait",
         "attempts",
         "began",
+        "by_get",
         "by_http",
         "can_requeue",
         "chain",
@@ -221,6 +223,7 @@ class RequestState:
         self.chain: Any = None  # middleware/redirects.py
         self.trial: Trial | None = None  # middleware/schemes.py
         self.by_http = False  # middleware/schemes.py
+        self.by_get: str | None = None  # middleware/head.py
         self.ended = ended  # pipeline.py
         self.messages: list[Message] | None = None  # transport/session.py
         self.memory_wait: Any = None  # transport/body.py

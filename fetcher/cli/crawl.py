@@ -76,6 +76,7 @@ OPTIONS = [
     option("--default-scheme", type=click.Choice(["auto", "https", "http"]), help="Scheme of rows without one; auto: https, and http where that is not spoken.  [default: auto]"),
     option("--max-redirects", metavar="N", help="Redirects to follow; 0 takes the redirect as the answer.  [default: 10]"),
     option("--follow-refresh", is_flag=True, help="Follow a page's Refresh header and meta refresh, as one more redirect."),
+    option("--head", is_flag=True, help="Ask by HEAD, for status and headers alone; by GET where HEAD is refused (400, 403-406, 410, 501 or no answer)."),
     option("--max-size", metavar="SIZE", help="Largest body, decoded (500K, 10M).  [default: 10M]"),
     option("--truncate", is_flag=True, help="Keep what came of a larger body, marked, instead of failing."),
     option("--accept", metavar="CODES", help="Statuses that are pages (200-299,404 or 2xx); others are failures.  [default: 200-299]"),

@@ -99,6 +99,7 @@ class Config(msgspec.Struct, frozen=True):
     keep_messages: bool = False
     dedupe: bool = False
     follow_refresh: bool = False
+    head: bool = False
     max_failed: str | None = None
 
     @classmethod
@@ -348,6 +349,7 @@ OPTIONS: dict[str, Option] = {
     "keep_messages": ("", "keep_messages", flag),
     "dedupe": ("", "dedupe", flag),
     "follow_refresh": ("", "follow_refresh", flag),
+    "head": ("", "head", flag),
     "max_failed": ("", "max_failed", parse_max_failed),
 }
 """Flat option name -> (policy, field, how a typed value is read). The command line adds its own few."""

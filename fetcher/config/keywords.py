@@ -93,4 +93,5 @@ class ConfigOptions(TypedDict, total=False):
     keep_messages: bool
     dedupe: bool
     follow_refresh: bool
+    head: bool
     max_failed: int | str | None

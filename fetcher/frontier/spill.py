@@ -51,6 +51,7 @@ class StoredProgress(msgspec.Struct, array_like=True, frozen=True, gc=False):
     redirects: tuple[str, ...]
     reached: str | None
     guarded: bool
+    by_get: str | None
 
 
 class StoredRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -109,6 +110,7 @@ def to_stored(state: RequestState) -> StoredRow | None:
             state.redirects,
             state.reached,
             request.guarded,
+            state.by_get,
         )
     url, wire = request.url, target.wire
     return StoredRow(
@@ -123,7 +125,7 @@ def from_stored(row: StoredRow) -> RequestState:
         return RequestState(Request(row.id, row.url), Target(wire, row.scheme, row.host, row.port), row.order)
     target = Target(wire, row.scheme, row.host, row.port, rest.user, rest.password)
     answered = rest.status is not None or rest.received is not None
-    return RequestState(
+    state = RequestState(
         Request(row.id, row.url, rest.headers, rest.fields, guarded=rest.guarded),
         target,
         row.order,
@@ -137,6 +139,8 @@ def from_stored(row: StoredRow) -> RequestState:
         reached=rest.reached,
         transfer=Transfer(status=rest.status, received=rest.received) if answered else None,
     )
+    state.by_get = rest.by_get
+    return state
 
 
 class SpilledQueue:

@@ -35,6 +35,7 @@ _FLAGS = {
     "table": "--table",
     "skip_when": "--skip-when",
     "extract": "--extract",
+    "head": "--head",
     "accept": "--accept",
     "dedupe": "--dedupe",
     "max_size": "--max-size",
@@ -81,6 +82,7 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     delimiter: str | None = None
     encoding: str | None = None
     carry: tuple[str, ...] | None = None
+    head: bool = False
 
     @classmethod
     def of(
@@ -120,6 +122,7 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             delimiter=list_options.delimiter,
             encoding=list_options.encoding,
             carry=None if list_options.carry is None else tuple(map(_text, list_options.carry)),
+            head=config.head,
         )
 
     def to_json(self) -> bytes:

@@ -1,6 +1,7 @@
 """The handlers of a fetcher, put together: yours ▶ retry ▶ accept ▶ schemes ▶ redirects ▶ robots ▶ gate ▶ transport.
 
-``schemes`` is there where rows may name none and it is found out by which they are answered (``default_scheme``).
+``schemes`` is there where rows may name none and it is found out by which they are answered (``default_scheme``), and
+``head`` between ``redirects`` and ``robots`` where rows are asked by HEAD.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from fetcher.config import Accept, Config
 from fetcher.hosts.scheduler import Scheduler
 from fetcher.middleware.accept import accept
 from fetcher.middleware.gate import Gate, Locate, has_any_route
+from fetcher.middleware.head import ask_by_head
 from fetcher.middleware.redirects import Redirects
 from fetcher.middleware.retry import Retry
 from fetcher.middleware.robots.fetch import robots_exchange
@@ -53,6 +55,8 @@ class Handlers:
         redirects = Redirects(config)
         self._schemes = [Schemes(self.gate, redirects.secrets)] if config.default_scheme == "auto" else []
         handlers += [*self._schemes, redirects]
+        if config.head:
+            handlers.append(ask_by_head)
         if config.robots:
             self.robots = Robots(
                 robots_exchange(config, self.gate, transport),

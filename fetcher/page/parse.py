@@ -37,6 +37,7 @@ __all__ = [
     "parse",
     "read_body",
     "read_head",
+    "read_headers",
 ]
 
 Kind: TypeAlias = Literal["html", "xml", "text", "binary"]
@@ -326,6 +327,20 @@ def read_head(response: Response) -> Reading:
         length=document.length if document else None,
         content_type=read_media_type(content_type_of(response)).essence or None,
         charset=document.charset if document else None,
+        title=None,
+        links=None,
+        preview=None,
+        robots=_robots_of(response, ()),
+    )
+
+
+def read_headers(response: Response) -> Reading:
+    """Read what the headers alone say of a page, where it has no body: its type, its charset, and what it tells robots."""
+    media = read_media_type(content_type_of(response))
+    return Reading(
+        length=None,
+        content_type=media.essence or None,
+        charset=media.charset,
         title=None,
         links=None,
         preview=None,

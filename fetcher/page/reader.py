@@ -20,7 +20,7 @@ from fetcher.config import Config
 from fetcher.errors import ConfigError, ParseError, Skipped
 from fetcher.model import Extractor, Page, Response, check_callable, kept_headers
 from fetcher.page.denial import denied_by
-from fetcher.page.parse import TREE_COLUMNS, Reading, extract_from, kind_of, page_of, read_body, read_head
+from fetcher.page.parse import TREE_COLUMNS, Reading, extract_from, kind_of, page_of, read_body, read_head, read_headers
 
 if TYPE_CHECKING:
     from fetcher.page.isolation import ParserPool
@@ -53,8 +53,14 @@ class Reader:
         parsing = config.parsing
         if extract is not None:
             check_callable("extract", extract, ["response"], asynchronous=False)
+            if config.head:
+                raise _reads_nothing("extract")
             if _selects(config):
                 raise ConfigError("select and extract both say what a page's data is: leave one of them out")
+        for option in ("select", "select_from", "table", "skip_when", "preview", "keep_body"):
+            if config.head and getattr(config, option):
+                raise _reads_nothing("body" if option == "keep_body" else option.replace("_", "-"))
+        self._head = config.head
         self._select = _selection(config) if _selects(config) else None
         self._preview = config.preview
         self._columns = TREE_COLUMNS.intersection(config.columns) if config.columns else TREE_COLUMNS
@@ -126,6 +132,8 @@ class Reader:
 
     def needs_isolation(self, response: Response) -> bool:
         """Tell whether a body must be read in a process of its own."""
+        if self._head:
+            return False
         if self._everything or response.request.id in self._suspects:
             return True
         if not self._all_html and len(response.body) <= SAFE_BYTES:
@@ -134,6 +142,8 @@ class Reader:
 
     def read(self, response: Response, *, waited: float, fetched_at: float) -> Page:
         """Make the page of a response here and now. Raises ``ParseError``; see ``read_body``."""
+        if self._head:
+            return self._page_of(response, read_headers(response), waited=waited, fetched_at=fetched_at)
         mark_row = self._mark_row
         if mark_row is not None:
             mark_row(response.request.id)
@@ -240,6 +250,10 @@ def _has_long_tag(body: bytes) -> bool:
             return True
         begin = end + 1
     return False
+
+
+def _reads_nothing(option: str) -> ConfigError:
+    return ConfigError(f"{option}: reads a page's body, and by HEAD there is none: leave out {option} or head")
 
 
 def _selects(config: Config) -> bool:

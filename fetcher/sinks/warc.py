@@ -204,13 +204,13 @@ def _add_records(message: Message, date: str, members: list[bytes]) -> tuple[str
 
 
 def _stored_head(message: Message) -> bytes:
-    """Return the head of an answer with the length that its body has here."""
+    """Return the head of an answer with the length that its body has here; that to a HEAD as it came."""
     head = message.response.lstrip(b"\r\n")
     if not head.endswith((b"\n\r\n", b"\n\n")):
         head += b"\r\n"
     size = len(message.body)
     found = _FRAMING.findall(head)
-    if not found:
+    if not found or message.request.startswith(b"HEAD "):
         return head
     if len(found) == 1 and found[0][0].lower() == b"content-length" and found[0][1].rstrip() == b"%d" % size:
         return head

@@ -35,6 +35,7 @@ from fetcher.urls import parse
 __all__ = ["Transport"]
 
 NO_OPTIONS: dict[str, Any] = {}  # of aiohttp's, for a plain request without a proxy
+NO_BODY = Body(b"", 0, truncated=False)
 REMEMBERED = 65_536  # hosts whose pool, and header names whose text, are known
 
 
@@ -206,7 +207,8 @@ class Transport:
     ) -> tuple[aiohttp.ClientResponse, Body]:
         url = request.url
         session = self._sessions.get(pool) or self._open(pool)
-        answer = await session.get(
+        answer = await session.request(
+            request.method,
             _wire(url),
             headers=request.headers or None,
             allow_redirects=False,
@@ -221,11 +223,16 @@ class Transport:
                 state.reach(pool if pool != "any" else self._behind_proxy(state))
                 state.enter(Stage.READING)
             if answer.status == 101 or "Transfer-Encoding" in answer.headers:
-                _check_head(answer)
+                _check_head(answer, request.method)
             keeper = state if self._bodies.keeps and state is not None and _is_of_a_row(state) else None
             if keeper is not None:
                 await self._bodies.admit(answer, keeper, watch)
-            if answer.status >= 300 and not self._is_wanted(answer):
+            if self._config.head and (state is None or _is_of_a_row(state)):
+                await skim(answer, state)
+                body = NO_BODY
+                if state is not None and state.transfer is not None:
+                    state.transfer.received = 0
+            elif answer.status >= 300 and not self._is_wanted(answer):
                 body = await skim(answer, state)
             else:
                 body = await self._bodies.read(answer, state, watch)
@@ -305,12 +312,12 @@ def _wire(url: str) -> yarl.URL:
         raise InvalidURL(message=str(error)) from None
 
 
-def _check_head(answer: aiohttp.ClientResponse) -> None:
-    """Refuse what aiohttp lets pass: 101 to a plain GET, and transfer codings that nobody undoes."""
+def _check_head(answer: aiohttp.ClientResponse, method: str) -> None:
+    """Refuse what aiohttp lets pass: 101 to a plain request, and transfer codings that nobody undoes."""
     if answer.status == 101:
-        raise ProtocolError("malformed_response", "101 Switching Protocols to a plain GET")
+        raise ProtocolError("malformed_response", f"101 Switching Protocols to a plain {method}")
     codings = transfer_codings(answer.headers.getall("Transfer-Encoding", []))
-    if not codings or answer.status in (204, 304):
+    if not codings or answer.status in (204, 304) or method == "HEAD":  # no body follows (RFC 9112, 6.3)
         return
     if answer.version is not None and answer.version < aiohttp.HttpVersion11:
         raise ProtocolError("malformed_response", "a Transfer-Encoding in HTTP/1.0")
