@@ -53,11 +53,11 @@ REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 RECORD_COLUMNS = (
     "id", "url", "final_url", "status", "length", "bytes", "content_type", "charset", "title", "links", "redirects",
     "attempts", "elapsed", "waited", "fetched_at", "error", "message", "truncated", "robots", "refresh", "fields", "data",
-    "headers", "body", "body_path", "digest",
+    "headers", "body", "body_path", "digest", "item",
 )  # fmt: skip
 """The columns that a record can have, in their order."""
 
-ON_REQUEST = ("headers", "body", "body_path", "digest")
+ON_REQUEST = ("headers", "body", "body_path", "digest", "item")
 """Those that it has where they are asked for."""
 
 
@@ -273,7 +273,7 @@ Outcome: TypeAlias = Page | Failure
 def records(outcomes: Iterable[Outcome]) -> Iterator[dict[str, Any]]:
     """Return the record of each outcome as a dict, one after the other, whatever became of the row.
 
-    Made for data frames. polars looks at a hundred rows to tell what a column is, and ``error`` may be null in all of
+    The option ``explode`` is of outputs: here a row has one record, with all items in its ``data``. Made for data frames. polars looks at a hundred rows to tell what a column is, and ``error`` may be null in all of
     them: have it look at each.
 
     >>> pandas.DataFrame(records(fetch_all(urls)))  # doctest: +SKIP

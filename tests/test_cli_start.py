@@ -33,7 +33,7 @@ FLAGS = """
 --retry-codes --verify --columns --keep-headers --body --ordered --csv-bom --part-rows -c --concurrency --per-host --delay --rate
 --timeout --connect-timeout --read-timeout --retries --max-retry-after --host-patience --default-scheme
 --robots --no-robots --max-crawl-delay --per-site --per-address --dry-run --max-redirects --max-size --truncate --accept -A --user-agent -H --header -b --cookie -u --user -x --proxy -k
---insecure --ca-bundle --retry-on --follow-refresh --head --cert --key --tls --private-network --select --select-from --table --skip-when --extract
+--insecure --ca-bundle --retry-on --follow-refresh --head --cert --key --tls --private-network --select --select-from --table --explode --skip-when --extract
 --middleware --isolate --parsers --parse-timeout --dedupe --limit --time-limit --max-failed --progress --no-progress
 -q --quiet -v --verbose --log-format --summary --config -h --help
 """.split()
@@ -281,6 +281,7 @@ TABLE = [
     Row("DEFAULT_SCHEME", "http", ["--default-scheme", "http"], "default_scheme", "http"),
     Row("MAX_REDIRECTS", "0", ["--max-redirects", "0"], "limits.max_redirects", 0),
     Row("FOLLOW_REFRESH", "1", ["--follow-refresh"], "follow_refresh", True),
+    Row("EXPLODE", "item", ["--explode", "item"], "explode", "item"),
     Row("HEAD", "1", ["--head"], "head", True),
     Row("MAX_SIZE", "1M", ["--max-size", "1M"], "limits.max_size", 1 << 20),
     Row("TRUNCATE", "1", ["--truncate"], "limits.truncate", True),

@@ -238,6 +238,18 @@ def test_what_reads_pages_is_refused(option: str, value: Any) -> None:
         Fetcher(head=True, extract=lambda response: response.status)
 
 
+def test_as_text_a_page_by_head_is_its_status(tmp_path: Path) -> None:
+    with LabServer.in_thread() as lab:
+        ended = run("crawl", lab.url("/ok"), lab.url("/status/404"), "--head", "--no-robots", folder=tmp_path)
+        assert sorted(ended.lines) == [
+            f"{lab.url('/ok')} -> 200 (text/html)",
+            f"{lab.url('/status/404')} !! http_404: the server answered 404 Not Found",
+        ]
+        assert sorted((entry.method, entry.target) for entry in lab.log) == [
+            ("GET", "/status/404"), ("HEAD", "/ok"), ("HEAD", "/status/404"),
+        ]  # fmt: skip
+
+
 def test_on_the_command_line_too(tmp_path: Path) -> None:
     for more in (["--select", "h=h1"], ["--body", "inline"], ["--extract", "json:dumps"]):
         ended = run("crawl", "http://127.0.0.1:9/", "--head", *more, folder=tmp_path)

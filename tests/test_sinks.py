@@ -119,7 +119,15 @@ def nested(depth: int) -> list[Any]:
         (looped(), ["…", "…"]),
         (
             page().request,
-            {"id": 1, "url": "https://a.example/", "headers": [], "fields": None, "tag": None, "guarded": False, "method": "GET"},
+            {
+                "id": 1,
+                "url": "https://a.example/",
+                "headers": [],
+                "fields": None,
+                "tag": None,
+                "guarded": False,
+                "method": "GET",
+            },
         ),
         (msgspec.Raw(b'{"a":\n1}'), {"a": 1}),
     ],

@@ -94,6 +94,7 @@ OPTIONS = [
     option("--select", multiple=True, metavar="NAME=RULE", help="A field of each page: CSS, CSS@ATTR, CSS:TYPE, CSS{rules}, xpath:…, json:…; 'NAME[]=' takes all matches; repeatable."),
     option("--select-from", metavar="FILE", help="Rules by URL: a TOML file of [[pages]] with url and select."),
     option("--table", metavar="CSS", help="The rows of an HTML table, as the field 'table'."),
+    option("--explode", metavar="NAME", help="A line of output for each item of this list or record (a table: 'table'), numbered in the column 'item'."),
     option("--skip-when", metavar="WORDS", help="Keep no page that says one of these to robots: noai,noimageai,noindex,tdm-reservation."),
     option("--extract", metavar="MOD:FUNC", help="What a function of yours makes of each response becomes its data, in place of --select."),
     option("--middleware", multiple=True, metavar="MOD:FUNC", help="A function of yours around each request; repeatable."),

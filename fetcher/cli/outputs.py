@@ -20,6 +20,7 @@ from fetcher.job.resume import ResumeState
 from fetcher.model import Outcome, Sink
 from fetcher.sinks import BodyFolder, Layout, sink_for
 from fetcher.sinks.body_sink import BodySink
+from fetcher.sinks.layout import ItemColumns
 from fetcher.sources import Row, estimate_rows, has_free_fields, is_url_argument, is_url_list, read_lists
 from fetcher.sources.inputs import format_of
 from fetcher.stats import Stats
@@ -209,6 +210,7 @@ def _layout(plan: Plan, fetcher: Fetcher) -> Layout:
         select=tuple(dict.fromkeys(fetcher.reader.selected_names)),
         select_lists=tuple(fetcher.reader.selected_lists),
         select_types=tuple(fetcher.reader.selected_types),
+        explode=ItemColumns.of(fetcher.reader.explosion),
         free_fields=not _has_one_list(plan),
         free_data=plan.extract is not None,
         byte_order_mark=plan["csv_bom"],

@@ -92,6 +92,7 @@ class Config(msgspec.Struct, frozen=True):
     select_from: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
     table: str | None = None
     skip_when: tuple[str, ...] = ()
+    explode: str | None = None
     preview: int = 0
     columns: tuple[str, ...] = ()
     keep_headers: tuple[str, ...] = ()
@@ -342,6 +343,7 @@ OPTIONS: dict[str, Option] = {
     "select_from": ("", "select_from", read_rule_groups),
     "table": ("", "table", optional_text),
     "skip_when": ("", "skip_when", lambda value: tuple(map(str.lower, parse_names(value)))),
+    "explode": ("", "explode", optional_text),
     "preview": ("", "preview", number_from(0, whole=True)),
     "columns": ("", "columns", parse_columns),
     "keep_headers": ("", "keep_headers", lambda value: tuple(map(str.lower, parse_names(value)))),

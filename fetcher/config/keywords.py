@@ -33,7 +33,7 @@ class ConfigOptions(TypedDict, total=False):
     """What ``Config.of`` takes, and so do ``Fetcher``, ``fetch`` and ``fetch_all``: the command line's names with ``_``.
 
     ``keep_body`` keeps each page's body in ``Page.body``: in memory, as long as the page is. ``keep_messages``
-    keeps what was on the wire in ``messages``, for a web archive. ``columns`` are for outputs.
+    keeps what was on the wire in ``messages``, for a web archive. ``columns`` and ``explode`` are for outputs.
     ``select`` may also be a mapping, of names to selectors: ``{"price": ".price", "images[]": "img@src"}``.
     """
 
@@ -86,6 +86,7 @@ class ConfigOptions(TypedDict, total=False):
     select_from: FileName
     table: str | None
     skip_when: Texts
+    explode: str | None
     preview: int
     columns: Texts
     keep_headers: Texts

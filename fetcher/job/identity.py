@@ -33,6 +33,7 @@ _FLAGS = {
     "select": "--select",
     "select_from": "the rules of --select-from",
     "table": "--table",
+    "explode": "--explode",
     "skip_when": "--skip-when",
     "extract": "--extract",
     "head": "--head",
@@ -83,6 +84,7 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     encoding: str | None = None
     carry: tuple[str, ...] | None = None
     head: bool = False
+    explode: str | None = None
 
     @classmethod
     def of(
@@ -123,6 +125,7 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             encoding=list_options.encoding,
             carry=None if list_options.carry is None else tuple(map(_text, list_options.carry)),
             head=config.head,
+            explode=None if config.explode is None else _text(config.explode),
         )
 
     def to_json(self) -> bytes:

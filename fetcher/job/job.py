@@ -43,7 +43,7 @@ from fetcher.job.resume import ResumeFilter, ResumeState, choose_codes, digest_o
 from fetcher.job.writer import Writer
 from fetcher.model import Outcome, Page
 from fetcher.sinks import BodyFolder, JobOutput, Layout, Mark, Rewrite, format_of, needs_messages, open_job_output
-from fetcher.sinks.layout import BodyPlace, body_place
+from fetcher.sinks.layout import BodyPlace, ItemColumns, body_place
 from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
 from fetcher.stats import Stats
 from fetcher.urls import parse
@@ -292,6 +292,7 @@ def _layout_of(fetcher: Fetcher, fields: Sequence[str] | None, place: BodyPlace)
         select=tuple(dict.fromkeys(fetcher.reader.selected_names)),
         select_lists=tuple(fetcher.reader.selected_lists),
         select_types=tuple(fetcher.reader.selected_types),
+        explode=ItemColumns.of(fetcher.reader.explosion),
     )
 
 

@@ -24,7 +24,7 @@ from fetcher.page.parse import TREE_COLUMNS, Reading, extract_from, kind_of, pag
 
 if TYPE_CHECKING:
     from fetcher.page.isolation import ParserPool
-    from fetcher.page.select import SelectedColumn, Selection
+    from fetcher.page.select import Explosion, SelectedColumn, Selection
 
 __all__ = ["MarkRow", "Reader", "looks_dangerous", "name_of"]
 
@@ -43,7 +43,7 @@ LONG_TAG_BYTES = 16 * 1024  # without a ">": a tag as long as that may have thou
 
 
 class Reader:
-    """Makes pages of responses.
+    """Makes pages of responses. ``explosion`` says what a table has where items are lines of their own.
 
     Raises ``ConfigError`` for a rule that is no selector, for an extractor beside rules or of the wrong shape, and where
     the extractor is to run in other processes and cannot be found there by its name.
@@ -62,6 +62,7 @@ class Reader:
                 raise _reads_nothing("body" if option == "keep_body" else option.replace("_", "-"))
         self._head = config.head
         self._select = _selection(config) if _selects(config) else None
+        self.explosion = _explosion(config, self._select)
         self._preview = config.preview
         self._columns = TREE_COLUMNS.intersection(config.columns) if config.columns else TREE_COLUMNS
         self._headers = frozenset(config.keep_headers)
@@ -104,12 +105,14 @@ class Reader:
 
     @property
     def selected_names(self) -> list[str]:
-        """The names of the fields that are selected, in the order of their rules."""
+        """The names of what is selected, in the order of the rules: as the columns of a table."""
         return [column.name for column in self.selected_columns]
 
     @property
     def selected_columns(self) -> tuple[SelectedColumn, ...]:
         """The same with the type of each."""
+        if self.explosion is not None:
+            return self.explosion.columns
         return self._select.columns if self._select is not None else ()
 
     @property
@@ -264,6 +267,16 @@ def _selection(config: Config) -> Selection:
     from fetcher.page.select import Selection  # most runs select nothing
 
     return Selection.of(config.select, table=config.table, groups=config.select_from)
+
+
+def _explosion(config: Config, selection: Selection | None) -> Explosion | None:
+    if config.explode is None:
+        return None
+    if selection is None:
+        raise ConfigError(
+            f"explode: nothing is selected: give a rule for {config.explode!r}, such as --select '{config.explode}[]=…'"
+        )
+    return selection.exploded(config.explode)
 
 
 def name_of(extract: Extractor) -> str | None:

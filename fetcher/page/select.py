@@ -23,7 +23,7 @@ from fetcher.page.select_rules import FieldRule, ValueType, read_rule, table_rul
 from fetcher.page.table import table_rows
 from fetcher.page.url_attributes import PageURLs
 
-__all__ = ["FieldRule", "Fields", "RuleGroup", "SelectedColumn", "Selection"]
+__all__ = ["Explosion", "FieldRule", "Fields", "RuleGroup", "SelectedColumn", "Selection"]
 
 Fields: TypeAlias = dict[str, Any]
 
@@ -40,6 +40,19 @@ class SelectedColumn(msgspec.Struct, frozen=True):
     type: ValueType | None = None
     many: bool = False
     plain: bool = True
+
+
+class Explosion(msgspec.Struct, frozen=True):
+    """What becomes of one name where its items are lines of their own.
+
+    ``columns`` are those of all data then, ``fields`` the fields of a record with the names of their columns, ``beside``
+    the lists that have a value for each item too: the currencies of prices.
+    """
+
+    name: str
+    columns: tuple[SelectedColumn, ...]
+    fields: tuple[tuple[str, str], ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 class RuleGroup(msgspec.Struct, frozen=True):
@@ -91,12 +104,47 @@ class Selection(msgspec.Struct, frozen=True):
         """What a page's data may have, in its order."""
         return tuple(dict.fromkeys(self._all_columns()))
 
+    def exploded(self, name: str) -> Explosion:
+        """Return what the columns are where each item of ``name`` has a line: its fields have columns of their own.
+
+        A field whose name is taken gets that of the list in front. Raises ``ConfigError`` where ``name`` is no list and
+        no record.
+        """
+        rules = list(self._all_rules())
+        listed = dict.fromkeys(rule.name for rule in rules if rule.many or rule.rules)
+        if name not in listed:
+            known = f"; there {'is' if len(listed) == 1 else 'are'} {', '.join(listed)}" if listed else ""
+            raise ConfigError(
+                f"explode: {name!r} is no list and no record of --select{known} (such as 'item[]=.card{{…}}')"
+            )
+        taken = {each for rule in rules if rule.name != name or not rule.rules for each in _names_of(rule)}
+        fields: dict[str, str] = {}
+        columns: dict[str, SelectedColumn] = {}
+        beside: dict[str, None] = {}
+        for rule in rules:
+            found = list(_columns_of(rule))
+            if rule.name == name and rule.rules:
+                found = []
+                for column in (column for each in rule.rules for column in _columns_of(each)):
+                    if column.name not in fields:
+                        fields[column.name] = _free(column.name, taken, f"{name}_")
+                    found.append(msgspec.structs.replace(column, name=fields[column.name]))
+            elif rule.name == name:
+                found = [msgspec.structs.replace(column, many=False) for column in found]
+                beside.update(dict.fromkeys(column.name for column in found[1:]))
+            for column in found:
+                if columns.setdefault(column.name, column) != column:
+                    raise ConfigError(f"explode: {column.name!r} has two types; a column has one: give it another name")
+        return Explosion(name, tuple(columns.values()), tuple(fields.items()), tuple(beside))
+
+    def _all_rules(self) -> Iterator[FieldRule]:
+        yield from self.rules
+        for group in self.groups:
+            yield from group.rules
+
     def _all_columns(self) -> Iterator[SelectedColumn]:
-        for rule in (*self.rules, *(rule for group in self.groups for rule in group.rules)):
-            plain = rule.pick not in ("records", "json", "table") and rule.language != "json"
-            for name in _names_of(rule):
-                own_type = rule.type if name == rule.name else None
-                yield SelectedColumn(name, own_type, rule.many, plain=plain or rule.type is not None)
+        for rule in self._all_rules():
+            yield from _columns_of(rule)
 
     def _rules_for(self, url: str) -> tuple[FieldRule, ...]:
         group = next((group for group in self.groups if group.fits(url)), None)
@@ -142,6 +190,21 @@ def _read_all(texts: Sequence[str], taken: set[str]) -> tuple[FieldRule, ...]:
         rules.append(rule)
         taken.update(names)
     return tuple(rules)
+
+
+def _columns_of(rule: FieldRule) -> Iterator[SelectedColumn]:
+    plain = rule.pick not in ("records", "json", "table") and rule.language != "json"
+    for name in _names_of(rule):
+        own_type = rule.type if name == rule.name else None
+        yield SelectedColumn(name, own_type, rule.many, plain=plain or rule.type is not None)
+
+
+def _free(name: str, taken: set[str], prefix: str) -> str:
+    """Return ``name``, with ``prefix`` in front where it is taken, and take it."""
+    while name in taken:
+        name = prefix + name
+    taken.add(name)
+    return name
 
 
 @lru_cache(maxsize=1_024)

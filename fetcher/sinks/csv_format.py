@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from fetcher.model import Outcome
+from fetcher.sinks.explode import exploder_for
 from fetcher.sinks.layout import DEFAULT_LAYOUT, Layout
 from fetcher.sinks.record import RecordMaker, to_json, well_formed
 from fetcher.sinks.stream import StreamSink
@@ -55,6 +56,10 @@ class CSVSink(StreamSink):
         self._rest_of_fields = self._wants_fields and layout.free_fields
         self._rest_of_data = self._wants_data and layout.free_data
         self._line = csv.writer(_RowEncoder()).writerow
+        self._exploder = exploder_for(layout, flat=True)
+        self.explodes = self._exploder is not None
+        before = self._columns.index("id") if self.explodes else 0
+        self._id = re.compile(rb'(?:(?:"(?:[^"]++|"")*+"|[^",]*+),){%d}([0-9]+)' % before)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -64,16 +69,21 @@ class CSVSink(StreamSink):
         await super().__aexit__(kind, error, trace)
 
     def encode(self, outcome: Outcome) -> bytes:
-        """Return one row; the first decides about the columns where none were named."""
+        """Return one row, or one for each item; the first decides about the columns where none were named."""
         if self._fields is None:
             self._fields = tuple(outcome.request.fields or ())
+        if self._exploder is not None:
+            return b"".join(map(self._row_of, self._exploder.lines(outcome)))
+        return self._row_of(outcome)
+
+    def _row_of(self, outcome: Outcome) -> bytes:
         *values, listed, data = self._values(outcome)
         cells = [_cell(value) for value in values]
         own: list[Any] = []
         selected: list[Any] = []
         if self._wants_fields:
             fields = dict(listed or ())
-            own = [_cell(fields.pop(name, None)) for name in self._fields]
+            own = [_cell(fields.pop(name, None)) for name in self._fields or ()]
             if self._rest_of_fields:
                 cells.append(_json(fields or None))
         if self._wants_data:
@@ -131,6 +141,13 @@ class CSVSink(StreamSink):
                 row = []
         if row:
             yield b"".join(row)
+
+    def id_of(self, record: bytes) -> int:
+        """Return the id of a row. Raises ``ValueError``."""
+        found = self._id.match(record)
+        if found is None:
+            raise ValueError("a row without an id")
+        return int(found[1])
 
     def _encode(self, cells: list[Any]) -> bytes:
         line: str = self._line(cells)

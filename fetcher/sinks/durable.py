@@ -18,7 +18,7 @@ from fetcher.compression import compress, decompress, packing_of_path
 from fetcher.errors import FetcherError, SinkError
 from fetcher.files import READ_BYTES, create_like, move, read_range, sync, sync_folder_of, write_all
 from fetcher.model import Outcome
-from fetcher.sinks.job_output import Batch, JobOutput, KeptRow, Mark, Rewrite
+from fetcher.sinks.job_output import Batch, JobOutput, KeptRecords, KeptRow, Mark, Rewrite
 from fetcher.sinks.opening import RESTORE_ADVICE, already_exists, is_at, moved_error, open_for_job, write_error
 from fetcher.sinks.stream import StreamSink
 
@@ -199,11 +199,20 @@ class DurableFile(JobOutput):
         if preamble and next(records, b"") != preamble:
             raise ValueError("begins otherwise")
         written = BatchCounter()
-        for part in _parts_of(preamble, _chosen(records, rows)):
+        for part in _parts_of(preamble, self._chosen(records, rows)):
             packed = self._compressed(part) if self._mark.position else part
             write_all(descriptor, packed)
             written.add(packed)
         return written.rewrite(self._mark.state)
+
+    def _chosen(self, records: Iterator[bytes], rows: Iterator[KeptRow]) -> Iterator[bytes]:
+        """Yield the records whose row is kept. Raises ``ValueError`` where they are not those that were written."""
+        explodes = self._sink.explodes
+        kept = KeptRecords(rows, by_id=explodes)
+        for record in records:
+            if kept.of([self._sink.id_of(record) if explodes else 0])[0]:
+                yield record
+        kept.end()
 
 
 class BatchCounter:
@@ -255,18 +264,6 @@ def lines_of(blocks: Iterable[bytes]) -> Iterator[bytes]:
                 pieces.clear()
     if pieces:
         yield b"".join(pieces)
-
-
-def _chosen(records: Iterator[bytes], rows: Iterator[KeptRow]) -> Iterator[bytes]:
-    """Yield the records whose row is kept. Raises ``ValueError`` unless both are equally many."""
-    for record in records:
-        row = next(rows, None)
-        if row is None:
-            raise ValueError("more records than were written")
-        if row.kept:
-            yield record
-    if next(rows, None) is not None:
-        raise ValueError("fewer records than were written")
 
 
 def _parts_of(preamble: bytes, records: Iterator[bytes]) -> Iterator[bytes]:

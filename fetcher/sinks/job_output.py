@@ -14,7 +14,7 @@ import msgspec
 
 from fetcher.model import Outcome
 
-__all__ = ["Batch", "JobOutput", "KeptRow", "Mark", "Rewrite"]
+__all__ = ["Batch", "JobOutput", "KeptRecords", "KeptRow", "Mark", "Rewrite"]
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -50,6 +50,41 @@ class KeptRow(NamedTuple):
 
     id: int
     kept: bool
+
+
+class KeptRecords:
+    """Goes through the records of an output beside the rows that they are of, and says which are kept.
+
+    Each record is a row's; where they are told apart ``by_id``, those that follow each other with one id are. Raises
+    ``ValueError`` where records and rows are not the same.
+    """
+
+    def __init__(self, rows: Iterator[KeptRow], *, by_id: bool = False) -> None:
+        self._rows = rows
+        self._by_id = by_id
+        self._row: KeptRow | None = None
+
+    def of(self, ids: Iterable[int]) -> list[bool]:
+        """Return which of the next records are kept, by the ids that they have."""
+        return [self._keeps(id_) if self._by_id else self._next().kept for id_ in ids]
+
+    def end(self) -> None:
+        """Look whether all rows had a record."""
+        if next(self._rows, None) is not None:
+            raise ValueError("fewer records than were written")
+
+    def _keeps(self, id_: int) -> bool:
+        if self._row is None or self._row.id != id_:
+            self._row = self._next()
+            if self._row.id != id_:
+                raise ValueError(f"row {id_} is not where it was written")
+        return self._row.kept
+
+    def _next(self) -> KeptRow:
+        row = next(self._rows, None)
+        if row is None:
+            raise ValueError("more records than were written")
+        return row
 
 
 class JobOutput(ABC):

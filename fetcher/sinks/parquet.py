@@ -26,7 +26,7 @@ try:
 except ImportError as error:
     raise ConfigError(missing_extra("pyarrow", "parquet")) from error
 
-__all__ = ["METADATA_KEY", "Column", "ParquetTable", "TableFile", "columns_of", "has_rest", "row_count", "tables_in"]
+__all__ = ["METADATA_KEY", "Column", "ParquetTable", "TableFile", "columns_of", "has_rest", "ids_in", "tables_in"]
 
 METADATA_KEY = b"fetcher"
 """Of a file's metadata: JSON with the ``version`` that made its schema, and which columns are ``fields`` and ``select``."""
@@ -39,6 +39,7 @@ _TEXT = pa.string()
 _WHOLE = pa.int64()
 _TYPES = {
     "id": _WHOLE,
+    "item": _WHOLE,
     "status": _WHOLE,
     "length": _WHOLE,
     "bytes": _WHOLE,
@@ -135,6 +136,10 @@ class ParquetTable:
         """Return the rows of some frames as one table."""
         return pa.Table.from_batches([self.unpack(frame) for frame in frames], self.schema)
 
+    def ids(self, table: pa.Table | pa.RecordBatch) -> list[int]:
+        """Return the ids of the rows, 0 for each where the table has none."""
+        return _ids(table)
+
     def chosen(self, table: pa.Table | pa.RecordBatch, mask: Sequence[bool]) -> Any:
         """Return the rows of a table, or a batch, that ``mask`` says."""
         flags = pa.Array.from_buffers(pa.bool_(), len(mask), [None, _bits(mask)])
@@ -221,12 +226,26 @@ class CountingWriter(io.RawIOBase):
         return len(view)
 
 
-def row_count(path: str) -> int:
-    """Return how many rows a file has. Raises ``ValueError`` where it is no Parquet file."""
+def ids_in(path: str) -> list[int]:
+    """Return the ids of a file's rows, 0 for each where it has none. Raises ``ValueError`` where it is no Parquet file."""
     try:
-        return int(pq.read_metadata(path).num_rows)
+        with pq.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
+            if "id" not in file.schema_arrow.names:
+                return [0] * file.metadata.num_rows
+            return [
+                id_
+                for number in range(file.num_row_groups)
+                for id_ in _ids(file.read_row_group(number, columns=["id"], use_threads=False))
+            ]
     except pa.ArrowException as error:
         raise ValueError(f"{path} is no Parquet file: {error}") from error
+
+
+def _ids(table: pa.Table | pa.RecordBatch) -> list[int]:
+    if "id" not in table.schema.names:
+        return [0] * table.num_rows
+    found: list[int] = table.column("id").to_pylist()
+    return found
 
 
 def tables_in(path: str, table: ParquetTable) -> Iterator[pa.Table]:

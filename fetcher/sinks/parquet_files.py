@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain, islice
 from typing import Any
 
@@ -20,11 +20,11 @@ import msgspec
 
 from fetcher.errors import ConfigError, SinkError
 from fetcher.files import PLAIN_FLAGS, create_like, move, open_regular, read_range, sync, sync_folder_of
-from fetcher.sinks.job_output import Batch, KeptRow
+from fetcher.sinks.job_output import Batch, KeptRecords
 from fetcher.sinks.opening import RESTORE_ADVICE, already_exists, moved_error
-from fetcher.sinks.parquet import ParquetTable, TableFile, row_count, tables_in
+from fetcher.sinks.parquet import ParquetTable, TableFile, ids_in, tables_in
 
-__all__ = ["FileMark", "PartFolder", "WholeFile", "check_parts", "kept_rows"]
+__all__ = ["FileMark", "PartFolder", "WholeFile", "check_parts"]
 
 TAIL_BYTES = 64 * 1024 * 1024
 """Of a file's end: what is looked at when a job is gone on with."""
@@ -137,14 +137,14 @@ class WholeFile:
                 else SinkError(f"{self.path}: another program has moved or deleted it: {RESTORE_ADVICE}")
             )
 
-    def rewrite(self, copy: str, rows: Iterator[KeptRow], table: ParquetTable) -> FileMark | None:
+    def rewrite(self, copy: str, rows: KeptRecords, table: ParquetTable) -> FileMark | None:
         """Write into the folder ``copy`` the file without the rows that are not kept; return what it is."""
         if self.mark is None or not self.mark.rows:
             return self.mark
         if _checksum(self._target) != self.mark.checksum:
             raise ValueError("its bytes are not those that were written")
         place = os.path.join(copy, WHOLE_NAME)
-        kept = (table.chosen(group, kept_rows(rows, group.num_rows)) for group in tables_in(self._target, table))
+        kept = (table.chosen(group, rows.of(table.ids(group))) for group in tables_in(self._target, table))
         size, checksum, many = _write(place, self._seen, table, kept)
         return FileMark(size, checksum, _checksum(place, TAIL_BYTES), many)
 
@@ -253,7 +253,7 @@ class PartFolder:
                 raise SinkError(f"{self._part(number)}: another program has moved or deleted it: {RESTORE_ADVICE}")
 
     def rewrite(
-        self, copy: str, rows: Iterator[KeptRow], table: ParquetTable, batches: Iterable[Batch]
+        self, copy: str, rows: KeptRecords, table: ParquetTable, batches: Iterable[Batch]
     ) -> tuple[int, list[Batch]]:
         """Write into the folder ``copy`` the parts in which there are rows that are not kept, without these.
 
@@ -264,7 +264,7 @@ class PartFolder:
         self._check_bytes(sizes, batches)
         for number, old_size in enumerate(sizes, 1):
             part = self._part(number)
-            mask = kept_rows(rows, row_count(part))
+            mask = rows.of(ids_in(part))
             if all(mask):
                 size, checksum = old_size, _checksum(part)
             else:
@@ -328,14 +328,6 @@ def check_parts(path: str, *, fresh: bool) -> None:
                 raise already_exists(os.path.join(folder, name))
         elif not name.startswith((".", "_")):  # what others leave beside a table, and its readers pass over
             raise ConfigError(f"{path}: holds {name!r}, which is no part of ours: name a new or an empty folder")
-
-
-def kept_rows(rows: Iterator[KeptRow], many: int) -> list[bool]:
-    """Return of the next rows which are kept. Raises ``ValueError`` where there are not so ``many``."""
-    mask = [row.kept for row in islice(rows, many)]
-    if len(mask) < many:
-        raise ValueError("more records than were written")
-    return mask
 
 
 def _name(number: int) -> str:

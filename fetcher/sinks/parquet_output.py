@@ -11,6 +11,7 @@ import json  # its escapes keep lone surrogates, which the names of columns may 
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -18,12 +19,13 @@ import msgspec
 from fetcher.errors import FetcherError, SinkError
 from fetcher.files import move, sync_folder_of
 from fetcher.model import Outcome
-from fetcher.sinks.job_output import Batch, JobOutput, KeptRow, Mark, Rewrite
+from fetcher.sinks.explode import exploder_for
+from fetcher.sinks.job_output import Batch, JobOutput, KeptRecords, KeptRow, Mark, Rewrite
 from fetcher.sinks.journal import Journal, JournalMark
 from fetcher.sinks.layout import Layout
 from fetcher.sinks.opening import RESTORE_ADVICE, check_path, write_error
 from fetcher.sinks.parquet import ParquetTable, has_rest
-from fetcher.sinks.parquet_files import FileMark, PartFolder, WholeFile, check_parts, kept_rows
+from fetcher.sinks.parquet_files import FileMark, PartFolder, WholeFile, check_parts
 from fetcher.sinks.record import RecordMaker, to_json, well_formed
 
 __all__ = ["ParquetOutput", "RowEncoder", "check_place", "is_folder"]
@@ -86,7 +88,7 @@ def _plain(value: Any) -> Any:
 
 
 class RowEncoder:
-    """Makes of each outcome the values of its row, packed: what a column cannot hold is made text or left out here.
+    """Makes of each outcome the values of its rows, packed: what a column cannot hold is made text or left out here.
 
     ``fields`` are the list's own columns, those of the first row where they are not given.
     """
@@ -106,29 +108,36 @@ class RowEncoder:
             for name in layout.select
         ]
         self._pack = msgspec.msgpack.Encoder(enc_hook=str).encode
+        self._exploder = exploder_for(layout, flat=True)
 
     def encode(self, outcome: Outcome) -> bytes:
-        """Return the values of one row; the first row decides about the columns where none were named."""
+        """Return the rows of an outcome, mostly one; the first decides about the columns where none were named."""
         if self.fields is None:
             self.fields = tuple(outcome.request.fields or ())
+        if self._exploder is None:
+            rows = [self._values_of(outcome)]
+        else:
+            rows = list(map(self._values_of, self._exploder.lines(outcome)))
+        try:
+            return self._pack(rows)
+        except (ValueError, TypeError, OverflowError, RecursionError):  # a lone surrogate, an endless number
+            return self._pack([[_sound(value) for value in values] for values in rows])
+
+    def _values_of(self, outcome: Outcome) -> list[Any]:
         *values, listed, data = self._values(outcome)
         if self._time is not None:
             values[self._time] = _microseconds(outcome.fetched_at)
         own: list[Any] = []
         if self._wants_fields:
             listed = dict(listed or ())
-            own += [_text(listed.pop(name, None)) for name in self.fields]
+            own += [_text(listed.pop(name, None)) for name in self.fields or ()]
         if self._wants_data and self._select:
             taken = dict(data) if isinstance(data, Mapping) else {}
             own += [convert(taken.pop(name, None)) for name, convert in self._select]
             data = (taken or None) if isinstance(data, Mapping) else data
         for name in self._rest:
             values.append(_json(listed or None) if name == "fields" else _json(data))
-        values += own
-        try:
-            return self._pack(values)
-        except (ValueError, TypeError, OverflowError, RecursionError):  # a lone surrogate, an endless number
-            return self._pack([_sound(value) for value in values])
+        return [*values, *own]
 
 
 class ParquetOutput(JobOutput):
@@ -181,7 +190,7 @@ class ParquetOutput(JobOutput):
         self._mark, self._torn = mark, False
 
     def encode(self, outcome: Outcome) -> bytes:
-        """Return the values of one row."""
+        """Return the rows of an outcome, a chunk for ``append``."""
         return self._encoder.encode(outcome)
 
     def append(self, chunks: list[bytes]) -> Mark:
@@ -190,15 +199,15 @@ class ParquetOutput(JobOutput):
             return self._mark
         with self._writing():
             table = self._made_table()
-            done = 0
-            while done < len(chunks):
+            left: Iterator[list[Any]] = (row for chunk in chunks for row in msgspec.msgpack.decode(chunk))
+            first = next(left, None)
+            while first is not None:
                 most = BATCH_ROWS
                 if self._place.part_rows is not None:
                     most = min(most, self._place.part_rows - self._journal.mark.rows)
                 if most > 0:
-                    rows = [msgspec.msgpack.decode(chunk) for chunk in chunks[done : done + most]]
-                    self._journal.append(table.pack(rows))
-                    done += len(rows)
+                    self._journal.append(table.pack([first, *islice(left, most - 1)]))
+                    first = next(left, None)
                 if self._place.part_rows is not None and self._journal.mark.rows >= self._place.part_rows:
                     self._make_whole(table)
             self._journal.sync()
@@ -298,25 +307,26 @@ class ParquetOutput(JobOutput):
 
     def _rewritten(self, copy: str, rows: Iterator[KeptRow], batches: Iterable[Batch] | None) -> Rewrite:
         table, place, made = self._made_table(), self._place, list[Batch]()
+        kept = KeptRecords(rows, by_id=self._layout.explode is not None)
         state = ParquetState(self._encoder.fields)
         if isinstance(place, PartFolder):
-            parts, made = place.rewrite(copy, rows, table, batches or ())
+            parts, made = place.rewrite(copy, kept, table, batches or ())
             state = msgspec.structs.replace(state, parts=parts)
         else:
-            state = msgspec.structs.replace(state, file=place.rewrite(copy, rows, table))
+            state = msgspec.structs.replace(state, file=place.rewrite(copy, kept, table))
         after = self._journal.mark.current + 1
         journal = Journal(copy, JournalMark(after, after))
         try:
             for number in self._journal.numbers:
                 for frame in self._journal.frames(number):
-                    batch = table.chosen(table.unpack(frame), kept_rows(rows, frame.rows))
+                    batch = table.unpack(frame)
+                    batch = table.chosen(batch, kept.of(table.ids(batch)))
                     if batch.num_rows:
                         journal.append(table.frame(batch))
             journal.sync()
         finally:
             journal.close()
-        if next(rows, None) is not None:
-            raise ValueError("fewer records than were written")
+        kept.end()
         text = msgspec.structs.replace(state, journal=journal.mark).to_json()
         if not made:
             return Rewrite(Mark(state=text), [])

@@ -13,7 +13,13 @@ from fetcher.charset import text_of
 from fetcher.model import Outcome, Page
 from fetcher.record import COLUMNS, Record, to_json, to_record, well_formed
 
-__all__ = ["COLUMNS", "Record", "RecordMaker", "to_json", "to_record", "well_formed"]
+__all__ = ["COLUMNS", "ItemPage", "Record", "RecordMaker", "to_json", "to_record", "well_formed"]
+
+
+class ItemPage(Page, frozen=True):
+    """A page as one of the lines that ``explode`` makes of it: ``item`` counts from 1, ``None`` where it has none."""
+
+    item: int | None = None
 
 
 class RecordMaker:
@@ -74,4 +80,5 @@ _ON_REQUEST: dict[str, Callable[[Outcome], Any]] = {
     "body": _body_as_text,
     "body_path": lambda outcome: outcome.body_path if isinstance(outcome, Page) else None,
     "digest": lambda outcome: outcome.digest if isinstance(outcome, Page) else None,
+    "item": lambda outcome: outcome.item if isinstance(outcome, ItemPage) else None,
 }

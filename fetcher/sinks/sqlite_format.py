@@ -16,6 +16,8 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Collection, Iterable, Iterator
+from itertools import chain
+from typing import Any
 
 import msgspec
 
@@ -56,6 +58,8 @@ class DroppedRows(msgspec.Struct, frozen=True):
     new: int
     kept: list[int]
     dropped: list[int]
+    records: int | None = None
+    """How many rows those have that are kept, where it is not one each."""
 
 
 class RewriteEnd(msgspec.Struct, frozen=True):
@@ -270,16 +274,17 @@ class SQLiteOutput(JobOutput):
 
     def _insert(self, db: sqlite3.Connection, chunks: list[bytes], position: int) -> None:
         tables = self._tables()
-        rows = list(map(_decode, chunks))
-        lists = [row.pop() for row in rows] if tables.list_tables else []
+        found = list(map(_decode, chunks))
+        lists = [each.pop() for each in found] if tables.list_tables else []
+        rows = list(chain.from_iterable(found)) if tables.explodes else found
         db.executemany(tables.insert, rows)
-        ids = [row[0] for row in rows]
+        ids = [each[0][0] if tables.explodes else each[0] for each in found]
         for place, table in enumerate(tables.list_tables):
             db.executemany(
                 f"INSERT INTO {quoted(table)} VALUES (?, ?, ?)",  # noqa: S608  (a quoted name)
                 ((id_, at, item) for id_, each in zip(ids, lists, strict=True) for at, item in enumerate(each[place])),
             )
-        db.execute("INSERT INTO fetcher_batches VALUES (?, ?, ?)", (position, len(ids), _encode_ids(ids)))
+        db.execute("INSERT INTO fetcher_batches VALUES (?, ?, ?)", (position, len(rows), _encode_ids(ids)))
 
     def _take_off(self, db: sqlite3.Connection) -> None:
         """Delete the batches behind the mark: one, unless the ledger is older than the database."""
@@ -292,7 +297,7 @@ class SQLiteOutput(JobOutput):
     def _delete(self, db: sqlite3.Connection, ids: list[int]) -> None:
         for table in self._tables().list_tables:
             db.executemany(f"DELETE FROM {quoted(table)} WHERE id = ?", ((id_,) for id_ in ids))  # noqa: S608  (a quoted name)
-        db.executemany("DELETE FROM pages WHERE rowid = ?", ((id_,) for id_ in ids))
+        db.executemany(self._tables().delete, ((id_,) for id_ in ids))
 
     # Checks
 
@@ -338,10 +343,13 @@ class SQLiteOutput(JobOutput):
             for table in tables.list_tables
         ]
         for id_ in ids:
-            row = db.execute(tables.select, (id_,)).fetchone()
-            if row is None:
+            rows = db.execute(tables.select, (id_,)).fetchall()
+            if not rows:
                 raise _changed(self.path, f"row {id_} is missing")
-            yield as_chunk(row, [[value for (value,) in db.execute(query, (id_,))] for query in items])
+            yield as_chunk(
+                rows if tables.explodes else rows[0],
+                [[value for (value,) in db.execute(query, (id_,))] for query in items],
+            )
 
     # Rewriting
 
@@ -368,11 +376,12 @@ class SQLiteOutput(JobOutput):
     ) -> Iterator[tuple[DroppedRows, Batch]]:
         """Yield what becomes of each batch. Raises ``SinkError`` where one is not as it was written."""
         position = 0
+        tables = self._tables()
         known = None if batches is None else iter(batches)
         for old, listed in db.execute("SELECT position, ids FROM fetcher_batches ORDER BY position"):
             ids = _decode_ids(listed)
             kept: list[int] = []
-            was = found = size = 0
+            was = found = size = records = 0
             for id_, chunk in zip(ids, self._chunks_of(db, ids), strict=True):
                 row = next(rows, None)
                 if row is None or row.id != id_:
@@ -382,10 +391,11 @@ class SQLiteOutput(JobOutput):
                     kept.append(id_)
                     found = zlib.crc32(chunk, found)
                     size += len(chunk)
+                    records += len(_rows_in(chunk, tables)) if tables.explodes else 1
             if known is not None and next(known, Batch(0, 0, 0))[1:] != (old, was):
                 raise _changed(self.path, f"its rows up to {old} are not those that were written")
             dropped = sorted({*ids}.difference(kept))
-            yield DroppedRows(old, position + size, kept, dropped), Batch(position, position + size, found)
+            yield DroppedRows(old, position + size, kept, dropped, records), Batch(position, position + size, found)
             position += size
 
     def _drop(self, db: sqlite3.Connection, copy: str, new: int) -> None:
@@ -393,7 +403,8 @@ class SQLiteOutput(JobOutput):
             self._delete(db, line.dropped)
             db.execute("DELETE FROM fetcher_batches WHERE position = ?", (line.old,))
             if line.kept:
-                values = line.new, len(line.kept), _encode_ids(line.kept)
+                records = len(line.kept) if line.records is None else line.records
+                values = line.new, records, _encode_ids(line.kept)
                 db.execute("INSERT INTO fetcher_batches VALUES (?, ?, ?)", values)
         if _last_position(db) != new:  # nothing is kept
             db.execute("INSERT INTO fetcher_batches VALUES (?, 0, ?)", (new, _encode_ids([])))
@@ -530,6 +541,12 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
             if db.in_transaction:
                 db.execute("ROLLBACK")
         raise
+
+
+def _rows_in(chunk: bytes, tables: TableSchema) -> list[Any]:
+    """Return the rows of a page that has several."""
+    found: list[Any] = _decode(chunk)
+    return found[:-1] if tables.list_tables else found
 
 
 def _last_position(db: sqlite3.Connection) -> int:

@@ -20,6 +20,7 @@ import msgspec
 
 from fetcher.errors import InvalidURL
 from fetcher.model import Outcome
+from fetcher.sinks.explode import exploder_for
 from fetcher.sinks.layout import Layout
 from fetcher.sinks.record import RecordMaker, to_json, well_formed
 from fetcher.urls import parse
@@ -41,7 +42,7 @@ MAX_FLOAT = sys.float_info.max
 INDEXED = ("host", "error", "status")
 
 _TYPES = {
-    **dict.fromkeys(("id", "status", "length", "bytes", "links", "attempts", "truncated"), "INTEGER"),
+    **dict.fromkeys(("id", "item", "status", "length", "bytes", "links", "attempts", "truncated"), "INTEGER"),
     **dict.fromkeys(("elapsed", "waited"), "REAL"),
     "body": "BLOB",
 }
@@ -72,6 +73,8 @@ class TableSchema:
         taken = {*map(_folded, names), "id", *_ROWID_NAMES}
         own = _free_names(self.fields, taken, "row_") + _free_names(self.selected, taken, "data_")
         self.columns = [*names, *own]
+        self.explodes = layout.explode is not None
+        """Whether a page has several rows: ``id`` and ``item`` are the key then."""
         self._kinds = {name: _SELECTED_TYPES.get(kind, "TEXT") for name, kind in layout.select_types}
         types = [_TYPES.get(name, "TEXT") for name in names] + ["TEXT"] * len(self.fields)
         types += [self._kinds.get(name, "TEXT") for name in self.selected]
@@ -80,8 +83,10 @@ class TableSchema:
         self.statements = self._statements(types)
         """Name -> the statement that makes the table or the index, as it stands in the file."""
         values = [name for name in self.columns if name != "id"]
-        self.insert = f"INSERT INTO {PAGES} (rowid, {', '.join(map(quoted, values))}) VALUES (?{', ?' * len(values)})"  # noqa: S608  (names are quoted)
-        self.select = f"SELECT rowid, {', '.join(map(quoted, values))} FROM {PAGES} WHERE rowid = ?"  # noqa: S608  (as above)
+        key, order = ("id", " ORDER BY item") if self.explodes else ("rowid", "")
+        self.insert = f"INSERT INTO {PAGES} ({key}, {', '.join(map(quoted, values))}) VALUES (?{', ?' * len(values)})"  # noqa: S608  (names are quoted)
+        self.select = f"SELECT {key}, {', '.join(map(quoted, values))} FROM {PAGES} WHERE {key} = ?{order}"  # noqa: S608  (as above)
+        self.delete = f"DELETE FROM {PAGES} WHERE {key} = ?"  # noqa: S608  (as above)
 
     def converters(self, names: Iterable[str]) -> list[Converter]:
         """Return what makes a value of each of these selected names one that its column keeps as it is."""
@@ -100,9 +105,11 @@ class TableSchema:
 
     def _statements(self, types: Sequence[str]) -> dict[str, str]:
         columns = [
-            f"{quoted(name)} {kind}{' PRIMARY KEY' if name == 'id' else ''}"
+            f"{quoted(name)} {kind}{' PRIMARY KEY' if name == 'id' and not self.explodes else ''}"
             for name, kind in zip(self.columns, types, strict=True)
         ]
+        if self.explodes:
+            columns.append("PRIMARY KEY(id, item)")
         made = {PAGES: f"CREATE TABLE {PAGES}({', '.join(columns)})"}
         for name, table in zip(self.lists, self.list_tables, strict=True):
             kind = self._kinds.get(name, "TEXT")
@@ -120,7 +127,10 @@ class TableSchema:
 
 
 class RowMaker:
-    """Makes chunks of outcomes: a row of ``pages``, the id first, and behind it the items of each list."""
+    """Makes chunks of outcomes: a row of ``pages``, the id first, and behind it the items of each list.
+
+    Where a page has several rows, the chunk is a list of rows and then those items.
+    """
 
     def __init__(self, layout: Layout, schema: TableSchema) -> None:
         columns = [name for name in layout.columns if name not in ("id", "fields", "data")]
@@ -134,9 +144,16 @@ class RowMaker:
         self._real = [place for name, place in places.items() if _TYPES.get(name) == "REAL"]
         self._selected = list(zip(schema.selected, schema.converters(schema.selected), strict=True))
         self._lists = list(zip(schema.lists, schema.converters(schema.lists), strict=True))
+        self._exploder = exploder_for(layout, flat=True)
 
     def chunk(self, outcome: Outcome) -> bytes:
-        """Return the row of ``outcome`` and its items in MessagePack, with nothing in it that SQLite would change."""
+        """Return the rows of ``outcome`` and its items in MessagePack, with nothing in it that SQLite would change."""
+        if self._exploder is None:
+            return as_chunk(*self._row(outcome))
+        rows, lists = zip(*map(self._row, self._exploder.lines(outcome)), strict=True)
+        return as_chunk(list(rows), lists[0])
+
+    def _row(self, outcome: Outcome) -> tuple[list[Any], list[list[Any]]]:
         *values, fields, data = self._values(outcome)
         for place in self._json:
             value = values[place]
@@ -163,7 +180,7 @@ class RowMaker:
         if schema.rest_of_data:
             values.append(_json(data))
         values.append(_host_of(outcome))
-        return as_chunk([*values, *columns], lists)
+        return [*values, *columns], lists
 
 
 def as_chunk(values: Sequence[Any], lists: Sequence[Sequence[Any]]) -> bytes:

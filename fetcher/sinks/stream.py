@@ -194,10 +194,12 @@ class StreamSink(ABC):
 
     Raises what ``OutputStream`` raises. Where its output is a job's, a ``DurableFile`` writes in its place and asks it for
     what makes the format: ``encode``, ``preamble``, ``state``, ``restore`` and ``split``. One that ``packs_itself`` returns
-    records that are compressed, whole members each; its files have ``mode``.
+    records that are compressed, whole members each; its files have ``mode``. One that ``explodes`` writes several records
+    of an outcome, which have its id (``id_of``).
     """
 
     packs_itself = False
+    explodes = False
     mode = 0o666
 
     def __init__(self, path: str | os.PathLike[str], layout: Layout = DEFAULT_LAYOUT, *, fresh: bool = False) -> None:
@@ -243,6 +245,10 @@ class StreamSink(ABC):
     @abstractmethod
     def split(self, lines: Iterator[bytes]) -> Iterator[bytes]:
         """Yield the records, byte for byte, of an output that is given as ``lines``; first the preamble, if any."""
+
+    def id_of(self, record: bytes) -> int:  # noqa: ARG002  # for formats that explode
+        """Return the id of a record that ``split`` has found. Raises ``ValueError`` where it has none."""
+        raise RuntimeError(f"the records of {type(self).__name__} are told apart by their number")
 
     async def _write_preamble(self) -> None:
         if not self._preamble_written and (preamble := self.preamble()):

@@ -1,4 +1,4 @@
-"""Text for people: ``URL -> LENGTH`` or ``URL !! CODE: message``, and what was selected on lines of its own.
+"""Text for people: ``URL -> LENGTH`` (by HEAD ``URL -> STATUS``) or ``URL !! CODE: message``, and what was selected on lines of its own.
 
 Law 7: whatever comes from the web or the list is escaped: one outcome's text steers no terminal and forges no line.
 """
@@ -28,6 +28,8 @@ class TextSink(StreamSink):
         if not isinstance(outcome, Page):
             error = outcome.error
             return f"{url} !! {printable(f'{error.code}: {error.message}' if error.message else error.code)}\n".encode()
+        if self.layout.head:
+            return f"{url} -> {outcome.status}{_kind(outcome)}\n".encode()
         if outcome.preview is None and outcome.data is None and outcome.length is not None:
             return f"{url} -> {outcome.length}\n".encode()
         return "".join([f"{url} -> {_size(outcome)}\n", *_below(outcome)]).encode()
@@ -47,7 +49,11 @@ class TextSink(StreamSink):
 def _size(page: Page) -> str:
     if page.length is not None:
         return str(page.length)
-    return f"{page.bytes} bytes ({printable(page.content_type)})" if page.content_type else f"{page.bytes} bytes"
+    return f"{page.bytes} bytes{_kind(page)}"
+
+
+def _kind(page: Page) -> str:
+    return f" ({printable(page.content_type)})" if page.content_type else ""
 
 
 def _below(page: Page) -> Iterator[str]:

@@ -111,7 +111,8 @@ class WARCSink(StreamSink):
             None  # where somebody notes them: those of each row that is encoded
         )
         self._fresh = fresh
-        self._record = RecordMaker(layout.columns).record
+        columns = [name for name in layout.columns if name != "item"]  # a page is here as it is, all items together
+        self._record = RecordMaker(columns).record
 
     async def __aenter__(self) -> WARCSink:
         if not is_special(self.output.path):

@@ -98,7 +98,10 @@ def shown_columns(names: Sequence[str]) -> str:
 
 def is_record(names: Iterable[str]) -> bool:
     """Tell whether a table, or an object, is a record of ours: by its first columns."""
-    return tuple(islice(names, len(_RECORD_START))) == _RECORD_START
+    first = tuple(islice(names, len(_RECORD_START) + 1))
+    if first[1:2] == ("item",):  # of --explode
+        first = first[:1] + first[2:]
+    return first[: len(_RECORD_START)] == _RECORD_START
 
 
 def looks_like_url(text: str) -> bool:

@@ -63,7 +63,8 @@ def original_cells(cells: Iterable[str]) -> list[str]:
 
 def _fixed(names: Sequence[str]) -> Sequence[str]:
     """Return the record's own columns: those at the beginning, up to ``fields`` and ``data`` where it has them."""
-    end = next((at for at, name in enumerate(names) if name not in RECORD_COLUMNS), len(names))
+    own = (at for at, name in enumerate(names) if name not in RECORD_COLUMNS or (name == "item" and at != 1))
+    end = next(own, len(names))
     last = max((at + 1 for at, name in enumerate(names[:end]) if name in ("fields", "data")), default=end)
     return names[:last]
 
