@@ -10,11 +10,12 @@ asked for, it gives its own text. ``br``, blocks, table cells and list items par
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from itertools import islice
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-__all__ = ["inner_text"]
+__all__ = ["inner_lines", "inner_text", "is_inline"]
 
 _KNOWN_IDS = 1_000  # lexbor's own ids of tags; those it does not know have others, in each document
 
@@ -35,15 +36,26 @@ _RAW = _ids("iframe noembed noframes script style template title")  # at most a 
 _UNSEEN = _RAW | _ids("audio canvas datalist head noscript rp video")
 _OWN_TEXT = _RAW | _ids("head")
 (_TEMPLATE,) = _ids("template")
+_CELLS = _ids("td th")
+_KEPT = _ids("listing plaintext pre xmp")
+_HIDING_ATTRIBUTES = frozenset({"hidden", "style"})
 _TEXT = 2  # LXB_TAG__TEXT
+_LINE, _CELL, _PLACE = (
+    "\0L",
+    "\0C",
+    "\0P",
+)  # what ends a line and a cell, and where a kept text stands: NUL is in no text
 
 _MAY_HIDE = (" hidden", "display", "<dialog")
 _HIDING = "[hidden],[style*=display i],dialog:not([open])"
 _DISPLAY_NONE = re.compile(r"(?:^|;)\s*display\s*:\s*none\b", re.IGNORECASE)
 
 
-def inner_text(root: LexborNode) -> str:
-    """Return the text of ``root`` and all within as a person sees it, white space folded."""
+def inner_text(root: LexborNode, *, max_nodes: int | None = None) -> str:
+    """Return the text of ``root`` and all within as a person sees it, white space folded.
+
+    ``max_nodes`` bounds how many nodes within are looked at, for who asks for many that may be nested.
+    """
     if root.tag_id in _OWN_TEXT:
         texts = (
             [fragment.text() for fragment in root.template_fragments()] if root.tag_id == _TEMPLATE else [root.text()]
@@ -60,6 +72,8 @@ def inner_text(root: LexborNode) -> str:
     passed = 0  # the node that ends what is passed over
     nodes = root.traverse(include_text=True)
     next(nodes)  # the root
+    if max_nodes is not None:
+        nodes = islice(nodes, max_nodes)
     for node in nodes:
         if passed:
             if node.mem_id != passed:
@@ -83,11 +97,102 @@ def inner_text(root: LexborNode) -> str:
     return " ".join("".join(parts).split())
 
 
+def is_inline(node: LexborNode) -> bool:
+    """Tell whether an element neither parts words nor hides what is in it, as far as its name says."""
+    tag = node.tag_id
+    return tag not in _BREAKS and tag not in _UNSEEN and not node.attributes.keys() & _HIDING_ATTRIBUTES
+
+
+def inner_lines(root: LexborNode, *, may_hide: bool = True) -> str:
+    """Return the text of ``root`` and all within as a person sees it: each paragraph, row or list item on a line.
+
+    Cells of a row have tabs between them, the text of ``pre`` keeps its lines and spaces; elsewhere white space is folded,
+    and there are no empty lines. Without ``may_hide`` nothing within hides itself by an attribute, which takes time to
+    look for.
+    """
+    root_id = root.mem_id
+    hidden = _hiding_within(root) if may_hide else ()
+    parts: list[str] = []
+    kept: list[str] = []
+    ends: set[int] = set()  # the nodes that stand behind a block
+    at_start = True  # of a line
+    passed = 0  # the node that ends what is passed over
+    for node in root.traverse(include_text=True):
+        if passed:
+            if node.mem_id != passed:
+                continue
+            passed = 0
+        tag = node.tag_id
+        if tag == _TEXT:
+            text = node.text_content or ""
+            if at_start:
+                if not text or text.isspace():
+                    continue
+            elif node.mem_id in ends:
+                parts.append(_LINE)
+            at_start = False
+            parts.append(text)
+            continue
+        if tag in _BREAKS:
+            if not at_start:
+                parts.append(_CELL if tag in _CELLS else _LINE)
+                at_start = tag not in _CELLS
+            following = node.next
+            ends.add(following.mem_id if following is not None else _next_after(node, root_id))
+        elif not at_start and node.mem_id in ends:
+            parts.append(_LINE)
+            at_start = True
+        if tag in _UNSEEN or tag in _KEPT or (hidden and node.mem_id in hidden):
+            if tag in _KEPT and node.mem_id not in hidden:
+                kept.append(_kept_text(node, hidden))
+                parts.append(f"{_PLACE}{_LINE}")
+            passed = _next_after(node, root_id)
+            if not passed:
+                break
+    return _join_lines("".join(parts), kept)
+
+
+def _join_lines(text: str, kept: Sequence[str]) -> str:
+    """Return what is between two ``_LINE`` as a line, its white space folded, and the ``kept`` texts in their places."""
+    lines = [" ".join(line.split()) for line in text.split(_LINE)]
+    if _CELL in text:
+        lines = ["\t".join(map(str.strip, line.split(_CELL))).strip("\t") if _CELL in line else line for line in lines]
+    if kept:
+        places = iter(kept)
+        lines = [next(places, "") if line == _PLACE else line for line in lines]
+    return "\n".join(filter(None, lines))
+
+
+def _kept_text(pre: LexborNode, hidden: Collection[int]) -> str:
+    """Return the text of a ``pre`` with its lines and spaces, without empty lines around it."""
+    parts: list[str] = []
+    passed = 0
+    nodes = pre.traverse(include_text=True)
+    next(nodes)  # itself
+    for node in nodes:
+        if passed:
+            if node.mem_id != passed:
+                continue
+            passed = 0
+        tag = node.tag_id
+        if tag == _TEXT:
+            parts.append(node.text_content or "")
+        elif tag in _UNSEEN or node.mem_id in hidden:
+            passed = _next_after(node, pre.mem_id)
+            if not passed:
+                break
+        elif tag in _BREAKS:
+            parts.append("\n")
+    return "\n".join(line.rstrip() for line in "".join(parts).splitlines()).strip("\n")
+
+
 def _hidden_within(root: LexborNode) -> Collection[int]:
     """Return the ids of the elements within that hide themselves. Few pages have any in what is selected of them."""
     html = root.html or ""
-    if not any(map(html.__contains__, _MAY_HIDE)):
-        return ()
+    return _hiding_within(root) if any(map(html.__contains__, _MAY_HIDE)) else ()
+
+
+def _hiding_within(root: LexborNode) -> Collection[int]:
     found = {node.mem_id for node in root.css(_HIDING) if _hides_itself(node)}
     found.discard(root.mem_id)  # it was asked for
     return found

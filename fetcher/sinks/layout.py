@@ -8,7 +8,7 @@ import msgspec
 
 from fetcher.config import Config
 from fetcher.errors import ConfigError
-from fetcher.model import ON_REQUEST, RECORD_COLUMNS
+from fetcher.model import CONTENT_COLUMNS, ON_REQUEST, RECORD_COLUMNS
 
 __all__ = ["DEFAULT_COLUMNS", "DEFAULT_LAYOUT", "BodyPlace", "Layout", "body_place"]
 
@@ -16,6 +16,12 @@ BodyPlace: TypeAlias = Literal["none", "inline", "folder"]
 """Where the bodies of pages go: nowhere, into the records, or into files of their own."""
 
 DEFAULT_COLUMNS = tuple(name for name in RECORD_COLUMNS if name not in ON_REQUEST)
+
+_FILLED_BY = {
+    "headers": "keep-headers",
+    "body": "body inline",
+    **{column: f"with {part}" for part, column in CONTENT_COLUMNS.items()},
+}
 
 
 def body_place(body: str) -> BodyPlace:
@@ -50,6 +56,7 @@ class Layout(msgspec.Struct, frozen=True):
         Raises ``ConfigError`` for a column that nothing fills.
         """
         asked = {
+            **{name: name in config.content.columns for name in CONTENT_COLUMNS.values()},
             "headers": bool(config.keep_headers),
             "body": body == "inline",
             "body_path": body == "folder",
@@ -57,7 +64,7 @@ class Layout(msgspec.Struct, frozen=True):
         }
         for name in config.columns:
             if not asked.get(name, True):
-                needed = "keep-headers" if name == "headers" else "body inline" if name == "body" else "body DIR"
+                needed = _FILLED_BY.get(name, "body DIR")
                 raise ConfigError(f"columns: {name!r} is empty without --{needed}")
         more_columns = [name for name in ON_REQUEST if asked[name] and name not in config.columns]
         return cls(columns=(*(config.columns or DEFAULT_COLUMNS), *more_columns), **more)

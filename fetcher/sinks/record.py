@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from fetcher.charset import text_of
-from fetcher.model import Outcome, Page
+from fetcher.model import CONTENT_COLUMNS, Outcome, Page
 from fetcher.record import COLUMNS, Record, to_json, to_record, well_formed
 
 __all__ = ["COLUMNS", "Record", "RecordMaker", "to_json", "to_record", "well_formed"]
@@ -69,7 +70,12 @@ def _body_as_text(outcome: Outcome) -> str | None:
     return f"data:{kind};base64,{base64.b64encode(body).decode()}"
 
 
+def _content_of(name: str, outcome: Outcome) -> Any:
+    return outcome.content.get(name) if isinstance(outcome, Page) else None
+
+
 _ON_REQUEST: dict[str, Callable[[Outcome], Any]] = {
+    **{name: partial(_content_of, name) for name in CONTENT_COLUMNS.values()},
     "headers": _headers_of,
     "body": _body_as_text,
     "body_path": lambda outcome: outcome.body_path if isinstance(outcome, Page) else None,
