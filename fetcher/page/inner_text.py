@@ -138,7 +138,7 @@ def inner_lines(root: LexborNode, *, may_hide: bool = True) -> str:
                 parts.append(_CELL if tag in _CELLS else _LINE)
                 at_start = tag not in _CELLS
             following = node.next
-            ends.add(following.mem_id if following is not None else _next_after(node, root_id))
+            ends.add(following.mem_id if following is not None else _behind_inline(node, root_id))
         elif not at_start and node.mem_id in ends:
             parts.append(_LINE)
             at_start = True
@@ -209,6 +209,16 @@ def _next_after(node: LexborNode, root_id: int) -> int:
     """Return the id of the node that comes after ``node`` and all within; 0 where none does within the root."""
     above: LexborNode | None = node
     while above is not None and above.mem_id != root_id:
+        if (following := above.next) is not None:
+            return following.mem_id
+        above = above.parent
+    return 0
+
+
+def _behind_inline(block: LexborNode, root_id: int) -> int:
+    """Return the id of the node behind the inline elements that end with ``block``; 0 where a block ends with it too."""
+    above = block.parent
+    while above is not None and above.mem_id != root_id and above.tag_id not in _BREAKS:
         if (following := above.next) is not None:
             return following.mem_id
         above = above.parent

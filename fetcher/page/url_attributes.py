@@ -15,9 +15,9 @@ _ONE = frozenset({
     "action", "background", "cite", "data", "formaction", "href", "longdesc", "manifest", "poster", "src", "xlink:href",
 })  # fmt: skip
 _SETS = frozenset({"srcset", "imagesrcset"})
-_CANDIDATE = re.compile(
-    r"[\s,]*(?P<url>[^\s,]\S*[^\s,]|[^\s,])(?P<descriptor>(?:\s+[^,\s()]+(?:\([^)]*\))?)*)\s*(?:,|$)"
-)
+# A candidate of a srcset: a URL, and behind it what is no comma, or a comma in brackets. Neither is looked at twice.
+_CANDIDATE_URL = re.compile(r"[\s,]*+(\S++)")
+_DESCRIPTOR = re.compile(r"[^,(]*+(?:\([^)]*+\)?[^,(]*+)*+")
 _NO_BASE = ("data:", "javascript:")
 
 
@@ -61,7 +61,14 @@ class PageURLs:
 
     def candidates(self, value: str) -> Iterator[str]:
         """Yield the image candidates of a ``srcset`` (HTML Standard, 4.8.4.2.2), each with its descriptor."""
-        for match in _CANDIDATE.finditer(value):
-            descriptor = " ".join(match["descriptor"].split())
-            url = self.base.resolve(match["url"]) or match["url"]
-            yield f"{url} {descriptor}" if descriptor else url
+        place = 0
+        while (match := _CANDIDATE_URL.match(value, place)) is not None:
+            written = match[1].rstrip(",")
+            place = match.end()
+            descriptor = ""
+            if written == match[1] and (behind := _DESCRIPTOR.match(value, place)) is not None:
+                place = behind.end()
+                descriptor = " ".join(behind[0].split())
+            if written:
+                url = self.base.resolve(written) or written
+                yield f"{url} {descriptor}" if descriptor else url
