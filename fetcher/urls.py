@@ -34,10 +34,10 @@ _PLAIN = re.compile(
     r"(https?://(?!https?//)[a-z0-9.\-]+(?::[0-9]{1,5})?)"
     r"((?:/(?!\.|%2[eE])[!$-.0-;=@-\[\]_a-z|~]*)*(?:\?[!$-&(-;=?-~]*)?)"
 )
-# A relative reference that is appended as it stands: to the folder that its first group names. Without a scheme.
-_SEGMENT = r"(?!\.|%2[eE])[!$-.0-;=@-\[\]_a-z|~]*+"
+# A relative reference that is appended as it stands to the folder that its first group names, where the second has no
+# dot segment.
 _PLAIN_REFERENCE = re.compile(
-    rf"(/(?!/)|(?:\.\./)*+(?![/?#]|[^/?#]*:))(?!$){_SEGMENT}(?:/{_SEGMENT})*+(?:\?[!$-&(-;=?-~]*+)?(?:#[!#-;=?-_a-~]*+)?"
+    r"(/(?!/)|(?:\.\./)*+)([!$-\-0-9;=@-\[\]_a-z|~][!$-9;=@-\[\]_a-z|~]*+)(?:\?[!$-&(-;=?-~]*+)?(?:#[!#-;=?-_a-~]*+)?"
 )
 _PLAIN_ABSOLUTE = re.compile(rf"{_PLAIN.pattern[:-1]}(?:#[!#-;=?-_a-~]*+)?)")
 _PLAIN_FRAGMENT = re.compile(r"(?:#[!#-;=?-_a-~]*+)?")
@@ -231,18 +231,21 @@ class BaseURL:
 
     def resolve(self, reference: str) -> str | None:
         """Return the absolute URL, or ``None`` for what is none."""
-        if not self._origin or len(reference) > MAX_URL:
+        if not self._origin:
             return resolve(self.url, reference)
         if reference[:1] in ("#", ""):
             return self._page + reference if _PLAIN_FRAGMENT.fullmatch(reference) else resolve(self.url, reference)
         match = _PLAIN_REFERENCE.fullmatch(reference)
         if match is None:
             return self._resolve_absolute(reference)
-        folder = self._folders.get(match[1])
+        above, path = match.groups()
+        if "/." in path or "%2" in path:
+            return resolve(self.url, reference)
+        folder = self._folders.get(above)
         if folder is None:
             if len(self._folders) > MAX_FOLDERS:
                 return resolve(self.url, reference)
-            folder = self._folders[match[1]] = resolve(self.url, match[1]) or ""
+            folder = self._folders[above] = resolve(self.url, above) or ""
         return folder + reference[match.end(1) :]
 
     def _resolve_absolute(self, reference: str) -> str | None:

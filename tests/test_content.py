@@ -34,7 +34,7 @@ SHOP = """<!doctype html><html lang="en_GB"><head><title>T</title><base href="/b
 <h1>One <b>line</b></h1><h1> </h1><h1>Two</h1>
 <a href=x rel="nofollow ugc">L <i>i</i></a><a href="javascript:x()">j</a><a href="https://www.h.example:8080/z#q">s</a>
 <a href="http://other.example"><h3>o</h3><p>p</p></a><a href="mailto:a@b.c">m</a><a href="http://[bad">b</a><a>n</a>
-<a href="data:text/html,x">d</a><a href="#f"><code><span>code</span></code></a><a href="/y"><b hidden>no</b></a>
+<a href="data:text/html,x">d</a><a href="#f"><code><span>code</span></code></a><a href="/y"><b><script>no</script></b> <i hidden>no</i></a>
 <img src="data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP" data-src=real.jpg alt="A" width=10 height="20px">
 <img src="DATA:image/gif;base64,R0lGOD" alt><img alt=nowhere><img src=k.png width=50% srcset="a.jpg 1x, b.jpg 2x">
 <script type="application/LD+json">{"@type":"Product",}</script><script type="application/ld+json">no json</script>

@@ -17,28 +17,32 @@ from fetcher.page.inner_text import inner_lines, inner_text
 from fetcher.page.jsonld import read_jsonld
 from fetcher.page.links import read_images, read_links
 from fetcher.page.main_text import main_text
-from fetcher.page.meta import HEAD_ELEMENTS, language_of, read_meta
+from fetcher.page.meta import language_of, read_meta
 from fetcher.page.page_urls import BoundedURLs
 from fetcher.page.url_attributes import PageURLs
 
 __all__ = ["PageContent"]
 
 _SEARCHED = {
-    "meta": (*HEAD_ELEMENTS, "h1", "base[href]"),
+    "meta": ("h1", "meta"),
     "jsonld": ("script",),
     "link_list": ("a[href]", "base[href]"),
     "image_list": ("img", "base[href]"),
 }
+"""What is looked for in the whole page."""
+
 _OF_XML = frozenset({"link_list", "text", "lang"})
 _JSONLD_TYPE = "application/ld+json"
 _PLAIN_TYPES = frozenset({"text/plain", "text/markdown", "text/x-markdown"})
-_MAY_HIDE = (b"hidden", b"HIDDEN", b"Hidden", b"display", b"<dialog", b"<DIALOG")
+_ANCHOR = LexborHTMLParser("").create_node("a").tag_id
+_SAYING = "meta,link,base[href]"
 
 
 class ParsedBody(Protocol):
     """A body that is text, with its tree: ``parse.Document``, which stands on this module."""
 
     response: Response
+    charset: str
     is_xml: bool
 
     @property
@@ -66,9 +70,10 @@ class PageContent:
         self._document = document
         self._found: dict[str, list[LexborNode]] = {}
 
-    def read(self, kind: str) -> dict[str, Any]:
+    def read(self, kind: str, *, count_links: bool = False) -> dict[str, Any]:
         """Return the value of each column, of a body that is ``html``, ``xml``, ``text`` or ``binary``.
 
+        ``count_links`` says that the number of links is wanted too, which is cheap where anything else is looked for.
         Raises ``ParseError`` where the parser gives up.
         """
         values: dict[str, Any] = dict.fromkeys(self._content.columns)
@@ -83,33 +88,52 @@ class PageContent:
                 values["lang"] = language_of(document.response.header("content-language"))
             return values
         columns = list(values) if kind == "html" else [name for name in values if name in _OF_XML]
-        urls = self._search(document, columns, is_xml=kind == "xml")
+        urls = self._search(document, columns, count_links=count_links)
         for column in columns:
             values[column] = _READERS[column](self, document, urls)
         return values
 
-    def _search(self, document: ParsedBody, columns: list[str], *, is_xml: bool) -> BoundedURLs:
+    def _search(self, document: ParsedBody, columns: list[str], *, count_links: bool) -> BoundedURLs:
         """Look for all elements that are needed; return what resolves their URLs."""
         wanted = dict.fromkeys(selector for column in columns for selector in _SEARCHED.get(column, ()))
-        if is_xml and "a[href]" in wanted:
+        if wanted and count_links:
+            wanted["a[href]"] = None
+        if document.is_xml and "a[href]" in wanted:
             wanted["link"] = None
-        found = self._found
-        for node in document.tree.css(",".join(wanted)) if wanted else ():
-            tag = node.tag or ""
-            if tag in found:
-                found[tag].append(node)
-            else:
-                found[tag] = [node]
-        if "a[href]" in wanted:
-            self.links = len(self._nodes("a")) + (len(self._nodes("link")) if is_xml else 0)
+        nodes = document.tree.css(",".join(wanted)) if wanted else []
+        if "a[href]" in wanted and not document.is_xml:
+            others = [node for node in nodes if node.tag_id != _ANCHOR]
+            self.links = len(nodes) - len(others)
+            if "link_list" in columns:
+                self._found["a"] = [node for node in nodes if node.tag_id == _ANCHOR] if others else nodes
+            nodes = others
+        for node in nodes:
+            self._found.setdefault(node.tag or "", []).append(node)
+        if document.is_xml and wanted:
+            self.links = len(self._nodes("a")) + len(self._nodes("link"))
+        if "meta" in columns:
+            self._find_said(document)
         base = self._nodes("base")
-        return BoundedURLs(PageURLs(None, document.response.url, base=base[0] if base else None), document.response.url)
+        url = document.response.url
+        return BoundedURLs(PageURLs(None, url, base=base[0] if base else None), url)
+
+    def _find_said(self, document: ParsedBody) -> None:
+        """Look for what a page says of itself: in its head, or where some of it stands behind that, everywhere.
+
+        A head ends where something does not belong into it, and what follows is in the body.
+        """
+        head = document.tree.head
+        said = head.css(_SAYING) if head is not None else []
+        if sum(node.tag == "meta" for node in said) < len(self._nodes("meta")):
+            said = document.tree.css(_SAYING)
+        self._found["base"] = [node for node in said if node.tag == "base"] or self._nodes("base")
+        self._found["meta"] = [node for node in said if node.tag != "base"]
 
     def _nodes(self, tag: str) -> list[LexborNode]:
         return self._found.get(tag, [])
 
     def _meta(self, document: ParsedBody, urls: BoundedURLs) -> dict[str, Any]:
-        found = read_meta(self._nodes("meta") + self._nodes("link"), self._nodes("h1"), urls)
+        found = read_meta(self._nodes("meta"), self._nodes("h1"), urls)
         language = self._lang(document, urls)
         return found if language is None else {"language": language, **found}
 
@@ -123,7 +147,8 @@ class PageContent:
         return values
 
     def _link_list(self, document: ParsedBody, urls: BoundedURLs) -> list[dict[str, Any]]:
-        return read_links(self._nodes("a") + (self._nodes("link") if document.is_xml else []), urls)
+        anchors = self._nodes("a") + (self._nodes("link") if document.is_xml else [])
+        return read_links(anchors, urls)
 
     def _image_list(self, document: ParsedBody, urls: BoundedURLs) -> list[dict[str, Any]]:  # noqa: ARG002 - a reader's
         return read_images(self._nodes("img"), urls)
@@ -131,8 +156,7 @@ class PageContent:
     def _text(self, document: ParsedBody, urls: BoundedURLs) -> str | None:  # noqa: ARG002 - a reader's
         if self._content.text in (None, "body") or document.is_xml:
             body = document.tree.body
-            may_hide = any(word in document.response.body for word in _MAY_HIDE)
-            return inner_lines(body, may_hide=may_hide) if body is not None else ""
+            return inner_lines(body) if body is not None else ""
         text = main_text(document.text, self._content)
         if text is None:
             self.unconverted = (*self.unconverted, "text")

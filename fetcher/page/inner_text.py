@@ -15,8 +15,9 @@ from itertools import islice
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-__all__ = ["inner_lines", "inner_text", "is_inline"]
+__all__ = ["inner_lines", "inner_text", "only_text"]
 
+MAX_AROUND = 8  # elements, one within the other, around a text
 _KNOWN_IDS = 1_000  # lexbor's own ids of tags; those it does not know have others, in each document
 
 
@@ -38,7 +39,6 @@ _OWN_TEXT = _RAW | _ids("head")
 (_TEMPLATE,) = _ids("template")
 _CELLS = _ids("td th")
 _KEPT = _ids("listing plaintext pre xmp")
-_HIDING_ATTRIBUTES = frozenset({"hidden", "style"})
 _TEXT = 2  # LXB_TAG__TEXT
 _LINE, _CELL, _PLACE = (
     "\0L",
@@ -97,24 +97,38 @@ def inner_text(root: LexborNode, *, max_nodes: int | None = None) -> str:
     return " ".join("".join(parts).split())
 
 
-def is_inline(node: LexborNode) -> bool:
-    """Tell whether an element neither parts words nor hides what is in it, as far as its name says."""
-    tag = node.tag_id
-    return tag not in _BREAKS and tag not in _UNSEEN and not node.attributes.keys() & _HIDING_ATTRIBUTES
+def only_text(element: LexborNode) -> str | None:
+    """Return the text of an element with nothing but a text in it, or an element or two around one; else ``None``.
+
+    Most links are such. Whether an element around the text hides itself by an attribute is not looked at.
+    """
+    node = element.first_child
+    for _ in range(MAX_AROUND):
+        if node is None:
+            return ""
+        if node.next is not None:
+            return None
+        tag = node.tag_id
+        if tag == _TEXT:
+            return " ".join((node.text_content or "").split())
+        if tag in _BREAKS or tag in _UNSEEN:
+            return None
+        node = node.first_child
+    return None
 
 
-def inner_lines(root: LexborNode, *, may_hide: bool = True) -> str:
+def inner_lines(root: LexborNode) -> str:
     """Return the text of ``root`` and all within as a person sees it: each paragraph, row or list item on a line.
 
     Cells of a row have tabs between them, the text of ``pre`` keeps its lines and spaces; elsewhere white space is folded,
-    and there are no empty lines. Without ``may_hide`` nothing within hides itself by an attribute, which takes time to
-    look for.
+    and there are no empty lines.
     """
     root_id = root.mem_id
-    hidden = _hiding_within(root) if may_hide else ()
+    hidden = _hiding_within(root)
     parts: list[str] = []
     kept: list[str] = []
     ends: set[int] = set()  # the nodes that stand behind a block
+    breaks, skipped, add = _BREAKS, _UNSEEN | _KEPT, parts.append  # names of our own are faster
     at_start = True  # of a line
     passed = 0  # the node that ends what is passed over
     for node in root.traverse(include_text=True):
@@ -123,29 +137,29 @@ def inner_lines(root: LexborNode, *, may_hide: bool = True) -> str:
                 continue
             passed = 0
         tag = node.tag_id
-        if tag == _TEXT:
+        if tag == 2:  # a text
             text = node.text_content or ""
             if at_start:
                 if not text or text.isspace():
                     continue
+                at_start = False
             elif node.mem_id in ends:
-                parts.append(_LINE)
-            at_start = False
-            parts.append(text)
+                add(_LINE)
+            add(text)
             continue
-        if tag in _BREAKS:
+        if tag in breaks:
             if not at_start:
-                parts.append(_CELL if tag in _CELLS else _LINE)
+                add(_CELL if tag in _CELLS else _LINE)
                 at_start = tag not in _CELLS
             following = node.next
             ends.add(following.mem_id if following is not None else _behind_inline(node, root_id))
         elif not at_start and node.mem_id in ends:
-            parts.append(_LINE)
+            add(_LINE)
             at_start = True
-        if tag in _UNSEEN or tag in _KEPT or (hidden and node.mem_id in hidden):
+        if tag in skipped or (hidden and node.mem_id in hidden):
             if tag in _KEPT and node.mem_id not in hidden:
                 kept.append(_kept_text(node, hidden))
-                parts.append(f"{_PLACE}{_LINE}")
+                add(f"{_PLACE}{_LINE}")
             passed = _next_after(node, root_id)
             if not passed:
                 break

@@ -11,19 +11,19 @@ from typing import Any
 
 from selectolax.lexbor import LexborNode
 
-from fetcher.page.inner_text import inner_text, is_inline
+from fetcher.page.inner_text import inner_text, only_text
 from fetcher.page.page_urls import BoundedURLs, shortened
+from fetcher.urls import MAX_URL
 
 __all__ = ["read_images", "read_links"]
 
 MAX_TEXT_NODES = 1_000  # of a link that its text is made of: links may be nested, and each would say all within again
-MAX_DEPTH = 8  # of elements around nothing but the text of a link
 MAX_SRCSET_CHARACTERS = 65_536
 RECORD_CHARACTERS = 64  # that the names of a record count as
 
+_UNKNOWN: Any = object()
 _NO_LINKS = ("javascript:", "data:", "vbscript:", "about:")
 _LAZY = ("data-src", "data-lazy-src", "data-original", "data-lazy")  # where scripts keep the true address
-_TEXT = 2  # LXB_TAG__TEXT
 
 
 def read_links(anchors: Sequence[LexborNode], urls: BoundedURLs) -> list[dict[str, Any]]:
@@ -33,37 +33,34 @@ def read_links(anchors: Sequence[LexborNode], urls: BoundedURLs) -> list[dict[st
     leads to the registrable domain of the page. In XML, ``link`` elements are links too.
     """
     links: list[dict[str, Any]] = []
-    resolve, is_internal = urls.resolve, urls.is_internal
+    known: dict[str, tuple[str, bool] | None] = {}
+    resolve, is_internal, own = urls.base.resolve, urls.is_internal, urls.own
+    left = urls.left
     for anchor in anchors:
         attributes = anchor.attributes
         reference = attributes.get("href")
         if reference is None:
             reference = inner_text(anchor) if anchor.tag == "link" else ""
-        url = resolve(reference)
-        if url is None or url.startswith(_NO_LINKS):
-            if urls.full:
-                break
+        target = known.get(reference, _UNKNOWN)
+        if target is _UNKNOWN:  # a page links to most of what it links to more than once
+            url = resolve(reference)
+            if url is None or len(url) > MAX_URL or url.startswith(_NO_LINKS):
+                target = None
+            else:
+                target = url, url.startswith(own) or is_internal(url)
+            known[reference] = target
+        if target is None:
             continue
-        text = _text_of(anchor)
-        urls.take(len(text) + RECORD_CHARACTERS)
-        links.append({"url": url, "text": text, "rel": attributes.get("rel"), "internal": is_internal(url)})
+        url, internal = target
+        text = only_text(anchor)
+        if text is None:
+            text = inner_text(anchor, max_nodes=MAX_TEXT_NODES)
+        left -= len(url) + len(text) + RECORD_CHARACTERS
+        if left < 0:
+            break
+        links.append({"url": url, "text": text, "rel": attributes.get("rel"), "internal": internal})
+    urls.left = left
     return links
-
-
-def _text_of(anchor: LexborNode) -> str:
-    """Return the text of a link: most have nothing but a text in them, or an element or two around one."""
-    node = anchor.first_child
-    for _ in range(MAX_DEPTH):
-        if node is None:
-            return ""
-        if node.next is not None:
-            break
-        if node.tag_id == _TEXT:
-            return " ".join((node.text_content or "").split())
-        if not is_inline(node):
-            break
-        node = node.first_child
-    return inner_text(anchor, max_nodes=MAX_TEXT_NODES)
 
 
 def read_images(images: Sequence[LexborNode], urls: BoundedURLs) -> list[dict[str, Any]]:
@@ -75,7 +72,7 @@ def read_images(images: Sequence[LexborNode], urls: BoundedURLs) -> list[dict[st
     """
     found: list[dict[str, Any]] = []
     for image in images:
-        if urls.full:
+        if urls.left < 0:
             break
         attributes = image.attributes
         source = attributes.get("src") or ""
@@ -87,7 +84,7 @@ def read_images(images: Sequence[LexborNode], urls: BoundedURLs) -> list[dict[st
         if url is None and not srcset:
             continue
         alt = attributes.get("alt")
-        urls.take(len(alt or "") + RECORD_CHARACTERS)
+        urls.left -= len(alt or "") + RECORD_CHARACTERS
         found.append({
             "url": url, "alt": alt, "srcset": srcset,
             "width": _pixels(attributes.get("width")), "height": _pixels(attributes.get("height")),
@@ -99,8 +96,8 @@ def _candidates(written: str, urls: BoundedURLs) -> list[str]:
     listed: list[str] = []
     for candidate in urls.urls.candidates(written[:MAX_SRCSET_CHARACTERS]):
         short = shortened(candidate) if candidate.startswith("data:") else candidate
-        urls.take(len(short))
-        if urls.full:
+        urls.left -= len(short)
+        if urls.left < 0:
             break
         listed.append(short)
     return listed

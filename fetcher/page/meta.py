@@ -16,10 +16,7 @@ from fetcher.page.convert import convert
 from fetcher.page.inner_text import inner_text
 from fetcher.page.page_urls import BoundedURLs
 
-__all__ = ["HEAD_ELEMENTS", "language_of", "read_meta"]
-
-HEAD_ELEMENTS = ("meta", "link")
-"""The elements that ``read_meta`` is given."""
+__all__ = ["language_of", "read_meta"]
 
 MAX_ELEMENTS = 2_000
 MAX_HEADINGS = 100

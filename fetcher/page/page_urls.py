@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from fetcher.page.url_attributes import PageURLs
-from fetcher.urls import MAX_URL, registrable_domain
+from fetcher.urls import MAX_URL, BaseURL, registrable_domain
 
 __all__ = ["BoundedURLs"]
 
@@ -18,47 +18,45 @@ MAX_DATA_CHARACTERS = 64  # of a data: URL that are kept
 
 
 class BoundedURLs:
-    """Resolves the references of one page as long as there is room, and tells which lead to its own site."""
+    """Resolves the references of one page as long as there is room, and tells which lead to its own site.
+
+    ``left`` is the number of characters that may still be made of the page, ``own`` the root of its origin.
+    """
 
     def __init__(self, urls: PageURLs, url: str) -> None:
         self.urls = urls
-        self._url = url
-        self._left = MAX_CHARACTERS
+        self.left = MAX_CHARACTERS
+        scheme, _, rest = url.partition("://")
+        self._authority = rest.partition("/")[0]
+        self.own = f"{scheme}://{self._authority}/"
         self._internal: dict[str, bool] = {}
-        self._site: str | None = None
 
     @property
-    def full(self) -> bool:
-        """Whether there is no more room."""
-        return self._left < 0
-
-    def take(self, characters: int) -> None:
-        """Note that so many more characters were made of the page."""
-        self._left -= characters
+    def base(self) -> BaseURL:
+        """What the references are relative to."""
+        return self.urls.base
 
     def resolve(self, reference: str) -> str | None:
         """Return a reference as an absolute URL, a ``data:`` URL cut short; ``None`` for what is none, or has no room."""
         if reference[:5].lower() == "data:":
             return shortened(reference)
-        if self._left < 0:
+        url = self.base.resolve(reference)
+        if url is None or len(url) > MAX_URL or self.left < 0:
             return None
-        url = self.urls.base.resolve(reference)
-        if url is None or len(url) > MAX_URL:
-            return None
-        self._left -= len(url)
+        self.left -= len(url)
         return url
 
     def is_internal(self, url: str) -> bool:
         """Tell whether an absolute URL is of the registrable domain of the page."""
+        if url.startswith(self.own):
+            return True
         scheme, _, rest = url.partition("://")
         if scheme not in ("http", "https"):
             return False
         authority = rest.partition("/")[0]
         known = self._internal.get(authority)
         if known is None:
-            if self._site is None:
-                self._site = _site_of(self._url.partition("://")[2].partition("/")[0])
-            known = self._internal[authority] = _site_of(authority) == self._site
+            known = self._internal[authority] = _site_of(authority) == _site_of(self._authority)
         return known
 
 

@@ -299,7 +299,7 @@ def read_body(
         if page and "title" in columns:
             title = page.title
         if content is not None:
-            more = _read_content(document, kind, content, unconverted)
+            more = _read_content(document, kind, content, unconverted, count_links="links" in columns)
         if page and "links" in columns:
             links = page.links
         robots = _robots_of(response, page.head if page and "robots" in columns else ())
@@ -334,11 +334,13 @@ def _select_from(
     return select.select(tree, url=response.url, text=text, unconverted=unconverted)
 
 
-def _read_content(document: Document | None, kind: Kind, content: Content, unconverted: set[str]) -> dict[str, Any]:
+def _read_content(
+    document: Document | None, kind: Kind, content: Content, unconverted: set[str], *, count_links: bool
+) -> dict[str, Any]:
     from fetcher.page.content import PageContent  # most runs ask for nothing of it
 
     reader = PageContent(content, document)
-    values = reader.read(kind)
+    values = reader.read(kind, count_links=count_links)
     if document is not None and reader.links is not None:
         document.note_links(reader.links)
     unconverted.update(reader.unconverted)
