@@ -21,6 +21,7 @@ from fetcher.errors import CallableError, ConfigError, FetchError
 from fetcher.record import to_dict, to_record
 
 __all__ = [
+    "CONTENT_COLUMNS",
     "ON_REQUEST",
     "RECORD_COLUMNS",
     "Exchange",
@@ -53,11 +54,16 @@ REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 RECORD_COLUMNS = (
     "id", "url", "final_url", "status", "length", "bytes", "content_type", "charset", "title", "links", "redirects",
     "attempts", "elapsed", "waited", "fetched_at", "error", "message", "truncated", "robots", "refresh", "fields", "data",
-    "headers", "body", "body_path", "digest", "item",
+    "meta", "jsonld", "link_list", "image_list", "text", "lang", "headers", "body", "body_path", "digest", "item",
 )  # fmt: skip
 """The columns that a record can have, in their order."""
 
-ON_REQUEST = ("headers", "body", "body_path", "digest", "item")
+CONTENT_COLUMNS = {
+    "meta": "meta", "jsonld": "jsonld", "links": "link_list", "images": "image_list", "text": "text", "lang": "lang",
+}  # fmt: skip
+"""What is read out of a page where it is asked for (``with``), and the column of a record that it fills."""
+
+ON_REQUEST = (*CONTENT_COLUMNS.values(), "headers", "body", "body_path", "digest", "item")
 """Those that it has where they are asked for."""
 
 
@@ -133,7 +139,8 @@ class Page(msgspec.Struct, frozen=True):
     size; ``links`` counts ``a[href]``; ``robots`` is what the page says to robots of itself (``noindex``), in headers and
     ``<meta>``, ``refresh`` the URL that it leads its reader to by itself; ``data`` is what the extractor returned. ``elapsed`` is seconds on
     the wire over all attempts and hops, ``waited`` seconds of backoff, pacing and queues, ``fetched_at``
-    seconds since the epoch. ``unconverted`` names the selected fields whose text was not of their type. ``headers`` and
+    seconds since the epoch. ``content`` are the columns that ``with`` and ``text`` ask for, by their names (``meta``,
+    ``link_list``). ``unconverted`` names the selected fields whose text was not of their type. ``headers`` and
     ``body`` (decoded of its content codings) are kept on request only; ``body_path`` is where the body was put,
     under the name of its ``digest``. ``messages``, on request too, are those of the row's last try, one for each redirect
     and the last.
@@ -158,6 +165,7 @@ class Page(msgspec.Struct, frozen=True):
     robots: str | None = None
     refresh: str | None = None
     preview: str | None = None
+    content: Mapping[str, Any] = {}
     unconverted: tuple[str, ...] = ()
     headers: Pairs = ()
     body: KeptBody = None
@@ -179,8 +187,11 @@ class Page(msgspec.Struct, frozen=True):
         return None if self.charset is None else text_of(self.body, self.charset)
 
     def record(self) -> dict[str, Any]:
-        """Return the record as a dict: the names, their order and the plain values of its line of JSON."""
-        return to_dict(to_record(self))
+        """Return the record as a dict: the names, their order and the plain values of its line of JSON.
+
+        Behind them stand the columns of ``content``.
+        """
+        return {**to_dict(to_record(self)), **self.content}
 
 
 class Failure(msgspec.Struct, frozen=True):

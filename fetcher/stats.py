@@ -32,7 +32,7 @@ class Stats:
     """Counts of rows. ``input`` are those taken from the source; ``more`` says that it was not read to its end.
 
     ``by_http`` are rows of this run that name no scheme and were asked by http (``default_scheme``).
-    ``fields`` are those of the pages' data, of this run.
+    ``fields`` are those of the pages' data, of this run, and ``content`` the columns that are read out of them.
     """
 
     def __init__(self) -> None:
@@ -45,6 +45,7 @@ class Stats:
         self.by_http = 0
         self.codes: Counter[str] = Counter()
         self.fields: dict[str, FieldCount] = {}
+        self.content: dict[str, FieldCount] = {}
 
     @property
     def done(self) -> int:
@@ -61,8 +62,10 @@ class Stats:
         if isinstance(outcome, Page):
             self.ok += 1
             self.bytes += outcome.bytes
+            if outcome.content:
+                self._count_content(outcome)
             if type(outcome.data) is dict:
-                self._count_fields(outcome.data, outcome.unconverted)
+                self._count_fields(outcome.data, outcome)
             return
         self.codes[outcome.error.code] += 1
         self.bytes += outcome.bytes or 0
@@ -71,7 +74,7 @@ class Stats:
         else:
             self.failed += 1
 
-    def _count_fields(self, data: dict[str, Any], unconverted: tuple[str, ...]) -> None:
+    def _count_fields(self, data: dict[str, Any], page: Page) -> None:
         fields = self.fields
         for name, value in data.items():
             count = fields.get(name)
@@ -82,5 +85,17 @@ class Stats:
             count.pages += 1
             if value is not None and value != []:
                 count.found += 1
-        for name in unconverted:
-            fields.setdefault(name, FieldCount()).unconverted += 1
+        for name in page.unconverted:
+            if name not in page.content:
+                fields.setdefault(name, FieldCount()).unconverted += 1
+
+    def _count_content(self, page: Page) -> None:
+        for name, value in page.content.items():
+            count = self.content.get(name)
+            if count is None:
+                count = self.content[name] = FieldCount()
+            count.pages += 1
+            if value is not None:
+                count.found += 1
+            if name in page.unconverted:
+                count.unconverted += 1

@@ -8,6 +8,7 @@ by the same text.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from functools import cache, lru_cache
 from typing import Any, NoReturn
@@ -18,12 +19,14 @@ import msgspec
 from fetcher.errors import InvalidURL
 
 __all__ = [
-    "Target", "erase_userinfo", "hide_userinfo", "host_key", "identity", "join", "lacks_scheme", "parse",
+    "BaseURL", "Target", "erase_userinfo", "hide_userinfo", "host_key", "identity", "join", "lacks_scheme", "parse",
     "registrable_domain", "resolve", "userinfo_of", "with_scheme", "without_userinfo",
 ]  # fmt: skip
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_URL = 65_536
+MAX_FOLDERS = 64  # above the base, that are remembered
+MAX_REMEMBERED = 512  # characters of a URL
 MAX_USERINFO = 20  # behind each other; a text with more than that loses every "@"
 
 # What serialises to itself: an authority, a path of which no segment may be a dot segment, and a query.
@@ -31,6 +34,13 @@ _PLAIN = re.compile(
     r"(https?://(?!https?//)[a-z0-9.\-]+(?::[0-9]{1,5})?)"
     r"((?:/(?!\.|%2[eE])[!$-.0-;=@-\[\]_a-z|~]*)*(?:\?[!$-&(-;=?-~]*)?)"
 )
+# A relative reference that is appended as it stands to the folder that its first group names, where the second has no
+# dot segment.
+_PLAIN_REFERENCE = re.compile(
+    r"(/(?!/)|(?:\.\./)*+)([!$-\-0-9;=@-\[\]_a-z|~][!$-9;=@-\[\]_a-z|~]*+)(?:\?[!$-&(-;=?-~]*+)?(?:#[!#-;=?-_a-~]*+)?"
+)
+_PLAIN_ABSOLUTE = re.compile(rf"{_PLAIN.pattern[:-1]}(?:#[!#-;=?-_a-~]*+)?)")
+_PLAIN_FRAGMENT = re.compile(r"(?:#[!#-;=?-_a-~]*+)?")
 # The standard's serialisation of an http(s) URL. Its userinfo has no bare ':', '@' or '/' left in it.
 _SERIAL = re.compile(r"(https?)://(?:([^:@/]*)(?::([^@/]*))?@)?(\[[^\]]*\]|[^:/]*)(?::([0-9]+))?(/[^#]*)(?:#.*)?")
 _EDGES = "".join(map(chr, range(0x21)))  # C0 controls and the space: the standard strips them
@@ -197,6 +207,64 @@ def resolve(base: str, reference: str) -> str | None:
         return str(ada_url.join_url(base, reference))
     except (ValueError, UnicodeError):
         return None
+
+
+class BaseURL:
+    """A base that many references are resolved against, each as ``resolve`` does: what is plain needs no parser.
+
+    >>> BaseURL("https://example.com/a/b").resolve("../c#d")
+    'https://example.com/c#d'
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        match = _PLAIN.fullmatch(url.partition("#")[0])
+        self._origin = ""
+        if match is not None:
+            with contextlib.suppress(InvalidURL):
+                self._origin = _authority(match[1])[3]
+        path = match[2] if match is not None else ""
+        self._page = f"{self._origin}{path}" if path[:1] == "/" else f"{self._origin}/{path}"
+        self._folders: dict[str, str] = {}
+        if self._origin:
+            self._folders = {"/": f"{self._origin}/", "": self._page.partition("?")[0].rpartition("/")[0] + "/"}
+
+    def resolve(self, reference: str) -> str | None:
+        """Return the absolute URL, or ``None`` for what is none."""
+        if not self._origin:
+            return resolve(self.url, reference)
+        if reference[:1] in ("#", ""):
+            return self._page + reference if _PLAIN_FRAGMENT.fullmatch(reference) else resolve(self.url, reference)
+        match = _PLAIN_REFERENCE.fullmatch(reference)
+        if match is None:
+            return self._resolve_absolute(reference)
+        above, path = match.groups()
+        if "/." in path or "%2" in path:
+            return resolve(self.url, reference)
+        folder = self._folders.get(above)
+        if folder is None:
+            if len(self._folders) > MAX_FOLDERS:
+                return resolve(self.url, reference)
+            folder = self._folders[above] = resolve(self.url, above) or ""
+        return folder + reference[match.end(1) :]
+
+    def _resolve_absolute(self, reference: str) -> str | None:
+        known = _absolute(reference) if len(reference) <= MAX_REMEMBERED else None
+        return resolve(self.url, reference) if known is None else known
+
+
+@lru_cache(maxsize=8_192)  # what stands on every page of a site
+def _absolute(reference: str) -> str | None:
+    """Return the serialisation of a plain absolute URL, whatever the base is; ``None`` for all others."""
+    match = _PLAIN_ABSOLUTE.fullmatch(reference)
+    if match is None:
+        return None
+    prefix, tail = match.groups()
+    try:
+        serial = _authority(prefix)[3]
+    except InvalidURL:
+        return None
+    return serial + tail if tail[:1] == "/" else f"{serial}/{tail}"
 
 
 def without_userinfo(listed: str) -> str:

@@ -33,7 +33,7 @@ FLAGS = """
 --retry-codes --verify --columns --keep-headers --body --ordered --csv-bom --part-rows -c --concurrency --per-host --delay --rate
 --timeout --connect-timeout --read-timeout --retries --max-retry-after --host-patience --default-scheme
 --robots --no-robots --max-crawl-delay --per-site --per-address --dry-run --max-redirects --max-size --truncate --accept -A --user-agent -H --header -b --cookie -u --user -x --proxy -k
---insecure --ca-bundle --retry-on --follow-refresh --head --cert --key --tls --private-network --select --select-from --table --explode --skip-when --extract
+--insecure --ca-bundle --retry-on --follow-refresh --head --cert --key --tls --private-network --select --select-from --table --explode --with --text --text-format --skip-when --extract
 --middleware --isolate --parsers --parse-timeout --dedupe --limit --time-limit --max-failed --progress --no-progress
 -q --quiet -v --verbose --log-format --summary --config -h --help
 """.split()
@@ -336,6 +336,9 @@ TABLE = [
         ((("(?:.*?)(?:a)(?:.*)",), ("t=h1",)),),
     ),
     Row("SKIP_WHEN", "noai,NoIndex", ["--skip-when", "noai,NoIndex"], "skip_when", ("noai", "noindex")),
+    Row("WITH", "meta,links", ["--with", "meta,links"], "content.parts", ("meta", "links")),
+    Row("TEXT", "fast", ["--text", "fast"], "content.text", "fast"),
+    Row("TEXT_FORMAT", "markdown", ["--text-format", "markdown"], "content.text_format", "markdown"),
     Row("TABLE", "table#x", ["--table", "table#x"], "table", "table#x"),
     Row("COLUMNS", "id,url", ["--columns", "id,url"], "columns", ("id", "url")),
     Row("KEEP_HEADERS", "Server,ETag", ["--keep-headers", "Server,ETag"], "keep_headers", ("server", "etag")),

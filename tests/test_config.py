@@ -19,6 +19,7 @@ from fetcher.config import (
     ClientCertificate,
     Config,
     ConfigOptions,
+    Content,
     Header,
     HostPolicy,
     Identity,
@@ -49,7 +50,8 @@ FULL: dict[str, Any] = {
     "ca_bundle": Path("ca.pem"), "cert": ["@a.example a.pem", "@[::1]:8443 b c.pem"], "key": Path("a.key"), "tls": "compatible",
     "retry_on": "429,9xx", "proxy": "p.example:1", "http_proxy": "h.example:2", "https_proxy": "https://s.example:3",
     "no_proxy": "a.example,b.example", "default_scheme": "http", "select": ["h=h1"], "select_from": ((("a",), ("x=h2",)),), "table": "t", "skip_when": "noai", "columns": "id,url",
-    "keep_headers": "Server", "keep_body": True, "keep_messages": True, "preview": 3, "explode": "h", "dedupe": True, "follow_refresh": True, "head": True,
+    "keep_headers": "Server", "keep_body": True, "keep_messages": True, "with_": "meta, links", "text": "best", "text_format": "markdown", "preview": 3,
+    "explode": "h", "dedupe": True, "follow_refresh": True, "head": True,
     "max_failed": "5%", "robots": False, "isolate": True, "parsers": 2, "parse_timeout": "500ms", "per_site": 9, "per_address": "8", "max_crawl_delay": "1m",
     "hosts": {"a.example": {"per-host": 1, "delay": "2s"}, "*.B.example": {"host-patience": 5}},
 }  # fmt: skip
@@ -97,6 +99,7 @@ def test_every_option_lands_where_it_belongs() -> None:
     assert (config.default_scheme, config.select, config.preview) == ("http", ("h=h1",), 3)
     assert (config.skip_when, config.select_from) == (("noai",), ((("a",), ("x=h2",)),))
     assert (config.select_from, config.table, config.columns) == (((("a",), ("x=h2",)),), "t", ("id", "url"))
+    assert config.content == Content(("meta", "links"), "best", "markdown")
     assert (config.keep_headers, config.keep_body, config.keep_messages) == (("server",), True, True)
     assert config.explode == "h"
     assert (config.dedupe, config.follow_refresh, config.head) == (True, True, True)
@@ -106,12 +109,13 @@ def test_every_option_lands_where_it_belongs() -> None:
         ("a.example", HostPolicy(per_host=1, delay=2.0)),
         ("*.b.example", HostPolicy(host_patience=5.0)),
     )
-    assert set(FULL) == set(OPTIONS)
+    assert {name.removesuffix("_") for name in FULL} == set(OPTIONS)
 
 
 @pytest.mark.parametrize("name", FULL)
 def test_every_option_changes_something_alone_and_in_kebab_case(name: str) -> None:
-    assert Config.from_mapping({name.replace("_", "-"): FULL[name]}) == Config.of(**{name: FULL[name]}) != Config()
+    key = name.removesuffix("_").replace("_", "-")
+    assert Config.from_mapping({key: FULL[name]}) == Config.of(**{name: FULL[name]}) != Config()
 
 
 def test_nothing_given_is_the_default() -> None:
@@ -141,7 +145,8 @@ def test_an_unknown_option_is_named_with_the_nearest(name: str, message: str) ->
 
 
 def test_the_keywords_that_type_checkers_know_are_the_options() -> None:
-    assert set(ConfigOptions.__annotations__) == set(OPTIONS)
+    """By PEP 8: ``with`` is a word of Python's own, and no keyword of a call."""
+    assert {name.removesuffix("_") for name in ConfigOptions.__annotations__} == set(OPTIONS)
 
 
 def test_a_selection_is_a_mapping_or_rules() -> None:

@@ -63,6 +63,8 @@ def test_a_file_name_that_is_no_text_is_kept_and_recognised() -> None:
         (Config.of(dedupe=True), "--dedupe was off when this job began, and is on"),
         (Config.of(max_size=5000), "--max-size was 10485760 when this job began, and is 5000"),
         (Config.of(truncate=True), "--truncate was off when this job began, and is on"),
+        (Config.of(with_="links,meta"), "--with was not given when this job began, and is meta, links"),
+        (Config.of(text="fast"), "--text was not given when this job began, and is fast"),
         (Config.of(preview=80), "--preview was 0 when this job began, and is 80"),
     ],
 )

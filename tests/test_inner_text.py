@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from fetcher.page import inner_text as module
-from fetcher.page.inner_text import inner_text
+from fetcher.page.inner_text import inner_lines, inner_text
 
 
 def text_of(html: str, css: str = ".x") -> str:
@@ -137,3 +137,53 @@ def test_its_time_is_linear(piece: str) -> None:
     began = time.monotonic()
     assert inner_text(node)[-1:] in {"", "c"}
     assert time.monotonic() - began < 20  # a few hundredths of a second; over a minute, were it quadratic
+
+
+# By lines
+
+
+@pytest.mark.parametrize(
+    ("html", "lines"),
+    [
+        ("<p>one <b>two</b>\n three<p>four", ["one two three", "four"]),
+        ("a<br>b<br><br>c", ["a", "b", "c"]),
+        ("<div>a</div> <i>b</i>\n<i>c</i><div><div>d</div></div>e", ["a", "b c", "d", "e"]),
+        ("<b><div>a</div></b>b<i><u><p>c</p></u></i><s>d</s>", ["a", "b", "c", "d"]),
+        ("<ul><li>a<li>b<ul><li>c</ul></ul><span>d</span>", ["a", "b", "c", "d"]),
+        ("<table><tr><th> a </th><th>b\n</th></tr><tr><td>1<td><td>3</table>d", ["a\tb", "1\t\t3", "d"]),
+        ("<p>x</p><pre>\n  a\n\n   b <b>c</b>  \n</pre>d", ["x", "  a", "", "   b c", "d"]),
+        ("<pre>a<br>b<script>no</script><i hidden>no</i></pre><pre> </pre><pre>c</pre>", ["a", "b", "c"]),
+        ("<p hidden>no</p><pre hidden>no</pre>a<p style='display:none'>no<p>b<script>no</script>", ["a", "b"]),
+        ("<p>a</p><!-- no --><p></p>b", ["a", "b"]),
+        ("", []),
+        ("<script>no", []),
+    ],
+)
+def test_each_paragraph_is_a_line(html: str, lines: list[str]) -> None:
+    body = LexborHTMLParser(f"<body>{html}").body
+    assert body is not None
+    assert inner_lines(body).split("\n") == (lines or [""])
+
+
+@given(
+    st.lists(
+        st.sampled_from("<p> </p> <b> </b> <br> <td> <table> </table> <tr> <pre> </pre> <li> <div> </div> <i hidden> </i> "
+                        "<script> </script> <p\thidden> <!--x--> a b \n \x01 \0 &nbsp;".split(" ")),
+        max_size=30,
+    )
+)  # fmt: skip
+def test_lines_have_the_words_of_the_text(parts: list[str]) -> None:
+    body = LexborHTMLParser("<body>" + " ".join(parts)).body
+    assert body is not None
+    assert inner_lines(body).split() == inner_text(body).split()
+
+
+def test_the_time_of_lines_is_linear() -> None:
+    def seconds(count: int) -> float:
+        body = LexborHTMLParser("<div><b>" * count + "x").body
+        assert body is not None
+        began = time.process_time()
+        inner_lines(body)
+        return time.process_time() - began
+
+    assert seconds(4_000) < 5 * max(4 * seconds(1_000), 0.01)

@@ -5,11 +5,22 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fetcher.errors import InvalidURL
-from fetcher.urls import MAX_URL, Target, host_key, identity, join, parse, registrable_domain, with_scheme
+from fetcher.urls import (
+    MAX_URL,
+    BaseURL,
+    Target,
+    host_key,
+    identity,
+    join,
+    parse,
+    registrable_domain,
+    resolve,
+    with_scheme,
+)
 
 NO_HOST = "not a URL: its host or port is none"
 SCHEME_FOR_HOST = " stands where its host belongs (a scheme twice, or misspelt?)"
@@ -375,3 +386,33 @@ def test_what_is_no_host_has_none(text: str) -> None:
 )
 def test_a_host_has_its_registrable_domain(host: str, domain: str) -> None:
     assert registrable_domain(host) == domain
+
+
+# Many references against one base
+
+
+BASES = [
+    "https://a.example/b/c.html", "http://a.example", "http://a.example:80/x/y/?q=/z#f", "https://A.example/b/",
+    "https://a.example/b//c/d", "http://1.2.3/a/b", "https://a.example/%7ea/./b", "https://müller.de/a", "ftp://x/y",
+    "data:x", "https://u:p@a.example/b/c", "http://a.example?x/y", "https://a.example/a/..", "https://xn--a/b",
+    "http://http//x", "https://a.example./b/c?x#y", "https://a.example/b/c d", "",
+]  # fmt: skip
+PARTS = [
+    "..", ".", "/", "a", "b.html", "?", "#", "%2e", "%2E", "%", "x y", "é", '"', "'", "<", "^", "{", "`", "|", "~", ":",
+    "http:", "https:", "//", "https://b.example", "http://B.example", "mailto:x", "javascript:", "\\", "\t", "@", "0x7f.1",
+    ".hid", "a.", "..a", " ", "&", "=", "[", "]", "_", "-", "+", ":80", "\n", "\0", "\ud800",
+]  # fmt: skip
+
+
+@given(st.sampled_from(BASES), st.lists(st.sampled_from(PARTS), max_size=6))
+@settings(max_examples=2_000, deadline=None)
+def test_a_base_resolves_as_the_standard_does(base: str, parts: list[str]) -> None:
+    reference = "".join(parts)
+    assert BaseURL(base).resolve(reference) == resolve(base, reference)
+
+
+def test_a_base_with_very_many_folders_above_stays_small() -> None:
+    base = BaseURL("https://a.example/" + "d/" * 300)
+    for up in range(200):
+        assert base.resolve("../" * up + "x") == resolve(base.url, "../" * up + "x")
+    assert len(base._folders) < 100

@@ -28,6 +28,7 @@ from fetcher.config.options import (
     parse_bypass,
     parse_certificates,
     parse_columns,
+    parse_content,
     parse_cookies,
     parse_headers,
     parse_max_failed,
@@ -47,6 +48,7 @@ from fetcher.config.options import (
 from fetcher.config.policies import (
     Accept,
     AddressPolicy,
+    Content,
     HostPolicy,
     Identity,
     Limits,
@@ -54,6 +56,8 @@ from fetcher.config.policies import (
     PrivateNetwork,
     ProxyPolicy,
     RetryPolicy,
+    TextFormat,
+    TextMethod,
     Timeouts,
     TLSPolicy,
     TLSProfile,
@@ -62,7 +66,7 @@ from fetcher.errors import ConfigError, InvalidURL
 from fetcher.urls import host_key
 
 __all__ = [
-    "OPTIONS", "Accept", "AddressPolicy", "ClientCertificate", "Config", "Header", "HostPolicy", "Identity", "Limits", "Parsing",
+    "OPTIONS", "Accept", "AddressPolicy", "ClientCertificate", "Config", "Content", "Header", "HostPolicy", "Identity", "Limits", "Parsing",
     "ProxyPolicy", "RetryPolicy", "TLSPolicy", "Timeouts", "config_from",
 ]  # fmt: skip
 
@@ -85,6 +89,7 @@ class Config(msgspec.Struct, frozen=True):
     tls: TLSPolicy = TLSPolicy()
     proxy: ProxyPolicy = ProxyPolicy()
     parsing: Parsing = Parsing()
+    content: Content = Content()
     hosts: tuple[tuple[str, HostPolicy], ...] = ()
     robots: bool = True
     default_scheme: Literal["auto", "https", "http"] = "auto"
@@ -105,7 +110,7 @@ class Config(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, **options: Unpack[ConfigOptions]) -> Self:
-        """Build a config from flat option names, the same as the command line's with ``_`` for ``-``.
+        """Build a config from flat option names, the same as the command line's with ``_`` for ``-``, and ``with_``.
 
         Values are Python's own or the text a user would type (``max_size="10M"``). Raises ``ConfigError``
         with the name of the wrong option and the nearest valid one.
@@ -137,6 +142,8 @@ class Config(msgspec.Struct, frozen=True):
         top: dict[str, Any] = {}
         for name, value in options.items():
             key = name.replace("-", "_")
+            if spelled == "_" and key == "with_":  # PEP 8, for what is a keyword
+                key = "with"
             if key in passed:
                 continue
             if isinstance(value, Mapping) and key not in ("hosts", "select"):
@@ -291,6 +298,7 @@ def _terms(name: str, terms: Mapping[str, Any]) -> dict[str, Any]:
 
 Option: TypeAlias = tuple[str, str, Callable[[Any], Any]]
 
+TEXT_METHODS = one_of(*get_args(TextMethod))
 PARSERS = number_from(1, whole=True, optional=True)
 
 OPTIONS: dict[str, Option] = {
@@ -344,6 +352,9 @@ OPTIONS: dict[str, Option] = {
     "table": ("", "table", optional_text),
     "skip_when": ("", "skip_when", lambda value: tuple(map(str.lower, parse_names(value)))),
     "explode": ("", "explode", optional_text),
+    "with": ("content", "parts", parse_content),
+    "text": ("content", "text", lambda value: None if value is None else TEXT_METHODS(value)),
+    "text_format": ("content", "text_format", one_of(*get_args(TextFormat))),
     "preview": ("", "preview", number_from(0, whole=True)),
     "columns": ("", "columns", parse_columns),
     "keep_headers": ("", "keep_headers", lambda value: tuple(map(str.lower, parse_names(value)))),
@@ -359,4 +370,5 @@ OPTIONS: dict[str, Option] = {
 POLICIES: dict[str, Callable[..., Any]] = {
     "limits": Limits, "timeouts": Timeouts, "retry": RetryPolicy, "accept": Accept, "address": AddressPolicy,
     "identity": Identity, "proxy": ProxyPolicy, "tls": TLSPolicy, "parsing": Parsing,
+    "content": Content,
 }  # fmt: skip

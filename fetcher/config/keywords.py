@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from fetcher.config.options import ClientCertificate, Header
-from fetcher.config.policies import HostPolicy, PrivateNetwork, TLSProfile
+from fetcher.config.policies import ContentPart, HostPolicy, PrivateNetwork, TextFormat, TextMethod, TLSProfile
 
 __all__ = ["ConfigOptions"]
 
@@ -34,6 +34,7 @@ class ConfigOptions(TypedDict, total=False):
 
     ``keep_body`` keeps each page's body in ``Page.body``: in memory, as long as the page is. ``keep_messages``
     keeps what was on the wire in ``messages``, for a web archive. ``columns`` and ``explode`` are for outputs.
+    ``with_`` is ``with`` elsewhere, which is a word of Python's own: ``with_="meta,links"``.
     ``select`` may also be a mapping, of names to selectors: ``{"price": ".price", "images[]": "img@src"}``.
     """
 
@@ -87,6 +88,9 @@ class ConfigOptions(TypedDict, total=False):
     table: str | None
     skip_when: Texts
     explode: str | None
+    with_: ContentPart | str | Sequence[ContentPart]
+    text: TextMethod | None
+    text_format: TextFormat
     preview: int
     columns: Texts
     keep_headers: Texts

@@ -20,7 +20,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from fetcher.errors import ConfigError
-from fetcher.model import RECORD_COLUMNS
+from fetcher.model import CONTENT_COLUMNS, RECORD_COLUMNS
 
 MOST = 1e15  # of anything that is counted here; beyond it floats miss whole numbers
 
@@ -156,6 +156,17 @@ def parse_columns(value: Any) -> tuple[str, ...]:
             close = difflib.get_close_matches(name, RECORD_COLUMNS, n=1)
             nearest = f" (did you mean {close[0]!r}?)" if close else ""
             raise ConfigError(f"there is no column {name!r}{nearest}; there are {', '.join(RECORD_COLUMNS)}")
+    return names
+
+
+def parse_content(value: Any) -> tuple[str, ...]:
+    """Read the names of parts of a page (the names of ``CONTENT_COLUMNS``): a text with commas between them, or a list."""
+    names = parse_names(value)
+    for name in names:
+        if name not in CONTENT_COLUMNS:
+            close = difflib.get_close_matches(name, CONTENT_COLUMNS, n=1)
+            nearest = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ConfigError(f"there is no {name!r} to be had{nearest}; there are {', '.join(CONTENT_COLUMNS)}")
     return names
 
 

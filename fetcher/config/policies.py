@@ -9,11 +9,14 @@ import msgspec
 
 from fetcher import __version__
 from fetcher.config.options import ClientCertificate, Header, bypasses
+from fetcher.model import CONTENT_COLUMNS
 from fetcher.urls import without_userinfo
 
 __all__ = [
     "Accept",
     "AddressPolicy",
+    "Content",
+    "ContentPart",
     "HostPolicy",
     "Identity",
     "Limits",
@@ -23,6 +26,8 @@ __all__ = [
     "RetryPolicy",
     "TLSPolicy",
     "TLSProfile",
+    "TextFormat",
+    "TextMethod",
     "Timeouts",
     "product_token",
 ]
@@ -33,6 +38,9 @@ _TOKEN = re.compile(r"[A-Za-z_-]+")
 
 PrivateNetwork = Literal["allow", "listed", "deny"]
 TLSProfile = Literal["default", "compatible"]
+ContentPart = Literal["meta", "jsonld", "links", "images", "text", "lang"]
+TextMethod = Literal["body", "fast", "best"]
+TextFormat = Literal["plain", "markdown"]
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -196,3 +204,30 @@ class Parsing(msgspec.Struct, frozen=True):
     isolate: bool = False
     parsers: int | None = None
     timeout: float = 5.0
+
+
+class Content(msgspec.Struct, frozen=True):
+    """What is read out of every page into columns of its own, beside what is selected.
+
+    ``parts`` are named once each. ``text`` is how its text is found, which asks for that part too: all that a person sees
+    (``body``), or the main content alone, by a fast library or by the best.
+    """
+
+    parts: tuple[ContentPart, ...] = ()
+    text: TextMethod | None = None
+    text_format: TextFormat = "plain"
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The parts that are asked for, in the order of their columns."""
+        return tuple(part for part in CONTENT_COLUMNS if part in self.parts or (part == "text" and self.text))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of a record that it fills, in their order."""
+        return tuple(CONTENT_COLUMNS[part] for part in self.asked)
+
+    @property
+    def method(self) -> TextMethod | None:
+        """How the text is found; ``None`` where none is asked for."""
+        return self.text or ("body" if "text" in self.parts else None)

@@ -35,6 +35,9 @@ _FLAGS = {
     "table": "--table",
     "explode": "--explode",
     "skip_when": "--skip-when",
+    "text": "--text",
+    "content": "--with",
+    "text_format": "--text-format",
     "extract": "--extract",
     "head": "--head",
     "accept": "--accept",
@@ -74,6 +77,9 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     select_from: tuple[str, ...] = ()
     table: str | None = None
     skip_when: tuple[str, ...] = ()
+    content: tuple[str, ...] = ()
+    text: str | None = None
+    text_format: str = "plain"
     columns: tuple[str, ...] = ()
     keep_headers: tuple[str, ...] = ()
     body: str = "none"
@@ -116,6 +122,9 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             select_from=tuple(_text(repr(group)) for group in config.select_from),
             table=None if config.table is None else _text(config.table),
             skip_when=tuple(sorted(config.skip_when)),
+            content=config.content.asked,
+            text=config.content.method,
+            text_format=config.content.text_format,
             columns=config.columns,
             keep_headers=tuple(sorted(config.keep_headers)),
             body=body,

@@ -10,12 +10,14 @@ asked for, it gives its own text. ``br``, blocks, table cells and list items par
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from itertools import islice
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-__all__ = ["inner_text"]
+__all__ = ["inner_lines", "inner_text", "only_text"]
 
+MAX_AROUND = 8  # elements, one within the other, around a text
 _KNOWN_IDS = 1_000  # lexbor's own ids of tags; those it does not know have others, in each document
 
 
@@ -35,15 +37,25 @@ _RAW = _ids("iframe noembed noframes script style template title")  # at most a 
 _UNSEEN = _RAW | _ids("audio canvas datalist head noscript rp video")
 _OWN_TEXT = _RAW | _ids("head")
 (_TEMPLATE,) = _ids("template")
+_CELLS = _ids("td th")
+_KEPT = _ids("listing plaintext pre xmp")
 _TEXT = 2  # LXB_TAG__TEXT
+_LINE, _CELL, _PLACE = (
+    "\0L",
+    "\0C",
+    "\0P",
+)  # what ends a line and a cell, and where a kept text stands: NUL is in no text
 
 _MAY_HIDE = (" hidden", "display", "<dialog")
 _HIDING = "[hidden],[style*=display i],dialog:not([open])"
 _DISPLAY_NONE = re.compile(r"(?:^|;)\s*display\s*:\s*none\b", re.IGNORECASE)
 
 
-def inner_text(root: LexborNode) -> str:
-    """Return the text of ``root`` and all within as a person sees it, white space folded."""
+def inner_text(root: LexborNode, *, max_nodes: int | None = None) -> str:
+    """Return the text of ``root`` and all within as a person sees it, white space folded.
+
+    ``max_nodes`` bounds how many nodes within are looked at, for who asks for many that may be nested.
+    """
     if root.tag_id in _OWN_TEXT:
         texts = (
             [fragment.text() for fragment in root.template_fragments()] if root.tag_id == _TEMPLATE else [root.text()]
@@ -60,6 +72,8 @@ def inner_text(root: LexborNode) -> str:
     passed = 0  # the node that ends what is passed over
     nodes = root.traverse(include_text=True)
     next(nodes)  # the root
+    if max_nodes is not None:
+        nodes = islice(nodes, max_nodes)
     for node in nodes:
         if passed:
             if node.mem_id != passed:
@@ -83,11 +97,116 @@ def inner_text(root: LexborNode) -> str:
     return " ".join("".join(parts).split())
 
 
+def only_text(element: LexborNode) -> str | None:
+    """Return the text of an element with nothing but a text in it, or an element or two around one; else ``None``.
+
+    Most links are such. Whether an element around the text hides itself by an attribute is not looked at.
+    """
+    node = element.first_child
+    for _ in range(MAX_AROUND):
+        if node is None:
+            return ""
+        if node.next is not None:
+            return None
+        tag = node.tag_id
+        if tag == _TEXT:
+            return " ".join((node.text_content or "").split())
+        if tag in _BREAKS or tag in _UNSEEN:
+            return None
+        node = node.first_child
+    return None
+
+
+def inner_lines(root: LexborNode) -> str:
+    """Return the text of ``root`` and all within as a person sees it: each paragraph, row or list item on a line.
+
+    Cells of a row have tabs between them, the text of ``pre`` keeps its lines and spaces; elsewhere white space is folded,
+    and there are no empty lines.
+    """
+    root_id = root.mem_id
+    hidden = _hiding_within(root)
+    parts: list[str] = []
+    kept: list[str] = []
+    ends: set[int] = set()  # the nodes that stand behind a block
+    breaks, skipped, add = _BREAKS, _UNSEEN | _KEPT, parts.append  # names of our own are faster
+    at_start = True  # of a line
+    passed = 0  # the node that ends what is passed over
+    for node in root.traverse(include_text=True):
+        if passed:
+            if node.mem_id != passed:
+                continue
+            passed = 0
+        tag = node.tag_id
+        if tag == 2:  # a text
+            text = node.text_content or ""
+            if at_start:
+                if not text or text.isspace():
+                    continue
+                at_start = False
+            elif node.mem_id in ends:
+                add(_LINE)
+            add(text)
+            continue
+        if tag in breaks:
+            if not at_start:
+                add(_CELL if tag in _CELLS else _LINE)
+                at_start = tag not in _CELLS
+            following = node.next
+            ends.add(following.mem_id if following is not None else _behind_inline(node, root_id))
+        elif not at_start and node.mem_id in ends:
+            add(_LINE)
+            at_start = True
+        if tag in skipped or (hidden and node.mem_id in hidden):
+            if tag in _KEPT and node.mem_id not in hidden:
+                kept.append(_kept_text(node, hidden))
+                add(f"{_PLACE}{_LINE}")
+            passed = _next_after(node, root_id)
+            if not passed:
+                break
+    return _join_lines("".join(parts), kept)
+
+
+def _join_lines(text: str, kept: Sequence[str]) -> str:
+    """Return what is between two ``_LINE`` as a line, its white space folded, and the ``kept`` texts in their places."""
+    lines = [" ".join(line.split()) for line in text.split(_LINE)]
+    if _CELL in text:
+        lines = ["\t".join(map(str.strip, line.split(_CELL))).strip("\t") if _CELL in line else line for line in lines]
+    if kept:
+        places = iter(kept)
+        lines = [next(places, "") if line == _PLACE else line for line in lines]
+    return "\n".join(filter(None, lines))
+
+
+def _kept_text(pre: LexborNode, hidden: Collection[int]) -> str:
+    """Return the text of a ``pre`` with its lines and spaces, without empty lines around it."""
+    parts: list[str] = []
+    passed = 0
+    nodes = pre.traverse(include_text=True)
+    next(nodes)  # itself
+    for node in nodes:
+        if passed:
+            if node.mem_id != passed:
+                continue
+            passed = 0
+        tag = node.tag_id
+        if tag == _TEXT:
+            parts.append(node.text_content or "")
+        elif tag in _UNSEEN or node.mem_id in hidden:
+            passed = _next_after(node, pre.mem_id)
+            if not passed:
+                break
+        elif tag in _BREAKS:
+            parts.append("\n")
+    return "\n".join(line.rstrip() for line in "".join(parts).splitlines()).strip("\n")
+
+
 def _hidden_within(root: LexborNode) -> Collection[int]:
     """Return the ids of the elements within that hide themselves. Few pages have any in what is selected of them."""
     html = root.html or ""
-    if not any(map(html.__contains__, _MAY_HIDE)):
-        return ()
+    return _hiding_within(root) if any(map(html.__contains__, _MAY_HIDE)) else ()
+
+
+def _hiding_within(root: LexborNode) -> Collection[int]:
     found = {node.mem_id for node in root.css(_HIDING) if _hides_itself(node)}
     found.discard(root.mem_id)  # it was asked for
     return found
@@ -104,6 +223,16 @@ def _next_after(node: LexborNode, root_id: int) -> int:
     """Return the id of the node that comes after ``node`` and all within; 0 where none does within the root."""
     above: LexborNode | None = node
     while above is not None and above.mem_id != root_id:
+        if (following := above.next) is not None:
+            return following.mem_id
+        above = above.parent
+    return 0
+
+
+def _behind_inline(block: LexborNode, root_id: int) -> int:
+    """Return the id of the node behind the inline elements that end with ``block``; 0 where a block ends with it too."""
+    above = block.parent
+    while above is not None and above.mem_id != root_id and above.tag_id not in _BREAKS:
         if (following := above.next) is not None:
             return following.mem_id
         above = above.parent

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from fetcher.config import Content
 from fetcher.model import Response
 from fetcher.page.parse import Reading
 from fetcher.page.select import Selection
@@ -52,7 +53,7 @@ class WorkerSettings(msgspec.Struct, frozen=True):
 
     ``extract`` is ``module:name``, ``path`` and ``folder`` are the owner's ``sys.path`` and working directory,
     ``limit`` is seconds a page may take, ``exact`` says that data is to come back of the very same types, ``columns``
-    are those of a record that are wanted and need a page's tree.
+    are those of a record that are wanted and need a page's tree, ``content`` is what is read into columns of its own.
     """
 
     select: Selection | None
@@ -63,6 +64,7 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     limit: float
     exact: bool
     columns: frozenset[str]
+    content: Content | None = None
 
 
 class ParseTask(msgspec.Struct, frozen=True, array_like=True):

@@ -22,7 +22,8 @@ from fetcher.model import Extractor, Failure, Page, Pairs, Response
 from fetcher.refresh import refresh_of
 
 if TYPE_CHECKING:
-    from fetcher.page.select import Selection
+    from fetcher.config.policies import Content
+    from fetcher.page.select import Fields, Selection
 
 __all__ = [
     "TREE_COLUMNS",
@@ -101,13 +102,13 @@ class Document:
     __slots__ = (
         "__weakref__",
         "_head",
-        "_is_xml",
         "_links",
         "_start",
         "_text",
         "_title",
         "_tree",
         "charset",
+        "is_xml",
         "response",
     )
 
@@ -119,7 +120,7 @@ class Document:
         self._head: list[LexborNode] | None = None
         self._title: str | None = _UNSET
         self._links: int = _UNSET
-        self._is_xml = content_type is not None and "xml" in content_type.lower() and kind_of(response) == "xml"
+        self.is_xml = content_type is not None and "xml" in content_type.lower() and kind_of(response) == "xml"
 
     @property
     def text(self) -> str:
@@ -137,7 +138,7 @@ class Document:
     def tree(self) -> LexborHTMLParser:
         """The body as lexbor's tree. Raises ``ParseError`` (``parse_crash``) where lexbor gives up."""
         if self._tree is None:
-            if self._is_xml:
+            if self.is_xml:
                 from fetcher.page.xml_tree import xml_tree  # most pages are HTML
 
                 self._tree = xml_tree(self.text)
@@ -163,7 +164,7 @@ class Document:
     def title(self) -> str | None:
         """What ``document.title`` says: ASCII whitespace stripped and collapsed; ``None`` without a title."""
         if self._title is _UNSET:
-            node = self.tree.css_first("title") if self._is_xml else _find_title(self.head, self.tree)
+            node = self.tree.css_first("title") if self.is_xml else _find_title(self.head, self.tree)
             self._title = None if node is None else _SPACES.sub(" ", node.text(deep=False)).strip(" ")
         return self._title
 
@@ -171,8 +172,12 @@ class Document:
     def links(self) -> int:
         """The number of ``a[href]``, in XML of ``link`` elements too."""
         if self._links is _UNSET:
-            self._links = len(self.tree.css("a[href],link" if self._is_xml else "a[href]"))
+            self._links = len(self.tree.css("a[href],link" if self.is_xml else "a[href]"))
         return self._links
+
+    def note_links(self, number: int) -> None:
+        """Take the number of links from who has looked for them already."""
+        self._links = number
 
     @property
     def _bytes(self) -> bytes:
@@ -267,6 +272,7 @@ class Reading(msgspec.Struct, frozen=True, array_like=True, tag="reading"):
     robots: str | None = None
     data: Any = None
     unconverted: tuple[str, ...] = ()
+    content: dict[str, Any] = {}
 
 
 def read_body(
@@ -276,10 +282,11 @@ def read_body(
     extract: Extractor | None,
     preview: int = 0,
     columns: Collection[str] = TREE_COLUMNS,
+    content: Content | None = None,
 ) -> Reading:
     """Read what a record shows out of a body, and what ``extract`` or else ``select`` finds in it.
 
-    ``preview`` is a number of characters of the text. A page of which no ``columns`` are wanted that need its tree is not
+    ``preview`` is a number of characters of the text, ``content`` says what else is read into columns of its own. A page of which no ``columns`` are wanted that need its tree is not
     parsed. Raises ``ParseError``, with what was read before it: ``extract_failed``
     with what the extractor raised, or ``parse_crash``.
     """
@@ -288,21 +295,20 @@ def read_body(
     page = document if kind in ("html", "xml") else None
     title = links = robots = data = None
     unconverted: set[str] = set()
+    more: dict[str, Any] = {}
     try:
-        if page:
-            title = page.title if "title" in columns else None
-            links = page.links if "links" in columns else None
+        if page and "title" in columns:
+            title = page.title
+        if content is not None:
+            more = _read_content(document, kind, content, unconverted, count_links="links" in columns)
+        if page and "links" in columns:
+            links = page.links
         robots = _robots_of(response, page.head if page and "robots" in columns else ())
         # The extractor last: it may do as it likes with the tree.
         if extract is not None:
             data = extract_from(response, extract)
         elif select is not None:
-            data = select.select(
-                page.tree if page else None,
-                url=response.url,
-                text=lambda: document.text if document else "",
-                unconverted=unconverted,
-            )
+            data = _select_from(document, select, unconverted, response=response, is_page=page is not None)
     except ParseError as error:
         known = read_head(response)
         error.reading = msgspec.structs.replace(known, title=title, links=links, robots=robots or known.robots)
@@ -317,7 +323,29 @@ def read_body(
         robots=robots,
         data=data,
         unconverted=tuple(sorted(unconverted)),
+        content=more,
     )
+
+
+def _select_from(
+    document: Document | None, select: Selection, unconverted: set[str], *, response: Response, is_page: bool
+) -> Fields:
+    tree = document.tree if document is not None and is_page else None
+    text = (lambda: document.text) if document is not None else str
+    return select.select(tree, url=response.url, text=text, unconverted=unconverted)
+
+
+def _read_content(
+    document: Document | None, kind: Kind, content: Content, unconverted: set[str], *, count_links: bool
+) -> dict[str, Any]:
+    from fetcher.page.content import PageContent  # most runs ask for nothing of it
+
+    reader = PageContent(content, document)
+    values = reader.read(kind, count_links=count_links)
+    if document is not None and reader.links is not None:
+        document.note_links(reader.links)
+    unconverted.update(reader.unconverted)
+    return values
 
 
 def read_head(response: Response) -> Reading:
@@ -401,6 +429,7 @@ def page_of(
         robots=reading.robots,
         refresh=refresh_of(response),
         preview=reading.preview,
+        content=reading.content,
         unconverted=reading.unconverted,
         headers=headers,
         body=response.body if keep_body else None,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from fetcher.config import Config
+from fetcher.config import Config, Content
 from fetcher.errors import ConfigError, ParseError, Skipped
 from fetcher.model import Extractor, Page, Response, check_callable, kept_headers
 from fetcher.page.denial import denied_by
@@ -64,6 +64,8 @@ class Reader:
         self._select = _selection(config) if _selects(config) else None
         self.explosion = _explosion(config, self._select)
         self._preview = config.preview
+        self._content = _content(config)
+        main_content = self._content is not None and self._content.method in ("fast", "best")
         self._columns = TREE_COLUMNS.intersection(config.columns) if config.columns else TREE_COLUMNS
         self._headers = frozenset(config.keep_headers)
         self._skip_when = frozenset(config.skip_when)
@@ -73,7 +75,8 @@ class Reader:
         self._keep_body = config.keep_body
         self._extract = extract
         self._asked = parsing.isolate or parsing.parsers is not None
-        self._all_html = parsing.parsers is not None or (parsing.isolate and self._select is not None)
+        # A library that finds the main content takes longer than all else: it runs where the cores are.
+        self._all_html = parsing.parsers is not None or main_content or (parsing.isolate and self._select is not None)
         self._everything = parsing.isolate and extract is not None
         name = name_of(extract) if extract is not None else None
         if extract is not None and name is None and self._asked:
@@ -152,7 +155,12 @@ class Reader:
             mark_row(response.request.id)
         try:
             reading = read_body(
-                response, select=self._select, extract=self._extract, preview=self._preview, columns=self._columns
+                response,
+                select=self._select,
+                extract=self._extract,
+                preview=self._preview,
+                columns=self._columns,
+                content=self._content,
             )
         finally:
             if mark_row is not None:
@@ -209,6 +217,7 @@ class Reader:
             # What small pages are read with here must not give another type of data for the large ones.
             exact=not self._asked,
             columns=self._columns,
+            content=self._content,
         )
         # Where all pages go there, the next ones wait within the process; else they are few, and dangerous.
         depth = MAX_QUEUED_PAGES if self._all_html or self._everything else 1
@@ -261,6 +270,17 @@ def _reads_nothing(option: str) -> ConfigError:
 
 def _selects(config: Config) -> bool:
     return bool(config.select or config.select_from or config.table)
+
+
+def _content(config: Config) -> Content | None:
+    content = config.content
+    if content.text_format == "markdown" and content.method != "best":
+        raise ConfigError("text-format: markdown is made by --text best alone")
+    if content.method in ("fast", "best"):
+        from fetcher.page.main_text import check_library  # most runs need none
+
+        check_library(content)
+    return content if content.columns else None
 
 
 def _selection(config: Config) -> Selection:

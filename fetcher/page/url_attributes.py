@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from selectolax.lexbor import LexborHTMLParser
+from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from fetcher.urls import resolve
+from fetcher.urls import BaseURL, resolve
 
 __all__ = ["PageURLs"]
 
@@ -15,30 +15,37 @@ _ONE = frozenset({
     "action", "background", "cite", "data", "formaction", "href", "longdesc", "manifest", "poster", "src", "xlink:href",
 })  # fmt: skip
 _SETS = frozenset({"srcset", "imagesrcset"})
-_CANDIDATE = re.compile(
-    r"[\s,]*(?P<url>[^\s,]\S*[^\s,]|[^\s,])(?P<descriptor>(?:\s+[^,\s()]+(?:\([^)]*\))?)*)\s*(?:,|$)"
-)
+# A candidate of a srcset: a URL, and behind it what is no comma, or a comma in brackets. Neither is looked at twice.
+_CANDIDATE_URL = re.compile(r"[\s,]*+(\S++)")
+_DESCRIPTOR = re.compile(r"[^,(]*+(?:\([^)]*+\)?[^,(]*+)*+")
 _NO_BASE = ("data:", "javascript:")
 
 
 class PageURLs:
-    """Resolves what a page's attributes say; the base is looked for once, when it is first needed."""
+    """Resolves what a page's attributes say; the base is looked for once, when it is first needed.
 
-    def __init__(self, tree: LexborHTMLParser | None, url: str) -> None:
+    ``base`` is its ``base[href]``, where that was found before; it is not looked for without a ``tree``.
+    """
+
+    def __init__(self, tree: LexborHTMLParser | None, url: str, *, base: LexborNode | None = None) -> None:
+        self._base_element = base
         self._tree = tree
         self._url = url
-        self._base: str | None = None
+        self._base: BaseURL | None = None
 
     @property
-    def base(self) -> str:
-        """The URL that the page's references are relative to: its first ``base[href]``, else its own."""
+    def base(self) -> BaseURL:
+        """What the page's references are relative to: its first ``base[href]``, else its own URL."""
         if self._base is None:
-            self._base = self._url
-            found = self._tree.css_first("base[href]") if self._tree is not None and self._url else None
-            if found is not None:
+            url = self._url
+            found = self._base_element
+            if found is None and self._tree is not None and self._url:
+                found = self._tree.css_first("base[href]")
+            if found is not None and self._url:
                 base = resolve(self._url, found.attrs["href"] or "")
                 if base is not None and not base.startswith(_NO_BASE):
-                    self._base = base
+                    url = base
+            self._base = BaseURL(url)
         return self._base
 
     def absolute(self, attribute: str, value: str) -> str:
@@ -47,14 +54,21 @@ class PageURLs:
         if not self._url:
             return value
         if name in _ONE:
-            return resolve(self.base, value) or value
+            return self.base.resolve(value) or value
         if name == "ping":
-            return " ".join(resolve(self.base, url) or url for url in value.split())
-        return ", ".join(self._candidates(value)) if name in _SETS else value
+            return " ".join(self.base.resolve(url) or url for url in value.split())
+        return ", ".join(self.candidates(value)) if name in _SETS else value
 
-    def _candidates(self, value: str) -> Iterator[str]:
+    def candidates(self, value: str) -> Iterator[str]:
         """Yield the image candidates of a ``srcset`` (HTML Standard, 4.8.4.2.2), each with its descriptor."""
-        for match in _CANDIDATE.finditer(value):
-            descriptor = " ".join(match["descriptor"].split())
-            url = resolve(self.base, match["url"]) or match["url"]
-            yield f"{url} {descriptor}" if descriptor else url
+        place = 0
+        while (match := _CANDIDATE_URL.match(value, place)) is not None:
+            written = match[1].rstrip(",")
+            place = match.end()
+            descriptor = ""
+            if written == match[1] and (behind := _DESCRIPTOR.match(value, place)) is not None:
+                place = behind.end()
+                descriptor = " ".join(behind[0].split())
+            if written:
+                url = self.base.resolve(written) or written
+                yield f"{url} {descriptor}" if descriptor else url

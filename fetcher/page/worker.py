@@ -89,6 +89,7 @@ def _answer(task: ParseTask, settings: WorkerSettings, extract: Extractor | None
             extract=extract,
             preview=settings.preview,
             columns=settings.columns,
+            content=settings.content,
         )
     except ParseError as error:
         return encode(ParseFailed(_encodable(error.code), _encodable(error.message), error.reading))
@@ -107,7 +108,11 @@ def _bounded(answer: Answer) -> bytearray:
     frame = encode(answer)
     if len(frame) > MAX_MESSAGE_BYTES:
         reason = f"what was read out of it is over {MAX_MESSAGE_BYTES // 1024**2} MB"
-        known = msgspec.structs.replace(answer, data=None, preview=None) if isinstance(answer, Reading) else None
+        known = (
+            msgspec.structs.replace(answer, data=None, preview=None, content={})
+            if isinstance(answer, Reading)
+            else None
+        )
         return encode(ParseFailed("extract_failed", reason, known))
     return frame
 

@@ -9,7 +9,7 @@ import msgspec
 
 from fetcher.hosts.state import HostReport
 from fetcher.sinks.escape import printable
-from fetcher.stats import Stats, counted
+from fetcher.stats import FieldCount, Stats, counted
 
 __all__ = ["Summary", "describe_trouble", "human_bytes", "human_seconds", "summarize"]
 
@@ -24,7 +24,8 @@ class Summary(msgspec.Struct, frozen=True):
     ``earlier`` of the pages were there before this run. ``hosts`` are those that were slow, throttled, parked or denied.
     ``by_http`` of this run's rows named no scheme and were asked by http.
     ``notes`` say what was done otherwise than was asked. ``fields`` has for each selected one the ``pages`` it was looked
-    for on, on how many it was ``found``, and where its text was not of its type (``unconverted``).
+    for on, on how many it was ``found``, and where its text was not of its type (``unconverted``); ``content`` the same of
+    the columns that are read out of pages: ``found`` says on how many that could be done.
     """
 
     input: int
@@ -43,6 +44,7 @@ class Summary(msgspec.Struct, frozen=True):
     exit: int | None = None
     notes: list[str] = []
     fields: dict[str, dict[str, int]] = {}
+    content: dict[str, dict[str, int]] = {}
 
     def as_text(self) -> str:
         """Return one or two lines for people."""
@@ -59,7 +61,7 @@ class Summary(msgspec.Struct, frozen=True):
         text += "".join(f"\n  {note}" for note in self.notes)
         if self.codes:
             text += "\n  " + " · ".join(f"{code} {count:,}" for code, count in self.codes.items())
-        text += "".join(f"\n  {printable(line)}" for line in self._broken_fields())
+        text += "".join(f"\n  {printable(line)}" for line in (*self._broken_fields(), *self._unread_content()))
         trouble = "".join(f"\n  {printable(describe_trouble(host))}" for host in self.hosts[:SHOWN_HOSTS])
         more = len(self.hosts) - SHOWN_HOSTS
         return text + trouble + (f"\n  and {counted(more, 'more host')} that gave trouble" if more > 0 else "")
@@ -72,6 +74,15 @@ class Summary(msgspec.Struct, frozen=True):
                 yield f"{name}: empty on {empty:,} of {counted(pages, 'page')}: does its selector fit them?"
             if count["unconverted"]:
                 yield f"{name}: on {counted(count['unconverted'], 'page')} its text was not of its type"
+
+    def _unread_content(self) -> Iterator[str]:
+        """Yield a line for each column that no page could have, or of which something could not be read."""
+        for name, count in self.content.items():
+            if count["pages"] and not count["found"] and name != "lang":  # of that most pages say nothing
+                yield f"{name}: null on all of {counted(count['pages'], 'page')}: none is of a type that it is read from"
+            if count["unconverted"]:
+                what = "is no JSON, and kept as it is written" if name == "jsonld" else "could not be found"
+                yield f"{name}: on {counted(count['unconverted'], 'page')} some of it {what}"
 
     def as_json(self) -> str:
         """Return the same as one indented JSON object."""
@@ -94,12 +105,17 @@ def summarize(stats: Stats, seconds: float, *, earlier: int = 0, **more: Any) ->
         earlier=earlier,
         by_http=stats.by_http,
         codes=dict(stats.codes.most_common()),
-        fields={
-            name: {"pages": count.pages, "found": count.found, "unconverted": count.unconverted}
-            for name, count in stats.fields.items()
-        },
+        fields=_counts(stats.fields),
+        content=_counts(stats.content),
         **more,
     )
+
+
+def _counts(fields: dict[str, FieldCount]) -> dict[str, dict[str, int]]:
+    return {
+        name: {"pages": count.pages, "found": count.found, "unconverted": count.unconverted}
+        for name, count in fields.items()
+    }
 
 
 def describe_trouble(host: HostReport) -> str:

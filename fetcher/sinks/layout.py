@@ -8,7 +8,7 @@ import msgspec
 
 from fetcher.config import Config
 from fetcher.errors import ConfigError
-from fetcher.model import ON_REQUEST, RECORD_COLUMNS
+from fetcher.model import CONTENT_COLUMNS, ON_REQUEST, RECORD_COLUMNS
 
 __all__ = ["DEFAULT_COLUMNS", "DEFAULT_LAYOUT", "BodyPlace", "ItemColumns", "Layout", "body_place"]
 
@@ -16,6 +16,13 @@ BodyPlace: TypeAlias = Literal["none", "inline", "folder"]
 """Where the bodies of pages go: nowhere, into the records, or into files of their own."""
 
 DEFAULT_COLUMNS = tuple(name for name in RECORD_COLUMNS if name not in ON_REQUEST)
+
+_FILLED_BY = {
+    "headers": "keep-headers",
+    "body": "body inline",
+    "item": "explode",
+    **{column: f"with {part}" for part, column in CONTENT_COLUMNS.items()},
+}
 
 
 def body_place(body: str) -> BodyPlace:
@@ -70,6 +77,7 @@ class Layout(msgspec.Struct, frozen=True):
         Raises ``ConfigError`` for a column that nothing fills.
         """
         asked = {
+            **{name: name in config.content.columns for name in CONTENT_COLUMNS.values()},
             "headers": bool(config.keep_headers),
             "body": body == "inline",
             "body_path": body == "folder",
@@ -78,7 +86,7 @@ class Layout(msgspec.Struct, frozen=True):
         }
         for name in config.columns:
             if not asked.get(name, True):
-                needed = _NEEDED.get(name, "body DIR")
+                needed = _FILLED_BY.get(name, "body DIR")
                 raise ConfigError(f"columns: {name!r} is empty without --{needed}")
         columns = list(config.columns or DEFAULT_COLUMNS)
         if config.explode is not None:
@@ -92,9 +100,6 @@ class Layout(msgspec.Struct, frozen=True):
                 columns.insert(columns.index("id") + 1, "item")
         columns += [name for name in ON_REQUEST if asked[name] and name not in columns]
         return cls(columns=tuple(columns), head=config.head, **more)
-
-
-_NEEDED = {"headers": "keep-headers", "body": "body inline", "item": "explode"}
 
 
 DEFAULT_LAYOUT = Layout()

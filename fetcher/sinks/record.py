@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from fetcher.charset import text_of
-from fetcher.model import Outcome, Page
+from fetcher.model import CONTENT_COLUMNS, Outcome, Page
 from fetcher.record import COLUMNS, Record, to_json, to_record, well_formed
 
 __all__ = ["COLUMNS", "ItemPage", "Record", "RecordMaker", "to_json", "to_record", "well_formed"]
@@ -25,12 +26,13 @@ class ItemPage(Page, frozen=True):
 class RecordMaker:
     """Makes records of the ``columns`` that are asked for: ``values`` in their order, ``record`` as a struct.
 
-    A body is text where it is one, and else a ``data:`` URI (RFC 2397); for a format that is ``binary`` it is its bytes.
+    A body is text where it is one, and else a ``data:`` URI (RFC 2397); for a format that is ``binary`` it is its bytes,
+    and what is nested in ``content`` is JSON.
     """
 
     def __init__(self, columns: Sequence[str], *, binary: bool = False) -> None:
         self.columns = tuple(columns)
-        self._on_request = {**_ON_REQUEST, "body": _body_of} if binary else _ON_REQUEST
+        self._on_request = {**_ON_REQUEST, **_FOR_BINARY} if binary else _ON_REQUEST
         self._places = [COLUMNS.index(name) if name in COLUMNS else -1 for name in self.columns]
         fields = [(name, Any) for name in self.columns]
         self._type: Callable[..., Any] = msgspec.defstruct("ChosenRecord", fields, frozen=True)
@@ -75,10 +77,25 @@ def _body_as_text(outcome: Outcome) -> str | None:
     return f"data:{kind};base64,{base64.b64encode(body).decode()}"
 
 
+def _content_of(name: str, outcome: Outcome) -> Any:
+    return outcome.content.get(name) if isinstance(outcome, Page) else None
+
+
+def _content_as_json(name: str, outcome: Outcome) -> str | None:
+    value = _content_of(name, outcome)
+    return None if value is None else to_json(value).decode()
+
+
 _ON_REQUEST: dict[str, Callable[[Outcome], Any]] = {
+    **{name: partial(_content_of, name) for name in CONTENT_COLUMNS.values()},
     "headers": _headers_of,
     "body": _body_as_text,
     "body_path": lambda outcome: outcome.body_path if isinstance(outcome, Page) else None,
     "digest": lambda outcome: outcome.digest if isinstance(outcome, Page) else None,
     "item": lambda outcome: outcome.item if isinstance(outcome, ItemPage) else None,
+}
+
+_FOR_BINARY: dict[str, Callable[[Outcome], Any]] = {
+    **{name: partial(_content_as_json, name) for name in CONTENT_COLUMNS.values() if name not in ("text", "lang")},
+    "body": _body_of,
 }
