@@ -151,6 +151,14 @@ class ReadPages:
         self._running += 1
         self._waiting.append((page, asyncio.create_task(self._read_isolated(page, page.response))))
 
+    def _with_known(self, found: Page, page: StoredPage) -> Page:
+        """Return a page with what was known of it before."""
+        if not page.known:
+            return found
+        known = dict(page.known)
+        known["headers"] = kept_headers(known.get("headers", ()), self._config.keep_headers)
+        return msgspec.structs.replace(found, **known)
+
     def _read(self, page: StoredPage) -> Outcome:
         if page.response is None:
             assert page.failure is not None
@@ -161,14 +169,14 @@ class ReadPages:
             return self._failure(page, page.response, error)
         except MemoryError:
             raise ResourceError("no memory is left to parse in; a job goes on with the same command") from None
-        return _with_known(found, page)
+        return self._with_known(found, page)
 
     async def _read_isolated(self, page: StoredPage, response: Response) -> Outcome:
         try:
             found = await self._reader.read_isolated(response, waited=page.waited, fetched_at=page.fetched_at)
         except (ParseError, Skipped) as error:
             return self._failure(page, response, error)
-        return _with_known(found, page)
+        return self._with_known(found, page)
 
     def _failure(self, page: StoredPage, response: Response, error: ParseError | Skipped) -> Failure:
         reading, error.reading = error.reading, None
@@ -204,7 +212,3 @@ class ReadPages:
 
 def _size_of(page: StoredPage) -> int:
     return len(page.response.body) if page.response is not None else 0
-
-
-def _with_known(found: Page, page: StoredPage) -> Page:
-    return msgspec.structs.replace(found, **page.known) if page.known else found

@@ -27,7 +27,7 @@ from tests.lab.server import Exchange, LabServer
 
 RULES = ("--select", "name=h1", "--select", "price=.price:price", "--select", "links[]=a@href", "--keep-headers", "all")
 WGET = shutil.which("wget")
-CP1252 = "<meta charset=windows-1252><title>Caf\xe9</title><h1>Caf\xe9 \x80</h1><p class=price>1.234,50 €</p>"
+CP1252 = "<meta charset=windows-1252><title>Caf\xe9</title><h1>Caf\xe9 €</h1><p class=price>1.234,50 €</p>"
 
 
 def answer(body: bytes, kind: str | None = "text/html; charset=utf-8", *more: str) -> bytes:
@@ -143,7 +143,7 @@ def test_tables_have_the_columns_of_the_list(crawled: Path, tmp_path: Path) -> N
             crawled, source, "-o", str(tmp_path / f"{source}.csv"), "-o", str(tmp_path / f"{source}.sqlite"), *RULES
         )
         assert ended.code == 0, ended.said
-        rows = list(csv.DictReader((tmp_path / f"{source}.csv").open(newline="")))
+        rows = list(csv.DictReader(io.StringIO((tmp_path / f"{source}.csv").read_bytes().decode())))
         assert {row["sku"] for row in rows} >= {"sku-0", "x", "y", ""}
         with closing(sqlite3.connect(tmp_path / f"{source}.sqlite")) as database:
             found = database.execute("select name, price, typeof(price) from pages where sku = 'sku-0'").fetchall()
@@ -209,10 +209,17 @@ def test_pages_are_read_in_processes_of_their_own(crawled: Path, tmp_path: Path,
 # Archives of others
 
 
+class Writer(WARCWriter):  # type: ignore[misc]  # it is not typed
+    """One that leaves no temporary files open."""
+
+    def _create_temp_file(self) -> io.BytesIO:
+        return io.BytesIO()
+
+
 def foreign(path: Path, count: int = 5, *, packed: bool = True) -> bytes:
     """Write an archive by warcio, with records that are no pages between."""
     buffer = io.BytesIO()
-    writer = WARCWriter(buffer, gzip=packed)
+    writer = Writer(buffer, gzip=packed)
     writer.write_record(writer.create_warcinfo_record(path.name, {"software": "somebody's"}))
     for number in range(count):
         head = StatusAndHeaders("200 OK", [("Content-Type", "text/html; charset=utf-8")], protocol="HTTP/1.1")
@@ -330,7 +337,8 @@ def test_digests_sizes_and_strange_records(tmp_path: Path) -> None:
 
 def test_a_broken_folder_of_bodies(crawled: Path, tmp_path: Path) -> None:
     shutil.copytree(crawled / "bodies", tmp_path / "bodies")
-    files = sorted(path for path in (tmp_path / "bodies").rglob("*.zst") if path.is_file())
+    rows = {row["url"].rpartition("/")[2]: row for row in records(crawled / "beside.jsonl").values()}
+    files = [tmp_path / "bodies" / rows[name]["body_path"] for name in ("gzip", "chunked", "cp1252", "mark")]
     files[0].unlink()
     files[1].write_bytes(files[1].read_bytes()[:-3])
     shutil.copy(files[3], files[2])
@@ -339,7 +347,7 @@ def test_a_broken_folder_of_bodies(crawled: Path, tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text("\n".join([*lines, json.dumps(evil), "no json", "[1]"]) + "\n")
     ended = extract(tmp_path, "p.jsonl", "-o", "a.jsonl", "--bodies", "bodies")
     assert ended.code == 0, ended.said
-    for part in ("2 damaged", "1 with a wrong digest", "1 without a body", "2 that are no page"):
+    for part in ("2 damaged", "1 with a wrong digest", "2 without a body", "2 that are no page"):
         assert part in ended.said
     assert 900 not in records(tmp_path / "a.jsonl")
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from fetcher.compression import GZIP_WBITS
 
-__all__ = ["end_of_member", "end_of_record", "find_record"]
+__all__ = ["end_of_member", "end_of_record", "find_record", "is_empty"]
 
 BLOCK = 256 * 1024
 LONGEST_MARK = 16
@@ -67,6 +67,12 @@ def find_record(file: BinaryIO, start: int, *, packed: bool) -> int | None:
         at, data = at + len(data) - kept, data[-kept:]
         file.seek(at + kept)
     return None
+
+
+def is_empty(file: BinaryIO, start: int) -> bool:
+    """Tell whether there is nothing from ``start`` on, or only padding."""
+    file.seek(start)
+    return not file.read(BLOCK).strip(b"\0\r\n")
 
 
 def _places(data: bytes, *, packed: bool) -> list[int]:

@@ -159,13 +159,16 @@ class StoredRecords:
             self.broken.bodiless += 1
             return None
         known: dict[str, Any] = {}
-        headers = _headers_of(record)
+        headers = kept = _headers_of(record)
         if isinstance(body, str):
             body, headers = self._bytes_of(body, request, record, headers, known)
         if len(body) > self._max_size:
             self.broken.large += 1
             return None
         known |= {name: record[name] for name in ("robots", "refresh") if name in record}
+        known["headers"] = kept
+        if isinstance(robots := record.get("robots"), str):
+            headers = (*headers, ("x-robots-tag", robots))  # for who asks what the page says to robots
         url, status = record.get("final_url"), whole_number(record.get("status"))
         return page_from(
             request,
@@ -208,13 +211,11 @@ def _headers_of(record: Mapping[str, Any]) -> Pairs:
         except (msgspec.DecodeError, RecursionError):
             kept = None
     pairs = [*kept.items()] if isinstance(kept, Mapping) else kept if isinstance(kept, list) else []
-    headers = [(str(name), str(value)) for name, value in pairs if value is not None and name != "content-encoding"]
+    headers = [(str(name), str(value)) for name, value in pairs if value is not None]
     names = {name for name, _ in headers}
-    kind, charset, robots = (record.get(name) for name in ("content_type", "charset", "robots"))
+    kind, charset = record.get("content_type"), record.get("charset")
     if "content-type" not in names and isinstance(kind, str):
         headers.append(("content-type", f"{kind}; charset={charset}" if isinstance(charset, str) else kind))
-    if "x-robots-tag" not in names and isinstance(robots, str):
-        headers.append(("x-robots-tag", robots))
     return tuple(headers)
 
 

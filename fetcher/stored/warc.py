@@ -27,7 +27,7 @@ from fetcher.config import Accept
 from fetcher.errors import FetchError, ParseError, SourceError, StatusError, missing_extra
 from fetcher.model import Failure, Pairs, Request, Response
 from fetcher.stored.http_message import decoded, parse_message
-from fetcher.stored.members import end_of_member, end_of_record, find_record
+from fetcher.stored.members import end_of_member, end_of_record, find_record, is_empty
 from fetcher.stored.page import (
     MAX_ID,
     Broken,
@@ -230,7 +230,7 @@ class StoredWARC:
         with self._open() as file:
             while start is not None:
                 file.seek(start)
-                at, held, found = start, None, False
+                at, size, held, found = start, 0, None, False
                 try:
                     records = ArchiveIterator(
                         file,
@@ -242,13 +242,13 @@ class StoredWARC:
                         if held is not None:
                             yield held
                             held = None
-                        at, found = record.stream_pos, True
+                        at, size, found = record.stream_pos, record.content_length, True
                         held = self._taken(record, broken, every=every)
                 except (OSError, ValueError, KeyError) as error:
                     if isinstance(error, OSError) and error.errno is not None:
                         raise SourceError(f"{self.path}: cannot be read: {error.strerror or error}") from None
                     whole = found and not isinstance(error, _DamagedError)
-                    end = self._end_of(file, at, len(held.block) if held is not None else 0) if whole else None
+                    end = self._end_of(file, at, size) if whole else None
                     if held is not None and end is not None:
                         yield held
                     # Behind a record that is whole there is a broken one: it is counted when we begin with it.
@@ -257,6 +257,8 @@ class StoredWARC:
                     continue
                 if held is not None:
                     yield held
+                end = self._end_of(file, at, size) if found else None
+                broken.damaged += end is not None and not is_empty(file, end)  # fastwarc keeps quiet about it
                 return
 
     def _end_of(self, file: BinaryIO, at: int, size: int) -> int | None:
