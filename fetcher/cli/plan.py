@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -25,8 +25,10 @@ from fetcher.sinks.body_folder import check_body_folder
 from fetcher.sinks.layout import BodyPlace, body_place
 from fetcher.sinks.opening import check_path, descriptor_of, is_special
 from fetcher.sources import ListOptions, check, is_url_argument
-from fetcher.stored import StoredFile, open_stored
 from fetcher.transport.descriptors import RESERVED_DESCRIPTORS
+
+if TYPE_CHECKING:
+    from fetcher.stored import StoredFile
 
 __all__ = ["Plan", "make_extraction_plan", "make_plan"]
 
@@ -83,6 +85,8 @@ def make_extraction_plan(path: str, settings: Mapping[str, Any], *, bodies: str 
                 f"{output}: an archive is made of what a server sends, and here no server is asked: "
                 "write to a .jsonl, .csv, .parquet or .sqlite"
             )
+    from fetcher.stored import open_stored  # a crawl reads no such file
+
     plan = _plan_of([path], settings, lasting=True)
     config = plan.config
     selected = Reader(config, plan.extract).selected_names

@@ -32,7 +32,6 @@ from fetcher.cli.signals import CrawlSignals
 from fetcher.cli.unused import warn_of_unused
 from fetcher.client import Fetcher
 from fetcher.errors import ConfigError, FetcherError
-from fetcher.extraction import Extraction
 from fetcher.job.resume import ResumeState
 from fetcher.middleware.gate import Gate
 from fetcher.report.notices import Notices
@@ -109,11 +108,7 @@ def _run(plan: Plan, notices: Notices) -> int:
 
         return dry_run(plan, notices, judge=robots_judge if plan.config.robots else None)
     # A selector that does not parse is found here.
-    fetcher = (
-        Fetcher(plan.config, middleware=plan.middleware, extract=plan.extract)
-        if plan.stored is None
-        else Extraction(plan.config, extract=plan.extract)
-    )
+    fetcher = _fetcher_of(plan)
     if not plan.config.tls.verify and not plan["quiet"]:
         notices.say("warning: certificates are not verified (--insecure)", level="warning")
     if not plan["quiet"]:
@@ -123,6 +118,14 @@ def _run(plan: Plan, notices: Notices) -> int:
     code = event_loop.run(crawl.run())
     crawl.signals.ignore()
     return code
+
+
+def _fetcher_of(plan: Plan) -> Fetcher:
+    if plan.stored is None:
+        return Fetcher(plan.config, middleware=plan.middleware, extract=plan.extract)
+    from fetcher.extraction import Extraction  # a crawl does not need it
+
+    return Extraction(plan.config, extract=plan.extract)
 
 
 class Crawl:

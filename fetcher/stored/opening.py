@@ -11,7 +11,7 @@ from typing import Any
 from fetcher.compression import packing_of_data, packing_of_path
 from fetcher.config import Accept
 from fetcher.errors import SourceError
-from fetcher.stored.page import Broken, StoredFile
+from fetcher.stored.page import PassedOver, StoredFile
 from fetcher.stored.records import StoredRecords, json_records
 from fetcher.stored.warc import StoredWARC
 
@@ -61,11 +61,11 @@ def open_stored(
 
 
 def _jsonl(path: str, max_size: int, bodies: str | None) -> StoredFile:
-    def records(broken: Broken) -> Iterator[Mapping[str, Any]]:
+    def records(broken: PassedOver) -> Iterator[Mapping[str, Any]]:
         return json_records(path, max_line=_ROW_BYTES * max_size, broken=broken)
 
     names: dict[str, None] = {}
-    for record in islice(records(Broken()), LOOKED_AT):
+    for record in islice(records(PassedOver()), LOOKED_AT):
         names |= dict.fromkeys(record)
     if not names:
         raise SourceError(f"{path}: holds no pages: give {KINDS}")
@@ -75,7 +75,7 @@ def _jsonl(path: str, max_size: int, bodies: str | None) -> StoredFile:
 def _parquet(path: str, files: list[str], max_size: int, bodies: str | None) -> StoredFile:
     from fetcher.sources.parquet import count_parquet, parquet_fields, parquet_names, parquet_records
 
-    def records(broken: Broken) -> Iterator[Mapping[str, Any]]:  # noqa: ARG001  (such a file is whole, or none)
+    def records(broken: PassedOver) -> Iterator[Mapping[str, Any]]:  # noqa: ARG001  (such a file is whole, or none)
         for file in files:
             yield from parquet_records(file)
 
@@ -102,7 +102,7 @@ def _sqlite(path: str, max_size: int, bodies: str | None, selected: Collection[s
 
     from fetcher.sources.sqlite import count_sqlite, sqlite_names, sqlite_records
 
-    def records(broken: Broken) -> Iterator[Mapping[str, Any]]:  # noqa: ARG001  (such a file is whole, or none)
+    def records(broken: PassedOver) -> Iterator[Mapping[str, Any]]:  # noqa: ARG001  (such a file is whole, or none)
         return sqlite_records(path, max_body=max_size)
 
     try:

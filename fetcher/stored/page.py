@@ -14,7 +14,7 @@ from fetcher.errors import FetchError, SourceError, StatusError
 from fetcher.model import Failure, Pairs, Request, Response
 from fetcher.stats import counted
 
-__all__ = ["Broken", "SeenIds", "StoredFile", "StoredPage", "error_of", "failure_from", "moment_of", "whole_number"]
+__all__ = ["PassedOver", "SeenIds", "StoredFile", "StoredPage", "error_of", "failure_from", "moment_of", "whole_number"]
 
 MAX_ID = 2**32 - 1
 """The largest number of a row; those of a list are its rows from 1."""
@@ -40,7 +40,7 @@ class StoredPage(msgspec.Struct, frozen=True):
     known: Mapping[str, Any] = {}
 
 
-class Broken:
+class PassedOver:
     """Counts what was passed over, by reason."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class StoredFile(Protocol):
     """A file with pages, opened by ``open_stored``. ``broken`` counts as ``pages`` are read, ``total`` is about how many there are."""
 
     path: str
-    broken: Broken
+    broken: PassedOver
     total: int | None
     fields: tuple[str, ...] | None
     """The columns of the list that all rows have, ``None`` where they are those of the first row."""

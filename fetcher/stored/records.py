@@ -25,7 +25,7 @@ from fetcher.page.parse import kind_of
 from fetcher.sources.records import RecordTable, fields_of
 from fetcher.stored.page import (
     MAX_ID,
-    Broken,
+    PassedOver,
     SeenIds,
     StoredPage,
     failure_from,
@@ -48,7 +48,7 @@ class BodyFiles:
         self._path = path
         self._max_size = max_size
 
-    def read(self, name: str, broken: Broken) -> bytes | None:
+    def read(self, name: str, broken: PassedOver) -> bytes | None:
         """Return a body; ``None``, and counted, where it is not there, too large or not what its name says."""
         match = _BODY_PATH.fullmatch(name)
         if match is None:
@@ -91,7 +91,7 @@ class StoredRecords:
     def __init__(
         self,
         path: str,
-        records: Callable[[Broken], Iterator[Mapping[str, Any]]],
+        records: Callable[[PassedOver], Iterator[Mapping[str, Any]]],
         names: Collection[str],
         *,
         max_size: int,
@@ -100,7 +100,7 @@ class StoredRecords:
         total: int | None = None,
     ) -> None:
         self.path = path
-        self.broken = Broken()
+        self.broken = PassedOver()
         self.total = total
         self._records = records
         self._max_size = max_size
@@ -121,7 +121,7 @@ class StoredRecords:
 
     def pages(self) -> Iterator[StoredPage]:
         """Yield the rows. Raises ``SourceError``."""
-        self.broken = broken = Broken()
+        self.broken = broken = PassedOver()
         seen = SeenIds(self.path)
         for ordinal, record in enumerate(self._records(broken), 1):
             number = whole_number(record["id"]) if "id" in record else ordinal
@@ -219,7 +219,7 @@ def _headers_of(record: Mapping[str, Any]) -> Pairs:
     return tuple(headers)
 
 
-def json_records(path: str, *, max_line: int, broken: Broken) -> Iterator[dict[str, Any]]:
+def json_records(path: str, *, max_line: int, broken: PassedOver) -> Iterator[dict[str, Any]]:
     """Yield the objects of a file of JSON Lines, packed or not; what is none is counted. Raises ``SourceError``."""
     decode = msgspec.json.Decoder().decode
     for line in _lines(path, max_line, broken):
@@ -236,7 +236,7 @@ def json_records(path: str, *, max_line: int, broken: Broken) -> Iterator[dict[s
             broken.strange += 1
 
 
-def _lines(path: str, max_line: int, broken: Broken) -> Iterator[bytes]:
+def _lines(path: str, max_line: int, broken: PassedOver) -> Iterator[bytes]:
     """Yield the lines; of one that is too long nothing is kept."""
     parts: list[bytes] = []
     size = 0

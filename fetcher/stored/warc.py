@@ -30,7 +30,7 @@ from fetcher.stored.http_message import decoded, parse_message
 from fetcher.stored.members import end_of_member, end_of_record, find_record, is_empty
 from fetcher.stored.page import (
     MAX_ID,
-    Broken,
+    PassedOver,
     SeenIds,
     StoredPage,
     failure_from,
@@ -75,7 +75,7 @@ class StoredWARC:
         if importlib.util.find_spec("fastwarc") is None:
             raise SourceError(f"{path}: {missing_extra('fastwarc', 'warc')}")
         self.path = path
-        self.broken = Broken()
+        self.broken = PassedOver()
         self.total: int | None = None
         self._max_size = max_size
         self._accept = accept
@@ -87,7 +87,7 @@ class StoredWARC:
 
     def pages(self) -> Iterator[StoredPage]:
         """Yield the rows. Raises ``SourceError``."""
-        self.broken = Broken()
+        self.broken = PassedOver()
         return self._own_pages() if self.ours else self._foreign_pages()
 
     # Archives of ours
@@ -208,7 +208,7 @@ class StoredWARC:
 
     def _is_ours(self) -> bool:
         """Tell whose archive it is by its first records. Raises ``SourceError`` where there are none."""
-        broken = Broken()
+        broken = PassedOver()
         found = False
         for count, record in enumerate(self._records(broken, every=True)):
             found = True
@@ -222,7 +222,7 @@ class StoredWARC:
             raise SourceError(f"{self.path}: is no WARC: there is no whole record in it")
         return False
 
-    def _records(self, broken: Broken, *, every: bool = False) -> Iterator[ArchiveRecord]:
+    def _records(self, broken: PassedOver, *, every: bool = False) -> Iterator[ArchiveRecord]:
         """Yield the records that are whole; ``every`` has others than those that matter too."""
         from fastwarc.warc import ArchiveIterator, WarcRecordType
 
@@ -265,7 +265,7 @@ class StoredWARC:
         """Return where the record at ``at`` ends, with ``size`` bytes in its block, ``None`` where it is not whole."""
         return end_of_member(file, at) if self._packed else end_of_record(file, at, size)
 
-    def _taken(self, record: Any, broken: Broken, *, every: bool) -> ArchiveRecord | None:
+    def _taken(self, record: Any, broken: PassedOver, *, every: bool) -> ArchiveRecord | None:
         """Return a record with its block, ``None`` for one that is passed over. Raises ``OSError`` where it is damaged."""
         headers = record.headers
         kind = (headers.get("WARC-Type") or "").lower()
@@ -301,7 +301,7 @@ class StoredWARC:
         with self._open() as file, contextlib.suppress(OSError):
             file.seek(start)
             for record in ArchiveIterator(file, record_types=WarcRecordType.any_type, parse_http=False):
-                return self._taken(record, Broken(), every=False)
+                return self._taken(record, PassedOver(), every=False)
         return None
 
     def _open(self) -> BinaryIO:
