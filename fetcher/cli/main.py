@@ -15,6 +15,7 @@ __all__ = ["cli", "main"]
 
 COMMANDS = {
     "crawl": "Fetch a list of URLs and write what came.",
+    "extract": "Read pages again that were fetched before: no network.",
     "robots": "Say why a URL may be fetched or not.",
     "report": "Tell how a job went, or how far it is.",
     "bench": "Measure what concurrency buys.",

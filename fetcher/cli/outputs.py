@@ -63,8 +63,8 @@ class CrawlOutput(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def left(self, rows: Iterable[Row] | AsyncIterable[Row]) -> Any:
-        """Return the rows that are still to be fetched."""
+    def left(self, rows: Any, *, stored: bool = False) -> Any:
+        """Return the rows that are still to be fetched, or the ``stored`` pages that are still to be read."""
         ...
 
     async def write(self, outcome: Outcome) -> None:
@@ -103,7 +103,7 @@ class PlainOutput:
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
 
-    def left(self, rows: Iterable[Row] | AsyncIterable[Row]) -> Any:
+    def left(self, rows: Any, *, stored: bool = False) -> Any:  # noqa: ARG002  (nothing is known of earlier runs)
         """Return all rows."""
         return rows
 
@@ -140,7 +140,7 @@ def open_output(plan: Plan, fetcher: Fetcher) -> CrawlOutput:
 
 def estimate_total(plan: Plan) -> int | None:
     """Return about how many rows a plan's lists have, ``None`` where that cannot be told without reading them."""
-    total = estimate_rows(plan.inputs, plan.list_options)
+    total = plan.stored.total if plan.stored is not None else estimate_rows(plan.inputs, plan.list_options)
     limit = plan.config.limits.rows
     return total if limit is None else min(limit, total or limit)
 
@@ -220,6 +220,8 @@ def _layout(plan: Plan, fetcher: Fetcher) -> Layout:
 
 def _has_one_list(plan: Plan) -> bool:
     """Whether all rows have the same columns: those of one table, or none, or those that are carried of free keys."""
+    if plan.stored is not None:
+        return not plan.stored.free_fields
     kinds = {format_of(path, plan["from"]) for path in plan.inputs if plan["from"] or not is_url_argument(path)}
     if kinds <= {"txt"} or kinds == {"sitemap"}:
         return True
@@ -231,6 +233,8 @@ def _has_one_list(plan: Plan) -> bool:
 
 def _fields(plan: Plan) -> tuple[str, ...] | None:
     """Return the columns a table gets of the list's own: those of the first row; of a list of free keys those carried."""
+    if plan.stored is not None:
+        return plan.stored.fields
     if plan["from"] == "sitemap":
         from fetcher.sources.sitemap import carried_fields
 

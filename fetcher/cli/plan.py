@@ -1,4 +1,4 @@
-"""What a crawl is going to do, checked: all that is wrong with it is found before the first request.
+"""What a crawl, or an extraction, is going to do, checked: all that is wrong with it is found before the first request.
 
 Law 2: a list, an option or an output that is no good ends the run while nothing has been fetched, opened for
 writing or overwritten.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -27,7 +27,10 @@ from fetcher.sinks.opening import check_path, descriptor_of, is_special
 from fetcher.sources import ListOptions, check, is_url_argument
 from fetcher.transport.descriptors import RESERVED_DESCRIPTORS
 
-__all__ = ["Plan", "make_plan"]
+if TYPE_CHECKING:
+    from fetcher.stored import StoredFile
+
+__all__ = ["Plan", "make_extraction_plan", "make_plan"]
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -45,6 +48,8 @@ class Plan(msgspec.Struct, frozen=True):
     middleware: tuple[Middleware, ...] = ()
     notes: tuple[str, ...] = ()
     """What is done otherwise than was asked, in words."""
+    stored: StoredFile | None = None
+    """The file of pages that takes the network's place; ``inputs`` is its path."""
 
     def __getitem__(self, key: str) -> Any:
         return self.settings.get(key, RUN_KEYS[key])
@@ -66,6 +71,33 @@ def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool =
     ``lasting`` is ``False`` for a list that will not be there again, and makes no job. Raises ``ConfigError``,
     ``SourceError`` and ``SinkError``.
     """
+    plan = _plan_of(inputs, settings, lasting=lasting)
+    check(inputs, plan.list_options)
+    _check_places(plan)
+    return plan
+
+
+def make_extraction_plan(path: str, settings: Mapping[str, Any], *, bodies: str | None = None) -> Plan:
+    """Check the same where pages are read out of the file at ``path``. Raises the same."""
+    for output in settings.get("output") or ():
+        if needs_messages(output, settings.get("format")):
+            raise ConfigError(
+                f"{output}: an archive is made of what a server sends, and here no server is asked: "
+                "write to a .jsonl, .csv, .parquet or .sqlite"
+            )
+    from fetcher.stored import open_stored  # a crawl reads no such file
+
+    plan = _plan_of([path], settings, lasting=True)
+    config = plan.config
+    selected = Reader(config, plan.extract).selected_names
+    stored = open_stored(path, max_size=config.limits.max_size, accept=config.accept, bodies=bodies, selected=selected)
+    plan = msgspec.structs.replace(plan, stored=stored)
+    _check_places(plan)
+    return plan
+
+
+def _plan_of(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -> Plan:
+    """Check the settings."""
     urls = inputs if all(is_url_argument(text) for text in inputs) else []
     outputs = settings.get("output") or ["-"]
     kept: dict[str, Any] = {"keep_body": True} if settings.get("body", "none") != "none" else {}
@@ -94,11 +126,14 @@ def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool =
     if plan.body_place == "inline" and all(format_of(path, plan["format"]) == "text" for path in outputs):
         note = "--body inline: a text output has no columns; write to a .jsonl or .csv, or give -f"
         plan = msgspec.structs.replace(plan, notes=(*plan.notes, note))
-    check(inputs, plan.list_options)
+    return plan
+
+
+def _check_places(plan: Plan) -> None:
+    """Check what is to be written."""
     _check_outputs(plan)
     if plan.body_place == "folder":
         _check_bodies(plan)
-    return plan
 
 
 def _within_limits(plan: Plan) -> Plan:
@@ -116,7 +151,8 @@ def _within_limits(plan: Plan) -> Plan:
 
 
 def _check_outputs(plan: Plan) -> None:
-    lists = {_identity(path, reading=True) for path in plan.inputs if not is_url_argument(path)} - {None}
+    read = plan.inputs if plan.stored is not None else [path for path in plan.inputs if not is_url_argument(path)]
+    lists = {_identity(path, reading=True) for path in read} - {None}
     taken: dict[Hashable, str] = {}
     summary = [] if plan["summary"] in (None, "-") else [plan["summary"]]
     for path in [*plan.outputs, *summary]:
@@ -128,7 +164,8 @@ def _check_outputs(plan: Plan) -> None:
             )
         place = _identity(path)
         if place is not None and place in lists:
-            raise ConfigError(f"{what}: {_shown(path)} is a list that is to be read; write to another file")
+            kind = "the file of pages" if plan.stored is not None else "a list"
+            raise ConfigError(f"{what}: {_shown(path)} is {kind} that is to be read; write to another file")
         if place is not None and place in taken:
             raise ConfigError(f"{what}: {_shown(path)} is given twice (as {_shown(taken[place])})")
         taken[place] = path

@@ -33,9 +33,8 @@ def resume_command(argv: Sequence[str], settings: Mapping[str, Any], *, fresh: b
         was = "--fresh" in words
         words = [word for word in words if word not in ("--fresh", "--no-fresh")]
         if fresh or not was:  # not on the command line: a variable or the file says so
-            words.insert(
-                words.index("crawl") + 1 if "crawl" in words else len(words), "--fresh" if fresh else "--no-fresh"
-            )
+            after = next((at + 1 for at, word in enumerate(words) if word in ("crawl", "extract")), len(words))
+            words.insert(after, "--fresh" if fresh else "--no-fresh")
     secrets = dict(_secrets(settings))
     for secret, shown in secrets.items():
         words = [word.replace(secret, shown) for word in words]

@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ from fetcher.cli.exits import (
     exit_of,
 )
 from fetcher.cli.outputs import estimate_total, open_output, open_source, write_summary
-from fetcher.cli.plan import Plan, make_plan
+from fetcher.cli.plan import Plan, make_extraction_plan, make_plan
 from fetcher.cli.redaction import redact
 from fetcher.cli.settings import at_most_failed
 from fetcher.cli.signals import CrawlSignals
@@ -39,16 +40,26 @@ from fetcher.report.summary import summarize
 from fetcher.sinks.opening import is_special
 from fetcher.stats import Stats
 
-__all__ = ["crawl"]
+__all__ = ["crawl", "extract"]
 
 
 def crawl(inputs: list[str], settings: dict[str, Any], *, demo: bool) -> int:
     """Run ``fetcher crawl`` and return its exit code."""
+    return _told(settings, lambda notices: _crawl(inputs, settings, notices, demo=demo))
+
+
+def extract(path: str, settings: dict[str, Any], *, bodies: str | None) -> int:
+    """Run ``fetcher extract`` and return its exit code."""
+    return _told(settings, lambda notices: _run(make_extraction_plan(path, settings, bodies=bodies), notices))
+
+
+def _told(settings: dict[str, Any], act: Callable[[Notices], int]) -> int:
+    """Return what a run returns; its errors become a line, and a reader of stdout that has left a code."""
     _occupy_streams()
     notices = Notices(as_json=settings.get("log_format") == "json", redact=redact)
     notices.listen(settings.get("verbose", 0), quiet=settings.get("quiet", False))
     try:
-        return _crawl(inputs, settings, notices, demo=demo)
+        return act(notices)
     except BrokenPipeError:
         discard_stdout()
         return PIPE_CLOSED  # returned, for click would make the error a 1
@@ -90,14 +101,14 @@ def _crawl(inputs: list[str], settings: dict[str, Any], notices: Notices, *, dem
 
 def _run(plan: Plan, notices: Notices) -> int:
     if not plan["quiet"]:
-        warn_of_unused(notices, plan.inputs, plan.settings)
+        warn_of_unused(notices, plan.inputs if plan.stored is None else (), plan.settings)
     if plan.settings.get("dry_run"):
         from fetcher.cli.dry_run import dry_run
         from fetcher.client import robots_judge
 
         return dry_run(plan, notices, judge=robots_judge if plan.config.robots else None)
     # A selector that does not parse is found here.
-    fetcher = Fetcher(plan.config, middleware=plan.middleware, extract=plan.extract)
+    fetcher = _fetcher_of(plan)
     if not plan.config.tls.verify and not plan["quiet"]:
         notices.say("warning: certificates are not verified (--insecure)", level="warning")
     if not plan["quiet"]:
@@ -107,6 +118,14 @@ def _run(plan: Plan, notices: Notices) -> int:
     code = event_loop.run(crawl.run())
     crawl.signals.ignore()
     return code
+
+
+def _fetcher_of(plan: Plan) -> Fetcher:
+    if plan.stored is None:
+        return Fetcher(plan.config, middleware=plan.middleware, extract=plan.extract)
+    from fetcher.extraction import Extraction  # a crawl does not need it
+
+    return Extraction(plan.config, extract=plan.extract)
 
 
 class Crawl:
@@ -150,7 +169,9 @@ class Crawl:
                 self._gate = self._fetcher.gate
                 self._resume_state = output.resume_state
                 self._announce(output.resume_state)
-                source = output.left(open_source(self._plan, self._fetcher, output))
+                stored = self._plan.stored
+                rows = open_source(self._plan, self._fetcher, output) if stored is None else stored.pages()
+                source = output.left(rows, stored=stored is not None)
                 stream = self._fetcher.stream(
                     source, ordered=self._plan["ordered"], stats=output.stats, spill_folder=output.spill_folder
                 )
@@ -228,7 +249,11 @@ class Crawl:
         if stats is None or stats.pending or stats.more:
             return TIME_LIMIT if self.signals.first is None else exit_by(self.signals.first)
         bad = stats.failed + stats.skipped - stats.codes["duplicate"]  # duplicates were left out on request
-        if (stats.input and not stats.ok) or not at_most_failed(self._plan.config.max_failed, bad, stats.input):
+        if (
+            (stats.input and not stats.ok)
+            or (self._plan.stored is not None and not stats.input)
+            or not at_most_failed(self._plan.config.max_failed, bad, stats.input)
+        ):
             return ALL_FAILED
         return COMPLETE
 
@@ -242,7 +267,7 @@ class Crawl:
                 earlier=self._resume_state.ok,
                 hosts=hosts,
                 exit=code,
-                notes=list(self._plan.notes),
+                notes=[*self._plan.notes, *self._notes_of_file()],
             )
             if not self._plan["quiet"] and (error is None or self._stats.input):
                 self._notices.show(summary.as_text(), summary=msgspec.to_builtins(summary))
@@ -250,8 +275,19 @@ class Crawl:
         if error is None:
             self._tell_what_is_next(code)
 
+    def _notes_of_file(self) -> list[str]:
+        """Return what there is to say of a file of pages, once it was read."""
+        stored = self._plan.stored
+        if stored is None:
+            return []
+        notes = [text] if (text := stored.broken.as_text()) else []
+        if self._stats is not None and not self._stats.input and not self._stats.more:
+            notes.append(f"there is no page in {stored.path}")
+        return notes
+
     def _tell_what_is_next(self, code: int | None) -> None:
         stats, state = self._stats, self._resume_state
+        done = "fetched" if self._plan.stored is None else "read"
         if code in (INTERRUPTED, TERMINATED, TIME_LIMIT):
             from fetcher.cli.resume_command import resume_command
 
@@ -261,11 +297,11 @@ class Crawl:
                     False if plan["fresh"] and stats is not None else None
                 )  # the job that was begun again is continued
                 command = resume_command(sys.argv, plan.settings, fresh=fresh)
-                self._notices.say(f"not all was fetched; to continue: {command}", command=command)
+                self._notices.say(f"not all was {done}; to continue: {command}", command=command)
                 return
             fresh = True if not plan["fresh"] and not all(map(is_special, plan.outputs)) else None
             command = resume_command(sys.argv, plan.settings, fresh=fresh)
-            self._notices.say(f"not all was fetched; to begin again: {command}", command=command)
+            self._notices.say(f"not all was {done}; to begin again: {command}", command=command)
         elif state.resumed and stats is not None and stats.done == state.done and not self._plan["quiet"]:
-            again = "--retry-failed takes up what failed, " if stats.failed else ""
-            self._notices.say(f"all rows were done already: nothing was fetched ({again}--fresh begins again)")
+            again = "--retry-failed takes up what failed, " if stats.failed and self._plan.stored is None else ""
+            self._notices.say(f"all rows were done already: nothing was {done} ({again}--fresh begins again)")

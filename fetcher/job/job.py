@@ -39,7 +39,7 @@ from fetcher.job.paths import (
     make_folder,
     work_folder,
 )
-from fetcher.job.resume import ResumeFilter, ResumeState, choose_codes, digest_of
+from fetcher.job.resume import FinishedPages, ResumeFilter, ResumeState, choose_codes, digest_of
 from fetcher.job.writer import Writer
 from fetcher.model import Outcome, Page
 from fetcher.sinks import BodyFolder, JobOutput, Layout, Mark, Rewrite, format_of, needs_messages, open_job_output
@@ -192,13 +192,17 @@ class Job:
         finally:
             self._thread.shutdown(wait=False)
 
-    def left(self, rows: Iterable[Row] | AsyncIterable[Row]) -> Any:
+    def left(self, rows: Iterable[Row] | AsyncIterable[Row], *, stored: bool = False) -> Any:
         """Return the rows of the list that are still to be fetched, as a source for ``Fetcher.stream``.
 
-        Give that ``stats`` and ``spill_folder`` of this job as well.
+        Give that ``stats`` and ``spill_folder`` of this job as well. ``stored`` says that they are the pages of a file
+        (``fetcher.stored``), whose numbers are in any order.
         """
         assert self._opened is not None
         config = self._fetcher.config
+        if stored:
+            assert isinstance(rows, Iterable)
+            return FinishedPages(self._opened.ledger.finished(), limit=config.limits.rows).left(rows)
         unfinished = ResumeFilter(self._opened.ledger.finished(), limit=config.limits.rows, passing=config.dedupe)
         return unfinished.left_async(rows) if isinstance(rows, AsyncIterable) else unfinished.left(rows)
 

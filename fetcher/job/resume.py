@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import zlib
+from array import array
+from bisect import bisect_left
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator
 from typing import Any
 
@@ -31,9 +33,10 @@ from fetcher.errors import (
 )
 from fetcher.model import Request
 from fetcher.sources.rows import BadRow, FinishedRow
+from fetcher.stats import counted
 from fetcher.urls import erase_userinfo
 
-__all__ = ["CLASSES", "ResumeFilter", "ResumeState", "choose_codes", "digest_of"]
+__all__ = ["CLASSES", "FinishedPages", "ResumeFilter", "ResumeState", "choose_codes", "digest_of"]
 
 ROWS_A_TURN = 1024  # finished rows passed over before the event loop gets a turn
 NO_ROW = 1 << 63  # greater than every id
@@ -150,6 +153,40 @@ class ResumeFilter:
         if self._id != NO_ROW:
             raise SourceError(
                 f"the list ends at row {self._last}, and this job has fetched row {self._id} of it: {_ADVICE}"
+            )
+
+
+class FinishedPages:
+    """Yields the pages of a file that are not ``finished``, which is as above, in whatever order they stand in the file.
+
+    ``limit`` is the number of rows that are the input. A finished row takes eight bytes. What it yields for many that
+    are passed over is a ``FinishedRow``.
+    """
+
+    def __init__(self, finished: Iterator[tuple[int, int]], *, limit: int | None = None) -> None:
+        self._finished = array("Q", (row << 32 | digest for row, digest in finished))
+        self._limit = limit
+
+    def left(self, pages: Iterable[Any]) -> Iterator[Any]:
+        """Yield what is left. Raises ``SourceError`` at the first row that is another, and where one is gone."""
+        finished, passed = self._finished, 0
+        for count, page in enumerate(pages):
+            if count == self._limit:
+                return
+            request = page.request
+            at = bisect_left(finished, request.id << 32)
+            if at == len(finished) or finished[at] >> 32 != request.id:
+                yield page
+                continue
+            if finished[at] & 0xFFFFFFFF != digest_of(request):
+                raise SourceError(f"row {request.id} of the file is another than the one this job has read: {_ADVICE}")
+            passed += 1
+            if passed % ROWS_A_TURN == 0:
+                yield _TURN
+        if passed < len(finished):
+            gone = len(finished) - passed
+            raise SourceError(
+                f"{counted(gone, 'row')} that this job has read {'is' if gone == 1 else 'are'} not in the file any more: {_ADVICE}"
             )
 
 

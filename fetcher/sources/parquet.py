@@ -25,7 +25,7 @@ from fetcher.sources.lines import reason_of
 from fetcher.sources.list_options import ListOptions
 from fetcher.sources.rows import MAX_ROW_BYTES, TOO_LARGE_ROW, Row, RowNumbers, bad_row, flaw_of_url, read_url
 
-__all__ = ["count_parquet", "parquet_names", "read_parquet"]
+__all__ = ["count_parquet", "parquet_fields", "parquet_names", "parquet_records", "read_parquet"]
 
 _BATCH_BYTES = 4 * 1024 * 1024  # decoded at once, about
 _BATCH_ROWS = 512  # at most: few, for one long text that many rows share is small in the file
@@ -63,6 +63,32 @@ def parquet_names(path: str) -> list[str]:
     """Return the names of the columns. Raises ``SourceError``."""
     with _open(path) as file:
         return list(file.schema_arrow.names)
+
+
+def parquet_fields(path: str) -> dict[str, str] | None:
+    """Return what an output of ours says of its columns: column -> the name that was carried. Raises ``SourceError``."""
+    with _open(path) as file:
+        try:
+            told = msgspec.json.decode((file.schema_arrow.metadata or {})[_METADATA_KEY], type=_Metadata)
+            return dict(zip(told.field_columns, told.fields, strict=True))
+        except (KeyError, ValueError):
+            return None
+
+
+def parquet_records(path: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file with all of their columns, in the values of Python; a body is bytes. Raises ``SourceError``."""
+    row = 0
+    with _open(path) as file:
+        for group in range(file.metadata.num_row_groups):
+            size = _batch_size(file.metadata.row_group(group))
+            with closing(file.iter_batches(size, row_groups=[group], use_threads=False)) as batches:
+                while (batch := _next(batches, path, row)) is not None:
+                    try:
+                        records = batch.to_pylist()
+                    except (ArithmeticError, ValueError, TypeError) as error:
+                        raise SourceError(f"{path}:row {row + 1}: cannot be read: {_first_line(error)}") from None
+                    row += len(records)
+                    yield from records
 
 
 def _row(number: int, listed: Any, fields: dict[str, Any], where: str, columns: _Columns) -> Row:

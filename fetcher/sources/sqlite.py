@@ -21,7 +21,7 @@ from fetcher.sources.lines import reason_of
 from fetcher.sources.list_options import ListOptions
 from fetcher.sources.rows import MAX_ROW_BYTES, TOO_LARGE_ROW, Row, RowNumbers, bad_row, flaw_of_url, read_url
 
-__all__ = ["TABLE", "count_sqlite", "read_sqlite", "sqlite_names"]
+__all__ = ["TABLE", "count_sqlite", "read_sqlite", "sqlite_names", "sqlite_records"]
 
 TABLE = "pages"
 """The table with the rows."""
@@ -49,6 +49,26 @@ def read_sqlite(path: str, *, numbers: RowNumbers, options: ListOptions) -> Iter
                 yield _row(
                     next(numbers), listed, fields_of(dict(zip(chosen, values, strict=True))), f"{path}:row {row}"
                 )
+    except (sqlite3.Error, sqlite3.Warning) as error:
+        raise SourceError(f"{path}:row {row + 1}: cannot be read: {error}") from None
+
+
+def sqlite_records(path: str, *, max_body: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows with all of their columns. A ``body`` of over ``max_body`` bytes is its size. Raises ``SourceError``."""
+    row = 0
+    try:
+        with closing(_open(path)) as database:
+            names = [str(column[1]) for column in database.execute(f"pragma table_info({TABLE})")]
+            wanted = ", ".join(
+                f"case when length(body) <= {max_body:d} then body else length(body) end"
+                if name == "body"
+                else _quoted(name)
+                for name in names
+            )
+            order = "id" if "id" in names else "rowid"
+            for values in database.execute(f"select {wanted} from {TABLE} order by {order}"):  # noqa: S608 - all quoted
+                row += 1
+                yield dict(zip(names, values, strict=True))
     except (sqlite3.Error, sqlite3.Warning) as error:
         raise SourceError(f"{path}:row {row + 1}: cannot be read: {error}") from None
 

@@ -1,0 +1,375 @@
+"""Pages out of web archives: our own, with all that the crawl knew of a row, and those of others.
+
+In an archive of ours a row is what its last metadata record says (``fetcher/sinks/warc.py``), and its page the response
+before that. A row that failed may have been tried again further behind, so failures are handed out at the end. In other
+archives each response is a row, numbered in the order of the file.
+
+fastwarc reads the records. A record is handed out once the next one has begun: only then has its member's checksum been
+looked at. Behind damage the next record is looked for.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import hashlib
+import importlib.util
+import os
+import sqlite3
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import msgspec
+
+from fetcher.compression import packing_of_data
+from fetcher.config import Accept
+from fetcher.errors import FetchError, ParseError, SourceError, StatusError, missing_extra
+from fetcher.model import Failure, Pairs, Request, Response
+from fetcher.stored.http_message import decoded, parse_message
+from fetcher.stored.members import end_of_member, end_of_record, find_record, is_empty
+from fetcher.stored.page import (
+    MAX_ID,
+    PassedOver,
+    SeenIds,
+    StoredPage,
+    failure_from,
+    moment_of,
+    page_from,
+    whole_number,
+)
+
+__all__ = ["StoredWARC"]
+
+MAX_HEAD_BYTES = 1024 * 1024  # of a record, beside its body
+FIRST_RECORDS = 50  # in which it shows whose archive it is
+_OURS = b"software: fetcher/"
+_WANTED = ("warcinfo", "response", "metadata", "revisit")
+
+
+class ArchiveRecord(msgspec.Struct, frozen=True):
+    """One record with its block; ``start`` is where it stands in the file."""
+
+    kind: str
+    name: str
+    url: str
+    date: str
+    content_type: str
+    concurrent: tuple[str, ...]
+    truncated: bool
+    start: int
+    block: bytes
+
+
+class _DamagedError(OSError):
+    """The record at hand is not whole."""
+
+
+class StoredWARC:
+    """The archive at ``path``. ``max_size`` is in bytes of a decoded body; ``accept`` says which statuses are pages.
+
+    Raises ``SourceError`` for what is no WARC, and where fastwarc is missing.
+    """
+
+    def __init__(self, path: str, *, max_size: int, accept: Accept) -> None:
+        if importlib.util.find_spec("fastwarc") is None:
+            raise SourceError(f"{path}: {missing_extra('fastwarc', 'warc')}")
+        self.path = path
+        self.broken = PassedOver()
+        self.total: int | None = None
+        self._max_size = max_size
+        self._accept = accept
+        with self._open() as file:
+            head = file.read(6)
+        self._packed = packing_of_data(head) == "gzip"
+        self.ours = self.free_fields = self._is_ours()
+        self.fields: tuple[str, ...] | None = None if self.ours else ()
+
+    def pages(self) -> Iterator[StoredPage]:
+        """Yield the rows. Raises ``SourceError``."""
+        self.broken = PassedOver()
+        return self._own_pages() if self.ours else self._foreign_pages()
+
+    # Archives of ours
+
+    def _own_pages(self) -> Iterator[StoredPage]:
+        seen = SeenIds(self.path)
+        begun = 0
+        response: ArchiveRecord | None = None
+        with _Failures(self.path) as failures:
+            for record in self._records(self.broken):
+                if record.kind == "response":
+                    response = record
+                elif record.kind == "warcinfo":
+                    begun += 1
+                    if begun > 1:
+                        raise SourceError(
+                            f"{self.path}: several archives were put together in it, whose rows have the same numbers; "
+                            "give each by itself"
+                        )
+                elif record.kind == "metadata" and (told := self._told(record)) is not None:
+                    stored = response if response is not None and response.name in record.concurrent else None
+                    response = None
+                    number, known = told
+                    if known.get("error") is None:
+                        seen.add(number)
+                        page = self._own_page(number, record, known, stored)
+                        if page is not None:
+                            yield page
+                    else:
+                        if number in seen:
+                            seen.add(number)  # raises
+                        again = stored is not None and known["error"] in ParseError.codes
+                        failures.put(number, record.start, stored.start if stored is not None and again else -1)
+            yield from self._failed(failures, seen)
+
+    def _failed(self, failures: _Failures, seen: SeenIds) -> Iterator[StoredPage]:
+        """Yield what failed to the end; where only its reading did, the page."""
+        for number, start, stored_at in failures.all():
+            if number in seen:
+                continue
+            record, stored = self._record_at(start), self._record_at(stored_at) if stored_at >= 0 else None
+            told = self._told(record) if record is not None else None
+            if record is None or told is None:
+                continue  # the file has changed meanwhile
+            if stored is not None:
+                page = self._own_page(number, record, told[1], stored)
+                if page is not None:
+                    yield page
+            else:
+                request = _request(number, told[1], record.url)
+                yield StoredPage(request, failure=failure_from(request, told[1]))
+
+    def _told(self, record: ArchiveRecord) -> tuple[int, dict[str, Any]] | None:
+        """Return a row's number and its record, ``None`` for other metadata and for what is none."""
+        if not record.content_type.startswith("application/json"):
+            return None
+        try:
+            known = msgspec.json.decode(record.block)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            known = None
+        number = whole_number(known.get("id")) if isinstance(known, dict) else None
+        if not isinstance(known, dict) or number is None or not 0 < number <= MAX_ID:
+            self.broken.strange += 1
+            return None
+        return number, known
+
+    def _own_page(
+        self, number: int, record: ArchiveRecord, known: dict[str, Any], stored: ArchiveRecord | None
+    ) -> StoredPage | None:
+        request = _request(number, known, record.url)
+        message = parse_message(stored.block) if stored is not None else None
+        if stored is None or message is None:
+            self.broken.bodiless += 1
+            return None
+        status, headers, body = message
+        url = known.get("final_url")
+        url = url if isinstance(url, str) else stored.url
+        cut = bool(known.get("truncated"))
+        size = whole_number(known.get("bytes")) if cut else None
+        try:
+            body = decoded(
+                headers, body, max_size=self._max_size if size is None else min(size, self._max_size), cut=cut
+            )
+        except FetchError as error:
+            return _failed(request, error, url, status, known.get("fetched_at"))
+        moment = moment_of(known.get("fetched_at")) or moment_of(stored.date)
+        return page_from(request, known, url=url, status=status, headers=headers, body=body, fetched_at=moment)
+
+    # Those of others
+
+    def _foreign_pages(self) -> Iterator[StoredPage]:
+        number = 0
+        for record in self._records(self.broken):
+            if record.kind == "revisit":
+                self.broken.bodiless += 1
+            elif record.kind == "response":
+                message = parse_message(record.block) if record.url.startswith(("http://", "https://")) else None
+                if message is None:
+                    self.broken.strange += 1
+                    continue
+                number += 1
+                yield self._foreign_page(Request(number, record.url), record, *message)
+
+    def _foreign_page(
+        self, request: Request, record: ArchiveRecord, status: int, headers: Pairs, body: bytes
+    ) -> StoredPage:
+        url, cut = record.url, record.truncated
+        try:
+            if status not in self._accept:
+                raise StatusError(status, f"the server answered {status}")
+            body = decoded(headers, body, max_size=self._max_size, cut=cut)
+        except FetchError as error:
+            return _failed(request, error, url, status, record.date)
+        response = Response(request, url, status, headers, body, len(record.block), truncated=cut)
+        return StoredPage(request, response, fetched_at=moment_of(record.date))
+
+    # Records
+
+    def _is_ours(self) -> bool:
+        """Tell whose archive it is by its first records. Raises ``SourceError`` where there are none."""
+        broken = PassedOver()
+        found = False
+        for count, record in enumerate(self._records(broken, every=True)):
+            found = True
+            if record.kind == "warcinfo":
+                return _OURS in record.block
+            if record.kind == "metadata" and record.content_type.startswith("application/json"):
+                return record.block.startswith(b'{"id":')
+            if count >= FIRST_RECORDS:
+                break
+        if not found:
+            raise SourceError(f"{self.path}: is no WARC: there is no whole record in it")
+        return False
+
+    def _records(self, broken: PassedOver, *, every: bool = False) -> Iterator[ArchiveRecord]:
+        """Yield the records that are whole; ``every`` has others than those that matter too."""
+        from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+        start: int | None = 0
+        with self._open() as file:
+            while start is not None:
+                file.seek(start)
+                at, size, held, found = start, 0, None, False
+                try:
+                    records = ArchiveIterator(
+                        file,
+                        record_types=WarcRecordType.any_type,
+                        parse_http=False,
+                        max_header_len=MAX_HEAD_BYTES,
+                    )
+                    for record in records:
+                        if held is not None:
+                            yield held
+                            held = None
+                        at, size, found = record.stream_pos, record.content_length, True
+                        held = self._taken(record, broken, every=every)
+                except (OSError, ValueError, KeyError) as error:
+                    if isinstance(error, OSError) and error.errno is not None:
+                        raise SourceError(f"{self.path}: cannot be read: {error.strerror or error}") from None
+                    whole = found and not isinstance(error, _DamagedError)
+                    end = self._end_of(file, at, size) if whole else None
+                    if held is not None and end is not None:
+                        yield held
+                    # Behind a record that is whole there is a broken one: it is counted when we begin with it.
+                    broken.damaged += end is None
+                    start = find_record(file, at + 1, packed=self._packed) if end is None else end
+                    continue
+                if held is not None:
+                    yield held
+                end = self._end_of(file, at, size) if found else None
+                broken.damaged += end is not None and not is_empty(file, end)  # fastwarc keeps quiet about it
+                return
+
+    def _end_of(self, file: BinaryIO, at: int, size: int) -> int | None:
+        """Return where the record at ``at`` ends, with ``size`` bytes in its block, ``None`` where it is not whole."""
+        return end_of_member(file, at) if self._packed else end_of_record(file, at, size)
+
+    def _taken(self, record: Any, broken: PassedOver, *, every: bool) -> ArchiveRecord | None:
+        """Return a record with its block, ``None`` for one that is passed over. Raises ``OSError`` where it is damaged."""
+        headers = record.headers
+        kind = (headers.get("WARC-Type") or "").lower()
+        length = headers.get("Content-Length")
+        if length is None:
+            raise _DamagedError("no length")
+        if kind not in _WANTED:
+            return _EMPTY if every else None
+        if record.content_length > self._max_size + MAX_HEAD_BYTES:
+            broken.large += kind == "response"
+            return None
+        block = record.reader.read(record.content_length)
+        if len(block) < record.content_length:
+            raise _DamagedError("cut short")
+        if not _digest_holds(headers.get("WARC-Block-Digest"), block):
+            broken.digest += 1
+            return None
+        return ArchiveRecord(
+            kind,
+            headers.get("WARC-Record-ID") or "",
+            (headers.get("WARC-Target-URI") or "").strip("<>"),
+            headers.get("WARC-Date") or "",
+            headers.get("Content-Type") or "",
+            tuple(headers.get_multiple("WARC-Concurrent-To")),
+            headers.get("WARC-Truncated") is not None,
+            record.stream_pos,
+            block,
+        )
+
+    def _record_at(self, start: int) -> ArchiveRecord | None:
+        from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+        with self._open() as file, contextlib.suppress(OSError):
+            file.seek(start)
+            for record in ArchiveIterator(file, record_types=WarcRecordType.any_type, parse_http=False):
+                return self._taken(record, PassedOver(), every=False)
+        return None
+
+    def _open(self) -> BinaryIO:
+        try:
+            return open(self.path, "rb")
+        except OSError as error:
+            raise SourceError(f"{self.path}: {error.strerror or error}") from None
+
+
+_EMPTY = ArchiveRecord("other", "", "", "", "", (), False, 0, b"")
+
+
+class _Failures:
+    """The failures of an archive by their rows, of each the last: where their records are. They lie on the disk."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._table = sqlite3.connect("", isolation_level=None)  # "": a file of its own, deleted by itself
+        self._table.execute("PRAGMA journal_mode = OFF")
+        self._table.execute("CREATE TABLE failures (id INTEGER PRIMARY KEY, start INTEGER, stored INTEGER)")
+        self._table.execute("BEGIN")
+
+    def __enter__(self) -> _Failures:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._table.close()
+
+    def put(self, number: int, start: int, stored: int) -> None:
+        """Note where a row's record is, and where its response; -1 where that is not wanted."""
+        try:
+            self._table.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?)", (number, start, stored))
+        except sqlite3.Error as error:
+            raise SourceError(f"{self._path}: its failures cannot be sorted in {_temporary()}: {error}") from None
+
+    def all(self) -> Iterator[tuple[int, int, int]]:
+        """Yield them by their numbers."""
+        yield from self._table.execute("SELECT id, start, stored FROM failures ORDER BY id")
+
+
+def _temporary() -> str:
+    return os.environ.get("SQLITE_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108  (only named)
+
+
+def _request(number: int, known: dict[str, Any], url: str) -> Request:
+    fields, listed = known.get("fields"), known.get("url")
+    return Request(
+        number, listed if isinstance(listed, str) else url, fields=fields if isinstance(fields, dict) else None
+    )
+
+
+def _failed(request: Request, error: FetchError, url: str, status: int, moment: Any) -> StoredPage:
+    failure = Failure(request, error.about(url), url=url, status=status, attempts=1, fetched_at=moment_of(moment))
+    return StoredPage(request, failure=failure)
+
+
+def _digest_holds(said: str | None, block: bytes) -> bool:
+    """Tell whether a block is the one of a digest such as ``sha1:BASE32``; of an unknown kind each is."""
+    label, colon, value = (said or "").partition(":")
+    label = label.lower().replace("-", "")
+    if not colon or label not in ("sha1", "md5", "sha256", "sha512"):
+        return True
+    made = hashlib.new(label, block, usedforsecurity=False)
+    value = value.strip()
+    if len(value) == 2 * made.digest_size:
+        return value.lower() == made.hexdigest()
+    try:
+        padded = value.upper() + "=" * (-len(value) % 8)
+        return base64.b32decode(padded) == made.digest()
+    except (binascii.Error, ValueError):
+        return False
