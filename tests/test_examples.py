@@ -35,6 +35,8 @@ IDEAS = {
     "middleware": r"7 pages the first time\n\n( +0\.\d ms .*\n){7}7 pages the second .*\n\n"
     r"the shop saw 10 requests for pages, 10 of them signed",
     "survive_a_kill": r"0 rows were done before\n(.*\n)*\d+ rows were done before\n.* 0 pending\neach row once: True",
+    "link_audit": r"64 pages have \d\d distinct links, 1 of them broken\n  http_404 …/discontinued on the list",
+    "seo_table": r"characters '.*\n(.*\n)*\n120 pages; missing on\n  description +120 █+\n",
     "shop_prices": r"300 pages, 0 failed\n +£ +91 products from +7\.50 to +98\.00\n(.*\n)*the tag that most have: for filter",
     "custom_transport": r"ok: /moody +is The moody page\n(.*\n)*passed",
 }
