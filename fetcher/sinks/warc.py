@@ -223,10 +223,14 @@ def _stored_head(message: Message) -> bytes:
 
 
 def _member(kind: str, name: str, date: str, headers: str, *pieces: bytes) -> bytes:
-    """Return one record, compressed; its block is given in pieces, so that a large one is not copied."""
+    """Return one record, compressed; its block is given in pieces, so that a large one is not copied.
+
+    A body has its payload's digest in ``headers``: one of the whole block would take as long again.
+    """
+    block = "" if len(pieces) > 1 else f"WARC-Block-Digest: {_digest(*pieces)}\r\n"
     head = (
         f"WARC/1.1\r\nWARC-Type: {kind}\r\nWARC-Record-ID: {name}\r\nWARC-Date: {date}\r\n{headers}"
-        f"WARC-Block-Digest: {_digest(*pieces)}\r\nContent-Length: {sum(map(len, pieces))}\r\n\r\n"
+        f"{block}Content-Length: {sum(map(len, pieces))}\r\n\r\n"
     )
     stream = Compressor("gzip")
     if len(pieces) == 1:
