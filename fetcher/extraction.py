@@ -25,7 +25,7 @@ from fetcher.page.reader import Reader
 from fetcher.request_state import InFlight
 from fetcher.sources.rows import FinishedRow
 from fetcher.stats import Stats
-from fetcher.stored import StoredPage
+from fetcher.stored import Awaited, StoredPage
 
 __all__ = ["Extraction", "ReadPages"]
 
@@ -47,7 +47,7 @@ class Extraction(Fetcher):
     @asynccontextmanager
     async def stream(  # type: ignore[override]  # its rows are pages
         self,
-        pages: Iterable[StoredPage | FinishedRow],
+        pages: Iterable[StoredPage | FinishedRow | Awaited],
         *,
         ordered: bool = True,  # noqa: ARG002  (it always is)
         stats: Stats | None = None,
@@ -73,23 +73,25 @@ async def _refuse(request: Request) -> NoReturn:
 
 
 class ReadPages:
-    """An async iterator of the outcomes of stored pages."""
+    """An async iterator of the outcomes of stored pages; ``isolate`` has all of them read in processes of their own."""
 
     def __init__(
         self,
         reader: Reader,
         config: Config,
-        pages: Iterable[StoredPage | FinishedRow],
+        pages: Iterable[StoredPage | FinishedRow | Awaited],
         *,
         stats: Stats | None = None,
+        isolate: bool = False,
     ) -> None:
         if isinstance(pages, AsyncIterable):
             raise TypeError("stored pages are read from a plain iterable")
         self.stats = stats or Stats()
         self._reader = reader
         self._config = config
-        self._pages: Iterator[StoredPage | FinishedRow] = iter(pages)
+        self._pages: Iterator[StoredPage | FinishedRow | Awaited] = iter(pages)
         self._left = config.limits.rows
+        self._isolate = isolate
         self._waiting: deque[tuple[StoredPage, Outcome | asyncio.Task[Outcome]]] = deque()
         self._bytes = 0  # of the bodies that wait
         self._running = 0
@@ -135,6 +137,14 @@ class ReadPages:
                 if self._stopping:
                     return None
                 continue
+            if isinstance(row, Awaited):
+                waited = asyncio.wrap_future(row.future)
+                await asyncio.wait([waited])
+                if not waited.cancelled():
+                    waited.exception()  # who yielded it looks at it
+                if self._stopping:
+                    return None
+                continue
             if self._left is not None:
                 self._left -= 1
             self.stats.input += 1
@@ -145,7 +155,7 @@ class ReadPages:
     def _start(self, page: StoredPage) -> None:
         """Read a page here and now, or have it read in a process of its own."""
         self._bytes += _size_of(page)
-        if page.response is None or not self._reader.needs_isolation(page.response):
+        if page.response is None or not (self._isolate or self._reader.needs_isolation(page.response)):
             self._waiting.append((page, self._read(page)))
             return
         self._running += 1
@@ -161,8 +171,8 @@ class ReadPages:
 
     def _read(self, page: StoredPage) -> Outcome:
         if page.response is None:
-            assert page.failure is not None
-            return page.failure
+            assert page.outcome is not None
+            return page.outcome
         try:
             found = self._reader.read(page.response, waited=page.waited, fetched_at=page.fetched_at)
         except (ParseError, Skipped) as error:

@@ -10,9 +10,11 @@ import gzip
 import hashlib
 import io
 import json
+import random
 import shutil
 import sqlite3
 import subprocess
+import time
 from base64 import b32encode
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +24,10 @@ import pytest
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
+from fetcher.config import Accept
+from fetcher.extraction_workers import RANGE_BYTES
+from fetcher.stored import StoredPage
+from fetcher.stored.warc import Found, StoredWARC
 from tests.lab.command import Ended, Running, run
 from tests.lab.server import Exchange, LabServer
 
@@ -447,3 +453,76 @@ def test_a_file_that_has_changed_is_refused(crawled: Path, tmp_path: Path) -> No
     assert (ended.code, "is another than the one this job has read" in ended.said) == (2, True)
     ended = run(*words, "--select", "a=h1", folder=tmp_path)
     assert (ended.code, "--select was not given" in ended.said) == (2, True)
+
+
+# Several processes
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an archive of several ranges: its pages cannot be packed."""
+    folder = tmp_path_factory.mktemp("big")
+    noise = random.Random(1)
+    with (folder / "big.warc.gz").open("wb") as file:
+        for number in range(2_000):
+            body = product(number) + b"<!--" + noise.randbytes(1_500).hex().encode() + b"-->"
+            file.write(gzip.compress(member(f"http://example.com/{number}", answer(body)), 1))
+    assert (folder / "big.warc.gz").stat().st_size > 3 * RANGE_BYTES
+    return folder
+
+
+def test_processes_find_what_one_does(big: Path, tmp_path: Path) -> None:
+    for workers in ("1", "2"):
+        ended = extract(big, "big.warc.gz", "-o", str(tmp_path / f"{workers}.jsonl"), *RULES, "--workers", workers)
+        assert ended.code == 0, ended.said
+    assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
+    assert len(records(tmp_path / "1.jsonl")) == 2_000
+
+
+@pytest.mark.parametrize("size", [700, 5_000, 40_000])
+def test_ranges_of_any_size_are_the_file(crawled: Path, big: Path, size: int) -> None:
+    for path in (crawled / "pages.warc.gz", big / "big.warc.gz"):
+        if path.stat().st_size // size > 1_000:
+            continue
+        warc = StoredWARC(str(path), max_size=10**7, accept=Accept())
+        whole = [_place(item) for item in warc.scan()]
+        ranges = range(0, path.stat().st_size, size)
+        assert whole == [_place(item) for start in ranges for item in warc.scan(start, start + size)]
+
+
+def _place(item: Found) -> object:
+    return item.request.url if isinstance(item, StoredPage) else item
+
+
+def test_killed_processes_go_on(big: Path, tmp_path: Path) -> None:
+    shutil.copy(big / "big.warc.gz", tmp_path)
+    words = ["extract", "big.warc.gz", "-o", "a.jsonl", *RULES, "--workers", "2"]
+    for turn in range(3):
+        with Running(*words, folder=tmp_path, anew=True) as running:
+            while _size(tmp_path / "a.jsonl") <= turn * 150_000:
+                assert running.process.poll() is None, running.err.decode()
+                time.sleep(0.005)
+            running.process.kill()
+            running.process.wait()
+            running.until_printed()  # nobody who reads for it has its stdout any more
+    ended = run(*words, folder=tmp_path, anew=True)
+    assert ended.code == 0, ended.said
+    assert sorted(records(tmp_path / "a.jsonl")) == list(range(1, 2_001))
+
+
+def test_a_page_that_kills_its_process_costs_itself(big: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import os\ndef name(response):\n    if response.url.endswith('/700'):\n        os.abort()\n    return response.url[-4:]\n"
+    )
+    words = ["extract", str(big / "big.warc.gz"), "-o", "a.jsonl", "--extract", "mine:name", "--workers", "2"]
+    ended = run(*words, folder=tmp_path, anew=True)
+    assert ended.code == 0, ended.said
+    failed = {number: row["error"] for number, row in records(tmp_path / "a.jsonl").items() if row["error"]}
+    assert failed == {701: "parse_crash"}
+
+
+def test_what_several_processes_do_not_read(crawled: Path) -> None:
+    ended = extract(crawled, "pages.jsonl", "-o", "x.jsonl", "--workers", "2")
+    assert (ended.code, "pages.jsonl is no WARC" in ended.said) == (2, True)
+    ended = extract(crawled, "pages.warc.gz", "-o", "x.jsonl", "--workers", "2", "--body", "inline")
+    assert (ended.code, "with --body the pages" in ended.said) == (2, True)

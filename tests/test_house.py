@@ -47,6 +47,7 @@ ORDER = (
     ("lists",),
     ("client",),
     ("extraction",),
+    ("extraction_workers",),
     ("job", "report", "demo"),
     ("bench",),
     ("cli",),

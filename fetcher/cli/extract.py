@@ -24,6 +24,13 @@ OF_THE_NETWORK = frozenset({
 SHARED = [param for param in crawl.params if param.name not in OF_THE_NETWORK]
 OWN = [
     option("--bodies", metavar="DIR", help="Where the bodies of SOURCE are, if it was written with --body DIR."),
+    option(
+        "--workers",
+        type=click.IntRange(min=1),
+        default=1,
+        metavar="N",
+        help="Read a WARC by this many processes, a range of its bytes each.  [default: 1]",
+    ),
 ]
 
 
@@ -31,7 +38,9 @@ OWN = [
 @click.argument("source", metavar="SOURCE")
 @with_options(OWN)
 @click.pass_context
-def command(context: click.Context, /, source: str, bodies: str | None, config: str | None, **_: Any) -> None:
+def command(
+    context: click.Context, /, source: str, bodies: str | None, workers: int, config: str | None, **_: Any
+) -> None:
     """Read the pages in SOURCE again, with the rules given now: nothing is fetched.
 
     SOURCE is a web archive (.warc.gz, .warc), of ours or of others, or an output of ours that has the bodies: .jsonl,
@@ -47,7 +56,7 @@ def command(context: click.Context, /, source: str, bodies: str | None, config: 
 
     names = {param.name for param in SHARED}
     settings = {name: value for name, value in gather(context, config).items() if name in names}
-    context.exit(extract(source, settings, bodies=bodies))
+    context.exit(extract(source, settings, bodies=bodies, workers=workers))
 
 
 command.params.extend(SHARED)

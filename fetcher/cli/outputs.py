@@ -27,6 +27,7 @@ from fetcher.stats import Stats
 
 if TYPE_CHECKING:
     from fetcher.sources.network import ListStore
+    from fetcher.stored.page import StoredFile
 
 __all__ = [
     "CrawlOutput",
@@ -63,8 +64,12 @@ class CrawlOutput(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def left(self, rows: Any, *, stored: bool = False) -> Any:
-        """Return the rows that are still to be fetched, or the ``stored`` pages that are still to be read."""
+    def left(self, rows: Any) -> Any:
+        """Return the rows that are still to be fetched."""
+        ...
+
+    def left_pages(self, file: StoredFile) -> Any:
+        """Return the pages of a file that are still to be read."""
         ...
 
     async def write(self, outcome: Outcome) -> None:
@@ -103,9 +108,13 @@ class PlainOutput:
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
 
-    def left(self, rows: Any, *, stored: bool = False) -> Any:  # noqa: ARG002  (nothing is known of earlier runs)
+    def left(self, rows: Any) -> Any:
         """Return all rows."""
         return rows
+
+    def left_pages(self, file: StoredFile) -> Any:
+        """Return all pages."""
+        return file.pages()
 
     async def write(self, outcome: Outcome) -> None:
         """Write the outcome to every output, and its body to the folder before."""

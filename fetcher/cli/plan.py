@@ -77,7 +77,9 @@ def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool =
     return plan
 
 
-def make_extraction_plan(path: str, settings: Mapping[str, Any], *, bodies: str | None = None) -> Plan:
+def make_extraction_plan(
+    path: str, settings: Mapping[str, Any], *, bodies: str | None = None, workers: int = 1
+) -> Plan:
     """Check the same where pages are read out of the file at ``path``. Raises the same."""
     for output in settings.get("output") or ():
         if needs_messages(output, settings.get("format")):
@@ -91,9 +93,22 @@ def make_extraction_plan(path: str, settings: Mapping[str, Any], *, bodies: str 
     config = plan.config
     selected = Reader(config, plan.extract).selected_names
     stored = open_stored(path, max_size=config.limits.max_size, accept=config.accept, bodies=bodies, selected=selected)
+    if workers > 1:
+        stored = _divided(stored, workers, plan)
     plan = msgspec.structs.replace(plan, stored=stored)
     _check_places(plan)
     return plan
+
+
+def _divided(stored: StoredFile, workers: int, plan: Plan) -> StoredFile:
+    from fetcher.extraction_workers import DividedWARC
+    from fetcher.stored.warc import StoredWARC
+
+    if not isinstance(stored, StoredWARC):
+        raise ConfigError(f"workers: {stored.path} is no WARC, and only one is read by several processes: leave it out")
+    if plan.config.keep_body:
+        raise ConfigError("workers: with --body the pages would have to go from one process to another: leave one out")
+    return DividedWARC(stored, workers, plan.config, plan.extract)
 
 
 def _plan_of(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -> Plan:

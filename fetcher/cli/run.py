@@ -48,9 +48,13 @@ def crawl(inputs: list[str], settings: dict[str, Any], *, demo: bool) -> int:
     return _told(settings, lambda notices: _crawl(inputs, settings, notices, demo=demo))
 
 
-def extract(path: str, settings: dict[str, Any], *, bodies: str | None) -> int:
+def extract(path: str, settings: dict[str, Any], *, bodies: str | None, workers: int) -> int:
     """Run ``fetcher extract`` and return its exit code."""
-    return _told(settings, lambda notices: _run(make_extraction_plan(path, settings, bodies=bodies), notices))
+
+    def act(notices: Notices) -> int:
+        return _run(make_extraction_plan(path, settings, bodies=bodies, workers=workers), notices)
+
+    return _told(settings, act)
 
 
 def _told(settings: dict[str, Any], act: Callable[[Notices], int]) -> int:
@@ -170,8 +174,11 @@ class Crawl:
                 self._resume_state = output.resume_state
                 self._announce(output.resume_state)
                 stored = self._plan.stored
-                rows = open_source(self._plan, self._fetcher, output) if stored is None else stored.pages()
-                source = output.left(rows, stored=stored is not None)
+                source = (
+                    output.left(open_source(self._plan, self._fetcher, output))
+                    if stored is None
+                    else output.left_pages(stored)
+                )
                 stream = self._fetcher.stream(
                     source, ordered=self._plan["ordered"], stats=output.stats, spill_folder=output.spill_folder
                 )

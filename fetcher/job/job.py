@@ -13,7 +13,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -45,7 +45,9 @@ from fetcher.model import Outcome, Page
 from fetcher.sinks import BodyFolder, JobOutput, Layout, Mark, Rewrite, format_of, needs_messages, open_job_output
 from fetcher.sinks.layout import BodyPlace, ItemColumns, body_place
 from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
+from fetcher.sources.rows import FinishedRow
 from fetcher.stats import Stats
+from fetcher.stored.page import Awaited, StoredFile, StoredPage
 from fetcher.urls import parse
 
 if TYPE_CHECKING:
@@ -192,19 +194,21 @@ class Job:
         finally:
             self._thread.shutdown(wait=False)
 
-    def left(self, rows: Iterable[Row] | AsyncIterable[Row], *, stored: bool = False) -> Any:
+    def left(self, rows: Iterable[Row] | AsyncIterable[Row]) -> Any:
         """Return the rows of the list that are still to be fetched, as a source for ``Fetcher.stream``.
 
-        Give that ``stats`` and ``spill_folder`` of this job as well. ``stored`` says that they are the pages of a file
-        (``fetcher.stored``), whose numbers are in any order.
+        Give that ``stats`` and ``spill_folder`` of this job as well.
         """
         assert self._opened is not None
         config = self._fetcher.config
-        if stored:
-            assert isinstance(rows, Iterable)
-            return FinishedPages(self._opened.ledger.finished(), limit=config.limits.rows).left(rows)
         unfinished = ResumeFilter(self._opened.ledger.finished(), limit=config.limits.rows, passing=config.dedupe)
         return unfinished.left_async(rows) if isinstance(rows, AsyncIterable) else unfinished.left(rows)
+
+    def left_pages(self, file: StoredFile) -> Iterator[StoredPage | FinishedRow | Awaited]:
+        """Return the pages of a file that are still to be read, as a source for ``Extraction.stream``."""
+        assert self._opened is not None
+        limit = self._fetcher.config.limits.rows
+        return FinishedPages(self._opened.ledger.finished(), limit=limit).left(file)
 
     @property
     def kept_list(self) -> KeptList:

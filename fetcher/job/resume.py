@@ -34,6 +34,7 @@ from fetcher.errors import (
 from fetcher.model import Request
 from fetcher.sources.rows import BadRow, FinishedRow
 from fetcher.stats import counted
+from fetcher.stored.page import StoredFile, StoredPage
 from fetcher.urls import erase_userinfo
 
 __all__ = ["CLASSES", "FinishedPages", "ResumeFilter", "ResumeState", "choose_codes", "digest_of"]
@@ -160,26 +161,35 @@ class FinishedPages:
     """Yields the pages of a file that are not ``finished``, which is as above, in whatever order they stand in the file.
 
     ``limit`` is the number of rows that are the input. A finished row takes eight bytes. What it yields for many that
-    are passed over is a ``FinishedRow``.
+    are passed over is a ``FinishedRow``; what is no page, such as the news that some must be waited for, comes along.
     """
 
     def __init__(self, finished: Iterator[tuple[int, int]], *, limit: int | None = None) -> None:
         self._finished = array("Q", (row << 32 | digest for row, digest in finished))
         self._limit = limit
 
-    def left(self, pages: Iterable[Any]) -> Iterator[Any]:
+    def is_finished(self, request: Request) -> bool:
+        """Tell whether a row is finished. Raises ``SourceError`` where it is another than the finished one."""
+        at = bisect_left(self._finished, request.id << 32)
+        if at == len(self._finished) or self._finished[at] >> 32 != request.id:
+            return False
+        if self._finished[at] & 0xFFFFFFFF != digest_of(request):
+            raise SourceError(f"row {request.id} of the file is another than the one this job has read: {_ADVICE}")
+        return True
+
+    def left(self, file: StoredFile) -> Iterator[Any]:
         """Yield what is left. Raises ``SourceError`` at the first row that is another, and where one is gone."""
-        finished, passed = self._finished, 0
-        for count, page in enumerate(pages):
-            if count == self._limit:
-                return
-            request = page.request
-            at = bisect_left(finished, request.id << 32)
-            if at == len(finished) or finished[at] >> 32 != request.id:
+        finished, passed, count = self._finished, 0, 0
+        for page in file.pages(self.is_finished if finished else None):
+            if not isinstance(page, StoredPage):
                 yield page
                 continue
-            if finished[at] & 0xFFFFFFFF != digest_of(request):
-                raise SourceError(f"row {request.id} of the file is another than the one this job has read: {_ADVICE}")
+            if count == self._limit:
+                return
+            count += 1
+            if not self.is_finished(page.request):
+                yield page
+                continue
             passed += 1
             if passed % ROWS_A_TURN == 0:
                 yield _TURN

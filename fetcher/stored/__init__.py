@@ -8,6 +8,6 @@ in a file is no more trusted than what comes from the web.
 from __future__ import annotations
 
 from fetcher.stored.opening import open_stored
-from fetcher.stored.page import PassedOver, StoredFile, StoredPage
+from fetcher.stored.page import Awaited, IsFinished, PassedOver, StoredFile, StoredPage
 
-__all__ = ["PassedOver", "StoredFile", "StoredPage", "open_stored"]
+__all__ = ["Awaited", "IsFinished", "PassedOver", "StoredFile", "StoredPage", "open_stored"]

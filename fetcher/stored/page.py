@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
 from fetcher import errors
 from fetcher.errors import FetchError, SourceError, StatusError
-from fetcher.model import Failure, Pairs, Request, Response
+from fetcher.model import Failure, Outcome, Pairs, Request, Response
 from fetcher.stats import counted
 
-__all__ = ["PassedOver", "SeenIds", "StoredFile", "StoredPage", "error_of", "failure_from", "moment_of", "whole_number"]
+__all__ = [
+    "Awaited",
+    "IsFinished",
+    "PassedOver",
+    "SeenIds",
+    "StoredFile",
+    "StoredPage",
+    "error_of",
+    "failure_from",
+    "moment_of",
+    "whole_number",
+]
 
 MAX_ID = 2**32 - 1
 """The largest number of a row; those of a list are its rows from 1."""
@@ -26,7 +38,7 @@ _BLOCK_BITS = 16
 
 
 class StoredPage(msgspec.Struct, frozen=True):
-    """One row: the ``response`` that was stored, or the ``failure`` that it ended as.
+    """One row: the ``response`` that was stored, or the ``outcome`` that it has already, such as the failure that it was.
 
     ``fetched_at`` is in seconds since the epoch, ``waited`` in seconds. ``known`` are fields of its ``Page`` that were
     seen when it was fetched and that what was stored does not show any more.
@@ -34,10 +46,31 @@ class StoredPage(msgspec.Struct, frozen=True):
 
     request: Request
     response: Response | None = None
-    failure: Failure | None = None
+    outcome: Outcome | None = None
     fetched_at: float = 0.0
     waited: float = 0.0
     known: Mapping[str, Any] = {}
+
+    def renumbered(self, number: int) -> StoredPage:
+        """Return the same with another number."""
+        request = msgspec.structs.replace(self.request, id=number)
+        response, outcome = self.response, self.outcome
+        return msgspec.structs.replace(
+            self,
+            request=request,
+            response=None if response is None else msgspec.structs.replace(response, request=request),
+            outcome=None if outcome is None else msgspec.structs.replace(outcome, request=request),
+        )
+
+
+class Awaited(msgspec.Struct, frozen=True):
+    """Stands among the rows where the next ones are being read elsewhere: ``future`` is done when they are there."""
+
+    future: Future[Any]
+
+
+IsFinished: TypeAlias = Callable[[Request], bool]
+"""Tells of a row whether an earlier run has finished it."""
 
 
 class PassedOver:
@@ -49,6 +82,11 @@ class PassedOver:
         self.large = 0
         self.bodiless = 0
         self.strange = 0
+
+    def add(self, other: PassedOver) -> None:
+        """Count what another has counted too."""
+        for name, number in vars(other).items():
+            setattr(self, name, getattr(self, name) + number)
 
     @property
     def total(self) -> int:
@@ -82,8 +120,11 @@ class StoredFile(Protocol):
     free_fields: bool
     """Whether a row may have other ones."""
 
-    def pages(self) -> Iterator[StoredPage]:
-        """Yield the rows in the order of the file, no ``request.id`` twice. Raises ``SourceError``."""
+    def pages(self, finished: IsFinished | None = None) -> Iterator[StoredPage | Awaited]:
+        """Yield the rows in the order of the file, no ``request.id`` twice. Raises ``SourceError``.
+
+        Those that are ``finished`` are needed by their request alone.
+        """
         ...
 
 

@@ -25,6 +25,7 @@ from fetcher.page.parse import kind_of
 from fetcher.sources.records import RecordTable, fields_of
 from fetcher.stored.page import (
     MAX_ID,
+    IsFinished,
     PassedOver,
     SeenIds,
     StoredPage,
@@ -119,7 +120,7 @@ class StoredRecords:
         if not os.path.isdir(bodies):
             raise SourceError(f"{bodies}: is no folder of bodies")
 
-    def pages(self) -> Iterator[StoredPage]:
+    def pages(self, finished: IsFinished | None = None) -> Iterator[StoredPage]:  # noqa: ARG002  (all are read to be passed over)
         """Yield the rows. Raises ``SourceError``."""
         self.broken = broken = PassedOver()
         seen = SeenIds(self.path)
@@ -132,7 +133,7 @@ class StoredRecords:
             request = Request(number, url, fields=self._fields(record))
             if record.get("error") is not None:
                 seen.add(number)
-                yield StoredPage(request, failure=failure_from(request, record))
+                yield StoredPage(request, outcome=failure_from(request, record))
                 continue
             page = self._page(request, record)
             if page is not None:

@@ -17,8 +17,8 @@ import hashlib
 import importlib.util
 import os
 import sqlite3
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO, TypeAlias
 
 import msgspec
 
@@ -30,6 +30,8 @@ from fetcher.stored.http_message import decoded, parse_message
 from fetcher.stored.members import end_of_member, end_of_record, find_record, is_empty
 from fetcher.stored.page import (
     MAX_ID,
+    Awaited,
+    IsFinished,
     PassedOver,
     SeenIds,
     StoredPage,
@@ -39,7 +41,7 @@ from fetcher.stored.page import (
     whole_number,
 )
 
-__all__ = ["StoredWARC"]
+__all__ = ["BegunArchive", "FailedRow", "Found", "StoredWARC"]
 
 MAX_HEAD_BYTES = 1024 * 1024  # of a record, beside its body
 FIRST_RECORDS = 50  # in which it shows whose archive it is
@@ -59,6 +61,25 @@ class ArchiveRecord(msgspec.Struct, frozen=True):
     truncated: bool
     start: int
     block: bytes
+
+
+class FailedRow(msgspec.Struct, frozen=True):
+    """A row that failed, perhaps to be tried again further behind: where its record is, and where its response.
+
+    ``stored_at`` is -1 where that is not to be read again.
+    """
+
+    number: int
+    start: int
+    stored_at: int
+
+
+class BegunArchive(msgspec.Struct, frozen=True):
+    """The beginning of an archive of ours."""
+
+
+Found: TypeAlias = StoredPage | FailedRow | BegunArchive
+"""What a scan finds."""
 
 
 class _DamagedError(OSError):
@@ -85,43 +106,95 @@ class StoredWARC:
         self.ours = self.free_fields = self._is_ours()
         self.fields: tuple[str, ...] | None = None if self.ours else ()
 
-    def pages(self) -> Iterator[StoredPage]:
+    def pages(self, finished: IsFinished | None = None) -> Iterator[StoredPage | Awaited]:  # noqa: ARG002  (all are read to be passed over)
         """Yield the rows. Raises ``SourceError``."""
         self.broken = PassedOver()
-        return self._own_pages() if self.ours else self._foreign_pages()
+        return self.numbered(self.scan())
 
-    # Archives of ours
+    def numbered(self, items: Iterable[Found | Awaited]) -> Iterator[StoredPage | Awaited]:
+        """Yield the rows that ``scan`` has found: none twice, and what failed at the end. Raises ``SourceError``."""
+        return self._numbered_ours(items) if self.ours else self._numbered_others(items)
 
-    def _own_pages(self) -> Iterator[StoredPage]:
+    def _numbered_others(self, items: Iterable[Found | Awaited]) -> Iterator[StoredPage | Awaited]:
+        number = 0
+        for item in items:
+            if isinstance(item, StoredPage):
+                number += 1
+                yield item if item.request.id == number else item.renumbered(number)
+            elif isinstance(item, Awaited):
+                yield item
+
+    def _numbered_ours(self, items: Iterable[Found | Awaited]) -> Iterator[StoredPage | Awaited]:
         seen = SeenIds(self.path)
         begun = 0
-        response: ArchiveRecord | None = None
         with _Failures(self.path) as failures:
-            for record in self._records(self.broken):
-                if record.kind == "response":
-                    response = record
-                elif record.kind == "warcinfo":
+            for item in items:
+                if isinstance(item, StoredPage):
+                    seen.add(item.request.id)
+                    yield item
+                elif isinstance(item, FailedRow):
+                    if item.number in seen:
+                        seen.add(item.number)  # raises
+                    failures.put(item)
+                elif isinstance(item, Awaited):
+                    yield item
+                else:
                     begun += 1
                     if begun > 1:
                         raise SourceError(
                             f"{self.path}: several archives were put together in it, whose rows have the same numbers; "
                             "give each by itself"
                         )
-                elif record.kind == "metadata" and (told := self._told(record)) is not None:
-                    stored = response if response is not None and response.name in record.concurrent else None
-                    response = None
-                    number, known = told
-                    if known.get("error") is None:
-                        seen.add(number)
-                        page = self._own_page(number, record, known, stored)
-                        if page is not None:
-                            yield page
-                    else:
-                        if number in seen:
-                            seen.add(number)  # raises
-                        again = stored is not None and known["error"] in ParseError.codes
-                        failures.put(number, record.start, stored.start if stored is not None and again else -1)
             yield from self._failed(failures, seen)
+
+    def scan(self, start: int = 0, end: int | None = None) -> Iterator[Found]:
+        """Yield what begins from the byte ``start`` up to ``end``, in its order; pages of others are numbered from 1.
+
+        A row of ours is where its first record is, so that each is in one of the ranges that a file is divided into.
+        """
+        return self._scan_ours(start, end) if self.ours else self._scan_others(start, end)
+
+    # Archives of ours
+
+    def _scan_ours(self, start: int, end: int | None) -> Iterator[Found]:
+        messages: set[str] = set()  # of the row at hand
+        within: set[str] = set()  # those of them that are in the range
+        response: ArchiveRecord | None = None
+        first = start > 0
+        for record in self._records(self.broken, start, every=True):
+            if end is not None and record.start >= end and not messages:
+                return
+            if record.kind in ("request", "response"):
+                messages.add(record.name)
+                if end is None or record.start < end:
+                    within.add(record.name)
+                response = record if record.kind == "response" else response
+            elif record.kind == "warcinfo":
+                yield BegunArchive()
+            elif record.kind == "metadata":
+                # The row of the range before, or of the one behind.
+                other = first and not messages.issuperset(record.concurrent)
+                if end is not None and record.start >= end:
+                    other = other or within.isdisjoint(record.concurrent)
+                first = False
+                stored = response if response is not None and response.name in record.concurrent else None
+                messages.clear()
+                within.clear()
+                response = None
+                if not other and (item := self._row(record, stored)) is not None:
+                    yield item
+                if end is not None and record.start >= end:
+                    return
+
+    def _row(self, record: ArchiveRecord, stored: ArchiveRecord | None) -> StoredPage | FailedRow | None:
+        told = self._told(record)
+        if told is None:
+            return None
+        number, known = told
+        if known.get("error") is None:
+            return self._own_page(number, record, known, stored)
+        again = stored is not None and known["error"] in ParseError.codes
+        return FailedRow(number, record.start, stored.start if stored is not None and again else -1)
 
     def _failed(self, failures: _Failures, seen: SeenIds) -> Iterator[StoredPage]:
         """Yield what failed to the end; where only its reading did, the page."""
@@ -138,7 +211,7 @@ class StoredWARC:
                     yield page
             else:
                 request = _request(number, told[1], record.url)
-                yield StoredPage(request, failure=failure_from(request, told[1]))
+                yield StoredPage(request, outcome=failure_from(request, told[1]))
 
     def _told(self, record: ArchiveRecord) -> tuple[int, dict[str, Any]] | None:
         """Return a row's number and its record, ``None`` for other metadata and for what is none."""
@@ -160,7 +233,7 @@ class StoredWARC:
         request = _request(number, known, record.url)
         message = parse_message(stored.block) if stored is not None else None
         if stored is None or message is None:
-            self.broken.bodiless += 1
+            self.broken.bodiless += stored is not None or not record.concurrent  # else it was broken, and is counted
             return None
         status, headers, body = message
         url = known.get("final_url")
@@ -178,9 +251,11 @@ class StoredWARC:
 
     # Those of others
 
-    def _foreign_pages(self) -> Iterator[StoredPage]:
+    def _scan_others(self, start: int, end: int | None) -> Iterator[StoredPage]:
         number = 0
-        for record in self._records(self.broken):
+        for record in self._records(self.broken, start):
+            if end is not None and record.start >= end:
+                return
             if record.kind == "revisit":
                 self.broken.bodiless += 1
             elif record.kind == "response":
@@ -210,7 +285,7 @@ class StoredWARC:
         """Tell whose archive it is by its first records. Raises ``SourceError`` where there are none."""
         broken = PassedOver()
         found = False
-        for count, record in enumerate(self._records(broken, every=True)):
+        for count, record in enumerate(self._records(broken, 0, every=True)):
             found = True
             if record.kind == "warcinfo":
                 return _OURS in record.block
@@ -222,12 +297,12 @@ class StoredWARC:
             raise SourceError(f"{self.path}: is no WARC: there is no whole record in it")
         return False
 
-    def _records(self, broken: PassedOver, *, every: bool = False) -> Iterator[ArchiveRecord]:
+    def _records(self, broken: PassedOver, begin: int, *, every: bool = False) -> Iterator[ArchiveRecord]:
         """Yield the records that are whole; ``every`` has others than those that matter too."""
         from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-        start: int | None = 0
         with self._open() as file:
+            start = find_record(file, begin, packed=self._packed) if begin else 0
             while start is not None:
                 file.seek(start)
                 at, size, held, found = start, 0, None, False
@@ -273,7 +348,7 @@ class StoredWARC:
         if length is None:
             raise _DamagedError("no length")
         if kind not in _WANTED:
-            return _EMPTY if every else None
+            return _other(kind, headers.get("WARC-Record-ID") or "", record.stream_pos) if every else None
         if record.content_length > self._max_size + MAX_HEAD_BYTES:
             broken.large += kind == "response"
             return None
@@ -311,7 +386,9 @@ class StoredWARC:
             raise SourceError(f"{self.path}: {error.strerror or error}") from None
 
 
-_EMPTY = ArchiveRecord("other", "", "", "", "", (), False, 0, b"")
+def _other(kind: str, name: str, start: int) -> ArchiveRecord:
+    """Return a record whose block nobody needs."""
+    return ArchiveRecord(kind, name, "", "", "", (), False, start, b"")
 
 
 class _Failures:
@@ -330,10 +407,12 @@ class _Failures:
     def __exit__(self, *_: object) -> None:
         self._table.close()
 
-    def put(self, number: int, start: int, stored: int) -> None:
-        """Note where a row's record is, and where its response; -1 where that is not wanted."""
+    def put(self, row: FailedRow) -> None:
+        """Note one."""
         try:
-            self._table.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?)", (number, start, stored))
+            self._table.execute(
+                "INSERT OR REPLACE INTO failures VALUES (?, ?, ?)", (row.number, row.start, row.stored_at)
+            )
         except sqlite3.Error as error:
             raise SourceError(f"{self._path}: its failures cannot be sorted in {_temporary()}: {error}") from None
 
@@ -355,7 +434,7 @@ def _request(number: int, known: dict[str, Any], url: str) -> Request:
 
 def _failed(request: Request, error: FetchError, url: str, status: int, moment: Any) -> StoredPage:
     failure = Failure(request, error.about(url), url=url, status=status, attempts=1, fetched_at=moment_of(moment))
-    return StoredPage(request, failure=failure)
+    return StoredPage(request, outcome=failure)
 
 
 def _digest_holds(said: str | None, block: bytes) -> bool:
