@@ -53,8 +53,9 @@ REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 
 RECORD_COLUMNS = (
     "id", "url", "final_url", "status", "length", "bytes", "content_type", "charset", "title", "links", "redirects",
-    "attempts", "elapsed", "waited", "fetched_at", "error", "message", "truncated", "robots", "refresh", "fields", "data",
-    "meta", "jsonld", "link_list", "image_list", "text", "lang", "headers", "body", "body_path", "digest", "item",
+    "attempts", "elapsed", "waited", "fetched_at", "error", "message", "truncated", "robots", "refresh", "etag",
+    "last_modified", "digest", "fields", "data", "meta", "jsonld", "link_list", "image_list", "text", "lang", "headers", "body",
+    "body_path", "item",
 )  # fmt: skip
 """The columns that a record can have, in their order."""
 
@@ -63,7 +64,7 @@ CONTENT_COLUMNS = {
 }  # fmt: skip
 """What is read out of a page where it is asked for (``with``), and the column of a record that it fills."""
 
-ON_REQUEST = (*CONTENT_COLUMNS.values(), "headers", "body", "body_path", "digest", "item")
+ON_REQUEST = (*CONTENT_COLUMNS.values(), "headers", "body", "body_path", "item")
 """Those that it has where they are asked for."""
 
 
@@ -140,9 +141,10 @@ class Page(msgspec.Struct, frozen=True):
     ``<meta>``, ``refresh`` the URL that it leads its reader to by itself; ``data`` is what the extractor returned. ``elapsed`` is seconds on
     the wire over all attempts and hops, ``waited`` seconds of backoff, pacing and queues, ``fetched_at``
     seconds since the epoch. ``content`` are the columns that ``with`` and ``text`` ask for, by their names (``meta``,
-    ``link_list``). ``unconverted`` names the selected fields whose text was not of their type. ``headers`` and
-    ``body`` (decoded of its content codings) are kept on request only; ``body_path`` is where the body was put,
-    under the name of its ``digest``. ``messages``, on request too, are those of the row's last try, one for each redirect
+    ``link_list``). ``unconverted`` names the selected fields whose text was not of their type. ``etag`` and ``last_modified`` are those
+    headers as sent, at most 1,000 characters of each; ``digest`` tells whether a body is another: ``xxh3:`` and 128 bits in
+    hexadecimal of the decoded one. ``headers`` and ``body`` (decoded of its content codings) are kept on request only;
+    ``body_path`` is where the body was put, under the name of its ``digest``, which is ``sha256:…`` then. ``messages``, on request too, are those of the row's last try, one for each redirect
     and the last.
     """
 
@@ -170,6 +172,8 @@ class Page(msgspec.Struct, frozen=True):
     headers: Pairs = ()
     body: KeptBody = None
     body_path: str | None = None
+    etag: str | None = None
+    last_modified: str | None = None
     digest: str | None = None
     messages: tuple[Message, ...] = ()
 

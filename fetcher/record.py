@@ -26,7 +26,8 @@ class Record(msgspec.Struct, frozen=True):
     """One line of output. The names and their order are public.
 
     ``length`` is in characters, ``bytes`` decoded, ``elapsed`` and ``waited`` in seconds to the millisecond,
-    ``fetched_at`` UTC in ISO 8601 with milliseconds, or ``None`` where nothing was asked of the network.
+    ``fetched_at`` UTC in ISO 8601 with milliseconds, or ``None`` where nothing was asked of the network. ``digest`` is the
+    name of a hash, a colon, and the hash of the decoded body in hexadecimal; a failure has none.
     """
 
     id: int
@@ -49,6 +50,9 @@ class Record(msgspec.Struct, frozen=True):
     truncated: bool
     robots: str | None
     refresh: str | None
+    etag: str | None
+    last_modified: str | None
+    digest: str | None
     fields: Mapping[str, Any] | None
     data: Any
 
@@ -86,6 +90,9 @@ def to_record(outcome: Any) -> Record:
         truncated=outcome.truncated,
         robots=outcome.robots,
         refresh=outcome.refresh,
+        etag=None,
+        last_modified=None,
+        digest=None,
         fields=without_secrets(request.fields),
         data=None,
     )
@@ -114,6 +121,9 @@ def _record_of_page(page: Any) -> Record:
         page.truncated,
         page.robots,
         page.refresh,
+        page.etag,
+        page.last_modified,
+        page.digest,
         without_secrets(request.fields),
         page.data,
     )

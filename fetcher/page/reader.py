@@ -68,6 +68,7 @@ class Reader:
         main_content = self._content is not None and self._content.method in ("fast", "best")
         self._columns = TREE_COLUMNS.intersection(config.columns) if config.columns else TREE_COLUMNS
         self._headers = frozenset(config.keep_headers)
+        self._with_digest = not config.columns or "digest" in config.columns
         self._skip_when = frozenset(config.skip_when)
         self._token = config.identity.product_token
         if self._skip_when:
@@ -200,7 +201,13 @@ class Reader:
             raise denied
         headers = kept_headers(response.headers, self._headers) if self._headers else ()
         return page_of(
-            response, reading, waited=waited, fetched_at=fetched_at, headers=headers, keep_body=self._keep_body
+            response,
+            reading,
+            waited=waited,
+            fetched_at=fetched_at,
+            headers=headers,
+            keep_body=self._keep_body,
+            with_digest=self._with_digest,
         )
 
     def _open_pool(self) -> ParserPool:

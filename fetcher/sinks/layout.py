@@ -81,7 +81,6 @@ class Layout(msgspec.Struct, frozen=True):
             "headers": bool(config.keep_headers),
             "body": body == "inline",
             "body_path": body == "folder",
-            "digest": body == "folder",
             "item": config.explode is not None,
         }
         for name in config.columns:

@@ -91,7 +91,6 @@ _ON_REQUEST: dict[str, Callable[[Outcome], Any]] = {
     "headers": _headers_of,
     "body": _body_as_text,
     "body_path": lambda outcome: outcome.body_path if isinstance(outcome, Page) else None,
-    "digest": lambda outcome: outcome.digest if isinstance(outcome, Page) else None,
     "item": lambda outcome: outcome.item if isinstance(outcome, ItemPage) else None,
 }
 
