@@ -15,7 +15,7 @@ import msgspec
 
 from fetcher.urls import hide_userinfo
 
-__all__ = ["COLUMNS", "Record", "to_dict", "to_json", "to_record", "well_formed"]
+__all__ = ["COLUMNS", "Record", "timestamp", "to_dict", "to_json", "to_record", "well_formed"]
 
 MAX_DEPTH = 100
 MAX_CONTAINERS = 10_000  # of one row's columns that are looked into; a line of a list has few
@@ -26,7 +26,8 @@ class Record(msgspec.Struct, frozen=True):
     """One line of output. The names and their order are public.
 
     ``length`` is in characters, ``bytes`` decoded, ``elapsed`` and ``waited`` in seconds to the millisecond,
-    ``fetched_at`` UTC in ISO 8601 with milliseconds, or ``None`` where nothing was asked of the network.
+    ``fetched_at`` UTC in ISO 8601 with milliseconds, or ``None`` where nothing was asked of the network. ``digest`` is the
+    name of a hash, a colon, and the hash of the decoded body in hexadecimal; a failure has none.
     """
 
     id: int
@@ -49,6 +50,9 @@ class Record(msgspec.Struct, frozen=True):
     truncated: bool
     robots: str | None
     refresh: str | None
+    etag: str | None
+    last_modified: str | None
+    digest: str | None
     fields: Mapping[str, Any] | None
     data: Any
 
@@ -80,12 +84,15 @@ def to_record(outcome: Any) -> Record:
         attempts=outcome.attempts,
         elapsed=_seconds(outcome.elapsed),
         waited=_seconds(outcome.waited),
-        fetched_at=_timestamp(outcome.fetched_at),
+        fetched_at=timestamp(outcome.fetched_at),
         error=outcome.error.code,
         message=outcome.error.message or None,
         truncated=outcome.truncated,
         robots=outcome.robots,
         refresh=outcome.refresh,
+        etag=None,
+        last_modified=None,
+        digest=None,
         fields=without_secrets(request.fields),
         data=None,
     )
@@ -108,12 +115,15 @@ def _record_of_page(page: Any) -> Record:
         page.attempts,
         _seconds(page.elapsed),
         _seconds(page.waited),
-        _timestamp(page.fetched_at),
+        timestamp(page.fetched_at),
         None,
         None,
         page.truncated,
         page.robots,
         page.refresh,
+        page.etag,
+        page.last_modified,
+        page.digest,
         without_secrets(request.fields),
         page.data,
     )
@@ -218,7 +228,8 @@ def _seconds(duration: float) -> float:
     return round(duration, 3) if duration > 0 else 0.0  # a clock may be set back
 
 
-def _timestamp(moment: float) -> str | None:
+def timestamp(moment: float) -> str | None:
+    """Return a moment, in seconds since the epoch, as a record has it; ``None`` for none."""
     if not moment:
         return None
     second, milliseconds = divmod(round(moment * 1000), 1000)

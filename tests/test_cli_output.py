@@ -142,14 +142,17 @@ def test_a_record_has_every_field(lab: LabServer, folder: Path) -> None:
     assert tuple(page) == COLUMNS
     assert COLUMNS == (
         "id", "url", "final_url", "status", "length", "bytes", "content_type", "charset", "title", "links",
-        "redirects", "attempts", "elapsed", "waited", "fetched_at", "error", "message", "truncated", "robots", "refresh", "fields", "data",
+        "redirects", "attempts", "elapsed", "waited", "fetched_at", "error", "message", "truncated", "robots", "refresh", "etag",
+        "last_modified", "digest", "fields", "data",
     )  # fmt: skip
+    assert re.fullmatch(r"xxh3:[0-9a-f]{32}", page.pop("digest"))
     moment, elapsed, waited = page.pop("fetched_at"), page.pop("elapsed"), page.pop("waited")
     assert page == {
         "id": 1, "url": url, "final_url": final, "status": 200, "length": 178, "bytes": 178,
         "content_type": "text/html", "charset": "utf-8", "title": "ok", "links": 0,
         "redirects": [lab.url("/hops/1"), final], "attempts": 1, "error": None, "message": None,
-        "truncated": False, "robots": None, "refresh": None, "fields": None, "data": None,
+        "truncated": False, "robots": None, "refresh": None, "etag": None, "last_modified": None, "fields": None,
+        "data": None,
     }  # fmt: skip
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", moment)
     assert abs((datetime.fromisoformat(moment) - before).total_seconds()) < 60
@@ -364,7 +367,7 @@ def test_the_books_balance_in_both_summaries(lab: LabServer, folder: Path) -> No
     stats = json.loads((folder / "s.json").read_text())
     assert list(stats) == [
         "input", "ok", "failed", "skipped", "pending", "more", "bytes", "seconds", "pages_per_second", "codes",
-        "earlier", "by_http", "hosts", "exit", "notes", "fields",
+        "earlier", "by_http", "hosts", "exit", "notes", "fields", "changes",
     ]  # fmt: skip
     counts = {key: stats[key] for key in ("input", "ok", "failed", "skipped", "pending", "more", "exit")}
     assert counts == {"input": 5, "ok": 1, "failed": 3, "skipped": 1, "pending": 0, "more": False, "exit": 0}

@@ -54,7 +54,7 @@ def queried(question: str) -> list[Any]:
 
 # Values
 
-WIDE = (*DEFAULT_COLUMNS, "headers", "body", "body_path", "digest")
+WIDE = (*DEFAULT_COLUMNS, "headers", "body", "body_path")
 DATA = {"h": "x", "tags": ["a", "b"]}
 
 

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from xxhash import xxh3_128_hexdigest
 
 from fetcher.config import Config
 from fetcher.errors import ConfigError, ParseError
@@ -525,3 +526,20 @@ def test_the_look_by_jumps_agrees_with_a_plain_one(gaps: list[int], stretch: int
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reader_module, "LONG_TAG_BYTES", stretch)
         assert reader_module._has_long_tag(body) == (re.search(b"[^>]{%d}" % stretch, body) is not None)
+
+
+# What tells whether a page is another
+
+
+def test_a_page_has_its_validators_and_a_digest() -> None:
+    head = (("etag", 'W/"a\udcff"'), ("last-modified", "x" * 70_000))
+    found = here(Reader(Config()), respond(SMALL_PAGE, headers=head))
+    assert (found.etag, found.last_modified) == ('W/"a\ufffd"', "x" * 1_000)
+    assert found.digest == f"xxh3:{xxh3_128_hexdigest(SMALL_PAGE)}"
+    other = here(Reader(Config()), respond(SMALL_PAGE + b" "))
+    assert (other.etag, other.last_modified) == (None, None)
+    assert other.digest != found.digest
+
+
+def test_a_digest_that_no_column_shows_is_not_made() -> None:
+    assert here(Reader(Config.of(columns="url,title")), respond(SMALL_PAGE)).digest is None

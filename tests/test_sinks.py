@@ -30,7 +30,7 @@ from tests.test_escape import steers
 
 CONTRACT = (
     "id url final_url status length bytes content_type charset title links redirects attempts elapsed waited "
-    "fetched_at error message truncated robots refresh fields data"
+    "fetched_at error message truncated robots refresh etag last_modified digest fields data"
 )
 DEADLINE = 30
 SPECIAL_MARKS = ("'", "=", "+", "-", "@", "\t", "\r", "\n", "\0", "＝")

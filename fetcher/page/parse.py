@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
+from xxhash import xxh3_128_hexdigest
 
 from fetcher.charset import count_characters, decode_as, detect, read_media_type
 from fetcher.errors import ParseError
@@ -31,6 +32,7 @@ __all__ = [
     "Kind",
     "Reading",
     "add_reading",
+    "body_digest",
     "content_type_of",
     "extract_from",
     "kind_of",
@@ -39,6 +41,7 @@ __all__ = [
     "read_body",
     "read_head",
     "read_headers",
+    "validators_of",
 ]
 
 Kind: TypeAlias = Literal["html", "xml", "text", "binary"]
@@ -86,6 +89,7 @@ TREE_COLUMNS = frozenset({"title", "links", "robots"})
 TDM_RESERVATION = "tdm-reservation"
 """What a page says that reserves its rights against text and data mining (TDMRep, W3C community report of 2024)."""
 
+MAX_VALIDATOR_CHARACTERS = 1_000
 MAX_MESSAGE_CHARACTERS = 500  # of what an extractor raised
 MAX_KEPT_BYTES = 262_144  # the largest body whose tree outlives its page
 _HEAD = "title,meta[name=robots i],meta[name=tdm-reservation i]"  # in one search: to begin one takes longer than to go through a head
@@ -404,11 +408,13 @@ def page_of(
     fetched_at: float,
     headers: Pairs = (),
     keep_body: bool = False,
+    with_digest: bool = True,
 ) -> Page:
     """Make the page of a response and of what was read out of it.
 
     ``waited`` is in seconds, ``fetched_at`` in seconds since the epoch, ``headers`` are those to keep.
     """
+    etag, last_modified = validators_of(response)
     return Page(
         request=response.request,
         url=response.url,
@@ -433,7 +439,31 @@ def page_of(
         unconverted=reading.unconverted,
         headers=headers,
         body=response.body if keep_body else None,
+        etag=etag,
+        last_modified=last_modified,
+        digest=body_digest(response.body) if with_digest else None,
     )
+
+
+def validators_of(response: Response) -> tuple[str | None, str | None]:
+    """Return the ``ETag`` and the ``Last-Modified`` of a response as sent (RFC 9110, 8.8), not all of a very long one."""
+    etag = last_modified = None
+    for name, value in response.headers:
+        if name == "etag":
+            etag = _shown(value)
+        elif name == "last-modified":
+            last_modified = _shown(value)
+    return etag, last_modified
+
+
+def body_digest(body: bytes) -> str:
+    """Return what tells a body from another: XXH3 of 128 bits, made for speed and not against who means to deceive."""
+    return f"xxh3:{xxh3_128_hexdigest(body)}"
+
+
+def _shown(value: str) -> str:
+    value = value[:MAX_VALIDATOR_CHARACTERS]
+    return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
 
 
 def _robots_of(response: Response, head: Sequence[LexborNode]) -> str | None:
