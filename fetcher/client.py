@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Self, TypeVar, Unpack
 
 import msgspec
@@ -22,6 +22,7 @@ from fetcher.middleware.gate import Gate
 from fetcher.middleware.robots.handler import Verdict
 from fetcher.middleware.schemes import may_do_without_tls
 from fetcher.model import (
+    Earlier,
     Exchange,
     Extractor,
     Failure,
@@ -215,6 +216,18 @@ class Fetcher:
             async for outcome in outcomes:
                 await sink.write(outcome)
             return outcomes.stats
+
+    @contextmanager
+    def comparing(self, earlier: Earlier) -> Iterator[None]:
+        """Within the block pages are compared with those of an earlier run, and asked for only if they have changed."""
+        engine = self._running()
+        assert self._handlers is not None
+        self._engine = msgspec.structs.replace(engine, handle=self._handlers.comparing(earlier), earlier=earlier)
+        try:
+            yield
+        finally:
+            if self._engine is not None:
+                self._engine = engine
 
     @property
     def gate(self) -> Gate:

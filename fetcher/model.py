@@ -21,9 +21,12 @@ from fetcher.errors import CallableError, ConfigError, FetchError
 from fetcher.record import to_dict, to_record
 
 __all__ = [
+    "CONDITIONS",
     "CONTENT_COLUMNS",
     "ON_REQUEST",
     "RECORD_COLUMNS",
+    "Change",
+    "Earlier",
     "Exchange",
     "Extractor",
     "Failure",
@@ -51,11 +54,17 @@ KeptBody: TypeAlias = bytes | None  # within Page, bytes is the name of a field
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 """The statuses whose ``Location`` is followed (RFC 9110, 15.4)."""
 
+CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
+"""The headers that a 304 is the answer to (RFC 9110, 15.4.5)."""
+
+Change: TypeAlias = Literal["new", "changed", "unchanged", "gone"]
+"""What has become of a row's page since an earlier run."""
+
 RECORD_COLUMNS = (
     "id", "url", "final_url", "status", "length", "bytes", "content_type", "charset", "title", "links", "redirects",
     "attempts", "elapsed", "waited", "fetched_at", "error", "message", "truncated", "robots", "refresh", "etag",
     "last_modified", "digest", "fields", "data", "meta", "jsonld", "link_list", "image_list", "text", "lang", "headers", "body",
-    "body_path", "item",
+    "body_path", "item", "change", "checked_at",
 )  # fmt: skip
 """The columns that a record can have, in their order."""
 
@@ -64,7 +73,7 @@ CONTENT_COLUMNS = {
 }  # fmt: skip
 """What is read out of a page where it is asked for (``with``), and the column of a record that it fills."""
 
-ON_REQUEST = (*CONTENT_COLUMNS.values(), "headers", "body", "body_path", "item")
+ON_REQUEST = (*CONTENT_COLUMNS.values(), "headers", "body", "body_path", "item", "change", "checked_at")
 """Those that it has where they are asked for."""
 
 
@@ -144,7 +153,9 @@ class Page(msgspec.Struct, frozen=True):
     ``link_list``). ``unconverted`` names the selected fields whose text was not of their type. ``etag`` and ``last_modified`` are those
     headers as sent, at most 1,000 characters of each; ``digest`` tells whether a body is another: ``xxh3:`` and 128 bits in
     hexadecimal of the decoded one. ``headers`` and ``body`` (decoded of its content codings) are kept on request only;
-    ``body_path`` is where the body was put, under the name of its ``digest``, which is ``sha256:…`` then. ``messages``, on request too, are those of the row's last try, one for each redirect
+    ``body_path`` is where the body was put, under the name of its ``digest``, which is ``sha256:…`` then. ``change`` and ``checked_at`` are there where an
+    earlier run is compared with: one whose page still stands is carried over with its ``fetched_at``, and ``checked_at``
+    says when it was last confirmed, in seconds since the epoch. ``messages``, on request too, are those of the row's last try, one for each redirect
     and the last.
     """
 
@@ -175,10 +186,17 @@ class Page(msgspec.Struct, frozen=True):
     etag: str | None = None
     last_modified: str | None = None
     digest: str | None = None
+    change: Change | None = None
+    checked_at: float = 0.0
     messages: tuple[Message, ...] = ()
 
     ok: ClassVar[Literal[True]] = True
     """A page is a success."""
+
+    @property
+    def carried(self) -> bool:
+        """Whether it was not read in this run, but in an earlier one, and still stands."""
+        return self.change == "unchanged" and (self.attempts == 0 or self.fetched_at != self.checked_at)
 
     @property
     def text(self) -> str | None:
@@ -223,6 +241,7 @@ class Failure(msgspec.Struct, frozen=True):
     robots: str | None = None
     refresh: str | None = None
     headers: Pairs = ()
+    change: Change | None = None
     messages: tuple[Message, ...] = ()
 
     ok: ClassVar[Literal[False]] = False
@@ -295,6 +314,24 @@ def records(outcomes: Iterable[Outcome]) -> Iterator[dict[str, Any]]:
     >>> polars.DataFrame(records(fetch_all(urls)), infer_schema_length=None)  # doctest: +SKIP
     """
     return (outcome.record() for outcome in outcomes)
+
+
+class Earlier(Protocol):
+    """The pages of an earlier run, by URL. ``max_age``: those confirmed less seconds ago are not asked for again."""
+
+    max_age: float | None
+
+    def find(self, url: str) -> Page | None:
+        """Return the page of a row whose URL, as the standard serialises it, is this."""
+        ...
+
+    def confirmed(self, url: str) -> float | None:
+        """Return when that page was last confirmed, in seconds since the epoch."""
+        ...
+
+    def stands_for(self, page: Page) -> bool:
+        """Say whether the earlier page has all that this run would read out of it."""
+        ...
 
 
 Exchange: TypeAlias = Callable[[Request], Awaitable[Response]]

@@ -28,7 +28,8 @@ from fetcher.dispatcher import Dispatcher
 from fetcher.errors import FetchError, ParseError, ResourceError, Skipped, SourceError
 from fetcher.intake import Intake, Rejected, Row
 from fetcher.middleware.gate import Gate
-from fetcher.model import Exchange, Failure, Outcome, Response, Stage, kept_headers
+from fetcher.model import Earlier, Exchange, Failure, Outcome, Page, Response, Stage, kept_headers
+from fetcher.page import changes
 from fetcher.page.parse import add_reading
 from fetcher.page.reader import Reader
 from fetcher.request_state import (
@@ -38,6 +39,7 @@ from fetcher.request_state import (
     current,
     failure_of,
     hurry,
+    known_page,
     snapshot_of,
     take_messages,
     waited,
@@ -59,12 +61,14 @@ class Engine(msgspec.Struct, frozen=True):
     """What both pipelines run on, so that a comparison of the two is fair by construction.
 
     ``handle`` are the handlers, the outermost first; ``reader`` makes pages of bodies.
+    ``earlier`` are the pages of an earlier run, where one is compared with: ``handle`` asks for what has changed then.
     """
 
     config: Config
     handle: Exchange
     reader: Reader
     gate: Gate
+    earlier: Earlier | None = None
 
     @property
     def keeps(self) -> bool:
@@ -84,6 +88,7 @@ async def exchange(engine: Engine, state: RequestState) -> Response | FetchError
         result = error
     except Requeue as requeue:
         state.free()
+        state.earlier = "unknown"  # it may be large, and is looked for again
         # From now on it is a value: its traceback refers to the frames that hold it.
         requeue.__traceback__ = requeue.__context__ = requeue.__cause__ = None
         return requeue
@@ -98,6 +103,9 @@ async def read(engine: Engine, state: RequestState, response: Response, *, isola
 
     ``isolated`` has it read in a process of its own, where a page can do no harm; else nothing here waits.
     """
+    earlier = None if engine.earlier is None else known_page(state, engine.earlier)
+    if earlier is not None and state.not_modified and response.status == 304:
+        return _carried(state, earlier, response)
     try:
         if isolated:
             page = await engine.reader.read_isolated(response, waited=waited(state), fetched_at=time.time())
@@ -115,12 +123,52 @@ async def read(engine: Engine, state: RequestState, response: Response, *, isola
     if state.messages is not None:
         page = msgspec.structs.replace(page, messages=take_messages(state))
     # A middleware may have asked for something else, or answered out of its store: the row is the row.
-    return page if page.request is state.request else msgspec.structs.replace(page, request=state.request)
+    if page.request is not state.request:
+        page = msgspec.structs.replace(page, request=state.request)
+    if engine.earlier is None:
+        return page
+    return changes.compared(page, earlier, response.body, by_data=engine.reader.makes_data)
+
+
+def _carried(state: RequestState, earlier: Page, response: Response | None) -> Page:
+    """Return the page of an earlier run that still stands, by a 304 or, without one, because it is not old."""
+    known = Page(state.request, earlier.url, earlier.status, attempts=0)
+    if response is not None:
+        known = msgspec.structs.replace(
+            known,
+            redirects=response.redirects,
+            elapsed=response.elapsed,
+            waited=waited(state),
+            attempts=response.attempts,
+            messages=take_messages(state) if state.messages is not None else (),
+            checked_at=time.time(),
+        )
+    return changes.carried(earlier, known, response)
+
+
+def _fresh(engine: Engine, state: RequestState) -> Page | None:
+    """Return a row's page of an earlier run where that was confirmed so lately that nothing is to be asked."""
+    earlier = engine.earlier
+    if earlier is None or earlier.max_age is None:
+        return None
+    confirmed = earlier.confirmed(state.first.wire)
+    if confirmed is None or not 0 <= time.time() - confirmed < earlier.max_age:
+        return None
+    page = earlier.find(state.first.wire)
+    return _carried(state, page, None) if page is not None and earlier.stands_for(page) else None
+
+
+def _failed(engine: Engine, state: RequestState, error: FetchError) -> Failure:
+    """Return the failure of a row that was asked for."""
+    failure = failure_of(state, error)
+    return failure if engine.earlier is None else changes.failed(failure, known_page(state, engine.earlier))
 
 
 async def fetch_one(engine: Engine, state: RequestState) -> Outcome:
     """Fetch one row in place: it waits where it is, and nobody takes it back."""
     state.begin(engine.gate.clock())
+    if (page := _fresh(engine, state)) is not None:
+        return page
     if engine.keeps:
         hurry(state)  # all of the memory may be held by outcomes that wait for the same caller
     try:
@@ -128,7 +176,7 @@ async def fetch_one(engine: Engine, state: RequestState) -> Outcome:
         if isinstance(result, Requeue):
             raise RuntimeError(f"row {state.request.id} was sent back, and there is nobody to take it")
         if isinstance(result, FetchError):
-            return failure_of(state, result)
+            return _failed(engine, state, result)
         return await read(engine, state, result, isolated=engine.reader.needs_isolation(result))
     finally:
         state.free()
@@ -205,7 +253,9 @@ class Outcomes:
         self._dispatcher = Dispatcher(
             gate, limits, self._run_row, self._task_ended, ordered=ordered, spill_folder=spill_folder
         )
-        self._queue: asyncio.Queue[tuple[RequestState, Response | FetchError]] = asyncio.Queue(limits.concurrency)
+        self._queue: asyncio.Queue[tuple[RequestState, Response | FetchError | Page]] = asyncio.Queue(
+            limits.concurrency
+        )
         self._workers: list[asyncio.Task[None]] = []
         self._isolated = IsolatedReads(engine, deliver=self._deliver, ended=self._task_ended)
         self._ready: deque[Delivered] = deque()
@@ -272,13 +322,17 @@ class Outcomes:
 
     async def _take_in(self) -> None:
         """Fill the look-ahead from the source, as far as there is space."""
-        dispatcher = self._dispatcher
+        dispatcher, compares = self._dispatcher, self._engine.earlier is not None
         try:
             async for row in self._intake:
                 self._taken += 1
                 if isinstance(row, Rejected):
                     await dispatcher.window.acquire()
                     await self._queue.put((row.state, row.error))
+                    continue
+                if compares and (page := _fresh(self._engine, row)) is not None:
+                    await dispatcher.window.acquire()
+                    await self._queue.put((row, page))
                     continue
                 if self._ordered:
                     await dispatcher.window.acquire()
@@ -301,7 +355,9 @@ class Outcomes:
         while True:
             state, result = await self._queue.get()
             if isinstance(result, FetchError):
-                self._deliver(state, failure_of(state, result))
+                self._deliver(state, _failed(engine, state, result))
+            elif isinstance(result, Page):  # of an earlier run: nothing was asked
+                self._deliver(state, result)
             elif engine.reader.needs_isolation(result):
                 self._isolated.start(state, result)
             else:

@@ -15,7 +15,7 @@ import msgspec
 
 from fetcher.urls import hide_userinfo
 
-__all__ = ["COLUMNS", "Record", "to_dict", "to_json", "to_record", "well_formed"]
+__all__ = ["COLUMNS", "Record", "timestamp", "to_dict", "to_json", "to_record", "well_formed"]
 
 MAX_DEPTH = 100
 MAX_CONTAINERS = 10_000  # of one row's columns that are looked into; a line of a list has few
@@ -84,7 +84,7 @@ def to_record(outcome: Any) -> Record:
         attempts=outcome.attempts,
         elapsed=_seconds(outcome.elapsed),
         waited=_seconds(outcome.waited),
-        fetched_at=_timestamp(outcome.fetched_at),
+        fetched_at=timestamp(outcome.fetched_at),
         error=outcome.error.code,
         message=outcome.error.message or None,
         truncated=outcome.truncated,
@@ -115,7 +115,7 @@ def _record_of_page(page: Any) -> Record:
         page.attempts,
         _seconds(page.elapsed),
         _seconds(page.waited),
-        _timestamp(page.fetched_at),
+        timestamp(page.fetched_at),
         None,
         None,
         page.truncated,
@@ -228,7 +228,8 @@ def _seconds(duration: float) -> float:
     return round(duration, 3) if duration > 0 else 0.0  # a clock may be set back
 
 
-def _timestamp(moment: float) -> str | None:
+def timestamp(moment: float) -> str | None:
+    """Return a moment, in seconds since the epoch, as a record has it; ``None`` for none."""
     if not moment:
         return None
     second, milliseconds = divmod(round(moment * 1000), 1000)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -28,7 +28,7 @@ from fetcher.errors import (
     TLSError,
 )
 from fetcher.hosts.state import HostState
-from fetcher.model import UNDER_WAY, Failure, Message, Request, Stage
+from fetcher.model import UNDER_WAY, Earlier, Failure, Message, Page, Request, Stage
 from fetcher.urls import Target
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "failure_of",
     "hurry",
     "is_guarded",
+    "known_page",
     "snapshot_of",
     "take_messages",
     "waited",
@@ -165,7 +166,8 @@ class RequestState:
     speaks the scheme that it is asked by, ``by_http`` says that it was asked by http though its URL names no scheme.
     ``by_get`` is the URL that has refused HEAD, where rows are asked by that.
     ``messages`` are those of its present try, where they are kept. A row that is ``urgent`` waits for no memory;
-    ``memory_wait`` is what it waits by.
+    ``memory_wait`` is what it waits by. ``earlier`` is the page of an earlier run, where one is compared with, and
+    ``not_modified`` says that the last answer was that it still stands.
     """
 
     __slots__ = (
@@ -177,11 +179,13 @@ class RequestState:
         "by_http",
         "can_requeue",
         "chain",
+        "earlier",
         "elapsed",
         "ended",
         "first",
         "memory_wait",
         "messages",
+        "not_modified",
         "order",
         "reached",
         "redirects",
@@ -227,12 +231,14 @@ class RequestState:
         self.ended = ended  # pipeline.py
         self.messages: list[Message] | None = None  # transport/session.py
         self.memory_wait: Any = None  # transport/body.py
+        self.not_modified = False  # middleware/conditional.py
         # Written here:
         self.target = target
         self.returns = returns
         self.redirects = redirects
         self.reached = reached
         self.began = began
+        self.earlier: Page | Literal["unknown"] | None = "unknown"
         self.stage = Stage.LISTED
         self.stage_since = 0.0
         self.can_requeue = False
@@ -327,6 +333,13 @@ def is_guarded(state: RequestState | None) -> bool:
     if state is None:
         return False
     return state.reached != "private" if state.redirects else state.request.guarded
+
+
+def known_page(state: RequestState, earlier: Earlier) -> Page | None:
+    """Return the page that an earlier run had of a row, which is looked for once."""
+    if state.earlier == "unknown":
+        state.earlier = earlier.find(state.first.wire)
+    return state.earlier
 
 
 def waited(state: RequestState) -> float:

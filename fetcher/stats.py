@@ -33,6 +33,7 @@ class Stats:
 
     ``by_http`` are rows of this run that name no scheme and were asked by http (``default_scheme``).
     ``fields`` are those of the pages' data, of this run, and ``content`` the columns that are read out of them.
+    ``changes`` counts what became of the pages of an earlier run, by this one.
     """
 
     def __init__(self) -> None:
@@ -44,6 +45,7 @@ class Stats:
         self.more = True
         self.by_http = 0
         self.codes: Counter[str] = Counter()
+        self.changes: Counter[str] = Counter()
         self.fields: dict[str, FieldCount] = {}
         self.content: dict[str, FieldCount] = {}
 
@@ -59,9 +61,12 @@ class Stats:
 
     def enter(self, outcome: Outcome) -> None:
         """Book one outcome."""
+        if outcome.change is not None:
+            self.changes[outcome.change] += 1
         if isinstance(outcome, Page):
             self.ok += 1
-            self.bytes += outcome.bytes
+            if outcome.change is None or not outcome.carried:
+                self.bytes += outcome.bytes
             if outcome.content:
                 self._count_content(outcome)
             if type(outcome.data) is dict:

@@ -30,7 +30,7 @@ MODULE = [sys.executable, "-m", "fetcher"]
 
 FLAGS = """
 --from --url-column --delimiter --encoding --carry --demo -o --output -f --format --preview --job --no-job --fresh --no-fresh --retry-failed
---retry-codes --verify --columns --keep-headers --body --ordered --csv-bom --part-rows -c --concurrency --per-host --delay --rate
+--retry-codes --verify --since --max-age --columns --keep-headers --body --ordered --csv-bom --part-rows -c --concurrency --per-host --delay --rate
 --timeout --connect-timeout --read-timeout --retries --max-retry-after --host-patience --default-scheme
 --robots --no-robots --max-crawl-delay --per-site --per-address --dry-run --max-redirects --max-size --truncate --accept -A --user-agent -H --header -b --cookie -u --user -x --proxy -k
 --insecure --ca-bundle --retry-on --follow-refresh --head --cert --key --tls --private-network --select --select-from --table --explode --with --text --text-format --skip-when --extract
@@ -373,6 +373,8 @@ RUN_TABLE = [
     Row("CSV_BOM", "1", ["--csv-bom"], "csv_bom", True),
     Row("PART_ROWS", "9", ["--part-rows", "9"], "part_rows", 9),
     Row("VERIFY", "1", ["--verify"], "verify", True),
+    Row("SINCE", "a.csv", ["--since", "a.csv"], "since", "a.csv"),
+    Row("MAX_AGE", "7d", ["--max-age", "7d"], "max_age", 604_800.0),
     Row("EXTRACT", "shop:price", ["--extract", "shop:price"], "extract", "shop:price"),
     Row(
         "MIDDLEWARE",

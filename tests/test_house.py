@@ -61,6 +61,7 @@ CONFINED = {
     "aiohttp": ["fetcher.transport.*"],
     "aiohttp.web": ["fetcher.demo.server."],
     "tenacity": ["fetcher.middleware.retry."],
+    "xxhash": ["fetcher.page.parse."],
     "selectolax": ["fetcher.page.*"],
     "click": ["fetcher.cli.*"],
     "pyarrow": ["fetcher.sinks.parquet.", "fetcher.sources.parquet."],

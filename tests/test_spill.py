@@ -23,7 +23,7 @@ from fetcher.urls import parse
 
 DERIVED = {
     "target", "stage", "stage_since", "reservation", "can_requeue", "_release_memory", "chain", "transfer",
-    "trial", "by_http", "messages", "urgent", "memory_wait",
+    "trial", "by_http", "messages", "urgent", "memory_wait", "earlier", "not_modified",
 }  # fmt: skip
 """What a row that waits has no own of: its place, its task, its present try, what is on the wire."""
 OF_THE_WIRE = {"host", "began", "send_gate", "suspect", "clock", "repeated", "max_bytes", "recording"}

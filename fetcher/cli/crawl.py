@@ -58,6 +58,8 @@ OPTIONS = [
     option("--retry-failed", is_flag=True, help="Take up once more what failed in an earlier run of the job."),
     option("--retry-codes", multiple=True, metavar="CODES", help="The same for these codes or classes alone: dns,connect,tls,timeout,protocol,http,4xx,5xx,redirect,parse."),
     option("--verify", is_flag=True, help="Before going on, look at all of the outputs: by default at their last 64 MB."),
+    option("--since", metavar="OUTPUT", help="Compare with an earlier output, or the newest of a pattern ('pages-*.parquet'): ask only for what has changed, and say what has (new, changed, unchanged, gone)."),
+    option("--max-age", metavar="T", help="With --since: ask for no page that was confirmed less than this ago (20h, 7d)."),
     option("-c", "--concurrency", metavar="N", help="Requests at once.  [default: 100]"),
     option("--per-host", metavar="N", help="Requests to one host at once.  [default: 6]"),
     option("--delay", metavar="S", help="Seconds between two requests to one host, start to start.  [default: 0]"),

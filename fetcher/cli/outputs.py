@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import AsyncIterable, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +50,11 @@ class CrawlOutput(Protocol):
     resume_state: ResumeState
 
     @property
+    def since(self) -> str:
+        """What is compared with, in words; empty where that is nothing."""
+        ...
+
+    @property
     def kept_list(self) -> ListStore | None:
         """What keeps lists that are read over the network; ``None`` for nothing."""
         ...
@@ -81,6 +88,7 @@ class PlainOutput:
     def __init__(self, plan: Plan, fetcher: Fetcher) -> None:
         self.stats = Stats()
         self.resume_state = ResumeState()
+        self.since = ""
         self._plan = plan
         self._fetcher = fetcher
         self._sinks: list[Sink] = []
@@ -90,6 +98,7 @@ class PlainOutput:
     async def __aenter__(self) -> Self:
         plan, layout = self._plan, _layout(self._plan, self._fetcher)
         async with contextlib.AsyncExitStack() as stack:
+            self.since = await self._compare(stack, layout)
             for path in plan.outputs:
                 sink = sink_for(path, layout, format=plan["format"], fresh=plan["fresh"])
                 self._sinks.append(await stack.enter_async_context(sink))
@@ -102,6 +111,28 @@ class PlainOutput:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
+
+    async def _compare(self, stack: contextlib.AsyncExitStack, layout: Layout) -> str:
+        """Have pages compared with those of an earlier run, if that is asked for; return what they are in words."""
+        plan = self._plan
+        if plan["since"] is None:
+            return ""
+        from fetcher.job.since import EarlierPages
+
+        bodies = BodyFolder(plan["body"]) if plan.body_place == "folder" else None
+        earlier = EarlierPages(
+            self._fetcher,
+            plan["since"],
+            layout=layout,
+            outputs=plan.outputs,
+            max_age=plan["max_age"],
+            bodies=bodies,
+        )
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fetcher-"))
+        stack.callback(earlier.close)
+        await asyncio.to_thread(earlier.open, folder)
+        stack.enter_context(self._fetcher.comparing(earlier))
+        return earlier.about
 
     def left(self, rows: Any, *, stored: bool = False) -> Any:  # noqa: ARG002  (nothing is known of earlier runs)
         """Return all rows."""
@@ -135,6 +166,8 @@ def open_output(plan: Plan, fetcher: Fetcher) -> CrawlOutput:
         inputs=plan.inputs,
         list_options=plan.list_options,
         total=estimate_total(plan),
+        since=plan["since"],
+        max_age=plan["max_age"],
     )
 
 
@@ -206,6 +239,7 @@ def _layout(plan: Plan, fetcher: Fetcher) -> Layout:
     return Layout.of(
         plan.config,
         plan.body_place,
+        since=plan["since"] is not None,
         fields=_fields(plan),
         select=tuple(dict.fromkeys(fetcher.reader.selected_names)),
         select_lists=tuple(fetcher.reader.selected_lists),

@@ -16,7 +16,7 @@ import msgspec
 from fetcher.cli.settings import RUN_KEYS, concurrency_within_limits, list_options, make_config
 from fetcher.config import Config
 from fetcher.errors import ConfigError, SinkError
-from fetcher.job.paths import folder_for, is_job
+from fetcher.job.paths import folder_for, has_earlier, is_job
 from fetcher.job.resume import choose_codes
 from fetcher.model import Extractor, Middleware
 from fetcher.page.reader import Reader
@@ -117,7 +117,9 @@ def _plan_of(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -
         raise ConfigError("retry-failed and retry-codes need a job: an output that is a file (-o), without --no-job")
     if plan["verify"] and plan.job is None:
         raise ConfigError("verify: needs a job: an output that is a file (-o), without --no-job")
-    Layout.of(plan.config, plan.body_place)
+    if plan["max_age"] is not None and plan["since"] is None:
+        raise ConfigError("max-age says how old what is known of a page may be: name the output that knows it, --since")
+    Layout.of(plan.config, plan.body_place, since=plan["since"] is not None)
     Reader(plan.config, plan.extract)  # is dropped: what is wrong with a rule or the extractor is found here
     plan = _within_limits(plan)
     if plan.config.tls.profile == "compatible":
@@ -132,6 +134,7 @@ def _plan_of(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -
 def _check_places(plan: Plan) -> None:
     """Check what is to be written."""
     _check_outputs(plan)
+    _check_since(plan)
     if plan.body_place == "folder":
         _check_bodies(plan)
 
@@ -175,6 +178,18 @@ def _check_outputs(plan: Plan) -> None:
             check_output(path, format=plan["format"], fresh=plan["fresh"] or goes_on)
         else:
             check_path(path, fresh=True)
+
+
+def _check_since(plan: Plan) -> None:
+    """Check the earlier output, unless the job has read it already."""
+    since = plan["since"]
+    if since is None:
+        return
+    from fetcher.job.since import find_earlier, refuse_kinds
+
+    refuse_kinds(plan.config)
+    if plan["fresh"] or plan.job is None or not has_earlier(plan.job):
+        find_earlier(since, plan.outputs)
 
 
 def _check_bodies(plan: Plan) -> None:

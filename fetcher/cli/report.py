@@ -22,9 +22,10 @@ from fetcher.sinks.opening import display_name, write_error
 from fetcher.stats import counted
 
 if TYPE_CHECKING:
+    from fetcher.job.changes import ChangeReport
     from fetcher.job.report import HostFigures, JobReport, RunReport
 
-__all__ = ["command", "find_job", "lay_out"]
+__all__ = ["command", "find_job", "lay_out", "lay_out_changes"]
 
 FEW_LINES, MANY_LINES = 10, 50
 """Of a table by default, and of one that was asked for."""
@@ -39,9 +40,16 @@ FEW_LINES, MANY_LINES = 10, 50
     help=f"{MANY_LINES} hosts of each kind, not {FEW_LINES}: slowest, failing, and those that gave trouble.",
 )
 @click.option("--errors", is_flag=True, help=f"The {MANY_LINES} most frequent errors, not {FEW_LINES}.")
+@click.option(
+    "--changes",
+    is_flag=True,
+    help=f"What has changed since the output that --since named, with {MANY_LINES} URLs of each kind (1,000 with --json).",
+)
 @click.option("-v", "--verbose", count=True, help="Twice: show where an error of ours struck.")
 @click.pass_context
-def command(context: click.Context, /, job: str, *, as_json: bool, hosts: bool, errors: bool, verbose: int) -> None:  # noqa: ARG001  (main reads it)
+def command(
+    context: click.Context, /, job: str, *, as_json: bool, hosts: bool, errors: bool, changes: bool, **_: object
+) -> None:
     """Tell how far a job is, or how it went: what is done and left, what failed, and which hosts gave trouble.
 
     JOB is the folder of a job, OUTPUT a file that it writes (then the job is OUTPUT.job). Nothing is changed, and a
@@ -50,19 +58,28 @@ def command(context: click.Context, /, job: str, *, as_json: bool, hosts: bool, 
     \b
       fetcher report pages.jsonl
       fetcher report pages.jsonl --json | jq .left
+      fetcher report pages.jsonl --changes
     """  # noqa: D301  (click keeps the lines below this very control character as they are)
-    from fetcher.job.report import MAX_HOSTS, report
+    from fetcher.job.report import MAX_HOSTS, JobReport, report
 
     # A look changes nothing: Ctrl-C may end it at any instruction, those of the database too.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    figures = report(find_job(job), hosts=MAX_HOSTS if as_json else MANY_LINES if hosts else FEW_LINES)
+    figures: JobReport | ChangeReport
+    if changes:
+        from fetcher.job.changes import changes_of
+
+        figures = changes_of(find_job(job), most=MAX_HOSTS if as_json else MANY_LINES)
+    else:
+        figures = report(find_job(job), hosts=MAX_HOSTS if as_json else MANY_LINES if hosts else FEW_LINES)
     if as_json:
         import msgspec
 
         text = msgspec.json.format(msgspec.json.encode(figures), indent=2).decode() + "\n"
-    else:
+    elif isinstance(figures, JobReport):
         text = lay_out(figures, errors=MANY_LINES if errors else FEW_LINES)
+    else:
+        text = lay_out_changes(figures)
     try:
         _print(text)
     except BrokenPipeError:
@@ -116,6 +133,20 @@ def lay_out(figures: JobReport, *, errors: int = FEW_LINES) -> str:
             shown = len(rows)
             of = f" ({'the last ' if title == 'runs' else ''}{shown:,} of {total:,})" if total > shown else ""
             lines += ["", f"{title}{of}", *_aligned([heads, *rows] if heads else rows)]
+    return "\n".join([*lines, ""])
+
+
+def lay_out_changes(figures: ChangeReport) -> str:
+    """Return the report of what has changed, for people."""
+    parts = [f"{many:,} {kind}" for kind, many in figures.counts.items()]
+    parts.append("not all rows are done" if figures.unlisted is None else f"{figures.unlisted:,} no longer listed")
+    since = "no earlier output" if figures.since is None else figures.since
+    lines = [f"{figures.output}, compared with {since}: {', '.join(parts)}"]
+    for kind, urls in figures.urls.items():
+        if urls:
+            total = figures.counts[kind]
+            lines += ["", kind + (f" ({len(urls):,} of {total:,})" if total > len(urls) else "")]
+            lines += [f"  {url}" for url in urls]
     return "\n".join([*lines, ""])
 
 

@@ -169,6 +169,8 @@ class Crawl:
                 self._gate = self._fetcher.gate
                 self._resume_state = output.resume_state
                 self._announce(output.resume_state)
+                if output.since and not self._plan["quiet"]:
+                    self._notices.say(output.since)
                 stored = self._plan.stored
                 rows = open_source(self._plan, self._fetcher, output) if stored is None else stored.pages()
                 source = output.left(rows, stored=stored is not None)

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from fetcher.cli.redaction import keep
 from fetcher.config import OPTIONS, Config, read_toml
-from fetcher.config.options import SECRET_HEADERS, flag, number_from, one_of, parse_proxy, texts
+from fetcher.config.options import SECRET_HEADERS, flag, number_from, one_of, optional_seconds, parse_proxy, texts
 from fetcher.errors import ConfigError, InvalidURL
 from fetcher.sources.list_options import ListOptions, parse_carry, parse_delimiter, parse_encoding
 from fetcher.transport.descriptors import descriptors_for_connections, most_concurrency
@@ -47,6 +47,8 @@ RUN_KEYS: dict[str, Any] = {
     "retry_failed": False,
     "retry_codes": [],
     "verify": False,
+    "since": None,
+    "max_age": None,
     "body": "none",
     "ordered": False,
     "csv_bom": False,
@@ -95,6 +97,8 @@ RUN_READERS: dict[str, Callable[[Any], Any]] = {
     "retry_failed": flag,
     "retry_codes": _texts,
     "verify": flag,
+    "since": _text,
+    "max_age": optional_seconds,
     "body": _place,
     "ordered": flag,
     "csv_bom": flag,

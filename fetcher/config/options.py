@@ -50,11 +50,11 @@ def number_from(low: float, *, whole: bool = False, optional: bool = False) -> C
 
 
 def parse_seconds(value: Any, low: float = 0.0) -> float:
-    """Read a duration: ``1.5``, ``"90"``, ``"500ms"``, ``"2m"``, ``"1h"``. Returns seconds."""
+    """Read a duration: ``1.5``, ``"90"``, ``"500ms"``, ``"2m"``, ``"1h"``, ``"7d"``. Returns seconds."""
     if isinstance(value, str):
-        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h)\s*", value)
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h|d)\s*", value)
         if match:
-            value = float(match[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}[match[2]]
+            value = float(match[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}[match[2]]
         elif not re.fullmatch(r"\s*[+-]?[0-9.]+(?:e[+-]?[0-9]+)?\s*", value):
             raise ConfigError(f"{value!r} is not a time (such as 30, 500ms or 2m)")
     return float(number_from(low)(value))

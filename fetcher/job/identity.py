@@ -49,6 +49,7 @@ _FLAGS = {
     "keep_headers": "--keep-headers",
     "body": "--body",
     "csv_bom": "--csv-bom",
+    "since": "--since",
 }
 """Field -> the flag a user knows it by. The inputs are compared on their own."""
 
@@ -91,6 +92,7 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     carry: tuple[str, ...] | None = None
     head: bool = False
     explode: str | None = None
+    since: str | None = None
 
     @classmethod
     def of(
@@ -104,6 +106,7 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         body: str = "none",
         csv_bom: bool = False,
         one_table: bool = False,
+        since: str | None = None,
     ) -> Self:
         """Take from ``config`` and the command what must not change."""
         return cls(
@@ -132,6 +135,7 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             one_table=one_table and any(output.partition(".")[0] in _TABLES for output in outputs),
             delimiter=list_options.delimiter,
             encoding=list_options.encoding,
+            since=None if since is None else _text(since),
             carry=None if list_options.carry is None else tuple(map(_text, list_options.carry)),
             head=config.head,
             explode=None if config.explode is None else _text(config.explode),

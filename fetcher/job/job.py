@@ -50,6 +50,7 @@ from fetcher.urls import parse
 
 if TYPE_CHECKING:
     from fetcher.job.kept_list import KeptList
+    from fetcher.job.since import EarlierPages
 
 __all__ = ["Job"]
 
@@ -67,7 +68,9 @@ class Job:
     ``fields`` are the list's own columns in a table; a ``layout`` says all that records look like. ``body`` says where
     bodies go: ``none``, ``inline`` for a column, or the path of a folder (see ``BodyFolder``); it needs a config with
     ``keep_body``. ``inputs`` and ``list_options`` (of ``fetcher.sources``) describe the list, for it must not change.
-    ``total`` is about how many rows it has.
+    ``total`` is about how many rows it has. ``since`` is the output of an earlier run, or a pattern of which the newest
+    complete one counts: pages are asked for only if they have changed since, records say what has (``change``), and what
+    was confirmed less than ``max_age`` seconds ago is not asked for at all.
     ``stats`` are the counts of all runs, ``resume_state`` says how far the job was when it was opened. ``kept_list``
     keeps lists that are read over the network, for ``Fetcher.read(…, kept=job.kept_list)``.
 
@@ -94,6 +97,8 @@ class Job:
         inputs: Sequence[str] = (),
         list_options: ListOptions = DEFAULT_OPTIONS,
         total: int | None = None,
+        since: str | os.PathLike[str] | None = None,
+        max_age: float | None = None,
     ) -> None:
         if not outputs:
             raise ConfigError("a job needs an output: give it the path of a file")
@@ -103,21 +108,18 @@ class Job:
         paths = _paths_of(outputs, format, fetcher.config)
         self.directory = os.fspath(directory) if directory is not None else folder_for(paths)
         self._kept_list: KeptList | None = None
-        self._layout = layout or _layout_of(fetcher, fields, body_place(os.fspath(body)))
+        self._layout = layout or _layout_of(fetcher, fields, body_place(os.fspath(body)), since=since is not None)
         self._bodies = _bodies_of(fetcher, os.fspath(body), self.directory)
+        self._earlier = self._earlier_of(since, max_age, paths)
         self._outputs: list[JobOutput] = [
             open_job_output(path, self._layout, work=work_folder(self.directory, ordinal), format=format)
             for ordinal, path in enumerate(paths)
         ]
-        self._identity = JobIdentity.of(
-            fetcher.config,
+        self._identity = self._identity_of(
             inputs=inputs,
             list_options=list_options,
             outputs=[_format_of(path, format) for path in paths],
-            extract=fetcher.reader.extractor_name,
-            body=_body_shown(self._layout, self._bodies),
-            csv_bom=self._layout.byte_order_mark,
-            one_table=not self._layout.free_fields,
+            since=None if since is None else os.fspath(since),
         )
         self._choose = choose_codes(retry)
         self._retry_names = frozenset(name.strip().lower() for name in retry)
@@ -129,12 +131,45 @@ class Job:
         self._writer: Writer | None = None
         self._began = 0.0
 
+    def _identity_of(self, **known: Any) -> JobIdentity:
+        layout, fetcher = self._layout, self._fetcher
+        return JobIdentity.of(
+            fetcher.config,
+            extract=fetcher.reader.extractor_name,
+            body=_body_shown(layout, self._bodies),
+            csv_bom=layout.byte_order_mark,
+            one_table=not layout.free_fields,
+            **known,
+        )
+
+    def _earlier_of(
+        self, since: str | os.PathLike[str] | None, max_age: float | None, paths: Sequence[str]
+    ) -> EarlierPages | None:
+        if since is None:
+            if max_age is not None:
+                raise ConfigError(
+                    "max_age: how old what is known of a page may be; name the output that knows it, since"
+                )
+            return None
+        from fetcher.job.since import EarlierPages
+
+        return EarlierPages(
+            self._fetcher,
+            os.fspath(since),
+            layout=self._layout,
+            outputs=paths,
+            max_age=max_age,
+            bodies=self._bodies,
+        )
+
     async def __aenter__(self) -> Self:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fetcher-job")
         try:
             self._restore(await self._in_thread(self._open))
         except BaseException:
             self._marking.close()
+            if self._earlier is not None:
+                self._earlier.close()
             try:
                 if self._opened is not None:  # cancelled meanwhile, or what it noted cannot be read
                     await self._in_thread(self._opened.abandon)
@@ -153,6 +188,9 @@ class Job:
         left = None if self._total is None else max(0, self._total - stats.done)
         suspect = opened.marker.suspect
         self.resume_state = ResumeState(opened.resumed, stats.done, stats.ok, opened.retried, suspect, left)
+        if self._earlier is not None:
+            self._marking.callback(self._earlier.close)
+            self._marking.enter_context(self._fetcher.comparing(self._earlier))
         self._began = time.monotonic()
         gate = self._fetcher.gate
         if opened.resumed:
@@ -216,6 +254,11 @@ class Job:
         return self._kept_list
 
     @property
+    def since(self) -> str:
+        """What the job compares with, in words; empty where that is nothing."""
+        return "" if self._earlier is None else self._earlier.about
+
+    @property
     def spill_folder(self) -> str:
         """Where rows wait that memory has no place for: on the disk of the job."""
         return self.directory
@@ -232,7 +275,7 @@ class Job:
             digest=digest_of(request),
             code=OK if isinstance(outcome, Page) else outcome.error.code,
             status=outcome.status,
-            bytes=outcome.bytes,
+            bytes=0 if isinstance(outcome, Page) and outcome.change is not None and outcome.carried else outcome.bytes,
             elapsed=outcome.elapsed,
             attempts=outcome.attempts,
             host=self._host_of(request.url),
@@ -257,6 +300,7 @@ class Job:
             verify=self._verify,
             choose=self._choose,
             retry_names=self._retry_names,
+            earlier=self._earlier,
         )
         return self._opened
 
@@ -288,10 +332,11 @@ class Job:
             raise
 
 
-def _layout_of(fetcher: Fetcher, fields: Sequence[str] | None, place: BodyPlace) -> Layout:
+def _layout_of(fetcher: Fetcher, fields: Sequence[str] | None, place: BodyPlace, *, since: bool) -> Layout:
     return Layout.of(
         fetcher.config,
         place,
+        since=since,
         fields=None if fields is None else tuple(dict.fromkeys(fields)),
         select=tuple(dict.fromkeys(fetcher.reader.selected_names)),
         select_lists=tuple(fetcher.reader.selected_lists),
@@ -343,10 +388,12 @@ class OpenJob:
         marker: CrashMarker,
         outputs: Sequence[JobOutput],
         bodies: BodyFolder | None = None,
+        *,
+        resumed: bool = False,
     ) -> None:
         self.ledger = ledger
         self.marker = marker
-        self.resumed = False
+        self.resumed = resumed
         self.parked = ledger.note(PARKED)
         self.delays = ledger.note(DELAYS)
         self.retried = 0
@@ -387,11 +434,12 @@ def open_job(
     verify: bool = False,
     choose: Callable[[str], bool] | None,
     retry_names: Collection[str] = (),
+    earlier: EarlierPages | None = None,
 ) -> OpenJob:
     """Lock the job in ``folder`` and make it ready: its outputs end where the ledger says.
 
     ``choose`` says which codes to retry, ``retry_names`` what the caller called them. ``verify`` has all bytes of the
-    outputs looked at. ``bodies`` keeps its files whatever happens to the job. Raises ``ConfigError``, ``JobLocked``, ``LedgerError`` and ``SinkError``.
+    outputs looked at. ``bodies`` keeps its files whatever happens to the job. ``earlier`` is opened. Raises ``ConfigError``, ``JobLocked``, ``LedgerError`` and ``SinkError``.
     """
     make_folder(folder)
     lock = Lock(folder)
@@ -403,19 +451,18 @@ def open_job(
         resumed = is_job(folder) and not fresh
         if resumed:
             ledger = Ledger.open(path)
-            before = JobIdentity.from_json(ledger.identity, path=path)
-            before.check(identity)
-            if identity != before:
-                ledger.set_identity(identity.to_json())  # the list has more files
+            _check_identity(ledger, identity, path)
+            _open_earlier(earlier, folder)
             if bodies is not None:
                 bodies.open(create=not ledger.tally().ok)
         else:
             if bodies is not None:
                 bodies.open()
-            ledger = _begin(folder, path, outputs, identity, fresh=fresh)
+            clear_job(folder)
+            _open_earlier(earlier, folder)  # before the ledger: what is wrong with it is none of the job's
+            ledger = _begin(path, outputs, identity, fresh=fresh)
         marker = CrashMarker(os.path.join(folder, CRASH_MARKER))
-        opened = OpenJob(lock, ledger, marker, outputs, bodies)
-        opened.resumed = resumed
+        opened = OpenJob(lock, ledger, marker, outputs, bodies, resumed=resumed)
         if resumed:
             _resume(folder, ledger, marker, outputs, last=None if verify else CHECKED_BYTES)
             if choose is not None:
@@ -429,9 +476,20 @@ def open_job(
         raise
 
 
-def _begin(folder: str, path: str, outputs: Sequence[JobOutput], identity: JobIdentity, *, fresh: bool) -> Ledger:
+def _open_earlier(earlier: EarlierPages | None, folder: str) -> None:
+    if earlier is not None:
+        earlier.open(folder)
+
+
+def _check_identity(ledger: Ledger, identity: JobIdentity, path: str) -> None:
+    before = JobIdentity.from_json(ledger.identity, path=path)
+    before.check(identity)
+    if identity != before:
+        ledger.set_identity(identity.to_json())  # the list has more files
+
+
+def _begin(path: str, outputs: Sequence[JobOutput], identity: JobIdentity, *, fresh: bool) -> Ledger:
     """Make a new job. The outputs come first: from the ledger on, what is in them is ours."""
-    clear_job(folder)
     for output in outputs:
         output.create(fresh=fresh)
     return Ledger.create(path, identity=identity.to_json(), outputs=[output.path for output in outputs])

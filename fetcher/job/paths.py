@@ -19,9 +19,11 @@ __all__ = [
     "KEPT_LIST",
     "LEDGER",
     "LOCK",
+    "SINCE",
     "clear_job",
     "copy_of",
     "folder_for",
+    "has_earlier",
     "is_job",
     "make_folder",
     "work_folder",
@@ -30,13 +32,15 @@ __all__ = [
 LEDGER = "ledger.sqlite"
 LOCK = "lock"
 CRASH_MARKER = "parsing"
+SINCE = "since.sqlite"  # the pages of an earlier run
 KEPT_LIST = "list.jsonl"  # and the suffix of its compression
 COPY_PREFIX = "rewrite."
 WORK_PREFIX = "output."
 BEGIN_AGAIN = "begin again with --fresh"
 _WRITTEN = re.compile(
     rf"{re.escape(LEDGER)}(\.new)?(-wal|-shm|-journal)?|{re.escape(CRASH_MARKER)}|"
-    rf"({re.escape(COPY_PREFIX)}|{re.escape(WORK_PREFIX)})[0-9]+|{re.escape(KEPT_LIST)}\.(zst|gz)",
+    rf"({re.escape(COPY_PREFIX)}|{re.escape(WORK_PREFIX)})[0-9]+|{re.escape(KEPT_LIST)}\.(zst|gz)|"
+    rf"{re.escape(SINCE)}(\.new)?(-wal|-shm|-journal)?",
     re.ASCII,
 )
 """What a job writes in its folder, but for the lock."""
@@ -50,6 +54,11 @@ def folder_for(outputs: Sequence[str]) -> str:
 def is_job(folder: str) -> bool:
     """Say whether a job was begun in ``folder``."""
     return os.path.lexists(os.path.join(folder, LEDGER))
+
+
+def has_earlier(folder: str) -> bool:
+    """Say whether the job in ``folder`` has read what it compares with."""
+    return is_job(folder) and os.path.exists(os.path.join(folder, SINCE))
 
 
 def copy_of(folder: str, output: str, ordinal: int) -> str:

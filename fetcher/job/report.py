@@ -24,7 +24,7 @@ from fetcher.hosts.state import HostReport
 from fetcher.job.host_memory import TROUBLED, troubled_of
 from fetcher.job.ledger_reader import MAX_CODES, MAX_NAME_CHARACTERS, MAX_NOTE_BYTES, OK, LedgerReader, Tally
 from fetcher.job.paths import LEDGER, LOCK
-from fetcher.job.schema import JOURNALS, attach, connect, damaged, explained, whole
+from fetcher.job.schema import JOURNALS, MAX_VALUE_BYTES, attach, connect, damaged, explained, whole
 from fetcher.sinks.escape import printable
 
 __all__ = ["MAX_HOSTS", "HostFigures", "JobReport", "JobSnapshot", "OutputFigures", "RunReport", "report"]
@@ -146,6 +146,18 @@ class JobSnapshot:
     def troubled(self) -> list[HostReport]:
         """Return the hosts that gave the last run trouble, the worst first."""
         return troubled_of(self._reader.note(TROUBLED), path=self.path)
+
+    @property
+    def identity(self) -> bytes:
+        """What must not change of the job, as it is kept."""
+        return self._reader.blob("identity", MAX_VALUE_BYTES) or b""
+
+    def first_output(self) -> str:
+        """Return the path of the first output."""
+        found = self._ask("SELECT name FROM outputs ORDER BY id LIMIT ?", 1)
+        if not found or not isinstance(found[0]["name"], bytes):
+            raise damaged(self.path, "an output without a name")
+        return os.fsdecode(found[0]["name"])
 
     def outputs(self) -> list[OutputFigures]:
         """Return the outputs in the order they were given."""

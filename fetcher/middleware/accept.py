@@ -11,7 +11,8 @@ from http import HTTPStatus
 
 from fetcher.config import Accept
 from fetcher.errors import StatusError
-from fetcher.model import Exchange, Middleware, Request, Response, kept_headers
+from fetcher.model import CONDITIONS, Exchange, Middleware, Request, Response, kept_headers
+from fetcher.request_state import current
 
 __all__ = ["accept", "retry_after", "wished_wait"]
 
@@ -31,7 +32,7 @@ def accept(
     async def handle(request: Request, proceed: Exchange) -> Response:
         response = await proceed(request)
         status = response.status
-        if status in pages or status in statuses:
+        if status in pages or status in statuses or (status == 304 and _has_asked(request)):
             return response
         error = StatusError(status, _phrase(status), wished_wait(response, clock()))
         if keep_headers:
@@ -39,6 +40,14 @@ def accept(
         raise error
 
     return handle
+
+
+def _has_asked(request: Request) -> bool:
+    """Whether a 304 is the answer to a condition: of the row, or of an earlier run's page."""
+    if any(name.lower() in CONDITIONS for name, _ in request.headers):
+        return True
+    state = current.get(None)
+    return state is not None and state.not_modified
 
 
 def _phrase(status: int) -> str:

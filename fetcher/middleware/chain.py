@@ -15,6 +15,7 @@ import msgspec
 from fetcher.config import Accept, Config
 from fetcher.hosts.scheduler import Scheduler
 from fetcher.middleware.accept import accept
+from fetcher.middleware.conditional import Conditional
 from fetcher.middleware.gate import Gate, Locate, has_any_route
 from fetcher.middleware.head import ask_by_head
 from fetcher.middleware.redirects import Redirects
@@ -22,7 +23,7 @@ from fetcher.middleware.retry import Retry
 from fetcher.middleware.robots.fetch import robots_exchange
 from fetcher.middleware.robots.handler import Robots
 from fetcher.middleware.schemes import Schemes
-from fetcher.model import Exchange, Middleware, Request, Response, RetryHook, compose
+from fetcher.model import Earlier, Exchange, Middleware, Request, Response, RetryHook, compose
 from fetcher.request_state import current
 
 __all__ = ["Handlers"]
@@ -67,10 +68,17 @@ class Handlers:
             handlers.append(self.robots)
         handlers.append(self.gate)
         self.exchange = compose(middleware, compose(handlers, transport), foreign=True)
+        self._handlers = handlers, handlers.index(redirects) + 1
         self._config = config
         self._middleware = middleware
         self._transport = transport
         self._on_retry = on_retry
+
+    def comparing(self, earlier: Earlier) -> Exchange:
+        """Return the outermost of the same handlers, which ask only for what has changed since ``earlier``."""
+        handlers, place = self._handlers
+        handlers = [*handlers[:place], Conditional(earlier), *handlers[place:]]
+        return compose(self._middleware, compose(handlers, self._transport), foreign=True)
 
     def list_exchange(self, *, most: int, named_by: Origin | None = None) -> Exchange:
         """Return the handlers for a list of URLs: ``most`` bytes of it are wanted, and any 2xx is one.

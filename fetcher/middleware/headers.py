@@ -1,7 +1,8 @@
 """Which headers a hop may carry. Law 7: secrets stay with their origin.
 
 A header given for a host goes to that host alone, at every port unless one is named, and not from https down to http. Of the headers
-meant for the listed URL only ``User-Agent`` and ``Accept*`` follow a redirect to another origin. Userinfo in
+meant for the listed URL only ``User-Agent`` and ``Accept*`` follow a redirect to another origin, and its conditions
+(``If-None-Match``) none at all. Userinfo in
 a listed URL is Basic credentials for its origin; in a ``Location`` it is dropped.
 
 Where the same header is given twice the narrower one wins: for all < for a host < in the URL < for the row.
@@ -16,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 from fetcher.config import Header, Identity
 from fetcher.errors import ConfigError, InvalidURL
 from fetcher.middleware.cookies import ChainJar, CookieFiles
-from fetcher.model import Pairs, Request
+from fetcher.model import CONDITIONS, Pairs, Request
 from fetcher.urls import Target, host_key
 
 __all__ = ["ChainJar", "Secrets", "may_follow"]
@@ -66,7 +67,11 @@ class Secrets:
         if same and named:
             token = unquote_to_bytes(first.user or "") + b":" + unquote_to_bytes(first.password or "")
             found.append(("Authorization", f"Basic {base64.b64encode(token).decode()}"))
-        found += [pair for pair in request.headers if same or may_follow(pair[0])]
+        found += [
+            pair
+            for pair in request.headers
+            if (same or may_follow(pair[0])) and (hop.wire == first.wire or pair[0].lower() not in CONDITIONS)
+        ]
         kept = {name.lower(): (name, value) for name, value in found if name.lower() != "cookie"}
         cookies = self._cookies([value for name, value in found if name.lower() == "cookie"], hop, jar)
         return (*kept.values(), ("Cookie", cookies)) if cookies else tuple(kept.values())

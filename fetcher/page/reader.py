@@ -68,7 +68,7 @@ class Reader:
         main_content = self._content is not None and self._content.method in ("fast", "best")
         self._columns = TREE_COLUMNS.intersection(config.columns) if config.columns else TREE_COLUMNS
         self._headers = frozenset(config.keep_headers)
-        self._with_digest = not config.columns or "digest" in config.columns
+        self._with_digest = not config.head and (not config.columns or "digest" in config.columns)
         self._skip_when = frozenset(config.skip_when)
         self._token = config.identity.product_token
         if self._skip_when:
@@ -128,6 +128,15 @@ class Reader:
     def selected_types(self) -> list[tuple[str, str]]:
         """Those of them that are no text, and what they are."""
         return [(column.name, column.type) for column in self.selected_columns if column.type is not None]
+
+    def denies(self, robots: str) -> bool:
+        """Say whether a page that says this to robots is not to be kept (``skip_when``)."""
+        return bool(self._skip_when) and denied_by(robots, self._skip_when, self._token) is not None
+
+    @property
+    def makes_data(self) -> bool:
+        """Whether something is taken out of each page, by rules or by an extractor."""
+        return self._select is not None or self._extract is not None
 
     @property
     def extractor_name(self) -> str | None:

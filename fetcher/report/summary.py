@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from fetcher.hosts.state import HostReport
+from fetcher.model import Change
 from fetcher.sinks.escape import printable
 from fetcher.stats import FieldCount, Stats, counted
 
@@ -26,6 +27,7 @@ class Summary(msgspec.Struct, frozen=True):
     ``notes`` say what was done otherwise than was asked. ``fields`` has for each selected one the ``pages`` it was looked
     for on, on how many it was ``found``, and where its text was not of its type (``unconverted``); ``content`` the same of
     the columns that are read out of pages: ``found`` says on how many that could be done.
+    ``changes`` counts what became of the pages of an earlier run (``--since``), by this run.
     """
 
     input: int
@@ -45,6 +47,7 @@ class Summary(msgspec.Struct, frozen=True):
     notes: list[str] = []
     fields: dict[str, dict[str, int]] = {}
     content: dict[str, dict[str, int]] = {}
+    changes: dict[str, int] = {}
 
     def as_text(self) -> str:
         """Return one or two lines for people."""
@@ -58,6 +61,8 @@ class Summary(msgspec.Struct, frozen=True):
             text += f", {self.earlier:,} of the pages by earlier runs"
         if self.by_http:
             text += f"\n  {counted(self.by_http, 'row')} without a scheme went by http: https was not spoken there"
+        if self.changes:
+            text += "\n  " + ", ".join(f"{count:,} {change}" for change, count in self.changes.items())
         text += "".join(f"\n  {note}" for note in self.notes)
         if self.codes:
             text += "\n  " + " · ".join(f"{code} {count:,}" for code, count in self.codes.items())
@@ -107,6 +112,7 @@ def summarize(stats: Stats, seconds: float, *, earlier: int = 0, **more: Any) ->
         codes=dict(stats.codes.most_common()),
         fields=_counts(stats.fields),
         content=_counts(stats.content),
+        changes={change: stats.changes[change] for change in get_args(Change) if stats.changes[change]},
         **more,
     )
 

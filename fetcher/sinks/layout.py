@@ -21,6 +21,8 @@ _FILLED_BY = {
     "headers": "keep-headers",
     "body": "body inline",
     "item": "explode",
+    "change": "since",
+    "checked_at": "since",
     **{column: f"with {part}" for part, column in CONTENT_COLUMNS.items()},
 }
 
@@ -71,8 +73,10 @@ class Layout(msgspec.Struct, frozen=True):
     head: bool = False
 
     @classmethod
-    def of(cls, config: Config, body: BodyPlace = "none", **more: Any) -> Self:
+    def of(cls, config: Config, body: BodyPlace = "none", *, since: bool = False, **more: Any) -> Self:
         """Return the layout that a config asks for; ``more`` are other fields of it.
+
+        ``since``: what has become of an earlier run's pages is told.
 
         Raises ``ConfigError`` for a column that nothing fills.
         """
@@ -81,6 +85,8 @@ class Layout(msgspec.Struct, frozen=True):
             "headers": bool(config.keep_headers),
             "body": body == "inline",
             "body_path": body == "folder",
+            "change": since,
+            "checked_at": since,
             "item": config.explode is not None,
         }
         for name in config.columns:

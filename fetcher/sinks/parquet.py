@@ -49,6 +49,7 @@ _TYPES = {
     "elapsed": pa.float64(),
     "waited": pa.float64(),
     "fetched_at": pa.timestamp("us", "UTC"),
+    "checked_at": pa.timestamp("us", "UTC"),
     "truncated": pa.bool_(),
     "headers": pa.map_(_TEXT, _TEXT),
     "body": pa.large_binary(),

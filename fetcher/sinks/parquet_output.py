@@ -98,7 +98,7 @@ class RowEncoder:
         wanted = layout.columns
         columns = [name for name in wanted if name not in ("fields", "data")]
         self._values = RecordMaker([*columns, "fields", "data"], binary=True).values
-        self._time = columns.index("fetched_at") if "fetched_at" in columns else None
+        self._times = [(columns.index(name), name) for name in ("fetched_at", "checked_at") if name in columns]
         self._wants_fields, self._wants_data = "fields" in wanted, "data" in wanted
         # In the order of ``parquet.columns_of``: JSON for what has no column of its own, where there may be such.
         self._rest = [name for name in ("fields", "data") if name in wanted and has_rest(layout, name)]
@@ -125,8 +125,8 @@ class RowEncoder:
 
     def _values_of(self, outcome: Outcome) -> list[Any]:
         *values, listed, data = self._values(outcome)
-        if self._time is not None:
-            values[self._time] = _microseconds(outcome.fetched_at)
+        for place, column in self._times:
+            values[place] = _microseconds(getattr(outcome, column, 0.0))
         own: list[Any] = []
         if self._wants_fields:
             listed = dict(listed or ())

@@ -12,7 +12,7 @@ import msgspec
 
 from fetcher.charset import text_of
 from fetcher.model import CONTENT_COLUMNS, Outcome, Page
-from fetcher.record import COLUMNS, Record, to_json, to_record, well_formed
+from fetcher.record import COLUMNS, Record, timestamp, to_json, to_record, well_formed
 
 __all__ = ["COLUMNS", "ItemPage", "Record", "RecordMaker", "to_json", "to_record", "well_formed"]
 
@@ -91,6 +91,8 @@ _ON_REQUEST: dict[str, Callable[[Outcome], Any]] = {
     "headers": _headers_of,
     "body": _body_as_text,
     "body_path": lambda outcome: outcome.body_path if isinstance(outcome, Page) else None,
+    "change": lambda outcome: outcome.change,
+    "checked_at": lambda outcome: timestamp(outcome.checked_at) if isinstance(outcome, Page) else None,
     "item": lambda outcome: outcome.item if isinstance(outcome, ItemPage) else None,
 }
 

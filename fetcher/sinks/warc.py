@@ -37,7 +37,7 @@ from fetcher import __version__
 from fetcher.compression import Compressor, packing_of_path
 from fetcher.errors import ConfigError, InvalidURL, SinkError, missing_extra
 from fetcher.files import PRIVATE, create_like, move, sync, write_all
-from fetcher.model import Message, Outcome
+from fetcher.model import Message, Outcome, Page
 from fetcher.sinks.durable import DurableFile
 from fetcher.sinks.job_output import Batch, KeptRow, Mark, Rewrite
 from fetcher.sinks.layout import DEFAULT_LAYOUT, Layout
@@ -49,6 +49,7 @@ from fetcher.urls import DEFAULT_PORTS, parse
 __all__ = ["WARCOutput", "WARCSink", "check_archive", "index_of", "surt_of"]
 
 CONFORMS_TO = "http://iipc.github.io/warc-specifications/specifications/warc-format/warc-1.1/"
+NOT_MODIFIED = "http://netpreserve.org/warc/1.1/revisit/server-not-modified"
 INDEX_BLOCK_BYTES = 256 * 1024
 MAX_HEAD_BYTES = 128 * 1024  # of an answer: what is kept of one is less
 BODILESS = (b"204", b"304")
@@ -139,9 +140,13 @@ class WARCSink(StreamSink):
         date, links = "", ""
         members: list[bytes] = []
         answers: list[ArchivedResponse] = []
+        last = outcome.messages[-1] if outcome.messages else None
         for message in outcome.messages:
             date = _date(message.sent_at)
-            name, digest = _add_records(message, date, members)
+            if message is last and _is_revisit(outcome, message):
+                name, digest = _add_revisit(message, date, members, known=_date(outcome.fetched_at)), ""
+            else:
+                name, digest = _add_records(message, date, members)
             links += f"WARC-Concurrent-To: {name}\r\n"
             if self.answers is not None and digest:
                 end = sum(map(len, members))
@@ -202,6 +207,35 @@ def _add_records(message: Message, date: str, members: list[bytes]) -> tuple[str
     )
     members.append(_member("response", name, date, headers, _stored_head(message), message.body))
     return name, digest
+
+
+def _is_revisit(outcome: Outcome, message: Message) -> bool:
+    """Whether a message is the 304 by which a page of an earlier run still stands."""
+    return isinstance(outcome, Page) and outcome.change == "unchanged" and _status_of(message) == b"304"
+
+
+def _status_of(message: Message) -> bytes | None:
+    found = _STATUS.match(message.response.lstrip(b"\r\n"))
+    return None if found is None else found[1]
+
+
+def _add_revisit(message: Message, date: str, members: list[bytes], *, known: str) -> str:
+    """Append the records of a message that says that what was ``known`` at that date still stands (6.7 of the standard).
+
+    Return the name of the second.
+    """
+    target = f"WARC-Target-URI: {message.url}\r\n"
+    if message.address is not None:
+        target += f"WARC-IP-Address: {message.address}\r\n"
+    asked, name = _name(), _name()
+    headers = f"{target}WARC-Concurrent-To: {name}\r\nContent-Type: application/http;msgtype=request\r\n"
+    members.append(_member("request", asked, date, headers, message.request))
+    headers = (
+        f"{target}WARC-Concurrent-To: {asked}\r\nContent-Type: application/http;msgtype=response\r\n"
+        f"WARC-Profile: {NOT_MODIFIED}\r\nWARC-Refers-To-Target-URI: {message.url}\r\nWARC-Refers-To-Date: {known}\r\n"
+    )
+    members.append(_member("revisit", name, date, headers, _stored_head(message)))
+    return name
 
 
 def _stored_head(message: Message) -> bytes:

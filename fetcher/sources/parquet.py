@@ -25,7 +25,7 @@ from fetcher.sources.lines import reason_of
 from fetcher.sources.list_options import ListOptions
 from fetcher.sources.rows import MAX_ROW_BYTES, TOO_LARGE_ROW, Row, RowNumbers, bad_row, flaw_of_url, read_url
 
-__all__ = ["count_parquet", "parquet_fields", "parquet_names", "parquet_records", "read_parquet"]
+__all__ = ["count_parquet", "parquet_fields", "parquet_names", "parquet_records", "parquet_rows", "read_parquet"]
 
 _BATCH_BYTES = 4 * 1024 * 1024  # decoded at once, about
 _BATCH_ROWS = 512  # at most: few, for one long text that many rows share is small in the file
@@ -51,6 +51,22 @@ def read_parquet(path: str, *, numbers: RowNumbers, options: ListOptions) -> Ite
                     for listed, fields in columns.rows(batch, row):
                         row += 1
                         yield _row(next(numbers), listed, fields, f"{path}:row {row}", columns)
+
+
+def parquet_rows(path: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of an output of ours whole, by the names of its columns. Raises ``SourceError``."""
+    options = ListOptions(url_column="url")
+    with _open(path) as file:
+        columns = _Columns(path, file, options, whole=True)
+        row = 0
+        for group in range(file.metadata.num_row_groups):
+            size = _batch_size(file.metadata.row_group(group))
+            batches = file.iter_batches(size, row_groups=[group], columns=columns.names, use_threads=False)
+            with closing(batches):
+                while (batch := _next(batches, path, row)) is not None:
+                    for url, values in columns.rows(batch, row):
+                        row += 1
+                        yield {**values, columns.url_name: url}
 
 
 def count_parquet(path: str) -> int:
@@ -117,7 +133,7 @@ class _Metadata(msgspec.Struct):
 class _Columns:
     """Which columns of a file are read, and what becomes of them."""
 
-    def __init__(self, path: str, file: Any, options: ListOptions) -> None:
+    def __init__(self, path: str, file: Any, options: ListOptions, *, whole: bool = False) -> None:
         self.large = False  # the batch under way may have a row that is too large
         self.undecodable = False  # the batch under way has text that is not UTF-8
         self._path = path
@@ -127,7 +143,7 @@ class _Columns:
         self._table: Any = None
         try:
             at, _ = find_url(listed, options.url_column)
-            if is_record(listed):
+            if is_record(listed) and not whole:
                 chosen = self._chosen_of_record(listed, schema.metadata or {})
             elif options.carry is None:
                 chosen = list(range(len(listed)))

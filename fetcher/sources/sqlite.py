@@ -21,7 +21,7 @@ from fetcher.sources.lines import reason_of
 from fetcher.sources.list_options import ListOptions
 from fetcher.sources.rows import MAX_ROW_BYTES, TOO_LARGE_ROW, Row, RowNumbers, bad_row, flaw_of_url, read_url
 
-__all__ = ["TABLE", "count_sqlite", "read_sqlite", "sqlite_names", "sqlite_records"]
+__all__ = ["TABLE", "count_sqlite", "read_sqlite", "sqlite_names", "sqlite_records", "sqlite_rows"]
 
 TABLE = "pages"
 """The table with the rows."""
@@ -71,6 +71,26 @@ def sqlite_records(path: str, *, max_body: int) -> Iterator[dict[str, Any]]:
                 yield dict(zip(names, values, strict=True))
     except (sqlite3.Error, sqlite3.Warning) as error:
         raise SourceError(f"{path}:row {row + 1}: cannot be read: {error}") from None
+
+
+def sqlite_rows(path: str, lists: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """Yield the rows of an output of ours whole, by the names of its columns; ``lists`` have tables of their own.
+
+    Raises ``SourceError`` and ``sqlite3.Error``.
+    """
+    with closing(_open(path)) as database:
+        names = [str(column[1]) for column in database.execute(f"pragma table_info({TABLE})")]
+        if "id" not in names:
+            raise SourceError(f"{path}: has no table {TABLE!r} with an 'id', which an output of ours has")
+        tables = {str(name) for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
+        found = {name: table for name in lists for table in (f"data_{name}", name) if table in tables}
+        columns = ", ".join(map(_quoted, names))
+        for values in database.execute(f"select {columns} from {TABLE} order by id"):  # noqa: S608 - all quoted
+            record = dict(zip(names, values, strict=True))
+            for name, table in found.items():
+                query = f"select value from {_quoted(table)} where id = ? order by position"  # noqa: S608 - as above
+                record[f"data_{name}"] = [value for (value,) in database.execute(query, (record["id"],))]
+            yield record
 
 
 def count_sqlite(path: str) -> int:

@@ -1,0 +1,485 @@
+"""Only what changed: ``--since`` against a server that keeps versions of its pages, whose log is the judge."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from warcio.archiveiterator import ArchiveIterator
+
+from fetcher import ConfigError, Fetcher, Job, Request, StatusError
+from tests.lab.command import Running, run
+from tests.lab.desk import Desk, plain
+from tests.lab.server import LabServer
+from tests.lab.versioned import VersionedSite
+
+SELECT = ["--select", "price=b.p:float", "--select", "marks[]=i", "--select", "head=h1"]
+FORMATS = ["jsonl", "jsonl.gz", "csv", "parquet", "sqlite", "warc.gz"]
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[LabServer]:
+    with LabServer.in_thread() as server:
+        yield server
+
+
+@pytest.fixture
+def desk(lab: LabServer, tmp_path: Path) -> Desk:
+    return Desk(lab, tmp_path)
+
+
+def site_of(desk: Desk, *names: str, by: str = "etag") -> VersionedSite:
+    site = VersionedSite(*names, by=by)
+    desk.lab.site.own["", "/versioned"] = site
+    desk.write(desk.urls(*names, path="/versioned"))
+    return site
+
+
+def name_of(record: dict[str, Any]) -> str:
+    return str(record["url"]).rpartition("=")[2]
+
+
+def changes(desk: Desk, to: str) -> dict[str, str | None]:
+    return {name_of(record): record["change"] for record in desk.records(to)}
+
+
+def reset(site: VersionedSite) -> None:
+    site.sent = 0
+    site.told.clear()
+    site.conditions.clear()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_site_that_changed_a_little_costs_little(desk: Desk, kind: str) -> None:
+    names = [f"p{number}" for number in range(100)]
+    site = site_of(desk, *names)
+    assert desk.crawl(to=f"old.{kind}").code == 0
+    first = site.sent
+    reset(site)
+    for name in names[:4]:
+        site.versions[name] = 2
+    site.versions["p9"] = None
+    site.versions |= {"new1": 1, "new2": 1}
+    listed = [*names[:95], "new1", "new2"]
+    random.Random(7).shuffle(listed)
+    desk.write(desk.urls(*listed, path="/versioned"))
+    ended = desk.crawl("--since", f"old.{kind}", to="new.jsonl")
+    assert ended.code == 0, ended.said
+    assert site.told == {304: 90, 200: 6, 404: 1}
+    assert site.sent < first / 10
+    found = changes(desk, "new.jsonl")
+    assert {name for name, change in found.items() if change == "changed"} == set(names[:4])
+    assert {name for name, change in found.items() if change == "new"} == {"new1", "new2"}
+    assert [name for name, change in found.items() if change == "gone"] == ["p9"]
+    assert sum(change == "unchanged" for change in found.values()) == 90
+    assert "\n  2 new, 4 changed, 90 unchanged, 1 gone\n" in ended.said
+    assert desk.stats()["changes"] == {"new": 2, "changed": 4, "unchanged": 90, "gone": 1}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_is_carried_over_is_the_old_record(desk: Desk, kind: str) -> None:
+    site = site_of(desk, "a", "b", by="both")
+    options = [*SELECT, "--keep-headers", "etag"]
+    desk.crawl(*options, to="plain.jsonl")
+    assert desk.crawl(*options, to=f"old.{kind}").code == 0
+    reset(site)
+    ended = desk.crawl(*options, "--since", f"old.{kind}", to="new.jsonl")
+    assert ended.code == 0, ended.said
+    assert site.told == {304: 2}
+    assert site.conditions[:2] == [
+        ("if-none-match", site.conditions[0][1]),
+        ("if-modified-since", "Sun, 01 Nov 2026 08:00:00 GMT"),
+    ]
+    own = ("id", "elapsed", "waited", "fetched_at", "change", "checked_at")
+    for was, now in zip(desk.records("plain.jsonl"), desk.records("new.jsonl"), strict=True):
+        assert {key: now[key] for key in now if key not in own} == {key: was[key] for key in was if key not in own}
+        assert now["data"] == {"price": 1.5, "marks": ["x", name_of(now)], "head": name_of(now)}
+        assert (now["change"], now["fetched_at"] < now["checked_at"]) == ("unchanged", True)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_chain_of_runs_goes_from_format_to_format(desk: Desk, to: str) -> None:
+    site = site_of(desk, "a", "b")
+    desk.crawl(*SELECT, to="old.jsonl")
+    assert desk.crawl(*SELECT, "--since", "old.jsonl", to=f"mid.{to}").code == 0
+    reset(site)
+    site.versions["b"] = 2
+    ended = desk.crawl(*SELECT, "--since", f"mid.{to}", to="new.jsonl")
+    assert ended.code == 0, ended.said
+    assert site.told == {304: 1, 200: 1}
+    assert changes(desk, "new.jsonl") == {"a": "unchanged", "b": "changed"}
+    first, last = desk.records("old.jsonl")[0], desk.records("new.jsonl")[0]
+    assert (last["fetched_at"], last["data"]) == (first["fetched_at"], first["data"])
+
+
+def test_in_an_archive_a_304_is_a_revisit(desk: Desk) -> None:
+    site_of(desk, "a")
+    desk.crawl(to="old.warc.gz")
+    assert desk.crawl("--since", "old.warc.gz", to="new.warc.gz").code == 0
+    with (desk.folder / "new.warc.gz").open("rb") as file:
+        found = [
+            (record.rec_type, dict(record.rec_headers.headers), record.content_stream().read())
+            for record in ArchiveIterator(file)
+        ]
+    assert [kind for kind, *_ in found] == ["warcinfo", "request", "revisit", "metadata"]
+    _, revisit, body = found[2]
+    assert revisit["WARC-Profile"] == "http://netpreserve.org/warc/1.1/revisit/server-not-modified"
+    assert revisit["WARC-Refers-To-Target-URI"] == desk.urls("a", path="/versioned")[0]
+    assert (revisit["WARC-Refers-To-Date"] < revisit["WARC-Date"], body) == (True, b"")
+    record = json.loads(found[3][2])
+    assert (record["change"], record["status"], record["bytes"] > 0) == ("unchanged", 200, True)
+
+
+def test_without_validators_the_body_is_compared_and_with_rules_the_data(desk: Desk) -> None:
+    site = site_of(desk, "a", "b", by="none")
+    for options, expected in (([], "changed"), (["--select", "head=h1"], "unchanged")):
+        desk.crawl("--fresh", *options, to="old.csv")
+        site.versions["b"] = 2 if site.versions["b"] == 1 else 1
+        ended = desk.crawl("--fresh", *options, "--since", "old.csv", to="new.jsonl")
+        assert ended.code == 0, ended.said
+        assert changes(desk, "new.jsonl") == {"a": "unchanged", "b": expected}
+    assert site.told == {200: 8}
+    (a, _) = desk.records("new.jsonl")
+    assert a["checked_at"] == a["fetched_at"]
+
+
+def test_without_an_earlier_digest_a_page_counts_as_changed(desk: Desk) -> None:
+    site_of(desk, "a", by="none")
+    desk.crawl("--columns", "id,url,final_url,status,error", to="old.jsonl")
+    desk.crawl("--since", "old.jsonl", to="new.jsonl")
+    assert changes(desk, "new.jsonl") == {"a": "changed"}
+
+
+def test_bodies_in_files_are_compared_by_the_digest_that_names_them(desk: Desk) -> None:
+    site = site_of(desk, "a", "b", by="none")
+    desk.crawl("--body", "bodies", to="old.jsonl")
+    site.versions["b"] = 2
+    desk.crawl("--since", "old.jsonl", to="new.jsonl")
+    assert changes(desk, "new.jsonl") == {"a": "unchanged", "b": "changed"}
+
+
+def test_a_body_that_is_not_in_this_folder_is_fetched(desk: Desk) -> None:
+    site = site_of(desk, "a", "b")
+    desk.crawl("--body", "bodies", to="old.jsonl")
+    (lost, _) = desk.records("old.jsonl")
+    (desk.folder / "bodies" / lost["body_path"]).unlink()
+    reset(site)
+    assert desk.crawl("--body", "bodies", "--since", "old.jsonl", to="new.jsonl").code == 0
+    assert site.told == {200: 1, 304: 1}
+    for record in desk.records("new.jsonl"):
+        assert record["change"] == "unchanged"
+        assert record["digest"].startswith("sha256:")
+        assert (desk.folder / "bodies" / record["body_path"]).exists()
+
+
+def test_rules_that_the_earlier_run_did_not_have_are_filled_by_fetching(desk: Desk) -> None:
+    site = site_of(desk, "a")
+    desk.crawl("--select", "head=h1", to="old.jsonl")
+    reset(site)
+    ended = desk.crawl(*SELECT, "--since", "old.jsonl", to="new.jsonl")
+    assert site.told == {200: 1}
+    assert "--since old.jsonl: 1 pages, without marks, price: each page is fetched whole this time" in ended.said
+    assert desk.records("new.jsonl")[0]["data"]["price"] == 1.5
+
+
+def test_conditions_go_to_the_final_url_alone(desk: Desk) -> None:
+    site_of(desk, "a")
+    target = desk.lab.url("/versioned?n=a")
+    desk.write([desk.lab.url(f"/redirect?to={target}")])
+    desk.crawl(to="old.jsonl")
+    desk.lab.clear()
+    assert desk.crawl("--since", "old.jsonl", to="new.jsonl").code == 0
+    asked = [(entry.path, [k for k, _ in entry.headers if k.lower().startswith("if-")]) for entry in desk.lab.log]
+    assert asked == [("/redirect", []), ("/versioned", ["If-None-Match"])]
+    (record,) = desk.records("new.jsonl")
+    assert (record["change"], record["status"], record["redirects"]) == ("unchanged", 200, [target])
+
+
+def test_a_304_that_nobody_asked_for_is_a_failure(desk: Desk) -> None:
+    site_of(desk, "a", by="none")
+    desk.crawl(to="old.jsonl")
+    desk.write([*desk.urls("a", path="/versioned"), desk.lab.url("/status/304")])
+    desk.crawl("--since", "old.jsonl", to="new.jsonl")
+    assert [(record["error"], record["change"]) for record in desk.records("new.jsonl")] == [
+        (None, "unchanged"),
+        ("http_304", None),
+    ]
+
+
+@pytest.mark.parametrize("etag", ['"', "*", "a b", 'W/"a', "\x7f", "x" * 60_000, '"ü"', '"a", *'])
+def test_what_is_no_validator_is_not_sent(desk: Desk, etag: str) -> None:
+    record = {"id": 1, "url": desk.lab.url("/echo"), "final_url": desk.lab.url("/echo"), "status": 200, "error": None}
+    record |= {"etag": etag, "last_modified": "yesterday\r\nX: y"}
+    (desk.folder / "old.jsonl").write_text(json.dumps(record) + "\n")
+    desk.write([desk.lab.url("/echo")])
+    assert desk.crawl("--since", "old.jsonl", to="new.jsonl").code == 0
+    assert [key for entry in desk.lab.log for key, _ in entry.headers if key.lower().startswith("if-")] == []
+
+
+async def test_in_the_library_a_304_answers_whoever_asked(lab: LabServer) -> None:
+    site = VersionedSite("a")
+    lab.site.own["", "/versioned"] = site
+    url = lab.url("/versioned?n=a")
+    asks = (("If-None-Match", '"a-1"'),)
+    async with Fetcher(robots=False, retries=0) as fetcher:
+        page = await fetcher.fetch(Request(1, url, headers=asks))
+        assert (page.status, page.bytes, page.change, page.etag) == (304, 0, None, '"a-1"')
+        moved = await fetcher.fetch(Request(1, lab.url(f"/redirect?to={url}"), headers=asks))
+        assert moved.status == 200, "a condition is about the URL that it was given for"
+        with pytest.raises(StatusError, match="304"):
+            await fetcher.fetch(lab.url("/status/304"))
+
+
+async def test_a_job_of_the_library_compares_too(lab: LabServer, tmp_path: Path) -> None:
+    lab.site.own["", "/versioned"] = VersionedSite("a")
+    url = lab.url("/versioned?n=a")
+    async with Fetcher(robots=False) as fetcher:
+        async with Job(fetcher, tmp_path / "old.jsonl") as job:
+            await job.run([url])
+        async with Job(fetcher, tmp_path / "new.jsonl", since=tmp_path / "old.jsonl") as job:
+            stats = await job.run([url])
+        assert (job.since, dict(stats.changes)) == (f"--since {tmp_path / 'old.jsonl'}: 1 pages", {"unchanged": 1})
+        assert (await fetcher.fetch(url)).change is None, "the comparison was the job's"
+        with pytest.raises(ConfigError, match="max_age"):
+            Job(fetcher, tmp_path / "new.jsonl", max_age=5)
+
+
+# Age
+
+
+def test_what_was_confirmed_lately_is_carried_over_unasked(desk: Desk) -> None:
+    site = site_of(desk, "a", "b")
+    desk.crawl(to="old.jsonl")
+    records = desk.records("old.jsonl")
+    records[1]["fetched_at"] = "2020-01-01T00:00:00.000Z"
+    (desk.folder / "old.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    reset(site)
+    ended = desk.crawl("--since", "old.jsonl", "--max-age", "7d", "--ordered", to="new.jsonl")
+    assert ended.code == 0, ended.said
+    assert site.told == {304: 1}
+    a, b = desk.records("new.jsonl")
+    assert (a["attempts"], a["checked_at"], a["fetched_at"]) == (0, records[0]["fetched_at"], records[0]["fetched_at"])
+    assert (b["attempts"], b["fetched_at"]) == (1, "2020-01-01T00:00:00.000Z")
+    assert b["checked_at"] > "2026"
+    reset(site)
+    assert desk.crawl("--since", "new.jsonl", "--max-age", "1h", to="newer.jsonl").code == 0
+    assert site.told == {}, "b was confirmed, though not fetched, within the hour"
+    assert desk.stats()["bytes"] == 0
+
+
+# Which output
+
+
+def test_of_a_pattern_the_newest_complete_output_counts(desk: Desk) -> None:
+    site = site_of(desk, "a", "b")
+    ended = desk.crawl("--since", "pages-*.jsonl", to="pages-1.jsonl")
+    assert "--since pages-*.jsonl: there is no such output that is complete, so all pages are new" in ended.said
+    assert changes(desk, "pages-1.jsonl") == {"a": "new", "b": "new"}
+    site.versions["b"] = 2
+    assert desk.crawl("--since", "pages-*.jsonl", to="pages-2.jsonl").code == 0
+    assert changes(desk, "pages-2.jsonl") == {"a": "unchanged", "b": "changed"}
+    desk.crawl("--since", "pages-*.jsonl", "--time-limit", "0.01", "--delay", "5", to="pages-3.jsonl")
+    reset(site)
+    ended = desk.crawl("--since", "pages-*.jsonl", to="pages-4.jsonl")
+    assert "--since pages-2.jsonl: 2 pages\n" in ended.said
+    assert site.told == {304: 2}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--since", "none.jsonl"], "none.jsonl: no such file (--since)"),
+        (["--since", "new.jsonl"], "since: new.jsonl is an output of this run; name that of an earlier one"),
+        (["--since", "./new.jsonl"], "since: ./new.jsonl is an output of this run"),
+        (["--max-age", "7d"], "max-age says how old what is known of a page may be: name the output that knows it"),
+        (["--since", "old.jsonl", "--max-age", "soon"], "'soon' is not a time"),
+        (["--since", "l.txt"], "l.txt: is no output that can be read again"),
+        (["--since", "list.csv"], "list.csv: is no output of fetcher"),
+        (["--since", "cut.parquet"], "cut.parquet: is cut short"),
+        (["--since", "bad.sqlite"], "bad.sqlite: is not a SQLite database"),
+        (["--since", "cut.jsonl.gz"], "cut.jsonl.gz: "),
+    ],
+)
+def test_what_cannot_be_compared_with_is_refused(desk: Desk, words: list[str], message: str) -> None:
+    site = site_of(desk, "a")
+    for kind in ("old.jsonl", "old.parquet", "old.jsonl.gz"):
+        desk.crawl(to=kind)
+    (desk.folder / "new.jsonl").write_bytes(b"")
+    (desk.folder / "list.csv").write_text("url,name\nhttp://a.example/,x\n")
+    (desk.folder / "cut.parquet").write_bytes((desk.folder / "old.parquet").read_bytes()[:-9])
+    (desk.folder / "cut.jsonl.gz").write_bytes((desk.folder / "old.jsonl.gz").read_bytes()[:-30])
+    (desk.folder / "bad.sqlite").write_bytes(b"x" * 100)
+    reset(site)
+    ended = run(*desk.words(*words, to="new.jsonl"), folder=desk.folder)
+    assert ended.code == 2
+    assert message in ended.said
+    assert site.told == {}
+    assert desk.crawl(to="new.jsonl").code == 0, "the way is free for the right command"
+
+
+def test_a_half_written_output_counts_as_far_as_it_goes(desk: Desk) -> None:
+    site = site_of(desk, "a", "b")
+    desk.crawl(to="old.jsonl")
+    data = (desk.folder / "old.jsonl").read_bytes()
+    (desk.folder / "half.jsonl").write_bytes(data[:-40])
+    reset(site)
+    ended = desk.crawl("--since", "half.jsonl", to="new.jsonl")
+    assert "--since half.jsonl: 1 pages, and 1 lines that cannot be read" in ended.said
+    assert site.told == {304: 1, 200: 1}
+
+
+# A job
+
+
+def test_a_job_goes_on_with_its_table_and_refuses_another(desk: Desk) -> None:
+    site = site_of(desk, "a", "b", "c")
+    desk.crawl(to="old.jsonl")
+    desk.crawl("--since", "old.jsonl", "--limit", "1", to="new.jsonl")
+    (desk.folder / "old.jsonl").unlink()
+    ended = desk.crawl(to="new.jsonl")
+    assert (ended.code, "--since was old.jsonl when this job began, and is not given" in ended.said) == (2, True)
+    reset(site)
+    assert desk.crawl("--since", "old.jsonl", to="new.jsonl").code == 0
+    assert site.told == {304: 2}
+    assert set(changes(desk, "new.jsonl").values()) == {"unchanged"}
+
+
+def test_a_killed_run_goes_on_and_no_row_is_told_otherwise(desk: Desk) -> None:
+    names = [f"p{number}" for number in range(120)]
+    site = site_of(desk, *names)
+    desk.crawl(to="old.sqlite")
+    for name in names[:10]:
+        site.versions[name] = 2
+    words = desk.words("--since", "old.sqlite", "--rate", "60", to="new.jsonl")
+    output = desk.folder / "new.jsonl"
+    for pause in (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 0.0):
+        with Running(*words, folder=desk.folder) as running:
+            time.sleep(pause)  # a kill has no moment of its own
+            if pause == 0.8:
+                running.until(lambda _: output.exists() and output.stat().st_size > 0)
+            running.send(signal.SIGKILL)
+            running.end()
+    assert 0 < len(plain(output).splitlines()) < len(names)
+    assert desk.crawl("--since", "old.sqlite", to="new.jsonl").code == 0
+    found = changes(desk, "new.jsonl")
+    assert len(found) == len(names)
+    assert {name for name, change in found.items() if change == "changed"} == set(names[:10])
+    assert {change for name, change in found.items() if name not in names[:10]} == {"unchanged"}
+
+
+def test_failed_rows_are_retried_against_the_same_table(desk: Desk) -> None:
+    site = site_of(desk, "a", "b")
+    desk.crawl(to="old.jsonl")
+    site.versions["b"] = None
+    desk.crawl("--since", "old.jsonl", to="new.jsonl")
+    assert changes(desk, "new.jsonl") == {"a": "unchanged", "b": "gone"}
+    site.versions["b"] = 1
+    reset(site)
+    assert desk.crawl("--since", "old.jsonl", "--retry-failed", to="new.jsonl").code == 0
+    assert site.told == {304: 1}
+    assert changes(desk, "new.jsonl") == {"a": "unchanged", "b": "unchanged"}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "sqlite"])
+def test_what_is_read_out_of_a_page_is_carried_and_its_text_compared(desk: Desk, kind: str) -> None:
+    site = site_of(desk, "a", "b")
+    words = ["--with", "meta,links,lang", "--text", "body"]
+    desk.crawl(*words, to="plain.jsonl")
+    desk.crawl(*words, to=f"old.{kind}")
+    reset(site)
+    assert desk.crawl(*words, "--since", f"old.{kind}", to="new.jsonl").code == 0
+    assert site.told == {304: 2}
+    for was, now in zip(desk.records("plain.jsonl"), desk.records("new.jsonl"), strict=True):
+        assert {name: now[name] for name in ("meta", "link_list", "lang", "text")} == {
+            name: was[name] for name in ("meta", "link_list", "lang", "text")
+        }
+    site.by = "none"
+    site.versions["b"] = 2
+    assert desk.crawl(*words, "--since", f"old.{kind}", to="newer.jsonl").code == 0
+    assert changes(desk, "newer.jsonl") == {"a": "unchanged", "b": "changed"}
+
+
+@pytest.mark.parametrize("words", [["--select", "x[]=i", "--explode", "x"], ["--head"]])
+def test_what_has_no_whole_pages_is_refused(desk: Desk, words: list[str]) -> None:
+    site = site_of(desk, "a")
+    desk.crawl(to="old.jsonl")
+    reset(site)
+    ended = run(*desk.words(*words, "--since", "old.jsonl", to="new.jsonl"), folder=desk.folder)
+    assert (ended.code, "since: compares" in ended.said, site.told) == (2, True, {})
+
+
+def test_a_report_tells_what_has_changed(desk: Desk) -> None:
+    site = site_of(desk, "a", "b", "c", "d")
+    desk.crawl(to="old.csv")
+    site.versions |= {"b": 2, "c": None, "e": 1}
+    desk.write(desk.urls("e", "c", "b", "a", "a", path="/versioned"))
+    desk.crawl("--since", "old.csv", "--limit", "2", to="new.jsonl")
+    desk.crawl("--since", "old.csv", to="new.jsonl")
+    told = run("report", "new.jsonl", "--changes", folder=desk.folder)
+    e, c, b = desk.urls("e", "c", "b", path="/versioned")
+    assert told.code == 0, told.said
+    assert told.text == (
+        f"{desk.folder}/new.jsonl, compared with old.csv: 1 new, 1 changed, 2 unchanged, 1 gone, 1 no longer listed\n"
+        f"\nnew\n  {e}\n\nchanged\n  {b}\n\ngone\n  {c}\n"
+    ).replace(f"{desk.folder}/", told.text.partition("new.jsonl")[0])
+    figures = json.loads(run("report", "new.jsonl", "--changes", "--json", folder=desk.folder).text)
+    assert (figures["unlisted"], figures["urls"]["gone"]) == (1, [c])
+    ended = run("report", "old.csv", "--changes", folder=desk.folder)
+    assert (ended.code, "was run without --since" in ended.said) == (2, True)
+
+
+def test_a_list_that_grew_and_a_fresh_start_compare_too(desk: Desk) -> None:
+    site = site_of(desk, "a", "b", "c")
+    desk.crawl(to="old.jsonl")
+    desk.write(desk.urls("a", "b", path="/versioned"))
+    desk.crawl("--since", "old.jsonl", to="new.jsonl")
+    desk.write(desk.urls("a", "b", "c", "d", path="/versioned"))
+    reset(site)
+    site.versions["d"] = 1
+    assert desk.crawl("--since", "old.jsonl", to="new.jsonl").code == 0
+    assert (site.told, changes(desk, "new.jsonl")["d"]) == ({304: 1, 200: 1}, "new")
+    desk.crawl(to="later.jsonl")
+    reset(site)
+    assert desk.crawl("--since", "later.jsonl", "--fresh", to="new.jsonl").code == 0
+    assert site.told == {304: 4}, "another output is another table"
+
+
+def test_a_folder_of_parts_is_an_earlier_output(desk: Desk) -> None:
+    site = site_of(desk, "a", "b", "c")
+    desk.crawl(*SELECT, "-f", "parquet", "--part-rows", "2", to="parts/")
+    reset(site)
+    assert desk.crawl(*SELECT, "--since", "parts", "-o", "new.csv", to="new.jsonl").code == 0
+    assert site.told == {304: 3}
+    assert [record["data"]["price"] for record in desk.records("new.jsonl")] == [1.5] * 3
+    rows = list(csv.DictReader(plain(desk.folder / "new.csv").decode().splitlines()))
+    assert [(row["change"], row["price"], row["marks"]) for row in rows][:1] == [("unchanged", "1.5", '["x","a"]')]
+
+
+def test_without_a_job_there_is_a_comparison_too(desk: Desk) -> None:
+    site = site_of(desk, "a")
+    desk.crawl(to="old.jsonl")
+    reset(site)
+    ended = run("crawl", "l.txt", "--since", "old.jsonl", "-f", "jsonl", folder=desk.folder)
+    (record,) = map(json.loads, ended.lines)
+    assert (record["change"], site.told) == ("unchanged", {304: 1})
+
+
+def test_tables_have_the_columns(desk: Desk) -> None:
+    site_of(desk, "a")
+    desk.crawl(to="old.jsonl")
+    desk.crawl("--since", "old.jsonl", to="new.csv")
+    desk.crawl("--since", "old.jsonl", to="new.sqlite")
+    (row,) = csv.DictReader(plain(desk.folder / "new.csv").decode().splitlines())
+    assert row["change"] == "unchanged"
+    with closing(sqlite3.connect(desk.folder / "new.sqlite")) as db:
+        assert db.execute("select change, checked_at > fetched_at from pages").fetchall() == [("unchanged", 1)]
+    assert "change" not in desk.records("old.jsonl")[0]
