@@ -141,7 +141,10 @@ def test_report_finds_the_job(to: str, desk: Desk) -> None:
     assert desk.crawl(*PLACES[to], to=to).code == 0
     ended = run("report", to, "--json", folder=desk.folder)
     assert ended.code == 0
-    assert json.loads(ended.text)["ok"] == 2
+    found = json.loads(ended.text)
+    assert found["ok"] == 2
+    files = desk.folder.glob(f"{to}*" if to.endswith("/") else to)
+    assert [output["position"] for output in found["outputs"]] == [sum(path.stat().st_size for path in files)]
 
 
 @pytest.mark.parametrize(

@@ -97,10 +97,17 @@ class RunTotals(msgspec.Struct, frozen=True):
 
 
 class OutputFigures(msgspec.Struct, frozen=True):
-    """An output and its committed size in bytes."""
+    """An output and its committed size in bytes; of one that is put into place whole, as it is there."""
 
     path: str
     position: int
+
+
+def _size_of(name: bytes) -> int:
+    try:
+        return os.path.getsize(name) if os.path.isfile(name) else 0
+    except (OSError, ValueError):
+        return 0
 
 
 class JobSnapshot:
@@ -166,7 +173,7 @@ class JobSnapshot:
             raise damaged(self.path, "an output without a name")
         marks = self._reader.marks()
         return [
-            OutputFigures(printable(os.fsdecode(name), MAX_PATH_CHARACTERS), mark.position)
+            OutputFigures(printable(os.fsdecode(name), MAX_PATH_CHARACTERS), mark.position or _size_of(name))
             for name, mark in zip(names, marks, strict=False)
         ]
 
