@@ -701,7 +701,7 @@ def test_a_fault_at_any_call_costs_nothing(  # noqa: PLR0917  (pytest passes by 
             found(path)  # what is seen is whole at every moment
         run(path, **words)
         assert found(path) == end, number
-        assert left(scene) == set(), number
+        assert left(scene) == set(), (number, left(scene))
         if not struck:
             assert number > 20, "few calls are seen"
             return

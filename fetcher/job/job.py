@@ -513,7 +513,8 @@ def _resume(
     _finish_rewrite(folder, ledger, outputs, marks)
     clean = ledger.ended_well
     for ordinal, (output, mark) in enumerate(zip(outputs, marks, strict=True)):
-        output.resume(mark, clean=clean, batches=ledger.batches(ordinal, mark, last=last))
+        with contextlib.closing(ledger.batches(ordinal, mark, last=last)) as batches:
+            output.resume(mark, clean=clean, batches=batches)
     ledger.begin_run(max(0.0, time.time()))
     if clean:
         marker.suspect = 0
@@ -548,7 +549,12 @@ def _retry(
     before = ledger.marks()
     for ordinal, output in enumerate(outputs):
         copy = copy_of(folder, output.path, ordinal)
-        rewrites.append(output.rewrite(copy, ledger.order(codes), ledger.batches(ordinal, before[ordinal])))
+        # Either has a connection of its own, which an error's traceback would keep open.
+        with (
+            contextlib.closing(ledger.order(codes)) as rows,
+            contextlib.closing(ledger.batches(ordinal, before[ordinal])) as written,
+        ):
+            rewrites.append(output.rewrite(copy, rows, written))
         copies.append(copy)
     marks = [rewrite.mark for rewrite in rewrites]
     batches = [rewrite.batches for rewrite in rewrites]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 
 import msgspec
 
@@ -59,7 +59,7 @@ class LedgerReader:
             marks.append(Mark(end, whole(self.path, tail, 0, end), whole(self.path, checksum, 0, 2**32 - 1), state))
         return marks
 
-    def batches(self, output: int, mark: Mark, *, last: int | None = None) -> Iterator[Batch]:
+    def batches(self, output: int, mark: Mark, *, last: int | None = None) -> Generator[Batch, None, None]:
         """Iterate over the batches that output number ``output`` is made of, up to its ``mark``.
 
         With ``last`` they are those that its last so many bytes are in.
@@ -129,13 +129,13 @@ class LedgerReader:
             if len(rows) < READ_ROWS:
                 return
 
-    def order(self, codes: Collection[str]) -> Iterator[KeptRow]:
+    def order(self, codes: Collection[str]) -> Generator[KeptRow, None, None]:
         """Iterate over all rows in the order their records were written: each is kept unless its code is of ``codes``."""
         with explained(self.path, "read"):
             dropped = {number for name in codes for number in self._db.execute(_CODE, (name,)).fetchone() or ()}
         return self._order(dropped)
 
-    def _order(self, dropped: Collection[int]) -> Iterator[KeptRow]:
+    def _order(self, dropped: Collection[int]) -> Generator[KeptRow, None, None]:
         with explained(self.path, "read"), contextlib.closing(self._attach()) as db:
             for row, code in db.execute("SELECT id, code FROM rows ORDER BY seq"):
                 yield KeptRow(whole(self.path, row), code not in dropped)
