@@ -266,6 +266,7 @@ def test_a_page_carries_what_the_response_knew() -> None:
         attempts=3,
         fetched_at=9.0,
         truncated=True,
+        digest="xxh3:d0a344668ff6f075ddfdcf6f4d103e71",  # of these 28 bytes
     )
 
 
