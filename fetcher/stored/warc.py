@@ -355,7 +355,10 @@ class StoredWARC:
         block = record.reader.read(record.content_length)
         if len(block) < record.content_length:
             raise _DamagedError("cut short")
-        if not _digest_holds(headers.get("WARC-Block-Digest"), block):
+        said, digested = headers.get("WARC-Block-Digest"), block
+        if said is None and kind == "response" and (payload := _payload_of(block)) is not None:
+            said, digested = headers.get("WARC-Payload-Digest"), payload
+        if not _digest_holds(said, digested):
             broken.digest += 1
             return None
         return ArchiveRecord(
@@ -435,6 +438,12 @@ def _request(number: int, known: dict[str, Any], url: str) -> Request:
 def _failed(request: Request, error: FetchError, url: str, status: int, moment: Any) -> StoredPage:
     failure = Failure(request, error.about(url), url=url, status=status, attempts=1, fetched_at=moment_of(moment))
     return StoredPage(request, outcome=failure)
+
+
+def _payload_of(block: bytes) -> bytes | None:
+    """Return the body of an answer, ``None`` where it is in pieces: then a digest of it may be of either form."""
+    head, end, body = block.partition(b"\r\n\r\n")
+    return body if end and b"\ntransfer-encoding:" not in head.lower() else None
 
 
 def _digest_holds(said: str | None, block: bytes) -> bool:

@@ -307,9 +307,11 @@ def _warc_record(record: bytes) -> tuple[dict[str, str], bytes]:
     first, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     block = rest[:-4]
-    digest = base64.b32encode(hashlib.sha1(block).digest()).decode()
+    said = headers.get("warc-block-digest") or headers.get("warc-payload-digest")
+    digested = block if "warc-block-digest" in headers else block.partition(b"\r\n\r\n")[2]
+    digest = base64.b32encode(hashlib.sha1(digested).digest()).decode()
     whole = first == "WARC/1.1" and rest.endswith(b"\r\n\r\n") and headers.get("content-length") == str(len(block))
-    return (headers, block) if whole and headers.get("warc-block-digest") == f"sha1:{digest}" else ({}, b"")
+    return (headers, block) if whole and said == f"sha1:{digest}" else ({}, b"")
 
 
 FORMATS: dict[str, Reader] = {
