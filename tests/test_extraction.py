@@ -306,6 +306,21 @@ def member(url: str, block: bytes, *more: str, length: int | None = None) -> byt
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + block + b"\r\n\r\n"
 
 
+def test_an_answer_is_held_against_its_payloads_digest_where_it_has_no_other(tmp_path: Path) -> None:
+    good, other = answer(product(1)), answer(product(2))
+    payload = good.partition(b"\r\n\r\n")[2]
+    digest = b32encode(hashlib.sha1(payload, usedforsecurity=False).digest()).decode()
+    parts = [
+        member(f"http://a.test/{n}", block, f"WARC-Payload-Digest: sha1:{digest}")
+        for n, block in ((1, good), (2, other))
+    ]
+    (tmp_path / "a.warc.gz").write_bytes(b"".join(map(gzip.compress, parts)))
+    ended = extract(tmp_path, "a.warc.gz", "-o", "a.jsonl", "--select", "name=h1")
+    assert ended.code == 0, ended.said
+    assert [row["url"][-1] for row in records(tmp_path / "a.jsonl").values()] == ["1"]
+    assert "1 with a wrong digest" in ended.said
+
+
 def test_digests_sizes_and_strange_records(tmp_path: Path) -> None:
     good, other = answer(product(1)), answer(product(2))
     digest = b32encode(hashlib.sha1(good, usedforsecurity=False).digest()).decode()
