@@ -13,7 +13,7 @@ import ipaddress
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -150,23 +150,21 @@ def url_pattern(text: str) -> str:
 
 def parse_columns(value: Any) -> tuple[str, ...]:
     """Read the names of a record's columns."""
-    names = parse_names(value)
-    for name in names:
-        if name not in RECORD_COLUMNS:
-            close = difflib.get_close_matches(name, RECORD_COLUMNS, n=1)
-            nearest = f" (did you mean {close[0]!r}?)" if close else ""
-            raise ConfigError(f"there is no column {name!r}{nearest}; there are {', '.join(RECORD_COLUMNS)}")
-    return names
+    return _known_names(value, RECORD_COLUMNS, "there is no column {!r}")
 
 
 def parse_content(value: Any) -> tuple[str, ...]:
     """Read the names of parts of a page (the names of ``CONTENT_COLUMNS``): a text with commas between them, or a list."""
+    return _known_names(value, CONTENT_COLUMNS, "there is no {!r} to be had")
+
+
+def _known_names(value: Any, known: Collection[str], refusal: str) -> tuple[str, ...]:
     names = parse_names(value)
     for name in names:
-        if name not in CONTENT_COLUMNS:
-            close = difflib.get_close_matches(name, CONTENT_COLUMNS, n=1)
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
             nearest = f" (did you mean {close[0]!r}?)" if close else ""
-            raise ConfigError(f"there is no {name!r} to be had{nearest}; there are {', '.join(CONTENT_COLUMNS)}")
+            raise ConfigError(f"{refusal.format(name)}{nearest}; there are {', '.join(known)}")
     return names
 
 

@@ -19,7 +19,7 @@ from fetcher.errors import FetcherError, SinkError
 from fetcher.files import READ_BYTES, create_like, move, read_range, sync, sync_folder_of, write_all
 from fetcher.model import Outcome
 from fetcher.sinks.job_output import Batch, JobOutput, KeptRecords, KeptRow, Mark, Rewrite
-from fetcher.sinks.opening import RESTORE_ADVICE, already_exists, is_at, moved_error, open_for_job, write_error
+from fetcher.sinks.opening import RESTORE_ADVICE, already_exists, check_same_file, open_for_job, write_error
 from fetcher.sinks.stream import StreamSink
 
 __all__ = ["Batch", "DurableFile", "Mark", "Rewrite", "lines_of"]
@@ -149,12 +149,7 @@ class DurableFile(JobOutput):
 
     def check_place(self) -> None:
         """Raise ``SinkError`` unless the file at the path is the one that we write: whoever looks there shall find it."""
-        try:
-            found = os.fstat(self._descriptor)
-            if not is_at(self.path, found):
-                raise moved_error(self.path, found)
-        except OSError as error:
-            raise write_error(self.path, "cannot be found again", error) from error
+        check_same_file(self.path, self._descriptor)
 
     def _commit(self, chunks: list[bytes]) -> Mark:
         if self._descriptor < 0:

@@ -21,6 +21,7 @@ __all__ = [
     "RESTORE_ADVICE",
     "already_exists",
     "check_path",
+    "check_same_file",
     "descriptor_of",
     "display_name",
     "is_at",
@@ -165,6 +166,16 @@ def moved_error(path: str, file: os.stat_result) -> SinkError:
     if not file.st_nlink:
         return SinkError(f"{path}: another program has deleted it: {RESTORE_ADVICE}")
     return SinkError(f"{path}: another program has moved it, or put another in its place: {RESTORE_ADVICE}")
+
+
+def check_same_file(path: str, descriptor: int) -> None:
+    """Raise ``SinkError`` unless the open file is still the one at ``path``."""
+    try:
+        found = os.fstat(descriptor)
+        if not is_at(path, found):
+            raise moved_error(path, found)
+    except OSError as error:
+        raise write_error(path, "cannot be found again", error) from error
 
 
 async def _open_fifo(path: str) -> int:

@@ -27,7 +27,7 @@ from fetcher.model import Outcome
 from fetcher.sinks.escape import printable
 from fetcher.sinks.job_output import Batch, JobOutput, KeptRow, Mark, Rewrite
 from fetcher.sinks.layout import Layout
-from fetcher.sinks.opening import RESTORE_ADVICE, already_exists, is_at, moved_error, open_for_job, write_error
+from fetcher.sinks.opening import RESTORE_ADVICE, already_exists, check_same_file, open_for_job, write_error
 from fetcher.sinks.sqlite_schema import (
     APPLICATION,
     FORMAT,
@@ -235,12 +235,7 @@ class SQLiteOutput(JobOutput):
 
     def check_place(self) -> None:
         """Raise ``SinkError`` unless the file at the path is the one that we write: whoever looks there shall find it."""
-        try:
-            found = os.fstat(self._descriptor)
-            if not is_at(self.path, found):
-                raise moved_error(self.path, found)
-        except OSError as error:
-            raise write_error(self.path, "cannot be found again", error) from error
+        check_same_file(self.path, self._descriptor)
 
     # Batches
 
