@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
     ("errors",),
     ("charset", "urls", "spawn", "event_loop", "files", "sqlite_files", "compression"),
-    ("record",),
+    ("record", "buckets"),
     ("model",),
     ("stats",),
     ("refresh",),
