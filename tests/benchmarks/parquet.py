@@ -1,4 +1,4 @@
-"""Owns what Parquet costs in memory: the peak of ``fetcher crawl`` into a file, of a list and of one five times as long.
+"""Owns what Parquet costs in memory: the peak of ``fetcher crawl`` from a file into a file, of a list and of one five times as long.
 
 Run it with ``python -m tests.benchmarks.parquet [ROWS] [--alone]``; the long list has ROWS (1,000,000), the short one a
 fifth. Tiny pages of 200 hosts, default settings, the server in a process of its own. ``--alone`` writes made-up rows to
@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from tests.benchmarks.memory import page
@@ -24,6 +25,7 @@ from tests.lab.town import living_in
 ROWS = 1_000_000
 MAX_RATIO = 1.15  # the peak is a row group being written, and what the allocator keeps of the one before
 MAX_MB = 250.0
+GROUP_ROWS = 100_000
 
 ALONE = """
 import sys
@@ -56,17 +58,35 @@ def peak_alone(rows: int) -> float:
 def peak_of_crawl(rows: int) -> float:
     """Crawl so many rows; return the peak of the process in MB."""
     with living_in() as town:
-        lines = (f"{page(town, row)}\n" for row in range(rows))
-        return _peak(lambda _: argv("crawl", "urls.txt", "-o", "pages.parquet", "--no-progress"), rows, lines)
+        urls = (page(town, row) for row in range(rows))
+        return _peak(lambda _: argv("crawl", "urls.parquet", "-o", "pages.parquet", "--no-progress"), rows, urls)
 
 
-def _peak(words: Callable[[Path], list[str]], rows: int, lines: Iterable[str] = ()) -> float:
+def _write_list(path: Path, urls: Iterable[str]) -> None:
+    """Write a list of URLs and numbers, in row groups of the size that other programs make."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = pa.schema([("url", pa.string()), ("sku", pa.int64())])
+    with parquet.ParquetWriter(path, schema) as writer:
+        for start, batch in enumerate(batched(urls, GROUP_ROWS)):
+            numbers = range(start * GROUP_ROWS, start * GROUP_ROWS + len(batch))
+            writer.write_table(pa.table({"url": batch, "sku": numbers}, schema))
+
+
+def batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Yield lists of ``size`` items, the last perhaps shorter (``itertools`` has it from Python 3.12 on)."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def _peak(words: Callable[[Path], list[str]], rows: int, urls: Iterable[str] = ()) -> float:
     from pyarrow import parquet
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with open(folder / "urls.txt", "w") as urls:
-            urls.writelines(lines)
+        _write_list(folder / "urls.parquet", urls)
         with open(folder / "said.txt", "wb") as said:
             process = subprocess.Popen(
                 words(folder),
