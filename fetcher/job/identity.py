@@ -16,7 +16,7 @@ from fetcher.config import Config
 from fetcher.errors import ConfigError, LedgerError
 from fetcher.sinks.escape import printable
 from fetcher.sources.list_options import ListOptions
-from fetcher.urls import without_userinfo
+from fetcher.urls import suffixes_digest, without_userinfo
 
 __all__ = ["JobIdentity"]
 
@@ -50,6 +50,7 @@ _FLAGS = {
     "body": "--body",
     "csv_bom": "--csv-bom",
     "since": "--since",
+    "shard": "--shard",
 }
 """Field -> the flag a user knows it by. The inputs are compared on their own."""
 
@@ -60,7 +61,7 @@ _TABLES = ("csv", "sqlite", "parquet")
 class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What must not change. ``inputs`` are as shown to people, URLs without user name and password, ``outputs`` formats such as ``jsonl.gz``.
 
-    ``one_table`` says that a table's columns are those of one list. ``accept`` is a text of ranges, ``max_size`` in bytes, ``extract`` the name of the user's function.
+    ``one_table`` says that a table's columns are those of one list. ``accept`` is a text of ranges, ``max_size`` in bytes, ``extract`` the name of the user's function. A ``shard`` has the digest of the public suffix list beside it, by which sites are told.
     """
 
     inputs: tuple[str, ...]
@@ -93,6 +94,8 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     head: bool = False
     explode: str | None = None
     since: str | None = None
+    shard: str | None = None
+    suffixes: str | None = None
 
     @classmethod
     def of(
@@ -139,6 +142,8 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             carry=None if list_options.carry is None else tuple(map(_text, list_options.carry)),
             head=config.head,
             explode=None if config.explode is None else _text(config.explode),
+            shard=None if config.shard is None else str(config.shard),
+            suffixes=None if config.shard is None else suffixes_digest(),
         )
 
     def to_json(self) -> bytes:
@@ -168,6 +173,12 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     advice = advice.replace("it as before", f"{flag} {_shown(was)}")
                 said = [_shown(value, empty_counts=field == "carry") for value in (was, is_now)]
                 raise ConfigError(f"{flag} was {said[0]} when this job began, and is {said[1]}: {advice}")
+        if self.suffixes != now.suffixes:
+            raise ConfigError(
+                f"the public suffix list was {self.suffixes} when this job began, and is {now.suffixes}: by it rows are "
+                "dealt to shards, and some would be fetched by two or by none; install that version of publicsuffixlist "
+                "again, write to another -o, or begin all shards again with --fresh"
+            )
         if self.one_table and not now.one_table:
             raise ConfigError(
                 "this job began with one list, and its table has no column for what other lists have: give that one "
