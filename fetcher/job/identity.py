@@ -7,7 +7,8 @@ must not is refused, with what it was, what it is and what to do.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any, Self
 
 import msgspec
@@ -165,14 +166,11 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def check(self, now: JobIdentity) -> None:
         """Raise ``ConfigError`` for the first field that differs ``now``; there may be more inputs."""
         _check_inputs(self.inputs, now.inputs)
-        for field, flag in _FLAGS.items():
-            was, is_now = getattr(self, field), getattr(now, field)
-            if was != is_now:
-                advice = _ADVICE
-                if field == "default_scheme" and is_now == "auto":  # https was the default once, and nobody gave it
-                    advice = advice.replace("it as before", f"{flag} {_shown(was)}")
-                said = [_shown(value, empty_counts=field == "carry") for value in (was, is_now)]
-                raise ConfigError(f"{flag} was {said[0]} when this job began, and is {said[1]}: {advice}")
+        for field, flag, was, is_now in self.differences(now):
+            advice = _ADVICE
+            if field == "default_scheme" and is_now == "auto":  # https was the default once, and nobody gave it
+                advice = advice.replace("it as before", f"{flag} {was}")
+            raise ConfigError(f"{flag} was {was} when this job began, and is {is_now}: {advice}")
         if self.suffixes != now.suffixes:
             raise ConfigError(
                 f"the public suffix list was {self.suffixes} when this job began, and is {now.suffixes}: by it rows are "
@@ -184,6 +182,21 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "this job began with one list, and its table has no column for what other lists have: give that one "
                 "alone, write to another -o, or begin again with --fresh"
             )
+
+    def differences(self, other: JobIdentity) -> Iterator[tuple[str, str, str, str]]:
+        """Yield each option that is another in ``other``: its field, its flag, and both values as they may be shown."""
+        for field, flag in _FLAGS.items():
+            one, two = getattr(self, field), getattr(other, field)
+            if one != two:
+                shown = [_shown(value, empty_counts=field == "carry") for value in (one, two)]
+                yield field, flag, shown[0], shown[1]
+
+    def other_list(self, other: JobIdentity) -> tuple[str, str, str] | None:
+        """Return the first INPUT that is another in ``other``: which, and both as they may be shown."""
+        for place, (one, two) in enumerate(zip_longest(self.inputs, other.inputs), 1):
+            if one is None or two is None or _same_name(one) != _same_name(two):
+                return f"INPUT {place}", _shown(one), _shown(two)
+        return None
 
 
 def _check_inputs(were: Sequence[str], now: Sequence[str]) -> None:

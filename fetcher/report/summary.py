@@ -100,9 +100,7 @@ class Summary(msgspec.Struct, frozen=True):
         return msgspec.json.format(msgspec.json.encode(self), indent=2).decode() + "\n"
 
 
-def summarize(
-    stats: Stats, seconds: float, *, earlier: int = 0, shard: Shard | None = None, **more: Any
-) -> Summary:
+def summarize(stats: Stats, seconds: float, *, earlier: int = 0, shard: Shard | None = None, **more: Any) -> Summary:
     """Close the stats of a run that took ``seconds``; ``earlier`` pages were in them when it began."""
     seconds = max(0.0, seconds)  # a clock may be set back
     return Summary(
