@@ -76,9 +76,11 @@ def command(
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     folders = find_jobs(jobs)
-    text = (
-        _changes(folders, as_json=as_json) if changes else _report(folders, as_json=as_json, hosts=hosts, errors=errors)
-    )
+    together = len(jobs) > 1 or _is_pattern(jobs[0])
+    if changes:
+        text = _changes(folders, as_json=as_json)
+    else:
+        text = _report(folders, together=together, as_json=as_json, hosts=hosts, errors=errors)
     try:
         _print(text)
     except BrokenPipeError:
@@ -100,15 +102,16 @@ def _changes(folders: Sequence[str], *, as_json: bool) -> str:
     return _as_json(figures) if as_json else lay_out_changes(figures)
 
 
-def _report(folders: Sequence[str], *, as_json: bool, hosts: bool, errors: bool) -> str:
-    """Return how a job stands, or the shards of a list together."""
+def _report(folders: Sequence[str], *, together: bool, as_json: bool, hosts: bool, errors: bool) -> str:
+    """Return how a job stands, or shards of a list ``together``, be it only one that has begun."""
     from fetcher.job.report import MAX_HOSTS, report
 
     most = MAX_HOSTS if as_json else MANY_LINES if hosts else FEW_LINES
     lines = MANY_LINES if errors else FEW_LINES
     if len(folders) == 1:
         figures = report(folders[0], hosts=most)
-        return _as_json(figures) if as_json else lay_out(figures, errors=lines)
+        if figures.shard is None or not together:
+            return _as_json(figures) if as_json else lay_out(figures, errors=lines)
     from fetcher.job.shards import report_shards
 
     sums = report_shards(folders, hosts=most)
@@ -142,7 +145,7 @@ def find_jobs(names: Sequence[str]) -> list[str]:
     folders: dict[str, str] = {}
     for name in names:
         fitting = [name]
-        if "\0" not in name and glob.has_magic(name) and not os.path.lexists(name):
+        if _is_pattern(name):
             fitting = sorted(glob.glob(name))
             if not fitting:
                 raise ConfigError(f"{name}: nothing is called so: give the outputs of all shards, or a pattern of them")
@@ -150,6 +153,10 @@ def find_jobs(names: Sequence[str]) -> list[str]:
             folder = find_job(each)
             folders.setdefault(os.path.realpath(folder), folder)
     return list(folders.values())
+
+
+def _is_pattern(name: str) -> bool:
+    return "\0" not in name and glob.has_magic(name) and not os.path.lexists(name)
 
 
 def find_job(name: str) -> str:
