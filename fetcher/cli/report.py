@@ -140,15 +140,13 @@ def _print(text: str) -> None:
 def find_jobs(names: Sequence[str]) -> list[str]:
     """Return the folders of the jobs that ``names`` mean, each once; a name that is no file's may be a pattern.
 
-    Raises ``ConfigError`` for a pattern that nothing fits, and as ``find_job`` does.
+    Raises ``ConfigError`` as ``find_job`` does, for a pattern that nothing fits too.
     """
     folders: dict[str, str] = {}
     for name in names:
         fitting = [name]
         if _is_pattern(name):
-            fitting = sorted(glob.glob(name))
-            if not fitting:
-                raise ConfigError(f"{name}: nothing is called so: give the outputs of all shards, or a pattern of them")
+            fitting = sorted(glob.glob(name)) or [name]
         for each in fitting:
             folder = find_job(each)
             folders.setdefault(os.path.realpath(folder), folder)
