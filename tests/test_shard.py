@@ -10,6 +10,7 @@ import asyncio
 import json
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,8 @@ def kinds(number: int) -> Iterator[str | Request | BadRow]:
             yield BadRow(Request(row, f"two urls {row}"), InvalidURL(message="l.txt:1: has a tab within"))
         elif kind == 1:
             yield Request(
-                row, ["", f"mailto:{row}@b.example", f"http://[{row}", f"/path/{row}", f"http://a b{row}/"][row // 10 % 5]
+                row,
+                ["", f"mailto:{row}@b.example", f"http://[{row}", f"/path/{row}", f"http://a b{row}/"][row // 10 % 5],
             )
         elif kind == 2:
             yield Request(row, f"https://name:secret{row}@WWW.{site.upper()}./a")
@@ -103,7 +105,8 @@ async def taken(rows: Any, shard: str | None, **options: Any) -> tuple[list[Any]
 
 
 def request_of(row: Any) -> Request:
-    return row.state.request if isinstance(row, Rejected) else row.request  # type: ignore[no-any-return]
+    request: Request = row.state.request if isinstance(row, Rejected) else row.request
+    return request
 
 
 async def test_four_shards_of_40_000_rows_are_disjoint_by_site_and_have_all_rows() -> None:
@@ -463,13 +466,7 @@ def test_a_whole_list_does_not_ask_for_the_suffix_list() -> None:
         "import sys; from fetcher.intake import Intake; from fetcher.config import Config; from fetcher.stats import Stats; "
         "import fetcher.job.identity; Intake([], Config(), Stats()); print('publicsuffixlist' in sys.modules)"
     )
-    assert subprocess.run([*_python(), code], capture_output=True, check=True).stdout == b"False\n"
-
-
-def _python() -> list[str]:
-    import sys
-
-    return [sys.executable, "-c"]
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"False\n"
 
 
 def test_two_shards_at_once_to_one_output_are_refused(desk: Desk) -> None:
