@@ -9,9 +9,35 @@ from __future__ import annotations
 from functools import lru_cache
 from hashlib import blake2b
 
+import msgspec
+
 from fetcher.urls import registrable_domain
 
+__all__ = ["BUCKETS", "Shard", "bucket_of", "shard_of", "shard_of_text", "site_hash"]
+
 BUCKETS = 4096
+
+
+class Shard(msgspec.Struct, frozen=True):
+    """One of ``of`` shares of a list, ``number`` from 1: the rows whose sites fall to it.
+
+    >>> str(Shard(1, 4))
+    '1/4'
+    """
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def has(self, host: str) -> bool:
+        """Say whether the rows of a host key fall to this shard."""
+        return shard_of(host, self.of) == self.number - 1
+
+    def has_text(self, text: str) -> bool:
+        """Say whether a row that is no URL falls to this shard."""
+        return shard_of_text(text, self.of) == self.number - 1
 
 
 @lru_cache(16384)
@@ -31,3 +57,11 @@ def shard_of(host: str, shards: int) -> int:
     The lower bits decide, so that the sites of one shard still fall to all buckets.
     """
     return site_hash(host) % shards
+
+
+def shard_of_text(text: str, shards: int) -> int:
+    """Return which of so many shards a row without a host falls to, from 0: by its text, as it stands in the list.
+
+    So each such row is of exactly one shard, wherever it stands.
+    """
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") % shards

@@ -1,6 +1,6 @@
-"""What becomes of a row before it is a request: numbered, parsed, told from its duplicates, counted.
+"""What becomes of a row before it is a request: numbered, dealt to its shard, parsed, told from its duplicates, counted.
 
-Law 1: a row that is no URL, or the second of its kind, is an outcome too. Law 3: rows are taken one by one,
+Law 1: a row that is no URL, or the second of its kind, is an outcome too; one of another shard is none of this run's. Law 3: rows are taken one by one,
 and what has been seen is remembered on disk beyond a few megabytes.
 """
 
@@ -15,6 +15,7 @@ from typing import Any, Self, TypeAlias
 
 import msgspec
 
+from fetcher.buckets import Shard
 from fetcher.config import Config
 from fetcher.errors import FetchError, InvalidURL, Skipped
 from fetcher.model import Request
@@ -27,9 +28,11 @@ __all__ = ["Intake", "Rejected", "Row", "without_secrets"]
 
 Row: TypeAlias = str | Request | BadRow | FinishedRow
 
+ELSEWHERE_A_TURN = 1024  # rows of other shards, before the loop may turn
 SLICE = 128  # rows taken from a plain iterable before the loop may turn
 CACHE = 8 * 1024 * 1024  # bytes of what has been seen that stay in memory
 
+_TURN = FinishedRow()  # nothing to fetch: it gives the event loop a turn
 _NOWHERE = Target("", "http", "", 0)
 
 
@@ -73,6 +76,64 @@ class Seen:
         self._database.close()
 
 
+class ShardRows:
+    """The rows of a list that are of one shard. A text becomes the ``Request`` of its place in the whole list.
+
+    A row that is no URL is of one shard too, by its text. ``config.limits.rows`` counts rows of the whole list.
+    ``stats.elsewhere`` counts the rows of other shards; every so many of them a ``FinishedRow`` gives the loop a turn.
+    """
+
+    def __init__(self, shard: Shard, config: Config, stats: Stats) -> None:
+        self._shard = shard
+        self._scheme = config.default_scheme
+        self._limit = config.limits.rows
+        self._stats = stats
+        self._read = 0
+
+    def of(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """Yield those of a plain iterator."""
+        for row in rows:
+            kept = self._unless_elsewhere(row)
+            if kept is not None:
+                yield kept
+            if self._read == self._limit:
+                return
+
+    async def of_async(self, rows: AsyncIterator[Row]) -> AsyncIterator[Row]:
+        """Yield those of an asynchronous one."""
+        async for row in rows:
+            kept = self._unless_elsewhere(row)
+            if kept is not None:
+                yield kept
+            if self._read == self._limit:
+                return
+
+    def _unless_elsewhere(self, row: Row) -> Row | None:
+        if isinstance(row, FinishedRow):
+            return row
+        self._read += 1
+        if isinstance(row, str):
+            row = Request(self._read, row.strip())
+        if self._has(row):
+            return row
+        self._stats.elsewhere += 1
+        return _TURN if self._stats.elsewhere % ELSEWHERE_A_TURN == 0 else None
+
+    def _has(self, row: Request | BadRow) -> bool:
+        if isinstance(row, BadRow):
+            return self._shard.has_text(row.request.url)
+        if not isinstance(row, Request):
+            raise _no_row(self._read, row)
+        try:
+            return self._shard.has(parse(row.url, self._scheme).host)
+        except InvalidURL:
+            return self._shard.has_text(row.url)
+
+
+def _no_row(order: int, row: object) -> TypeError:
+    return TypeError(f"row {order} is neither a str nor a Request: {row!r:.200}")
+
+
 class Intake:
     """An async iterator over a source: ``RequestState`` for what may start, ``Rejected`` for what ends here.
 
@@ -89,6 +150,13 @@ class Intake:
             self._later = aiter(source)
         else:
             self._now = iter(source)
+        self._whole = self._later, self._now  # what a shard is taken of
+        if config.shard is not None:
+            rows = ShardRows(config.shard, config, stats)
+            if self._now is not None:
+                self._now = rows.of(self._now)
+            elif self._later is not None:
+                self._later = rows.of_async(self._later)
         self._config = config
         self._stats = stats
         self._passed = 0
@@ -140,7 +208,7 @@ class Intake:
             return Rejected(RequestState(without_secrets(row.request), _NOWHERE, order), _shown(row.error))
         request = Request(order, row.strip()) if isinstance(row, str) else row
         if not isinstance(request, Request):
-            raise TypeError(f"row {order} is neither a str nor a Request: {row!r:.200}")
+            raise _no_row(order, row)
         shown = without_secrets(request)
         try:
             state = RequestState(shown, parse(request.url, self._config.default_scheme), order)
@@ -154,9 +222,10 @@ class Intake:
         """End the source."""
         if self._seen is not None:
             self._seen.close()
-        if isinstance(self._later, AsyncGenerator):
-            await self._later.aclose()
-        elif self._later is not None and (close := getattr(self._later, "aclose", None)):
-            await close()
-        if isinstance(self._now, Generator):
-            self._now.close()
+        for later, now in ((self._later, self._now), self._whole):  # closing is harmless twice
+            if isinstance(later, AsyncGenerator):
+                await later.aclose()
+            elif later is not None and (close := getattr(later, "aclose", None)):
+                await close()
+            if isinstance(now, Generator):
+                now.close()

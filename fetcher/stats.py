@@ -31,6 +31,7 @@ class FieldCount:
 class Stats:
     """Counts of rows. ``input`` are those taken from the source; ``more`` says that it was not read to its end.
 
+    ``elsewhere`` counts the rows read by this run that are of other shards: they are no ``input``.
     ``by_http`` are rows of this run that name no scheme and were asked by http (``default_scheme``).
     ``fields`` are those of the pages' data, of this run, and ``content`` the columns that are read out of them.
     ``changes`` counts what became of the pages of an earlier run, by this one.
@@ -43,6 +44,7 @@ class Stats:
         self.skipped = 0
         self.bytes = 0
         self.more = True
+        self.elsewhere = 0
         self.by_http = 0
         self.codes: Counter[str] = Counter()
         self.changes: Counter[str] = Counter()

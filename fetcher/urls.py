@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 from functools import cache, lru_cache
+from hashlib import blake2b
 from typing import Any, NoReturn
 
 import ada_url
@@ -20,7 +21,7 @@ from fetcher.errors import InvalidURL
 
 __all__ = [
     "BaseURL", "Target", "erase_userinfo", "hide_userinfo", "host_key", "identity", "join", "lacks_scheme", "parse",
-    "registrable_domain", "resolve", "userinfo_of", "with_scheme", "without_userinfo",
+    "registrable_domain", "resolve", "suffixes_digest", "userinfo_of", "with_scheme", "without_userinfo",
 ]  # fmt: skip
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -349,3 +350,13 @@ def _suffixes() -> Any:
     from publicsuffixlist import PublicSuffixList  # 60 ms: only where it is asked for
 
     return PublicSuffixList()
+
+
+@cache
+def suffixes_digest() -> str:
+    """Return what tells one public suffix list from another: 16 hexadecimal digits of its rules, comments left out."""
+    from publicsuffixlist import PSLFILE
+
+    with open(PSLFILE, "rb") as file:
+        rules = sorted({line.split()[0] for line in file if line.strip() and not line.startswith(b"//")})
+    return blake2b(b"\n".join(rules), digest_size=8).hexdigest()

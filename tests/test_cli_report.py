@@ -20,7 +20,7 @@ from tests.test_report import begin, end, entry, make_job, so_far, write
 KEYS = {
     "job", "state", "pid", "input", "done", "ok", "failed", "skipped", "pending", "more", "estimate", "left", "bytes",
     "seconds", "pages_per_second", "last_pages_per_second", "codes", "retrying", "outputs", "run_count", "runs", "hosts",
-    "slowest", "failing", "troubled",
+    "slowest", "failing", "troubled", "shard",
 }  # fmt: skip
 
 FIGURES = JobReport(

@@ -16,6 +16,7 @@ import pytest
 
 import fetcher.cli.run
 from fetcher import __version__
+from fetcher.buckets import Shard
 from fetcher.cli.crawl import command
 from fetcher.cli.main import COMMANDS, cli
 from fetcher.cli.settings import RUN_KEYS, make_config
@@ -34,7 +35,7 @@ FLAGS = """
 --timeout --connect-timeout --read-timeout --retries --max-retry-after --host-patience --default-scheme
 --robots --no-robots --max-crawl-delay --per-site --per-address --dry-run --max-redirects --max-size --truncate --accept -A --user-agent -H --header -b --cookie -u --user -x --proxy -k
 --insecure --ca-bundle --retry-on --follow-refresh --head --cert --key --tls --private-network --select --select-from --table --explode --with --text --text-format --skip-when --extract
---middleware --isolate --parsers --parse-timeout --dedupe --limit --time-limit --max-failed --progress --no-progress
+--middleware --isolate --parsers --parse-timeout --dedupe --limit --shard --time-limit --max-failed --progress --no-progress
 -q --quiet -v --verbose --log-format --summary --config -h --help
 """.split()
 """Every flag that is promised."""
@@ -343,6 +344,7 @@ TABLE = [
     Row("COLUMNS", "id,url", ["--columns", "id,url"], "columns", ("id", "url")),
     Row("KEEP_HEADERS", "Server,ETag", ["--keep-headers", "Server,ETag"], "keep_headers", ("server", "etag")),
     Row("LIMIT", "9", ["--limit", "9"], "limits.rows", 9),
+    Row("SHARD", "2/4", ["--shard", "2/4"], "shard", Shard(2, 4)),
     Row("TIME_LIMIT", "2h", ["--time-limit", "2h"], "limits.time", 7200.0),
     Row("MAX_FAILED", "5%", ["--max-failed", "5%"], "max_failed", "5%"),
 ]

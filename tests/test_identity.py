@@ -65,6 +65,7 @@ def test_a_file_name_that_is_no_text_is_kept_and_recognised() -> None:
         (Config.of(truncate=True), "--truncate was off when this job began, and is on"),
         (Config.of(with_="links,meta"), "--with was not given when this job began, and is meta, links"),
         (Config.of(text="fast"), "--text was not given when this job began, and is fast"),
+        (Config.of(shard="2/4"), "--shard was not given when this job began, and is 2/4"),
         (Config.of(preview=80), "--preview was 0 when this job began, and is 80"),
     ],
 )
@@ -86,7 +87,7 @@ def test_a_default_that_changed_is_told_by_what_to_give() -> None:
 
 
 def test_every_term_is_compared() -> None:
-    assert set(_FLAGS) | {"inputs", "one_table"} == set(JobIdentity.__struct_fields__)
+    assert set(_FLAGS) | {"inputs", "one_table", "suffixes"} == set(JobIdentity.__struct_fields__)
 
 
 @pytest.mark.parametrize(

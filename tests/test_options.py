@@ -29,6 +29,7 @@ from fetcher.config.options import (
     parse_proxy,
     parse_rate,
     parse_seconds,
+    parse_shard,
     parse_size,
     parse_statuses,
     parse_user_agent,
@@ -277,7 +278,7 @@ def test_a_host_that_needs_no_proxy(rule: str, host: str, port: int, expected: b
 
 READERS: list[Reader] = [
     WHOLE, LIMIT, NUMBER, parse_seconds, positive_seconds, optional_seconds, parse_size, parse_rate, parse_statuses, texts,
-    flag, one_of("a"), optional_text, parse_user_agent, parse_proxy, parse_bypass, parse_max_failed, parse_headers,
+    flag, one_of("a"), optional_text, parse_user_agent, parse_proxy, parse_bypass, parse_max_failed, parse_shard, parse_headers,
     parse_users, parse_cookies,
 ]  # fmt: skip
 SCALARS = (

@@ -108,6 +108,7 @@ OPTIONS = [
     option("--parse-timeout", metavar="S", help="Seconds for one page there.  [default: 5]"),
     option("--dedupe", is_flag=True, help="Fetch each distinct URL once."),
     option("--limit", metavar="N", help="The first N rows are the input."),
+    option("--shard", metavar="I/N", help="Fetch the rows alone whose sites (registrable domains) fall to share I of N, from 1/N to N/N: a run each on machines of their own, each with outputs of its own. A hop to another site is followed, so the limits of a host hold within a shard.  [default: none]"),
     option("--time-limit", metavar="S", help="Stop after this long (30, 10m, 2h)."),
     option("--dry-run", is_flag=True, envvar=None, help="Fetch nothing: say what would be done, and the least time it takes."),
     option("--max-failed", metavar="N|N%", help="Exit 3 when more rows than this failed."),

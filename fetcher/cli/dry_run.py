@@ -136,6 +136,8 @@ async def _foresee(plan: Plan, notices: Notices, source: Source, judge: OpenJudg
                 sharing=sharing_of(census, config.limits, groups),
                 ahead=ahead,
             ),
+            shard=None if config.shard is None else str(config.shard),
+            listed=None if config.shard is None else stats.input + stats.elsewhere,
         )
     finally:
         census.close()

@@ -183,8 +183,10 @@ def open_output(plan: Plan, fetcher: Fetcher) -> CrawlOutput:
 def estimate_total(plan: Plan) -> int | None:
     """Return about how many rows a plan's lists have, ``None`` where that cannot be told without reading them."""
     total = plan.stored.total if plan.stored is not None else estimate_rows(plan.inputs, plan.list_options)
-    limit = plan.config.limits.rows
-    return total if limit is None else min(limit, total or limit)
+    limit, shard = plan.config.limits.rows, plan.config.shard
+    if limit is not None:
+        total = min(limit, total or limit)
+    return total if total is None or shard is None else -(-total // shard.of)
 
 
 def open_source(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fetcher.buckets import Shard
 from fetcher.cli.settings import RUN_KEYS, concurrency_within_limits, list_options, make_config
 from fetcher.config import Config
 from fetcher.errors import ConfigError, SinkError
@@ -130,6 +131,7 @@ def _plan_of(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -
     )
     if plan.retry and plan.job is None:
         raise ConfigError("retry-failed and retry-codes need a job: an output that is a file (-o), without --no-job")
+    _check_follow(plan.config.shard, settings)
     if plan["verify"] and plan.job is None:
         raise ConfigError("verify: needs a job: an output that is a file (-o), without --no-job")
     if plan["max_age"] is not None and plan["since"] is None:
@@ -144,6 +146,17 @@ def _plan_of(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -
         note = "--body inline: a text output has no columns; write to a .jsonl or .csv, or give -f"
         plan = msgspec.structs.replace(plan, notes=(*plan.notes, note))
     return plan
+
+
+def _check_follow(shard: Shard | None, settings: Mapping[str, Any]) -> None:
+    """Refuse a shard whose links lead to sites of other shards: two of them would fetch the same page."""
+    follows = settings.get("follow") or settings.get("follow_css")
+    within = settings.get("within") or "host"
+    if shard is not None and follows and within not in ("host", "site", "prefix"):
+        raise ConfigError(
+            f"shard: with --follow and --within {within} links lead to sites of other shards, "
+            "and pages would be fetched twice: give --within host, site or prefix"
+        )
 
 
 def _check_places(plan: Plan) -> None:

@@ -1,10 +1,11 @@
-"""``fetcher report``: how a job stands, read from its ledger alone, also while a run works on it.
+"""``fetcher report``: how a job stands, or the shards of a list, read from ledgers alone, also while runs work on them.
 
 Law 7: text out of a ledger is escaped before it gets here; the names typed are escaped by whoever prints the error.
 """
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import signal
@@ -24,15 +25,16 @@ from fetcher.stats import counted
 if TYPE_CHECKING:
     from fetcher.job.changes import ChangeReport
     from fetcher.job.report import HostFigures, JobReport, RunReport
+    from fetcher.job.shards import ShardsReport
 
-__all__ = ["command", "find_job", "lay_out", "lay_out_changes"]
+__all__ = ["command", "find_job", "find_jobs", "lay_out", "lay_out_changes", "lay_out_shards"]
 
 FEW_LINES, MANY_LINES = 10, 50
 """Of a table by default, and of one that was asked for."""
 
 
 @click.command("report", short_help="Tell how a job went, or how far it is.")
-@click.argument("job", metavar="JOB|OUTPUT")
+@click.argument("jobs", metavar="JOB|OUTPUT...", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Everything as one JSON object, up to 1,000 hosts of each kind.")
 @click.option(
     "--hosts",
@@ -48,42 +50,78 @@ FEW_LINES, MANY_LINES = 10, 50
 @click.option("-v", "--verbose", count=True, help="Twice: show where an error of ours struck.")
 @click.pass_context
 def command(
-    context: click.Context, /, job: str, *, as_json: bool, hosts: bool, errors: bool, changes: bool, **_: object
+    context: click.Context,
+    /,
+    jobs: tuple[str, ...],
+    *,
+    as_json: bool,
+    hosts: bool,
+    errors: bool,
+    changes: bool,
+    **_: object,
 ) -> None:
     """Tell how far a job is, or how it went: what is done and left, what failed, and which hosts gave trouble.
 
     JOB is the folder of a job, OUTPUT a file that it writes (then the job is OUTPUT.job). Nothing is changed, and a
-    run that works on the job just now is not disturbed.
+    run that works on the job just now is not disturbed. Several, or a pattern in quotes, are the shards of one list
+    (crawl --shard): they are added up.
 
     \b
       fetcher report pages.jsonl
       fetcher report pages.jsonl --json | jq .left
       fetcher report pages.jsonl --changes
+      fetcher report 'shard-*/pages.jsonl'
     """  # noqa: D301  (click keeps the lines below this very control character as they are)
-    from fetcher.job.report import MAX_HOSTS, JobReport, report
-
     # A look changes nothing: Ctrl-C may end it at any instruction, those of the database too.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    figures: JobReport | ChangeReport
+    folders = find_jobs(jobs)
+    together = len(jobs) > 1 or _is_pattern(jobs[0])
     if changes:
-        from fetcher.job.changes import changes_of
-
-        figures = changes_of(find_job(job), most=MAX_HOSTS if as_json else MANY_LINES)
+        text = _changes(folders, as_json=as_json)
     else:
-        figures = report(find_job(job), hosts=MAX_HOSTS if as_json else MANY_LINES if hosts else FEW_LINES)
-    if as_json:
-        import msgspec
-
-        text = msgspec.json.format(msgspec.json.encode(figures), indent=2).decode() + "\n"
-    elif isinstance(figures, JobReport):
-        text = lay_out(figures, errors=MANY_LINES if errors else FEW_LINES)
-    else:
-        text = lay_out_changes(figures)
+        text = _report(folders, together=together, as_json=as_json, hosts=hosts, errors=errors)
     try:
         _print(text)
     except BrokenPipeError:
         context.exit(PIPE_CLOSED)  # click would make it a 1
+
+
+def _changes(folders: Sequence[str], *, as_json: bool) -> str:
+    """Return what has changed."""
+    from fetcher.job.changes import changes_of
+    from fetcher.job.report import MAX_HOSTS
+
+    most = MAX_HOSTS if as_json else MANY_LINES
+    if len(folders) == 1:
+        figures = changes_of(folders[0], most=most)
+    else:
+        from fetcher.job.shards import changes_of_shards
+
+        figures = changes_of_shards(folders, most=most)
+    return _as_json(figures) if as_json else lay_out_changes(figures)
+
+
+def _report(folders: Sequence[str], *, together: bool, as_json: bool, hosts: bool, errors: bool) -> str:
+    """Return how a job stands, or shards of a list ``together``, be it only one that has begun."""
+    from fetcher.job.report import MAX_HOSTS, report
+
+    most = MAX_HOSTS if as_json else MANY_LINES if hosts else FEW_LINES
+    lines = MANY_LINES if errors else FEW_LINES
+    if len(folders) == 1:
+        figures = report(folders[0], hosts=most)
+        if figures.shard is None or not together:
+            return _as_json(figures) if as_json else lay_out(figures, errors=lines)
+    from fetcher.job.shards import report_shards
+
+    sums = report_shards(folders, hosts=most)
+    return _as_json(sums) if as_json else lay_out_shards(sums, errors=lines)
+
+
+def _as_json(figures: JobReport | ShardsReport | ChangeReport) -> str:
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(figures), indent=2).decode() + "\n"
 
 
 def _print(text: str) -> None:
@@ -97,6 +135,26 @@ def _print(text: str) -> None:
     except OSError as error:
         discard_stdout()  # what stays in the buffer would fail again when the interpreter ends
         raise write_error("-", "cannot write", error) from error
+
+
+def find_jobs(names: Sequence[str]) -> list[str]:
+    """Return the folders of the jobs that ``names`` mean, each once; a name that is no file's may be a pattern.
+
+    Raises ``ConfigError`` as ``find_job`` does, for a pattern that nothing fits too.
+    """
+    folders: dict[str, str] = {}
+    for name in names:
+        fitting = [name]
+        if _is_pattern(name):
+            fitting = sorted(glob.glob(name)) or [name]
+        for each in fitting:
+            folder = find_job(each)
+            folders.setdefault(os.path.realpath(folder), folder)
+    return list(folders.values())
+
+
+def _is_pattern(name: str) -> bool:
+    return "\0" not in name and glob.has_magic(name) and not os.path.lexists(name)
 
 
 def find_job(name: str) -> str:
@@ -136,6 +194,47 @@ def lay_out(figures: JobReport, *, errors: int = FEW_LINES) -> str:
     return "\n".join([*lines, ""])
 
 
+def lay_out_shards(figures: ShardsReport, *, errors: int = FEW_LINES) -> str:
+    """Return the report of the shards of a list, for people."""
+    missing = len(figures.missing)
+    lines = [f"{counted(len(figures.shards), 'shard')} of {figures.of:,}: {figures.state}"]
+    if missing:
+        more = f" and {missing - MANY_LINES:,} more" if missing > MANY_LINES else ""
+        lines.append(f"  not given: shard {', '.join(figures.missing[:MANY_LINES])}{more}")
+    rest = f" + {figures.pending:,} pending" if figures.pending else ""
+    lines.append(
+        f"  {counted(figures.input, 'row')}{' and more' if figures.more else ''} = {figures.ok:,} ok"
+        f" + {figures.failed:,} failed + {figures.skipped:,} skipped{rest}, {human_bytes(figures.bytes)}"
+    )
+    if figures.left:
+        lines.append(f"  left: {'about ' if figures.more else ''}{counted(figures.left, 'row')}")
+    if figures.seconds:
+        lines.append(
+            f"  {figures.pages_per_second:,.0f} pages/s together; {counted(figures.hosts, 'host')},"
+            f" {human_seconds(figures.seconds)} at most"
+        )
+    lines += [f"  {note}" for note in figures.notes]
+    shards = [
+        [each.shard, each.state, *(f"{many:,}" for many in (each.input, each.ok, each.failed, each.skipped)), each.job]
+        for each in figures.shards
+    ]
+    tables = [
+        ("shards", [["", "", "rows", "ok", "failed", "skipped", ""], *shards]),
+        ("failed or skipped", _codes(figures, errors)),
+        ("slowest hosts", _with_heads(_hosts(figures.slowest))),
+        ("hosts with failures", _with_heads(_hosts(figures.failing))),
+        ("hosts that gave trouble", [[describe_trouble(host)] for host in figures.troubled]),
+    ]
+    for title, rows in tables:
+        if rows:
+            lines += ["", title, *_aligned(rows)]
+    return "\n".join([*lines, ""])
+
+
+def _with_heads(rows: list[list[str]]) -> list[list[str]]:
+    return [HEADS["slowest hosts"], *rows] if rows else []
+
+
 def lay_out_changes(figures: ChangeReport) -> str:
     """Return the report of what has changed, for people."""
     parts = [f"{many:,} {kind}" for kind, many in figures.counts.items()]
@@ -165,7 +264,8 @@ def _headline(figures: JobReport) -> str:
         "interrupted": "interrupted, its last run was killed; the same command continues",
     }[figures.state]
     retry = f", retrying {', '.join(figures.retrying[:FEW_LINES])}" if figures.retrying else ""
-    return f"{figures.job}: {state}{retry}"
+    shard = f" (shard {figures.shard})" if figures.shard is not None else ""
+    return f"{figures.job}{shard}: {state}{retry}"
 
 
 def _progress(figures: JobReport) -> Iterable[str]:
@@ -214,7 +314,7 @@ def _ending(run: RunReport, *, running: bool) -> str:
     return "ended" if run.exit is None else f"exit {run.exit}"
 
 
-def _codes(figures: JobReport, most: int) -> list[list[str]]:
+def _codes(figures: JobReport | ShardsReport, most: int) -> list[list[str]]:
     return [
         [code, f"{many:,}", f"{many / figures.done * 100:.1f} %"] for code, many in list(figures.codes.items())[:most]
     ]

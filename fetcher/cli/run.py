@@ -274,6 +274,7 @@ class Crawl:
                 self._stats,
                 seconds,
                 earlier=self._resume_state.ok,
+                shard=self._plan.config.shard,
                 hosts=hosts,
                 exit=code,
                 notes=[*self._plan.notes, *self._notes_of_file()],

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self, TypeAlias, Unpack, get_args
 
 import msgspec
 
+from fetcher.buckets import Shard
 from fetcher.config.keywords import ConfigOptions
 from fetcher.config.options import (
     ClientCertificate,
@@ -37,6 +38,7 @@ from fetcher.config.options import (
     parse_rate,
     parse_seconds,
     parse_select,
+    parse_shard,
     parse_size,
     parse_statuses,
     parse_user_agent,
@@ -104,6 +106,7 @@ class Config(msgspec.Struct, frozen=True):
     keep_body: bool = False
     keep_messages: bool = False
     dedupe: bool = False
+    shard: Shard | None = None
     follow_refresh: bool = False
     head: bool = False
     max_failed: str | None = None
@@ -361,6 +364,7 @@ OPTIONS: dict[str, Option] = {
     "keep_body": ("", "keep_body", flag),
     "keep_messages": ("", "keep_messages", flag),
     "dedupe": ("", "dedupe", flag),
+    "shard": ("", "shard", parse_shard),
     "follow_refresh": ("", "follow_refresh", flag),
     "head": ("", "head", flag),
     "max_failed": ("", "max_failed", parse_max_failed),

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict
 
+from fetcher.buckets import Shard
 from fetcher.config.options import ClientCertificate, Header
 from fetcher.config.policies import ContentPart, HostPolicy, PrivateNetwork, TextFormat, TextMethod, TLSProfile
 
@@ -97,6 +98,7 @@ class ConfigOptions(TypedDict, total=False):
     keep_body: bool
     keep_messages: bool
     dedupe: bool
+    shard: str | Shard | None
     follow_refresh: bool
     head: bool
     max_failed: int | str | None

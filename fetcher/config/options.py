@@ -19,6 +19,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from fetcher.buckets import Shard
 from fetcher.errors import ConfigError
 from fetcher.model import CONTENT_COLUMNS, RECORD_COLUMNS
 
@@ -387,6 +388,27 @@ def bypasses(rule: str, host: str, port: int) -> bool:
         rule = name
     rule = rule.strip("[]").removeprefix("*").lstrip(".")
     return host == rule or host.endswith(f".{rule}")
+
+
+def parse_shard(value: Any) -> Shard | None:
+    """Read one share of a list, ``I/N``, counted from 1.
+
+    >>> parse_shard("1/4")
+    Shard(number=1, of=4)
+    """
+    if value in (None, "", "none"):
+        return None
+    if isinstance(value, Shard):
+        return value
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ConfigError(f"{value!r} is no share of a list: I/N is share I of N, such as 1/4")
+    number, of = map(int, match.groups())
+    if not of:
+        raise ConfigError(f"{value!r}: a list has one share at least (1/1)")
+    if not 1 <= number <= of:
+        raise ConfigError(f"{value!r}: the shares count from 1, so those of {of} are 1/{of} to {of}/{of}")
+    return Shard(number, of)
 
 
 def parse_max_failed(value: Any) -> str | None:

@@ -7,7 +7,8 @@ must not is refused, with what it was, what it is and what to do.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any, Self
 
 import msgspec
@@ -16,7 +17,7 @@ from fetcher.config import Config
 from fetcher.errors import ConfigError, LedgerError
 from fetcher.sinks.escape import printable
 from fetcher.sources.list_options import ListOptions
-from fetcher.urls import without_userinfo
+from fetcher.urls import suffixes_digest, without_userinfo
 
 __all__ = ["JobIdentity"]
 
@@ -50,6 +51,7 @@ _FLAGS = {
     "body": "--body",
     "csv_bom": "--csv-bom",
     "since": "--since",
+    "shard": "--shard",
 }
 """Field -> the flag a user knows it by. The inputs are compared on their own."""
 
@@ -60,7 +62,7 @@ _TABLES = ("csv", "sqlite", "parquet")
 class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What must not change. ``inputs`` are as shown to people, URLs without user name and password, ``outputs`` formats such as ``jsonl.gz``.
 
-    ``one_table`` says that a table's columns are those of one list. ``accept`` is a text of ranges, ``max_size`` in bytes, ``extract`` the name of the user's function.
+    ``one_table`` says that a table's columns are those of one list. ``accept`` is a text of ranges, ``max_size`` in bytes, ``extract`` the name of the user's function. A ``shard`` has the digest of the public suffix list beside it, by which sites are told.
     """
 
     inputs: tuple[str, ...]
@@ -93,6 +95,8 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     head: bool = False
     explode: str | None = None
     since: str | None = None
+    shard: str | None = None
+    suffixes: str | None = None
 
     @classmethod
     def of(
@@ -139,6 +143,8 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             carry=None if list_options.carry is None else tuple(map(_text, list_options.carry)),
             head=config.head,
             explode=None if config.explode is None else _text(config.explode),
+            shard=None if config.shard is None else str(config.shard),
+            suffixes=None if config.shard is None else suffixes_digest(),
         )
 
     def to_json(self) -> bytes:
@@ -160,19 +166,37 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def check(self, now: JobIdentity) -> None:
         """Raise ``ConfigError`` for the first field that differs ``now``; there may be more inputs."""
         _check_inputs(self.inputs, now.inputs)
-        for field, flag in _FLAGS.items():
-            was, is_now = getattr(self, field), getattr(now, field)
-            if was != is_now:
-                advice = _ADVICE
-                if field == "default_scheme" and is_now == "auto":  # https was the default once, and nobody gave it
-                    advice = advice.replace("it as before", f"{flag} {_shown(was)}")
-                said = [_shown(value, empty_counts=field == "carry") for value in (was, is_now)]
-                raise ConfigError(f"{flag} was {said[0]} when this job began, and is {said[1]}: {advice}")
+        for field, flag, was, is_now in self.differences(now):
+            advice = _ADVICE
+            if field == "default_scheme" and is_now == "auto":  # https was the default once, and nobody gave it
+                advice = advice.replace("it as before", f"{flag} {was}")
+            raise ConfigError(f"{flag} was {was} when this job began, and is {is_now}: {advice}")
+        if self.suffixes != now.suffixes:
+            raise ConfigError(
+                f"the public suffix list was {self.suffixes} when this job began, and is {now.suffixes}: by it rows are "
+                "dealt to shards, and some would be fetched by two or by none; install that version of publicsuffixlist "
+                "again, write to another -o, or begin all shards again with --fresh"
+            )
         if self.one_table and not now.one_table:
             raise ConfigError(
                 "this job began with one list, and its table has no column for what other lists have: give that one "
                 "alone, write to another -o, or begin again with --fresh"
             )
+
+    def differences(self, other: JobIdentity) -> Iterator[tuple[str, str, str, str]]:
+        """Yield each option that is another in ``other``: its field, its flag, and both values as they may be shown."""
+        for field, flag in _FLAGS.items():
+            one, two = getattr(self, field), getattr(other, field)
+            if one != two:
+                shown = [_shown(value, empty_counts=field == "carry") for value in (one, two)]
+                yield field, flag, shown[0], shown[1]
+
+    def other_list(self, other: JobIdentity) -> tuple[str, str, str] | None:
+        """Return the first INPUT that is another in ``other``: which, and both as they may be shown."""
+        for place, (one, two) in enumerate(zip_longest(self.inputs, other.inputs), 1):
+            if one is None or two is None or _same_name(one) != _same_name(two):
+                return f"INPUT {place}", _shown(one), _shown(two)
+        return None
 
 
 def _check_inputs(were: Sequence[str], now: Sequence[str]) -> None:

@@ -27,7 +27,20 @@ from fetcher.job.paths import LEDGER, LOCK
 from fetcher.job.schema import JOURNALS, MAX_VALUE_BYTES, attach, connect, damaged, explained, whole
 from fetcher.sinks.escape import printable
 
-__all__ = ["MAX_HOSTS", "HostFigures", "JobReport", "JobSnapshot", "OutputFigures", "RunReport", "report"]
+__all__ = [
+    "COMPLETE",
+    "INTERRUPTED",
+    "MAX_HOSTS",
+    "RUNNING",
+    "STOPPED",
+    "HostFigures",
+    "JobReport",
+    "JobSnapshot",
+    "OutputFigures",
+    "RunReport",
+    "figures_of",
+    "report",
+]
 
 MAX_HOSTS = 1_000
 MAX_RUNS = 1_000
@@ -110,6 +123,12 @@ def _size_of(name: bytes) -> int:
         return 0
 
 
+class _Share(msgspec.Struct, frozen=True):
+    """What is asked of a job's identity for a report."""
+
+    shard: str | None = None
+
+
 class JobSnapshot:
     """The ledger of the job in ``folder`` at one moment, for a ``with`` block; ``pid`` is the process that works on it.
 
@@ -158,6 +177,19 @@ class JobSnapshot:
     def identity(self) -> bytes:
         """What must not change of the job, as it is kept."""
         return self._reader.blob("identity", MAX_VALUE_BYTES) or b""
+
+    def shard(self) -> str | None:
+        """Return the share of a list that the job is, escaped; ``None`` where it is all of it."""
+        try:
+            shard = msgspec.json.decode(self.identity, type=_Share).shard
+        except (ValueError, RecursionError) as error:
+            raise damaged(self.path, str(error)) from error
+        return None if shard is None else printable(shard, MAX_NAME_CHARACTERS)
+
+    def last_row(self) -> int:
+        """Return the number of the last row of the list that has an outcome, 0 where none has."""
+        (found,) = self._ask("SELECT coalesce(max(id), 0) AS last FROM rows")
+        return whole(self.path, found["last"])
 
     def first_output(self) -> str:
         """Return the path of the first output."""
@@ -286,7 +318,7 @@ class JobReport(msgspec.Struct, frozen=True):
     goes on and its length is not known. ``codes`` are failures and skipped rows, most first. ``seconds`` and
     ``pages_per_second`` are of all runs, ``last_pages_per_second`` of the last; ``runs`` the last thousand of
     ``run_count``. ``slowest`` and ``failing`` are up to a thousand hosts each, of ``hosts``; ``troubled`` are those that
-    were slow, throttled, parked or denied in the last run.
+    were slow, throttled, parked or denied in the last run. ``shard`` is the share of its list that the job is.
     """
 
     job: str
@@ -314,6 +346,7 @@ class JobReport(msgspec.Struct, frozen=True):
     slowest: list[HostFigures]
     failing: list[HostFigures]
     troubled: list[HostReport]
+    shard: str | None = None
 
 
 def report(folder: str, *, hosts: int = MAX_HOSTS) -> JobReport:
@@ -322,10 +355,11 @@ def report(folder: str, *, hosts: int = MAX_HOSTS) -> JobReport:
     Control characters in names are escaped. Raises ``LedgerError``.
     """
     with JobSnapshot(folder) as view:
-        return _figures(view, hosts)
+        return figures_of(view, hosts)
 
 
-def _figures(view: JobSnapshot, most: int) -> JobReport:
+def figures_of(view: JobSnapshot, most: int) -> JobReport:
+    """Return the same of a ledger that is open. Raises ``LedgerError``."""
     tally = view.tally()
     done = tally.ok + tally.failed + tally.skipped
     runs = view.runs(MAX_RUNS)
@@ -362,6 +396,7 @@ def _figures(view: JobSnapshot, most: int) -> JobReport:
         slowest=found.slowest,
         failing=found.failing,
         troubled=[_escaped(host) for host in view.troubled()[:most]],
+        shard=view.shard(),
     )
 
 

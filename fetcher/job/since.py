@@ -82,6 +82,7 @@ class EarlierPages:
         self.about = ""
         self._since, self._outputs = since, outputs
         self._scheme = fetcher.config.default_scheme
+        self._shard = fetcher.config.shard
         self._selected = [
             SelectedName(each.name, each.type, each.many, each.plain) for each in fetcher.reader.selected_columns
         ]
@@ -226,8 +227,11 @@ class EarlierPages:
             if record.get("error") is not None or not isinstance(record.get("url"), str):
                 continue
             try:
+                target = parse(record["url"], self._scheme)
+                if self._shard is not None and not self._shard.has(target.host):
+                    continue
                 page = _page_of(record)
-                yield key_of(parse(record["url"], self._scheme).wire), page["checked_at"], _encode(page)
+                yield key_of(target.wire), page["checked_at"], _encode(page)
             except InvalidURL:
                 continue
             except (UnicodeError, OverflowError, TypeError, ValueError):

@@ -82,6 +82,7 @@ class Forecast(msgspec.Struct, frozen=True):
     """All that can be said before. ``rows = invalid + fetched``, and ``duplicates`` where they are left out.
 
     ``half`` is how few hosts have half of the rows; ``least`` is ``None`` where nothing is known that sets a time.
+    ``shard`` is the share of the list that these rows are, and ``listed`` how many rows all shards have.
     """
 
     rows: int
@@ -95,6 +96,8 @@ class Forecast(msgspec.Struct, frozen=True):
     names: NamesSampled | None
     robots: RobotsSampled | None
     least: Least | None
+    shard: str | None = None
+    listed: int | None = None
 
     def as_json(self) -> str:
         """Return it all as one indented JSON object."""
@@ -113,7 +116,8 @@ class Forecast(msgspec.Struct, frozen=True):
     def _rows(self) -> str:
         twice = counted(self.duplicates, "duplicate")
         twice += "" if self.left_out or not self.duplicates else " (--dedupe leaves them out)"
-        return f"rows      {self.rows:,}: {self.fetched:,} to fetch, {self.invalid:,} invalid, {twice}"
+        share = "" if self.listed is None else f" of {self.listed:,} (shard {self.shard})"
+        return f"rows      {self.rows:,}{share}: {self.fetched:,} to fetch, {self.invalid:,} invalid, {twice}"
 
     def _hosts(self) -> list[str]:
         lines = [f"hosts     {self.hosts:,}"]

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from fetcher.buckets import Shard
 from fetcher.hosts.state import HostReport
 from fetcher.model import Change
 from fetcher.sinks.escape import printable
@@ -28,6 +29,7 @@ class Summary(msgspec.Struct, frozen=True):
     for on, on how many it was ``found``, and where its text was not of its type (``unconverted``); ``content`` the same of
     the columns that are read out of pages: ``found`` says on how many that could be done.
     ``changes`` counts what became of the pages of an earlier run (``--since``), by this run.
+    ``shard`` is the share of the list that its rows are, and ``listed`` how many rows of all shards were read.
     """
 
     input: int
@@ -48,6 +50,8 @@ class Summary(msgspec.Struct, frozen=True):
     fields: dict[str, dict[str, int]] = {}
     content: dict[str, dict[str, int]] = {}
     changes: dict[str, int] = {}
+    shard: str | None = None
+    listed: int | None = None
 
     def as_text(self) -> str:
         """Return one or two lines for people."""
@@ -59,6 +63,8 @@ class Summary(msgspec.Struct, frozen=True):
         )
         if self.earlier:
             text += f", {self.earlier:,} of the pages by earlier runs"
+        if self.listed is not None:
+            text += f"\n  shard {self.shard}: {self.input:,} of {counted(self.listed, 'row')}{' so far' if self.more else ''}"
         if self.by_http:
             text += f"\n  {counted(self.by_http, 'row')} without a scheme went by http: https was not spoken there"
         if self.changes:
@@ -94,7 +100,7 @@ class Summary(msgspec.Struct, frozen=True):
         return msgspec.json.format(msgspec.json.encode(self), indent=2).decode() + "\n"
 
 
-def summarize(stats: Stats, seconds: float, *, earlier: int = 0, **more: Any) -> Summary:
+def summarize(stats: Stats, seconds: float, *, earlier: int = 0, shard: Shard | None = None, **more: Any) -> Summary:
     """Close the stats of a run that took ``seconds``; ``earlier`` pages were in them when it began."""
     seconds = max(0.0, seconds)  # a clock may be set back
     return Summary(
@@ -113,6 +119,8 @@ def summarize(stats: Stats, seconds: float, *, earlier: int = 0, **more: Any) ->
         fields=_counts(stats.fields),
         content=_counts(stats.content),
         changes={change: stats.changes[change] for change in get_args(Change) if stats.changes[change]},
+        shard=None if shard is None else str(shard),
+        listed=None if shard is None else stats.input + stats.elsewhere,
         **more,
     )
 
