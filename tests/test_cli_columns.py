@@ -134,7 +134,12 @@ async def test_without_parse_a_page_is_parsed_only_for_what_is_taken_out_of_it(
     options: dict[str, Any], parsed: bool, lab: LabServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trees: list[Any] = []
-    monkeypatch.setattr(parse, "LexborHTMLParser", lambda source: trees.append(source) or LexborHTMLParser(source))
+
+    def parsed_tree(source: Any) -> LexborHTMLParser:
+        trees.append(source)
+        return LexborHTMLParser(source)
+
+    monkeypatch.setattr(parse, "LexborHTMLParser", parsed_tree)
     (page,) = await crawl([lab.url("/ok?links=2")], parse=False, **options)
     assert isinstance(page, Page)
     assert bool(trees) == parsed

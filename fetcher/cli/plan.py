@@ -119,7 +119,8 @@ def _plan_of(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -
     kept: dict[str, Any] = {"keep_body": True} if settings.get("body", "none") != "none" else {}
     if any(needs_messages(path, settings.get("format")) for path in outputs):
         kept["keep_messages"] = True
-    if all(_is_text(path, settings.get("format")) for path in outputs):
+    follows = settings.get("follow") or settings.get("follow_css")
+    if not follows and all(_is_text(path, settings.get("format")) for path in outputs):
         kept["parse"] = False  # its lines have neither title nor links
     plan = Plan(
         make_config({**settings, **kept}, urls),
