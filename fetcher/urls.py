@@ -246,8 +246,15 @@ class BaseURL:
         if folder is None:
             if len(self._folders) > MAX_FOLDERS:
                 return resolve(self.url, reference)
-            folder = self._folders[above] = resolve(self.url, above) or ""
+            folder = self._folders[above] = self._folder_above(above.count("../"))
         return folder + reference[match.end(1) :]
+
+    def _folder_above(self, count: int) -> str:
+        path = self._folders[""][len(self._origin) :]
+        while count and path != "/":
+            path = path[:-1].rpartition("/")[0] + "/"
+            count -= 1
+        return self._origin + path
 
     def _resolve_absolute(self, reference: str) -> str | None:
         known = _absolute(reference) if len(reference) <= MAX_REMEMBERED else None

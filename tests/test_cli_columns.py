@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from selectolax.lexbor import LexborHTMLParser
 
+from fetcher.cli.plan import make_plan
 from fetcher.model import Page
 from fetcher.page import parse
 from tests.lab.command import Running, run
@@ -116,6 +117,48 @@ async def test_a_page_is_parsed_only_for_what_is_wanted_of_it(
         "ok" if columns in ("", "url,title") else None,
         2 if columns in ("", "url,links") else None,
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "parsed"),
+    [
+        ({}, False),
+        ({"preview": 5}, False),
+        ({"select": "t=title"}, True),
+        ({"with_": "lang"}, True),
+        ({"skip_when": "noai"}, True),
+        ({"columns": "url,title"}, False),
+    ],
+)
+async def test_without_parse_a_page_is_parsed_only_for_what_is_taken_out_of_it(
+    options: dict[str, Any], parsed: bool, lab: LabServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trees: list[Any] = []
+
+    def parsed_tree(source: Any) -> LexborHTMLParser:
+        trees.append(source)
+        return LexborHTMLParser(source)
+
+    monkeypatch.setattr(parse, "LexborHTMLParser", parsed_tree)
+    (page,) = await crawl([lab.url("/ok?links=2")], parse=False, **options)
+    assert isinstance(page, Page)
+    assert bool(trees) == parsed
+    assert page.length
+    assert (page.title, page.links) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "parses"),
+    [
+        ({}, False),  # text on stdout
+        ({"output": ["a.txt", "b.text.gz"]}, False),
+        ({"output": ["a.dat"], "format": "text"}, False),
+        ({"output": ["a.txt", "b.jsonl"]}, True),
+        ({"format": "jsonl"}, True),
+    ],
+)
+def test_text_alone_needs_no_tree(settings: dict[str, Any], parses: bool) -> None:
+    assert make_plan(["http://a.localhost/"], settings, lasting=False).config.parse == parses
 
 
 # --keep-headers

@@ -151,6 +151,14 @@ def test_its_time_is_linear(piece: str) -> None:
         ("<b><div>a</div></b>b<i><u><p>c</p></u></i><s>d</s>", ["a", "b", "c", "d"]),
         ("<ul><li>a<li>b<ul><li>c</ul></ul><span>d</span>", ["a", "b", "c", "d"]),
         ("<table><tr><th> a </th><th>b\n</th></tr><tr><td>1<td><td>3</table>d", ["a\tb", "1\t\t3", "d"]),
+        (
+            "<table>\n<tr>\n<td>a</td>\n<td></td> <!-- c -->\n<td>b</td>\n</tr>\n<tr> <td>c</td> <td>d</table>",
+            ["a\t\tb", "c\td"],
+        ),
+        (
+            "<div>a <b>b</b> <i hidden>no</i>\n<!-- c --><i>c</i> <span><p>d</p><b>e</b> </span>f</div>",
+            ["a b c", "d", "e f"],
+        ),
         ("<p>x</p><pre>\n  a\n\n   b <b>c</b>  \n</pre>d", ["x", "  a", "", "   b c", "d"]),
         ("<pre>a<br>b<script>no</script><i hidden>no</i></pre><pre> </pre><pre>c</pre>", ["a", "b", "c"]),
         ("<p hidden>no</p><pre hidden>no</pre>a<p style='display:none'>no<p>b<script>no</script>", ["a", "b"]),

@@ -119,6 +119,9 @@ def _plan_of(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -
     kept: dict[str, Any] = {"keep_body": True} if settings.get("body", "none") != "none" else {}
     if any(needs_messages(path, settings.get("format")) for path in outputs):
         kept["keep_messages"] = True
+    follows = settings.get("follow") or settings.get("follow_css")
+    if not follows and all(_is_text(path, settings.get("format")) for path in outputs):
+        kept["parse"] = False  # its lines have neither title nor links
     plan = Plan(
         make_config({**settings, **kept}, urls),
         inputs,
@@ -142,7 +145,7 @@ def _plan_of(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -
     if plan.config.tls.profile == "compatible":
         note = "--tls compatible: keys and hashes are accepted that are no longer thought to be strong"
         plan = msgspec.structs.replace(plan, notes=(*plan.notes, note))
-    if plan.body_place == "inline" and all(format_of(path, plan["format"]) == "text" for path in outputs):
+    if plan.body_place == "inline" and all(_is_text(path, plan["format"]) for path in outputs):
         note = "--body inline: a text output has no columns; write to a .jsonl or .csv, or give -f"
         plan = msgspec.structs.replace(plan, notes=(*plan.notes, note))
     return plan
@@ -157,6 +160,14 @@ def _check_follow(shard: Shard | None, settings: Mapping[str, Any]) -> None:
             f"shard: with --follow and --within {within} links lead to sites of other shards, "
             "and pages would be fetched twice: give --within host, site or prefix"
         )
+
+
+def _is_text(path: str, format: str | None) -> bool:  # noqa: A002 - the name of the option
+    """Whether an output is text for people. One whose format is unknown is reported by who checks it."""
+    try:
+        return format_of(path, format) == "text"
+    except ConfigError:
+        return False
 
 
 def _check_places(plan: Plan) -> None:

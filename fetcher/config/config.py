@@ -105,6 +105,7 @@ class Config(msgspec.Struct, frozen=True):
     keep_headers: tuple[str, ...] = ()
     keep_body: bool = False
     keep_messages: bool = False
+    parse: bool = True
     dedupe: bool = False
     shard: Shard | None = None
     follow_refresh: bool = False
@@ -363,6 +364,7 @@ OPTIONS: dict[str, Option] = {
     "keep_headers": ("", "keep_headers", lambda value: tuple(map(str.lower, parse_names(value)))),
     "keep_body": ("", "keep_body", flag),
     "keep_messages": ("", "keep_messages", flag),
+    "parse": ("", "parse", flag),
     "dedupe": ("", "dedupe", flag),
     "shard": ("", "shard", parse_shard),
     "follow_refresh": ("", "follow_refresh", flag),

@@ -35,6 +35,8 @@ class ConfigOptions(TypedDict, total=False):
 
     ``keep_body`` keeps each page's body in ``Page.body``: in memory, as long as the page is. ``keep_messages``
     keeps what was on the wire in ``messages``, for a web archive. ``columns`` and ``explode`` are for outputs.
+    ``parse=False`` leaves ``title``, ``links`` and the robots ``meta`` out: without these a page is parsed only where something
+    is taken out of it.
     ``with_`` is ``with`` elsewhere, which is a word of Python's own: ``with_="meta,links"``.
     ``select`` may also be a mapping, of names to selectors: ``{"price": ".price", "images[]": "img@src"}``.
     """
@@ -97,6 +99,7 @@ class ConfigOptions(TypedDict, total=False):
     keep_headers: Texts
     keep_body: bool
     keep_messages: bool
+    parse: bool
     dedupe: bool
     shard: str | Shard | None
     follow_refresh: bool

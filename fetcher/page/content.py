@@ -13,7 +13,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from fetcher.config.policies import Content
 from fetcher.model import Response
-from fetcher.page.inner_text import inner_lines, inner_text
+from fetcher.page.inner_text import inner_lines, inner_text, tag_ids
 from fetcher.page.jsonld import read_jsonld
 from fetcher.page.links import read_images, read_links
 from fetcher.page.main_text import main_text
@@ -35,7 +35,8 @@ _OF_XML = frozenset({"link_list", "text", "lang"})
 _JSONLD_TYPE = "application/ld+json"
 _PLAIN_TYPES = frozenset({"text/plain", "text/markdown", "text/x-markdown"})
 _ANCHOR = LexborHTMLParser("").create_node("a").tag_id
-_SAYING = "meta,link,base[href]"
+_SAYING = tag_ids("meta link base")
+_META, _BASE = (LexborHTMLParser("").create_node(name).tag_id for name in ("meta", "base"))
 
 
 class ParsedBody(Protocol):
@@ -115,7 +116,7 @@ class PageContent:
             self._find_said(document)
         base = self._nodes("base")
         url = document.response.url
-        return BoundedURLs(PageURLs(None, url, base=base[0] if base else None), url)
+        return BoundedURLs(PageURLs(url, lambda: base[0] if base else None), url)
 
     def _find_said(self, document: ParsedBody) -> None:
         """Look for what a page says of itself: in its head, or where some of it stands behind that, everywhere.
@@ -123,11 +124,12 @@ class PageContent:
         A head ends where something does not belong into it, and what follows is in the body.
         """
         head = document.tree.head
-        said = head.css(_SAYING) if head is not None else []
-        if sum(node.tag == "meta" for node in said) < len(self._nodes("meta")):
-            said = document.tree.css(_SAYING)
-        self._found["base"] = [node for node in said if node.tag == "base"] or self._nodes("base")
-        self._found["meta"] = [node for node in said if node.tag != "base"]
+        said = [node for node in head.traverse() if node.tag_id in _SAYING] if head is not None else []
+        if sum(node.tag_id == _META for node in said) < len(self._nodes("meta")):
+            said = document.tree.css("meta,link,base")
+        bases = [node for node in said if node.tag_id == _BASE and "href" in node.attributes]
+        self._found["base"] = bases or self._nodes("base")
+        self._found["meta"] = [node for node in said if node.tag_id != _BASE]
 
     def _nodes(self, tag: str) -> list[LexborNode]:
         return self._found.get(tag, [])

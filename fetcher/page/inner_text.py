@@ -10,43 +10,44 @@ asked for, it gives its own text. ``br``, blocks, table cells and list items par
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-__all__ = ["inner_lines", "inner_text", "only_text"]
+__all__ = ["TEXT", "inner_lines", "inner_text", "only_text", "tag_ids"]
 
-MAX_AROUND = 8  # elements, one within the other, around a text
+_AROUND = range(8)  # elements, one within the other, around a text
 _KNOWN_IDS = 1_000  # lexbor's own ids of tags; those it does not know have others, in each document
 
 
-def _ids(names: str) -> frozenset[int]:
+def tag_ids(names: str) -> frozenset[int]:
+    """Return lexbor's numbers of elements: ``tag_id`` takes a third of the time of ``tag``."""
     parser = LexborHTMLParser("")
     found = (parser.create_node(name).tag_id for name in names.split())
     return frozenset(number for number in found if number is not None and number < _KNOWN_IDS)
 
 
+TEXT = 2  # LXB_TAG__TEXT
+_COMMENT = 4  # LXB_TAG__EM_COMMENT
 # HTML Standard, 15.3: the elements that are blocks, list items or parts of tables, and those with display: none.
-_BREAKS = _ids(
+_BREAKS = tag_ids(
     "address article aside blockquote body br caption center dd details dialog dir div dl dt fieldset figcaption figure "
     "footer form h1 h2 h3 h4 h5 h6 header hgroup hr html legend li listing main menu nav ol optgroup option p plaintext "
     "pre search section summary table tbody td tfoot th thead tr ul xmp"
 )
-_RAW = _ids("iframe noembed noframes script style template title")  # at most a text within
-_UNSEEN = _RAW | _ids("audio canvas datalist head noscript rp video")
-_OWN_TEXT = _RAW | _ids("head")
-(_TEMPLATE,) = _ids("template")
-_CELLS = _ids("td th")
-_KEPT = _ids("listing plaintext pre xmp")
-_TEXT = 2  # LXB_TAG__TEXT
-_LINE, _CELL, _PLACE = (
-    "\0L",
-    "\0C",
-    "\0P",
-)  # what ends a line and a cell, and where a kept text stands: NUL is in no text
+_RAW = tag_ids("iframe noembed noframes script style template title")  # at most a text within
+_UNSEEN = _RAW | tag_ids("audio canvas datalist head noscript rp video")
+_OWN_TEXT = _RAW | tag_ids("head")
+(_TEMPLATE,) = tag_ids("template")
+_CELLS = tag_ids("td th")
+_KEPT = tag_ids("listing plaintext pre xmp")
+_EMPTY = tag_ids("br hr img input wbr") | {_COMMENT}
+_UNSEEN_OR_KEPT = _UNSEEN | _KEPT
+_MARKED = _BREAKS | _UNSEEN
+# What ends a line and a cell, and where a kept text stands: NUL is in no text.
+_LINE, _CELL, _PLACE = "\0L", "\0C", "\0P"
 
-_MAY_HIDE = (" hidden", "display", "<dialog")
 _HIDING = "[hidden],[style*=display i],dialog:not([open])"
 _DISPLAY_NONE = re.compile(r"(?:^|;)\s*display\s*:\s*none\b", re.IGNORECASE)
 
@@ -62,13 +63,32 @@ def inner_text(root: LexborNode, *, max_nodes: int | None = None) -> str:
         )
         return " ".join(" ".join(texts).split())
     child = root.first_child
-    if child is None or (child.tag_id == _TEXT and child.next is None):  # most of what is selected
+    if child is None or (child.tag_id == TEXT and child.next is None):  # most of what is selected
         return " ".join((child.text_content or "").split()) if child is not None else ""
+    hidden = _hidden_within(root)
+    if not hidden and _is_of_one_piece(root, max_nodes):
+        return " ".join(root.text().split())
+    return " ".join(_texts_within(root, hidden, max_nodes).split())
+
+
+def _is_of_one_piece(root: LexborNode, max_nodes: int | None) -> bool:
+    """Tell whether there is neither a block nor anything unseen within, in as few nodes as may be looked at."""
+    # Beside each element there are at most two texts: one before it, and one in it.
+    elements = islice(root.traverse(), 1, None if max_nodes is None else max_nodes // 4)
+    count = 0
+    for node in elements:
+        if node.tag_id in _MARKED:
+            return False
+        count += 1
+    return max_nodes is None or count < max_nodes // 4 - 1
+
+
+def _texts_within(root: LexborNode, hidden: Collection[int], max_nodes: int | None) -> str:
+    """Return the texts within ``root``, with a space where a block parts them."""
     root_id = root.mem_id
     parts: list[str] = []
     last = ""  # the text before, where no break is between
     blocks = False  # there was a block
-    hidden = _hidden_within(root)
     passed = 0  # the node that ends what is passed over
     nodes = root.traverse(include_text=True)
     next(nodes)  # the root
@@ -80,7 +100,7 @@ def inner_text(root: LexborNode, *, max_nodes: int | None = None) -> str:
                 continue
             passed = 0
         tag = node.tag_id
-        if tag == _TEXT:
+        if tag == TEXT:
             text = node.text_content or ""
             if last and blocks and not (text[:1].isspace() or last[-1].isspace()) and _follows_block(node, root_id):
                 parts.append(" ")
@@ -94,7 +114,7 @@ def inner_text(root: LexborNode, *, max_nodes: int | None = None) -> str:
             passed = _next_after(node, root_id)
             if not passed:
                 break
-    return " ".join("".join(parts).split())
+    return "".join(parts)
 
 
 def only_text(element: LexborNode) -> str | None:
@@ -103,16 +123,14 @@ def only_text(element: LexborNode) -> str | None:
     Most links are such. Whether an element around the text hides itself by an attribute is not looked at.
     """
     node = element.first_child
-    for _ in range(MAX_AROUND):
+    for _ in _AROUND:
         if node is None:
             return ""
-        if node.next is not None:
-            return None
         tag = node.tag_id
-        if tag == _TEXT:
-            return " ".join((node.text_content or "").split())
-        if tag in _BREAKS or tag in _UNSEEN:
+        if node.next is not None or tag in _MARKED:
             return None
+        if tag == TEXT:
+            return " ".join((node.text_content or "").split())
         node = node.first_child
     return None
 
@@ -123,62 +141,107 @@ def inner_lines(root: LexborNode) -> str:
     Cells of a row have tabs between them, the text of ``pre`` keeps its lines and spaces; elsewhere white space is folded,
     and there are no empty lines.
     """
-    root_id = root.mem_id
-    hidden = _hiding_within(root)
     parts: list[str] = []
     kept: list[str] = []
-    ends: set[int] = set()  # the nodes that stand behind a block
-    breaks, skipped, add = _BREAKS, _UNSEEN | _KEPT, parts.append  # names of our own are faster
-    at_start = True  # of a line
-    passed = 0  # the node that ends what is passed over
-    for node in root.traverse(include_text=True):
-        if passed:
-            if node.mem_id != passed:
-                continue
-            passed = 0
-        tag = node.tag_id
-        if tag == 2:  # a text
-            text = node.text_content or ""
-            if at_start:
-                if not text or text.isspace():
-                    continue
-                at_start = False
-            elif node.mem_id in ends:
-                add(_LINE)
-            add(text)
-            continue
-        if tag in breaks:
-            if not at_start:
-                add(_CELL if tag in _CELLS else _LINE)
-                at_start = tag not in _CELLS
-            following = node.next
-            ends.add(following.mem_id if following is not None else _behind_inline(node, root_id))
-        elif not at_start and node.mem_id in ends:
-            add(_LINE)
-            at_start = True
-        if tag in skipped or (hidden and node.mem_id in hidden):
-            if tag in _KEPT and node.mem_id not in hidden:
-                kept.append(_kept_text(node, hidden))
-                add(f"{_PLACE}{_LINE}")
-            passed = _next_after(node, root_id)
-            if not passed:
-                break
+    _add_parts(root, parts, kept)
     return _join_lines("".join(parts), kept)
+
+
+def _add_parts(root: LexborNode, parts: list[str], kept: list[str]) -> None:
+    """Add all texts within ``root`` to ``parts``, with what parts them, and those of ``pre`` to ``kept``."""
+    hidden = _hiding_within(root)
+    parted = _parted_within(root, hidden)
+    breaks, unseen, add = _BREAKS, _UNSEEN_OR_KEPT, parts.append  # names of our own are faster
+    at_start = True  # of a line
+    ended = False  # a block, and nothing but white space came since
+    above: list[tuple[Iterator[LexborNode], bool]] = []  # what is left of the elements around, and which are blocks
+    nodes = iter([root])
+    while True:
+        for node in nodes:
+            tag = node.tag_id
+            block = tag in breaks
+            if block and not at_start:
+                at_start = tag not in _CELLS
+                add(_LINE if at_start else _CELL)
+            if tag in unseen or (hidden and node.mem_id in hidden):
+                if tag in _KEPT and node.mem_id not in hidden:
+                    kept.append(_kept_text(node, hidden, parted))
+                    add(f"{_PLACE}{_LINE}")
+                ended = ended or block
+                continue
+            if block:
+                ended = False
+            elif not at_start and not ended and _follows_space(node, hidden):
+                add(" ")
+            text = node.text_content
+            if text is None and tag not in _EMPTY:
+                if node.mem_id in parted:
+                    above.append((nodes, block))
+                    nodes = node.iter(include_text=True, skip_empty=block)
+                    break
+                text = node.text()
+            if text and not text.isspace():
+                if ended and not at_start:
+                    add(_LINE)
+                add(text)
+                at_start, ended = False, block
+            elif block:
+                ended = True
+            elif text and not at_start and not ended:
+                add(" ")
+        else:
+            if not above:
+                return
+            nodes, block = above.pop()
+            ended = ended or block
+
+
+def _follows_space(node: LexborNode, hidden: Collection[int]) -> bool:
+    """Tell whether white space alone stands between ``node`` and what is seen before it: a text that was passed over."""
+    before = node.prev
+    while before is not None and (
+        (tag := before.tag_id) in _UNSEEN or tag == _COMMENT or (hidden and before.mem_id in hidden)
+    ):
+        before = before.prev
+    return before is not None and before.tag_id == TEXT and (before.text_content or "").isspace()
+
+
+def _parted_within(root: LexborNode, hidden: Collection[int]) -> set[int]:
+    """Return the ids of ``root`` and of the elements that have a block, or something unseen, within.
+
+    Of all others the text is what lexbor takes out of them, and so of most nodes of a page nothing is looked at.
+    """
+    parted = {root.mem_id}
+    marked = [node for node in root.traverse() if node.tag_id in _MARKED]
+    if hidden:
+        marked += [node for node in root.traverse() if node.mem_id in hidden]
+    for node in marked:
+        above = node.parent
+        while above is not None and (number := above.mem_id) not in parted:
+            parted.add(number)
+            above = above.parent
+    return parted
 
 
 def _join_lines(text: str, kept: Sequence[str]) -> str:
     """Return what is between two ``_LINE`` as a line, its white space folded, and the ``kept`` texts in their places."""
     lines = [" ".join(line.split()) for line in text.split(_LINE)]
     if _CELL in text:
-        lines = ["\t".join(map(str.strip, line.split(_CELL))).strip("\t") if _CELL in line else line for line in lines]
+        lines = [_join_cells(line) if _CELL in line else line for line in lines]
     if kept:
         places = iter(kept)
         lines = [next(places, "") if line == _PLACE else line for line in lines]
     return "\n".join(filter(None, lines))
 
 
-def _kept_text(pre: LexborNode, hidden: Collection[int]) -> str:
+def _join_cells(line: str) -> str:
+    return "\t".join(map(str.strip, line.split(_CELL))).strip("\t")
+
+
+def _kept_text(pre: LexborNode, hidden: Collection[int], parted: Collection[int]) -> str:
     """Return the text of a ``pre`` with its lines and spaces, without empty lines around it."""
+    if pre.mem_id not in parted:
+        return _without_empty_ends(pre.text())
     parts: list[str] = []
     passed = 0
     nodes = pre.traverse(include_text=True)
@@ -189,7 +252,7 @@ def _kept_text(pre: LexborNode, hidden: Collection[int]) -> str:
                 continue
             passed = 0
         tag = node.tag_id
-        if tag == _TEXT:
+        if tag == TEXT:
             parts.append(node.text_content or "")
         elif tag in _UNSEEN or node.mem_id in hidden:
             passed = _next_after(node, pre.mem_id)
@@ -197,13 +260,17 @@ def _kept_text(pre: LexborNode, hidden: Collection[int]) -> str:
                 break
         elif tag in _BREAKS:
             parts.append("\n")
-    return "\n".join(line.rstrip() for line in "".join(parts).splitlines()).strip("\n")
+    return _without_empty_ends("".join(parts))
+
+
+def _without_empty_ends(text: str) -> str:
+    return "\n".join([line.rstrip() for line in text.splitlines()]).strip("\n")
 
 
 def _hidden_within(root: LexborNode) -> Collection[int]:
     """Return the ids of the elements within that hide themselves. Few pages have any in what is selected of them."""
     html = root.html or ""
-    return _hiding_within(root) if any(map(html.__contains__, _MAY_HIDE)) else ()
+    return _hiding_within(root) if " hidden" in html or "display" in html or "<dialog" in html else ()
 
 
 def _hiding_within(root: LexborNode) -> Collection[int]:
@@ -254,8 +321,8 @@ def _follows_block(text: LexborNode, root_id: int) -> bool:
             node = above
             previous = node.prev
         tag = previous.tag_id
-        while tag != _TEXT and tag not in _BREAKS and tag not in _UNSEEN and (last := previous.last_child) is not None:
+        while tag != TEXT and tag not in _BREAKS and tag not in _UNSEEN and (last := previous.last_child) is not None:
             previous, tag = last, last.tag_id
-        if tag == _TEXT or tag in _BREAKS:
-            return tag != _TEXT
+        if tag == TEXT or tag in _BREAKS:
+            return tag != TEXT
         node = previous

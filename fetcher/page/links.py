@@ -11,7 +11,7 @@ from typing import Any
 
 from selectolax.lexbor import LexborNode
 
-from fetcher.page.inner_text import inner_text, only_text
+from fetcher.page.inner_text import TEXT, inner_text, only_text
 from fetcher.page.page_urls import BoundedURLs, shortened
 from fetcher.urls import MAX_URL
 
@@ -44,15 +44,21 @@ def read_links(anchors: Sequence[LexborNode], urls: BoundedURLs) -> list[dict[st
         target = known.get(reference, _UNKNOWN)
         if target is _UNKNOWN:  # a page links to most of what it links to more than once
             url = resolve(reference)
-            if url is None or len(url) > MAX_URL or url.startswith(_NO_LINKS):
+            if url is None or len(url) > MAX_URL:
                 target = None
+            elif url.startswith(own):
+                target = url, True
             else:
-                target = url, url.startswith(own) or is_internal(url)
+                target = None if url.startswith(_NO_LINKS) else (url, is_internal(url))
             known[reference] = target
         if target is None:
             continue
         url, internal = target
-        text = only_text(anchor)
+        child = anchor.first_child
+        if child is not None and child.tag_id == TEXT and child.next is None:  # most links
+            text: str | None = " ".join((child.text_content or "").split())
+        else:
+            text = only_text(anchor)
         if text is None:
             text = inner_text(anchor, max_nodes=MAX_TEXT_NODES)
         left -= len(url) + len(text) + RECORD_CHARACTERS

@@ -92,7 +92,8 @@ TDM_RESERVATION = "tdm-reservation"
 MAX_VALIDATOR_CHARACTERS = 1_000
 MAX_MESSAGE_CHARACTERS = 500  # of what an extractor raised
 MAX_KEPT_BYTES = 262_144  # the largest body whose tree outlives its page
-_HEAD = "title,meta[name=robots i],meta[name=tdm-reservation i]"  # in one search: to begin one takes longer than to go through a head
+_TITLE, _META, _BASE = (LexborHTMLParser("").create_node(name).tag_id for name in ("title", "meta", "base"))
+_TO_ROBOTS = frozenset({"robots", TDM_RESERVATION})
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSET: Any = object()
 
@@ -105,6 +106,7 @@ class Document:
 
     __slots__ = (
         "__weakref__",
+        "_base",
         "_head",
         "_links",
         "_start",
@@ -124,6 +126,7 @@ class Document:
         self._head: list[LexborNode] | None = None
         self._title: str | None = _UNSET
         self._links: int = _UNSET
+        self._base: LexborNode | None = _UNSET
         self.is_xml = content_type is not None and "xml" in content_type.lower() and kind_of(response) == "xml"
 
     @property
@@ -161,7 +164,8 @@ class Document:
         """The titles of the head and what it says to robots, in their order."""
         if self._head is None:
             head = self.tree.head
-            self._head = head.css(_HEAD) if head is not None else []
+            # To begin a search takes longer than to go through most heads.
+            self._head = [node for node in head.traverse() if _is_told_in_head(node)] if head is not None else []
         return self._head
 
     @property
@@ -179,6 +183,21 @@ class Document:
             self._links = len(self.tree.css("a[href],link" if self.is_xml else "a[href]"))
         return self._links
 
+    @property
+    def base(self) -> LexborNode | None:
+        """The first ``base[href]``: what references are relative to."""
+        if self._base is _UNSET:
+            self._base = self.tree.css_first("base[href]")
+        return self._base
+
+    def find_links_and_base(self) -> None:
+        """Look for both at once, where nobody has looked for links yet."""
+        if self._links is _UNSET and not self.is_xml:
+            found = self.tree.css("a[href],base[href]")
+            bases = [node for node in found if node.tag_id == _BASE]
+            self._links = len(found) - len(bases)
+            self._base = bases[0] if bases else None
+
     def note_links(self, number: int) -> None:
         """Take the number of links from who has looked for them already."""
         self._links = number
@@ -186,6 +205,12 @@ class Document:
     @property
     def _bytes(self) -> bytes:
         return self.response.body[self._start :] if self._start else self.response.body
+
+
+def _is_told_in_head(node: LexborNode) -> bool:
+    """Tell whether an element is a title, or a meta element that speaks to robots."""
+    tag = node.tag_id
+    return tag == _TITLE or (tag == _META and (node.attributes.get("name") or "").lower() in _TO_ROBOTS)
 
 
 def _find_title(head: list[LexborNode], tree: LexborHTMLParser) -> LexborNode | None:
@@ -306,7 +331,7 @@ def read_body(
         if content is not None:
             more = _read_content(document, kind, content, unconverted, count_links="links" in columns)
         if page and "links" in columns:
-            links = page.links
+            links = _count_links(page, select)
         robots = _robots_of(response, page.head if page and "robots" in columns else ())
         # The extractor last: it may do as it likes with the tree.
         if extract is not None:
@@ -331,12 +356,22 @@ def read_body(
     )
 
 
+def _count_links(page: Document, select: Selection | None) -> int:
+    if select is not None and select.needs_base:
+        page.find_links_and_base()
+    return page.links
+
+
 def _select_from(
     document: Document | None, select: Selection, unconverted: set[str], *, response: Response, is_page: bool
 ) -> Fields:
     tree = document.tree if document is not None and is_page else None
+
+    def base() -> LexborNode | None:
+        return document.base if document is not None else None
+
     text = (lambda: document.text) if document is not None else str
-    return select.select(tree, url=response.url, text=text, unconverted=unconverted)
+    return select.select(tree, url=response.url, text=text, base=base, unconverted=unconverted)
 
 
 def _read_content(

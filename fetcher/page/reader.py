@@ -67,6 +67,8 @@ class Reader:
         self._content = _content(config)
         main_content = self._content is not None and self._content.method in ("fast", "best")
         self._columns = TREE_COLUMNS.intersection(config.columns) if config.columns else TREE_COLUMNS
+        if not config.parse:
+            self._columns = frozenset()
         self._headers = frozenset(config.keep_headers)
         self._with_digest = not config.head and (not config.columns or "digest" in config.columns)
         self._skip_when = frozenset(config.skip_when)
@@ -75,6 +77,7 @@ class Reader:
             self._columns |= {"robots"}
         self._keep_body = config.keep_body
         self._extract = extract
+        self._makes_trees = bool(self._columns or self._select or self._content or extract)
         self._asked = parsing.isolate or parsing.parsers is not None
         # A library that finds the main content takes longer than all else: it runs where the cores are.
         self._all_html = parsing.parsers is not None or main_content or (parsing.isolate and self._select is not None)
@@ -152,7 +155,7 @@ class Reader:
             return False
         if self._everything or response.request.id in self._suspects:
             return True
-        if not self._all_html and len(response.body) <= SAFE_BYTES:
+        if not self._makes_trees or (not self._all_html and len(response.body) <= SAFE_BYTES):
             return False
         return kind_of(response) in ("html", "xml") and (self._all_html or looks_dangerous(response.body))
 

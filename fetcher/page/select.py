@@ -21,7 +21,7 @@ from fetcher.page.convert import convert, currency_of
 from fetcher.page.inner_text import inner_text
 from fetcher.page.select_rules import FieldRule, ValueType, read_rule, table_rule
 from fetcher.page.table import table_rows
-from fetcher.page.url_attributes import PageURLs
+from fetcher.page.url_attributes import PageURLs, holds_urls
 
 __all__ = ["Explosion", "FieldRule", "Fields", "RuleGroup", "SelectedColumn", "Selection"]
 
@@ -104,6 +104,15 @@ class Selection(msgspec.Struct, frozen=True):
         """What a page's data may have, in its order."""
         return tuple(dict.fromkeys(self._all_columns()))
 
+    @property
+    def needs_base(self) -> bool:
+        """Whether every page is asked for a URL that may be relative."""
+        return any(
+            each.pick == "attribute" and not each.as_written and holds_urls(each.argument)
+            for rule in self.rules
+            for each in (rule, *rule.rules)
+        )
+
     def exploded(self, name: str) -> Explosion:
         """Return what the columns are where each item of ``name`` has a line: its fields have columns of their own.
 
@@ -156,16 +165,22 @@ class Selection(msgspec.Struct, frozen=True):
         *,
         url: str = "",
         text: Callable[[], str] = str,
+        base: Callable[[], LexborNode | None] | None = None,
         unconverted: set[str] | None = None,
     ) -> Fields:
         """Return each field: a value, a list for ``NAME[]``, or ``None`` where nothing matched.
 
         Without a ``tree`` the body is no page: ``json:`` reads it. ``url`` is the page's final one, which its links are
-        resolved against; ``text`` gives its text. Text is that of the element as a person sees it (see ``inner_text``). A
+        resolved against; ``text`` gives its text, ``base`` its ``base[href]``. Text is that of the element as a person sees it (see ``inner_text``). A
         list leaves out the matches that do not have what is asked for. The names of fields that did not convert are
         added to ``unconverted``.
         """
-        page = _PageReader(tree, url, text, set() if unconverted is None else unconverted)
+        if base is None:
+
+            def base() -> LexborNode | None:
+                return tree.css_first("base[href]") if tree is not None else None
+
+        page = _PageReader(tree, PageURLs(url, base), text, set() if unconverted is None else unconverted)
         fields: Fields = {}
         for rule in self._rules_for(url) if self.groups else self.rules:
             page.read(rule, fields)
@@ -219,11 +234,13 @@ def _names_of(rule: FieldRule) -> list[str]:
 class _PageReader:
     """One page while its fields are read: what several rules need is made once."""
 
-    def __init__(self, tree: LexborHTMLParser | None, url: str, text: Callable[[], str], unconverted: set[str]) -> None:
+    def __init__(
+        self, tree: LexborHTMLParser | None, urls: PageURLs, text: Callable[[], str], unconverted: set[str]
+    ) -> None:
         self._tree = tree
         self._text = text
         self._unconverted = unconverted
-        self._urls = PageURLs(tree, url)
+        self._urls = urls
         self._xml: Any = None
         self._json: Any = None
         self._has_json = False

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from selectolax.lexbor import LexborHTMLParser, LexborNode
+from selectolax.lexbor import LexborNode
 
 from fetcher.urls import BaseURL, resolve
 
-__all__ = ["PageURLs"]
+__all__ = ["PageURLs", "holds_urls"]
 
 _ONE = frozenset({
     "action", "background", "cite", "data", "formaction", "href", "longdesc", "manifest", "poster", "src", "xlink:href",
@@ -21,15 +21,19 @@ _DESCRIPTOR = re.compile(r"[^,(]*+(?:\([^)]*+\)?[^,(]*+)*+")
 _NO_BASE = ("data:", "javascript:")
 
 
+def holds_urls(attribute: str) -> bool:
+    """Tell whether an attribute of this name holds a URL, or several."""
+    return (name := attribute.lower()) in _ONE or name in _SETS or name == "ping"
+
+
 class PageURLs:
     """Resolves what a page's attributes say; the base is looked for once, when it is first needed.
 
-    ``base`` is its ``base[href]``, where that was found before; it is not looked for without a ``tree``.
+    ``find_base`` gives its ``base[href]``, ``None`` where it has none.
     """
 
-    def __init__(self, tree: LexborHTMLParser | None, url: str, *, base: LexborNode | None = None) -> None:
-        self._base_element = base
-        self._tree = tree
+    def __init__(self, url: str, find_base: Callable[[], LexborNode | None]) -> None:
+        self._find_base = find_base
         self._url = url
         self._base: BaseURL | None = None
 
@@ -38,10 +42,8 @@ class PageURLs:
         """What the page's references are relative to: its first ``base[href]``, else its own URL."""
         if self._base is None:
             url = self._url
-            found = self._base_element
-            if found is None and self._tree is not None and self._url:
-                found = self._tree.css_first("base[href]")
-            if found is not None and self._url:
+            found = self._find_base() if url else None
+            if found is not None:
                 base = resolve(self._url, found.attrs["href"] or "")
                 if base is not None and not base.startswith(_NO_BASE):
                     url = base

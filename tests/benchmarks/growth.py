@@ -93,7 +93,9 @@ CASES: dict[str, Case] = {
         lambda text: detect(text.encode("latin-1"), None), _repeated("<meta charset=é "), 10_000_000
     ),
     "srcset": Case(
-        lambda text: PageURLs(None, "http://h.example/").absolute("srcset", text), _repeated("a, ,b 1x "), 1_000_000
+        lambda text: PageURLs("http://h.example/", lambda: None).absolute("srcset", text),
+        _repeated("a, ,b 1x "),
+        1_000_000,
     ),
     "number": Case(lambda text: convert(text, "float"), _repeated("1,"), 1_000),
     "date": Case(lambda text: convert(text, "date"), _repeated("1 "), 100),
