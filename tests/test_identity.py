@@ -175,3 +175,10 @@ def test_nonsense_is_refused(data: bytes) -> None:
     assert "\x1b" not in str(caught.value)
     with pytest.raises(LedgerError, match=r"^the identity of the job cannot be read"):
         JobIdentity.from_json(data)
+
+
+def test_whether_pages_are_parsed_must_not_change_where_a_record_has_a_title() -> None:
+    unparsed = Config.of(parse=False)
+    with pytest.raises(ConfigError, match="parse was off when this job began, and is on"):
+        identity(unparsed).check(identity())
+    identity(unparsed, outputs=["text"]).check(identity(outputs=["text"]))

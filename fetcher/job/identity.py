@@ -40,6 +40,7 @@ _FLAGS = {
     "content": "--with",
     "text_format": "--text-format",
     "extract": "--extract",
+    "parse": "parse",
     "head": "--head",
     "accept": "--accept",
     "dedupe": "--dedupe",
@@ -95,6 +96,7 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     head: bool = False
     explode: str | None = None
     since: str | None = None
+    parse: bool = True
     shard: str | None = None
     suffixes: str | None = None
 
@@ -143,6 +145,7 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             carry=None if list_options.carry is None else tuple(map(_text, list_options.carry)),
             head=config.head,
             explode=None if config.explode is None else _text(config.explode),
+            parse=config.parse or all(output.partition(".")[0] == "text" for output in outputs),  # has no such column
             shard=None if config.shard is None else str(config.shard),
             suffixes=None if config.shard is None else suffixes_digest(),
         )
