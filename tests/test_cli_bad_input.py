@@ -258,6 +258,11 @@ OUTPUTS = [
         files=GOOD),
     Bad("a column of bodies that go to files", "l.txt -f jsonl --body b --columns url,body", "columns: 'body' is empty without --body inline",
         files=GOOD),
+    Bad("metrics at no port", "l.txt --metrics 70000", "metrics: 70000 is no port: they go from 0 (any that is free) to 65535", files=GOOD),
+    Bad("metrics at a port in words", "l.txt --metrics localhost:http", "metrics: 'localhost:http' is neither [HOST:]PORT nor the path of a file (./NAME for one with a colon)", files=GOOD),
+    Bad("metrics over the output", "l.txt -o a.prom -f jsonl --metrics a.prom", "metrics: a.prom is given twice (as a.prom)", files=GOOD),
+    Bad("metrics over the summary", "l.txt --summary a.prom --metrics a.prom", "metrics: a.prom is given twice (as a.prom)", files=GOOD),
+    Bad("metrics in a folder that does not exist", "l.txt --metrics no/a.prom", "no/a.prom: the folder no does not exist", 1, GOOD),
     Bad("a summary over the list", "l.txt --summary l.txt", "summary: l.txt is a list that is to be read; write to another file",
         files=GOOD),
 ]  # fmt: skip

@@ -62,6 +62,7 @@ CONFINED = {
     "aiohttp": ["fetcher.transport.*"],
     "aiohttp.web": ["fetcher.demo.server."],
     "tenacity": ["fetcher.middleware.retry."],
+    "prometheus_client": ["fetcher.report.metrics."],
     "xxhash": ["fetcher.page.parse."],
     "selectolax": ["fetcher.page.*"],
     "click": ["fetcher.cli.*"],

@@ -117,6 +117,7 @@ OPTIONS = [
     option("-v", "--verbose", count=True, help="Tell of parked hosts and retries; -vv of everything."),
     option("--log-format", type=click.Choice(["text", "json"]), help="How -v tells it.  [default: text]"),
     option("--summary", metavar="PATH", help="Write the final counts as JSON ('-' is stdout)."),
+    option("--metrics", metavar="[HOST:]PORT|FILE", help="Tell Prometheus how it goes: at http://127.0.0.1:PORT/metrics, or in a file every 10 s; an extra.  [default: none]"),
     option("--config", metavar="FILE", help="Read settings from a TOML file.  [default: ./fetcher.toml, else the XDG one]"),
 ]  # fmt: skip
 

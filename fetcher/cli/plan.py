@@ -21,6 +21,7 @@ from fetcher.job.paths import folder_for, has_earlier, is_job
 from fetcher.job.resume import choose_codes
 from fetcher.model import Extractor, Middleware
 from fetcher.page.reader import Reader
+from fetcher.report.metrics import MetricsPlace, check_metrics
 from fetcher.sinks import Layout, check_output, format_of, may_be_folder, needs_messages
 from fetcher.sinks.body_folder import check_body_folder
 from fetcher.sinks.layout import BodyPlace, body_place
@@ -196,9 +197,8 @@ def _check_outputs(plan: Plan) -> None:
     read = plan.inputs if plan.stored is not None else [path for path in plan.inputs if not is_url_argument(path)]
     lists = {_identity(path, reading=True) for path in read} - {None}
     taken: dict[Hashable, str] = {}
-    summary = [] if plan["summary"] in (None, "-") else [plan["summary"]]
-    for path in [*plan.outputs, *summary]:
-        what = "summary" if path in summary else "output"
+    beside = [(path, what) for what in ("summary", "metrics") if (path := _file_of(plan, what)) is not None]
+    for path, what in [*((path, "output") for path in plan.outputs), *beside]:
         if os.path.isdir(path) and not (what == "output" and may_be_folder(path, plan["format"])):
             raise SinkError(
                 f"{path}: is a folder; name a file in it, such as {os.path.join(path, 'pages.jsonl')}"
@@ -219,6 +219,15 @@ def _check_outputs(plan: Plan) -> None:
             check_path(path, fresh=True)
 
 
+def _file_of(plan: Plan, what: str) -> str | None:
+    """Return the file of the summary or of the metrics, if there is one."""
+    value: str | None = plan[what]
+    if what == "metrics" and value is not None:
+        check_metrics()
+        return MetricsPlace.of(value).path
+    return None if value == "-" else value
+
+
 def _check_since(plan: Plan) -> None:
     """Check the earlier output, unless the job has read it already."""
     since = plan["since"]
@@ -235,7 +244,8 @@ def _check_bodies(plan: Plan) -> None:
     """Check the folder of the bodies: a place of its own, that can be written."""
     folder: str = plan["body"]
     place = os.path.realpath(folder)
-    for path in [*plan.outputs, *([plan["summary"]] if plan["summary"] else [])]:
+    beside = [path for what in ("summary", "metrics") if (path := _file_of(plan, what)) is not None]
+    for path in [*plan.outputs, *beside]:
         if descriptor_of(path) is None and os.path.realpath(path) == place:
             raise ConfigError(f"body: {folder} is an output; name a folder of its own")
     if plan.job is not None and os.path.realpath(plan.job) == place:

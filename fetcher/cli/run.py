@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -39,6 +39,9 @@ from fetcher.report.progress import Progress, describe_in_flight
 from fetcher.report.summary import summarize
 from fetcher.sinks.opening import is_special
 from fetcher.stats import Stats
+
+if TYPE_CHECKING:
+    from fetcher.report.metrics import Metrics
 
 __all__ = ["crawl", "extract"]
 
@@ -167,6 +170,11 @@ class Crawl:
         self._opening = opening = asyncio.current_task()
         try:
             async with contextlib.AsyncExitStack() as stack:
+                metrics = self._open_metrics()
+                if metrics is not None:
+                    stack.enter_context(metrics)
+                    if metrics.url is not None and not self._plan["quiet"]:
+                        self._notices.say(f"metrics: {metrics.url}", metrics=metrics.url)
                 # An error in a cookie file or a bundle is found before an output is opened, and cut.
                 await stack.enter_async_context(self._fetcher)
                 output = await stack.enter_async_context(open_output(self._plan, self._fetcher))
@@ -188,7 +196,7 @@ class Crawl:
                 self._stats = outcomes.stats
                 await self._show_progress(stack)
                 self._announce_time_limit(stack)
-                async for outcome in outcomes:
+                async for outcome in outcomes if metrics is None else metrics.observed(outcomes):
                     await output.write(outcome)
         except asyncio.CancelledError:
             if self.signals.first is None or self._stats is not None or opening is None:
@@ -222,6 +230,21 @@ class Crawl:
             tell=None if drawn else self._notices.say,
         )
         await stack.enter_async_context(self._progress)
+
+    def _open_metrics(self) -> Metrics | None:
+        """Return what tells how it goes, where that is asked for; a port that is taken is found before all else."""
+        place = self._plan["metrics"]
+        if place is None:
+            return None
+        from fetcher.report.metrics import Metrics, MetricsPlace
+
+        nothing = Stats()
+        return Metrics(
+            MetricsPlace.of(place),
+            lambda: self._stats or nothing,
+            lambda: len(self._fetcher.in_flight()),
+            total=estimate_total(self._plan),
+        )
 
     def _announce_time_limit(self, stack: contextlib.AsyncExitStack) -> None:
         limit = self._plan.config.limits.time

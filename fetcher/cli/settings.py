@@ -18,6 +18,7 @@ from fetcher.cli.redaction import keep
 from fetcher.config import OPTIONS, Config, read_toml
 from fetcher.config.options import SECRET_HEADERS, flag, number_from, one_of, optional_seconds, parse_proxy, texts
 from fetcher.errors import ConfigError, InvalidURL
+from fetcher.report.metrics import MetricsPlace
 from fetcher.sources.list_options import ListOptions, parse_carry, parse_delimiter, parse_encoding
 from fetcher.transport.descriptors import descriptors_for_connections, most_concurrency
 from fetcher.urls import parse
@@ -60,6 +61,7 @@ RUN_KEYS: dict[str, Any] = {
     "verbose": 0,
     "log_format": "text",
     "summary": None,
+    "metrics": None,
 }
 """The settings of ``fetcher crawl`` that are no ``Config``'s, with their defaults."""
 
@@ -78,6 +80,13 @@ def _format(value: Any) -> Any:
     if value == "json":
         raise ConfigError("'json': did you mean jsonl, one JSON record a line?")
     return one_of("text", "jsonl", "csv", "parquet", "sqlite", "warc")(value)
+
+
+def _metrics(value: Any) -> str | None:
+    text = str(value) if type(value) is int else _text(value)
+    if text is not None:
+        MetricsPlace.of(text)
+    return text
 
 
 _texts = texts
@@ -110,6 +119,7 @@ RUN_READERS: dict[str, Callable[[Any], Any]] = {
     "verbose": number_from(0, whole=True),
     "log_format": one_of("text", "json"),
     "summary": _text,
+    "metrics": _metrics,
 }
 """How each of them is read, wherever it comes from."""
 
