@@ -26,7 +26,7 @@ from fetcher.urls import Target, erase_userinfo, hide_userinfo, identity, parse
 
 __all__ = ["Intake", "Rejected", "Row", "without_secrets"]
 
-Row: TypeAlias = str | Request | BadRow | FinishedRow
+Row: TypeAlias = str | Request | BadRow | FinishedRow | RequestState
 
 ELSEWHERE_A_TURN = 1024  # rows of other shards, before the loop may turn
 SLICE = 128  # rows taken from a plain iterable before the loop may turn
@@ -208,6 +208,8 @@ class Intake:
             return Rejected(RequestState(without_secrets(row.request), _NOWHERE, order), _shown(row.error))
         request = Request(order, row.strip()) if isinstance(row, str) else row
         if not isinstance(request, Request):
+            if isinstance(request, RequestState):  # another process has taken it in, and gave it to us
+                return request
             raise _no_row(order, row)
         shown = without_secrets(request)
         try:
