@@ -51,6 +51,7 @@ RUN_KEYS: dict[str, Any] = {
     "max_age": None,
     "body": "none",
     "ordered": False,
+    "workers": "auto",
     "csv_bom": False,
     "part_rows": None,
     "extract": None,
@@ -80,6 +81,10 @@ def _format(value: Any) -> Any:
     return one_of("text", "jsonl", "csv", "parquet", "sqlite", "warc")(value)
 
 
+def _workers(value: Any) -> Any:
+    return value if value == "auto" else number_from(1, whole=True)(value)
+
+
 _texts = texts
 
 
@@ -101,6 +106,7 @@ RUN_READERS: dict[str, Callable[[Any], Any]] = {
     "max_age": optional_seconds,
     "body": _place,
     "ordered": flag,
+    "workers": _workers,
     "csv_bom": flag,
     "part_rows": number_from(1, whole=True, optional=True),
     "extract": _text,
