@@ -119,7 +119,7 @@ class ShardRows:
         self._stats.elsewhere += 1
         return _TURN if self._stats.elsewhere % ELSEWHERE_A_TURN == 0 else None
 
-    def _has(self, row: Request | BadRow) -> bool:
+    def _has(self, row: Request | BadRow | RequestState) -> bool:
         if isinstance(row, BadRow):
             return self._shard.has_text(row.request.url)
         if not isinstance(row, Request):

@@ -31,7 +31,7 @@ MAX_WORKERS = 8
 WORKER_BYTES = 150_000_000  # that a worker may take
 MANY = 4
 """Workers for each core, above which more of them are a mistake."""
-MAX_FINISHED = 50_000  # rows of earlier runs that are passed over to find those that are left
+MAX_LOOK = 50_000  # rows that are looked at: there may be finished ones among them, and those of other shards
 _SYSTEM = Path("/sys/fs/cgroup")
 _PROC = Path("/proc/meminfo")
 
@@ -67,23 +67,18 @@ async def choose(
     if ordered or isinstance(rows, AsyncIterable) or (available := cores()) < 2:
         return 1, rows
     rest, first = iter(rows), []
-    hosts: dict[str, None] = {}
-    found = finished = 0
-    limit = config.limits.rows
+    sites: set[int] = set()
+    found, shard = 0, config.shard
     for row in rest:
         first.append(row)
-        if isinstance(row, FinishedRow):
-            finished += 1
-            if finished > MAX_FINISHED:
-                break
-            continue
-        found += 1
-        if len(hosts) < MIN_ROWS and (host := _host_of(row, config.default_scheme)) is not None:
-            hosts[host] = None
-        if found >= MIN_ROWS or found == limit:
+        if (host := _host_of(row, config.default_scheme)) is not None and (shard is None or shard.has(host)):
+            found += 1
+            if len(sites) < MIN_SITES:
+                sites.add(site_hash(host))
+        if found >= MIN_ROWS or len(first) in (config.limits.rows, MAX_LOOK):
             break
-    sites = len({site_hash(host) for host in hosts})
-    workers = how_many(found if finished <= MAX_FINISHED else MIN_ROWS, sites, available, memory())
+    many = found >= MIN_ROWS or len(first) == MAX_LOOK != config.limits.rows
+    workers = how_many(MIN_ROWS if many else found, len(sites), available, memory())
     return workers, _together(first, rest)
 
 

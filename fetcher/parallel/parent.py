@@ -580,7 +580,7 @@ def _config_of_worker(engine: Engine, workers: int) -> Config:
         time=None,
         memory=max(config.limits.max_size, config.limits.memory // workers),
     )
-    return msgspec.structs.replace(config, limits=limits, dedupe=False)
+    return msgspec.structs.replace(config, limits=limits, dedupe=False, shard=None)
 
 
 def _error_of(trouble: WorkerTrouble, place: int) -> BaseException:
