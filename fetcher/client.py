@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, BinaryIO, Self, TypeVar, Unpack
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeVar, Unpack
 
 import msgspec
 
 from fetcher.config import Config, ConfigOptions, config_from
-from fetcher.errors import FetchError
+from fetcher.errors import ConfigError, FetchError
 from fetcher.event_loop import run_blocking
 from fetcher.intake import Row, without_secrets
 from fetcher.middleware.chain import Handlers
@@ -35,7 +35,7 @@ from fetcher.model import (
     answering,
     check_callable,
 )
-from fetcher.page.reader import Reader
+from fetcher.page.reader import Reader, name_of
 from fetcher.pipeline import Engine, OneByOne, Outcomes, concurrent, fetch_one, sequential
 from fetcher.request_state import InFlight, RequestState
 from fetcher.sources import BadRow, ListOptions, read_lists
@@ -45,6 +45,7 @@ from fetcher.urls import Target, parse
 
 if TYPE_CHECKING:
     from fetcher.lists import ListFetcher
+    from fetcher.parallel.parent import ParallelOutcomes
     from fetcher.sources.network import ListStore
     from fetcher.transport.session import Transport
 
@@ -62,6 +63,7 @@ class FetcherOptions(ConfigOptions, total=False):
     extract: Extractor | None
     transport: Exchange | None
     on_retry: RetryHook | None
+    workers: int | Literal["auto"]
 
 
 _CALLABLES = frozenset(FetcherOptions.__annotations__) - frozenset(ConfigOptions.__annotations__)
@@ -73,7 +75,8 @@ class Fetcher:
     Open it with ``async with``; nothing touches the network before the first request. It takes a ``Config``, or the
     options of one as keywords. ``middleware`` stands
     around every row, outermost first; ``extract`` makes ``Page.data``; ``transport`` replaces aiohttp; ``on_retry`` is told of each retry before it is
-    waited for. Raises ``CallableError``, a ``TypeError``, for one of them that cannot be called as it will be, and
+    waited for. ``workers`` are processes that share the URLs of a stream, a site to one of them each, with
+    ``auto`` as many as its rows and this machine are good for; what they call must be found by its name in a module. Raises ``CallableError``, a ``TypeError``, for one of them that cannot be called as it will be, and
     ``ConfigError`` for an option that is unknown or wrong.
 
     >>> async def titles(urls):
@@ -89,6 +92,7 @@ class Fetcher:
         extract: Extractor | None = None,
         transport: Exchange | None = None,
         on_retry: RetryHook | None = None,
+        workers: int | Literal["auto"] = 1,
         **options: Unpack[ConfigOptions],
     ) -> None:
         self.config = config_from(config, options, extra=_CALLABLES)
@@ -100,12 +104,16 @@ class Fetcher:
         if on_retry is not None:
             check_callable("on_retry", on_retry, ["details"], asynchronous=False)
         self.reader = Reader(self.config, extract)
+        self._workers = check_workers(workers)
+        self._worker_middleware: tuple[str, ...] = ()
+        if self._workers != 1:
+            self._workers, self._worker_middleware = self._what_crosses(extract, transport, on_retry)
         self._given_transport = transport
         self._on_retry = on_retry
         self._transport: Transport | None = None
         self._engine: Engine | None = None
         self._handlers: Handlers | None = None
-        self._streams: list[Outcomes | OneByOne] = []
+        self._streams: list[Outcomes | OneByOne | ParallelOutcomes] = []
         self._lists: ListFetcher | None = None
 
     async def __aenter__(self) -> Self:
@@ -190,7 +198,7 @@ class Fetcher:
         sequentially: bool = False,
         stats: Stats | None = None,
         spill_folder: str | None = None,
-    ) -> AsyncIterator[Outcomes | OneByOne]:
+    ) -> AsyncIterator[Outcomes | OneByOne | ParallelOutcomes]:
         """Open an async iterator of outcomes: as they complete, or ``ordered`` as the URLs are.
 
         ``urls`` may be any iterable, endless too: it is read as fast as outcomes are taken. ``sequentially``
@@ -198,8 +206,9 @@ class Fetcher:
         ``spill_folder`` is where rows wait that memory has no place for, by default where the system has temporary files.
         Leaving the block cancels what is still under way.
         """
-        flow = sequential if sequentially else concurrent
-        async with flow(self._running(), urls, ordered=ordered, stats=stats, spill_folder=spill_folder) as outcomes:
+        async with await self._flow(
+            urls, ordered=ordered, sequentially=sequentially, stats=stats, spill_folder=spill_folder
+        ) as outcomes:
             self._streams.append(outcomes)
             limit = self.config.limits.time
             timer = asyncio.get_running_loop().call_later(limit, outcomes.stop) if limit is not None else None
@@ -244,10 +253,70 @@ class Fetcher:
         for stream in self._streams:
             stream.stop(grace)
 
+    async def _flow(
+        self, urls: Iterable[Row] | AsyncIterable[Row], *, ordered: bool, sequentially: bool, **how: Any
+    ) -> AbstractAsyncContextManager[Outcomes | OneByOne | ParallelOutcomes]:
+        """Return the pipeline that a stream runs on."""
+        engine, workers = self._running(), self._workers
+        if sequentially or workers == 1:
+            return (sequential if sequentially else concurrent)(engine, urls, ordered=ordered, **how)
+        from fetcher.parallel.choosing import choose, within_limits
+
+        if workers == "auto":
+            workers, urls = await choose(urls, engine.config, ordered=ordered)
+        elif ordered and engine.keeps:
+            raise ConfigError(
+                "workers: in the order of the list, with bodies kept, what waits for its turn would have no bound: "
+                "leave one of them out"
+            )
+        workers = within_limits(workers, engine.config.limits)
+        if workers == 1:
+            return concurrent(engine, urls, ordered=ordered, **how)
+        from fetcher.parallel.parent import parallel
+
+        return parallel(engine, urls, workers=workers, middleware=self._worker_middleware, ordered=ordered, **how)
+
+    def _what_crosses(
+        self, extract: Extractor | None, transport: Exchange | None, on_retry: RetryHook | None
+    ) -> tuple[int | Literal["auto"], tuple[str, ...]]:
+        """Return how many workers there may be, and the names by which they find the caller's middleware.
+
+        Raises ``ConfigError`` for what cannot go to another process, where workers were asked for.
+        """
+        names = [name_of(each) for each in self._middleware]
+        wrong = [
+            f"{what} cannot go to another process"
+            for what, given in (("a transport", transport), ("on_retry", on_retry))
+            if given is not None
+        ]
+        unnamed = [each for each, name in zip(self._middleware, names, strict=True) if name is None]
+        wrong += [f"the middleware {each!r:.100} has no name" for each in unnamed]
+        if extract is not None and name_of(extract) is None:
+            wrong.append(f"the extractor {extract!r:.100} has no name")
+        if self.config.limits.per_address is not None:
+            wrong.append("per-address would be counted in each of them")
+        if self._workers == "auto":
+            return (1 if wrong or names or extract is not None else "auto"), ()
+        if wrong:
+            raise ConfigError(
+                f"workers: {wrong[0]}: each is a process of its own, and finds what it calls by its name, as a function "
+                "of a module; or take one worker"
+            )
+        return self._workers, tuple(name for name in names if name is not None)
+
     def _running(self) -> Engine:
         if self._engine is None:
             raise RuntimeError("the Fetcher is not open: use it as 'async with Fetcher() as fetcher'")
         return self._engine
+
+
+def check_workers(workers: Any) -> int | Literal["auto"]:
+    """Return a number of processes, or ``auto``. Raises ``ConfigError`` for what is neither."""
+    if workers == "auto":
+        return "auto"
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        raise ConfigError(f"workers: {workers!r} is no number of processes, from 1 on, and not auto")
+    return workers
 
 
 def _within_limits(config: Config) -> Config:

@@ -26,7 +26,7 @@ from fetcher.urls import Target, erase_userinfo, hide_userinfo, identity, parse
 
 __all__ = ["Intake", "Rejected", "Row", "without_secrets"]
 
-Row: TypeAlias = str | Request | BadRow | FinishedRow
+Row: TypeAlias = str | Request | BadRow | FinishedRow | RequestState
 
 ELSEWHERE_A_TURN = 1024  # rows of other shards, before the loop may turn
 SLICE = 128  # rows taken from a plain iterable before the loop may turn
@@ -119,7 +119,7 @@ class ShardRows:
         self._stats.elsewhere += 1
         return _TURN if self._stats.elsewhere % ELSEWHERE_A_TURN == 0 else None
 
-    def _has(self, row: Request | BadRow) -> bool:
+    def _has(self, row: Request | BadRow | RequestState) -> bool:
         if isinstance(row, BadRow):
             return self._shard.has_text(row.request.url)
         if not isinstance(row, Request):
@@ -208,6 +208,8 @@ class Intake:
             return Rejected(RequestState(without_secrets(row.request), _NOWHERE, order), _shown(row.error))
         request = Request(order, row.strip()) if isinstance(row, str) else row
         if not isinstance(request, Request):
+            if isinstance(request, RequestState):  # another process has taken it in, and gave it to us
+                return request
             raise _no_row(order, row)
         shown = without_secrets(request)
         try:

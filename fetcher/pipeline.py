@@ -33,6 +33,7 @@ from fetcher.page import changes
 from fetcher.page.parse import add_reading
 from fetcher.page.reader import Reader
 from fetcher.request_state import (
+    Handover,
     InFlight,
     RequestState,
     Requeue,
@@ -62,6 +63,7 @@ class Engine(msgspec.Struct, frozen=True):
 
     ``handle`` are the handlers, the outermost first; ``reader`` makes pages of bodies.
     ``earlier`` are the pages of an earlier run, where one is compared with: ``handle`` asks for what has changed then.
+    ``leave`` is given each row that goes on in another process, where the handlers say so (``Handover``).
     """
 
     config: Config
@@ -69,6 +71,7 @@ class Engine(msgspec.Struct, frozen=True):
     reader: Reader
     gate: Gate
     earlier: Earlier | None = None
+    leave: Callable[[RequestState], None] | None = None
 
     @property
     def keeps(self) -> bool:
@@ -146,7 +149,7 @@ def _carried(state: RequestState, earlier: Page, response: Response | None) -> P
     return changes.carried(earlier, known, response)
 
 
-def _fresh(engine: Engine, state: RequestState) -> Page | None:
+def fresh(engine: Engine, state: RequestState) -> Page | None:
     """Return a row's page of an earlier run where that was confirmed so lately that nothing is to be asked."""
     earlier = engine.earlier
     if earlier is None or earlier.max_age is None:
@@ -167,7 +170,7 @@ def _failed(engine: Engine, state: RequestState, error: FetchError) -> Failure:
 async def fetch_one(engine: Engine, state: RequestState) -> Outcome:
     """Fetch one row in place: it waits where it is, and nobody takes it back."""
     state.begin(engine.gate.clock())
-    if (page := _fresh(engine, state)) is not None:
+    if (page := fresh(engine, state)) is not None:
         return page
     if engine.keeps:
         hurry(state)  # all of the memory may be held by outcomes that wait for the same caller
@@ -311,7 +314,10 @@ class Outcomes:
         """Run one row: its task ends with one entry in the queue, or with the row back in the frontier."""
         result = await exchange(self._engine, state)
         if isinstance(result, Requeue):
-            self._dispatcher.defer(state, result.due)
+            if isinstance(result, Handover):
+                self._hand_over(state)
+            else:
+                self._dispatcher.defer(state, result.due)
             return
         state.enter(Stage.QUEUED, state.ended)
         queue = self._queue
@@ -319,6 +325,16 @@ class Outcomes:
             await queue.put((state, result))
         else:
             queue.put_nowait((state, result))
+
+    def _hand_over(self, state: RequestState) -> None:
+        """Give a row back to where it came from: it is another's to end."""
+        assert self._engine.leave is not None
+        state.enter(Stage.DEFERRED)
+        state.rewind()
+        self._taken -= 1
+        self._engine.leave(state)
+        self._dispatcher.outcome_taken()
+        self._wake()
 
     async def _take_in(self) -> None:
         """Fill the look-ahead from the source, as far as there is space."""
@@ -330,7 +346,7 @@ class Outcomes:
                     await dispatcher.window.acquire()
                     await self._queue.put((row.state, row.error))
                     continue
-                if compares and (page := _fresh(self._engine, row)) is not None:
+                if compares and (page := fresh(self._engine, row)) is not None:
                     await dispatcher.window.acquire()
                     await self._queue.put((row, page))
                     continue

@@ -1,5 +1,6 @@
 """One row on its way: ``RequestState``, what of it is on the wire (``Transfer``), and ``Requeue``, which sends it back.
 
+``Handover`` sends it back to where it came from, for another process to go on with.
 ``Trial`` is how it is found out whether the row's host speaks the scheme that it is asked by.
 
 These are the only mutable values, owned by the row's task; each field has one module that writes it. The current
@@ -33,6 +34,7 @@ from fetcher.urls import Target
 
 __all__ = [
     "MAX_RETURNS",
+    "Handover",
     "InFlight",
     "RequestState",
     "Requeue",
@@ -428,6 +430,13 @@ class Requeue(BaseException):
     def __init__(self, due: float) -> None:
         super().__init__(due)
         self.due = due
+
+
+class Handover(Requeue):
+    """The row's next hop is to a site that is not ours to ask: its task ends, and whoever gave us the row takes it back."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
 
 
 current: ContextVar[RequestState] = ContextVar("current")

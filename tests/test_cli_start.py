@@ -35,7 +35,7 @@ FLAGS = """
 --timeout --connect-timeout --read-timeout --retries --max-retry-after --host-patience --default-scheme
 --robots --no-robots --max-crawl-delay --per-site --per-address --dry-run --max-redirects --max-size --truncate --accept -A --user-agent -H --header -b --cookie -u --user -x --proxy -k
 --insecure --ca-bundle --retry-on --follow-refresh --head --cert --key --tls --private-network --select --select-from --table --explode --with --text --text-format --skip-when --extract
---middleware --isolate --parsers --parse-timeout --dedupe --limit --shard --time-limit --max-failed --progress --no-progress
+--middleware --isolate --parsers --parse-timeout --dedupe --limit --workers --shard --time-limit --max-failed --progress --no-progress
 -q --quiet -v --verbose --log-format --summary --metrics --config -h --help
 """.split()
 """Every flag that is promised."""
@@ -391,6 +391,7 @@ RUN_TABLE = [
     Row("VERBOSE", "2", ["-vv"], "verbose", 2),
     Row("LOG_FORMAT", "json", ["--log-format", "json"], "log_format", "json"),
     Row("SUMMARY", "s.json", ["--summary", "s.json"], "summary", "s.json"),
+    Row("WORKERS", "3", ["--workers", "3"], "workers", 3),
     Row("METRICS", "9464", ["--metrics", "9464"], "metrics", "9464"),
 ]
 """The settings of the run."""

@@ -44,7 +44,7 @@ ORDER = (
     ("frontier", "middleware", "transport", "page", "sources", "sinks"),
     ("intake", "dispatcher", "stored"),
     ("pipeline",),
-    ("lists",),
+    ("lists", "parallel"),
     ("client",),
     ("extraction",),
     ("extraction_workers",),

@@ -24,7 +24,7 @@ from warcio.archiveiterator import ArchiveIterator as OtherIterator
 from fetcher import Config, Fetcher, Job
 from fetcher.errors import ConfigError
 from fetcher.model import Failure, Message, Request
-from fetcher.pipeline import OneByOne, Outcomes
+from fetcher.pipeline import Outcomes
 from fetcher.request_state import EARLIER_BYTES
 from fetcher.sinks import check_output, format_of, open_sink
 from fetcher.sinks.warc import surt_of
@@ -461,7 +461,7 @@ async def keeping(**options: Any) -> AsyncIterator[Fetcher]:
         yield fetcher
 
 
-def inside(outcomes: Outcomes | OneByOne) -> Outcomes:
+def inside(outcomes: object) -> Outcomes:
     assert isinstance(outcomes, Outcomes)
     return outcomes
 

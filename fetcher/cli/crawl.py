@@ -106,6 +106,7 @@ OPTIONS = [
     option("--isolate", is_flag=True, help="Run the extractor in processes of its own, where it can end no run."),
     option("--parsers", metavar="N", help="Parse all pages in this many processes; auto: those that look dangerous alone.  [default: auto]"),
     option("--parse-timeout", metavar="S", help="Seconds for one page there.  [default: 5]"),
+    option("--workers", metavar="auto|N", help="Processes that share the list, a site to one of them each. auto: one for fewer than 5,000 rows or 8 sites, for a list from a pipe or the network, and with --extract, --middleware, --ordered or --per-address; else one a core, at most 8, with 150 MB each.  [default: auto]"),
     option("--dedupe", is_flag=True, help="Fetch each distinct URL once."),
     option("--limit", metavar="N", help="The first N rows are the input."),
     option("--shard", metavar="I/N", help="Fetch the rows alone whose sites (registrable domains) fall to share I of N, from 1/N to N/N: a run each on machines of their own, each with outputs of its own. A hop to another site is followed, so the limits of a host hold within a shard.  [default: none]"),

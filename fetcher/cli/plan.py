@@ -142,7 +142,7 @@ def _plan_of(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -
         raise ConfigError("max-age says how old what is known of a page may be: name the output that knows it, --since")
     Layout.of(plan.config, plan.body_place, since=plan["since"] is not None)
     Reader(plan.config, plan.extract)  # is dropped: what is wrong with a rule or the extractor is found here
-    plan = _within_limits(plan)
+    plan = _with_workers(_within_limits(plan))
     if plan.config.tls.profile == "compatible":
         note = "--tls compatible: keys and hashes are accepted that are no longer thought to be strong"
         plan = msgspec.structs.replace(plan, notes=(*plan.notes, note))
@@ -191,6 +191,25 @@ def _within_limits(plan: Plan) -> Plan:
     )
     config = msgspec.structs.replace(plan.config, limits=msgspec.structs.replace(limits, concurrency=allowed))
     return msgspec.structs.replace(plan, config=config, notes=(*plan.notes, note))
+
+
+def _with_workers(plan: Plan) -> Plan:
+    """Say so where there are more workers than can be of use. Raises ``ConfigError`` for what they cannot do."""
+    workers = plan["workers"]
+    if workers in (1, "auto"):
+        return plan
+    from fetcher.parallel.choosing import MANY, cores
+
+    if plan["ordered"] and (plan.config.keep_body or plan.config.keep_messages):
+        raise ConfigError(
+            "workers: in the order of the list, with the bodies of pages, what waits for its turn would have no bound: "
+            "leave out --workers or --ordered"
+        )
+    available = cores()
+    if workers <= MANY * available:
+        return plan
+    note = f"--workers {workers}: that is more than {MANY} for each core, of which there are {available}"
+    return msgspec.structs.replace(plan, notes=(*plan.notes, note))
 
 
 def _check_outputs(plan: Plan) -> None:

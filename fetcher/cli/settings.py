@@ -52,6 +52,7 @@ RUN_KEYS: dict[str, Any] = {
     "max_age": None,
     "body": "none",
     "ordered": False,
+    "workers": "auto",
     "csv_bom": False,
     "part_rows": None,
     "extract": None,
@@ -89,6 +90,10 @@ def _metrics(value: Any) -> str | None:
     return text
 
 
+def _workers(value: Any) -> Any:
+    return value if value == "auto" else number_from(1, whole=True)(value)
+
+
 _texts = texts
 
 
@@ -110,6 +115,7 @@ RUN_READERS: dict[str, Callable[[Any], Any]] = {
     "max_age": optional_seconds,
     "body": _place,
     "ordered": flag,
+    "workers": _workers,
     "csv_bom": flag,
     "part_rows": number_from(1, whole=True, optional=True),
     "extract": _text,

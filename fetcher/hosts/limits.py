@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections import deque
 
+import msgspec
+
 from fetcher.config import Limits
 from fetcher.hosts.state import HostGroup, HostState
 
@@ -21,6 +23,7 @@ __all__ = [
     "block",
     "count_repeat",
     "join",
+    "set_share",
     "suspects_share_of",
 ]
 
@@ -43,7 +46,7 @@ class SharedLimits:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._rate = limits.rate
+        self.rate = limits.rate
         self.concurrency = limits.concurrency  # less while our own network is away
         self.on_wire = 0
         self.reserved = 0
@@ -58,12 +61,12 @@ class SharedLimits:
         """Whether a further row of any host would find a slot at once, and its share of the rate."""
         if self.on_wire + self.reserved >= self.concurrency or self.at_gate:
             return False
-        rate = self._rate
+        rate = self.rate
         return (self._rate_allows(rate, now) if rate else self.rate_next) <= now
 
     def room_at(self, now: float) -> float | None:
         """Say when time alone will make room for a further row, or ``None`` if there is, or an exchange must end."""
-        rate = self._rate
+        rate = self.rate
         if self.on_wire + self.reserved >= self.concurrency:
             # A reservation may come to nothing, and nobody is told.
             return now + RECHECK_RESERVED_SECONDS if self.reserved else None
@@ -141,8 +144,8 @@ class SharedLimits:
             self._take_shares(host)
         if host.delay:
             host.wait_until(now + host.delay)
-        if self._rate:
-            self.rate_next = max(self.rate_next, now - MAX_CATCH_UP_SECONDS) + 1 / self._rate
+        if self.rate:
+            self.rate_next = max(self.rate_next, now - MAX_CATCH_UP_SECONDS) + 1 / self.rate
 
     def release(self, host: HostState) -> None:
         """Give both slots back."""
@@ -172,6 +175,14 @@ class SharedLimits:
             group.on_wire -= 1
             if group.blocked:
                 self.freed[group] = None
+
+
+def set_share(shared: SharedLimits, concurrency: int, rate: float | None) -> None:
+    """Take another part of the slots and the rate that several processes share. What is on the wire stays there."""
+    less = shared.concurrency < shared.limits.concurrency  # our own network is away, or was
+    shared.limits = msgspec.structs.replace(shared.limits, concurrency=concurrency, rate=rate)
+    shared.concurrency = min(shared.concurrency, concurrency) if less else concurrency
+    shared.rate = rate
 
 
 def join(host: HostState, group: HostGroup) -> None:

@@ -16,23 +16,30 @@ from fetcher.files import PRIVATE, NotRegularFileError, open_regular
 __all__ = ["CrashMarker"]
 
 MARKER_BYTES = 8  # bytes: a row's id, little-endian; 0 for none
+MAX_SLOTS = 1024  # processes of one run: the first eight bytes are ours, and each worker has the next eight
 
 
 class CrashMarker:
-    """Eight bytes of a file: ``suspect`` is the row in it when the last process ended, or 0."""
+    """Eight bytes of a file for each process: ``suspects`` are the rows in it when the last run ended.
+
+    ``suspect`` is one of them, or 0.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._descriptor = -1
         try:
             self._descriptor = open_regular(path, os.O_RDWR | os.O_CREAT, mode=PRIVATE)
-            word = os.read(self._descriptor, MARKER_BYTES).ljust(MARKER_BYTES, b"\0")
+            words = os.read(self._descriptor, MARKER_BYTES * MAX_SLOTS).ljust(MARKER_BYTES, b"\0")
         except NotRegularFileError as error:
             raise LedgerError(f"{path}: is no file of a job: remove it") from error
         except OSError as error:
             self.abandon()
             raise LedgerError(f"{path}: cannot open: {error.strerror or error}") from error
-        (self.suspect,) = struct.unpack("<Q", word)
+        slots = len(words) // MARKER_BYTES
+        found = struct.unpack(f"<{slots}Q", words[: slots * MARKER_BYTES])
+        self.suspects = frozenset(found) - {0}
+        self.suspect = next((row for row in found if row), 0)
         self.mark = self._mark()
         self.mark(self.suspect)  # whole, and on a disk that has the room
 
@@ -48,6 +55,10 @@ class CrashMarker:
                 raise LedgerError(f"{path}: cannot write: {error.strerror or error}") from error
 
         return mark
+
+    def clear(self) -> None:
+        """Suspect no row: the last run ended in good order."""
+        self.suspect, self.suspects = 0, frozenset()
 
     def close(self) -> None:
         """Clear the marker and close it: nothing is being parsed any more. Harmless twice."""

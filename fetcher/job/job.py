@@ -201,7 +201,10 @@ class Job:
                 pauses_of(opened.parked, opened.delays, time.time(), longest, path=self.directory),
                 delays_of(opened.delays, path=self.directory),
             )
-        self._marking.enter_context(self._fetcher.reader.marking(opened.marker.mark, suspects={suspect} - {0}))
+        marking = self._fetcher.reader.marking(
+            opened.marker.mark, suspects=opened.marker.suspects, slots=os.path.join(self.directory, CRASH_MARKER)
+        )
+        self._marking.enter_context(marking)
         assert self._thread is not None
         self._writer = Writer(  # the last: it has a timer
             opened.ledger,
@@ -473,7 +476,7 @@ def open_job(
                 opened.retried = _retry(folder, ledger, outputs, choose, frozenset(retry_names))
         else:
             ledger.begin_run(max(0.0, time.time()))
-            marker.suspect = 0
+            marker.clear()
         return opened
     except BaseException:
         _abandon(ledger, marker, outputs, lock, bodies)
@@ -517,7 +520,7 @@ def _resume(
             output.resume(mark, clean=clean, batches=batches)
     ledger.begin_run(max(0.0, time.time()))
     if clean:
-        marker.suspect = 0
+        marker.clear()
 
 
 def _finish_rewrite(folder: str, ledger: Ledger, outputs: Sequence[JobOutput], marks: Sequence[Mark]) -> None:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -34,7 +34,7 @@ Origin: TypeAlias = tuple[str, str, int]
 class Handlers:
     """``exchange`` is the outermost of them, ``gate`` the innermost; both live until ``close``.
 
-    ``locate`` says which address a host has, where that is known.
+    ``locate`` says which address a host has, where that is known, ``home`` which hosts are ours to ask.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Handlers:
         *,
         locate: Locate | None = None,
         on_retry: RetryHook | None = None,
+        home: Callable[[str], bool] | None = None,
     ) -> None:
         scheduler = Scheduler(config.limits, config.retry, config.hosts, robots=config.robots, has_route=has_any_route)
         self.gate = Gate(scheduler, locate=locate)
@@ -53,7 +54,7 @@ class Handlers:
             Retry(config.retry, self.gate, on_retry=on_retry),
             accept(config.accept, keep_headers=config.keep_headers),
         ]
-        redirects = Redirects(config)
+        redirects = Redirects(config, home=home)
         self._schemes = [Schemes(self.gate, redirects.secrets)] if config.default_scheme == "auto" else []
         handlers += [*self._schemes, redirects]
         if config.head:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -97,6 +98,21 @@ class _Jar:
 
 class ChainJar(_Jar):
     """The cookies that one row meets in its chain of redirects; they end with it."""
+
+    @property
+    def kept(self) -> list[Cookie]:
+        """All of them, the oldest first."""
+        return sorted(
+            (c for cookies in self._domains.values() for c in cookies.values()), key=lambda cookie: cookie.age
+        )
+
+    @classmethod
+    def of(cls, cookies: Iterable[Cookie]) -> Self:
+        """Return a jar of what another one ``kept``."""
+        jar = cls()
+        for cookie in cookies:
+            jar._put(cookie)
+        return jar
 
     def take(self, target: Target, headers: Pairs) -> bool:
         """Keep what the answer of ``target`` sets; say whether it set anything."""

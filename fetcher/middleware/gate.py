@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from fetcher.errors import FetchError, Skipped, StatusError
 from fetcher.hosts.health import NO_ROUTE_ERRNOS, REFUSALS, failure_kind
-from fetcher.hosts.limits import count_repeat
+from fetcher.hosts.limits import count_repeat, set_share
+from fetcher.hosts.remote import RemoteHosts, worst
 from fetcher.hosts.scheduler import CONNECT, CONNECT_IN_PLACE, GIVEN_UP, SEND, Scheduler, must_go_back
 from fetcher.hosts.state import HostReport, HostState
 from fetcher.middleware.accept import wished_wait
@@ -61,6 +62,8 @@ class Gate:
         self.monitor = StallMonitor(scheduler, clock, self._recovered)
         self._locate = locate if scheduler.shared.limits.per_address is not None else None
         self._send_gate = self.before_sending
+        self.remote: list[RemoteHosts] = []
+        """What other processes of ours know of the hosts that are theirs to ask."""
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = 0.0
 
@@ -185,11 +188,19 @@ class Gate:
 
     def parked(self) -> dict[str, float]:
         """Return the seconds each parked host must still be left alone, and those with a delay by robots.txt."""
-        return self.scheduler.table.parked(self.clock())
+        now = self.clock()
+        found = self.scheduler.table.parked(now)
+        for remote in self.remote:
+            for host, seconds in remote.parked(now).items():
+                found[host] = max(found.get(host, 0.0), seconds)
+        return found
 
     def delays(self) -> dict[str, float]:
         """Return the delays by robots.txt, in seconds by host."""
-        return self.scheduler.table.delays()
+        found = self.scheduler.table.delays()
+        for remote in self.remote:
+            found |= remote.delays
+        return found
 
     def restore(self, parked: Mapping[str, float], delays: Mapping[str, float] | None = None) -> None:
         """Take over what ``parked`` returned, less the seconds since, and ``delays``. Each is waited anew."""
@@ -197,7 +208,16 @@ class Gate:
 
     def troubled(self) -> list[HostReport]:
         """Return the hosts that were slow, throttled, parked or denied, the worst first, at most 1,000."""
-        return self.scheduler.table.troubled()
+        found = self.scheduler.table.troubled()
+        return worst([*found, *(report for each in self.remote for report in each.troubled)]) if self.remote else found
+
+    # Shares, where several processes have one limit
+
+    def set_share(self, concurrency: int, rate: float | None) -> None:
+        """Take another part of the slots and the rate: who waits for one looks again."""
+        set_share(self.scheduler.shared, concurrency, rate)
+        self._let_through()
+        self.scheduler.tell("")  # no host's name: the dispatchers look at all that may start
 
     # How it ended
 

@@ -1,13 +1,15 @@
 """Redirects, followed by us hop by hop: each hop is an exchange like any other, through pacing and the guard.
 
 Law 4: the first host's slot is back before the second's is asked for; a hop that must wait longer than a
-second leaves its task, and goes on from where it stood. Law 7: a ``Location`` is parsed before it is
+second leaves its task, and goes on from where it stood. Law 8: where each site has one process that asks it, a row
+whose next hop is to another's site leaves this one, as a value. Law 7: a ``Location`` is parsed before it is
 believed, and secrets stay with their origin.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import msgspec
 
@@ -16,10 +18,10 @@ from fetcher.errors import FetchError, InvalidURL, RedirectError
 from fetcher.middleware.headers import ChainJar, Secrets
 from fetcher.model import REDIRECT_STATUSES, Exchange, Request, Response
 from fetcher.refresh import refresh_of
-from fetcher.request_state import RequestState, current
+from fetcher.request_state import Handover, RequestState, current
 from fetcher.urls import Target, join, parse
 
-__all__ = ["Redirects"]
+__all__ = ["RedirectChain", "Redirects"]
 
 
 MAX_SAME_REQUESTS = 3  # for one URL with the same Cookie, in one chain: some pages redirect to themselves once
@@ -41,9 +43,11 @@ class Redirects:
     """The handler: 301, 302, 303, 307 and 308 with a ``Location``, up to ``max_redirects`` hops (RFC 9110, 15.4).
 
     With ``follow_refresh`` a page that leads on by itself is one more hop. ``secrets`` decides what each hop carries.
+    ``home`` says whether a host is ours to ask; where it is ``None`` all are. It raises ``Handover`` for one that is not.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, home: Callable[[str], bool] | None = None) -> None:
+        self._home = home
         self._most = config.limits.max_redirects
         self._default_scheme = config.default_scheme
         self._refresh = config.follow_refresh
@@ -64,6 +68,8 @@ class Redirects:
         try:
             while True:
                 target = state.target
+                if self._home is not None and not self._home(target.host):
+                    raise Handover
                 headers = self.secrets.headers(request, first, target, chain.jar if chain is not None else None)
                 hop = Request(request.id, target.wire, headers)
                 response = await proceed(hop)

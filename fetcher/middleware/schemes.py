@@ -59,9 +59,7 @@ class _Row(msgspec.Struct, frozen=True):
 
     async def by_http(self) -> Response:
         """Ask by http; what comes back is the row's, as it was listed."""
-        self.state.by_http = True
-        response = await self.proceed(msgspec.structs.replace(self.request, url=self.plain.wire))
-        return msgspec.structs.replace(response, request=self.request)
+        return await _by_http(self.request, self.proceed, self.state)
 
 
 class Schemes:
@@ -87,6 +85,9 @@ class Schemes:
             return await proceed(request)
         state = current.get()
         secure = state.first if request.url == state.request.url else parse(request.url)
+        if state.chain is not None and request.url == state.request.url:
+            # It goes on with a chain, perhaps one of another process: what its host speaks has been found out.
+            return await (_by_http(request, proceed, state) if state.by_http else proceed(request))
         state.by_http = False
         if self._secrets.bound_to(request, secure):
             return await proceed(request)
@@ -167,6 +168,12 @@ class Schemes:
         findings[key] = finding
         if len(findings) > REMEMBERED:
             del findings[next(iter(findings))]
+
+
+async def _by_http(request: Request, proceed: Exchange, state: RequestState) -> Response:
+    state.by_http = True
+    response = await proceed(msgspec.structs.replace(request, url=parse(request.url, "http").wire))
+    return msgspec.structs.replace(response, request=request)
 
 
 def may_do_without_tls(error: FetchError) -> bool:

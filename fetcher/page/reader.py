@@ -96,19 +96,21 @@ class Reader:
         self._size = parsing.parsers or min(MAX_PROCESSES, os.cpu_count() or 1)
         self._pool: ParserPool | None = None
         self._mark_row: MarkRow | None = None
-        self._suspects: frozenset[int] = frozenset()
+        self.suspects: frozenset[int] = frozenset()
+        self.slots: str | None = None
 
     @contextmanager
-    def marking(self, mark_row: MarkRow, *, suspects: Collection[int] = ()) -> Iterator[None]:
+    def marking(self, mark_row: MarkRow, *, suspects: Collection[int] = (), slots: str | None = None) -> Iterator[None]:
         """Within the block ``mark_row`` is told which row is parsed in this process.
 
-        The rows of ``suspects`` are parsed in a process of their own whatever they look like.
+        The rows of ``suspects`` are parsed in a process of their own whatever they look like. ``slots`` is the file in
+        which other processes of the same run note theirs.
         """
-        self._mark_row, self._suspects = mark_row, frozenset(suspects)
+        self._mark_row, self.suspects, self.slots = mark_row, frozenset(suspects), slots
         try:
             yield
         finally:
-            self._mark_row, self._suspects = None, frozenset()
+            self._mark_row, self.suspects, self.slots = None, frozenset(), None
 
     @property
     def selected_names(self) -> list[str]:
@@ -153,7 +155,7 @@ class Reader:
         """Tell whether a body must be read in a process of its own."""
         if self._head:
             return False
-        if self._everything or response.request.id in self._suspects:
+        if self._everything or response.request.id in self.suspects:
             return True
         if not self._makes_trees or (not self._all_html and len(response.body) <= SAFE_BYTES):
             return False
@@ -318,8 +320,8 @@ def _explosion(config: Config, selection: Selection | None) -> Explosion | None:
     return selection.exploded(config.explode)
 
 
-def name_of(extract: Extractor) -> str | None:
-    """Return ``module:name`` by which another process finds the extractor; ``None`` where none would."""
+def name_of(extract: Callable[..., Any]) -> str | None:
+    """Return ``module:name`` by which another process finds a function; ``None`` where none would."""
     module_name, path = getattr(extract, "__module__", None), getattr(extract, "__qualname__", None)
     if not isinstance(module_name, str) or not isinstance(path, str):
         return None

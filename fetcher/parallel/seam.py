@@ -1,0 +1,72 @@
+"""The seam between the parent and a worker: a batch is sent, a batch is received, and there is an end. No more than that.
+
+Whoever implements ``Seam`` may stand where the socket stands: an actor on another machine too. Law 3: a batch that is
+larger than it may be is an error, and ``send`` waits while the other end is behind. Law 7: what crosses is bytes, and
+whoever receives them decodes them by a schema: nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import Protocol
+
+__all__ = ["Seam", "SocketSeam", "open_seam"]
+
+_LENGTH = struct.Struct("!Q")
+MAX_BUFFERED_BYTES = 1024 * 1024  # that are on their way before ``send`` waits
+
+
+class Seam(Protocol):
+    """One end of it."""
+
+    async def send(self, batch: bytes | bytearray) -> None:
+        """Send a batch; wait while the other end is behind. Raises ``ConnectionError`` where there is none any more."""
+        ...
+
+    async def receive(self) -> bytes | None:
+        """Return the next batch, or ``None`` at the end. Raises ``ValueError`` for one that is too large."""
+        ...
+
+    def close(self) -> None:
+        """End it. Harmless twice."""
+        ...
+
+
+class SocketSeam:
+    """A stream socket, with the length of each batch before it. A batch has at most ``most`` bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: int) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._most = most
+        writer.transport.set_write_buffer_limits(high=MAX_BUFFERED_BYTES)
+
+    async def send(self, batch: bytes | bytearray) -> None:
+        """See ``Seam.send``."""
+        if self._writer.is_closing():
+            raise ConnectionResetError("the seam is closed")
+        self._writer.writelines((_LENGTH.pack(len(batch)), batch))
+        await self._writer.drain()
+
+    async def receive(self) -> bytes | None:
+        """See ``Seam.receive``."""
+        try:
+            (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
+            if length > self._most:
+                raise ValueError(f"a batch of {length} bytes")
+            return await self._reader.readexactly(length)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+
+    def close(self) -> None:
+        """See ``Seam.close``."""
+        self._writer.close()
+
+
+async def open_seam(end: socket.socket, *, most: int) -> SocketSeam:
+    """Make a seam of one end of a pair of sockets. The socket is the seam's from now on."""
+    end.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=end, limit=MAX_BUFFERED_BYTES)
+    return SocketSeam(reader, writer, most)
