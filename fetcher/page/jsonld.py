@@ -17,7 +17,7 @@ import msgspec
 
 from fetcher.record import to_json
 
-__all__ = ["read_jsonld"]
+__all__ = ["MAX_DEPTH", "fits", "read_jsonld"]
 
 MAX_CHARACTERS = 10 * 1024 * 1024
 MAX_DEPTH = 64
@@ -66,7 +66,7 @@ def _values_of(text: str) -> list[Any] | None:
         value = _decode(text)
     except (ValueError, RecursionError):
         return _repaired(text)
-    if not _fits(value, MAX_DEPTH):
+    if not fits(value, MAX_DEPTH):
         return _repaired(text)
     return value if isinstance(value, list) else [value] if isinstance(value, dict) else None
 
@@ -99,7 +99,7 @@ def _all_values(text: str) -> list[Any] | None:
             value, place = _reader.raw_decode(text, place)
         except (ValueError, RecursionError):
             return None
-        if not isinstance(value, dict | list) or not _fits(value, MAX_DEPTH):
+        if not isinstance(value, dict | list) or not fits(value, MAX_DEPTH):
             return None
         values.extend(value if isinstance(value, list) else [value])
         if len(values) > MAX_VALUES:
@@ -109,10 +109,10 @@ def _all_values(text: str) -> list[Any] | None:
     return plain
 
 
-def _fits(value: Any, depth: int) -> bool:
+def fits(value: Any, depth: int) -> bool:
     """Tell whether every format and every message can hold a value: not nested deeper than ``depth``, no huge numbers."""
     if isinstance(value, dict):
-        return depth > 0 and all(type(item) is str or _fits(item, depth - 1) for item in value.values())
+        return depth > 0 and all(type(item) is str or fits(item, depth - 1) for item in value.values())
     if isinstance(value, list):
-        return depth > 0 and all(type(item) is str or _fits(item, depth - 1) for item in value)
+        return depth > 0 and all(type(item) is str or fits(item, depth - 1) for item in value)
     return type(value) is not int or -(1 << 63) <= value < 1 << 64
