@@ -32,7 +32,9 @@ _WRAPPING = re.compile(
 )
 # A text, which stays; a comment, or a comma with nothing behind it, which go. Each finds its end at the latest with the
 # document's: whatever is written there, it is looked at once.
-_REPAIRED = re.compile(r'(?P<text>"(?:[^"\\]|\\.)*+(?:"|\\?\Z))|/\*.*?(?:\*/|\Z)|//[^\n]*+|,(?=\s*+[}\]])', re.DOTALL)
+_REPAIRED = re.compile(
+    r'(?P<text>"(?:[^"\\]|\\.)*+(?:"|\\?\Z))|/\*.*?(?:\*/|\Z)|<!--.*?(?:-->|\Z)|//[^\n]*+|,(?=\s*+[}\]])', re.DOTALL
+)
 _BETWEEN = re.compile(r"[\s,;]*+")
 
 
@@ -74,14 +76,19 @@ def _values_of(text: str) -> list[Any] | None:
 def _repaired(text: str) -> list[Any] | None:
     """Return the values of what was meant for JSON; ``None`` where that cannot be told."""
     wrapped = _WRAPPING.fullmatch(text)
-    if wrapped is not None:
-        text = wrapped["inner"]
-    tries = [text, html.unescape(text)] if "&quot;" in text and not text.count('"') else [text]
+    tries = [text] if wrapped is None else [wrapped["inner"], text]  # a comment may also end before what is said
+    text = tries[0]
+    if "&quot;" in text and not text.count('"'):
+        tries.append(html.unescape(text))
     for tried in tries:
-        values = _all_values(_REPAIRED.sub(lambda match: match["text"] or "", tried))
+        values = _all_values(_repair(_repair(tried)))  # a comma may stand before a comment that has nothing behind it
         if values:
             return values
     return None
+
+
+def _repair(text: str) -> str:
+    return _REPAIRED.sub(lambda match: match["text"] or "", text)
 
 
 _reader = json.JSONDecoder(

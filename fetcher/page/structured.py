@@ -40,6 +40,7 @@ _RELATION = re.compile(
 )
 _OTHER_TERMS = "xhtml"  # in which there are more of them
 _HEAD_CHARACTERS = 1024
+_ROLE = "http://www.w3.org/1999/xhtml/vocab#role"
 
 
 def check_structured(content: Content) -> None:
@@ -80,7 +81,7 @@ def read_rdfa(html: str, base: str) -> list[Any] | None:
     try:
         from extruct.rdfa import RDFaExtractor
 
-        return _plain(_nested(RDFaExtractor().extract(_source(html), base_url=base)))
+        return _plain(_nested(_without_roles(RDFaExtractor().extract(_source(html), base_url=base))))
     except ImportError as error:
         raise ParseError("extract_failed", f"with rdfa: {error}") from error
     except MemoryError:
@@ -106,6 +107,13 @@ def _plain(found: Any) -> list[Any] | None:
         return None
     plain: list[Any] = _decode(encoded)
     return plain if fits(plain, MAX_DEPTH) else None
+
+
+def _without_roles(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out what ``role`` attributes say (W3C Role Attribute): where a page has its menu is nothing it describes."""
+    for node in nodes:
+        node.pop(_ROLE, None)
+    return [node for node in nodes if len(node) > 1]
 
 
 def _nested(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
