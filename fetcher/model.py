@@ -63,13 +63,14 @@ Change: TypeAlias = Literal["new", "changed", "unchanged", "gone"]
 RECORD_COLUMNS = (
     "id", "url", "final_url", "status", "length", "bytes", "content_type", "charset", "title", "links", "redirects",
     "attempts", "elapsed", "waited", "fetched_at", "error", "message", "truncated", "robots", "refresh", "etag",
-    "last_modified", "digest", "fields", "data", "meta", "jsonld", "link_list", "image_list", "text", "lang", "headers", "body",
-    "body_path", "item", "change", "checked_at",
+    "last_modified", "digest", "fields", "data", "meta", "jsonld", "microdata", "rdfa", "link_list", "image_list", "text", "lang",
+    "headers", "body", "body_path", "item", "change", "checked_at",
 )  # fmt: skip
 """The columns that a record can have, in their order."""
 
 CONTENT_COLUMNS = {
-    "meta": "meta", "jsonld": "jsonld", "links": "link_list", "images": "image_list", "text": "text", "lang": "lang",
+    "meta": "meta", "jsonld": "jsonld", "microdata": "microdata", "rdfa": "rdfa", "links": "link_list", "images": "image_list",
+    "text": "text", "lang": "lang",
 }  # fmt: skip
 """What is read out of a page where it is asked for (``with``), and the column of a record that it fills."""
 

@@ -282,6 +282,66 @@ async def test_idle_processes_are_ended_and_started_again(monkeypatch: pytest.Mo
         assert before.isdisjoint(await all_said(reader, [""] * 20))
 
 
+# Processes that are worn out
+
+
+async def test_an_extractor_that_leaks_costs_no_more_memory_than_a_bound_and_no_row() -> None:
+    async with reading(extractors.leak, parsers=1) as reader:
+        said_by = []
+        for row in range(1, 201):  # one after the other: 4 GB in all
+            said_by.append(await said(reader, b"20", row))
+        most = max(leaked for _, leaked in said_by)
+        processes = [pid for pid, _ in said_by]
+        assert len(set(processes)) >= 3
+        assert most < 2048
+        await until(lambda: len(parsers_of()) == 1)
+
+
+@pytest.mark.parametrize("parsers", [1, 3])
+async def test_a_process_is_changed_for_another_after_so_many_pages_and_loses_none(
+    parsers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "MAX_PAGES", 7)
+    most = 0
+    async with reading(extractors.pid, parsers=parsers) as reader:
+        pids: list[int] = []
+        for _ in range(20):
+            found = await all_said(reader, [b"x"] * 100)
+            most = max(most, len(parsers_of()))
+            assert all(type(pid) is int for pid in found)
+            pids += found
+        assert len(set(pids)) > parsers
+        assert most <= parsers + 2  # its successor, and one that is about to end
+        await until(lambda: len(parsers_of()) <= parsers + 1)
+
+
+async def test_a_process_is_changed_for_another_after_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "MAX_BYTES", 1_000_000)
+    async with reading(extractors.pid, parsers=1) as reader:
+        first = await said(reader, b"x" * 600_000)
+        assert await said(reader, b"x" * 300_000) == first
+        assert await said(reader, b"x" * 300_000) == first  # and is worn out
+        assert await said(reader, b"x") == first  # it serves until another is ready: nobody waits
+        await until(lambda: len(parsers_of()) == 1 and first not in parsers_of())
+        assert await said(reader, b"x") != first
+
+
+async def test_a_process_that_is_worn_out_is_still_under_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "MAX_PAGES", 1)
+    async with reading(parsers=1, parse_timeout=1) as reader:
+        bodies = ["say 1", "loop ", "say 2", "die SIGKILL", "say 3"]
+        over, died = "parse_timeout: over 1 s", "parse_crash: its parser died of SIGKILL"
+        assert await all_said(reader, bodies) == ["1", over, "2", died, "3"]
+
+
+async def test_without_another_to_take_its_place_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "MAX_PAGES", 2)
+    async with reading(extractors.pid, parsers=1) as reader:
+        first = await said(reader, b"x")
+        monkeypatch.setattr(isolation, "command", lambda _: ["/no/such/interpreter"])
+        assert await all_said(reader, [b"x"] * 40) == [first] * 40
+
+
 async def test_a_process_ended_from_outside_while_idle_costs_no_row() -> None:
     async with reading(extractors.pid, parsers=1) as reader:
         victim = await said(reader, "")

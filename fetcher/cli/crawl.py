@@ -97,7 +97,7 @@ OPTIONS = [
     option("--select-from", metavar="FILE", help="Rules by URL: a TOML file of [[pages]] with url and select."),
     option("--table", metavar="CSS", help="The rows of an HTML table, as the field 'table'."),
     option("--explode", metavar="NAME", help="A line of output for each item of this list or record (a table: 'table'), numbered in the column 'item'."),
-    option("--with", "with", metavar="A,B", help="Columns that are read out of each page: meta,jsonld,links,images,text,lang."),
+    option("--with", "with", metavar="A,B", help="Columns that are read out of each page: meta,jsonld,links,images,text,lang; microdata,rdfa by an extra."),
     option("--text", type=click.Choice(["body", "fast", "best"]), help="How --with text finds it, asked for by this too: all that is seen (else), or the main content."),
     option("--text-format", type=click.Choice(["plain", "markdown"]), help="Of that text; markdown: of --text best.  [default: plain]"),
     option("--skip-when", metavar="WORDS", help="Keep no page that says one of these to robots: noai,noimageai,noindex,tdm-reservation."),

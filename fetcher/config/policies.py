@@ -38,7 +38,7 @@ _TOKEN = re.compile(r"[A-Za-z_-]+")
 
 PrivateNetwork = Literal["allow", "listed", "deny"]
 TLSProfile = Literal["default", "compatible"]
-ContentPart = Literal["meta", "jsonld", "links", "images", "text", "lang"]
+ContentPart = Literal["meta", "jsonld", "microdata", "rdfa", "links", "images", "text", "lang"]
 TextMethod = Literal["body", "fast", "best"]
 TextFormat = Literal["plain", "markdown"]
 
@@ -231,3 +231,8 @@ class Content(msgspec.Struct, frozen=True):
     def method(self) -> TextMethod | None:
         """How the text is found; ``None`` where none is asked for."""
         return self.text or ("body" if "text" in self.parts else None)
+
+    @property
+    def parses_again(self) -> bool:
+        """Whether a library is asked for that parses each page once more, which takes longer than all else."""
+        return self.method in ("fast", "best") or "microdata" in self.parts or "rdfa" in self.parts

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from fetcher.config.policies import Content
-from fetcher.model import Response
+from fetcher.model import CONTENT_COLUMNS, Response
 from fetcher.page.inner_text import inner_lines, inner_text, tag_ids
 from fetcher.page.jsonld import read_jsonld
 from fetcher.page.links import read_images, read_links
@@ -28,6 +28,8 @@ _SEARCHED = {
     "jsonld": ("script",),
     "link_list": ("a[href]", "base[href]"),
     "image_list": ("img", "base[href]"),
+    "microdata": ("base[href]",),
+    "rdfa": ("base[href]",),
 }
 """What is looked for in the whole page."""
 
@@ -148,6 +150,21 @@ class PageContent:
             self.unconverted = (*self.unconverted, "jsonld")
         return values
 
+    def _microdata(self, document: ParsedBody, urls: BoundedURLs) -> list[Any] | None:
+        from fetcher.page.structured import read_microdata
+
+        return self._said_by_attributes("microdata", read_microdata(document.text, urls.base.url))
+
+    def _rdfa(self, document: ParsedBody, urls: BoundedURLs) -> list[Any] | None:
+        from fetcher.page.structured import read_rdfa
+
+        return self._said_by_attributes("rdfa", read_rdfa(document.text, urls.base.url))
+
+    def _said_by_attributes(self, column: str, found: list[Any] | None) -> list[Any] | None:
+        if found is None:
+            self.unconverted = (*self.unconverted, column)
+        return found
+
     def _link_list(self, document: ParsedBody, urls: BoundedURLs) -> list[dict[str, Any]]:
         anchors = self._nodes("a") + (self._nodes("link") if document.is_xml else [])
         return read_links(anchors, urls)
@@ -184,5 +201,5 @@ class PageContent:
 
 
 _READERS: dict[str, Callable[[PageContent, ParsedBody, BoundedURLs], Any]] = {
-    name: getattr(PageContent, f"_{name}") for name in ("meta", "jsonld", "link_list", "image_list", "text", "lang")
+    name: getattr(PageContent, f"_{name}") for name in CONTENT_COLUMNS.values()
 }

@@ -2,8 +2,10 @@
 
 Law 1: one outcome per request: of a process that died or took too long the first unanswered page is the culprit; the
 others go to another process. A page that was given out has its answer or comes back, whatever becomes of the process.
-Law 3: as many processes as ``size`` and no more, each started when it is needed and ended when it is idle. It is ended
-by its own id, and nothing of it is left over: no zombie, no open file.
+Law 3: as many processes as ``size``, each started when it is needed and ended when it is idle. It is ended by its own
+id, and nothing of it is left over: no zombie, no open file. One is worn out when it has read ``MAX_PAGES`` or
+``MAX_BYTES``, or says that its memory has grown too much, for extractors and their libraries leak. Another is started
+then, the only one beyond ``size``, and the worn one serves until that is ready: nobody waits for the change.
 
 (Pebble has pools with a time limit too. Its batches cannot say which page of them was the culprit, it imports the
 user's ``__main__`` again in every process, and it pickles what comes back out of them.)
@@ -30,6 +32,7 @@ from fetcher.page.messages import (
     MessageBuffer,
     NotPlain,
     ParseFailed,
+    WorkerFull,
     WorkerReady,
     WorkerRefused,
     WorkerSettings,
@@ -44,6 +47,8 @@ __all__ = ["ParserPool"]
 RESTART_PAUSE_SECONDS = 5.0  # before another start is tried after one that failed
 CLOSE_SECONDS = 5.0  # that all processes have to end
 IDLE_SECONDS = 10.0  # without a page, after which a process is ended
+MAX_PAGES = 50_000  # that one process reads: a start takes as long as some hundred pages
+MAX_BYTES = 4 * 1024**3  # of bodies, the same
 MAX_QUEUED_BYTES = 1024 * 1024  # of pages on their way to a process, at which it is given no more
 EXIT_GRACE_SECONDS = 0.5  # between the ends of its pipes and its own, either first: a child may hold them open
 CATCH_UP_SECONDS = 0.05  # that a loop which was blocked has to read what came meanwhile
@@ -77,6 +82,7 @@ class ParserPool:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[PendingPage] = deque()
         self._processes: list[ParserProcess] = []
+        self._successor: ParserProcess | None = None  # on its way to take the place of one that is worn out
         self._starts: set[asyncio.Task[None]] = set()
         self._refused: ParseError | None = None
         self._refused_until = 0.0
@@ -112,9 +118,26 @@ class ParserPool:
         if self._waiting:
             self._dispatch()
 
+    def process_started(self, process: ParserProcess) -> None:
+        """Let a process that has just become ready take the place of one that is worn out, if that was its purpose."""
+        if process is self._successor:
+            self._successor = None
+            worn = [other for other in self._processes if other.worn and other.serving]
+            for other in worn[:1]:
+                other.retire()
+            for other in worn[1:2]:
+                self.process_worn(other)
+
+    def process_worn(self, process: ParserProcess) -> None:
+        """Start a process that is to take the place of this one, unless another's is on its way: it comes next."""
+        if self._successor is None and not self._closed and process.serving and self._may_start():
+            self._successor = self._start()
+
     def process_lost(self, process: ParserProcess, reason: ParseError, *, for_good: bool) -> None:
         """Blame the first page of a lost process and take back the others."""
         pages = process.pages
+        if process is self._successor:
+            self._successor = None
         if pages:
             pages.popleft().fail(reason)
             self._waiting.extendleft(reversed(pages))
@@ -134,7 +157,7 @@ class ParserPool:
             if self._waiting[0].answer.done():  # nobody waits for it any more
                 self._waiting.popleft()
                 continue
-            serving = [process for process in self._processes if not process.leaving]
+            serving = [process for process in self._processes if process.serving]
             starting = sum(not process.started for process in serving)
             idle = sum(process.idle for process in serving)
             if len(self._waiting) > idle + starting and len(serving) < self._size and self._may_start():
@@ -152,13 +175,14 @@ class ParserPool:
     def _may_start(self) -> bool:
         return self._refused is None or self._loop.time() >= self._refused_until
 
-    def _start(self) -> None:
+    def _start(self) -> ParserProcess:
         self._refused = None
         process = ParserProcess(self, self._settings)
         self._processes.append(process)
         task = self._loop.create_task(process.start())
         self._starts.add(task)
         task.add_done_callback(self._starts.discard)
+        return process
 
 
 def _error_of(answer: ParseFailed) -> Exception:
@@ -176,6 +200,9 @@ class ParserProcess(asyncio.SubprocessProtocol):
         self.pages: deque[PendingPage] = deque()
         self.started = False
         self.leaving = False
+        self.worn = False
+        self._retired = False
+        self._pages_read = self._bytes_read = 0
         self._pool = pool
         self._settings = settings
         self._limit = min(settings.limit, MAX_TIMER_SECONDS)
@@ -216,9 +243,14 @@ class ParserProcess(asyncio.SubprocessProtocol):
         """Whether it could begin with a page at once."""
         return self.started and not self.leaving and not self.pages
 
+    @property
+    def serving(self) -> bool:
+        """Whether it is given pages, now or when it has started."""
+        return not self.leaving and not self._retired
+
     def has_room(self, depth: int) -> bool:
         """Tell whether it may be given another page: of ``depth`` at most, and not too many bytes."""
-        if not self.started or self.leaving:
+        if not self.started or not self.serving:
             return False
         return not self.pages or (len(self.pages) < depth and self._load < MAX_QUEUED_BYTES)
 
@@ -234,6 +266,12 @@ class ParserProcess(asyncio.SubprocessProtocol):
         if len(self.pages) == 1:
             self._restart_clock()
         self._write(frame)
+
+    def retire(self) -> None:
+        """Have it read the pages that it has, under the clock as ever, and then end."""
+        self._retired = True
+        if not self.pages:
+            self.end()
 
     def end(self) -> None:
         """End it: at once where it is at work or not yet ready, else by the end of its input."""
@@ -293,6 +331,9 @@ class ParserProcess(asyncio.SubprocessProtocol):
         if isinstance(answer, WorkerReady):
             self.started = True
             self._restart_clock()
+            self._pool.process_started(self)
+        elif isinstance(answer, WorkerFull):
+            self._wear()
         elif isinstance(answer, WorkerRefused):
             where = f"the extractor {self._settings.extract} cannot be loaded in a process of its own"
             self._lose(ParseError("parse_crash", f"{where}: {answer.reason}"), for_good=True)
@@ -306,6 +347,21 @@ class ParserProcess(asyncio.SubprocessProtocol):
                 page.fail(_error_of(answer))
             elif not page.answer.done():
                 page.answer.set_result(answer)
+            self._note_page(len(page.response.body))
+
+    def _note_page(self, size: int) -> None:
+        self._pages_read += 1
+        self._bytes_read += size
+        if self._retired:
+            if not self.pages:
+                self.end()
+        elif self.worn or self._pages_read >= MAX_PAGES or self._bytes_read >= MAX_BYTES:
+            self._wear()
+
+    def _wear(self) -> None:
+        """Ask for another in its place; where that did not start, once more with the next page."""
+        self.worn = True
+        self._pool.process_worn(self)
 
     def _restart_clock(self) -> None:
         self._since = self._loop.time()

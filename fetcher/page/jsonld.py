@@ -17,7 +17,7 @@ import msgspec
 
 from fetcher.record import to_json
 
-__all__ = ["read_jsonld"]
+__all__ = ["MAX_DEPTH", "fits", "read_jsonld"]
 
 MAX_CHARACTERS = 10 * 1024 * 1024
 MAX_DEPTH = 64
@@ -32,7 +32,9 @@ _WRAPPING = re.compile(
 )
 # A text, which stays; a comment, or a comma with nothing behind it, which go. Each finds its end at the latest with the
 # document's: whatever is written there, it is looked at once.
-_REPAIRED = re.compile(r'(?P<text>"(?:[^"\\]|\\.)*+(?:"|\\?\Z))|/\*.*?(?:\*/|\Z)|//[^\n]*+|,(?=\s*+[}\]])', re.DOTALL)
+_REPAIRED = re.compile(
+    r'(?P<text>"(?:[^"\\]|\\.)*+(?:"|\\?\Z))|/\*.*?(?:\*/|\Z)|<!--.*?(?:-->|\Z)|//[^\n]*+|,(?=\s*+[}\]])', re.DOTALL
+)
 _BETWEEN = re.compile(r"[\s,;]*+")
 
 
@@ -66,7 +68,7 @@ def _values_of(text: str) -> list[Any] | None:
         value = _decode(text)
     except (ValueError, RecursionError):
         return _repaired(text)
-    if not _fits(value, MAX_DEPTH):
+    if not fits(value, MAX_DEPTH):
         return _repaired(text)
     return value if isinstance(value, list) else [value] if isinstance(value, dict) else None
 
@@ -74,14 +76,19 @@ def _values_of(text: str) -> list[Any] | None:
 def _repaired(text: str) -> list[Any] | None:
     """Return the values of what was meant for JSON; ``None`` where that cannot be told."""
     wrapped = _WRAPPING.fullmatch(text)
-    if wrapped is not None:
-        text = wrapped["inner"]
-    tries = [text, html.unescape(text)] if "&quot;" in text and not text.count('"') else [text]
+    tries = [text] if wrapped is None else [wrapped["inner"], text]  # a comment may also end before what is said
+    text = tries[0]
+    if "&quot;" in text and not text.count('"'):
+        tries.append(html.unescape(text))
     for tried in tries:
-        values = _all_values(_REPAIRED.sub(lambda match: match["text"] or "", tried))
+        values = _all_values(_repair(_repair(tried)))  # a comma may stand before a comment that has nothing behind it
         if values:
             return values
     return None
+
+
+def _repair(text: str) -> str:
+    return _REPAIRED.sub(lambda match: match["text"] or "", text)
 
 
 _reader = json.JSONDecoder(
@@ -99,7 +106,7 @@ def _all_values(text: str) -> list[Any] | None:
             value, place = _reader.raw_decode(text, place)
         except (ValueError, RecursionError):
             return None
-        if not isinstance(value, dict | list) or not _fits(value, MAX_DEPTH):
+        if not isinstance(value, dict | list) or not fits(value, MAX_DEPTH):
             return None
         values.extend(value if isinstance(value, list) else [value])
         if len(values) > MAX_VALUES:
@@ -109,10 +116,10 @@ def _all_values(text: str) -> list[Any] | None:
     return plain
 
 
-def _fits(value: Any, depth: int) -> bool:
+def fits(value: Any, depth: int) -> bool:
     """Tell whether every format and every message can hold a value: not nested deeper than ``depth``, no huge numbers."""
     if isinstance(value, dict):
-        return depth > 0 and all(type(item) is str or _fits(item, depth - 1) for item in value.values())
+        return depth > 0 and all(type(item) is str or fits(item, depth - 1) for item in value.values())
     if isinstance(value, list):
-        return depth > 0 and all(type(item) is str or _fits(item, depth - 1) for item in value)
+        return depth > 0 and all(type(item) is str or fits(item, depth - 1) for item in value)
     return type(value) is not int or -(1 << 63) <= value < 1 << 64

@@ -13,7 +13,7 @@ from typing import Any
 from fetcher.config.policies import Content
 from fetcher.errors import ConfigError, ParseError, missing_extra
 
-__all__ = ["check_library", "main_text"]
+__all__ = ["check_library", "is_installed", "main_text"]
 
 _LIBRARIES = {"fast": ("text", ("resiliparse",)), "best": ("article", ("trafilatura", "lxml_html_clean"))}
 """The extra that each needs, and the modules in it."""
@@ -25,8 +25,13 @@ def check_library(content: Content) -> None:
     """Raise ``ConfigError`` where a library that ``content`` needs is not installed."""
     extra, modules = _LIBRARIES.get(content.text or "", ("", ()))
     for module in modules:
-        if find_spec(module) is None:
+        if not is_installed(module):
             raise ConfigError(f"text {content.text}: {missing_extra(module, extra)}")
+
+
+def is_installed(module: str) -> bool:
+    """Tell whether a module can be imported, without importing it."""
+    return find_spec(module) is not None
 
 
 def main_text(html: str, content: Content) -> str | None:

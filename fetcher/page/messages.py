@@ -29,6 +29,7 @@ __all__ = [
     "NotPlain",
     "ParseFailed",
     "ParseTask",
+    "WorkerFull",
     "WorkerReady",
     "WorkerRefused",
     "WorkerSettings",
@@ -78,6 +79,10 @@ class WorkerReady(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
     """The worker can be given pages."""
 
 
+class WorkerFull(msgspec.Struct, frozen=True, array_like=True, tag="full"):
+    """The worker's memory has grown by more than it should: it goes on, but another should take its place."""
+
+
 class WorkerRefused(msgspec.Struct, frozen=True, array_like=True, tag="refusal"):
     """The worker can never be given pages, for this reason."""
 
@@ -99,7 +104,7 @@ class NotPlain(msgspec.Struct, frozen=True, array_like=True, tag="not plain"):
     reason: str
 
 
-Answer: TypeAlias = Reading | NotPlain | ParseFailed | WorkerReady | WorkerRefused
+Answer: TypeAlias = Reading | NotPlain | ParseFailed | WorkerFull | WorkerReady | WorkerRefused
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -47,7 +47,8 @@ _FIRST_OF = {
     )
     for rank, name in enumerate(names)
 }  # fmt: skip
-_GROUPS = {"og": "og", "twitter": "twitter", "article": "article"}
+_GROUPS = frozenset({"og", "twitter", "article", "book", "fb", "music", "product", "profile", "video"})
+"""Open Graph's own prefix, its types', and those that stand beside them."""
 _URLS = frozenset({"url", "image", "video", "audio", "secure_url", "player", "stream"})  # the last word of a property
 _FEEDS = frozenset({"application/rss+xml", "application/atom+xml", "application/feed+json"})
 _ICONS = frozenset({"icon", "apple-touch-icon", "apple-touch-icon-precomposed", "mask-icon"})
@@ -57,7 +58,7 @@ def read_meta(elements: Sequence[LexborNode], headings: Sequence[LexborNode], ur
     """Return what the ``meta`` and ``link`` elements of a page say; what it does not say is left out.
 
     ``language`` is added by the caller. ``description``, ``canonical``, ``robots``, ``author``, ``published`` and ``modified`` (ISO 8601 where they convert)
-    are texts, ``og``, ``twitter`` and ``article`` mappings of a property's rest to its text, or to a list of several;
+    are texts, ``og``, ``twitter``, ``article`` and the other ``_GROUPS`` mappings of a property's rest to its text, or to a list of several;
     ``h1``, ``feeds``, ``icons`` and ``keywords`` lists, ``hreflang`` a mapping of languages to URLs. URLs are absolute.
     """
     found: dict[str, Any] = {}

@@ -65,7 +65,7 @@ class Reader:
         self.explosion = _explosion(config, self._select)
         self._preview = config.preview
         self._content = _content(config)
-        main_content = self._content is not None and self._content.method in ("fast", "best")
+        parsed_again = self._content is not None and self._content.parses_again
         self._columns = TREE_COLUMNS.intersection(config.columns) if config.columns else TREE_COLUMNS
         if not config.parse:
             self._columns = frozenset()
@@ -79,8 +79,8 @@ class Reader:
         self._extract = extract
         self._makes_trees = bool(self._columns or self._select or self._content or extract)
         self._asked = parsing.isolate or parsing.parsers is not None
-        # A library that finds the main content takes longer than all else: it runs where the cores are.
-        self._all_html = parsing.parsers is not None or main_content or (parsing.isolate and self._select is not None)
+        # A library that parses the page again takes longer than all else: it runs where the cores are.
+        self._all_html = parsing.parsers is not None or parsed_again or (parsing.isolate and self._select is not None)
         self._everything = parsing.isolate and extract is not None
         name = name_of(extract) if extract is not None else None
         if extract is not None and name is None and self._asked:
@@ -301,6 +301,10 @@ def _content(config: Config) -> Content | None:
         from fetcher.page.main_text import check_library  # most runs need none
 
         check_library(content)
+    if not {"microdata", "rdfa"}.isdisjoint(content.parts):
+        from fetcher.page.structured import check_structured
+
+        check_structured(content)
     return content if content.columns else None
 
 

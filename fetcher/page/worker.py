@@ -1,6 +1,9 @@
 """A worker: a process that reads pages one after the other, until its input ends.
 
-Laws: it ends with its owner, however that one ends, at the latest after twice the time one page may take. What an
+Law 3: it says so when its memory has grown by ``MAX_GROWTH`` since the first page: what an extractor, or a library that
+it imports, forgets to let go of comes back when another worker takes its place.
+
+It ends with its owner, however that one ends, at the latest after twice the time one page may take. What an
 extractor prints goes to standard error, never between the answers. Signals are left to the owner.
 """
 
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import pkgutil
 import signal
@@ -28,6 +32,7 @@ from fetcher.page.messages import (
     NotPlain,
     ParseFailed,
     ParseTask,
+    WorkerFull,
     WorkerReady,
     WorkerRefused,
     WorkerSettings,
@@ -41,6 +46,7 @@ __all__ = ["serve"]
 
 PIPE_BYTES = 1024 * 1024  # that a pipe may hold, where that can be told
 MAX_TIMER_SECONDS = 1e8
+MAX_GROWTH = 512 * 1024 * 1024  # of memory: a page of the largest size takes less, and gives it back
 
 
 def serve(incoming: BinaryIO, outgoing: int) -> None:
@@ -58,6 +64,7 @@ def serve(incoming: BinaryIO, outgoing: int) -> None:
     _end_after(0)
     _send(outgoing, encode(WorkerReady()))
     decoder = msgspec.msgpack.Decoder(ParseTask)
+    limit: float | None = None
     while (message := _receive(incoming)) is not None:
         task = decoder.decode(message)
         del message
@@ -65,6 +72,36 @@ def serve(incoming: BinaryIO, outgoing: int) -> None:
         answer = _answer(task, settings, extract)
         _end_after(0)
         _send(outgoing, answer)
+        del task, answer
+        if limit is None:
+            limit = _memory() + MAX_GROWTH
+        elif _has_grown_over(limit):
+            limit = math.inf  # said once
+            _send(outgoing, encode(WorkerFull()))
+
+
+def _has_grown_over(limit: float) -> bool:
+    """Tell whether this process has more than ``limit`` bytes of memory, first by the most it ever had: that costs least."""
+    return _peak_memory() > limit and _memory() > limit
+
+
+def _memory() -> int:
+    """Return the bytes of memory that this process has; the most it ever had where that alone is known."""
+    try:
+        with open("/proc/self/statm", "rb", buffering=0) as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return _peak_memory()
+
+
+def _peak_memory() -> int:
+    """Return the most bytes of memory that this process ever had; 0 where that is not known (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _prepare(settings: WorkerSettings) -> Extractor | None:

@@ -92,7 +92,7 @@ class Summary(msgspec.Struct, frozen=True):
             if count["pages"] and not count["found"] and name != "lang":  # of that most pages say nothing
                 yield f"{name}: null on all of {counted(count['pages'], 'page')}: none is of a type that it is read from"
             if count["unconverted"]:
-                what = "is no JSON, and kept as it is written" if name == "jsonld" else "could not be found"
+                what = "is no JSON, and kept as it is written" if name == "jsonld" else "could not be read"
                 yield f"{name}: on {counted(count['unconverted'], 'page')} some of it {what}"
 
     def as_json(self) -> str:

@@ -38,6 +38,15 @@ def pid(_: Response) -> int:
     return os.getpid()
 
 
+_leaked: list[bytes] = []
+
+
+def leak(response: Response) -> list[int]:
+    """Forget to let go of as many MB as the body says, and return the process it runs in and what it has by now."""
+    _leaked.append(os.urandom(1024) * int(response.body) * 1024)
+    return [os.getpid(), sum(map(len, _leaked)) // 1024**2]
+
+
 def obey(response: Response) -> Any:
     """Do what the body says."""
     word, _, rest = response.body.decode().partition(" ")
