@@ -1,9 +1,11 @@
 """Owns the sweep of the calls: a job of 200 rows is struck at each call to the kernel that writes its files.
 
-Run it with ``python -m tests.sweeps.syscalls [--fault KILL …] [--scenario fresh …] [--format jsonl …] [--sample K]
-[--at-once N] [--bodies]``; it needs strace, and exits with 1 where a job was not taken up again, or not as it must be.
+Run it with ``python -m tests.sweeps.syscalls [--fault KILL …] [--scenario fresh …] [--format jsonl …] [--each K]
+[--sample K] [--at-once N] [--bodies]``; it needs strace, and exits with 1 where a job was not taken up again, or not as it
+must be.
 
-For every file, call and N until an N that no thread comes to. ``KILL``: the same command completes the job.
+For every file, call and N until an N that no thread comes to; with ``--each K`` the first call of each kind on each file,
+the last, and each K-th between them, which takes hours less. ``KILL``: the same command completes the job.
 ``EIO`` and ``ENOSPC``: it ends with an error that names the path, and the same command then completes the job. What
 SQLite itself lets fail (``BORNE``) may go unnoticed, and the job must be whole then too.
 """
@@ -124,7 +126,7 @@ class Bench:
 
     def _complete(self) -> list[str]:
         try:
-            ran = run(self._words, self._home, DEADLINE)
+            ran = run(self._words, self._home, DEADLINE, anew=False)
         except subprocess.TimeoutExpired:
             return [f"taken up again, it did not end within {DEADLINE:g} s"]
         troubles = scars(ran.said)
@@ -220,9 +222,9 @@ class Series(NamedTuple):
     call: str
     total: int
 
-    def aims(self) -> Iterator[Aim]:
-        """Yield an aim for each point that was counted."""
-        for number in range(1, self.total + 1):
+    def aims(self, each: int = 1) -> Iterator[Aim]:
+        """Yield an aim for the first and the last point that was counted, and for each so many of those between."""
+        for number in sorted({*range(1, self.total + 1, each), self.total}):
             yield Aim(self.scenario, self.suffix, self.fault, Point(self.file, self.call, number))
 
 
@@ -232,11 +234,12 @@ def sweep(
     scenarios: Sequence[str] = SCENARIOS,
     suffixes: Sequence[str] = ("jsonl",),
     faults: Sequence[str] = tuple(FAULTS),
+    each: int | None = None,
     sample: int | None = None,
     at_once: int = 6,
     bodies: bool = False,
 ) -> list[Trial]:
-    """Strike at every point, or at so many that are spread over them all, and return what became of each.
+    """Strike at every point, at ``each`` so many, or at a ``sample`` that is spread over all; return what became of each.
 
     With ``bodies`` those of the pages are kept in a folder; there are few of them, for each file is struck by itself.
     """
@@ -250,11 +253,12 @@ def sweep(
             for (file, call), count in sorted(counted.items())
             for fault in faults
         ]
-        if sample is None:
+        if each is None and sample is None:
             return [trial for trials in pool.map(benches.strike_all, series) for trial in trials]
-        aims = [aim for one in series for aim in one.aims()]
-        chosen = aims[:: max(1, len(aims) // sample)][:sample]
-        return [trial for trial in pool.map(benches.strike, chosen) if trial is not None]
+        aims = [aim for one in series for aim in one.aims(each or 1)]
+        if sample is not None:
+            aims = aims[:: max(1, len(aims) // sample)][:sample]
+        return [trial for trial in pool.map(benches.strike, aims) if trial is not None]
 
 
 def report(trials: Sequence[Trial]) -> str:
@@ -290,6 +294,9 @@ def main() -> int:
     parser.add_argument("--fault", nargs="+", default=list(FAULTS), choices=list(FAULTS))
     parser.add_argument("--scenario", nargs="+", default=SCENARIOS, choices=SCENARIOS)
     parser.add_argument("--format", nargs="+", default=["jsonl"], choices=[suffix[1:] for suffix in FORMATS])
+    parser.add_argument(
+        "--each", type=int, metavar="K", help="each K-th call of a kind on a file, the first and the last"
+    )
     parser.add_argument("--sample", type=int, help="so many points, spread over all")
     parser.add_argument("--at-once", type=int, default=6, help="jobs that run at the same time")
     parser.add_argument("--bodies", action="store_true", help="keep the bodies of pages in a folder")
@@ -304,6 +311,7 @@ def main() -> int:
         scenarios=wanted.scenario,
         suffixes=wanted.format,
         faults=wanted.fault,
+        each=wanted.each,
         sample=wanted.sample,
         at_once=wanted.at_once,
         bodies=wanted.bodies,
