@@ -49,9 +49,13 @@ BORNE = {"openat": ("-wal", ".job"), "fdatasync": (".job",), "unlink": ("/lock",
 for reading, and passes over a folder in which it cannot bring the name of a new file to the disk. A run that is done
 with a folder of bodies may leave its lock there: the next one removes it."""
 
-BORNE_BY_DATABASES = {"fdatasync": "", "unlink": r"pages\.sqlite-(wal|shm)"}
-"""The same of an output that is a database: its folder's ``fdatasync`` is SQLite's own (ours is an ``fsync``, behind it), and
-a log whose content is in the database is left where it cannot be removed."""
+BORNE_BY_FORMAT = {
+    "sqlite": {"fdatasync": "", "openat": "", "unlink": r"pages\.sqlite-(wal|shm)"},
+    "warc.gz": {"openat": r"pages\.warc\.gz\.job/output\.0", "unlinkat": r"pages\.warc\.gz\.job/output\.0"},
+}
+"""The same by the format of the output, and the whole names. The folder of a database is opened and synced by SQLite, and by
+us behind it (``fsync``); a log whose content is in the database is left where it cannot be removed, as is the folder in
+which the index of an archive was sorted."""
 
 
 class Aim(NamedTuple):
@@ -77,11 +81,11 @@ def may_be_borne(aim: Aim, trace: str) -> bool:
     file, call, _ = aim.point
     if file.endswith(BORNE.get(call, ())):
         return True
-    if not aim.suffix.endswith("sqlite"):
+    name = BORNE_BY_FORMAT.get(aim.suffix, {}).get(call)
+    if name is None or re.fullmatch(name, file) is None:
         return False
-    if call == "openat" and not file:  # SQLite opens its folder without saying that it is one, and we do not
-        return all("O_DIRECTORY" not in line for line in trace.splitlines() if "(INJECTED)" in line)
-    return call in BORNE_BY_DATABASES and re.fullmatch(BORNE_BY_DATABASES[call], file) is not None
+    # SQLite opens its folder without saying that it is one, and we do not.
+    return bool(file) or all("O_DIRECTORY" not in line for line in trace.splitlines() if "(INJECTED)" in line)
 
 
 class Bench:
