@@ -138,6 +138,29 @@ def test_in_an_archive_a_304_is_a_revisit(desk: Desk) -> None:
     assert (record["change"], record["status"], record["bytes"] > 0) == ("unchanged", 200, True)
 
 
+def test_a_date_alone_will_do_to_ask_with(desk: Desk) -> None:
+    site = site_of(desk, "a", "b", by="date")
+    desk.crawl(to="old.jsonl")
+    reset(site)
+    site.versions["b"] = 2
+    assert desk.crawl("--since", "old.jsonl", to="new.jsonl").code == 0
+    assert site.told == {304: 1, 200: 1}
+    assert {name for name, _ in site.conditions} == {"if-modified-since"}
+    assert changes(desk, "new.jsonl") == {"a": "unchanged", "b": "changed"}
+
+
+def test_a_row_that_failed_before_was_no_page(desk: Desk) -> None:
+    site = site_of(desk, "a", "b")
+    site.versions["b"] = None
+    desk.crawl(to="old.jsonl")
+    site.versions["b"] = 1
+    reset(site)
+    ended = desk.crawl("--since", "old.jsonl", to="new.jsonl")
+    assert "--since old.jsonl: 1 pages" in ended.said
+    assert site.told == {304: 1, 200: 1}
+    assert changes(desk, "new.jsonl") == {"a": "unchanged", "b": "new"}
+
+
 def test_without_validators_the_body_is_compared_and_with_rules_the_data(desk: Desk) -> None:
     site = site_of(desk, "a", "b", by="none")
     for options, expected in (([], "changed"), (["--select", "head=h1"], "unchanged")):
