@@ -156,8 +156,11 @@ class ReadPages:
         """Read a page here and now, or have it read in a process of its own."""
         self._bytes += _size_of(page)
         if page.response is None or not (self._isolate or self._reader.needs_isolation(page.response)):
-            self._waiting.append((page, self._read(page)))
-            return
+            try:
+                self._waiting.append((page, self._read(page)))
+                return
+            except MemoryError:
+                assert page.response is not None  # another process may have enough
         self._running += 1
         self._waiting.append((page, asyncio.create_task(self._read_isolated(page, page.response))))
 
@@ -177,8 +180,6 @@ class ReadPages:
             found = self._reader.read(page.response, waited=page.waited, fetched_at=page.fetched_at)
         except (ParseError, Skipped) as error:
             return self._failure(page, page.response, error)
-        except MemoryError:
-            raise ResourceError("no memory is left to parse in; a job goes on with the same command") from None
         return self._with_known(found, page)
 
     async def _read_isolated(self, page: StoredPage, response: Response) -> Outcome:
@@ -186,6 +187,8 @@ class ReadPages:
             found = await self._reader.read_isolated(response, waited=page.waited, fetched_at=page.fetched_at)
         except (ParseError, Skipped) as error:
             return self._failure(page, response, error)
+        except MemoryError:
+            raise ResourceError("no memory is left to parse in; a job goes on with the same command") from None
         return self._with_known(found, page)
 
     def _failure(self, page: StoredPage, response: Response, error: ParseError | Skipped) -> Failure:

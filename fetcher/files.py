@@ -211,7 +211,8 @@ def sync_folder(folder: str) -> None:
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except PermissionError:
-        return  # a folder that may be written and not be read
+        os.sync()  # a folder that may be written and not be read: with all that there is, its names are on the disk too
+        return
     try:
         sync(descriptor)
     except OSError as error:

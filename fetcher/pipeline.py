@@ -104,16 +104,14 @@ async def exchange(engine: Engine, state: RequestState) -> Response | FetchError
 async def read(engine: Engine, state: RequestState, response: Response, *, isolated: bool) -> Outcome:
     """Make the outcome of an answer: its page, or the failure to read one out of it, or that it is not to be kept.
 
-    ``isolated`` has it read in a process of its own, where a page can do no harm; else nothing here waits.
+    ``isolated`` has it read in a process of its own, where a page can do no harm; else nothing here waits, unless memory
+    is short. Raises ``ResourceError`` where that is so for any page.
     """
     earlier = None if engine.earlier is None else known_page(state, engine.earlier)
     if earlier is not None and state.not_modified and response.status == 304:
         return _carried(state, earlier, response)
     try:
-        if isolated:
-            page = await engine.reader.read_isolated(response, waited=waited(state), fetched_at=time.time())
-        else:
-            page = engine.reader.read(response, waited=waited(state), fetched_at=time.time())
+        page = await _page_of(engine.reader, state, response, isolated=isolated)
     except (ParseError, Skipped) as error:
         reading, error.reading = error.reading, None
         if isinstance(error, Skipped):
@@ -131,6 +129,16 @@ async def read(engine: Engine, state: RequestState, response: Response, *, isola
     if engine.earlier is None:
         return page
     return changes.compared(page, earlier, response.body, by_data=engine.reader.makes_data)
+
+
+async def _page_of(reader: Reader, state: RequestState, response: Response, *, isolated: bool) -> Page:
+    """Have a body read; where there is no memory for it here, in a process that has all of its own."""
+    if not isolated:
+        try:
+            return reader.read(response, waited=waited(state), fetched_at=time.time())
+        except MemoryError:
+            pass  # out of here: the error keeps what it passed through
+    return await reader.read_isolated(response, waited=waited(state), fetched_at=time.time())
 
 
 def _carried(state: RequestState, earlier: Page, response: Response | None) -> Page:

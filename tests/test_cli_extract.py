@@ -20,6 +20,7 @@ MINE = '''
 """What a user writes."""
 import json
 import os
+import sys
 import time
 
 from fetcher import Response, StatusError, parse
@@ -58,6 +59,18 @@ async def later(response):
 
 def starve(response):
     raise MemoryError
+
+
+def starve_here(response):
+    if sys.modules["__main__"].__spec__.name != "fetcher.page.worker":
+        raise MemoryError
+    return "read elsewhere"
+
+
+def starve_by_size(response):
+    if len(response.body) > 2**20:
+        raise MemoryError
+    return "small"
 
 
 def plain_sign(request, proceed):
@@ -211,6 +224,19 @@ def test_a_want_of_memory_ends_the_run_with_a_word(desk: Desk) -> None:
         assert (ended.code, ended.out) == (1, b"")
         assert ended.said.startswith("fetcher: no memory is left")
         assert ended.said.count("\n") == 1
+
+
+def test_a_page_there_is_no_memory_for_is_read_in_another_process(desk: Desk) -> None:
+    ended = run("crawl", desk.lab.url("/ok"), "-q", "--extract", "mine:starve_here", "-f", "jsonl", folder=desk.folder)
+    assert (ended.code, ended.said) == (0, "")
+    assert json.loads(ended.out)["data"] == "read elsewhere"
+
+
+def test_a_page_that_takes_too_much_memory_costs_its_own_row(desk: Desk) -> None:
+    urls = [desk.lab.url("/ok"), desk.lab.url("/ok?size=1500000"), desk.lab.url("/ok?2")]
+    ended = run("crawl", *urls, "-q", "--extract", "mine:starve_by_size", "-f", "jsonl", folder=desk.folder)
+    found = {record["url"]: record["error"] or record["data"] for record in map(json.loads, ended.lines)}
+    assert found == dict(zip(urls, ["small", "parse_crash", "small"], strict=True))
 
 
 WRONG = {

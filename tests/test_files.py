@@ -186,9 +186,12 @@ def test_a_file_system_without_a_sync_of_folders_will_do(
     sync_folder_of(str(tmp_path / "a"))
 
 
-def test_a_folder_that_may_not_be_read_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "open", fails(errno.EACCES))
+def test_a_folder_that_may_not_be_read_is_synced_with_all_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bool] = []
+    monkeypatch.setattr(os, "open", fails(errno.EACCES))  # the superuser may read any
+    monkeypatch.setattr(os, "sync", lambda: synced.append(True))
     sync_folder_of(str(tmp_path / "a"))
+    assert synced == [True]
 
 
 def test_the_folder_that_is_synced_is_the_real_file_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,6 +107,7 @@ async def test_a_tunnel_that_a_proxy_refuses_for_good_is_not_asked_for_again(sta
         outcome = await one("https://far.test/", proxy=proxy.url, retries=2, backoff=0)
     assert code_of(outcome) == "connect_refused"
     assert len(proxy.lines) == tries
+    assert outcome.attempts == tries, "what was asked is counted, also where it is not asked again"
 
 
 async def test_hosts_that_need_no_proxy_are_reached_directly(lab: LabServer) -> None:

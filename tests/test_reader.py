@@ -408,6 +408,14 @@ def test_a_want_of_memory_is_no_pages_fault(extract: Extractor) -> None:
         isolated(Reader(Config(), extract), respond(b"starve"))
 
 
+def test_a_page_that_takes_more_than_a_process_has_costs_its_own_row() -> None:
+    large = respond(b"starve " + b"x" * 2**20)
+    failed = isolated(Reader(Config(), extractors.obey), large)
+    assert failed == ("parse_crash", "parsing it takes more memory than a process of its own is given")
+    with pytest.raises(MemoryError):  # whoever reads it here has it read there next
+        here(Reader(Config(), extractors.obey), large)
+
+
 # Extractors of the wrong shape
 
 

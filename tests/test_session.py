@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import zlib
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -104,7 +106,9 @@ async def test_each_case_has_its_outcome(lab: LabServer, target: str) -> None:
 
 
 LINES: dict[str, str | int] = {
-    "Transfer-Encoding: gzip": "malformed_response",
+    "Transfer-Encoding: gzip": "bad_encoding",  # it lasts to the end (RFC 9112, 6.3, item 4), and is no gzip
+    "Transfer-Encoding: compress": "bad_encoding",
+    "Transfer-Encoding: gzip\r\nContent-Length: 5": "bad_encoding",  # the length does not count (item 3)
     "Transfer-Encoding: identity": 200,  # no coding at all (RFC 7230, A.2)
     "Transfer-Encoding: , identity ,": 200,
     "Transfer-Encoding: chunked, chunked": "malformed_response",
@@ -145,6 +149,42 @@ async def test_a_framing_that_leaves_a_doubt_is_no_answer(lab: LabServer, line: 
     assert code_of(outcome) == LINES[line], outcome
     if isinstance(outcome, Page):
         assert outcome.bytes == 5
+
+
+@pytest.mark.parametrize(
+    ("codings", "cut", "result"),
+    [
+        ("gzip", 0, 200),
+        ("deflate, x-gzip", 0, 200),
+        ("gzip\r\nContent-Encoding: gzip", 0, 200),
+        ("gzip", 5, "truncated"),
+        ("gzip, gzip", 0, "bad_encoding"),
+    ],
+)
+@pytest.mark.parametrize("keeps", [False, True])
+async def test_a_transfer_coding_that_is_not_chunked_lasts_to_the_end_and_is_undone(
+    lab: LabServer, codings: str, cut: int, result: int | str, keeps: bool
+) -> None:
+    plain = b"<title>undone</title>" + b"x" * 100_000
+    inner = plain
+    if "deflate" in codings:
+        inner = zlib.compress(plain)
+    elif "Content" in codings:
+        inner = gzip.compress(plain)
+    coded = gzip.compress(inner)
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {codings}\r\n\r\n")
+        await exchange.send(coded[: len(coded) - cut])
+        exchange.close()
+
+    lab.add("/transfer", answer)
+    outcome = await one(lab.url("/transfer"), keep_messages=keeps)
+    assert code_of(outcome) == result, outcome
+    if isinstance(outcome, Page):
+        assert (outcome.title, outcome.bytes) == ("undone", len(plain))
+        if keeps:  # after the transfer coding, and before the content's
+            assert outcome.messages[0].body == (inner if "Content" in codings else plain)
 
 
 async def test_a_body_that_lasts_until_the_end_is_whole_only_if_that_came_in_order(lab: LabServer) -> None:

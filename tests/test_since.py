@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
-import signal
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,10 +15,11 @@ import pytest
 from warcio.archiveiterator import ArchiveIterator
 
 from fetcher import ConfigError, Fetcher, Job, Request, StatusError
-from tests.lab.command import Running, run
+from tests.lab.command import run
 from tests.lab.desk import Desk, plain
 from tests.lab.server import LabServer
 from tests.lab.versioned import VersionedSite
+from tests.sweeps.since import play
 
 SELECT = ["--select", "price=b.p:float", "--select", "marks[]=i", "--select", "head=h1"]
 FORMATS = ["jsonl", "jsonl.gz", "csv", "parquet", "sqlite", "warc.gz"]
@@ -137,6 +136,29 @@ def test_in_an_archive_a_304_is_a_revisit(desk: Desk) -> None:
     assert (revisit["WARC-Refers-To-Date"] < revisit["WARC-Date"], body) == (True, b"")
     record = json.loads(found[3][2])
     assert (record["change"], record["status"], record["bytes"] > 0) == ("unchanged", 200, True)
+
+
+def test_a_date_alone_will_do_to_ask_with(desk: Desk) -> None:
+    site = site_of(desk, "a", "b", by="date")
+    desk.crawl(to="old.jsonl")
+    reset(site)
+    site.versions["b"] = 2
+    assert desk.crawl("--since", "old.jsonl", to="new.jsonl").code == 0
+    assert site.told == {304: 1, 200: 1}
+    assert {name for name, _ in site.conditions} == {"if-modified-since"}
+    assert changes(desk, "new.jsonl") == {"a": "unchanged", "b": "changed"}
+
+
+def test_a_row_that_failed_before_was_no_page(desk: Desk) -> None:
+    site = site_of(desk, "a", "b")
+    site.versions["b"] = None
+    desk.crawl(to="old.jsonl")
+    site.versions["b"] = 1
+    reset(site)
+    ended = desk.crawl("--since", "old.jsonl", to="new.jsonl")
+    assert "--since old.jsonl: 1 pages" in ended.said
+    assert site.told == {304: 1, 200: 1}
+    assert changes(desk, "new.jsonl") == {"a": "unchanged", "b": "new"}
 
 
 def test_without_validators_the_body_is_compared_and_with_rules_the_data(desk: Desk) -> None:
@@ -353,27 +375,13 @@ def test_a_job_goes_on_with_its_table_and_refuses_another(desk: Desk) -> None:
     assert set(changes(desk, "new.jsonl").values()) == {"unchanged"}
 
 
-def test_a_killed_run_goes_on_and_no_row_is_told_otherwise(desk: Desk) -> None:
-    names = [f"p{number}" for number in range(120)]
-    site = site_of(desk, *names)
-    desk.crawl(to="old.sqlite")
-    for name in names[:10]:
-        site.versions[name] = 2
-    words = desk.words("--since", "old.sqlite", "--rate", "60", to="new.jsonl")
-    output = desk.folder / "new.jsonl"
-    for pause in (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 0.0):
-        with Running(*words, folder=desk.folder) as running:
-            time.sleep(pause)  # a kill has no moment of its own
-            if pause == 0.8:
-                running.until(lambda _: output.exists() and output.stat().st_size > 0)
-            running.send(signal.SIGKILL)
-            running.end()
-    assert 0 < len(plain(output).splitlines()) < len(names)
-    assert desk.crawl("--since", "old.sqlite", to="new.jsonl").code == 0
-    found = changes(desk, "new.jsonl")
-    assert len(found) == len(names)
-    assert {name for name, change in found.items() if change == "changed"} == set(names[:10])
-    assert {change for name, change in found.items() if name not in names[:10]} == {"unchanged"}
+@pytest.mark.parametrize("kind", ["jsonl", "sqlite"])
+def test_a_killed_run_goes_on_and_no_row_is_told_otherwise(lab: LabServer, tmp_path: Path, kind: str) -> None:
+    """A sample of ``tests.sweeps.since``."""
+    played = play(lab, tmp_path, 4, pages=200, kind=kind)
+    assert (played.troubles, played.kills) == ([], 4)
+    assert played.changes == {"unchanged": 194, "changed": 4, "new": 2}
+    assert played.answers[200] >= 6
 
 
 def test_failed_rows_are_retried_against_the_same_table(desk: Desk) -> None:

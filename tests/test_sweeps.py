@@ -184,3 +184,28 @@ def test_a_sample_of_the_calls(tmp_path: Path) -> None:
     trials = syscalls.sweep(tmp_path, sample=7, at_once=2)
     assert [trial for trial in trials if trial.troubles] == [], syscalls.report(trials)
     assert len(trials) >= 4
+
+
+def test_a_sample_of_the_calls_on_what_else_a_job_keeps(tmp_path: Path) -> None:
+    if why := missing():
+        pytest.skip(why)
+    trials = syscalls.sweep(tmp_path, scenarios=syscalls.FURTHER, only=r"since|list\.jsonl", sample=5, at_once=2)
+    assert [trial for trial in trials if trial.troubles] == [], syscalls.report(trials)
+    assert len(trials) >= 4
+
+
+def test_a_failure_is_borne_where_it_is_sqlites_own() -> None:
+    aim = syscalls.Aim("fresh", "sqlite", "EIO", Point("", "openat", 1))
+    line = '7  openat(AT_FDCWD, "/x", O_RDONLY|{}O_CLOEXEC) = -1 EIO (Input/output error) (INJECTED)\n'
+    assert syscalls.may_be_borne(aim, line.format(""))
+    assert not syscalls.may_be_borne(aim, line.format("O_DIRECTORY|"))
+    assert not syscalls.may_be_borne(aim._replace(suffix="jsonl"), line.format(""))
+    for point, borne in (
+        (Point("", "fdatasync", 1), True),
+        (Point("", "fsync", 1), False),
+        (Point("pages.sqlite", "fdatasync", 1), False),
+        (Point("pages.sqlite-wal", "unlink", 1), True),
+        (Point("pages.sqlite-wal", "fdatasync", 1), False),
+        (Point("pages.sqlite.job/ledger.sqlite-wal", "unlink", 1), False),
+    ):
+        assert syscalls.may_be_borne(aim._replace(point=point), "") is borne, point

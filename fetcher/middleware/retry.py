@@ -112,6 +112,10 @@ class Retry:
     def _after(self, state: RequestState, error: FetchError) -> tuple[float, bool]:
         """Return the seconds until the next try, and whether they are waited for in place; or raise what ends the row."""
         if error.final or isinstance(error, Skipped):
+            if state.stage is Stage.CONNECTING and not isinstance(
+                error, Skipped
+            ):  # by the row itself, not its robots.txt
+                state.attempts += 1
             raise error
         gate = self._gate
         now = gate.clock()

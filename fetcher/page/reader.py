@@ -6,6 +6,7 @@ never trusted: what is large or looks dangerous is not parsed in the process tha
 
 from __future__ import annotations
 
+import asyncio
 import importlib.machinery
 import os
 import sys
@@ -24,6 +25,7 @@ from fetcher.page.parse import TREE_COLUMNS, Reading, extract_from, kind_of, pag
 
 if TYPE_CHECKING:
     from fetcher.page.isolation import ParserPool
+    from fetcher.page.messages import NotPlain
     from fetcher.page.select import Explosion, SelectedColumn, Selection
 
 __all__ = ["MarkRow", "Reader", "looks_dangerous", "name_of"]
@@ -32,6 +34,7 @@ MarkRow: TypeAlias = Callable[[int], None]
 """Is told the id of the row whose page is about to be parsed in this process, and 0 afterwards."""
 
 MAX_PROCESSES = 4  # where their number was not asked for
+SHORTAGE_PAUSE_SECONDS = 0.5  # until a page is tried again that there was no memory for
 MAX_QUEUED_PAGES = 16  # that a process has at once, where all pages go to one
 
 # lexbor's time grows with the square of how deep tags are nested and of how many attributes one tag has: 500 KB of
@@ -187,14 +190,14 @@ class Reader:
 
         Raises ``ParseError``: ``parse_timeout`` over the limit, ``parse_crash`` where the process died or cannot be
         started, ``extract_failed`` also for data that is not plain. An extractor that has no name to be found by
-        runs here, once the page has been parsed there.
+        runs here, once the page has been parsed there. Raises ``MemoryError`` where the memory is short for any page.
         """
         from fetcher.page.messages import NotPlain
 
         if self._pool is None:
             self._pool = self._open_pool()
         try:
-            answer = await self._pool.read(response)
+            answer = await self._ask_pool(self._pool, response)
         except ParseError as error:
             error.reading = error.reading or read_head(response)
             raise
@@ -207,6 +210,24 @@ class Reader:
         else:
             reading = self._with_data(response, answer, self._extract_here)
         return self._page_of(response, reading, waited=waited, fetched_at=fetched_at)
+
+    async def _ask_pool(self, pool: ParserPool, response: Response) -> Reading | NotPlain:
+        """Have a page read in another process, twice where that has no memory for it.
+
+        A process that holds nothing else and has too little for the same page twice is no want of ours, if the page is
+        of the kind that takes much: it costs its own row, and not the run.
+        """
+        try:
+            return await pool.read(response)
+        except MemoryError:
+            pass  # out of here: the error keeps what it passed through
+        await asyncio.sleep(SHORTAGE_PAUSE_SECONDS)
+        try:
+            return await pool.read(response)
+        except MemoryError:
+            if not looks_dangerous(response.body):
+                raise
+        raise ParseError("parse_crash", "parsing it takes more memory than a process of its own is given")
 
     def _page_of(self, response: Response, reading: Reading, *, waited: float, fetched_at: float) -> Page:
         if self._skip_when and reading.robots and (word := denied_by(reading.robots, self._skip_when, self._token)):

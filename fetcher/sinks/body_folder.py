@@ -97,9 +97,12 @@ class IncomingFile:
             with contextlib.suppress(OSError):  # an advice
                 _ADVISE(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
-    def finish(self) -> None:
-        """Wait for the disk, and give it its name."""
+    def sync(self) -> None:
+        """Wait for the disk."""
         sync(self._descriptor)
+
+    def finish(self) -> None:
+        """Give it its name."""
         self._close()
         os.replace(self._incoming, self.path)
         self._finished = True
@@ -202,8 +205,11 @@ class BodyFolder:
         """Write them all and only then wait for the disk: that has much less to do than with one after the other."""
         written: list[IncomingFile] = []
         try:
-            self._in_threads(lambda body: self._write(body, written), bodies)
-            self._in_threads(_finish, written)
+            for body in bodies:
+                self._write(body, written)
+            self._in_threads(_sync, written)
+            for file in written:
+                _finish(file)
         finally:
             for file in written:
                 file.discard()
@@ -334,6 +340,13 @@ def extension_of(page: Page) -> str:
     if kind.endswith("+xml"):
         return "xml"
     return "html" if not kind and _HTML_START.match(page.body or b"") else "txt"
+
+
+def _sync(file: IncomingFile) -> None:
+    try:
+        file.sync()
+    except OSError as error:
+        raise write_error(file.path, "cannot write", error) from error
 
 
 def _finish(file: IncomingFile) -> None:

@@ -9,7 +9,9 @@ Law 7: what the server says of the size is a hint and never believed.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -23,7 +25,7 @@ from fetcher.transport.decoding import Decoder
 from fetcher.transport.recording import Cut, Recording
 from fetcher.transport.watchdog import Watch
 
-__all__ = ["Bodies", "Body", "skim"]
+__all__ = ["Bodies", "Body", "TransferDecoder", "note_cut", "skim"]
 
 FREE_BYTES = 65_536  # of a body, which need no permit
 SMALL_SHARE = 4  # of the memory, the part that bodies may have together which need no permit, where they are kept
@@ -38,6 +40,34 @@ class Body(msgspec.Struct, frozen=True):
     data: bytes
     wire_bytes: int
     truncated: bool
+
+
+class TransferDecoder:
+    """The body of an answer whose transfer ``codings`` are undone as it is read; else it is as aiohttp's own.
+
+    Such a body lasts until the end of its connection (RFC 9112, 6.3); whether it is whole is told by its codings alone.
+    """
+
+    def __init__(self, content: aiohttp.StreamReader, codings: str, max_size: int) -> None:
+        self._content = content
+        self._decoder = Decoder(codings, max_size)
+        self._pieces: Iterator[bytes] = iter(())
+
+    async def readany(self) -> bytes:
+        """Return the next bytes; none at the end. Raises ``ProtocolError`` for a coding that does not hold."""
+        while (piece := next(self._pieces, None)) is None:
+            if self._decoder.overflow:
+                raise TooLarge(message="undone, the transfer coding gives more than max-size")
+            chunk = await self._content.readany()
+            if not chunk:
+                if self._content.exception() is None:
+                    self._decoder.finish()
+                return b""
+            self._pieces = self._decoder.pieces(chunk)
+        return piece
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
 
 
 class Permits:
@@ -144,7 +174,7 @@ class Bodies:
             if decoder is None or not isinstance(error.__cause__, ContentLengthError) or not decoder.ends_by_itself:
                 raise
             response.close()
-            _note_cut(recording, "disconnect")
+            note_cut(recording, "disconnect")
             return Body(b"".join(chunks), wire, truncated=False)
         if (broken := response.content.exception()) is not None and size <= limit:
             raise broken  # the body was broken off: its end is none
@@ -267,21 +297,22 @@ async def skim(response: aiohttp.ClientResponse, state: RequestState | None) -> 
                         recording.chunks.append(chunk)
         if content.exception() is not None:
             response.close()
-            _note_cut(recording, "disconnect")
+            note_cut(recording, "disconnect")
     except (aiohttp.ClientError, HttpProcessingError):
         response.close()
-        _note_cut(recording, "disconnect")
+        note_cut(recording, "disconnect")
     except TimeoutError:
         response.close()
-        _note_cut(recording, "time")
+        note_cut(recording, "time")
     if wire > MAX_SKIMMED_BYTES:
         response.close()
-        _note_cut(recording, "length")
+        note_cut(recording, "length")
     if transfer is not None and "Content-Encoding" not in response.headers:
         transfer.received = wire
     return Body(b"", wire, truncated=wire > MAX_SKIMMED_BYTES)
 
 
-def _note_cut(recording: Recording | None, why: Cut) -> None:
+def note_cut(recording: Recording | None, why: Cut) -> None:
+    """Note in what is kept of an exchange why its body is not whole."""
     if recording is not None:
         recording.cut = why

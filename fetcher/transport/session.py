@@ -21,7 +21,7 @@ from fetcher.errors import ConnectError, DNSError, FetchError, InvalidURL, Proto
 from fetcher.model import REDIRECT_STATUSES, Pairs, Request, Response, Stage
 from fetcher.request_state import RequestState, Requeue, current, is_guarded
 from fetcher.transport.address import BlockedAddress, blocked_address, classify, literal
-from fetcher.transport.body import Bodies, Body, skim
+from fetcher.transport.body import Bodies, Body, TransferDecoder, note_cut, skim
 from fetcher.transport.connector import ConnectionBudget, Pool, StagedResolver, open_session
 from fetcher.transport.descriptors import Shortage, descriptors_for_connections, out_of_descriptors, out_of_memory
 from fetcher.transport.recording import Cut, HeaderFilter, Recording, cut_by
@@ -37,6 +37,10 @@ __all__ = ["Transport"]
 NO_OPTIONS: dict[str, Any] = {}  # of aiohttp's, for a plain request without a proxy
 NO_BODY = Body(b"", 0, truncated=False)
 REMEMBERED = 65_536  # hosts whose pool, and header names whose text, are known
+
+
+TRANSFER_CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
+"""That are undone (RFC 9112, 7.2); nobody was told that they are taken, so they are rare."""
 
 
 class Transport:
@@ -222,8 +226,9 @@ class Transport:
                         state.transfer.recording.answered()
                 state.reach(pool if pool != "any" else self._behind_proxy(state))
                 state.enter(Stage.READING)
+            coded = ""
             if answer.status == 101 or "Transfer-Encoding" in answer.headers:
-                _check_head(answer, request.method)
+                coded = _check_head(answer, request.method)
             keeper = state if self._bodies.keeps and state is not None and _is_of_a_row(state) else None
             if keeper is not None:
                 await self._bodies.admit(answer, keeper, watch)
@@ -234,7 +239,11 @@ class Transport:
                     state.transfer.received = 0
             elif answer.status >= 300 and not self._is_wanted(answer):
                 body = await skim(answer, state)
+                if coded and state is not None and state.transfer is not None:
+                    note_cut(state.transfer.recording, "unspecified")  # an archive has what is inside that coding
             else:
+                if coded:
+                    answer.content = TransferDecoder(answer.content, coded, self._config.limits.max_size)  # type: ignore[assignment]  # it is read in one way
                 body = await self._bodies.read(answer, state, watch)
                 if keeper is not None and self._kept_headers is None:
                     self._bodies.count(keeper, len(body.data))
@@ -312,19 +321,27 @@ def _wire(url: str) -> yarl.URL:
         raise InvalidURL(message=str(error)) from None
 
 
-def _check_head(answer: aiohttp.ClientResponse, method: str) -> None:
-    """Refuse what aiohttp lets pass: 101 to a plain request, and transfer codings that nobody undoes."""
+def _check_head(answer: aiohttp.ClientResponse, method: str) -> str:
+    """Refuse what aiohttp lets pass: 101 to a plain request, and transfer codings that are no framing.
+
+    Returned are those to be undone, where the body lasts until the end of its connection (RFC 9112, 6.3, item 4).
+    """
     if answer.status == 101:
         raise ProtocolError("malformed_response", f"101 Switching Protocols to a plain {method}")
     codings = transfer_codings(answer.headers.getall("Transfer-Encoding", []))
     if not codings or answer.status in (204, 304) or method == "HEAD":  # no body follows (RFC 9112, 6.3)
-        return
+        return ""
     if answer.version is not None and answer.version < aiohttp.HttpVersion11:
         raise ProtocolError("malformed_response", "a Transfer-Encoding in HTTP/1.0")
+    if "chunked" not in codings and "Content-Length" not in answer.headers:
+        if unknown := [coding for coding in codings if coding not in TRANSFER_CODINGS]:
+            raise ProtocolError("bad_encoding", f"the transfer coding {unknown[0][:40]!r} is not undone")
+        return ", ".join(codings)
     if codings[-1] != "chunked" or codings.count("chunked") > 1:
         raise ProtocolError("malformed_response", "the Transfer-Encoding does not end in one chunked")
     if codings != ["chunked"]:
         raise ProtocolError("bad_encoding", f"the transfer coding {codings[0][:40]!r} is not undone")
+    return ""
 
 
 _names: dict[bytes, str] = {}

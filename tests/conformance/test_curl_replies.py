@@ -47,7 +47,7 @@ WE_FAIL: dict[int, tuple[str, str]] = {
     1266: ("malformed_response", HTTP_09),
     514: ("truncated", OF_HEAD), 1032: ("truncated", OF_HEAD), 1484: ("malformed_response", OF_HEAD),
     1116: ("malformed_response", LF_CHUNKS),
-    1122: ("malformed_response", GZIP_AS_TRANSFER), 1124: ("bad_encoding", GZIP_AS_TRANSFER),
+    1124: ("bad_encoding", GZIP_AS_TRANSFER),
     1170: ("bad_encoding", GZIP_AS_TRANSFER),
     1482: ("malformed_response", CHUNKED_TWICE),
     1556: ("headers_too_large", LONG_LINE),

@@ -63,11 +63,12 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "hosts": ("test_host_health*", "test_host_table*", "test_scheduler*", "test_breaker*", "test_adaptive*",
               "test_network*", "test_gate*", "test_send_gate*", "test_frontier*", "test_dispatcher*"),
     "frontier": ("test_frontier*", "test_queues*", "test_spill*", "test_dispatcher*"),
-    "pipeline": ("test_library*", "test_dispatcher*"),
+    "pipeline": ("test_library*", "test_dispatcher*", "test_isolation*", "test_reader*", "test_cli_extract*"),
     "dispatcher": ("test_dispatcher*", "test_frontier*", "test_library*"),
-    "job": ("test_job*", "test_resume*", "test_ledger*", "test_durable*", "test_report*", "test_cli_job*", "test_cli_retry*"),
+    "job": ("test_job*", "test_resume*", "test_ledger*", "test_durable*", "test_report*", "test_cli_job*", "test_cli_retry*",
+            "test_since*", "test_kept_list*", "test_shard*", "test_cli_bodies*"),
     "middleware": ("test_gate*", "test_send_gate*", "test_retry*", "test_accept*", "test_redirects*", "test_headers*",
-                   "test_robots*", "test_polite*", "test_library*"),
+                   "test_robots*", "test_polite*", "test_since*", "test_library*"),
 }  # fmt: skip
 """What is changed, and the tests nearest to it, the nearest first; those named after a module are nearer still."""
 

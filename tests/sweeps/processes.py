@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.lab.command import environment
+from tests.lab.command import argv, environment
+from tests.lab.loaded import fork
 
 __all__ = ["DEADLINE", "Child", "Ran", "alive", "parsers_of", "run", "scars", "started"]
 
@@ -59,11 +60,31 @@ def started(words: Sequence[str], folder: Path) -> Iterator[tuple[subprocess.Pop
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def run(words: Sequence[str], folder: Path, deadline: float = DEADLINE) -> Ran:
-    """Run a command to its end. Raises ``subprocess.TimeoutExpired``."""
+def run(words: Sequence[str], folder: Path, deadline: float = DEADLINE, *, anew: bool = True) -> Ran:
+    """Run a command to its end; one of ours that need not start ``anew`` is forked. Raises ``subprocess.TimeoutExpired``."""
+    if not anew:
+        return _run_forked(words[len(argv()) :], folder, deadline)
     with started(words, folder) as (process, said):
         code = process.wait(deadline)
         return Ran(code, said.read_text(errors="replace"))
+
+
+def _run_forked(words: Sequence[str], folder: Path, deadline: float) -> Ran:
+    said = folder / "stderr.txt"
+    with open(said, "wb") as stderr:
+        forked = fork(
+            words,
+            cwd=folder,
+            env=environment(folder, FETCHER_ROBOTS="1"),
+            stdin=subprocess.DEVNULL,
+            stdout=stderr.fileno(),
+            stderr=stderr.fileno(),
+        )
+        try:
+            code = forked.wait(deadline)
+        finally:
+            forked.kill()
+    return Ran(code, said.read_text(errors="replace"))
 
 
 def scars(said: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Owns the site of the sweeps: a fast server in a process of its own, whose log outlives whoever is killed.
 
-A path is ``/JOB/KIND/MILLISECONDS/ROW``: how it is answered, after how long, and for which row.
+A path is ``/JOB/KIND/MILLISECONDS/ROW``: how it is answered, after how long, and for which row; ``/lists/JOB`` is a list.
 Law 1: the log has a line when a request's head has come, and one before its answer goes, in seconds of the
 monotonic clock, which all processes of a machine share. Law 2: the server ends with whoever started it.
 """
@@ -75,6 +75,10 @@ class Site:
             rows.append(Row(f"http://{host}:{self.port}/{job}/{kind}/{wait}/{number}", CODES.get(kind, PAGE)))
         return rows
 
+    def list_url(self, job: str) -> str:
+        """Return where ``JOB/urls.txt`` beside the log is served as a list."""
+        return f"http://{host_address(1)}:{self.port}/lists/{job}"
+
     def end(self) -> int:
         """Return where the log ends now, in bytes."""
         return self.log.stat().st_size
@@ -122,6 +126,8 @@ class Conversation(asyncio.Protocol):
         path = self._head.split(b" ", 2)[1].decode("latin-1")
         self._head = b""
         match path.split("/"):
+            case ["", "lists", job]:
+                self._transport.write(answer("200 OK", (LISTS / job / "urls.txt").read_bytes()))
             case ["", _, kind, wait, row] if wait.isdecimal() and row.isdecimal():
                 self._note(">", path)
                 self._loop.call_later(int(wait) / 1000, self._answer, kind, path)
@@ -158,6 +164,7 @@ def answer(status: str, body: bytes, more: str = "") -> bytes:
     return head.encode() + body
 
 
+LISTS = Path()  # the log's folder
 LEAD = b"<!doctype html><title>swept</title>"
 FEW = 4
 DENSE = answer("200 OK", LEAD + b"<b>x</b>" * ATOMS)
@@ -185,4 +192,5 @@ async def serve(log: int) -> None:
 
 
 if __name__ == "__main__":
+    LISTS = Path(sys.argv[1]).parent
     asyncio.run(serve(os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_TRUNC, 0o644)))
