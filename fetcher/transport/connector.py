@@ -11,7 +11,6 @@ import functools
 import math
 import re
 import ssl
-from collections.abc import Coroutine
 from time import monotonic
 from typing import Any, Literal, TypeAlias
 
@@ -27,6 +26,7 @@ from fetcher.transport.address import AddressClass, socket_guard
 from fetcher.transport.decoding import accept_encoding
 from fetcher.transport.resolver import Resolver
 from fetcher.transport.response_parser import ResponseParser
+from fetcher.transport.tls import has_session, keep_session
 
 __all__ = ["ConnectionBudget", "Pool", "StagedResolver", "open_session"]
 
@@ -128,6 +128,8 @@ class StampedProtocol(ResponseHandler):
         if self.parser is not None and (message := self.parser.final) is not None:  # its head is whole
             self.head = -math.inf
             self.answers += 1
+            if self.answers == 1:
+                self._keep_session()
             said = message.headers.get("Keep-Alive")
             if said is not None:
                 timeout = _TIMEOUT.search(said)
@@ -136,6 +138,12 @@ class StampedProtocol(ResponseHandler):
         elif self.head > HEADS_LIMIT and self.transport is not None:
             self.set_exception(LineTooLong(b"the head", HEADS_LIMIT))
             self.transport.close()
+
+    def _keep_session(self) -> None:
+        """Keep what a further connection to the host can go on from: each begins with one answer at least."""
+        tls = self.transport.get_extra_info("ssl_object") if self.transport is not None else None
+        if tls is not None:
+            keep_session(tls)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Learn that there is no more: a body that lasts until the end is whole only if that came in order."""
@@ -251,7 +259,7 @@ class BoundedConnector(aiohttp.TCPConnector):
             del self._conns[key]
         kept[0].close()
 
-    def _create_connection(self, *args: Any) -> Coroutine[Any, Any, ResponseHandler]:
+    async def _create_connection(self, req: aiohttp.ClientRequest, *args: Any) -> ResponseHandler:
         budget = self._budget
         budget.changes += 1
         if budget.changes >= budget.every:
@@ -263,7 +271,14 @@ class BoundedConnector(aiohttp.TCPConnector):
             transfer = state.transfer
             if transfer is not None and transfer.clock is not None:
                 transfer.clock.listen(None)
-        return super()._create_connection(*args)
+        if has_session(req.ssl, req.host):
+            try:
+                return await super()._create_connection(req, *args)
+            except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError):
+                if has_session(req.ssl, req.host):  # it did not come to a handshake
+                    raise
+            # Some servers answer a session with an alert: it must cost nobody a row.
+        return await super()._create_connection(req, *args)
 
     def _get(self, key: Any, traces: Any) -> Any:
         """Find a connection that is kept; none for a request that asks for a new one."""
