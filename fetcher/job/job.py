@@ -201,7 +201,8 @@ class Job:
                 pauses_of(opened.parked, opened.delays, time.time(), longest, path=self.directory),
                 delays_of(opened.delays, path=self.directory),
             )
-        self._marking.enter_context(self._fetcher.reader.marking(opened.marker.mark, suspects={suspect} - {0}))
+        mark = self._marking.enter_context(opened.marker.marking_in(asyncio.get_running_loop()))
+        self._marking.enter_context(self._fetcher.reader.marking(mark, suspects={suspect} - {0}))
         assert self._thread is not None
         self._writer = Writer(  # the last: it has a timer
             opened.ledger,

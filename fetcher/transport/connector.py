@@ -11,6 +11,7 @@ import functools
 import math
 import re
 import ssl
+from http.cookies import SimpleCookie
 from time import monotonic
 from typing import Any, Literal, TypeAlias
 
@@ -299,6 +300,18 @@ class BoundedConnector(aiohttp.TCPConnector):
             budget.check()
 
 
+class NoCookies(aiohttp.DummyCookieJar):
+    """A jar that is empty, and says so without making an empty cookie for each request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._nothing: SimpleCookie = SimpleCookie()
+
+    def filter_cookies(self, request_url: Any) -> SimpleCookie:  # noqa: ARG002  (aiohttp's own signature)
+        """Return none."""
+        return self._nothing
+
+
 async def _none() -> None:
     return None
 
@@ -316,7 +329,7 @@ def open_session(config: Config, pool: Pool, resolver: Resolver, budget: Connect
     session = aiohttp.ClientSession(
         connector=connector,
         headers={"User-Agent": config.identity.user_agent, "Accept": ACCEPT, "Accept-Encoding": accept_encoding()},
-        cookie_jar=aiohttp.DummyCookieJar(),
+        cookie_jar=NoCookies(),
         auto_decompress=False,
         timeout=aiohttp.ClientTimeout(total=None, connect=config.timeouts.connect, ceil_threshold=60),
         request_class=StagedRequest,

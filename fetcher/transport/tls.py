@@ -38,9 +38,9 @@ class StagedTLS(ssl.SSLContext):
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
         """Begin a handshake."""
         enter(Stage.HANDSHAKING)
-        name = kwargs.get("server_hostname")
-        if name in self.sessions and kwargs.get("session") is None:
-            kwargs["session"] = self.sessions.pop(name)
+        session = self.sessions.pop(kwargs.get("server_hostname") or "", None)
+        if session is not None:
+            kwargs["session"] = session
         return super().wrap_bio(*args, **kwargs)
 
 
