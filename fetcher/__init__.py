@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fetcher.errors import Skipped as Skipped
     from fetcher.errors import SourceError as SourceError
     from fetcher.errors import StatusError as StatusError
+    from fetcher.found.source import follow as follow
     from fetcher.job.job import Job as Job
     from fetcher.model import Exchange as Exchange
     from fetcher.model import Extractor as Extractor
@@ -59,6 +60,7 @@ _HOMES = {
         "StatusError",
     ),
     "fetcher.request_state": ("InFlight",),
+    "fetcher.found.source": ("follow",),
     "fetcher.job.job": ("Job",),
     "fetcher.model": (
         "Exchange",

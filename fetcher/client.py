@@ -9,13 +9,14 @@ import asyncio
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeAlias, TypeVar, Unpack
 
 import msgspec
 
-from fetcher.config import Config, ConfigOptions, config_from
+from fetcher.config import Config, ConfigOptions, Follow, config_from
 from fetcher.errors import ConfigError, FetchError
 from fetcher.event_loop import run_blocking
+from fetcher.found.source import Followed, rules_of
 from fetcher.intake import Row, without_secrets
 from fetcher.middleware.chain import Handlers
 from fetcher.middleware.gate import Gate
@@ -44,6 +45,7 @@ from fetcher.transport.descriptors import descriptors_for_connections, most_conc
 from fetcher.urls import Target, parse
 
 if TYPE_CHECKING:
+    from fetcher.found.rows import FoundRows
     from fetcher.lists import ListFetcher
     from fetcher.parallel.parent import ParallelOutcomes
     from fetcher.sources.network import ListStore
@@ -54,6 +56,8 @@ __all__ = ["Fetcher", "fetch", "fetch_all", "judge_by_either", "robots_judge"]
 log = logging.getLogger("fetcher")
 
 T = TypeVar("T")
+
+Source: TypeAlias = Iterable[Row] | AsyncIterable[Row] | Followed
 
 
 class FetcherOptions(ConfigOptions, total=False):
@@ -192,22 +196,36 @@ class Fetcher:
     @asynccontextmanager
     async def stream(
         self,
-        urls: Iterable[Row] | AsyncIterable[Row],
+        urls: Source,
         *,
         ordered: bool = False,
         sequentially: bool = False,
         stats: Stats | None = None,
         spill_folder: str | None = None,
+        found: FoundRows | None = None,
     ) -> AsyncIterator[Outcomes | OneByOne | ParallelOutcomes]:
         """Open an async iterator of outcomes: as they complete, or ``ordered`` as the URLs are.
 
         ``urls`` may be any iterable, endless too: it is read as fast as outcomes are taken. ``sequentially``
         fetches one after the other, for comparison. ``stats`` go on where earlier runs of the same list left them.
         ``spill_folder`` is where rows wait that memory has no place for, by default where the system has temporary files.
-        Leaving the block cancels what is still under way.
+        ``urls`` of ``fetcher.follow``, or the option ``follow``, have the links of pages followed: ``found`` are then the
+        rows of a ``Job``, by default kept in a temporary file. Leaving the block cancels what is still under way.
         """
+        engine, stats = self._running(), stats or Stats()
+        rules = rules_of(urls, self.config, ordered=ordered)
+        if rules is not None:
+            engine = msgspec.structs.replace(engine, follow=rules)
+            found = _found_rows(rules, found, stats, self.config)
+        rows = urls.rows if isinstance(urls, Followed) else urls
         async with await self._flow(
-            urls, ordered=ordered, sequentially=sequentially, stats=stats, spill_folder=spill_folder
+            engine,
+            rows,
+            ordered=ordered,
+            sequentially=sequentially,
+            stats=stats,
+            spill_folder=spill_folder,
+            found=found,
         ) as outcomes:
             self._streams.append(outcomes)
             limit = self.config.limits.time
@@ -219,7 +237,7 @@ class Fetcher:
                     timer.cancel()
                 self._streams.remove(outcomes)
 
-    async def run(self, urls: Iterable[Row] | AsyncIterable[Row], sink: Sink, *, sequentially: bool = False) -> Stats:
+    async def run(self, urls: Source, sink: Sink, *, sequentially: bool = False) -> Stats:
         """Drain all outcomes into a sink and return the stats. Raises ``SinkError`` and ``SourceError``."""
         async with sink, self.stream(urls, sequentially=sequentially) as outcomes:
             async for outcome in outcomes:
@@ -254,10 +272,10 @@ class Fetcher:
             stream.stop(grace)
 
     async def _flow(
-        self, urls: Iterable[Row] | AsyncIterable[Row], *, ordered: bool, sequentially: bool, **how: Any
+        self, engine: Engine, urls: Iterable[Row] | AsyncIterable[Row], *, ordered: bool, sequentially: bool, **how: Any
     ) -> AbstractAsyncContextManager[Outcomes | OneByOne | ParallelOutcomes]:
         """Return the pipeline that a stream runs on."""
-        engine, workers = self._running(), self._workers
+        workers = self._workers
         if sequentially or workers == 1:
             return (sequential if sequentially else concurrent)(engine, urls, ordered=ordered, **how)
         from fetcher.parallel.choosing import choose, within_limits
@@ -317,6 +335,17 @@ def check_workers(workers: Any) -> int | Literal["auto"]:
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         raise ConfigError(f"workers: {workers!r} is no number of processes, from 1 on, and not auto")
     return workers
+
+
+def _found_rows(rules: Follow, found: FoundRows | None, stats: Stats, config: Config) -> FoundRows:
+    """Return what keeps the rows that are found: a job's where that follows by the same rules."""
+    from fetcher.found.rows import TemporaryRows  # most runs follow no links
+
+    if found is None:
+        return TemporaryRows(rules, stats, concurrency=config.limits.concurrency)
+    if found.rules != rules:
+        raise ConfigError("follow: a job follows by its fetcher's options: Fetcher(follow=True, depth=2)")
+    return found
 
 
 def _within_limits(config: Config) -> Config:
@@ -380,19 +409,24 @@ def fetch(url: str | Request, config: Config | None = None, **options: Unpack[Fe
     return run_blocking(main)
 
 
-def fetch_all(urls: Iterable[Row], config: Config | None = None, **options: Unpack[FetcherOptions]) -> list[Outcome]:
+def fetch_all(
+    urls: Iterable[Row] | Followed, config: Config | None = None, **options: Unpack[FetcherOptions]
+) -> list[Outcome]:
     """Fetch all URLs, blocking, and return their outcomes in the order of the list: a ``Page`` or a ``Failure`` each.
 
     It takes a ``Config`` or its options as keywords, and whatever else a ``Fetcher`` does. All outcomes are held at
     once, with ``keep_body=True`` their bodies too: for a long list there is ``Fetcher.stream``. Where a loop is running
     (a notebook) it works in a thread of its own, in which ``urls`` is read; that loop stands still meanwhile, so a server
-    has a ``Fetcher`` instead.
+    has a ``Fetcher`` instead. Rows that are found (``fetcher.follow``) come behind those of the list.
 
     >>> pages = fetch_all(["https://example.com", "https://example.org"], concurrency=3)  # doctest: +SKIP
     """
 
     async def main() -> list[Outcome]:
-        async with Fetcher(config, **options) as fetcher, fetcher.stream(urls, ordered=True) as outcomes:
-            return [outcome async for outcome in outcomes]
+        async with Fetcher(config, **options) as fetcher:
+            ordered = rules_of(urls, fetcher.config) is None
+            async with fetcher.stream(urls, ordered=ordered) as outcomes:
+                listed = [outcome async for outcome in outcomes]
+        return listed if ordered else sorted(listed, key=lambda outcome: outcome.request.id)
 
     return run_blocking(main)

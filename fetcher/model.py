@@ -26,10 +26,12 @@ __all__ = [
     "ON_REQUEST",
     "RECORD_COLUMNS",
     "Change",
+    "Discovery",
     "Earlier",
     "Exchange",
     "Extractor",
     "Failure",
+    "FoundLinks",
     "Message",
     "Middleware",
     "Outcome",
@@ -64,7 +66,7 @@ RECORD_COLUMNS = (
     "id", "url", "final_url", "status", "length", "bytes", "content_type", "charset", "title", "links", "redirects",
     "attempts", "elapsed", "waited", "fetched_at", "error", "message", "truncated", "robots", "refresh", "etag",
     "last_modified", "digest", "fields", "data", "meta", "jsonld", "microdata", "rdfa", "link_list", "image_list", "text", "lang",
-    "headers", "body", "body_path", "item", "change", "checked_at",
+    "headers", "body", "body_path", "item", "change", "checked_at", "referrer", "depth",
 )  # fmt: skip
 """The columns that a record can have, in their order."""
 
@@ -74,8 +76,50 @@ CONTENT_COLUMNS = {
 }  # fmt: skip
 """What is read out of a page where it is asked for (``with``), and the column of a record that it fills."""
 
-ON_REQUEST = (*CONTENT_COLUMNS.values(), "headers", "body", "body_path", "item", "change", "checked_at")
+ON_REQUEST = (
+    *CONTENT_COLUMNS.values(),
+    "headers",
+    "body",
+    "body_path",
+    "item",
+    "change",
+    "checked_at",
+    "referrer",
+    "depth",
+)
 """Those that it has where they are asked for."""
+
+
+class Discovery(msgspec.Struct, frozen=True, array_like=True):
+    """How a row came to be, where links are followed: ``depth`` links away from row ``start`` of the list.
+
+    ``base`` is the URL of that row, which ``within`` is relative to. ``referrer`` is the URL of the page that named the
+    row first, ``None`` for a row of the list. ``leads`` says that its own links are to be followed.
+    """
+
+    depth: int
+    start: int
+    base: str
+    referrer: str | None = None
+    leads: bool = True
+
+
+class FoundLinks(msgspec.Struct, frozen=True, array_like=True):
+    """The links of one page that may be followed: absolute URLs without fragment, each once, in their order.
+
+    They are kept as one text with line ends between them, which takes less than half of the memory of many. ``dropped`` counts those that were too long, or that there was no room for. ``outside`` says that the page was
+    redirected to where no links are followed. ``guarded`` says that it came from a public address.
+    """
+
+    lines: str = ""
+    dropped: int = 0
+    outside: bool = False
+    guarded: bool = False
+
+    @property
+    def urls(self) -> list[str]:
+        """The URLs."""
+        return self.lines.split("\n") if self.lines else []
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -85,7 +129,8 @@ class Request(msgspec.Struct, frozen=True):
     listed, trimmed. ``headers`` are sent with this request alone. ``fields`` are the row's other columns
     and go to the output; ``tag`` is the caller's own and never looked into. ``guarded`` says that not the caller
     lists it but a public host: where private addresses are for listed hosts alone, they are closed to it.
-    ``method`` is what one exchange is asked by: our handlers set it, a row's own is always GET.
+    ``method`` is what one exchange is asked by: our handlers set it, a row's own is always GET. ``discovery`` is there
+    where links are followed.
     """
 
     id: int
@@ -95,6 +140,7 @@ class Request(msgspec.Struct, frozen=True):
     tag: Any = None
     guarded: bool = False
     method: Literal["GET", "HEAD"] = "GET"
+    discovery: Discovery | None = None
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -157,7 +203,7 @@ class Page(msgspec.Struct, frozen=True):
     ``body_path`` is where the body was put, under the name of its ``digest``, which is ``sha256:…`` then. ``change`` and ``checked_at`` are there where an
     earlier run is compared with: one whose page still stands is carried over with its ``fetched_at``, and ``checked_at``
     says when it was last confirmed, in seconds since the epoch. ``messages``, on request too, are those of the row's last try, one for each redirect
-    and the last.
+    and the last. ``found`` are the links that are to be followed, until they are rows.
     """
 
     request: Request
@@ -190,6 +236,7 @@ class Page(msgspec.Struct, frozen=True):
     change: Change | None = None
     checked_at: float = 0.0
     messages: tuple[Message, ...] = ()
+    found: FoundLinks | None = None
 
     ok: ClassVar[Literal[True]] = True
     """A page is a success."""

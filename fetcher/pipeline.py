@@ -19,16 +19,16 @@ import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import msgspec
 
-from fetcher.config import Config
+from fetcher.config import Config, Follow
 from fetcher.dispatcher import Dispatcher
 from fetcher.errors import FetchError, ParseError, ResourceError, Skipped, SourceError
 from fetcher.intake import Intake, Rejected, Row
 from fetcher.middleware.gate import Gate
-from fetcher.model import Earlier, Exchange, Failure, Outcome, Page, Response, Stage, kept_headers
+from fetcher.model import Earlier, Exchange, Failure, Outcome, Page, Request, Response, Stage, kept_headers
 from fetcher.page import changes
 from fetcher.page.parse import add_reading
 from fetcher.page.reader import Reader
@@ -41,13 +41,29 @@ from fetcher.request_state import (
     failure_of,
     hurry,
     known_page,
+    leads_on,
     snapshot_of,
     take_messages,
     waited,
 )
 from fetcher.stats import Stats
 
-__all__ = ["Engine", "OneByOne", "Outcomes", "concurrent", "exchange", "fetch_one", "read", "sequential"]
+if TYPE_CHECKING:
+    from fetcher.found.rows import FoundRows
+    from fetcher.page.found_links import LinkSearch
+
+__all__ = [
+    "Engine",
+    "OneByOne",
+    "Outcomes",
+    "concurrent",
+    "exchange",
+    "fetch_one",
+    "fresh",
+    "intake_of",
+    "read",
+    "sequential",
+]
 
 Source: TypeAlias = Iterable[Row] | AsyncIterable[Row]
 
@@ -64,6 +80,7 @@ class Engine(msgspec.Struct, frozen=True):
     ``handle`` are the handlers, the outermost first; ``reader`` makes pages of bodies.
     ``earlier`` are the pages of an earlier run, where one is compared with: ``handle`` asks for what has changed then.
     ``leave`` is given each row that goes on in another process, where the handlers say so (``Handover``).
+    ``follow`` says which links are followed, where any are.
     """
 
     config: Config
@@ -72,11 +89,19 @@ class Engine(msgspec.Struct, frozen=True):
     gate: Gate
     earlier: Earlier | None = None
     leave: Callable[[RequestState], None] | None = None
+    follow: Follow | None = None
 
     @property
     def keeps(self) -> bool:
-        """Whether outcomes have bodies or messages, which count for the memory until they are handed out."""
-        return self.config.keep_body or self.config.keep_messages
+        """Whether outcomes have bodies, messages or links, which count for the memory until they are handed out."""
+        return self.config.keep_body or self.config.keep_messages or self.follow is not None
+
+    def search_for(self, request: Request) -> LinkSearch | None:
+        """Return which links are looked for in the page of a row, where any are followed."""
+        assert self.follow is not None
+        from fetcher.page.found_links import LinkSearch
+
+        return LinkSearch.of(self.follow, request.discovery, self.reader.token)
 
 
 async def exchange(engine: Engine, state: RequestState) -> Response | FetchError | Requeue:
@@ -110,8 +135,9 @@ async def read(engine: Engine, state: RequestState, response: Response, *, isola
     earlier = None if engine.earlier is None else known_page(state, engine.earlier)
     if earlier is not None and state.not_modified and response.status == 304:
         return _carried(state, earlier, response)
+    search = None if engine.follow is None else engine.search_for(state.request)
     try:
-        page = await _page_of(engine.reader, state, response, isolated=isolated)
+        page = await _page_of(engine.reader, state, response, search, isolated=isolated)
     except (ParseError, Skipped) as error:
         reading, error.reading = error.reading, None
         if isinstance(error, Skipped):
@@ -123,6 +149,9 @@ async def read(engine: Engine, state: RequestState, response: Response, *, isola
         raise ResourceError("no memory is left to parse in; with less at once (-c) it may do: a job goes on") from None
     if state.messages is not None:
         page = msgspec.structs.replace(page, messages=take_messages(state))
+    if page.found is not None:
+        guarded = msgspec.structs.replace(page.found, guarded=state.reached != "private")
+        page = msgspec.structs.replace(page, found=guarded)
     # A middleware may have asked for something else, or answered out of its store: the row is the row.
     if page.request is not state.request:
         page = msgspec.structs.replace(page, request=state.request)
@@ -131,14 +160,16 @@ async def read(engine: Engine, state: RequestState, response: Response, *, isola
     return changes.compared(page, earlier, response.body, by_data=engine.reader.makes_data)
 
 
-async def _page_of(reader: Reader, state: RequestState, response: Response, *, isolated: bool) -> Page:
+async def _page_of(
+    reader: Reader, state: RequestState, response: Response, search: LinkSearch | None, *, isolated: bool
+) -> Page:
     """Have a body read; where there is no memory for it here, in a process that has all of its own."""
     if not isolated:
         try:
-            return reader.read(response, waited=waited(state), fetched_at=time.time())
+            return reader.read(response, waited=waited(state), fetched_at=time.time(), search=search)
         except MemoryError:
             pass  # out of here: the error keeps what it passed through
-    return await reader.read_isolated(response, waited=waited(state), fetched_at=time.time())
+    return await reader.read_isolated(response, waited=waited(state), fetched_at=time.time(), search=search)
 
 
 def _carried(state: RequestState, earlier: Page, response: Response | None) -> Page:
@@ -166,7 +197,8 @@ def fresh(engine: Engine, state: RequestState) -> Page | None:
     if confirmed is None or not 0 <= time.time() - confirmed < earlier.max_age:
         return None
     page = earlier.find(state.first.wire)
-    return _carried(state, page, None) if page is not None and earlier.stands_for(page) else None
+    stands = page is not None and earlier.stands_for(page) and not leads_on(state.request, page)
+    return _carried(state, page, None) if page is not None and stands else None
 
 
 def _failed(engine: Engine, state: RequestState, error: FetchError) -> Failure:
@@ -188,7 +220,9 @@ async def fetch_one(engine: Engine, state: RequestState) -> Outcome:
             raise RuntimeError(f"row {state.request.id} was sent back, and there is nobody to take it")
         if isinstance(result, FetchError):
             return _failed(engine, state, result)
-        return await read(engine, state, result, isolated=engine.reader.needs_isolation(result))
+        return await read(
+            engine, state, result, isolated=engine.reader.needs_isolation(result, links=engine.follow is not None)
+        )
     finally:
         state.free()
 
@@ -241,6 +275,15 @@ Delivered: TypeAlias = tuple[Outcome, RequestState | None]
 """An outcome, and the row that holds memory for it."""
 
 
+def intake_of(source: Source, config: Config, stats: Stats, found: FoundRows | None) -> Intake:
+    """Return what takes rows in, with those that are ``found``, where links are followed."""
+    if found is None:
+        return Intake(source, config, stats)
+    from fetcher.found.intake import FollowIntake  # most runs follow no links
+
+    return FollowIntake(source, config, stats, found)
+
+
 class Outcomes:
     """An async iterator of outcomes, and the run behind it; made by ``concurrent``.
 
@@ -255,11 +298,13 @@ class Outcomes:
         ordered: bool = False,
         stats: Stats | None = None,
         spill_folder: str | None = None,
+        found: FoundRows | None = None,
     ) -> None:
         self.stats = stats or Stats()
         self._engine = engine
         self._ordered = ordered
-        self._intake = Intake(source, engine.config, self.stats)
+        self._found = found
+        self._intake = intake_of(source, engine.config, self.stats, found)
         gate, limits = engine.gate, engine.config.limits
         self._dispatcher = Dispatcher(
             gate, limits, self._run_row, self._task_ended, ordered=ordered, spill_folder=spill_folder
@@ -300,7 +345,7 @@ class Outcomes:
         self._handed += 1
         self.stats.enter(outcome)
         self._dispatcher.outcome_taken()
-        return outcome
+        return outcome if self._found is None else self._found.take(outcome)
 
     def in_flight(self) -> list[InFlight]:
         """Return every running row: its URL, its stage and how long it has been at it."""
@@ -382,7 +427,7 @@ class Outcomes:
                 self._deliver(state, _failed(engine, state, result))
             elif isinstance(result, Page):  # of an earlier run: nothing was asked
                 self._deliver(state, result)
-            elif engine.reader.needs_isolation(result):
+            elif engine.reader.needs_isolation(result, links=engine.follow is not None):
                 self._isolated.start(state, result)
             else:
                 self._deliver(state, await read(engine, state, result, isolated=False))
@@ -483,13 +528,17 @@ async def concurrent(
     ordered: bool = False,
     stats: Stats | None = None,
     spill_folder: str | None = None,
+    found: FoundRows | None = None,
 ) -> AsyncIterator[Outcomes]:
     """Fan the source out: outcomes as they complete, or in the order of the source.
 
     ``ordered`` trades law 5 away: the window counts from the oldest row not yet handed over. ``stats`` may count the
-    rows of earlier runs. ``spill_folder`` is where rows wait that memory has no place for.
+    rows of earlier runs. ``spill_folder`` is where rows wait that memory has no place for, ``found`` are those that pages
+    name, where links are followed.
     """
-    async with Outcomes(engine, source, ordered=ordered, stats=stats, spill_folder=spill_folder) as outcomes:
+    async with Outcomes(
+        engine, source, ordered=ordered, stats=stats, spill_folder=spill_folder, found=found
+    ) as outcomes:
         yield outcomes
 
 
@@ -499,10 +548,13 @@ async def concurrent(
 class OneByOne:
     """An async iterator of outcomes with the contract of ``Outcomes``; made by ``sequential``."""
 
-    def __init__(self, engine: Engine, source: Source, stats: Stats | None = None) -> None:
+    def __init__(
+        self, engine: Engine, source: Source, stats: Stats | None = None, found: FoundRows | None = None
+    ) -> None:
         self.stats = stats or Stats()
         self._engine = engine
-        self._intake = Intake(source, engine.config, self.stats)
+        self._found = found
+        self._intake = intake_of(source, engine.config, self.stats, found)
         self._state: RequestState | None = None
         self._stopping = False
 
@@ -527,7 +579,7 @@ class OneByOne:
         if isinstance(outcome, Failure):
             outcome.error.detach()
         self.stats.enter(outcome)
-        return outcome
+        return outcome if self._found is None else self._found.take(outcome)
 
     def in_flight(self) -> list[InFlight]:
         """Return the running row, if there is one."""
@@ -550,9 +602,10 @@ async def sequential(
     ordered: bool = False,  # noqa: ARG001  (the contract's: it always is)
     stats: Stats | None = None,
     spill_folder: str | None = None,  # noqa: ARG001  (the contract's: no row waits)
+    found: FoundRows | None = None,
 ) -> AsyncIterator[OneByOne]:
     """Fetch one row after the other: what ``concurrent`` is compared with. Always in order."""
-    outcomes = OneByOne(engine, source, stats)
+    outcomes = OneByOne(engine, source, stats, found)
     try:
         yield outcomes
     finally:

@@ -46,6 +46,7 @@ __all__ = [
     "hurry",
     "is_guarded",
     "known_page",
+    "leads_on",
     "snapshot_of",
     "take_messages",
     "waited",
@@ -342,6 +343,12 @@ def known_page(state: RequestState, earlier: Earlier) -> Page | None:
     if state.earlier == "unknown":
         state.earlier = earlier.find(state.first.wire)
     return state.earlier
+
+
+def leads_on(request: Request, page: Page) -> bool:
+    """Say whether the links of a row's earlier page are wanted: they are in its body alone, so it is asked for whole."""
+    discovery, kind = request.discovery, page.content_type
+    return discovery is not None and discovery.leads and (kind is None or "html" in kind or "xml" in kind)
 
 
 def waited(state: RequestState) -> float:

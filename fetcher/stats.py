@@ -34,6 +34,7 @@ class Stats:
     ``elsewhere`` counts the rows read by this run that are of other shards: they are no ``input``.
     ``by_http`` are rows of this run that name no scheme and were asked by http (``default_scheme``).
     ``fields`` are those of the pages' data, of this run, and ``content`` the columns that are read out of them.
+    ``following`` is how far the following of links is, where any are followed.
     ``changes`` counts what became of the pages of an earlier run, by this one.
     """
 
@@ -50,6 +51,7 @@ class Stats:
         self.changes: Counter[str] = Counter()
         self.fields: dict[str, FieldCount] = {}
         self.content: dict[str, FieldCount] = {}
+        self.following: Any = None
 
     @property
     def done(self) -> int:

@@ -34,7 +34,7 @@ FLAGS = """
 --retry-codes --verify --since --max-age --columns --keep-headers --body --ordered --csv-bom --part-rows -c --concurrency --per-host --delay --rate
 --timeout --connect-timeout --read-timeout --retries --max-retry-after --host-patience --default-scheme
 --robots --no-robots --max-crawl-delay --per-site --per-address --dry-run --max-redirects --max-size --truncate --accept -A --user-agent -H --header -b --cookie -u --user -x --proxy -k
---insecure --ca-bundle --retry-on --follow-refresh --head --cert --key --tls --private-network --select --select-from --table --explode --with --text --text-format --skip-when --extract
+--insecure --ca-bundle --retry-on --follow --follow-css --depth --within --include --exclude --max-pages --max-pages-per-host --follow-refresh --head --cert --key --tls --private-network --select --select-from --table --explode --with --text --text-format --skip-when --extract
 --middleware --isolate --parsers --parse-timeout --dedupe --limit --workers --shard --time-limit --max-failed --progress --no-progress
 -q --quiet -v --verbose --log-format --summary --metrics --config -h --help
 """.split()
@@ -281,6 +281,14 @@ TABLE = [
     Row("HOST_PATIENCE", "2m", ["--host-patience", "2m"], "retry.host_patience", 120.0),
     Row("DEFAULT_SCHEME", "http", ["--default-scheme", "http"], "default_scheme", "http"),
     Row("MAX_REDIRECTS", "0", ["--max-redirects", "0"], "limits.max_redirects", 0),
+    Row("FOLLOW", "1", ["--follow"], "follow.links", True),
+    Row("FOLLOW_CSS", "a.next", ["--follow-css", "a.next"], "follow.css", "a.next"),
+    Row("DEPTH", "2", ["--depth", "2"], "follow.depth", 2),
+    Row("WITHIN", "site", ["--within", "site"], "follow.within", "site"),
+    Row("INCLUDE", "*/a/*\nre:b", ["--include", "*/a/*", "--include", "re:b"], "follow.include", ("*/a/*", "re:b")),
+    Row("EXCLUDE", "*.pdf", ["--exclude", "*.pdf"], "follow.exclude", ("*.pdf",)),
+    Row("MAX_PAGES", "9", ["--max-pages", "9"], "follow.max_pages", 9),
+    Row("MAX_PAGES_PER_HOST", "9", ["--max-pages-per-host", "9"], "follow.max_pages_per_host", 9),
     Row("FOLLOW_REFRESH", "1", ["--follow-refresh"], "follow_refresh", True),
     Row("EXPLODE", "item", ["--explode", "item"], "explode", "item"),
     Row("HEAD", "1", ["--head"], "head", True),

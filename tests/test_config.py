@@ -21,6 +21,7 @@ from fetcher.config import (
     Config,
     ConfigOptions,
     Content,
+    Follow,
     Header,
     HostPolicy,
     Identity,
@@ -52,7 +53,8 @@ FULL: dict[str, Any] = {
     "retry_on": "429,9xx", "proxy": "p.example:1", "http_proxy": "h.example:2", "https_proxy": "https://s.example:3",
     "no_proxy": "a.example,b.example", "default_scheme": "http", "select": ["h=h1"], "select_from": ((("a",), ("x=h2",)),), "table": "t", "skip_when": "noai", "columns": "id,url",
     "keep_headers": "Server", "keep_body": True, "keep_messages": True, "parse": False, "with_": "meta, links", "text": "best", "text_format": "markdown", "preview": 3,
-    "explode": "h", "dedupe": True, "follow_refresh": True, "head": True,
+    "follow": True, "follow_css": "a.n", "depth": 3, "within": "site", "include": "*.html", "exclude": ["re:x"],
+    "max_pages": 50, "max_pages_per_host": "9", "explode": "h", "dedupe": True, "follow_refresh": True, "head": True,
     "max_failed": "5%", "robots": False, "isolate": True, "parsers": 2, "parse_timeout": "500ms", "per_site": 9, "per_address": "8", "max_crawl_delay": "1m",
     "shard": "3/4", "hosts": {"a.example": {"per-host": 1, "delay": "2s"}, "*.B.example": {"host-patience": 5}},
 }  # fmt: skip
@@ -103,6 +105,7 @@ def test_every_option_lands_where_it_belongs() -> None:
     assert config.content == Content(("meta", "links"), "best", "markdown")
     assert (config.keep_headers, config.keep_body, config.keep_messages) == (("server",), True, True)
     assert (config.parse, config.explode, config.shard) == (False, "h", Shard(3, 4))
+    assert config.follow == Follow(True, "a.n", 3, "site", ("*.html",), ("re:x",), 50, 9)
     assert (config.dedupe, config.follow_refresh, config.head) == (True, True, True)
     assert (config.max_failed, config.robots) == ("5%", False)
     assert config.parsing == Parsing(isolate=True, parsers=2, timeout=0.5)

@@ -38,6 +38,7 @@ IDEAS = {
     "link_audit": r"64 pages have \d\d distinct links, 1 of them broken\n  http_404 …/discontinued on the list",
     "seo_table": r"characters '.*\n(.*\n)*\n120 pages; missing on\n  description +120 █+\n",
     "shop_prices": r"300 pages, 0 failed\n +£ +91 products from +7\.50 to +98\.00\n(.*\n)*the tag that most have: for filter",
+    "follow_links": r"0 links away: +1 pages █\n(\d links away: .*\n)+(  …/.*\n)+  …/\n$",
     "custom_transport": r"ok: /moody +is The moody page\n(.*\n)*passed",
 }
 """The ideas that are shown, each by the file of that name, and the result it prints."""

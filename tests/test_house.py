@@ -26,7 +26,7 @@ import fetcher
 from fetcher import errors, model
 from fetcher.config import OPTIONS, POLICIES, Config
 from fetcher.errors import RETRYABLE, FetcherError, FetchError, StatusError
-from fetcher.model import Failure, Message, Page, Request, Response, RetryDetails
+from fetcher.model import Discovery, Failure, FoundLinks, Message, Page, Request, Response, RetryDetails
 from fetcher.request_state import InFlight
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +43,7 @@ ORDER = (
     ("request_state",),
     ("frontier", "middleware", "transport", "page", "sources", "sinks"),
     ("intake", "dispatcher", "stored"),
+    ("found",),
     ("pipeline",),
     ("lists", "parallel"),
     ("client",),
@@ -74,7 +75,7 @@ CONFINED = {
 EXPORTS = [
     "Stats", "Config", "ConfigError", "Exchange", "Extractor", "Failure", "FetchError", "Fetcher", "FetcherError",
     "InFlight", "Job", "JobLocked", "LedgerError", "Middleware", "Outcome", "Page", "Request", "Response", "RetryDetails", "Sink",
-    "SinkError", "Skipped", "SourceError", "StatusError", "__version__", "fetch", "fetch_all", "open_sink", "parse", "read", "records",
+    "SinkError", "Skipped", "SourceError", "StatusError", "__version__", "fetch", "fetch_all", "follow", "open_sink", "parse", "read", "records",
 ]  # fmt: skip
 """The public names. Adding one is a promise; taking one away breaks somebody's program."""
 
@@ -563,6 +564,8 @@ def test_the_top_level_has_nothing_but_what_belongs_there() -> None:
 
 REQUEST = Request(7, "https://a.example/ö?", (("X-Team", "crawl"),), {"sku": "1", "price": 2.5}, tag=("mine", 1))
 VALUES = [
+    Discovery(2, 1, "http://h.example/", "http://h.example/a", leads=False),
+    FoundLinks("http://h.example/a\nhttp://h.example/b", 3, outside=True, guarded=True),
     REQUEST,
     Response(REQUEST, "https://b.example/", 200, (("set-cookie", "a=1"), ("set-cookie", "b=2")), b"\xff\0", 2, ("u",)),
     Page(REQUEST, "https://b.example/", 200, 5, 6, "text/html", "utf-8", "t\u202e", 3, {"h": ["1"]}, ("u",), body=b"x"),

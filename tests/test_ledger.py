@@ -803,7 +803,7 @@ def test_a_ledger_that_is_no_longer_in_its_place_takes_nothing(path: str, how: s
             os.rename(path, f"{path}.away")
             if how == "replaced":
                 shutil.copy(f"{path}.away", path)
-        acts: list[Callable[[], None]] = [
+        acts: list[Callable[[], object]] = [
             lambda: made.commit([entry(2)], [Mark(2, 1, 7)], so_far(2)),
             lambda: made.end_run(so_far(2), exit=0),
         ]

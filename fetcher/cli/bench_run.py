@@ -77,6 +77,8 @@ def bench(inputs: list[str], settings: dict[str, Any]) -> int:
 
 # The settings
 
+_NOT_MEASURED = frozenset({"concurrency", "follow", "follow_css"})  # as a configuration file may have them for crawls
+
 
 def _plan(inputs: Sequence[str], settings: Mapping[str, Any]) -> Bench:
     """Read the settings. Raises ``ConfigError`` that names the setting."""
@@ -94,7 +96,7 @@ def _plan(inputs: Sequence[str], settings: Mapping[str, Any]) -> Bench:
         "latency": None if settings.get("latency") is None else read_latency(settings["latency"]),
         "scenario": settings.get("scenario"),
         "sequential": settings.get("sequential"),
-        "config": make_config({key: value for key, value in settings.items() if key != "concurrency"}, urls),
+        "config": make_config({key: value for key, value in settings.items() if key not in _NOT_MEASURED}, urls),
     }
     plan = Bench(**{name: value for name, value in given.items() if value is not None})
     most = max(plan.concurrency)

@@ -77,6 +77,14 @@ OPTIONS = [
     option("--host-patience", metavar="S", help="Give up a host that serves nothing for this long.  [default: 60]"),
     option("--default-scheme", type=click.Choice(["auto", "https", "http"]), help="Scheme of rows without one; auto: https, and http where that is not spoken.  [default: auto]"),
     option("--max-redirects", metavar="N", help="Redirects to follow; 0 takes the redirect as the answer.  [default: 10]"),
+    option("--follow", is_flag=True, help="Follow links: what a[href] and area[href] of a page name is fetched too, each URL once."),
+    option("--follow-css", metavar="CSS", help="Follow the links alone that match ('a.next' for the next page)."),
+    option("--depth", metavar="N", help="Links to follow one after the other from a row of the list; none for no limit.  [default: none]"),
+    option("--within", type=click.Choice(["host", "site", "prefix"]), help="Where links may lead: the host of the row of the list, its registrable domain, or the folder of its URL.  [default: host]"),
+    option("--include", multiple=True, metavar="PATTERN", help="Follow links to these URLs alone: a glob over the whole URL, or 're:' and a regular expression for a part of it; repeatable."),
+    option("--exclude", multiple=True, metavar="PATTERN", help="Follow no links to these URLs; wins over --include; repeatable."),
+    option("--max-pages", metavar="N", help="Follow links until there are so many rows, those of the list included.  [default: 10000]"),
+    option("--max-pages-per-host", metavar="N", help="The same for each host.  [default: none]"),
     option("--follow-refresh", is_flag=True, help="Follow a page's Refresh header and meta refresh, as one more redirect."),
     option("--head", is_flag=True, help="Ask by HEAD, for status and headers alone; by GET where HEAD is refused (400, 403-406, 410, 501 or no answer)."),
     option("--max-size", metavar="SIZE", help="Largest body, decoded (500K, 10M).  [default: 10M]"),
@@ -148,6 +156,7 @@ def command(context: click.Context, /, inputs: tuple[str, ...], config: str | No
       fetcher crawl urls.txt
       fetcher crawl urls.csv --url-column link -o pages.jsonl.gz
       fetcher crawl --from sitemap example.com -o pages.jsonl
+      fetcher crawl --follow https://docs.example.com/ -o docs.jsonl
       fetcher crawl example.com --select 'headline=h1' -f jsonl
     """  # noqa: D301  (click keeps the lines below this very control character as they are)
     from fetcher.cli.run import crawl

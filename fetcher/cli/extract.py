@@ -17,7 +17,8 @@ OF_THE_NETWORK = frozenset({
     "connect_timeout", "read_timeout", "retries", "retry_on", "max_retry_after", "host_patience", "default_scheme",
     "max_redirects", "follow_refresh", "truncate", "header", "user", "cookie", "cookie_file", "cookies", "cookie_jar",
     "cert", "key", "ca_bundle", "insecure", "tls", "proxy", "no_proxy", "http_proxy", "https_proxy", "http_version",
-    "private_network", "middleware", "dedupe", "dry_run", "head", "resolve", "dns", "shard", "workers",
+    "private_network", "middleware", "dedupe", "dry_run", "head", "resolve", "dns", "shard", "workers", "follow",
+    "follow_css", "depth", "within", "include", "exclude", "max_pages", "max_pages_per_host",
 })  # fmt: skip
 """The options of ``crawl`` that mean nothing here: they are about the list, the hosts and the way to them."""
 

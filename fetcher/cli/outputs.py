@@ -28,6 +28,7 @@ from fetcher.sources.inputs import format_of
 from fetcher.stats import Stats
 
 if TYPE_CHECKING:
+    from fetcher.found.rows import FoundRows
     from fetcher.sources.network import ListStore
     from fetcher.stored.page import StoredFile
 
@@ -61,6 +62,11 @@ class CrawlOutput(Protocol):
         ...
 
     @property
+    def found(self) -> FoundRows | None:
+        """The rows that links become, where it keeps them itself."""
+        ...
+
+    @property
     def spill_folder(self) -> str | None:
         """Where rows wait that memory has no place for; ``None`` for where the system has temporary files."""
         ...
@@ -88,6 +94,7 @@ class PlainOutput:
     """Outputs without a ledger: standard output, pipes, devices, and files where no job is wanted."""
 
     spill_folder: str | None = None
+    found: FoundRows | None = None
     kept_list: ListStore | None = None
 
     def __init__(self, plan: Plan, fetcher: Fetcher) -> None:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fetcher.buckets import Shard
 from fetcher.cli.settings import RUN_KEYS, concurrency_within_limits, list_options, make_config
-from fetcher.config import Config
+from fetcher.config import Config, Follow
 from fetcher.errors import ConfigError, SinkError
 from fetcher.job.paths import folder_for, has_earlier, is_job
 from fetcher.job.resume import choose_codes
@@ -135,7 +134,7 @@ def _plan_of(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -
     )
     if plan.retry and plan.job is None:
         raise ConfigError("retry-failed and retry-codes need a job: an output that is a file (-o), without --no-job")
-    _check_follow(plan.config.shard, settings)
+    _check_follow(plan)
     if plan["verify"] and plan.job is None:
         raise ConfigError("verify: needs a job: an output that is a file (-o), without --no-job")
     if plan["max_age"] is not None and plan["since"] is None:
@@ -152,14 +151,22 @@ def _plan_of(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -
     return plan
 
 
-def _check_follow(shard: Shard | None, settings: Mapping[str, Any]) -> None:
-    """Refuse a shard whose links lead to sites of other shards: two of them would fetch the same page."""
-    follows = settings.get("follow") or settings.get("follow_css")
-    within = settings.get("within") or "host"
-    if shard is not None and follows and within not in ("host", "site", "prefix"):
+def _check_follow(plan: Plan) -> None:
+    """Refuse what does not go together with rows that are found, and what is of no use without them.
+
+    Links stay within the site of the row of the list, and so within its shard.
+    """
+    rules = plan.config.follow
+    if not rules.asked:
+        unused = [name for name in _OF_FOLLOW if getattr(rules, name) != getattr(Follow(), name)]
+        if unused and plan.stored is None:
+            raise ConfigError(
+                f"{unused[0].replace('_', '-')}: says which links are followed: give --follow, or leave it out"
+            )
+        return
+    if plan["ordered"]:
         raise ConfigError(
-            f"shard: with --follow and --within {within} links lead to sites of other shards, "
-            "and pages would be fetched twice: give --within host, site or prefix"
+            "ordered: rows that are found have no place in the order of the list: leave out --ordered or --follow"
         )
 
 
@@ -169,6 +176,9 @@ def _is_text(path: str, format: str | None) -> bool:  # noqa: A002 - the name of
         return format_of(path, format) == "text"
     except ConfigError:
         return False
+
+
+_OF_FOLLOW = ("depth", "within", "include", "exclude", "max_pages", "max_pages_per_host")
 
 
 def _check_places(plan: Plan) -> None:

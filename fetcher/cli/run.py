@@ -192,7 +192,11 @@ class Crawl:
                     else output.left_pages(stored)
                 )
                 stream = self._fetcher.stream(
-                    source, ordered=self._plan["ordered"], stats=output.stats, spill_folder=output.spill_folder
+                    source,
+                    ordered=self._plan["ordered"],
+                    stats=output.stats,
+                    spill_folder=output.spill_folder,
+                    found=output.found,
                 )
                 outcomes = await stack.enter_async_context(stream)
                 self._stats = outcomes.stats
@@ -302,7 +306,7 @@ class Crawl:
                 shard=self._plan.config.shard,
                 hosts=hosts,
                 exit=code,
-                notes=[*self._plan.notes, *self._notes_of_file()],
+                notes=[*self._plan.notes, *self._notes_of_file(), *self._notes_of_links()],
             )
             if not self._plan["quiet"] and (error is None or self._stats.input):
                 self._notices.show(summary.as_text(), summary=msgspec.to_builtins(summary))
@@ -319,6 +323,14 @@ class Crawl:
         if self._stats is not None and not self._stats.input and not self._stats.more:
             notes.append(f"there is no page in {stored.path}")
         return notes
+
+    def _notes_of_links(self) -> list[str]:
+        """Return what there is to say of the links that were followed."""
+        if self._stats is None or self._stats.following is None:
+            return []
+        from fetcher.found.store import notes_of
+
+        return notes_of(self._stats.following, self._plan.config.follow)
 
     def _tell_what_is_next(self, code: int | None) -> None:
         stats, state = self._stats, self._resume_state

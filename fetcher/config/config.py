@@ -34,6 +34,7 @@ from fetcher.config.options import (
     parse_headers,
     parse_max_failed,
     parse_names,
+    parse_patterns,
     parse_proxy,
     parse_rate,
     parse_seconds,
@@ -51,6 +52,7 @@ from fetcher.config.policies import (
     Accept,
     AddressPolicy,
     Content,
+    Follow,
     HostPolicy,
     Identity,
     Limits,
@@ -63,12 +65,13 @@ from fetcher.config.policies import (
     Timeouts,
     TLSPolicy,
     TLSProfile,
+    Within,
 )
 from fetcher.errors import ConfigError, InvalidURL
 from fetcher.urls import host_key
 
 __all__ = [
-    "OPTIONS", "Accept", "AddressPolicy", "ClientCertificate", "Config", "Content", "Header", "HostPolicy", "Identity", "Limits", "Parsing",
+    "OPTIONS", "Accept", "AddressPolicy", "ClientCertificate", "Config", "Content", "Follow", "Header", "HostPolicy", "Identity", "Limits", "Parsing",
     "ProxyPolicy", "RetryPolicy", "TLSPolicy", "Timeouts", "config_from",
 ]  # fmt: skip
 
@@ -92,6 +95,7 @@ class Config(msgspec.Struct, frozen=True):
     proxy: ProxyPolicy = ProxyPolicy()
     parsing: Parsing = Parsing()
     content: Content = Content()
+    follow: Follow = Follow()
     hosts: tuple[tuple[str, HostPolicy], ...] = ()
     robots: bool = True
     default_scheme: Literal["auto", "https", "http"] = "auto"
@@ -367,6 +371,14 @@ OPTIONS: dict[str, Option] = {
     "parse": ("", "parse", flag),
     "dedupe": ("", "dedupe", flag),
     "shard": ("", "shard", parse_shard),
+    "follow": ("follow", "links", flag),
+    "follow_css": ("follow", "css", optional_text),
+    "depth": ("follow", "depth", number_from(0, whole=True, optional=True)),
+    "within": ("follow", "within", one_of(*get_args(Within))),
+    "include": ("follow", "include", parse_patterns),
+    "exclude": ("follow", "exclude", parse_patterns),
+    "max_pages": ("follow", "max_pages", number_from(1, whole=True)),
+    "max_pages_per_host": ("follow", "max_pages_per_host", number_from(1, whole=True, optional=True)),
     "follow_refresh": ("", "follow_refresh", flag),
     "head": ("", "head", flag),
     "max_failed": ("", "max_failed", parse_max_failed),
@@ -376,5 +388,5 @@ OPTIONS: dict[str, Option] = {
 POLICIES: dict[str, Callable[..., Any]] = {
     "limits": Limits, "timeouts": Timeouts, "retry": RetryPolicy, "accept": Accept, "address": AddressPolicy,
     "identity": Identity, "proxy": ProxyPolicy, "tls": TLSPolicy, "parsing": Parsing,
-    "content": Content,
+    "content": Content, "follow": Follow,
 }  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 from fetcher.buckets import Shard
 from fetcher.config.options import ClientCertificate, Header
-from fetcher.config.policies import ContentPart, HostPolicy, PrivateNetwork, TextFormat, TextMethod, TLSProfile
+from fetcher.config.policies import ContentPart, HostPolicy, PrivateNetwork, TextFormat, TextMethod, TLSProfile, Within
 
 __all__ = ["ConfigOptions"]
 
@@ -102,6 +102,14 @@ class ConfigOptions(TypedDict, total=False):
     parse: bool
     dedupe: bool
     shard: str | Shard | None
+    follow: bool
+    follow_css: str | None
+    depth: int | None
+    within: Within
+    include: Texts
+    exclude: Texts
+    max_pages: int
+    max_pages_per_host: int | None
     follow_refresh: bool
     head: bool
     max_failed: int | str | None

@@ -149,6 +149,14 @@ def url_pattern(text: str) -> str:
     return anywhere
 
 
+def parse_patterns(value: Any) -> tuple[str, ...]:
+    """Read patterns of URLs, as ``url_pattern`` has them, and return them as they are written."""
+    patterns = tuple(filter(None, texts(value)))
+    for pattern in patterns:
+        url_pattern(pattern)
+    return patterns
+
+
 def parse_columns(value: Any) -> tuple[str, ...]:
     """Read the names of a record's columns."""
     return _known_names(value, RECORD_COLUMNS, "there is no column {!r}")

@@ -17,6 +17,7 @@ __all__ = [
     "AddressPolicy",
     "Content",
     "ContentPart",
+    "Follow",
     "HostPolicy",
     "Identity",
     "Limits",
@@ -29,6 +30,7 @@ __all__ = [
     "TextFormat",
     "TextMethod",
     "Timeouts",
+    "Within",
     "product_token",
 ]
 
@@ -41,6 +43,7 @@ TLSProfile = Literal["default", "compatible"]
 ContentPart = Literal["meta", "jsonld", "microdata", "rdfa", "links", "images", "text", "lang"]
 TextMethod = Literal["body", "fast", "best"]
 TextFormat = Literal["plain", "markdown"]
+Within = Literal["host", "site", "prefix"]
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -236,3 +239,28 @@ class Content(msgspec.Struct, frozen=True):
     def parses_again(self) -> bool:
         """Whether a library is asked for that parses each page once more, which takes longer than all else."""
         return self.method in ("fast", "best") or "microdata" in self.parts or "rdfa" in self.parts
+
+
+class Follow(msgspec.Struct, frozen=True):
+    """Which links of pages become rows: those of ``a`` and ``area``, or of what ``css`` matches.
+
+    ``depth`` is how many links a row may be away from the list, ``None`` for as many as there are. ``within`` says where
+    they may lead: to the ``host`` of the list's row, to its ``site`` (the registrable domain), or to what lies below the
+    folder of its URL (``prefix``). ``include`` and ``exclude`` are globs for the whole URL, or regular expressions behind
+    ``re:``: one of the first must match where there are any, and none of the second. ``max_pages`` is how many rows there may be with those of the
+    list, and ``max_pages_per_host`` the same of one host; rows of the list are fetched whatever these say.
+    """
+
+    links: bool = False
+    css: str | None = None
+    depth: int | None = None
+    within: Within = "host"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    max_pages: int = 10_000
+    max_pages_per_host: int | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether any links are followed."""
+        return self.links or self.css is not None

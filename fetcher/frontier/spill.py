@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from fetcher.errors import SinkError
-from fetcher.model import Request
+from fetcher.model import Discovery, Request
 from fetcher.request_state import RequestState, Transfer
 from fetcher.urls import Target
 
@@ -52,6 +52,7 @@ class StoredProgress(msgspec.Struct, array_like=True, frozen=True, gc=False):
     reached: str | None
     guarded: bool
     by_get: str | None
+    discovery: Discovery | None = None
 
 
 class StoredRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -87,6 +88,7 @@ def to_stored(state: RequestState) -> StoredRow | None:
         request.fields is not None
         or request.headers
         or request.guarded
+        or request.discovery is not None
         or state.began
         or state.attempts
         or state.returns
@@ -111,6 +113,7 @@ def to_stored(state: RequestState) -> StoredRow | None:
             state.reached,
             request.guarded,
             state.by_get,
+            request.discovery,
         )
     url, wire = request.url, target.wire
     return StoredRow(
@@ -126,7 +129,7 @@ def from_stored(row: StoredRow) -> RequestState:
     target = Target(wire, row.scheme, row.host, row.port, rest.user, rest.password)
     answered = rest.status is not None or rest.received is not None
     state = RequestState(
-        Request(row.id, row.url, rest.headers, rest.fields, guarded=rest.guarded),
+        Request(row.id, row.url, rest.headers, rest.fields, guarded=rest.guarded, discovery=rest.discovery),
         target,
         row.order,
         attempts=rest.attempts,

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import msgspec
 
-from fetcher.config import Config
+from fetcher.config import Config, Follow
 from fetcher.errors import ConfigError, LedgerError
 from fetcher.sinks.escape import printable
 from fetcher.sources.list_options import ListOptions
@@ -53,6 +53,14 @@ _FLAGS = {
     "csv_bom": "--csv-bom",
     "since": "--since",
     "shard": "--shard",
+    "follow": "--follow",
+    "follow_css": "--follow-css",
+    "depth": "--depth",
+    "within": "--within",
+    "include": "--include",
+    "exclude": "--exclude",
+    "max_pages": "--max-pages",
+    "max_pages_per_host": "--max-pages-per-host",
 }
 """Field -> the flag a user knows it by. The inputs are compared on their own."""
 
@@ -99,6 +107,14 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parse: bool = True
     shard: str | None = None
     suffixes: str | None = None
+    follow: bool = False
+    follow_css: str | None = None
+    depth: int | None = None
+    within: str | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    max_pages: int | None = None
+    max_pages_per_host: int | None = None
 
     @classmethod
     def of(
@@ -148,6 +164,7 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             parse=config.parse or all(output.partition(".")[0] == "text" for output in outputs),  # has no such column
             shard=None if config.shard is None else str(config.shard),
             suffixes=None if config.shard is None else suffixes_digest(),
+            **(_following(config.follow) if config.follow.asked else {}),
         )
 
     def to_json(self) -> bytes:
@@ -200,6 +217,19 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if one is None or two is None or _same_name(one) != _same_name(two):
                 return f"INPUT {place}", _shown(one), _shown(two)
         return None
+
+
+def _following(rules: Follow) -> dict[str, Any]:
+    return {
+        "follow": True,
+        "follow_css": None if rules.css is None else _text(rules.css),
+        "depth": rules.depth,
+        "within": rules.within,
+        "include": tuple(map(_text, rules.include)),
+        "exclude": tuple(map(_text, rules.exclude)),
+        "max_pages": rules.max_pages,
+        "max_pages_per_host": rules.max_pages_per_host,
+    }
 
 
 def _check_inputs(were: Sequence[str], now: Sequence[str]) -> None:

@@ -20,10 +20,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fetcher.client import Fetcher
 from fetcher.compression import SUFFIXES
-from fetcher.config import Config
+from fetcher.config import Config, Follow
 from fetcher.errors import ConfigError, InvalidURL, LedgerError
+from fetcher.found.rows import links_of
+from fetcher.found.source import Followed
 from fetcher.intake import Row
 from fetcher.job.crash_marker import CrashMarker
+from fetcher.job.found_rows import LedgerRows
 from fetcher.job.host_memory import DELAYS, PARKED, delays_of, pauses_of, remember
 from fetcher.job.identity import JobIdentity
 from fetcher.job.ledger import OK, Ledger, LedgerRow, RunProgress
@@ -73,6 +76,7 @@ class Job:
     ``total`` is about how many rows it has. ``since`` is the output of an earlier run, or a pattern of which the newest
     complete one counts: pages are asked for only if they have changed since, records say what has (``change``), and what
     was confirmed less than ``max_age`` seconds ago is not asked for at all.
+    Where the fetcher follows links, ``found`` are the rows that they become, for ``Fetcher.stream``.
     ``stats`` are the counts of all runs, ``resume_state`` says how far the job was when it was opened. ``kept_list``
     keeps lists that are read over the network, for ``Fetcher.read(…, kept=job.kept_list)``.
 
@@ -113,6 +117,7 @@ class Job:
         self._layout = layout or _layout_of(fetcher, fields, body_place(os.fspath(body)), since=since is not None)
         self._bodies = _bodies_of(fetcher, os.fspath(body), self.directory)
         self._earlier = self._earlier_of(since, max_age, paths)
+        self.found: LedgerRows | None = None
         self._outputs: list[JobOutput] = [
             open_job_output(path, self._layout, work=work_folder(self.directory, ordinal), format=format)
             for ordinal, path in enumerate(paths)
@@ -126,7 +131,7 @@ class Job:
         self._choose = choose_codes(retry)
         self._retry_names = frozenset(name.strip().lower() for name in retry)
         self._fresh, self._verify = fresh, verify
-        self._total = total
+        self._total = None if fetcher.config.follow.asked else total
         self._thread: ThreadPoolExecutor | None = None
         self._opened: OpenJob | None = None
         self._marking = contextlib.ExitStack()
@@ -187,6 +192,15 @@ class Job:
         stats.ok, stats.failed, stats.skipped, stats.bytes = tally.ok, tally.failed, tally.skipped, tally.bytes
         stats.codes = Counter(tally.codes)
         stats.input = stats.done
+        if opened.ledger.found is not None:
+            self.found = LedgerRows(
+                opened.ledger.found.rules,
+                stats,
+                ledger=opened.ledger,
+                concurrency=self._fetcher.config.limits.concurrency,
+                in_thread=self._in_thread,
+            )
+            stats.input += opened.ledger.unfinished()
         left = None if self._total is None else max(0, self._total - stats.done)
         suspect = opened.marker.suspect
         self.resume_state = ResumeState(opened.resumed, stats.done, stats.ok, opened.retried, suspect, left)
@@ -214,7 +228,10 @@ class Job:
             progress=self._progress,
             notes=lambda: remember(gate, time.time()),
             folder=self._bodies,
+            found=self.found,
         )
+        if self.found is not None:
+            self.found.commit_soon = self._writer.commit_soon
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -226,9 +243,11 @@ class Job:
         self._marking.close()
         if self._kept_list is not None:
             self._kept_list.close()
-        complete = not self.stats.more and not self.stats.pending
+        if self.found is not None:
+            self.found.close()
         try:
             await self._writer.close()
+            complete = not self.stats.more and not self.stats.pending  # what was found last is counted now
             await self._in_thread(lambda: opened.end(self._progress(), complete=complete))
         except BaseException:
             await self._in_thread(opened.abandon)
@@ -243,6 +262,8 @@ class Job:
         """
         assert self._opened is not None
         config = self._fetcher.config
+        if isinstance(rows, Followed):
+            raise ConfigError("follow: a job follows by its fetcher's options: Fetcher(follow=True, depth=2)")
         unfinished = ResumeFilter(self._opened.ledger.finished(), limit=config.limits.rows, passing=config.dedupe)
         return unfinished.left_async(rows) if isinstance(rows, AsyncIterable) else unfinished.left(rows)
 
@@ -278,6 +299,10 @@ class Job:
         if self._bodies is not None:
             outcome, body = await self._bodies.place(outcome)
         request = outcome.request
+        named = None
+        if self.found is not None:
+            self.found.wrote()
+            named = links_of(outcome)
         row = LedgerRow(
             id=request.id,
             digest=digest_of(request),
@@ -288,12 +313,13 @@ class Job:
             attempts=outcome.attempts,
             host=self._host_of(request.url),
         )
-        await self._writer.write(row, [output.encode(outcome) for output in self._outputs], body)
+        await self._writer.write(row, [output.encode(outcome) for output in self._outputs], body, named)
 
     async def run(self, urls: Iterable[Row] | AsyncIterable[Row]) -> Stats:
         """Fetch what is left of the list and return the stats of the whole job."""
         source = self.left(urls)
-        async with self._fetcher.stream(source, stats=self.stats, spill_folder=self.spill_folder) as outcomes:
+        stream = self._fetcher.stream(source, stats=self.stats, spill_folder=self.spill_folder, found=self.found)
+        async with stream as outcomes:
             async for outcome in outcomes:
                 await self.write(outcome)
         return self.stats
@@ -309,6 +335,7 @@ class Job:
             choose=self._choose,
             retry_names=self._retry_names,
             earlier=self._earlier,
+            follow=self._fetcher.config.follow if self._fetcher.config.follow.asked else None,
         )
         return self._opened
 
@@ -443,11 +470,12 @@ def open_job(
     choose: Callable[[str], bool] | None,
     retry_names: Collection[str] = (),
     earlier: EarlierPages | None = None,
+    follow: Follow | None = None,
 ) -> OpenJob:
     """Lock the job in ``folder`` and make it ready: its outputs end where the ledger says.
 
     ``choose`` says which codes to retry, ``retry_names`` what the caller called them. ``verify`` has all bytes of the
-    outputs looked at. ``bodies`` keeps its files whatever happens to the job. ``earlier`` is opened. Raises ``ConfigError``, ``JobLocked``, ``LedgerError`` and ``SinkError``.
+    outputs looked at. ``bodies`` keeps its files whatever happens to the job. ``earlier`` is opened. ``follow`` says which links are followed. Raises ``ConfigError``, ``JobLocked``, ``LedgerError`` and ``SinkError``.
     """
     make_folder(folder)
     lock = Lock(folder)
@@ -459,7 +487,7 @@ def open_job(
         resumed = is_job(folder) and not fresh
         if resumed:
             ledger = Ledger.open(path)
-            _check_identity(ledger, identity, path)
+            _check_identity(ledger, identity, path, follow)
             _open_earlier(earlier, folder)
             if bodies is not None:
                 bodies.open(create=not ledger.tally().ok)
@@ -468,13 +496,12 @@ def open_job(
                 bodies.open()
             clear_job(folder)
             _open_earlier(earlier, folder)  # before the ledger: what is wrong with it is none of the job's
-            ledger = _begin(path, outputs, identity, fresh=fresh)
+            ledger = _begin(path, outputs, identity, fresh=fresh, follow=follow)
         marker = CrashMarker(os.path.join(folder, CRASH_MARKER))
         opened = OpenJob(lock, ledger, marker, outputs, bodies, resumed=resumed)
         if resumed:
             _resume(folder, ledger, marker, outputs, last=None if verify else CHECKED_BYTES)
-            if choose is not None:
-                opened.retried = _retry(folder, ledger, outputs, choose, frozenset(retry_names))
+            opened.retried = 0 if choose is None else _retry(folder, ledger, outputs, choose, frozenset(retry_names))
         else:
             ledger.begin_run(max(0.0, time.time()))
             marker.clear()
@@ -489,18 +516,26 @@ def _open_earlier(earlier: EarlierPages | None, folder: str) -> None:
         earlier.open(folder)
 
 
-def _check_identity(ledger: Ledger, identity: JobIdentity, path: str) -> None:
+def _check_identity(ledger: Ledger, identity: JobIdentity, path: str, follow: Follow | None) -> None:
     before = JobIdentity.from_json(ledger.identity, path=path)
     before.check(identity)
     if identity != before:
         ledger.set_identity(identity.to_json())  # the list has more files
+    if follow is not None:
+        ledger.follow(follow)
 
 
-def _begin(path: str, outputs: Sequence[JobOutput], identity: JobIdentity, *, fresh: bool) -> Ledger:
+def _begin(
+    path: str, outputs: Sequence[JobOutput], identity: JobIdentity, *, fresh: bool, follow: Follow | None
+) -> Ledger:
     """Make a new job. The outputs come first: from the ledger on, what is in them is ours."""
     for output in outputs:
         output.create(fresh=fresh)
-    return Ledger.create(path, identity=identity.to_json(), outputs=[output.path for output in outputs])
+    names = [output.path for output in outputs]
+    ledger = Ledger.create(path, identity=identity.to_json(), outputs=names, follow=follow is not None)
+    if follow is not None:
+        ledger.follow(follow)
+    return ledger
 
 
 def _resume(

@@ -18,11 +18,22 @@ import msgspec
 
 from fetcher.errors import LedgerError
 from fetcher.files import sync_folder_of
-from fetcher.job.ledger_reader import MAX_NOTE_BYTES, OK, LedgerReader, Tally
-from fetcher.job.schema import JOURNALS, MAX_VALUE_BYTES, SHIFT, connect, damaged, explained, in_use, make, whole
+from fetcher.job.found_ledger import Discovered, FoundLedger
+from fetcher.job.ledger_reader import MAX_NOTE_BYTES, OK, Tally
+from fetcher.job.schema import (
+    JOURNALS,
+    MAX_VALUE_BYTES,
+    SHIFT,
+    connect,
+    damaged,
+    explained,
+    in_use,
+    make,
+    whole,
+)
 from fetcher.sinks.job_output import Batch, Mark
 
-__all__ = ["OK", "Ledger", "LedgerRow", "RunProgress", "Tally"]
+__all__ = ["OK", "Discovered", "Ledger", "LedgerRow", "RunProgress", "Tally"]
 
 NO_NOTES: Mapping[str, bytes] = MappingProxyType({})
 CHECKPOINT_ROWS = 10_000  # between two copies of the journal into the ledger
@@ -86,7 +97,7 @@ class Interning:
         self._known.clear()
 
 
-class Ledger(LedgerReader):
+class Ledger(FoundLedger):
     """The ledger at ``path``, written by one thread; ``identity`` is what must not change while the job lasts.
 
     ``last`` is the greatest finished id, 0 for none; ``done`` counts the finished rows. ``ended_well`` says that the
@@ -124,9 +135,9 @@ class Ledger(LedgerReader):
         )
 
     @classmethod
-    def create(cls, path: str, *, identity: bytes, outputs: Sequence[str]) -> Self:
-        """Make a new ledger for ``outputs``, nothing of which is written yet."""
-        make(path, identity, [os.fsencode(output) for output in outputs])
+    def create(cls, path: str, *, identity: bytes, outputs: Sequence[str], follow: bool = False) -> Self:
+        """Make a new ledger for ``outputs``, nothing of which is written yet; ``follow`` for one with rows that are found."""
+        make(path, identity, [os.fsencode(output) for output in outputs], follow=follow)
         return cls.open(path)
 
     @classmethod
@@ -161,14 +172,21 @@ class Ledger(LedgerReader):
         marks: Sequence[Mark],
         progress: RunProgress,
         notes: Mapping[str, bytes] = NO_NOTES,
-    ) -> None:
+        *,
+        discovered: Discovered | None = None,
+    ) -> int:
         """Add finished rows, in the order of their records, and how far each output reaches now: all or nothing.
 
-        ``notes`` are kept by name, the last of each, for the next run.
+        ``notes`` are kept by name, the last of each, for the next run. What was ``discovered`` on the pages of these rows
+        becomes rows too: returns how many.
         """
+        added = 0
         with self._transaction():
             for name, note in notes.items():
                 self._set_meta(f"note {name}", note)
+            if discovered is not None:
+                added = self.discover(discovered)
+                progress = msgspec.structs.replace(progress, taken=progress.taken + added)
             code, host = self._codes.number, self._hosts.number
             self._db.executemany(
                 "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -185,10 +203,11 @@ class Ledger(LedgerReader):
         self._next += len(rows)
         self.last = max(self.last, max((row.id for row in rows), default=0))
         self.done += len(rows)
-        self._journal_rows += len(rows)
+        self._journal_rows += len(rows) + added
         self._journal_commits += 1
         if self._journal_rows >= CHECKPOINT_ROWS or self._journal_commits >= CHECKPOINT_COMMITS:
             self._checkpoint("PASSIVE")
+        return added
 
     def end_run(self, progress: RunProgress, *, exit: int | None) -> None:  # noqa: A002 - the word for it
         """Note that the run ended cleanly: bytes behind a mark from now on were written by another program."""

@@ -21,6 +21,7 @@ __all__ = ["OK", "LedgerReader", "Tally"]
 
 OK = "ok"
 READ_ROWS = 5_000  # at once
+MAX_ID = 2**53
 MAX_CODES = 2_000  # distinct ones: there are a thousand statuses and a few dozen codes
 MAX_NAME_CHARACTERS = 1_000
 MAX_NUMBER_BYTES = 1_000  # of a value, where all are numbers of some digits
@@ -43,6 +44,7 @@ class LedgerReader:
     def __init__(self, path: str, db: sqlite3.Connection) -> None:
         self.path = path
         self._db = db
+        self._last_listed = MAX_ID
         self._next = 1  # the number of the next record, in the order of the outputs
         self._open = True
         self._reading = threading.Lock()
@@ -110,7 +112,7 @@ class LedgerReader:
         return value
 
     def finished(self) -> Iterator[tuple[int, int]]:
-        """Iterate over the rows that are finished by now, as (id, digest) in the order of their ids.
+        """Iterate over the rows of the list that are finished by now, as (id, digest) in the order of their ids.
 
         May be used in any thread. It reads some thousand rows at a time and nothing in between, so that commits go on
         undisturbed; the rows that they add are not among these.
@@ -120,7 +122,7 @@ class LedgerReader:
     def _finished(self, end: int) -> Iterator[tuple[int, int]]:
         last = 0
         while True:
-            rows = self._read(_FINISHED, (last, end, READ_ROWS))
+            rows = self._read(_FINISHED, (last, end, self._last_listed, READ_ROWS))
             for row, shifted in rows:
                 if type(row) is not int or row <= last:
                     raise damaged(self.path, "rows out of order")
@@ -155,7 +157,7 @@ class LedgerReader:
 _BATCH_BEFORE = "SELECT max(position) FROM batches WHERE output = ? AND position <= ?"
 _BATCHES = "SELECT position, checksum FROM batches WHERE output = ? AND position > ? ORDER BY position"
 _CODE = "SELECT id FROM codes WHERE name = ?"
-_FINISHED = "SELECT id, digest FROM rows WHERE id > ? AND seq < ? ORDER BY id LIMIT ?"
+_FINISHED = "SELECT id, digest FROM rows WHERE id > ? AND seq < ? AND id <= ? ORDER BY id LIMIT ?"
 _GROUPS = """
     SELECT name, many, size FROM (SELECT code, count(*) AS many, sum(bytes) AS size FROM rows GROUP BY code)
     LEFT JOIN codes ON id = code ORDER BY many DESC LIMIT ?"""

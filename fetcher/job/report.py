@@ -20,6 +20,7 @@ import msgspec
 
 from fetcher.errors import LedgerError, Skipped
 from fetcher.files import is_locked, open_regular
+from fetcher.found.store import LISTED_IDS
 from fetcher.hosts.state import HostReport
 from fetcher.job.host_memory import TROUBLED, troubled_of
 from fetcher.job.ledger_reader import MAX_CODES, MAX_NAME_CHARACTERS, MAX_NOTE_BYTES, OK, LedgerReader, Tally
@@ -188,7 +189,7 @@ class JobSnapshot:
 
     def last_row(self) -> int:
         """Return the number of the last row of the list that has an outcome, 0 where none has."""
-        (found,) = self._ask("SELECT coalesce(max(id), 0) AS last FROM rows")
+        (found,) = self._ask("SELECT coalesce(max(id), 0) AS last FROM rows WHERE id <= ?", LISTED_IDS)
         return whole(self.path, found["last"])
 
     def first_output(self) -> str:

@@ -8,6 +8,7 @@ values are; nobody but its owner may read it; every error names the path, what h
 by 2**31 so that it fits four bytes, ``elapsed`` is in milliseconds. ``runs`` has one row for each run, ``codes`` and
 ``hosts`` the names. ``outputs`` says how far each output is committed; its ``name`` and ``copy`` are file names as bytes.
 ``batches`` has one row for each batch of an output: the position it ends at, and the CRC-32 of its bytes.
+Where links are followed there are the tables of ``found/store.py`` as well, and the format is the next one.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from functools import cache
 
 from fetcher.errors import LedgerError
 from fetcher.files import PRIVATE, move, sync_file
+from fetcher.found import store
 from fetcher.sinks.escape import printable
 from fetcher.sqlite_files import BUSY_SECONDS, JOURNALS, REPAIR, address, advice_about, guard, is_busy
 
 __all__ = [
     "APPLICATION",
+    "FOLLOW_FORMAT",
     "FORMAT",
     "JOURNALS",
+    "SEEN_KEY",
     "SHIFT",
     "attach",
     "connect",
@@ -40,7 +44,9 @@ __all__ = [
 
 APPLICATION = 0x66657463  # "fetc", at byte 68 of the file
 FORMAT = 3
+FOLLOW_FORMAT = 4  # with the tables of rows that are found
 SHIFT = 2**31
+SEEN_KEY = "seen key"  # where the key of the hash of URLs is kept
 MAX_OUTPUTS = 1_000
 MAX_VALUE_BYTES = 16 * 1024 * 1024  # the identity by the longest command line has room
 MAX_NAME_BYTES = 8_000  # a code, a host, a key or a file's name: the longest has 4,096 bytes
@@ -140,8 +146,11 @@ def in_use(path: str) -> bool:
     return False
 
 
-def make(path: str, identity: bytes, outputs: list[bytes]) -> None:
-    """Create the ledger at ``path``: whole, or not at all. Raises ``LedgerError``, also where there is one."""
+def make(path: str, identity: bytes, outputs: list[bytes], *, follow: bool = False) -> None:
+    """Create the ledger at ``path``: whole, or not at all. Raises ``LedgerError``, also where there is one.
+
+    ``follow`` makes it one with tables for rows that are found.
+    """
     if os.path.lexists(path):
         raise LedgerError(f"{path}: there is a ledger: continue it, or begin again with --fresh")
     fresh = f"{path}.new"
@@ -154,12 +163,14 @@ def make(path: str, identity: bytes, outputs: list[bytes]) -> None:
         try:
             db.execute("PRAGMA journal_mode=OFF")  # nobody sees the file before it is renamed
             db.execute("BEGIN")
-            for table in TABLES:
+            for table in (*TABLES, *(store.TABLES if follow else ())):
                 db.execute(table)
+            if follow:
+                db.execute(f"INSERT INTO meta VALUES ('{SEEN_KEY}', ?)", (os.urandom(store.KEY_BYTES),))  # noqa: S608  (a name of ours)
             db.execute("INSERT INTO meta VALUES ('identity', ?)", (identity,))
             db.executemany("INSERT INTO outputs VALUES (?, ?, 0, 0, 0, '', NULL)", enumerate(outputs))
             db.execute(f"PRAGMA application_id={APPLICATION}")
-            db.execute(f"PRAGMA user_version={FORMAT}")
+            db.execute(f"PRAGMA user_version={FOLLOW_FORMAT if follow else FORMAT}")
             db.execute("COMMIT")
             if db.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):  # an error in writing it is not reported
                 raise LedgerError(f"{path}: cannot create the ledger: it takes no write-ahead log: {REPAIR}")
@@ -200,17 +211,18 @@ def _check(path: str, db: sqlite3.Connection) -> None:
     if application != APPLICATION:
         raise damaged(path, "another program's file")
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version != FORMAT:
+    if version not in (FORMAT, FOLLOW_FORMAT):
         raise LedgerError(
             f"{path}: was written by another version (format {version}; this is {FORMAT}): finish it with that one, "
             "or begin again with --fresh"
         )
     found = db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master LIMIT 100").fetchall()
-    if sorted(found, key=repr) != _expected():
+    follow = version == FOLLOW_FORMAT
+    if sorted(found, key=repr) != _expected(follow=follow):
         raise damaged(path, "other tables than ours")
     if db.execute("PRAGMA journal_mode").fetchone() != ("wal",):
         raise damaged(path, "no write-ahead log")
-    for query in _LENGTHS:
+    for query in (*_LENGTHS, *(store.LENGTHS if follow else ())):
         (longest,) = db.execute(query).fetchone()
         if type(longest) is not int or longest > 0:
             raise damaged(path, "a value longer than any of ours")
@@ -242,8 +254,8 @@ it would read those it comes by, however long they are.
 
 
 @cache
-def _expected() -> list[tuple[object, ...]]:
+def _expected(*, follow: bool) -> list[tuple[object, ...]]:
     with contextlib.closing(sqlite3.connect(":memory:")) as db:
-        for table in TABLES:
+        for table in (*TABLES, *(store.TABLES if follow else ())):
             db.execute(table)
         return sorted(db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall(), key=repr)

@@ -10,7 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
+from fetcher.found.store import NamedLinks
+from fetcher.job.found_ledger import Discovered
+from fetcher.job.found_rows import LedgerRows
 from fetcher.job.ledger import Ledger, LedgerRow, RunProgress
 from fetcher.sinks import BodyFile, BodyFolder, JobOutput, Mark
 
@@ -20,6 +24,16 @@ COMMIT_SECONDS = 1.0  # from a batch's first outcome to its commit
 FIRST_COMMIT_SECONDS = 0.1  # the same for the first batch; from then on it doubles
 MAX_BATCH_ROWS = 1_000
 MAX_BATCH_BYTES = 8 * 1024 * 1024  # of all outputs together, and of bodies that are stored apart
+
+
+class PendingBatch(NamedTuple):
+    """What is committed together: rows, their chunks for each output, bodies, news of the hosts, and what was found."""
+
+    rows: list[LedgerRow]
+    chunks: list[list[bytes]]
+    bodies: Collection[BodyFile]
+    news: dict[str, bytes]
+    discovered: Discovered | None = None
 
 
 class Writer:
@@ -39,8 +53,11 @@ class Writer:
         progress: Callable[[], RunProgress],
         notes: Callable[[], dict[str, bytes]],
         folder: BodyFolder | None = None,
+        found: LedgerRows | None = None,
     ) -> None:
         self._ledger = ledger
+        self._found = found
+        self._named: list[NamedLinks] = []
         self._outputs = outputs
         self._folder = folder
         self._thread = thread
@@ -55,15 +72,24 @@ class Writer:
         self._size = 0
         self._period = FIRST_COMMIT_SECONDS
         self._timer: asyncio.TimerHandle | None = None
-        self._storing: asyncio.Future[None] | None = None
+        self._storing: asyncio.Future[tuple[int, int]] | None = None
         self._error: BaseException | None = None
         self._watch = self._loop.call_later(COMMIT_SECONDS, self._watch_notes)
 
-    async def write(self, row: LedgerRow, chunks: Sequence[bytes], body: BodyFile | None = None) -> None:
-        """Take one record, encoded for each output, and a body that it names; wait while two batches are full."""
+    async def write(
+        self,
+        row: LedgerRow,
+        chunks: Sequence[bytes],
+        body: BodyFile | None = None,
+        named: NamedLinks | None = None,
+    ) -> None:
+        """Take one record, encoded for each output, a body and links that it names; wait while two batches are full."""
         if self._error is not None:
             raise self._error
         self._rows.append(row)
+        if named is not None:
+            self._named.append(named)
+            self._size += len(named.links.lines)
         for collected, chunk in zip(self._chunks, chunks, strict=True):
             collected.append(chunk)
             self._size += len(chunk)
@@ -76,6 +102,12 @@ class Writer:
         if len(self._rows) >= MAX_BATCH_ROWS or self._size >= MAX_BATCH_BYTES:
             await self._settle()
             self._store()
+        elif self._found is not None and self._found.is_short:
+            self._store()
+
+    def commit_soon(self) -> None:
+        """Commit what there is as soon as nothing else is being written: somebody waits for what was found."""
+        self._store()
 
     async def close(self) -> None:
         """Commit what is left; raise what went wrong."""
@@ -107,52 +139,55 @@ class Writer:
         rows, self._rows = self._rows, []
         batches, self._chunks = self._chunks, [[] for _ in self._outputs]
         bodies, self._bodies = self._bodies, {}
+        named, self._named = self._named, []
         self._size = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._hand_over(rows, batches, bodies.values(), self._news(self._noted))
+        discovered = None if self._found is None else self._found.discovered(named)
+        self._hand_over(PendingBatch(rows, batches, bodies.values(), self._news(self._noted), discovered))
 
     def _note(self) -> None:
         """Hand over what is to be kept of the hosts, without a row."""
         if self._storing is None and self._error is None:
             news = self._news(self._before | self._noted)
             if news:
-                self._hand_over([], [], (), news)
+                self._hand_over(PendingBatch([], [], (), news))
 
     def _news(self, known: Mapping[str, bytes]) -> dict[str, bytes]:
         return {name: note for name, note in self._notes().items() if known.get(name) != note}
 
-    def _hand_over(
-        self, rows: list[LedgerRow], batches: list[list[bytes]], bodies: Collection[BodyFile], news: dict[str, bytes]
-    ) -> None:
-        self._noted.update(news)
-        progress = self._progress()
-        self._storing = self._loop.run_in_executor(self._thread, self._commit, rows, batches, bodies, progress, news)
+    def _hand_over(self, batch: PendingBatch) -> None:
+        self._noted.update(batch.news)
+        self._storing = self._loop.run_in_executor(self._thread, self._commit, batch, self._progress())
         self._storing.add_done_callback(self._stored)
 
-    def _commit(
-        self,
-        rows: list[LedgerRow],
-        batches: list[list[bytes]],
-        bodies: Collection[BodyFile],
-        progress: RunProgress,
-        notes: dict[str, bytes],
-    ) -> None:
+    def _commit(self, batch: PendingBatch, progress: RunProgress) -> tuple[int, int]:
+        """Bring a batch to the disk; return how many rows it has, and how many were found on their pages."""
         marks: list[Mark] = []
-        if bodies and self._folder is not None:
-            self._folder.store(bodies)
-        if rows:
-            marks = [output.append(chunks) for output, chunks in zip(self._outputs, batches, strict=True)]
-        self._ledger.commit(rows, marks, progress, notes)
-        if rows:
+        if batch.bodies and self._folder is not None:
+            self._folder.store(batch.bodies)
+        if batch.rows:
+            marks = [output.append(chunks) for output, chunks in zip(self._outputs, batch.chunks, strict=True)]
+        added = 0
+        if batch.discovered is None:
+            self._ledger.commit(batch.rows, marks, progress, batch.news)
+        else:
+            added = self._ledger.commit(batch.rows, marks, progress, batch.news, discovered=batch.discovered)
+        if batch.rows:
             for output in self._outputs:
                 output.settle()
+        return len(batch.rows), added
 
-    def _stored(self, storing: asyncio.Future[None]) -> None:
+    def _stored(self, storing: asyncio.Future[tuple[int, int]]) -> None:
         self._storing = None
         self._error = self._error or storing.exception()
-        if self._rows and self._timer is None and self._error is None:
+        if self._found is not None:
+            if self._error is not None:
+                self._found.failed(self._error)
+            else:
+                self._found.settled(*storing.result())
+        if self._rows and self._error is None and (self._timer is None or (self._found and self._found.is_short)):
             self._store()  # its time came while the last one was being written
 
     async def _settle(self) -> None:

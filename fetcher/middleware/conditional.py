@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 import msgspec
 
 from fetcher.model import CONDITIONS, Earlier, Exchange, Page, Pairs, Request, Response
-from fetcher.request_state import current, known_page
+from fetcher.request_state import current, known_page, leads_on
 
 __all__ = ["Conditional", "conditions_of"]
 
@@ -31,7 +31,12 @@ class Conditional(msgspec.Struct, frozen=True):
         state = current.get()
         state.not_modified = False
         page = known_page(state, self.earlier)
-        if page is None or page.url != request.url or not self.earlier.stands_for(page):
+        if (
+            page is None
+            or page.url != request.url
+            or leads_on(state.request, page)
+            or not self.earlier.stands_for(page)
+        ):
             return await proceed(request)
         given = {name.lower() for name, _ in request.headers}
         conditions = () if given & CONDITIONS else conditions_of(page)

@@ -24,6 +24,7 @@ import msgspec
 
 from fetcher.errors import ParseError
 from fetcher.model import Response
+from fetcher.page.found_links import LinkSearch
 from fetcher.page.messages import (
     OUT_OF_MEMORY,
     START_SECONDS,
@@ -58,13 +59,16 @@ _decode = msgspec.msgpack.Decoder(Answer).decode
 
 
 class PendingPage:
-    """A response that is to be read, and the future that waits for it."""
+    """A response that is to be read, which links are looked for, and the future that waits for what was read."""
 
-    __slots__ = ("answer", "response")
+    __slots__ = ("answer", "response", "search")
 
-    def __init__(self, response: Response, answer: asyncio.Future[Reading | NotPlain]) -> None:
+    def __init__(
+        self, response: Response, answer: asyncio.Future[Reading | NotPlain], search: LinkSearch | None
+    ) -> None:
         self.response = response
         self.answer = answer
+        self.search = search
 
     def fail(self, error: Exception) -> None:
         """Give an error for an answer, where somebody still waits for one."""
@@ -88,11 +92,11 @@ class ParserPool:
         self._refused_until = 0.0
         self._closed = False
 
-    async def read(self, response: Response) -> Reading | NotPlain:
+    async def read(self, response: Response, search: LinkSearch | None = None) -> Reading | NotPlain:
         """Have a body read. Raises ``ParseError``; leaving early does the others no harm."""
         if self._closed:
             raise RuntimeError("the parsers were closed")
-        page = PendingPage(response, self._loop.create_future())
+        page = PendingPage(response, self._loop.create_future(), search)
         self._waiting.append(page)
         self._dispatch()
         return await page.answer
@@ -257,7 +261,7 @@ class ParserProcess(asyncio.SubprocessProtocol):
     def give(self, page: PendingPage) -> None:
         """Have it read a page."""
         try:
-            frame = encode_response(page.response)
+            frame = encode_response(page.response, page.search)
         except Exception as error:  # noqa: BLE001 - a strange value of the caller's is for the caller to hear of
             page.fail(error)
             return

@@ -16,6 +16,7 @@ import msgspec
 
 from fetcher.config import Content
 from fetcher.model import Response
+from fetcher.page.found_links import LinkSearch
 from fetcher.page.parse import Reading
 from fetcher.page.select import Selection
 
@@ -69,10 +70,11 @@ class WorkerSettings(msgspec.Struct, frozen=True):
 
 
 class ParseTask(msgspec.Struct, frozen=True, array_like=True):
-    """A response to be read: itself, or its head as JSON with the body beside it."""
+    """A response to be read: itself, or its head as JSON with the body beside it; and which links are looked for."""
 
     response: Response | str
     body: bytes = b""
+    search: LinkSearch | None = None
 
 
 class WorkerReady(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
@@ -117,15 +119,15 @@ def encode(message: msgspec.Struct) -> bytearray:
     return frame
 
 
-def encode_response(response: Response) -> bytearray:
+def encode_response(response: Response, search: LinkSearch | None = None) -> bytearray:
     """Return a response as an ``ParseTask``, framed; without its tag, and without fields that nothing can carry."""
     if response.request.tag is not None:
         response = msgspec.structs.replace(response, request=msgspec.structs.replace(response.request, tag=None))
     try:
         _expect_names(response.request.fields)
-        return encode(ParseTask(response))
+        return encode(ParseTask(response, search=search))
     except (TypeError, ValueError, OverflowError, RecursionError):
-        return encode(ParseTask(_as_json(response), response.body))
+        return encode(ParseTask(_as_json(response), response.body, search))
 
 
 def response_of(task: ParseTask) -> Response:

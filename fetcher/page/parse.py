@@ -19,11 +19,12 @@ from xxhash import xxh3_128_hexdigest
 
 from fetcher.charset import count_characters, decode_as, detect, read_media_type
 from fetcher.errors import ParseError
-from fetcher.model import Extractor, Failure, Page, Pairs, Response
+from fetcher.model import Extractor, Failure, FoundLinks, Page, Pairs, Response
 from fetcher.refresh import refresh_of
 
 if TYPE_CHECKING:
     from fetcher.config.policies import Content
+    from fetcher.page.found_links import LinkSearch
     from fetcher.page.select import Fields, Selection
 
 __all__ = [
@@ -302,6 +303,7 @@ class Reading(msgspec.Struct, frozen=True, array_like=True, tag="reading"):
     data: Any = None
     unconverted: tuple[str, ...] = ()
     content: dict[str, Any] = {}
+    found: FoundLinks | None = None
 
 
 def read_body(
@@ -312,35 +314,34 @@ def read_body(
     preview: int = 0,
     columns: Collection[str] = TREE_COLUMNS,
     content: Content | None = None,
+    search: LinkSearch | None = None,
 ) -> Reading:
     """Read what a record shows out of a body, and what ``extract`` or else ``select`` finds in it.
 
-    ``preview`` is a number of characters of the text, ``content`` says what else is read into columns of its own. A page of which no ``columns`` are wanted that need its tree is not
-    parsed. Raises ``ParseError``, with what was read before it: ``extract_failed``
-    with what the extractor raised, or ``parse_crash``.
+    ``preview`` is a number of characters of the text, ``content`` says what else is read into columns of its own,
+    ``search`` which links are to be followed. A page of which no ``columns`` are wanted that need its tree is not parsed.
+    Raises ``ParseError`` with what was read before: ``extract_failed``, or ``parse_crash``.
     """
     kind = kind_of(response)
     document = parse(response) if kind != "binary" else None
     page = document if kind in ("html", "xml") else None
-    title = links = robots = data = None
-    unconverted: set[str] = set()
-    more: dict[str, Any] = {}
+    title = links = robots = data = found = None
+    unconverted, more = set[str](), dict[str, Any]()
     try:
-        if page and "title" in columns:
-            title = page.title
+        title = page.title if page and "title" in columns else None
         if content is not None:
             more = _read_content(document, kind, content, unconverted, count_links="links" in columns)
         if page and "links" in columns:
             links = _count_links(page, select)
         robots = _robots_of(response, page.head if page and "robots" in columns else ())
+        found = None if search is None else _links_of(page, response, search)
         # The extractor last: it may do as it likes with the tree.
         if extract is not None:
             data = extract_from(response, extract)
         elif select is not None:
             data = _select_from(document, select, unconverted, response=response, is_page=page is not None)
     except ParseError as error:
-        known = read_head(response)
-        error.reading = msgspec.structs.replace(known, title=title, links=links, robots=robots or known.robots)
+        error.reading = _known(response, title=title, links=links, robots=robots)
         raise
     return Reading(
         length=document.length if document else None,
@@ -353,6 +354,7 @@ def read_body(
         data=data,
         unconverted=tuple(sorted(unconverted)),
         content=more,
+        found=found,
     )
 
 
@@ -360,6 +362,22 @@ def _count_links(page: Document, select: Selection | None) -> int:
     if select is not None and select.needs_base:
         page.find_links_and_base()
     return page.links
+
+
+def _known(response: Response, *, robots: str | None, **read: Any) -> Reading:
+    """Return what is known of a page whose reading came to nothing."""
+    known = read_head(response)
+    return msgspec.structs.replace(known, robots=robots or known.robots, **read)
+
+
+def _links_of(page: Document | None, response: Response, search: LinkSearch) -> FoundLinks | None:
+    """Return the links of a page of HTML that are to be followed."""
+    if page is None or kind_of(response) != "html":
+        return None
+    from fetcher.page.found_links import find_links  # most runs follow none
+
+    said = _robots_of(response, page.head)
+    return find_links(page.tree, response.url, len(response.body), said, search)
 
 
 def _select_from(
@@ -471,6 +489,7 @@ def page_of(
         refresh=refresh_of(response),
         preview=reading.preview,
         content=reading.content,
+        found=reading.found,
         unconverted=reading.unconverted,
         headers=headers,
         body=response.body if keep_body else None,

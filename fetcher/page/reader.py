@@ -24,6 +24,7 @@ from fetcher.page.denial import denied_by
 from fetcher.page.parse import TREE_COLUMNS, Reading, extract_from, kind_of, page_of, read_body, read_head, read_headers
 
 if TYPE_CHECKING:
+    from fetcher.page.found_links import LinkSearch
     from fetcher.page.isolation import ParserPool
     from fetcher.page.messages import NotPlain
     from fetcher.page.select import Explosion, SelectedColumn, Selection
@@ -75,7 +76,8 @@ class Reader:
         self._headers = frozenset(config.keep_headers)
         self._with_digest = not config.head and (not config.columns or "digest" in config.columns)
         self._skip_when = frozenset(config.skip_when)
-        self._token = config.identity.product_token
+        self.token = config.identity.product_token
+        _check_follow(config)
         if self._skip_when:
             self._columns |= {"robots"}
         self._keep_body = config.keep_body
@@ -139,7 +141,7 @@ class Reader:
 
     def denies(self, robots: str) -> bool:
         """Say whether a page that says this to robots is not to be kept (``skip_when``)."""
-        return bool(self._skip_when) and denied_by(robots, self._skip_when, self._token) is not None
+        return bool(self._skip_when) and denied_by(robots, self._skip_when, self.token) is not None
 
     @property
     def makes_data(self) -> bool:
@@ -154,17 +156,17 @@ class Reader:
             return None
         return f"{extract.__module__}:{getattr(extract, '__qualname__', type(extract).__qualname__)}"
 
-    def needs_isolation(self, response: Response) -> bool:
-        """Tell whether a body must be read in a process of its own."""
+    def needs_isolation(self, response: Response, *, links: bool = False) -> bool:
+        """Tell whether a body must be read in a process of its own; ``links`` says that some are looked for in it."""
         if self._head:
             return False
         if self._everything or response.request.id in self.suspects:
             return True
-        if not self._makes_trees or (not self._all_html and len(response.body) <= SAFE_BYTES):
+        if not (self._makes_trees or links) or (not self._all_html and len(response.body) <= SAFE_BYTES):
             return False
         return kind_of(response) in ("html", "xml") and (self._all_html or looks_dangerous(response.body))
 
-    def read(self, response: Response, *, waited: float, fetched_at: float) -> Page:
+    def read(self, response: Response, *, waited: float, fetched_at: float, search: LinkSearch | None = None) -> Page:
         """Make the page of a response here and now. Raises ``ParseError``; see ``read_body``."""
         if self._head:
             return self._page_of(response, read_headers(response), waited=waited, fetched_at=fetched_at)
@@ -179,13 +181,16 @@ class Reader:
                 preview=self._preview,
                 columns=self._columns,
                 content=self._content,
+                search=search,
             )
         finally:
             if mark_row is not None:
                 mark_row(0)
         return self._page_of(response, reading, waited=waited, fetched_at=fetched_at)
 
-    async def read_isolated(self, response: Response, *, waited: float, fetched_at: float) -> Page:
+    async def read_isolated(
+        self, response: Response, *, waited: float, fetched_at: float, search: LinkSearch | None = None
+    ) -> Page:
         """Make the page of a response in a process of its own: the same page as ``read`` makes.
 
         Raises ``ParseError``: ``parse_timeout`` over the limit, ``parse_crash`` where the process died or cannot be
@@ -197,7 +202,7 @@ class Reader:
         if self._pool is None:
             self._pool = self._open_pool()
         try:
-            answer = await self._ask_pool(self._pool, response)
+            answer = await self._ask_pool(self._pool, response, search)
         except ParseError as error:
             error.reading = error.reading or read_head(response)
             raise
@@ -211,26 +216,26 @@ class Reader:
             reading = self._with_data(response, answer, self._extract_here)
         return self._page_of(response, reading, waited=waited, fetched_at=fetched_at)
 
-    async def _ask_pool(self, pool: ParserPool, response: Response) -> Reading | NotPlain:
+    async def _ask_pool(self, pool: ParserPool, response: Response, search: LinkSearch | None) -> Reading | NotPlain:
         """Have a page read in another process, twice where that has no memory for it.
 
         A process that holds nothing else and has too little for the same page twice is no want of ours, if the page is
         of the kind that takes much: it costs its own row, and not the run.
         """
         try:
-            return await pool.read(response)
+            return await pool.read(response, search)
         except MemoryError:
             pass  # out of here: the error keeps what it passed through
         await asyncio.sleep(SHORTAGE_PAUSE_SECONDS)
         try:
-            return await pool.read(response)
+            return await pool.read(response, search)
         except MemoryError:
             if not looks_dangerous(response.body):
                 raise
         raise ParseError("parse_crash", "parsing it takes more memory than a process of its own is given")
 
     def _page_of(self, response: Response, reading: Reading, *, waited: float, fetched_at: float) -> Page:
-        if self._skip_when and reading.robots and (word := denied_by(reading.robots, self._skip_when, self._token)):
+        if self._skip_when and reading.robots and (word := denied_by(reading.robots, self._skip_when, self.token)):
             denied = Skipped("page_denied", f"the page says {word!r} of itself (--skip-when)")
             denied.reading = reading
             raise denied
@@ -308,6 +313,16 @@ def _has_long_tag(body: bytes) -> bool:
 
 def _reads_nothing(option: str) -> ConfigError:
     return ConfigError(f"{option}: reads a page's body, and by HEAD there is none: leave out {option} or head")
+
+
+def _check_follow(config: Config) -> None:
+    if not config.follow.asked:
+        return
+    if config.head:
+        raise _reads_nothing("follow")
+    from fetcher.page.found_links import check_rules  # most runs follow no links
+
+    check_rules(config.follow)
 
 
 def _selects(config: Config) -> bool:

@@ -127,6 +127,7 @@ def _answer(task: ParseTask, settings: WorkerSettings, extract: Extractor | None
             preview=settings.preview,
             columns=settings.columns,
             content=settings.content,
+            search=task.search,
         )
     except ParseError as error:
         return encode(ParseFailed(_encodable(error.code), _encodable(error.message), error.reading))

@@ -22,7 +22,7 @@ from fetcher.errors import FetchError, StatusError
 from fetcher.hosts.state import HostReport
 from fetcher.middleware.cookies import ChainJar, Cookie
 from fetcher.middleware.redirects import RedirectChain
-from fetcher.model import Failure, Message, Page, Request
+from fetcher.model import Discovery, Failure, Message, Page, Request
 from fetcher.request_state import InFlight, RequestState, Transfer
 from fetcher.urls import Target
 
@@ -91,6 +91,7 @@ class RowProgress(msgspec.Struct, array_like=True, frozen=True):
     chain: ChainValue | None
     messages: list[Message] | None
     known: KnownPage | None
+    discovery: Discovery | None = None
 
 
 class RowValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -113,6 +114,7 @@ def value_of(state: RequestState, key: int, *, fields: bool = False, known: Know
     if (
         request.headers
         or request.guarded
+        or request.discovery is not None
         or state.began
         or state.attempts
         or state.returns
@@ -150,6 +152,7 @@ def _progress_of(state: RequestState, *, fields: bool, known: KnownPage | None) 
         None if state.chain is None else _chain_value(state.chain),
         state.messages,
         known,
+        request.discovery,
     )
 
 
@@ -160,7 +163,15 @@ def row_of(value: RowValue, request: Request | None = None) -> RequestState:
     if progress is None:
         made = request or Request(value.id, value.url, tag=value.key)
         return RequestState(made, Target(wire, value.scheme, value.host, value.port), value.key)
-    made = request or Request(value.id, value.url, progress.headers, progress.fields, value.key, progress.guarded)
+    made = request or Request(
+        value.id,
+        value.url,
+        progress.headers,
+        progress.fields,
+        value.key,
+        progress.guarded,
+        discovery=progress.discovery,
+    )
     answered = progress.status is not None or progress.received is not None
     state = RequestState(
         made,

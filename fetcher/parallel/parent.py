@@ -28,15 +28,15 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
 from fetcher import errors
-from fetcher.config import Config
+from fetcher.config import Config, Follow
 from fetcher.errors import FetcherError, ResourceError, SourceError
 from fetcher.hosts.remote import RemoteHosts
-from fetcher.intake import Intake, Rejected
+from fetcher.intake import Rejected
 from fetcher.model import Failure, Outcome
 from fetcher.parallel.dealing import Dealing
 from fetcher.parallel.messages import (
@@ -59,9 +59,12 @@ from fetcher.parallel.messages import (
 )
 from fetcher.parallel.process import END_SECONDS, WorkerProcess
 from fetcher.parallel.shares import Part, move
-from fetcher.pipeline import GRACE_SECONDS, Engine, Source, fresh
+from fetcher.pipeline import GRACE_SECONDS, Engine, Source, fresh, intake_of
 from fetcher.request_state import InFlight, RequestState, failure_of, known_page
 from fetcher.stats import Stats
+
+if TYPE_CHECKING:
+    from fetcher.found.rows import FoundRows
 
 __all__ = ["ParallelOutcomes", "parallel"]
 
@@ -116,13 +119,15 @@ class ParallelOutcomes:
         ordered: bool = False,
         stats: Stats | None = None,
         spill_folder: str | None = None,
+        found: FoundRows | None = None,
     ) -> None:
         self.stats = stats or Stats()
+        self._found = found
         limits = engine.config.limits
         self._engine = engine
         self._middleware = tuple(middleware)
         self._ordered = ordered
-        self._intake = Intake(source, engine.config, self.stats)
+        self._intake = intake_of(source, engine.config, self.stats, found)
         self._dealing = Dealing(workers, limits, folder=spill_folder)
         self._crew = Crew(workers, limits.concurrency)
         self._remote = [RemoteHosts() for _ in range(workers)]
@@ -170,7 +175,7 @@ class ParallelOutcomes:
             self._room = None
         if self._space is not None and self._ordered:
             self._look_again()
-        return outcome
+        return outcome if self._found is None else self._found.take(outcome)
 
     def in_flight(self) -> list[InFlight]:
         """Return every row that the workers had running when they last said so, a second ago at most."""
@@ -554,8 +559,11 @@ async def parallel(
     ordered: bool = False,
     stats: Stats | None = None,
     spill_folder: str | None = None,
+    found: FoundRows | None = None,
 ) -> AsyncIterator[ParallelOutcomes]:
     """Fan the source out over processes: outcomes as they complete, or in the order of the source.
+
+    ``found`` are the rows that pages name, where links are followed.
 
     ``middleware`` are the names of the caller's, for the workers to import; the extractor has one as well.
     """
@@ -567,6 +575,7 @@ async def parallel(
         ordered=ordered,
         stats=stats,
         spill_folder=spill_folder,
+        found=found,
     ) as outcomes:
         yield outcomes
 
@@ -580,7 +589,8 @@ def _config_of_worker(engine: Engine, workers: int) -> Config:
         time=None,
         memory=max(config.limits.max_size, config.limits.memory // workers),
     )
-    return msgspec.structs.replace(config, limits=limits, dedupe=False, shard=None)
+    follow = engine.follow or Follow()
+    return msgspec.structs.replace(config, limits=limits, dedupe=False, shard=None, follow=follow)
 
 
 def _error_of(trouble: WorkerTrouble, place: int) -> BaseException:

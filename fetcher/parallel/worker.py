@@ -149,7 +149,9 @@ class Worker:
         reader = Reader(config, extract)
         earlier = self._sent if settings.compares else None
         handle = handlers.exchange if earlier is None else handlers.comparing(earlier)
-        self._engine = engine = Engine(config, handle, reader, handlers.gate, earlier, self._leave)
+        self._engine = engine = Engine(
+            config, handle, reader, handlers.gate, earlier, self._leave, config.follow if config.follow.asked else None
+        )
         handlers.gate.restore(settings.parked, settings.delays)
         handlers.gate.set_share(settings.concurrency, settings.rate)
         tasks: list[asyncio.Task[None]] = []

@@ -30,6 +30,7 @@ class Summary(msgspec.Struct, frozen=True):
     the columns that are read out of pages: ``found`` says on how many that could be done.
     ``changes`` counts what became of the pages of an earlier run (``--since``), by this run.
     ``shard`` is the share of the list that its rows are, and ``listed`` how many rows of all shards were read.
+    ``found`` of the rows are links that were followed; there is ``more`` too where a limit left links out.
     """
 
     input: int
@@ -52,6 +53,7 @@ class Summary(msgspec.Struct, frozen=True):
     changes: dict[str, int] = {}
     shard: str | None = None
     listed: int | None = None
+    found: int | None = None
 
     def as_text(self) -> str:
         """Return one or two lines for people."""
@@ -109,7 +111,7 @@ def summarize(stats: Stats, seconds: float, *, earlier: int = 0, shard: Shard | 
         failed=stats.failed,
         skipped=stats.skipped,
         pending=stats.pending,
-        more=stats.more,
+        more=stats.more or (stats.following is not None and (stats.following.cut or stats.following.hosts_cut)),
         bytes=stats.bytes,
         seconds=round(seconds, 3),
         pages_per_second=round((stats.ok - earlier) / seconds, 1) if seconds > 0 else 0.0,
@@ -121,6 +123,7 @@ def summarize(stats: Stats, seconds: float, *, earlier: int = 0, shard: Shard | 
         changes={change: stats.changes[change] for change in get_args(Change) if stats.changes[change]},
         shard=None if shard is None else str(shard),
         listed=None if shard is None else stats.input + stats.elsewhere,
+        found=None if stats.following is None else stats.following.found,
         **more,
     )
 

@@ -23,6 +23,8 @@ _FILLED_BY = {
     "item": "explode",
     "change": "since",
     "checked_at": "since",
+    "referrer": "follow",
+    "depth": "follow",
     **{column: f"with {part}" for part, column in CONTENT_COLUMNS.items()},
 }
 
@@ -87,6 +89,8 @@ class Layout(msgspec.Struct, frozen=True):
             "body_path": body == "folder",
             "change": since,
             "checked_at": since,
+            "referrer": config.follow.asked,
+            "depth": config.follow.asked,
             "item": config.explode is not None,
         }
         for name in config.columns:

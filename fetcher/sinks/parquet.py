@@ -44,6 +44,7 @@ _TYPES = {
     "length": _WHOLE,
     "bytes": _WHOLE,
     "links": _WHOLE,
+    "depth": _WHOLE,
     "redirects": pa.list_(_TEXT),
     "attempts": _WHOLE,
     "elapsed": pa.float64(),

@@ -93,6 +93,8 @@ _ON_REQUEST: dict[str, Callable[[Outcome], Any]] = {
     "body_path": lambda outcome: outcome.body_path if isinstance(outcome, Page) else None,
     "change": lambda outcome: outcome.change,
     "checked_at": lambda outcome: timestamp(outcome.checked_at) if isinstance(outcome, Page) else None,
+    "referrer": lambda outcome: None if outcome.request.discovery is None else outcome.request.discovery.referrer,
+    "depth": lambda outcome: None if outcome.request.discovery is None else outcome.request.discovery.depth,
     "item": lambda outcome: outcome.item if isinstance(outcome, ItemPage) else None,
 }
 

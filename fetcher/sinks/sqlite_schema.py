@@ -42,7 +42,7 @@ MAX_FLOAT = sys.float_info.max
 INDEXED = ("host", "error", "status")
 
 _TYPES = {
-    **dict.fromkeys(("id", "item", "status", "length", "bytes", "links", "attempts", "truncated"), "INTEGER"),
+    **dict.fromkeys(("id", "item", "status", "length", "bytes", "links", "attempts", "truncated", "depth"), "INTEGER"),
     **dict.fromkeys(("elapsed", "waited"), "REAL"),
     "body": "BLOB",
 }
