@@ -584,6 +584,15 @@ def test_explode_has_each_page_of_those_found(crawl_of: Callable[..., Crawl]) ->
     assert sorted(line["item"] for line in lines if path_of(line["url"]) == "/") == [1, 2, 3, 4]
 
 
+def test_pages_that_were_found_are_read_again_out_of_an_archive(crawl_of: Callable[..., Crawl]) -> None:
+    crawl = crawl_of()
+    assert crawl.run("-o", "pages.warc.gz").code == 0
+    assert run("extract", "pages.warc.gz", "-o", "again.jsonl", folder=crawl.home).code == 0
+    shown = [(record["id"], record["url"], record["title"]) for record in crawl.records("again.jsonl")]
+    assert shown == [(record["id"], record["url"], record["title"]) for record in crawl.records()]
+    assert len(shown) == len(TREE)
+
+
 # The library
 
 

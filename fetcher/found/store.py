@@ -41,8 +41,11 @@ __all__ = [
     "notes_of",
 ]
 
-LISTED_IDS = 10**12
-"""The greatest id that a row of the list may have: those that are found are numbered from the next one on."""
+LISTED_IDS = 10**9
+"""The greatest id that a row of the list may have: those that are found are numbered from the next one on.
+
+An id fits four bytes, as whoever reads pages out of files expects.
+"""
 
 KEY_BYTES = 16  # of the key of the hash
 SEEN_BYTES = 12
