@@ -10,11 +10,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple, TypeAlias
+
+import msgspec
 
 from fetcher.model import Outcome, Page
 
-__all__ = ["CHILD_COLUMNS", "CHILD_TABLES", "ChildColumn", "ChildTable", "child_tables", "companion_path"]
+__all__ = [
+    "CHILD_COLUMNS",
+    "CHILD_TABLES",
+    "ChildColumn",
+    "ChildTable",
+    "child_tables",
+    "companion_path",
+    "is_companion",
+]
 
 ValueKind: TypeAlias = Literal["text", "whole", "flag", "texts"]
 
@@ -41,10 +52,9 @@ class ChildTable(NamedTuple):
         names = [column.name for column in self.columns]
         return [[item.get(name) for name in names] for item in found if isinstance(item, Mapping)]
 
-    def records(self, rows: Iterable[Iterable[Any]]) -> list[dict[str, Any]]:
-        """Return rows of the table as the items that they were."""
-        names = [column.name for column in self.columns]
-        return [dict(zip(names, row, strict=True)) for row in rows]
+    def item(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the item that a row of the table was made of."""
+        return {name: _original(row.get(name), kind) for name, kind in self.columns}
 
 
 CHILD_TABLES = (
@@ -75,6 +85,15 @@ CHILD_COLUMNS = frozenset(table.column for table in CHILD_TABLES)
 """The columns of a record that are tables of their own."""
 
 
+def _original(value: Any, kind: ValueKind) -> Any:
+    if kind == "flag":
+        return None if value is None else bool(value)
+    if kind == "texts" and isinstance(value, str):
+        with suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+            return msgspec.json.decode(value)
+    return value
+
+
 def child_tables(columns: Iterable[str]) -> list[ChildTable]:
     """Return the tables of their own that records with these columns have."""
     wanted = set(columns)
@@ -93,3 +112,19 @@ def companion_path(path: str, table: str) -> str:
     if suffix.lower() != ".parquet":
         stem, suffix = place, ""
     return f"{stem}.{table}{suffix}{slash}"
+
+
+def is_companion(path: str) -> bool:
+    """Say whether ``path`` is that of a child table beside a Parquet output which is there.
+
+    >>> is_companion("pages.parquet")
+    False
+    """
+    place = path.rstrip(os.sep)
+    stem, suffix = os.path.splitext(place)
+    if suffix.lower() != ".parquet":
+        stem, suffix = place, ""
+    return any(
+        stem.endswith(f".{table.name}") and os.path.exists(stem.removesuffix(f".{table.name}") + suffix)
+        for table in CHILD_TABLES
+    )

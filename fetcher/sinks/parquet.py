@@ -37,6 +37,7 @@ __all__ = [
     "has_rest",
     "ids_in",
     "page_table",
+    "table_in",
     "tables_in",
 ]
 
@@ -258,6 +259,15 @@ class CountingWriter(io.RawIOBase):
             self.checksum = zlib.crc32(view, self.checksum)
             self.size += len(view)
         return len(view)
+
+
+def table_in(path: str) -> str | None:
+    """Return which child table of ours a file is; ``None`` for any other, or no Parquet file at all."""
+    try:
+        told = json.loads((pq.read_schema(path).metadata or {})[METADATA_KEY])["table"]
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return told if isinstance(told, str) else None
 
 
 def ids_in(path: str) -> list[int]:

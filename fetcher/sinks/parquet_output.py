@@ -19,14 +19,14 @@ import msgspec
 from fetcher.errors import FetcherError, SinkError
 from fetcher.files import move, sync_folder_of
 from fetcher.model import Outcome
-from fetcher.sinks.child_tables import CHILD_COLUMNS, ChildTable
+from fetcher.sinks.child_tables import CHILD_COLUMNS, CHILD_TABLES, ChildTable, child_tables, companion_path
 from fetcher.sinks.explode import exploder_for
 from fetcher.sinks.job_output import Batch, JobOutput, KeptRecords, KeptRow, Mark, RecordsOf, Rewrite
 from fetcher.sinks.journal import Journal, JournalMark
 from fetcher.sinks.layout import Layout
 from fetcher.sinks.opening import RESTORE_ADVICE, check_path, write_error
 from fetcher.sinks.parquet import ParquetTable, child_table, has_rest, page_table
-from fetcher.sinks.parquet_files import FileMark, PartFolder, WholeFile, check_parts
+from fetcher.sinks.parquet_files import FileMark, PartFolder, WholeFile, check_parts, remove_table
 from fetcher.sinks.record import RecordMaker, to_json, well_formed
 
 __all__ = ["ChildEncoder", "ParquetOutput", "RowEncoder", "check_place", "is_folder"]
@@ -174,6 +174,8 @@ class ParquetOutput(JobOutput):
     def __init__(self, path: str, layout: Layout, *, work: str, child: ChildTable | None = None) -> None:
         super().__init__(path)
         self._encoder: RowEncoder | ChildEncoder = RowEncoder(layout) if child is None else ChildEncoder(child)
+        wanted = child_tables(layout.columns)
+        self._unwanted = [each for each in CHILD_TABLES if each not in wanted and child is None]
         self._records: RecordsOf = "some" if child is not None else "one" if layout.explode is None else "many"
         self._journal = Journal(work)
         self._place: WholeFile | PartFolder
@@ -189,6 +191,8 @@ class ParquetOutput(JobOutput):
         """
         with self._explained("cannot write"):
             self._place.create(fresh=fresh)
+            for child in self._unwanted if fresh else ():  # what an earlier run left would be taken for this one's
+                remove_table(companion_path(self.path, child.name), child.name)
             shutil.rmtree(self._journal.folder, ignore_errors=True)
         self._mark, self._torn = Mark(), False
 
