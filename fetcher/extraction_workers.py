@@ -25,7 +25,7 @@ from fetcher.extraction import ReadPages
 from fetcher.model import Extractor
 from fetcher.page.reader import Reader
 from fetcher.stored.page import Awaited, IsFinished, PassedOver, StoredPage
-from fetcher.stored.warc import Found, StoredWARC
+from fetcher.stored.warc import BegunArchive, FailedRow, Found, StoredWARC
 
 __all__ = ["DividedWARC"]
 
@@ -121,9 +121,18 @@ class Ranges:
     def _are_finished(self, found: ReadRange) -> bool:
         """Tell whether nothing of a range that was counted is to be read."""
         assert self._finished is not None
-        requests = [item.request for item in found.items if isinstance(item, StoredPage)]
-        if not self._warc.ours:
-            requests = [msgspec.structs.replace(each, id=self._numbered + at) for at, each in enumerate(requests, 1)]
+        requests = []
+        numbers = self._warc.numbers.copy()  # which has been through all ranges before
+        for item in found.items:
+            if isinstance(item, BegunArchive):
+                numbers.begin()
+            elif isinstance(item, FailedRow):
+                numbers.of(item.number, self._warc.path)
+            elif self._warc.ours:
+                number = numbers.of(item.request.id, self._warc.path)
+                requests.append(msgspec.structs.replace(item.request, id=number))
+            else:
+                requests.append(msgspec.structs.replace(item.request, id=self._numbered + len(requests) + 1))
         return all(map(self._finished, requests))
 
     def _fill(self) -> None:

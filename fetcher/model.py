@@ -197,7 +197,8 @@ class Page(msgspec.Struct, frozen=True):
     ``<meta>``, ``refresh`` the URL that it leads its reader to by itself; ``data`` is what the extractor returned. ``elapsed`` is seconds on
     the wire over all attempts and hops, ``waited`` seconds of backoff, pacing and queues, ``fetched_at``
     seconds since the epoch. ``content`` are the columns that ``with`` and ``text`` ask for, by their names (``meta``,
-    ``link_list``). ``unconverted`` names the selected fields whose text was not of their type. ``etag`` and ``last_modified`` are those
+    ``link_list``). ``unconverted`` names the selected fields whose text was not of their type, ``unread`` those whose rule does not read
+    such a body (CSS reads no JSON). ``etag`` and ``last_modified`` are those
     headers as sent, at most 1,000 characters of each; ``digest`` tells whether a body is another: ``xxh3:`` and 128 bits in
     hexadecimal of the decoded one. ``headers`` and ``body`` (decoded of its content codings) are kept on request only;
     ``body_path`` is where the body was put, under the name of its ``digest``, which is ``sha256:…`` then. ``change`` and ``checked_at`` are there where an
@@ -227,6 +228,7 @@ class Page(msgspec.Struct, frozen=True):
     preview: str | None = None
     content: Mapping[str, Any] = {}
     unconverted: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     headers: Pairs = ()
     body: KeptBody = None
     body_path: str | None = None

@@ -12,6 +12,8 @@ __all__ = ["FieldCount", "Stats", "counted"]
 
 MAX_FIELDS = 1_000
 """Names of fields that are counted."""
+MAX_TYPES = 5
+UNKNOWN_TYPE = "of no type"
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
@@ -20,12 +22,16 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 
 
 class FieldCount:
-    """On how many pages of a run a field of their data was looked for, found, and of another type than was asked for."""
+    """On how many pages of a run a field of their data was looked for, found, and of another type than was asked for.
 
-    __slots__ = ("found", "pages", "unconverted")
+    ``unread`` had bodies that its rule does not read, some of whose ``types`` are kept.
+    """
+
+    __slots__ = ("found", "pages", "types", "unconverted", "unread")
 
     def __init__(self) -> None:
-        self.pages = self.found = self.unconverted = 0
+        self.pages = self.found = self.unconverted = self.unread = 0
+        self.types: set[str] = set()
 
 
 class Stats:
@@ -97,6 +103,12 @@ class Stats:
         for name in page.unconverted:
             if name not in page.content:
                 fields.setdefault(name, FieldCount()).unconverted += 1
+        for name in page.unread:
+            count = fields.get(name)
+            if count is not None:
+                count.unread += 1
+                if len(count.types) < MAX_TYPES:
+                    count.types.add(page.content_type or UNKNOWN_TYPE)
 
     def _count_content(self, page: Page) -> None:
         for name, value in page.content.items():

@@ -18,6 +18,8 @@ from tests.lab.server import LabServer
 from tests.test_content import ARTICLE, SHOP
 
 COLUMNS = ["meta", "jsonld", "link_list", "image_list", "text", "lang"]
+COLUMNS_OF_TABLES = ["meta", "jsonld", "text", "lang"]
+"""Where links and images have tables of their own: ``test_child_tables.py``."""
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +67,13 @@ def test_every_format_has_the_same_columns(desk: Desk) -> None:
         for row in rows
     ] == expected
     with sqlite3.connect(desk.folder / "p.sqlite") as db:
-        found = db.execute(f"SELECT {', '.join(COLUMNS)} FROM pages ORDER BY id").fetchall()
+        found = db.execute(f"SELECT {', '.join(COLUMNS_OF_TABLES)} FROM pages ORDER BY id").fetchall()
         (title,) = db.execute("SELECT json_extract(meta, '$.og.title') FROM pages WHERE id = 1").fetchone()
     assert title == "Kettle"
-    parquet = pytest.importorskip("pyarrow.parquet").read_table(desk.folder / "p.parquet").select(COLUMNS).to_pylist()
-    for tables in ([dict(zip(COLUMNS, row, strict=True)) for row in found], parquet):
+    read = pytest.importorskip("pyarrow.parquet").read_table(desk.folder / "p.parquet")
+    parquet = read.select(COLUMNS_OF_TABLES).to_pylist()
+    expected = [{name: record[name] for name in COLUMNS_OF_TABLES} for record in (shop, missing, image)]
+    for tables in ([dict(zip(COLUMNS_OF_TABLES, row, strict=True)) for row in found], parquet):
         assert [
             {name: value if name in plain else json.loads(value or "null") for name, value in row.items()}
             for row in tables
@@ -126,3 +130,43 @@ def test_a_page_that_is_denied_keeps_none_of_it(desk: Desk) -> None:
     ended = run("crawl", "l.txt", "-f", "jsonl", "--with", "meta,links", "--skip-when", "noai", folder=desk.folder)
     record = json.loads(ended.text)
     assert (record["error"], record["meta"], record["link_list"]) == ("page_denied", None, None)
+
+
+UNREADABLE = {
+    "css": (
+        ["--select", "price=.p:price", "--select", "t=h1"],
+        "price, price_currency, t: 2 pages, and none that their rules",
+    ),
+    "table": (["--table", "#prices"], "table: 2 pages, and none that its rule"),
+    "xpath": (["--select", "t=xpath://h1"], "t: 2 pages, and none that its rule"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_rules_that_saw_only_bodies_they_cannot_read_are_named(kind: str, desk: Desk) -> None:
+    words, said = UNREADABLE[kind]
+    desk.write([serve(desk, "/a", '{"a": 1}', "application/json"), serve(desk, "/b", b"%PDF-1.4\0", "application/pdf")])
+    ended = desk.crawl(*words)
+    line = f"{said} can read (application/json, application/pdf): CSS and XPath read HTML and XML, json: reads JSON"
+    assert (ended.code, ended.said.count(line), "empty on" in ended.said) == (0, 1, False), ended.said
+    names = said.partition(":")[0].split(", ")
+    assert desk.stats()["unread"] == {name: ["application/json", "application/pdf"] for name in names}
+    desk.write([desk.lab.url("/a"), desk.lab.url("/b"), serve(desk, "/c", SHOP)])
+    ended = desk.crawl(*words, "--fresh")
+    assert ("none that" in ended.said, desk.stats()["unread"]) == (False, {}), "one page it can read is enough"
+
+
+def test_a_rule_for_json_that_saw_only_pages_is_named(desk: Desk) -> None:
+    desk.write([serve(desk, "/shop", SHOP), serve(desk, "/i.png", b"\x89PNG\0", "image/png")])
+    ended = desk.crawl("--select", "n=json:name", "--select", "h=h1", "--isolate")
+    assert "n: 2 pages, and none that its rule can read (image/png, text/html)" in ended.said
+    assert list(desk.stats()["unread"]) == ["n"]
+
+
+def test_extract_names_them_too(desk: Desk) -> None:
+    desk.write([serve(desk, "/a", '{"a": 1}', "application/json")])
+    assert desk.crawl("--body", "inline", to="stored.jsonl").code == 0
+    ended = run("extract", "stored.jsonl", "-o", "o.jsonl", "--select", "t=h1", folder=desk.folder)
+    assert "t: 1 page, and none that its rule can read (application/json)" in ended.said
+    ended = run("extract", "stored.jsonl", "-o", "p.jsonl", "--with", "links", folder=desk.folder)
+    assert "link_list: null on all of 1 page: none is of a type that it is read from" in ended.said

@@ -348,7 +348,7 @@ def test_lines_are_told_apart_by_their_id(name: str, columns: tuple[str, ...], t
 
 def test_records_and_rows_that_are_not_the_same_are_found() -> None:
     rows = [KeptRow(1, True), KeptRow(2, False), KeptRow(3, True)]
-    kept = KeptRecords(iter(rows), by_id=True)
+    kept = KeptRecords(iter(rows), "many")
     assert kept.of([1, 1, 2, 3, 3]) == [True, True, False, True, True]
     kept.end()
     kept = KeptRecords(iter(rows))
@@ -358,5 +358,5 @@ def test_records_and_rows_that_are_not_the_same_are_found() -> None:
     with pytest.raises(ValueError, match="more"):
         KeptRecords(iter(rows[:1])).of([0, 0])
     with pytest.raises(ValueError, match="row 2 is not where"):
-        KeptRecords(iter(rows), by_id=True).of([2])
+        KeptRecords(iter(rows), "many").of([2])
     assert Mark().position == 0

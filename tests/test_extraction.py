@@ -389,7 +389,6 @@ def test_a_broken_folder_of_bodies(crawled: Path, tmp_path: Path) -> None:
         (["bodies", "-o", "x.jsonl"], "bodies: is a folder without part-*.parquet"),
         (["noise.warc.gz", "-o", "x.jsonl"], "noise.warc.gz: is no WARC"),
         (["empty.warc", "-o", "x.jsonl"], "empty.warc: is empty"),
-        (["two.warc.gz", "-o", "x.jsonl", "--no-job"], "several archives were put together"),
         (["twice.jsonl", "-o", "x.jsonl", "--no-job"], "stands in it twice"),
         (["pages.jsonl", "-o", "x.jsonl", "--select", "a=::"], "select"),
     ],
@@ -398,7 +397,6 @@ def test_bad_input_is_one_line(crawled: Path, words: list[str], said: str) -> No
     (crawled / "bare.jsonl").write_text('{"id":1,"url":"http://a.test/","final_url":null,"status":null}\n')
     (crawled / "noise.warc.gz").write_bytes(gzip.compress(b"hello\n" * 100))
     (crawled / "empty.warc").touch()
-    (crawled / "two.warc.gz").write_bytes(2 * (crawled / "pages.warc.gz").read_bytes())
     (crawled / "twice.jsonl").write_text(2 * (crawled / "pages.jsonl").read_text())
     ended = extract(crawled, *words)
     assert ended.code == 2
@@ -414,6 +412,51 @@ def test_an_archive_without_a_page(tmp_path: Path) -> None:
     ended = extract(tmp_path, "none.warc.gz", "-o", "a.jsonl")
     assert ended.code == 3
     assert "there is no page in none.warc.gz" in ended.said
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_archives_of_ours_that_were_put_together_are_read_one_behind_the_other(
+    crawled: Path, tmp_path: Path, workers: str
+) -> None:
+    data = (crawled / "pages.warc.gz").read_bytes()
+    (tmp_path / "all.warc.gz").write_bytes(3 * data)
+    for name in ("one", "all"):
+        source = str(crawled / "pages.warc.gz") if name == "one" else "all.warc.gz"
+        assert extract(tmp_path, source, "-o", f"{name}.jsonl", *RULES, "--workers", workers).code == 0
+    one, found = records(tmp_path / "one.jsonl"), records(tmp_path / "all.jsonl")
+    assert set(found) == {id_ + turn * max(one) for id_ in one for turn in range(3)}
+    for id_, record in found.items():
+        assert without(record, "id") == without(one[(id_ - 1) % max(one) + 1], "id")
+    again = extract(tmp_path, "all.warc.gz", "-o", "all.jsonl", *RULES, "--workers", workers)
+    assert (again.code, "nothing was read" in again.said) == (0, True), again.said
+
+
+def test_put_together_archives_go_on_after_a_limit(crawled: Path, tmp_path: Path) -> None:
+    data = (crawled / "pages.warc.gz").read_bytes()
+    (tmp_path / "all.warc.gz").write_bytes(40 * data)
+    words = ["all.warc.gz", "-o", "all.jsonl", *RULES, "--workers", "2"]
+    with Running("extract", *words, "--progress", folder=tmp_path) as running:
+        running.until(lambda _: _size(tmp_path / "all.jsonl") > 100_000)
+        running.process.kill()
+        running.end()
+    assert extract(tmp_path, *words).code == 0
+    assert sorted(records(tmp_path / "all.jsonl")) == list(range(1, 40 * len(records(crawled / "beside.jsonl")) + 1))
+
+
+def test_what_an_extractor_failed_on_is_taken_up_again(crawled: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text("def name(response):\n    return 1 / (len(response.body) > 300_000)\n")
+    words = [str(crawled / "pages.warc.gz"), "-o", "a.jsonl", "-o", "a.sqlite", "--extract", "mine:name"]
+    assert extract(tmp_path, *words).code == 0
+    before = records(tmp_path / "a.jsonl")
+    assert sum(record["error"] == "extract_failed" for record in before.values()) > 40
+    mine.write_text("def name(response):\n    return len(response.body)\n")
+    ended = extract(tmp_path, *words, "--retry-failed")
+    assert ended.code == 0, ended.said
+    after = records(tmp_path / "a.jsonl")
+    assert (set(after), {record["error"] for record in after.values()} & {"extract_failed"}) == (set(before), set())
+    refused = next(record for record in after.values() if record["url"].endswith("/refused"))
+    assert refused["error"] == "connect_refused", "what failed when it was fetched stays failed"
 
 
 # A job

@@ -253,7 +253,7 @@ def test_more_columns_than_sqlite_has_are_json(path: Path) -> None:
 def test_lists_whose_names_clash_have_tables_of_their_own() -> None:
     names = ("tags", "Tags", "pages", "PAGES_host", "sqlite_x", "fetcher_batches")
     schema = TableSchema(Layout(select=names, select_lists=names), ())
-    assert schema.list_tables == [
+    assert [table.name for table in schema.list_tables] == [
         "tags",
         "data_Tags",
         "data_pages",

@@ -12,7 +12,7 @@ from fetcher.cli.crawl import option, with_options
 __all__ = ["command"]
 
 OF_THE_NETWORK = frozenset({
-    "inputs", "from", "url_column", "delimiter", "encoding", "carry", "demo", "ordered", "retry_failed", "retry_codes",
+    "inputs", "from", "url_column", "delimiter", "encoding", "carry", "demo", "ordered",
     "concurrency", "per_host", "delay", "max_crawl_delay", "per_site", "per_address", "robots", "rate", "timeout",
     "connect_timeout", "read_timeout", "retries", "retry_on", "max_retry_after", "host_patience", "default_scheme",
     "max_redirects", "follow_refresh", "truncate", "header", "user", "cookie", "cookie_file", "cookies", "cookie_jar",

@@ -21,7 +21,7 @@ from fetcher.job.resume import choose_codes
 from fetcher.model import Extractor, Middleware
 from fetcher.page.reader import Reader
 from fetcher.report.metrics import MetricsPlace, check_metrics
-from fetcher.sinks import Layout, check_output, format_of, may_be_folder, needs_messages
+from fetcher.sinks import Layout, check_output, companions, format_of, may_be_folder, needs_messages
 from fetcher.sinks.body_folder import check_body_folder
 from fetcher.sinks.layout import BodyPlace, body_place
 from fetcher.sinks.opening import check_path, descriptor_of, is_special
@@ -226,9 +226,13 @@ def _check_outputs(plan: Plan) -> None:
     read = plan.inputs if plan.stored is not None else [path for path in plan.inputs if not is_url_argument(path)]
     lists = {_identity(path, reading=True) for path in read} - {None}
     taken: dict[Hashable, str] = {}
+    columns = plan.config.content.columns
+    tables = [place for path in plan.outputs for _, place in companions(path, columns, format=plan["format"])]
     beside = [(path, what) for what in ("summary", "metrics") if (path := _file_of(plan, what)) is not None]
-    for path, what in [*((path, "output") for path in plan.outputs), *beside]:
-        if os.path.isdir(path) and not (what == "output" and may_be_folder(path, plan["format"])):
+    outputs = [(path, "output") for path in (*plan.outputs, *tables)]
+    for path, what in [*outputs, *beside]:
+        may_be = what == "output" and (path in tables or may_be_folder(path, plan["format"]))
+        if os.path.isdir(path) and not may_be:
             raise SinkError(
                 f"{path}: is a folder; name a file in it, such as {os.path.join(path, 'pages.jsonl')}"
                 + (", or give -f parquet for a folder of parts" if what == "output" and "." not in path else "")
@@ -240,10 +244,12 @@ def _check_outputs(plan: Plan) -> None:
         if place is not None and place in taken:
             raise ConfigError(f"{what}: {_shown(path)} is given twice (as {_shown(taken[place])})")
         taken[place] = path
+        if path in tables:
+            continue  # looked at with the output that it belongs to
         if what == "output":
             # A job knows how far it wrote, and looks itself; what it only made before it was killed is empty.
             goes_on = plan.job is not None and (is_job(plan.job) or _is_empty(path))
-            check_output(path, format=plan["format"], fresh=plan["fresh"] or goes_on)
+            check_output(path, format=plan["format"], fresh=plan["fresh"] or goes_on, columns=columns)
         else:
             check_path(path, fresh=True)
 

@@ -350,5 +350,5 @@ class Crawl:
             command = resume_command(sys.argv, plan.settings, fresh=fresh)
             self._notices.say(f"not all was {done}; to begin again: {command}", command=command)
         elif state.resumed and stats is not None and stats.done == state.done and not self._plan["quiet"]:
-            again = "--retry-failed takes up what failed, " if stats.failed and self._plan.stored is None else ""
+            again = "--retry-failed takes up what failed, " if stats.failed else ""
             self._notices.say(f"all rows were done already: nothing was {done} ({again}--fresh begins again)")

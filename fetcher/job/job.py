@@ -45,7 +45,7 @@ from fetcher.job.paths import (
 from fetcher.job.resume import FinishedPages, ResumeFilter, ResumeState, choose_codes, digest_of
 from fetcher.job.writer import Writer
 from fetcher.model import Outcome, Page
-from fetcher.sinks import BodyFolder, JobOutput, Layout, Mark, Rewrite, format_of, needs_messages, open_job_output
+from fetcher.sinks import BodyFolder, JobOutput, Layout, Mark, Rewrite, format_of, needs_messages, open_job_outputs
 from fetcher.sinks.layout import BodyPlace, ItemColumns, body_place
 from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
 from fetcher.sources.rows import FinishedRow
@@ -118,10 +118,9 @@ class Job:
         self._bodies = _bodies_of(fetcher, os.fspath(body), self.directory)
         self._earlier = self._earlier_of(since, max_age, paths)
         self.found: LedgerRows | None = None
-        self._outputs: list[JobOutput] = [
-            open_job_output(path, self._layout, work=work_folder(self.directory, ordinal), format=format)
-            for ordinal, path in enumerate(paths)
-        ]
+        self._outputs: list[JobOutput] = open_job_outputs(
+            paths, self._layout, work=lambda ordinal: work_folder(self.directory, ordinal), format=format
+        )
         self._identity = self._identity_of(
             inputs=inputs,
             list_options=list_options,

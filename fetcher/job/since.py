@@ -24,6 +24,7 @@ from fetcher.files import PRIVATE, sync, sync_folder_of
 from fetcher.job.paths import BEGIN_AGAIN, SINCE, folder_for, is_job
 from fetcher.model import CONTENT_COLUMNS, RECORD_COLUMNS, Page, Request
 from fetcher.sinks import BodyFolder
+from fetcher.sinks.child_tables import is_companion
 from fetcher.sinks.layout import Layout
 from fetcher.sources.earlier import RecordFile, SelectedName, earlier_format
 from fetcher.sqlite_files import REPAIR, address, advice_about, guard
@@ -300,7 +301,7 @@ def find_earlier(since: str, outputs: Collection[str]) -> str | None:
         return since
     found: list[tuple[float, str]] = []
     for path in glob.glob(since):
-        if os.path.realpath(path) in taken or not _is_complete(path):
+        if os.path.realpath(path) in taken or is_companion(path) or not _is_complete(path):
             continue
         with suppress(OSError, SourceError):
             earlier_format(path)

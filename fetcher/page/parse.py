@@ -304,6 +304,7 @@ class Reading(msgspec.Struct, frozen=True, array_like=True, tag="reading"):
     unconverted: tuple[str, ...] = ()
     content: dict[str, Any] = {}
     found: FoundLinks | None = None
+    unread: tuple[str, ...] = ()
 
 
 def read_body(
@@ -318,15 +319,14 @@ def read_body(
 ) -> Reading:
     """Read what a record shows out of a body, and what ``extract`` or else ``select`` finds in it.
 
-    ``preview`` is a number of characters of the text, ``content`` says what else is read into columns of its own,
-    ``search`` which links are to be followed. A page of which no ``columns`` are wanted that need its tree is not parsed.
-    Raises ``ParseError`` with what was read before: ``extract_failed``, or ``parse_crash``.
+    ``preview`` is in characters, ``content`` says what is read into columns of its own, ``search`` which links are to be
+    followed. A page whose tree no ``columns`` need is not parsed. Raises ``ParseError`` with what was read before.
     """
     kind = kind_of(response)
     document = parse(response) if kind != "binary" else None
     page = document if kind in ("html", "xml") else None
     title = links = robots = data = found = None
-    unconverted, more = set[str](), dict[str, Any]()
+    unconverted, unread, more = set[str](), set[str](), dict[str, Any]()
     try:
         title = page.title if page and "title" in columns else None
         if content is not None:
@@ -339,7 +339,7 @@ def read_body(
         if extract is not None:
             data = extract_from(response, extract)
         elif select is not None:
-            data = _select_from(document, select, unconverted, response=response, is_page=page is not None)
+            data = _select_from(document, select, unconverted, unread, response=response, is_page=page is not None)
     except ParseError as error:
         error.reading = _known(response, title=title, links=links, robots=robots)
         raise
@@ -355,6 +355,7 @@ def read_body(
         unconverted=tuple(sorted(unconverted)),
         content=more,
         found=found,
+        unread=tuple(sorted(unread)),
     )
 
 
@@ -381,15 +382,21 @@ def _links_of(page: Document | None, response: Response, search: LinkSearch) -> 
 
 
 def _select_from(
-    document: Document | None, select: Selection, unconverted: set[str], *, response: Response, is_page: bool
+    document: Document | None,
+    select: Selection,
+    unconverted: set[str],
+    unread: set[str],
+    *,
+    response: Response,
+    is_page: bool,
 ) -> Fields:
     tree = document.tree if document is not None and is_page else None
 
     def base() -> LexborNode | None:
         return document.base if document is not None else None
 
-    text = (lambda: document.text) if document is not None else str
-    return select.select(tree, url=response.url, text=text, base=base, unconverted=unconverted)
+    text = (lambda: document.text) if document is not None else None
+    return select.select(tree, url=response.url, text=text, base=base, unconverted=unconverted, unread=unread)
 
 
 def _read_content(
@@ -491,6 +498,7 @@ def page_of(
         content=reading.content,
         found=reading.found,
         unconverted=reading.unconverted,
+        unread=reading.unread,
         headers=headers,
         body=response.body if keep_body else None,
         etag=etag,

@@ -164,23 +164,27 @@ class Selection(msgspec.Struct, frozen=True):
         tree: LexborHTMLParser | None,
         *,
         url: str = "",
-        text: Callable[[], str] = str,
+        text: Callable[[], str] | None = None,
         base: Callable[[], LexborNode | None] | None = None,
         unconverted: set[str] | None = None,
+        unread: set[str] | None = None,
     ) -> Fields:
         """Return each field: a value, a list for ``NAME[]``, or ``None`` where nothing matched.
 
         Without a ``tree`` the body is no page: ``json:`` reads it. ``url`` is the page's final one, which its links are
-        resolved against; ``text`` gives its text, ``base`` its ``base[href]``. Text is that of the element as a person sees it (see ``inner_text``). A
+        resolved against; ``text`` gives its text, ``None`` where it is none, ``base`` its ``base[href]``. Text is that of
+        the element as a person sees it (see ``inner_text``). A
         list leaves out the matches that do not have what is asked for. The names of fields that did not convert are
-        added to ``unconverted``.
+        added to ``unconverted``, and to ``unread`` those whose rule does not read such a body: ``json:`` reads no page, and
+        the others nothing else.
         """
         if base is None:
 
             def base() -> LexborNode | None:
                 return tree.css_first("base[href]") if tree is not None else None
 
-        page = _PageReader(tree, PageURLs(url, base), text, set() if unconverted is None else unconverted)
+        noted = set() if unconverted is None else unconverted
+        page = _PageReader(tree, PageURLs(url, base), text, noted, set() if unread is None else unread)
         fields: Fields = {}
         for rule in self._rules_for(url) if self.groups else self.rules:
             page.read(rule, fields)
@@ -235,12 +239,19 @@ class _PageReader:
     """One page while its fields are read: what several rules need is made once."""
 
     def __init__(
-        self, tree: LexborHTMLParser | None, urls: PageURLs, text: Callable[[], str], unconverted: set[str]
+        self,
+        tree: LexborHTMLParser | None,
+        urls: PageURLs,
+        text: Callable[[], str] | None,
+        unconverted: set[str],
+        unread: set[str],
     ) -> None:
         self._tree = tree
-        self._text = text
+        self._text = text or str
+        self._is_text = text is not None
         self._unconverted = unconverted
         self._urls = urls
+        self._unread = unread
         self._xml: Any = None
         self._json: Any = None
         self._has_json = False
@@ -251,6 +262,7 @@ class _PageReader:
         if rule.language == "json":
             found = self._json_values(rule)
         elif self._tree is None:
+            self._unread.update(_names_of(rule))
             found = iter(())
         elif rule.language == "xpath":
             found = self._xpath_values(rule)
@@ -322,7 +334,8 @@ class _PageReader:
                     return
 
     def _json_values(self, rule: FieldRule) -> Iterator[Any]:
-        if self._tree is not None:
+        if self._tree is not None or not self._is_text:
+            self._unread.update(_names_of(rule))
             return
         if not self._has_json:
             self._json, self._has_json = _parsed(self._text()), True

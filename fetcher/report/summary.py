@@ -31,6 +31,7 @@ class Summary(msgspec.Struct, frozen=True):
     ``changes`` counts what became of the pages of an earlier run (``--since``), by this run.
     ``shard`` is the share of the list that its rows are, and ``listed`` how many rows of all shards were read.
     ``found`` of the rows are links that were followed; there is ``more`` too where a limit left links out.
+    ``unread`` names the selected fields whose rule can read none of the bodies that it saw, with the types of these.
     """
 
     input: int
@@ -54,6 +55,7 @@ class Summary(msgspec.Struct, frozen=True):
     shard: str | None = None
     listed: int | None = None
     found: int | None = None
+    unread: dict[str, list[str]] = {}
 
     def as_text(self) -> str:
         """Return one or two lines for people."""
@@ -74,14 +76,31 @@ class Summary(msgspec.Struct, frozen=True):
         text += "".join(f"\n  {note}" for note in self.notes)
         if self.codes:
             text += "\n  " + " · ".join(f"{code} {count:,}" for code, count in self.codes.items())
-        text += "".join(f"\n  {printable(line)}" for line in (*self._broken_fields(), *self._unread_content()))
+        text += "".join(
+            f"\n  {printable(line)}"
+            for line in (*self._unread_fields(), *self._broken_fields(), *self._unread_content())
+        )
         trouble = "".join(f"\n  {printable(describe_trouble(host))}" for host in self.hosts[:SHOWN_HOSTS])
         more = len(self.hosts) - SHOWN_HOSTS
         return text + trouble + (f"\n  and {counted(more, 'more host')} that gave trouble" if more > 0 else "")
 
+    def _unread_fields(self) -> Iterator[str]:
+        """Yield a line for the fields whose rules saw only bodies that they cannot read, those of the same together."""
+        alike: dict[tuple[int, str], list[str]] = {}
+        for name, types in self.unread.items():
+            alike.setdefault((self.fields[name]["pages"], ", ".join(types)), []).append(name)
+        for (pages, shown), names in alike.items():
+            rule = "its rule" if len(names) == 1 else "their rules"
+            yield (
+                f"{', '.join(names)}: {counted(pages, 'page')}, and none that {rule} can read ({shown}): CSS and XPath read "
+                "HTML and XML, json: reads JSON"
+            )
+
     def _broken_fields(self) -> Iterator[str]:
         """Yield a line for each field that nearly no page has, or whose text was not of its type."""
         for name, count in self.fields.items():
+            if name in self.unread:
+                continue
             pages, empty = count["pages"], count["pages"] - count["found"]
             if empty > MAX_EMPTY_SHARE * pages:
                 yield f"{name}: empty on {empty:,} of {counted(pages, 'page')}: does its selector fit them?"
@@ -120,6 +139,7 @@ def summarize(stats: Stats, seconds: float, *, earlier: int = 0, shard: Shard | 
         codes=dict(stats.codes.most_common()),
         fields=_counts(stats.fields),
         content=_counts(stats.content),
+        unread={name: sorted(count.types) for name, count in stats.fields.items() if 0 < count.pages == count.unread},
         changes={change: stats.changes[change] for change in get_args(Change) if stats.changes[change]},
         shard=None if shard is None else str(shard),
         listed=None if shard is None else stats.input + stats.elsewhere,

@@ -6,7 +6,7 @@ Law 2: an output that cannot be written ends the run (``SinkError``), for data w
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
 
 from fetcher.compression import SUFFIXES as COMPRESSED
@@ -14,6 +14,7 @@ from fetcher.errors import ConfigError
 from fetcher.model import Sink
 from fetcher.sinks.batch_sink import BatchSink
 from fetcher.sinks.body_folder import BodyFile, BodyFolder
+from fetcher.sinks.child_tables import ChildTable, child_tables, companion_path
 from fetcher.sinks.durable import DurableFile
 from fetcher.sinks.escape import printable
 from fetcher.sinks.job_output import JobOutput, Mark, Rewrite
@@ -39,10 +40,12 @@ __all__ = [
     "Rewrite",
     "StreamSink",
     "check_output",
+    "companions",
     "format_of",
     "may_be_folder",
     "needs_messages",
     "open_job_output",
+    "open_job_outputs",
     "open_sink",
     "printable",
     "sink_for",
@@ -100,7 +103,7 @@ def sink_for(
     kind = format_of(path, format)
     if kind in BATCHED:
         text = os.fspath(path)
-        return BatchSink(text, lambda work: _batched_output(text, layout, kind, work=work), fresh=fresh)
+        return BatchSink(text, lambda work: _batched_outputs(text, layout, kind, work), fresh=fresh)
     return _stream_sink(path, layout, kind, fresh=fresh)
 
 
@@ -129,6 +132,41 @@ def open_job_output(
     return DurableFile(text, _stream_sink(text, layout, kind, fresh=False))
 
 
+def open_job_outputs(
+    paths: Iterable[str | os.PathLike[str]],
+    layout: Layout,
+    *,
+    work: Callable[[int], str],
+    format: str | None = None,  # noqa: A002  # the option's own name
+) -> list[JobOutput]:
+    """Return a job's outputs at ``paths``, each with its companions behind it; ``work`` says where the Nth one may work.
+
+    See ``open_job_output``.
+    """
+    outputs: list[JobOutput] = []
+    for path in [os.fspath(each) for each in paths]:
+        outputs.append(open_job_output(path, layout, work=work(len(outputs)), format=format))
+        for child, place in companions(path, layout.columns, format=format):
+            outputs.append(_companion(place, layout, child, work=work(len(outputs))))
+    return outputs
+
+
+def companions(
+    path: str,
+    columns: Iterable[str],
+    *,
+    format: str | None = None,  # noqa: A002  # the option's own name
+) -> list[tuple[ChildTable, str]]:
+    """Return what stands beside an output at ``path`` for records with these columns, and where: tables of Parquet."""
+    children = child_tables(columns)
+    if not children or format_of(path, format) != "parquet":
+        return []
+    from fetcher.sinks.parquet_output import is_folder
+
+    place = f"{path.rstrip(os.sep)}{os.sep}" if is_folder(path) else path
+    return [(child, companion_path(place, child.name)) for child in children]
+
+
 def may_be_folder(path: str, format: str | None = None) -> bool:  # noqa: A002  # as above
     """Say whether an output at ``path`` may be a folder of files: where it is Parquet."""
     if format is None and not path.rstrip(os.sep).lower().endswith(".parquet"):
@@ -139,6 +177,19 @@ def may_be_folder(path: str, format: str | None = None) -> bool:  # noqa: A002  
 def as_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     """Return names, each once, in their order; ``None`` stays what it is."""
     return None if names is None else tuple(dict.fromkeys(names))
+
+
+def _batched_outputs(path: str, layout: Layout, kind: str, work: str) -> list[JobOutput]:
+    outputs = [_batched_output(path, layout, kind, work=os.path.join(work, "pages"))]
+    for child, place in companions(path, layout.columns, format=kind):
+        outputs.append(_companion(place, layout, child, work=os.path.join(work, child.name)))
+    return outputs
+
+
+def _companion(path: str, layout: Layout, child: ChildTable, *, work: str) -> JobOutput:
+    from fetcher.sinks.parquet_output import ParquetOutput
+
+    return ParquetOutput(path, layout, work=work, child=child)
 
 
 def _batched_output(path: str, layout: Layout, kind: str, *, work: str) -> JobOutput:
@@ -179,10 +230,11 @@ def check_output(
     *,
     format: str | None = None,  # noqa: A002  # the option's own name
     fresh: bool = False,
+    columns: Iterable[str] = (),
 ) -> None:
     """Check before a run, changing nothing, that ``open_sink`` and entering its sink would succeed.
 
-    Raises ``ConfigError`` for an unknown format or a file that would be overwritten, ``SinkError`` for a path that
+    ``columns`` are those that records have beyond the usual ones. Raises ``ConfigError`` for an unknown format or a file that would be overwritten, ``SinkError`` for a path that
     cannot be written.
     """
     text = os.fspath(path)
@@ -195,6 +247,8 @@ def check_output(
         from fetcher.sinks.parquet_output import check_place
 
         check_place(text, fresh=fresh)
+        for _, place in companions(text, columns, format=kind):
+            check_place(place, fresh=fresh)
         return
     else:
         compressor_for(text)

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
@@ -28,21 +28,21 @@ BATCH_SECONDS = 1.0
 
 
 class BatchSink:
-    """Write outcomes to what ``make`` returns, a batch of a thousand or of a second at a time, in a thread of its own.
+    """Write outcomes to all that ``make`` returns, a batch of a thousand or of a second at a time, in a thread of its own.
 
     ``make`` is given a folder for what is not in the output yet; it lies beside that, and is removed in the end. Raises
     what a ``JobOutput`` raises; after an error nothing more is written, and nothing of it is in the output.
     """
 
-    def __init__(self, path: str, make: Callable[[str], JobOutput], *, fresh: bool = False) -> None:
+    def __init__(self, path: str, make: Callable[[str], Sequence[JobOutput]], *, fresh: bool = False) -> None:
         self._path = path
         self._make = make
         self._fresh = fresh
         self._work = ""
-        self._output: JobOutput | None = None
+        self._outputs: Sequence[JobOutput] = ()
         self._thread: ThreadPoolExecutor | None = None
         self._error: BaseException | None = None
-        self._chunks: list[bytes] = []
+        self._chunks: list[list[bytes]] = []  # of each outcome, one for each output
         self._size = 0
         self._due = 0.0
 
@@ -70,40 +70,42 @@ class BatchSink:
         """Take one outcome; wait while a batch is being written."""
         if self._error is not None:
             raise self._error
-        if self._output is None:
+        if not self._outputs:
             raise RuntimeError(f"{self._path}: not open: write inside 'async with'")
-        chunk = self._output.encode(outcome)
+        chunks = [output.encode(outcome) for output in self._outputs]
         now = time.monotonic()
         if not self._chunks:
             self._due = now + BATCH_SECONDS
-        self._chunks.append(chunk)
-        self._size += len(chunk)
+        self._chunks.append(chunks)
+        self._size += sum(map(len, chunks))
         if len(self._chunks) >= BATCH_ROWS or self._size >= BATCH_BYTES or now >= self._due:
             await self._in_thread(self._store)
 
     def _open(self) -> None:
         self._work = _folder_beside(self._path)
-        output = self._make(self._work)
-        output.create(fresh=self._fresh)
-        self._output = output
+        outputs = self._make(self._work)
+        for output in outputs:
+            output.create(fresh=self._fresh)
+        self._outputs = outputs
 
     def _store(self) -> None:
-        assert self._output is not None
-        chunks, self._chunks, self._size = self._chunks, [], 0
-        if chunks:
-            self._output.append(chunks)
-            self._output.settle()
+        batch, self._chunks, self._size = self._chunks, [], 0
+        if batch:
+            for output, *chunks in zip(self._outputs, *batch, strict=True):
+                output.append(chunks)
+                output.settle()
 
     def _finish(self) -> None:
-        assert self._output is not None
-        self._output.check_place()
+        for output in self._outputs:
+            output.check_place()
         self._store()
-        self._output.complete()
-        self._output.settle()
+        for output in self._outputs:
+            output.complete()
+            output.settle()
 
     def _discard(self) -> None:
-        output, self._output = self._output, None
-        if output is not None:
+        outputs, self._outputs = self._outputs, ()
+        for output in outputs:
             output.discard()
         if self._work:
             shutil.rmtree(self._work, ignore_errors=True)

@@ -203,7 +203,7 @@ class DurableFile(JobOutput):
     def _chosen(self, records: Iterator[bytes], rows: Iterator[KeptRow]) -> Iterator[bytes]:
         """Yield the records whose row is kept. Raises ``ValueError`` where they are not those that were written."""
         explodes = self._sink.explodes
-        kept = KeptRecords(rows, by_id=explodes)
+        kept = KeptRecords(rows, "many" if explodes else "one")
         for record in records:
             if kept.of([self._sink.id_of(record) if explodes else 0])[0]:
                 yield record

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
 from fetcher.model import Outcome
 
-__all__ = ["Batch", "JobOutput", "KeptRecords", "KeptRow", "Mark", "Rewrite"]
+__all__ = ["Batch", "JobOutput", "KeptRecords", "KeptRow", "Mark", "RecordsOf", "Rewrite"]
+
+RecordsOf: TypeAlias = Literal["one", "many", "some"]
+"""How many records a row of the list has in an output: see ``KeptRecords``."""
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -55,27 +58,32 @@ class KeptRow(NamedTuple):
 class KeptRecords:
     """Goes through the records of an output beside the rows that they are of, and says which are kept.
 
-    Each record is a row's; where they are told apart ``by_id``, those that follow each other with one id are. Raises
-    ``ValueError`` where records and rows are not the same.
+    A row has ``one`` record; or ``many``, at least one, or ``some``, or none: those that follow each other with its id.
+    Raises ``ValueError`` where records and rows are not the same.
     """
 
-    def __init__(self, rows: Iterator[KeptRow], *, by_id: bool = False) -> None:
+    def __init__(self, rows: Iterator[KeptRow], records: RecordsOf = "one") -> None:
         self._rows = rows
-        self._by_id = by_id
+        self._records = records
         self._row: KeptRow | None = None
 
     def of(self, ids: Iterable[int]) -> list[bool]:
         """Return which of the next records are kept, by the ids that they have."""
-        return [self._keeps(id_) if self._by_id else self._next().kept for id_ in ids]
+        return [self._next().kept if self._records == "one" else self._keeps(id_) for id_ in ids]
 
     def end(self) -> None:
-        """Look whether all rows had a record."""
-        if next(self._rows, None) is not None:
+        """Look whether all rows had a record, where each has."""
+        if self._records == "some":
+            for _ in self._rows:
+                pass
+        elif next(self._rows, None) is not None:
             raise ValueError("fewer records than were written")
 
     def _keeps(self, id_: int) -> bool:
         if self._row is None or self._row.id != id_:
             self._row = self._next()
+            while self._records == "some" and self._row.id != id_:
+                self._row = self._next()
             if self._row.id != id_:
                 raise ValueError(f"row {id_} is not where it was written")
         return self._row.kept

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from fetcher.errors import ConfigError, missing_extra
 from fetcher.files import write_all
+from fetcher.sinks.child_tables import CHILD_COLUMNS, ChildTable
 from fetcher.sinks.journal import GROUP_BYTES, GROUP_ROWS, Frame
 from fetcher.sinks.layout import Layout
 from fetcher.sinks.record import well_formed
@@ -26,10 +27,25 @@ try:
 except ImportError as error:
     raise ConfigError(missing_extra("pyarrow", "parquet")) from error
 
-__all__ = ["METADATA_KEY", "Column", "ParquetTable", "TableFile", "columns_of", "has_rest", "ids_in", "tables_in"]
+__all__ = [
+    "METADATA_KEY",
+    "Column",
+    "ParquetTable",
+    "TableFile",
+    "child_table",
+    "columns_of",
+    "has_rest",
+    "ids_in",
+    "page_table",
+    "table_in",
+    "tables_in",
+]
 
 METADATA_KEY = b"fetcher"
-"""Of a file's metadata: JSON with the ``version`` that made its schema, and which columns are ``fields`` and ``select``."""
+"""Of a file's metadata: JSON with the ``version`` that made its schema, and which columns are ``fields`` and ``select``.
+
+Of a child table its name, as ``table``.
+"""
 
 METADATA_VERSION = 1
 MAX_TEXT_CHARACTERS = 2**29  # a column of text has at most 2 GB in one batch
@@ -60,6 +76,8 @@ _TYPES = {
 _SELECTED_TYPES = {"int": _WHOLE, "float": pa.float64(), "price": pa.float64(), "bool": pa.bool_()}
 """The types of ``--select`` that are no text here; a date may be with a time or without, and stays ISO 8601."""
 
+_CHILD_TYPES = {"text": _TEXT, "texts": pa.list_(_TEXT), "whole": _WHOLE, "flag": pa.bool_()}
+
 
 class Column(NamedTuple):
     """A column: its name in the file, and its type."""
@@ -74,7 +92,11 @@ def columns_of(layout: Layout, fields: Sequence[str]) -> tuple[list[Column], dic
     A name that is taken already gets ``row_`` in front, a selected one ``data_``, as in a CSV.
     """
     wanted = layout.columns
-    columns = [Column(name, _TYPES.get(name, _TEXT)) for name in wanted if name not in ("fields", "data")]
+    columns = [
+        Column(name, _TYPES.get(name, _TEXT))
+        for name in wanted
+        if name not in ("fields", "data") and name not in CHILD_COLUMNS
+    ]
     columns += [Column(name, _TEXT) for name in ("fields", "data") if name in wanted and has_rest(layout, name)]
     taken = {column.name for column in columns}
     own = fields if "fields" in wanted else ()
@@ -106,12 +128,23 @@ def has_rest(layout: Layout, name: str) -> bool:
     return layout.free_fields if name == "fields" else layout.free_data
 
 
-class ParquetTable:
-    """The table that records of a ``layout`` make, with the list's own columns ``fields``."""
+def page_table(layout: Layout, fields: Sequence[str]) -> ParquetTable:
+    """Return the table that records of a ``layout`` make, with the list's own columns ``fields``."""
+    return ParquetTable(*columns_of(layout, fields))
 
-    def __init__(self, layout: Layout, fields: Sequence[str]) -> None:
-        columns, metadata = columns_of(layout, fields)
-        self.schema = pa.schema(columns, metadata={METADATA_KEY: json.dumps(metadata)})
+
+def child_table(child: ChildTable) -> ParquetTable:
+    """Return the table of the links or the images of all pages."""
+    columns = [Column("id", _WHOLE), Column("position", _WHOLE)]
+    columns += [Column(name, _CHILD_TYPES[kind]) for name, kind in child.columns]
+    return ParquetTable(columns, {"version": METADATA_VERSION, "table": child.name})
+
+
+class ParquetTable:
+    """A table of these ``columns``; ``metadata`` is told in its files."""
+
+    def __init__(self, columns: Sequence[Column], metadata: Mapping[str, Any]) -> None:
+        self.schema = pa.schema(columns, metadata={METADATA_KEY: json.dumps(dict(metadata))})
         self._types = [column.type for column in columns]
 
     def pack(self, rows: Sequence[Sequence[Any]]) -> Frame:
@@ -226,6 +259,15 @@ class CountingWriter(io.RawIOBase):
             self.checksum = zlib.crc32(view, self.checksum)
             self.size += len(view)
         return len(view)
+
+
+def table_in(path: str) -> str | None:
+    """Return which child table of ours a file is; ``None`` for any other, or no Parquet file at all."""
+    try:
+        told = json.loads((pq.read_schema(path).metadata or {})[METADATA_KEY])["table"]
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return told if isinstance(told, str) else None
 
 
 def ids_in(path: str) -> list[int]:

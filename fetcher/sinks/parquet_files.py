@@ -22,9 +22,9 @@ from fetcher.errors import ConfigError, SinkError
 from fetcher.files import PLAIN_FLAGS, create_like, move, open_regular, read_range, sync, sync_folder_of
 from fetcher.sinks.job_output import Batch, KeptRecords
 from fetcher.sinks.opening import RESTORE_ADVICE, already_exists, moved_error
-from fetcher.sinks.parquet import ParquetTable, TableFile, ids_in, tables_in
+from fetcher.sinks.parquet import ParquetTable, TableFile, ids_in, table_in, tables_in
 
-__all__ = ["FileMark", "PartFolder", "WholeFile", "check_parts"]
+__all__ = ["FileMark", "PartFolder", "WholeFile", "check_parts", "remove_table"]
 
 TAIL_BYTES = 64 * 1024 * 1024
 """Of a file's end: what is looked at when a job is gone on with."""
@@ -328,6 +328,20 @@ def check_parts(path: str, *, fresh: bool) -> None:
                 raise already_exists(os.path.join(folder, name))
         elif not name.startswith((".", "_")):  # what others leave beside a table, and its readers pass over
             raise ConfigError(f"{path}: holds {name!r}, which is no part of ours: name a new or an empty folder")
+
+
+def remove_table(path: str, name: str) -> None:
+    """Remove the child table ``name`` at ``path``, a file or a folder of parts, where it is ours."""
+    if os.path.isdir(path):
+        parts = [os.path.join(path, part) for part in os.listdir(path) if _PART.fullmatch(part)]
+        parts = [part for part in parts if table_in(part) == name]
+        for part in parts:
+            os.unlink(part)
+        if parts:
+            with contextlib.suppress(OSError):  # there is something else in it
+                os.rmdir(path)
+    elif table_in(path) == name:
+        os.unlink(path)
 
 
 def _name(number: int) -> str:

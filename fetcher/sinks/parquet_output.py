@@ -10,7 +10,7 @@ import contextlib
 import json  # its escapes keep lone surrogates, which the names of columns may have
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -19,16 +19,17 @@ import msgspec
 from fetcher.errors import FetcherError, SinkError
 from fetcher.files import move, sync_folder_of
 from fetcher.model import Outcome
+from fetcher.sinks.child_tables import CHILD_COLUMNS, CHILD_TABLES, ChildTable, child_tables, companion_path
 from fetcher.sinks.explode import exploder_for
-from fetcher.sinks.job_output import Batch, JobOutput, KeptRecords, KeptRow, Mark, Rewrite
+from fetcher.sinks.job_output import Batch, JobOutput, KeptRecords, KeptRow, Mark, RecordsOf, Rewrite
 from fetcher.sinks.journal import Journal, JournalMark
 from fetcher.sinks.layout import Layout
 from fetcher.sinks.opening import RESTORE_ADVICE, check_path, write_error
-from fetcher.sinks.parquet import ParquetTable, has_rest
-from fetcher.sinks.parquet_files import FileMark, PartFolder, WholeFile, check_parts
+from fetcher.sinks.parquet import ParquetTable, child_table, has_rest, page_table
+from fetcher.sinks.parquet_files import FileMark, PartFolder, WholeFile, check_parts, remove_table
 from fetcher.sinks.record import RecordMaker, to_json, well_formed
 
-__all__ = ["ParquetOutput", "RowEncoder", "check_place", "is_folder"]
+__all__ = ["ChildEncoder", "ParquetOutput", "RowEncoder", "check_place", "is_folder"]
 
 BATCH_ROWS = 1_000
 PART_ROWS = 1_000_000
@@ -95,8 +96,9 @@ class RowEncoder:
 
     def __init__(self, layout: Layout) -> None:
         self.fields = layout.fields
+        self._layout = layout
         wanted = layout.columns
-        columns = [name for name in wanted if name not in ("fields", "data")]
+        columns = [name for name in wanted if name not in ("fields", "data") and name not in CHILD_COLUMNS]
         self._values = RecordMaker([*columns, "fields", "data"], binary=True).values
         self._times = [(columns.index(name), name) for name in ("fetched_at", "checked_at") if name in columns]
         self._wants_fields, self._wants_data = "fields" in wanted, "data" in wanted
@@ -107,8 +109,11 @@ class RowEncoder:
             (name, _plain if name in plain else _texts if name in layout.select_lists else _text)
             for name in layout.select
         ]
-        self._pack = msgspec.msgpack.Encoder(enc_hook=str).encode
         self._exploder = exploder_for(layout, flat=True)
+
+    def table(self) -> ParquetTable:
+        """Return the table of the rows, by the columns that are known."""
+        return page_table(self._layout, self.fields or ())
 
     def encode(self, outcome: Outcome) -> bytes:
         """Return the rows of an outcome, mostly one; the first decides about the columns where none were named."""
@@ -118,10 +123,7 @@ class RowEncoder:
             rows = [self._values_of(outcome)]
         else:
             rows = list(map(self._values_of, self._exploder.lines(outcome)))
-        try:
-            return self._pack(rows)
-        except (ValueError, TypeError, OverflowError, RecursionError):  # a lone surrogate, an endless number
-            return self._pack([[_sound(value) for value in values] for values in rows])
+        return _packed(rows)
 
     def _values_of(self, outcome: Outcome) -> list[Any]:
         *values, listed, data = self._values(outcome)
@@ -140,13 +142,41 @@ class RowEncoder:
         return [*values, *own]
 
 
-class ParquetOutput(JobOutput):
-    """A Parquet file, or a folder of them, that a job writes; ``work`` is where its journal lies."""
+class ChildEncoder:
+    """Makes of each outcome the rows of a child table, packed: none where it has no such items."""
 
-    def __init__(self, path: str, layout: Layout, *, work: str) -> None:
+    def __init__(self, child: ChildTable) -> None:
+        self.fields: tuple[str, ...] | None = ()
+        self._child = child
+        self._converters = [_CONVERTERS.get(kind, _plain) for _, kind in child.columns]
+
+    def table(self) -> ParquetTable:
+        """Return the table of the rows."""
+        return child_table(self._child)
+
+    def encode(self, outcome: Outcome) -> bytes:
+        """Return the rows of an outcome."""
+        id_ = outcome.request.id
+        return _packed(
+            [
+                [id_, position, *(convert(value) for convert, value in zip(self._converters, item, strict=True))]
+                for position, item in enumerate(self._child.items(outcome))
+            ]
+        )
+
+
+class ParquetOutput(JobOutput):
+    """A Parquet file, or a folder of them, that a job writes; ``work`` is where its journal lies.
+
+    With a ``child`` it has the rows of that table, and not those of the pages.
+    """
+
+    def __init__(self, path: str, layout: Layout, *, work: str, child: ChildTable | None = None) -> None:
         super().__init__(path)
-        self._layout = layout
-        self._encoder = RowEncoder(layout)
+        self._encoder: RowEncoder | ChildEncoder = RowEncoder(layout) if child is None else ChildEncoder(child)
+        wanted = child_tables(layout.columns)
+        self._unwanted = [each for each in CHILD_TABLES if each not in wanted and child is None]
+        self._records: RecordsOf = "some" if child is not None else "one" if layout.explode is None else "many"
         self._journal = Journal(work)
         self._place: WholeFile | PartFolder
         self._place = PartFolder(path, layout.part_rows or PART_ROWS) if is_folder(path) else WholeFile(path)
@@ -161,6 +191,8 @@ class ParquetOutput(JobOutput):
         """
         with self._explained("cannot write"):
             self._place.create(fresh=fresh)
+            for child in self._unwanted if fresh else ():  # what an earlier run left would be taken for this one's
+                remove_table(companion_path(self.path, child.name), child.name)
             shutil.rmtree(self._journal.folder, ignore_errors=True)
         self._mark, self._torn = Mark(), False
 
@@ -279,9 +311,9 @@ class ParquetOutput(JobOutput):
     def _made_table(self) -> ParquetTable:
         fields = self._encoder.fields
         if fields is None:
-            return ParquetTable(self._layout, ())  # there is no row yet: the first will say
+            return self._encoder.table()  # there is no row yet: the first will say
         if self._table is None:
-            self._table = ParquetTable(self._layout, fields)
+            self._table = self._encoder.table()
         return self._table
 
     def _make_whole(self, table: ParquetTable) -> None:
@@ -307,7 +339,7 @@ class ParquetOutput(JobOutput):
 
     def _rewritten(self, copy: str, rows: Iterator[KeptRow], batches: Iterable[Batch] | None) -> Rewrite:
         table, place, made = self._made_table(), self._place, list[Batch]()
-        kept = KeptRecords(rows, by_id=self._layout.explode is not None)
+        kept = KeptRecords(rows, self._records)
         state = ParquetState(self._encoder.fields)
         if isinstance(place, PartFolder):
             parts, made = place.rewrite(copy, kept, table, batches or ())
@@ -356,6 +388,16 @@ class ParquetOutput(JobOutput):
             raise SinkError(f"{self.path}: was changed since ({error}): {RESTORE_ADVICE}") from error
 
 
+_pack = msgspec.msgpack.Encoder(enc_hook=str).encode
+
+
+def _packed(rows: list[list[Any]]) -> bytes:
+    try:
+        return _pack(rows)
+    except (ValueError, TypeError, OverflowError, RecursionError):  # a lone surrogate, an endless number
+        return _pack([[_sound(value) for value in values] for values in rows])
+
+
 def _text(value: Any) -> str | None:
     if value is None or type(value) is str:
         return value
@@ -367,6 +409,9 @@ def _texts(value: Any) -> list[str | None] | None:
     if value is None:
         return None
     return [_text(item) for item in value] if isinstance(value, list | tuple) else [_text(value)]
+
+
+_CONVERTERS: dict[str, Callable[[Any], Any]] = {"text": _text, "texts": _texts}
 
 
 def _json(value: Any) -> str | None:

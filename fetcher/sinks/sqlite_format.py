@@ -1,4 +1,4 @@
-"""SQLite: a database with the table ``pages``, one for each selected list, and one that knows the batches.
+"""SQLite: a database with the table ``pages``, one for each list of a page's, and one that knows the batches.
 
 Laws: a batch and its number in ``fetcher_batches`` are one transaction, on the disk before its mark is given out; the one
 that the ledger does not know is deleted by the next ``resume`` (6). A database that is not as its mark and the checksums
@@ -34,7 +34,6 @@ from fetcher.sinks.sqlite_schema import (
     RowMaker,
     TableSchema,
     as_chunk,
-    quoted,
 )
 from fetcher.sqlite_files import BUSY_SECONDS, JOURNALS, address, advice_about, guard, is_busy
 
@@ -275,10 +274,8 @@ class SQLiteOutput(JobOutput):
         db.executemany(tables.insert, rows)
         ids = [each[0][0] if tables.explodes else each[0] for each in found]
         for place, table in enumerate(tables.list_tables):
-            db.executemany(
-                f"INSERT INTO {quoted(table)} VALUES (?, ?, ?)",  # noqa: S608  (a quoted name)
-                ((id_, at, item) for id_, each in zip(ids, lists, strict=True) for at, item in enumerate(each[place])),
-            )
+            of_pages = (table.rows(id_, each[place]) for id_, each in zip(ids, lists, strict=True))
+            db.executemany(table.insert, chain.from_iterable(of_pages))
         db.execute("INSERT INTO fetcher_batches VALUES (?, ?, ?)", (position, len(rows), _encode_ids(ids)))
 
     def _take_off(self, db: sqlite3.Connection) -> None:
@@ -291,7 +288,7 @@ class SQLiteOutput(JobOutput):
 
     def _delete(self, db: sqlite3.Connection, ids: list[int]) -> None:
         for table in self._tables().list_tables:
-            db.executemany(f"DELETE FROM {quoted(table)} WHERE id = ?", ((id_,) for id_ in ids))  # noqa: S608  (a quoted name)
+            db.executemany(table.delete, ((id_,) for id_ in ids))
         db.executemany(self._tables().delete, ((id_,) for id_ in ids))
 
     # Checks
@@ -333,17 +330,13 @@ class SQLiteOutput(JobOutput):
     def _chunks_of(self, db: sqlite3.Connection, ids: Iterable[int]) -> Iterator[bytes]:
         """Yield the chunks of rows as they are read back."""
         tables = self._tables()
-        items = [
-            f"SELECT value FROM {quoted(table)} WHERE id = ? ORDER BY position"  # noqa: S608  (a quoted name)
-            for table in tables.list_tables
-        ]
         for id_ in ids:
             rows = db.execute(tables.select, (id_,)).fetchall()
             if not rows:
                 raise _changed(self.path, f"row {id_} is missing")
             yield as_chunk(
                 rows if tables.explodes else rows[0],
-                [[value for (value,) in db.execute(query, (id_,))] for query in items],
+                [table.items(db, id_) for table in tables.list_tables],
             )
 
     # Rewriting

@@ -5,7 +5,7 @@ they clash or are SQLite's own they get a prefix (7); a value is stored as it is
 whether it was changed (6).
 
 ``pages`` has the record's columns, then ``host``, then the list's own and one for each selected name. ``NAME[]`` has a
-table of its own: ``id`` of the page, ``position`` from 0, and ``value``.
+table of its own: ``id`` of the page, ``position`` from 0, and ``value``. So have links and images (``child_tables.py``).
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
 
 from fetcher.errors import InvalidURL
 from fetcher.model import Outcome
+from fetcher.sinks.child_tables import CHILD_COLUMNS, ChildTable, child_tables
 from fetcher.sinks.explode import exploder_for
 from fetcher.sinks.layout import Layout
 from fetcher.sinks.record import RecordMaker, to_json, well_formed
 from fetcher.urls import parse
 
-__all__ = ["APPLICATION", "BATCHES", "FORMAT", "PAGES", "RowMaker", "TableSchema", "as_chunk", "quoted"]
+__all__ = ["APPLICATION", "BATCHES", "FORMAT", "PAGES", "ListTable", "RowMaker", "TableSchema", "as_chunk", "quoted"]
 
 APPLICATION = 0x66657470
 """``fetp``, at byte 68 of the file."""
@@ -48,6 +49,7 @@ _TYPES = {
 }
 """Those of the record's columns that are no TEXT."""
 
+_CHILD_TYPES = {"text": "TEXT", "texts": "TEXT", "whole": "INTEGER", "flag": "INTEGER"}
 _SELECTED_TYPES = {"int": "INTEGER", "bool": "INTEGER", "float": "REAL", "price": "REAL"}
 
 _JSON = ("redirects", "headers")
@@ -56,12 +58,42 @@ _FOLD = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}  # SQLite
 _encode = msgspec.msgpack.Encoder().encode
 
 
+class ListTable:
+    """A table with a row for each item of a page, of these ``columns``, each with its type; ``name`` as it stands in the file.
+
+    The items are values where there is one column, and else lists of them.
+    """
+
+    def __init__(self, name: str, columns: Sequence[tuple[str, str]]) -> None:
+        self.name = name
+        table, names = quoted(name), ", ".join(column for column, _ in columns)
+        made = ", ".join(f"{column} {kind}" for column, kind in columns)
+        self.create = (
+            f"CREATE TABLE {table}(id INTEGER, position INTEGER, {made}, PRIMARY KEY(id, position)) WITHOUT ROWID"
+        )
+        self.insert = f"INSERT INTO {table} VALUES (?, ?{', ?' * len(columns)})"  # noqa: S608  (names are quoted, or ours)
+        self.delete = f"DELETE FROM {table} WHERE id = ?"  # noqa: S608  (as above)
+        self._select = f"SELECT {names} FROM {table} WHERE id = ? ORDER BY position"  # noqa: S608  (as above)
+        self._single = len(columns) == 1
+
+    def rows(self, id_: int, items: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows for the items of a page."""
+        for position, item in enumerate(items):
+            yield (id_, position, item) if self._single else (id_, position, *item)
+
+    def items(self, db: sqlite3.Connection, id_: int) -> list[Any]:
+        """Return the items of a page as they are read back."""
+        found = db.execute(self._select, (id_,)).fetchall()
+        return [value for (value,) in found] if self._single else found
+
+
 class TableSchema:
     """The tables for records of a ``layout`` from a list with these ``fields``."""
 
     def __init__(self, layout: Layout, fields: Sequence[str]) -> None:
         wanted = layout.columns
-        names = [name for name in wanted if name not in ("fields", "data")]
+        names = [name for name in wanted if name not in ("fields", "data") and name not in CHILD_COLUMNS]
+        self.children = child_tables(wanted)
         self.lists = [name for name in layout.select_lists if "data" in wanted]
         self.selected = [name for name in layout.select if "data" in wanted and name not in self.lists]
         room = MAX_COLUMNS - len(names) - len(self.selected) - 3
@@ -78,8 +110,17 @@ class TableSchema:
         self._kinds = {name: _SELECTED_TYPES.get(kind, "TEXT") for name, kind in layout.select_types}
         types = [_TYPES.get(name, "TEXT") for name in names] + ["TEXT"] * len(self.fields)
         types += [self._kinds.get(name, "TEXT") for name in self.selected]
-        tables = {PAGES, BATCHES, *(f"{PAGES}_{name}" for name in INDEXED)}
-        self.list_tables = _free_names(self.lists, tables, "data_", reserved="sqlite_")
+        tables = {PAGES, BATCHES, *(f"{PAGES}_{name}" for name in INDEXED), *(child.name for child in self.children)}
+        self.list_tables = [
+            ListTable(table, [("value", self._kinds.get(name, "TEXT"))])
+            for name, table in zip(
+                self.lists, _free_names(self.lists, tables, "data_", reserved="sqlite_"), strict=True
+            )
+        ]
+        self.list_tables += [
+            ListTable(child.name, [(name, _CHILD_TYPES[kind]) for name, kind in child.columns])
+            for child in self.children
+        ]
         self.statements = self._statements(types)
         """Name -> the statement that makes the table or the index, as it stands in the file."""
         values = [name for name in self.columns if name != "id"]
@@ -111,12 +152,7 @@ class TableSchema:
         if self.explodes:
             columns.append("PRIMARY KEY(id, item)")
         made = {PAGES: f"CREATE TABLE {PAGES}({', '.join(columns)})"}
-        for name, table in zip(self.lists, self.list_tables, strict=True):
-            kind = self._kinds.get(name, "TEXT")
-            made[table] = (
-                f"CREATE TABLE {quoted(table)}(id INTEGER, position INTEGER, value {kind}, "
-                "PRIMARY KEY(id, position)) WITHOUT ROWID"
-            )
+        made |= {table.name: table.create for table in self.list_tables}
         made[BATCHES] = (
             f"CREATE TABLE {BATCHES}(position INTEGER PRIMARY KEY, records INTEGER NOT NULL, ids BLOB NOT NULL)"
         )
@@ -133,7 +169,9 @@ class RowMaker:
     """
 
     def __init__(self, layout: Layout, schema: TableSchema) -> None:
-        columns = [name for name in layout.columns if name not in ("id", "fields", "data")]
+        columns = [
+            name for name in layout.columns if name not in ("id", "fields", "data") and name not in CHILD_COLUMNS
+        ]
         self._values: Callable[[Outcome], tuple[Any, ...]] = RecordMaker(
             ["id", *columns, "fields", "data"], binary=True
         ).values
@@ -144,14 +182,19 @@ class RowMaker:
         self._real = [place for name, place in places.items() if _TYPES.get(name) == "REAL"]
         self._selected = list(zip(schema.selected, schema.converters(schema.selected), strict=True))
         self._lists = list(zip(schema.lists, schema.converters(schema.lists), strict=True))
+        self._children = [
+            (child, [_CONVERTERS[_CHILD_TYPES[kind]] for _, kind in child.columns]) for child in schema.children
+        ]
         self._exploder = exploder_for(layout, flat=True)
 
     def chunk(self, outcome: Outcome) -> bytes:
         """Return the rows of ``outcome`` and its items in MessagePack, with nothing in it that SQLite would change."""
+        children = [_child_items(child, converters, outcome) for child, converters in self._children]
         if self._exploder is None:
-            return as_chunk(*self._row(outcome))
-        rows, lists = zip(*map(self._row, self._exploder.lines(outcome)), strict=True)
-        return as_chunk(list(rows), lists[0])
+            row, lists = self._row(outcome)
+            return as_chunk(row, lists + children)
+        rows, own = zip(*map(self._row, self._exploder.lines(outcome)), strict=True)
+        return as_chunk(list(rows), own[0] + children)
 
     def _row(self, outcome: Outcome) -> tuple[list[Any], list[list[Any]]]:
         *values, fields, data = self._values(outcome)
@@ -262,6 +305,10 @@ def _items(value: Any, convert: Converter) -> list[Any]:
     if value is None:
         return []
     return list(map(convert, value)) if isinstance(value, list | tuple) else [convert(value)]
+
+
+def _child_items(child: ChildTable, converters: Sequence[Converter], outcome: Outcome) -> list[list[Any]]:
+    return [[convert(value) for convert, value in zip(converters, item, strict=True)] for item in child.items(outcome)]
 
 
 def _repaired(value: Any) -> Any:

@@ -12,13 +12,13 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from fetcher.errors import ConfigError, SourceError, missing_extra
 from fetcher.model import CONTENT_COLUMNS, RECORD_COLUMNS
+from fetcher.sources.children import companions_of, parts_of
 from fetcher.sources.inputs import format_of
 from fetcher.sources.lines import open_list, reason_of
 from fetcher.sources.records import original_cells
@@ -149,14 +149,17 @@ class RecordFile:
     def _parquet(self) -> Iterator[dict[str, Any]]:
         from fetcher.sources.parquet import parquet_rows
 
-        if not os.path.isdir(self.path):
-            yield from parquet_rows(self.path)
-            return
-        parts = sorted(str(part) for part in Path(self.path).glob("*.parquet"))
+        parts = parts_of(self.path) if os.path.isdir(self.path) else [self.path]
         if not parts:
             raise SourceError(f"{self.path}: is a folder without .parquet files")
+        companions = companions_of(self.path)
         for part in parts:
-            yield from parquet_rows(part)
+            for row in parquet_rows(part):
+                if "id" in row:
+                    row |= {each.child.column: each.items(row) for each in companions}
+                yield row
+        for each in companions:
+            each.end(self.path)
 
     def _sqlite(self) -> Iterator[dict[str, Any]]:
         from fetcher.sources.sqlite import sqlite_rows

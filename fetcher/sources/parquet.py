@@ -25,7 +25,15 @@ from fetcher.sources.lines import reason_of
 from fetcher.sources.list_options import ListOptions
 from fetcher.sources.rows import MAX_ROW_BYTES, TOO_LARGE_ROW, Row, RowNumbers, bad_row, flaw_of_url, read_url
 
-__all__ = ["count_parquet", "parquet_fields", "parquet_names", "parquet_records", "parquet_rows", "read_parquet"]
+__all__ = [
+    "count_parquet",
+    "parquet_fields",
+    "parquet_names",
+    "parquet_records",
+    "parquet_rows",
+    "parquet_table",
+    "read_parquet",
+]
 
 _BATCH_BYTES = 4 * 1024 * 1024  # decoded at once, about
 _BATCH_ROWS = 512  # at most: few, for one long text that many rows share is small in the file
@@ -91,6 +99,15 @@ def parquet_fields(path: str) -> dict[str, str] | None:
             return None
 
 
+def parquet_table(path: str) -> str | None:
+    """Return which child table of an output of ours a file is; ``None`` where it is none. Raises ``SourceError``."""
+    with _open(path) as file:
+        try:
+            return msgspec.json.decode((file.schema_arrow.metadata or {})[_METADATA_KEY], type=_ChildMetadata).table
+        except (KeyError, ValueError):
+            return None
+
+
 def parquet_records(path: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file with all of their columns, in the values of Python; a body is bytes. Raises ``SourceError``."""
     row = 0
@@ -128,6 +145,12 @@ class _Metadata(msgspec.Struct):
 
     fields: list[str]
     field_columns: list[str]
+
+
+class _ChildMetadata(msgspec.Struct):
+    """What a file beside an output of ours says of itself."""
+
+    table: str
 
 
 class _Columns:

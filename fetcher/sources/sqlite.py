@@ -15,6 +15,8 @@ from urllib.parse import quote_from_bytes
 
 from fetcher.errors import SourceError
 from fetcher.model import Request
+from fetcher.sinks.child_tables import CHILD_TABLES, ChildTable
+from fetcher.sources.children import items_of
 from fetcher.sources.columns import ColumnError, distinct, find_carried, find_url, is_record
 from fetcher.sources.encoding import replaced, text_of_bytes
 from fetcher.sources.lines import reason_of
@@ -79,10 +81,16 @@ def sqlite_rows(path: str, lists: Sequence[str] = ()) -> Iterator[dict[str, Any]
     Raises ``SourceError`` and ``sqlite3.Error``.
     """
     with closing(_open(path)) as database:
-        names = [str(column[1]) for column in database.execute(f"pragma table_info({TABLE})")]
+        names = _names_of(database, TABLE)
         if "id" not in names:
             raise SourceError(f"{path}: has no table {TABLE!r} with an 'id', which an output of ours has")
+        children = [
+            child
+            for child in CHILD_TABLES
+            if _names_of(database, child.name) == ["id", "position", *(column.name for column in child.columns)]
+        ]
         tables = {str(name) for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
+        tables -= {child.name for child in children}
         found = {name: table for name in lists for table in (f"data_{name}", name) if table in tables}
         columns = ", ".join(map(_quoted, names))
         for values in database.execute(f"select {columns} from {TABLE} order by id"):  # noqa: S608 - all quoted
@@ -90,7 +98,21 @@ def sqlite_rows(path: str, lists: Sequence[str] = ()) -> Iterator[dict[str, Any]
             for name, table in found.items():
                 query = f"select value from {_quoted(table)} where id = ? order by position"  # noqa: S608 - as above
                 record[f"data_{name}"] = [value for (value,) in database.execute(query, (record["id"],))]
+            for child in children:
+                record[child.column] = _items_of(database, child, record)
             yield record
+
+
+def _items_of(database: sqlite3.Connection, child: ChildTable, record: Mapping[str, Any]) -> list[Any] | None:
+    """Return the links or images of a page; ``None`` where it is none, or its body could have none."""
+    columns = ["id", "position", *(column.name for column in child.columns)]
+    query = f"select {', '.join(columns)} from {child.name} where id = ? order by position"  # noqa: S608 - names of ours
+    rows = (dict(zip(columns, row, strict=True)) for row in database.execute(query, (record["id"],)))
+    return items_of(child, rows, record)
+
+
+def _names_of(database: sqlite3.Connection, table: str) -> list[str]:
+    return [str(column[1]) for column in database.execute(f"pragma table_info({table})")]
 
 
 def count_sqlite(path: str) -> int:

@@ -1,7 +1,7 @@
 """Pages out of web archives: our own, with all that the crawl knew of a row, and those of others.
 
 In an archive of ours a row is what its last metadata record says (``fetcher/sinks/warc.py``), and its page the response
-before that. A row that failed may have been tried again further behind, so failures are handed out at the end. In other
+before that. Where several were put together (``cat``), the rows of each have numbers behind those of the one before. A row that failed may have been tried again further behind, so failures are handed out at the end. In other
 archives each response is a row, numbered in the order of the file.
 
 fastwarc reads the records. A record is handed out once the next one has begun: only then has its member's checksum been
@@ -82,6 +82,33 @@ Found: TypeAlias = StoredPage | FailedRow | BegunArchive
 """What a scan finds."""
 
 
+class RowNumbers:
+    """The numbers of rows where several archives of ours stand in one file: those of each go on behind the one before."""
+
+    def __init__(self) -> None:
+        self.offset = self.highest = 0
+
+    def begin(self) -> None:
+        """Another archive begins."""
+        self.offset = self.highest
+
+    def of(self, number: int, path: str) -> int:
+        """Return the number of a row in the file. Raises ``SourceError`` where there is none so high."""
+        number += self.offset
+        if number > MAX_ID:
+            raise SourceError(
+                f"{path}: the rows of its archives have numbers that are too high together: give each by itself"
+            )
+        self.highest = max(self.highest, number)
+        return number
+
+    def copy(self) -> RowNumbers:
+        """Return another that goes on from here."""
+        copy = RowNumbers()
+        copy.offset, copy.highest = self.offset, self.highest
+        return copy
+
+
 class _DamagedError(OSError):
     """The record at hand is not whole."""
 
@@ -105,6 +132,7 @@ class StoredWARC:
         self._packed = packing_of_data(head) == "gzip"
         self.ours = self.free_fields = self._is_ours()
         self.fields: tuple[str, ...] | None = None if self.ours else ()
+        self.numbers = RowNumbers()
 
     def pages(self, finished: IsFinished | None = None) -> Iterator[StoredPage | Awaited]:  # noqa: ARG002  (all are read to be passed over)
         """Yield the rows. Raises ``SourceError``."""
@@ -126,25 +154,22 @@ class StoredWARC:
 
     def _numbered_ours(self, items: Iterable[Found | Awaited]) -> Iterator[StoredPage | Awaited]:
         seen = SeenIds(self.path)
-        begun = 0
+        self.numbers = numbers = RowNumbers()
         with _Failures(self.path) as failures:
             for item in items:
                 if isinstance(item, StoredPage):
-                    seen.add(item.request.id)
-                    yield item
+                    number = numbers.of(item.request.id, self.path)
+                    seen.add(number)
+                    yield item if item.request.id == number else item.renumbered(number)
                 elif isinstance(item, FailedRow):
-                    if item.number in seen:
-                        seen.add(item.number)  # raises
-                    failures.put(item)
+                    number = numbers.of(item.number, self.path)
+                    if number in seen:
+                        seen.add(number)  # raises
+                    failures.put(msgspec.structs.replace(item, number=number))
                 elif isinstance(item, Awaited):
                     yield item
                 else:
-                    begun += 1
-                    if begun > 1:
-                        raise SourceError(
-                            f"{self.path}: several archives were put together in it, whose rows have the same numbers; "
-                            "give each by itself"
-                        )
+                    numbers.begin()
             yield from self._failed(failures, seen)
 
     def scan(self, start: int = 0, end: int | None = None) -> Iterator[Found]:
@@ -170,6 +195,11 @@ class StoredWARC:
                     within.add(record.name)
                 response = record if record.kind == "response" else response
             elif record.kind == "warcinfo":
+                if end is not None and record.start >= end:
+                    return
+                messages.clear()
+                within.clear()
+                response, first = None, False
                 yield BegunArchive()
             elif record.kind == "metadata":
                 # The row of the range before, or of the one behind.

@@ -47,5 +47,5 @@ class VersionedSite:
         """Return a page: the price is its version, and a counter in it changes with each answer where it says so."""
         return (
             f"<!doctype html><title>{name} v{self.versions[name]}</title><h1>{name}</h1>"
-            f"<b class=p>{self.versions[name]}.50</b><i>x</i><i>{name}</i><p>{'text ' * (BODY_BYTES // 5)}"
+            f"<b class=p>{self.versions[name]}.50</b><i>x</i><i>{name}</i><p>{'text ' * (BODY_BYTES // 5)}<a href='/x'>x</a><img src='/i.png'>"
         )

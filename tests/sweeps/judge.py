@@ -39,7 +39,11 @@ class Found(NamedTuple):
     error: str | None
     body_path: str | None = None
     digest: str | None = None
+    links: int | None = None
 
+
+CHILD_TABLES = ("links", "images")
+"""Tables beside that of the pages, in which a page of the sweeps' site has as many rows as it says to have links."""
 
 PART_ROWS = 70
 """Rows of a part of a folder, in the sweeps."""
@@ -70,13 +74,15 @@ class Verdict:
         return "; ".join([f"{counts}, {self.wrong} wrong", *self.remarks[:3]])
 
 
-def judge(path: Path, rows: Sequence[Row], *, bodies: Path | None = None) -> Verdict:
+def judge(path: Path, rows: Sequence[Row], *, bodies: Path | None = None, tables: bool = False) -> Verdict:
     """Hold the output against its list. A missing output has lost all; its format is named by its suffix.
 
-    With a folder of ``bodies`` each page's must be there, whole; a record that names another is torn.
+    With a folder of ``bodies`` each page's must be there, whole; a record that names another is torn. With ``tables``
+    those beside the pages must have the rows of each page and no others, where the format has such.
     """
     verdict = Verdict(len(rows))
     seen: Counter[int] = Counter()
+    expected: Counter[int] = Counter()
     for found in reader_of(path)(path) if path.exists() else ():
         if found is None:
             verdict.torn += 1
@@ -87,6 +93,7 @@ def judge(path: Path, rows: Sequence[Row], *, bodies: Path | None = None) -> Ver
             verdict.remarks.append(f"there is no row {found.id}")
             continue
         seen[found.id] += 1
+        expected[found.id] += found.links or 0
         row = rows[found.id - 1]
         if found.url != row.url or (row.codes and found.error not in row.codes):
             verdict.wrong += 1
@@ -97,19 +104,27 @@ def judge(path: Path, rows: Sequence[Row], *, bodies: Path | None = None) -> Ver
     if bodies is not None and (left := [each.name for each in bodies.glob(".incoming-*")]):
         verdict.torn += 1
         verdict.remarks.append(f"{left[0]} is left")
+    if tables and path.exists() and (reader := _child_reader(path)) is not None:
+        for table in CHILD_TABLES:
+            _judge_table(verdict, table, reader(table), expected)
     verdict.lost = len(rows) - len(seen)
     verdict.twice = sum(count - 1 for count in seen.values())
     return verdict
 
 
 def output_words(path: Path, suffix: str) -> list[str]:
-    """Return the words of a command that writes to ``path``; a ``suffix`` that ends in a slash is a folder of parts."""
-    return ["-o", f"{path}/", "--part-rows", str(PART_ROWS)] if suffix.endswith("/") else ["-o", str(path)]
+    """Return the words of a command that writes to ``path``; a ``suffix`` that ends in a slash is a folder of parts.
+
+    Where the format has tables beside the pages, they are asked for.
+    """
+    words = ["-o", f"{path}/", "--part-rows", str(PART_ROWS)] if suffix.endswith("/") else ["-o", str(path)]
+    return words if _child_reader(path) is None else [*words, "--with", ",".join(CHILD_TABLES)]
 
 
 def digest_of(path: Path) -> bytes:
-    """Return a digest of a file, or of all files in a folder."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    """Return a digest of a file, or of all files in a folder, and of what stands beside it."""
+    places = [path, *(place for table in CHILD_TABLES if (place := _beside(path, table)).exists())]
+    files = [file for place in places for file in (sorted(place.iterdir()) if place.is_dir() else [place])]
     return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).digest()
 
 
@@ -119,6 +134,59 @@ def reader_of(path: Path) -> Reader:
     if not known:
         raise KeyError(f"{path.name}: no reader; there are {', '.join(FORMATS)}")
     return FORMATS[max(known, key=len)]
+
+
+def _judge_table(verdict: Verdict, table: str, found: Iterator[tuple[int, int] | None], expected: Counter[int]) -> None:
+    """See that each page has its rows in a table once: the positions from 0 up to how many it says to have."""
+    places: Counter[tuple[int, int]] = Counter()
+    for place in found:
+        if place is None:
+            verdict.torn += 1
+            verdict.remarks.append(f"{table} cannot be read")
+        else:
+            places[place] += 1
+    wanted = {(id_, position) for id_, count in expected.items() for position in range(count)}
+    for place, count in places.items():
+        if count > 1 or place not in wanted:
+            verdict.wrong += 1
+            verdict.remarks.append(f"{table} has row {place} {count} times")
+    if missing := wanted - places.keys():
+        verdict.torn += len(missing)
+        verdict.remarks.append(f"{table} has no row {min(missing)}")
+
+
+def _child_reader(path: Path) -> Callable[[str], Iterator[tuple[int, int] | None]] | None:
+    """Return what gives id and position of each row of a table beside the pages; ``None`` where the format has none."""
+    if path.name.endswith(".sqlite"):
+        return lambda table: _sqlite_children(path, table)
+    return (lambda table: _parquet_children(path, table)) if path.name.endswith(".parquet") else None
+
+
+def _sqlite_children(path: Path, table: str) -> Iterator[tuple[int, int] | None]:
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        try:
+            yield from db.execute(f"SELECT id, position FROM {table}")
+        except sqlite3.Error:
+            yield None
+
+
+def _parquet_children(path: Path, table: str) -> Iterator[tuple[int, int] | None]:
+    place = _beside(path, table)
+    if not place.exists():
+        yield None
+        return
+    for part in sorted(place.iterdir()) if place.is_dir() else [place]:
+        try:
+            found = importlib.import_module("pyarrow.parquet").read_table(part, partitioning=None)
+            found.validate(full=True)
+            for record in found.select(["id", "position"]).to_pylist():
+                yield record["id"], record["position"]
+        except (ValueError, KeyError, TypeError, OSError):
+            yield None
+
+
+def _beside(path: Path, table: str) -> Path:
+    return path.with_name(f"{path.name.removesuffix('.parquet')}.{table}.parquet")
 
 
 def _trouble_with_body(bodies: Path, found: Found) -> str:
@@ -163,9 +231,8 @@ def _csv_rows(data: bytes) -> Iterator[Found | None]:
         more = [header.index(name) for name in ("body_path", "digest") if name in header]
         for cells in table:
             try:
-                found = Found(
-                    int(cells[id_]), cells[url], cells[error] or None, *(cells[place] or None for place in more)
-                )
+                named = [cells[place] or None for place in more] + [None, None]
+                found = Found(int(cells[id_]), cells[url], cells[error] or None, named[0], named[1])
                 yield found if len(cells) == len(header) else None
             except ValueError:
                 yield None  # a header in the midst of the rows is one
@@ -180,8 +247,11 @@ def _sqlite_rows(path: Path) -> Iterator[Found | None]:
         try:
             if db.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
                 yield None
-            for id_, url, error in db.execute("SELECT id, url, error FROM pages"):
-                yield Found(_whole(id_), url, error)
+            links = (
+                "links" if any(name == "links" for _, name, *_ in db.execute("pragma table_info(pages)")) else "NULL"
+            )
+            for id_, url, error, many in db.execute(f"SELECT id, url, error, {links} FROM pages"):
+                yield Found(_whole(id_), url, error, links=many)
         except sqlite3.Error:
             yield None
 
@@ -192,8 +262,8 @@ def _parquet_rows(path: Path) -> Iterator[Found | None]:
         try:
             table = importlib.import_module("pyarrow.parquet").read_table(part, partitioning=None)
             table.validate(full=True)
-            for record in table.select(["id", "url", "error"]).to_pylist():
-                yield Found(_whole(record["id"]), record["url"], record["error"])
+            for record in table.select(["id", "url", "error", "links"]).to_pylist():
+                yield Found(_whole(record["id"]), record["url"], record["error"], links=record["links"])
         except (ValueError, KeyError, TypeError, OSError):
             yield None
 

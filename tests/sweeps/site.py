@@ -171,8 +171,9 @@ DENSE = answer("200 OK", LEAD + b"<b>x</b>" * ATOMS)
 
 
 def ordinary(number: int) -> bytes:
-    """Return a page with a body of its number's own."""
-    return answer("200 OK", LEAD + b'<a href="/next">next</a><p>%d ' % number + b"lorem ipsum " * 150)
+    """Return a page with a body of its number's own, and with as many images as links, up to three."""
+    links = b'<a href="/next">next<img src="/next.png" alt=""></a>' * (number % 4)
+    return answer("200 OK", LEAD + links + b"<p>%d " % number + b"lorem ipsum " * 150)
 
 
 async def serve(log: int) -> None:

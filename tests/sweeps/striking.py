@@ -80,7 +80,7 @@ class Striking:
         if all(self._run(moment) for moment in sorted(moments)):
             self._run(None)
         self._charge()
-        self.job.verdict = judge(self._output, self._rows, bodies=self._bodies)
+        self.job.verdict = judge(self._output, self._rows, bodies=self._bodies, tables=True)
         if not self.job.verdict.clean:
             self.job.troubles.append(str(self.job.verdict))
         if not self.job.troubles:

@@ -166,7 +166,7 @@ class Bench:
         return troubles + self._judged()
 
     def _judged(self) -> list[str]:
-        verdict = judge(self._output, self._rows, bodies=self._bodies)
+        verdict = judge(self._output, self._rows, bodies=self._bodies, tables=True)
         return [] if verdict.clean else [str(verdict)]
 
     def _prepare(self) -> None:
