@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -168,6 +169,13 @@ def test_a_sample_of_the_kills_with_bodies(tmp_path: Path) -> None:
     jobs = kill.sweep(4, ground=tmp_path, rows=500, suffixes=["jsonl", "csv"], bodies=True)
     assert [trouble for job in jobs for trouble in job.troubles] == [], kill.report(jobs)
     assert sum(len(job.kills) for job in jobs) == 4
+
+
+@pytest.mark.parametrize("victim", ["worker", "both"])
+def test_a_sample_of_the_kills_with_workers(victim: Literal["worker", "both"], tmp_path: Path) -> None:
+    jobs = kill.sweep(4, ground=tmp_path, rows=500, suffixes=["jsonl", "parquet"], workers=2, victim=victim)
+    assert [trouble for job in jobs for trouble in job.troubles] == [], kill.report(jobs)
+    assert sum(len(job.kills) + job.workers for job in jobs) == 4
 
 
 def test_a_sample_of_the_calls_with_bodies(tmp_path: Path) -> None:

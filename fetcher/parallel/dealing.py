@@ -44,15 +44,19 @@ class DealtHost:
 
 
 class Hand:
-    """What a worker has: the rows given to it, by their keys, and in ``round`` its hosts that may be given more."""
+    """What a worker has: the rows given to it, by their keys, and in ``round`` its hosts that may be given more.
 
-    __slots__ = ("buckets", "given", "round", "waiting")
+    ``idle`` says that it has slots that none of them can use; it is so where there is no process yet.
+    """
+
+    __slots__ = ("buckets", "given", "idle", "round", "waiting")
 
     def __init__(self) -> None:
         self.given: dict[int, tuple[RequestState, DealtHost]] = {}
         self.round: deque[DealtHost] = deque()
         self.waiting = 0
         self.buckets = 0
+        self.idle = True
 
     @property
     def load(self) -> tuple[int, int]:
@@ -209,7 +213,7 @@ class Dealing:
     # Within
 
     def _lacks(self, hand: Hand) -> bool:
-        return not hand.round and len(hand.given) < self.most_given // 2
+        return hand.idle and not hand.round and len(hand.given) < self.most_given
 
     def _host(self, key: str) -> DealtHost:
         host = self._hosts.get(key)

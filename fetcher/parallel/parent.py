@@ -74,7 +74,7 @@ SHARE_SECONDS = 0.1  # between two looks at the shares
 FIRST_ROWS_SECONDS = 0.3  # that the list is read before the first row is given, where it is slow
 MAX_ROWS_A_BATCH = 512
 MAX_BATCH_BYTES = 1024 * 1024  # of rows
-MAX_READY_ROWS = 2_000  # received and not taken
+MAX_READY_ROWS = 1_000  # received and not taken
 MAX_READY_BYTES = 16 * 1024 * 1024
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # beside what bodies take
 DEATHS = 3  # of workers without an outcome in between, within …
@@ -302,6 +302,7 @@ class ParallelOutcomes:
                     return self._room
             case WorkerStatus():
                 self._crew.statuses[place] = message
+                self._dealing.hands[place].idle = message.wanted <= self._crew.told[place]
                 if message.running is not None:
                     self._crew.running[place] = time.monotonic(), message.running
             case HostNews():
@@ -373,6 +374,7 @@ class ParallelOutcomes:
         """Start a process in a place."""
         crew, engine = self._crew, self._engine
         crew.epoch += 1
+        self._dealing.hands[place].idle = False
         crew.statuses[place] = None
         crew.running[place] = 0.0, []
         crew.share_numbers[place] = 0

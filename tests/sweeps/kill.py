@@ -1,6 +1,7 @@
 """Owns the kill sweep: jobs struck by SIGKILL at uniform times of their clock, each resumed until it is complete.
 
-Run it with ``python -m tests.sweeps.kill [KILLS] [--rows N] [--format jsonl …] [--seed N] [--at-once N] [--bodies]``; it exits
+Run it with ``python -m tests.sweeps.kill [KILLS] [--rows N] [--format jsonl …] [--seed N] [--at-once N] [--bodies]
+[--workers N --victim worker]``; it exits
 with 1 when a row is lost, is there twice or is torn, or when a kill cost more than it may.
 
 A job's clock is the time its runs have run, from the start of the interpreter on. The times of its kills are drawn
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from tests.sweeps.judge import FORMATS
 from tests.sweeps.site import Site, serving
-from tests.sweeps.striking import Job, Striking
+from tests.sweeps.striking import Job, Striking, Victim
 
 __all__ = ["SUFFIXES", "Sweep", "report", "sweep"]
 
@@ -45,6 +46,8 @@ class Sweep:
         suffixes: Sequence[str],
         seed: int,
         bodies: bool = False,
+        workers: int = 1,
+        victim: Victim = "parent",
     ) -> None:
         self.jobs: list[Job] = []
         self._site = site
@@ -53,6 +56,7 @@ class Sweep:
         self._suffixes = suffixes
         self._seed = seed
         self._bodies = bodies
+        self._workers, self._victim = workers, victim
         self._chance = random.Random(seed)
         self._lock = threading.Lock()
         self._open = kills
@@ -80,13 +84,22 @@ class Sweep:
             job = self._conduct(number, moments)
             with self._lock:
                 self.jobs.append(job)
-                self._open += kills - len(job.kills)
+                self._open += kills - len(job.kills) - job.workers
 
     def _conduct(self, number: int, moments: Sequence[float]) -> Job:
         name = f"job-{number}"
         rows = self._site.rows(name, self._rows, seed=self._seed, latency=LATENCY, dense=DENSE)
         suffix = self._suffixes[number % len(self._suffixes)]
-        job = Striking(self._site, self._ground / name, suffix, rows, bodies=self._bodies).strike(moments)
+        striking = Striking(
+            self._site,
+            self._ground / name,
+            suffix,
+            rows,
+            bodies=self._bodies,
+            workers=self._workers,
+            victim=self._victim,
+        )
+        job = striking.strike(moments)
         if not job.troubles:
             shutil.rmtree(job.folder)
         return job
@@ -106,13 +119,26 @@ def sweep(
     seed: int = 1,
     at_once: int = 2,
     bodies: bool = False,
+    workers: int = 1,
+    victim: Victim = "parent",
 ) -> list[Job]:
     """Strike that many times and return the jobs; the folders of those with troubles are left in ``ground``.
 
-    With ``bodies`` those of the pages are kept in a folder, and looked at.
+    With ``bodies`` those of the pages are kept in a folder, and looked at. Of a job with several ``workers`` the ``victim``
+    may be one of them.
     """
     with serving(ground / "site.log") as site:
-        swept = Sweep(site, ground, kills, rows=rows, suffixes=suffixes, seed=seed, bodies=bodies)
+        swept = Sweep(
+            site,
+            ground,
+            kills,
+            rows=rows,
+            suffixes=suffixes,
+            seed=seed,
+            bodies=bodies,
+            workers=workers,
+            victim=victim,
+        )
         swept.strike(at_once)
     return swept.jobs
 
@@ -154,7 +180,7 @@ def _total(jobs: Sequence[Job]) -> str:
     nearest = max((kill.cost.refetched / kill.cost.allowed for kill in kills), default=0.0)
     most = max((kill.cost.refetched for kill in kills), default=0)
     return (
-        f"{len(kills)} kills of {len(jobs)} jobs: {lost} lost, {twice} twice, {torn} torn; fetched again per kill: "
+        f"{len(kills)} kills of {len(jobs)} jobs, {sum(job.workers for job in jobs)} of workers: {lost} lost, {twice} twice, {torn} torn; fetched again per kill: "
         f"{most} at most, {nearest:.0%} of what is allowed; {sum(len(job.troubles) for job in jobs)} troubles"
     )
 
@@ -168,6 +194,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--at-once", type=int, default=2, help="jobs that run at the same time")
     parser.add_argument("--bodies", action="store_true", help="keep the bodies of pages in a folder")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--victim", choices=["parent", "worker", "both"], default="parent", help="who is struck")
     wanted = parser.parse_args()
     ground = Path(tempfile.mkdtemp(prefix="fetcher-kill-"))
     began = time.monotonic()
@@ -179,10 +207,12 @@ def main() -> int:
         seed=wanted.seed,
         at_once=wanted.at_once,
         bodies=wanted.bodies,
+        workers=wanted.workers,
+        victim=wanted.victim,
     )
     print(f"jobs of {wanted.rows} rows, in {time.monotonic() - began:.0f} s")
     print(report(jobs))
-    if any(job.troubles for job in jobs) or sum(len(job.kills) for job in jobs) < wanted.kills:
+    if any(job.troubles for job in jobs) or sum(len(job.kills) + job.workers for job in jobs) < wanted.kills:
         return 1
     shutil.rmtree(ground)
     return 0

@@ -26,8 +26,8 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
-from tests.lab.ports import bind_hosts
-from tests.sweeps.limits import DENIED, Host
+from tests.lab.ports import bind_hosts, host_address
+from tests.sweeps.limits import DENIED, MOVED, Host
 from tests.sweeps.politeness import RECORD, Seen, Sort
 
 __all__ = ["Limiting", "limiting", "monotonic_of"]
@@ -104,7 +104,7 @@ class Place:
 
 @dataclass(eq=False)
 class Visit:
-    """One connection, and the request on it; ``came`` is 0.0 while there is none."""
+    """One connection, and the request on it; ``came`` is 0.0 while there is none. ``goal`` is the host it is sent to."""
 
     sock: socket.socket
     number: int
@@ -113,6 +113,7 @@ class Visit:
     came: float = 0.0
     sort: Sort = Sort.PAGE
     row: int = 0
+    goal: int = 0
 
 
 @dataclass(eq=False)
@@ -193,6 +194,7 @@ class Server:
         visit.head = b""
         row = path.rpartition("/")[2]
         visit.row = int(row) if row.isdecimal() else 0
+        visit.goal = int(path.split("/")[2]) if path.startswith(MOVED) else 0
         visit.sort = Sort.ROBOTS if path == "/robots.txt" else Sort.DENIED if path.startswith(DENIED) else Sort.PAGE
         hasty = place.until > visit.came
         if hasty or not place.slowest or (place.bears is not None and place.at_once > place.bears):
@@ -218,6 +220,10 @@ class Server:
         elif place.refusing and self._chance.random() < place.refusing:
             status = place.refuses
             wish, data = self._refuse(place, self._chance.randint(*WISHES))
+        elif visit.goal:
+            port = visit.sock.getsockname()[1]
+            status = 302
+            data = _page("302 Found", b"", f"Location: http://{host_address(visit.goal)}:{port}/{visit.row}\r\n")
         place.at_once -= 1
         now = time.monotonic()
         self._note(visit, status, now, now + wish if wish else 0.0)

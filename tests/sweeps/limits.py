@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from tests.lab.ports import host_address
 from tests.sweeps.judge import Row
 
-__all__ = ["DELAY", "PER_HOST", "Host", "Kind", "hosts_of", "list_of", "settings_of"]
+__all__ = ["DELAY", "DENIED", "MOVED", "PER_HOST", "Host", "Kind", "hosts_of", "list_of", "settings_of"]
 
 PER_HOST = 6
 DELAY = 0.02
@@ -21,6 +21,7 @@ DELAY = 0.02
 SPEED = 2_000  # requests a second: what slow hosts must not hold back
 FEWEST = 4  # rows of a host
 DENIED = "/no/"
+MOVED = "/to/"
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,23 @@ def _filled(host: Host, rows: int, seconds: float) -> Host:
     return replace(host, asked=rows, denied=denied, refusing=refusing)
 
 
-def list_of(hosts: Sequence[Host], port: int, seed: int) -> list[Row]:
-    """Return all rows in an order of their own: the path says which, and whether it is denied."""
+def list_of(hosts: Sequence[Host], port: int, seed: int, *, moved: float = 0.0) -> list[Row]:
+    """Return all rows in an order of their own: the path says which, and whether it is denied.
+
+    Of those that may be asked for the share ``moved`` redirects to another host, half of them to one and the same; to
+    those alone that have no delay, for a list is to take about as long as its requests.
+    """
+    chance = random.Random(seed)
     paths = [(host, DENIED) for host in hosts for _ in range(host.denied)]
-    paths += [(host, "/") for host in hosts for _ in range(host.asked)]
-    random.Random(seed).shuffle(paths)
+    asked = [host for host in hosts for _ in range(host.asked)]
+    goals = [host for host in hosts if not host.delay]
+    one = next((host for host in goals if host.kind.name == "latency"), None)
+    for host in asked:
+        goal = None
+        if moved and one is not None and chance.random() < moved:
+            goal = one if chance.random() < 0.5 else chance.choice(goals)
+        paths.append((host, "/" if goal is None else f"{MOVED}{goal.number}/"))
+    chance.shuffle(paths)
     return [
         Row(f"http://{host.address}:{port}{path}{number}", {"robots_denied"} if path == DENIED else {None})
         for number, (host, path) in enumerate(paths, 1)

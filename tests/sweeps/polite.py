@@ -1,9 +1,9 @@
 """Owns the politeness sweep: one job over hosts with mixed limits, killed and resumed, judged by the server's log.
 
-Run it with ``python -m tests.sweeps.polite [--requests N] [--hosts N] [--kills N] [--seed N]``; it exits with 1 when
+Run it with ``python -m tests.sweeps.polite [--requests N] [--hosts N] [--kills N] [--seed N] [--workers N] [--moved SHARE]``; it exits with 1 when
 a host was asked more, sooner or for something else than it allows, or when a row is lost or there twice.
 
-A kill is SIGKILL to all processes of the run, at a time drawn uniformly from the requests of the job.
+A kill is SIGKILL to all processes of the run but its workers, at a time drawn uniformly from the requests of the job.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from tests.sweeps.judge import Row, Verdict, judge
 from tests.sweeps.limiting import Limiting, limiting
 from tests.sweeps.limits import Host, hosts_of, list_of, settings_of
 from tests.sweeps.politeness import BREACHES, Findings, Knowledge, Run, Seen, judge_host
-from tests.sweeps.processes import scars, started
+from tests.sweeps.processes import alive, scars, started, workers_of
 
 __all__ = ["Swept", "report", "sweep"]
 
 LOOK = 0.01  # seconds between two looks at the log's length
+PATIENCE = 5.0  # seconds in which the workers of a killed run must be gone
 DEADLINE = 1_800.0  # seconds for one run
 
 
@@ -50,12 +51,17 @@ class Swept:
         return not self.troubles and self.verdict.clean and not any(one.breaches for one in self.found)
 
 
-def sweep(ground: Path, *, requests: int, hosts: int, kills: int, seed: int) -> Swept:
-    """Run one job of about so many requests, struck so many times, and judge it; its folder is ``ground``."""
+def sweep(
+    ground: Path, *, requests: int, hosts: int, kills: int, seed: int, workers: int = 1, moved: float = 0.0
+) -> Swept:
+    """Run one job of about so many requests, struck so many times, and judge it; its folder is ``ground``.
+
+    It has so many ``workers``, and of its rows the share ``moved`` redirects to another host.
+    """
     swept = Swept(hosts_of(hosts, requests))
     with limiting(swept.hosts, ground / "server.log", seed) as site:
-        rows = list_of(swept.hosts, site.port, seed)
-        words = _prepare(ground, swept.hosts, rows)
+        rows = list_of(swept.hosts, site.port, seed, moved=moved)
+        words = [*_prepare(ground, swept.hosts, rows), "--workers", str(workers)]
         chance = random.Random(seed)
         asked = sum(host.asked for host in swept.hosts)
         for moment in sorted(chance.uniform(0.0, asked) for _ in range(kills)):
@@ -87,7 +93,10 @@ def _run(swept: Swept, words: Sequence[str], ground: Path, site: Limiting, momen
         began = time.monotonic()
         while process.poll() is None and time.monotonic() < began + DEADLINE:
             if moment is not None and site.answers >= moment:
+                workers = workers_of(process.pid)
                 os.killpg(process.pid, signal.SIGKILL)
+                if alive(workers, PATIENCE):  # they have a session of their own, and see by themselves that it is over
+                    swept.troubles.append(f"workers outlived their run by {PATIENCE:g} s")
                 break
             time.sleep(LOOK)
         code = process.poll() if moment is None else process.wait()
@@ -136,9 +145,19 @@ def main() -> int:
     parser.add_argument("--hosts", type=int, default=200)
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--moved", type=float, default=0.0, help="share of the rows that redirect to another host")
     wanted = parser.parse_args()
     ground = Path(tempfile.mkdtemp(prefix="fetcher-polite-"))
-    swept = sweep(ground, requests=wanted.requests, hosts=wanted.hosts, kills=wanted.kills, seed=wanted.seed)
+    swept = sweep(
+        ground,
+        requests=wanted.requests,
+        hosts=wanted.hosts,
+        kills=wanted.kills,
+        seed=wanted.seed,
+        workers=wanted.workers,
+        moved=wanted.moved,
+    )
     took = sum(run.ended - run.began for run in swept.runs)
     print(f"one job, killed {len(swept.runs) - 1} times, in {took:.0f} s")
     print(report(swept))

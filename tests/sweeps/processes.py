@@ -15,10 +15,11 @@ from typing import NamedTuple
 from tests.lab.command import argv, environment
 from tests.lab.loaded import fork
 
-__all__ = ["DEADLINE", "Child", "Ran", "alive", "parsers_of", "run", "scars", "started"]
+__all__ = ["DEADLINE", "Child", "Ran", "alive", "parsers_of", "run", "scars", "started", "workers_of"]
 
 DEADLINE = 120.0
 PARSER = b"fetcher.page.worker"
+WORKER = b"fetcher.parallel.worker"
 SCARS = ("Traceback", "most recent call", "Exception ignored", "never awaited", "Fatal Python")
 
 
@@ -93,13 +94,22 @@ def scars(said: str) -> list[str]:
 
 
 def parsers_of(pid: int) -> list[Child]:
-    """Return the parse workers of a process."""
+    """Return the parse workers of a process, and of its workers."""
+    return [child for owner in (pid, *(worker.pid for worker in workers_of(pid))) for child in _children(owner, PARSER)]
+
+
+def workers_of(pid: int) -> list[Child]:
+    """Return the processes that fetch for it."""
+    return _children(pid, WORKER)
+
+
+def _children(pid: int, what: bytes) -> list[Child]:
     found = []
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         if not name.isdecimal():
             continue
         child, parent = _read(int(name))
-        if parent == pid and PARSER in _command(child.pid):
+        if parent == pid and what in _command(child.pid):
             found.append(child)
     return found
 
