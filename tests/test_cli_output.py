@@ -367,7 +367,8 @@ def test_the_books_balance_in_both_summaries(lab: LabServer, folder: Path) -> No
     stats = json.loads((folder / "s.json").read_text())
     assert list(stats) == [
         "input", "ok", "failed", "skipped", "pending", "more", "bytes", "seconds", "pages_per_second", "codes",
-        "earlier", "by_http", "hosts", "exit", "notes", "fields", "content", "changes", "shard", "listed", "unread",
+        "earlier", "by_http", "hosts", "exit", "notes", "fields", "content", "changes", "shard", "listed", "found",
+        "unread",
     ]  # fmt: skip
     counts = {key: stats[key] for key in ("input", "ok", "failed", "skipped", "pending", "more", "exit")}
     assert counts == {"input": 5, "ok": 1, "failed": 3, "skipped": 1, "pending": 0, "more": False, "exit": 0}
