@@ -126,6 +126,7 @@ def nested(depth: int) -> list[Any]:
                 "fields": None,
                 "tag": None,
                 "guarded": False,
+                "discovery": None,
                 "method": "GET",
             },
         ),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fetcher.buckets import site_hash
 from fetcher.config import Config, Limits
-from fetcher.errors import InvalidURL
+from fetcher.errors import InvalidURL, SourceError
 from fetcher.intake import Row
 from fetcher.model import Request
 from fetcher.request_state import RequestState
@@ -69,14 +69,17 @@ async def choose(
     rest, first = iter(rows), []
     sites: set[int] = set()
     found, shard = 0, config.shard
-    for row in rest:
-        first.append(row)
-        if (host := _host_of(row, config.default_scheme)) is not None and (shard is None or shard.has(host)):
-            found += 1
-            if len(sites) < MIN_SITES:
-                sites.add(site_hash(host))
-        if found >= MIN_ROWS or len(first) in (config.limits.rows, MAX_LOOK):
-            break
+    try:
+        for row in rest:
+            first.append(row)
+            if (host := _host_of(row, config.default_scheme)) is not None and (shard is None or shard.has(host)):
+                found += 1
+                if len(sites) < MIN_SITES:
+                    sites.add(site_hash(host))
+            if found >= MIN_ROWS or len(first) in (config.limits.rows, MAX_LOOK):
+                break
+    except SourceError as error:
+        rest = _raising(error)  # once the rows before it have been taken
     many = found >= MIN_ROWS or len(first) == MAX_LOOK != config.limits.rows
     workers = how_many(MIN_ROWS if many else found, len(sites), available, memory())
     return workers, _together(first, rest)
@@ -119,6 +122,12 @@ def _host_of(row: Row, default_scheme: str) -> str | None:
         return parse(row.url if isinstance(row, Request) else row.strip(), default_scheme).host
     except InvalidURL:
         return None
+
+
+def _raising(error: SourceError) -> Iterator[Row]:
+    """Raise what was wrong with a list, in its place."""
+    raise error
+    yield
 
 
 def _together(first: list[Row], rest: Iterator[Row]) -> Iterator[Row]:
