@@ -19,11 +19,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from fetcher.client import Fetcher
 from fetcher.config import ClientCertificate, Config, TLSPolicy
 from fetcher.errors import ConfigError
 from fetcher.transport.tls import TLSContexts
-from tests.lab.crawl import code_of, crawl, one
+from tests.lab.crawl import code_of, one
 from tests.lab.server import LabServer
 
 DEADLINE = 30.0
@@ -100,29 +99,19 @@ async def asking(context: ssl.SSLContext) -> AsyncIterator[Asked]:
 
 
 @contextmanager
-def in_order(context: ssl.SSLContext, *, alert_to: int = 0) -> Iterator[tuple[int, list[bool]]]:
-    """Serve one connection after the other in a thread: asyncio's servers close without the alert that is due.
-
-    The handshake of the connection ``alert_to`` (from 1) is refused with an alert.
-    """
+def in_order(context: ssl.SSLContext) -> Iterator[tuple[int, list[bool]]]:
+    """Serve one connection after the other in a thread: asyncio's servers close without the alert that is due."""
     heard: list[bool] = []
-    came = 0
     listening = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
-        nonlocal came
         while True:
             try:
                 plain, _ = listening.accept()
             except OSError:
                 return
-            came += 1
             with plain:
                 plain.settimeout(DEADLINE)
-                if came == alert_to:
-                    plain.recv(65_536)
-                    plain.sendall(b"\x15\x03\x03\x00\x02\x02\x28")  # a fatal handshake_failure
-                    continue
                 secure = context.wrap_socket(plain.dup(), server_side=True, do_handshake_on_connect=False)
                 with secure, suppress(OSError):
                     secure.do_handshake()
@@ -308,87 +297,3 @@ def test_the_compatible_profile_is_wider_and_no_older_than_tls_1_2() -> None:
     assert wide.verify_mode == usual.verify_mode == ssl.CERT_REQUIRED
     assert wide.check_hostname and usual.check_hostname
     assert {cipher["name"] for cipher in wide.get_ciphers()} >= {cipher["name"] for cipher in usual.get_ciphers()}
-
-
-# Sessions
-
-
-class Resuming:
-    """A server that ends each connection with its answer: for each request, whether its handshake went on from a session."""
-
-    def __init__(self) -> None:
-        self.port = 0
-        self.resumed: list[bool] = []
-
-
-@asynccontextmanager
-async def resuming(context: ssl.SSLContext) -> AsyncIterator[Resuming]:
-    heard = Resuming()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, EOFError):
-            await reader.readuntil(b"\r\n\r\n")
-            heard.resumed.append(writer.get_extra_info("ssl_object").session_reused)
-            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-            await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    heard.port = server.sockets[0].getsockname()[1]
-    try:
-        yield heard
-    finally:
-        server.close()
-
-
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_further_connection_goes_on_from_the_session(
-    authority: trustme.CA, files: Files, version: ssl.TLSVersion
-) -> None:
-    context = server_context(authority, ssl.VerifyMode.CERT_NONE)
-    context.maximum_version = version
-    async with resuming(context) as heard:
-        urls = [f"https://127.0.0.1:{heard.port}/{number}" for number in range(3)]
-        outcomes = await crawl(urls, ca_bundle=files.authority, concurrency=1)
-    assert [code_of(outcome) for outcome in outcomes] == [200, 200, 200]
-    assert heard.resumed == [False, True, True]
-
-
-async def test_a_session_is_neither_another_hosts_nor_another_verifications(
-    authority: trustme.CA, files: Files
-) -> None:
-    context = server_context(authority, ssl.VerifyMode.CERT_NONE)
-    async with resuming(context) as heard:
-        urls = [f"https://{host}:{heard.port}/" for host in ("127.0.0.1", "localhost")]
-        for options in ({"ca_bundle": files.authority}, {"insecure": True}):
-            assert [code_of(outcome) for outcome in await crawl(urls, concurrency=1, **options)] == [200, 200]
-        refused = await one(urls[0])  # whose authority we do not know: no session may stand in for that
-    assert code_of(refused) == "tls_verify"
-    assert heard.resumed == [False] * 4
-
-
-async def test_a_server_that_refuses_a_session_costs_no_row(authority: trustme.CA, files: Files) -> None:
-    with in_order(server_context(authority, ssl.VerifyMode.CERT_NONE), alert_to=2) as (port, heard):
-        urls = [f"https://127.0.0.1:{port}/{number}" for number in range(2)]
-        outcomes = await crawl(urls, ca_bundle=files.authority, concurrency=1)
-    assert [code_of(outcome) for outcome in outcomes] == [200, 200]
-    assert len(heard) == 2
-
-
-async def test_a_server_that_refuses_every_handshake_is_not_asked_again(authority: trustme.CA, files: Files) -> None:
-    with in_order(server_context(authority, ssl.VerifyMode.CERT_NONE), alert_to=1) as (port, heard):
-        assert code_of(await one(f"https://127.0.0.1:{port}/", ca_bundle=files.authority)) == "tls_protocol"
-    assert not heard
-
-
-async def test_no_more_sessions_are_kept_than_there_is_place_for(
-    authority: trustme.CA, files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fetcher.transport.tls.MAX_SESSIONS", 1)
-    async with resuming(server_context(authority, ssl.VerifyMode.CERT_NONE)) as heard:
-        hosts = ("127.0.0.1", "127.0.0.1", "localhost", "127.0.0.1", "127.0.0.1")
-        urls = [f"https://{host}:{heard.port}/{number}" for number, host in enumerate(hosts)]
-        async with Fetcher(Config.of(ca_bundle=files.authority, robots=False)) as fetcher:
-            for url in urls:
-                assert (await fetcher.fetch(url)).status == 200
-    assert heard.resumed == [False, True, False, False, True]

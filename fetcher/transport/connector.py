@@ -11,7 +11,7 @@ import functools
 import math
 import re
 import ssl
-from http.cookies import SimpleCookie
+from collections.abc import Coroutine
 from time import monotonic
 from typing import Any, Literal, TypeAlias
 
@@ -27,7 +27,6 @@ from fetcher.transport.address import AddressClass, socket_guard
 from fetcher.transport.decoding import accept_encoding
 from fetcher.transport.resolver import Resolver
 from fetcher.transport.response_parser import ResponseParser
-from fetcher.transport.tls import has_session, keep_session
 
 __all__ = ["ConnectionBudget", "Pool", "StagedResolver", "open_session"]
 
@@ -129,8 +128,6 @@ class StampedProtocol(ResponseHandler):
         if self.parser is not None and (message := self.parser.final) is not None:  # its head is whole
             self.head = -math.inf
             self.answers += 1
-            if self.answers == 1:
-                self._keep_session()
             said = message.headers.get("Keep-Alive")
             if said is not None:
                 timeout = _TIMEOUT.search(said)
@@ -139,12 +136,6 @@ class StampedProtocol(ResponseHandler):
         elif self.head > HEADS_LIMIT and self.transport is not None:
             self.set_exception(LineTooLong(b"the head", HEADS_LIMIT))
             self.transport.close()
-
-    def _keep_session(self) -> None:
-        """Keep what a further connection to the host can go on from: each begins with one answer at least."""
-        tls = self.transport.get_extra_info("ssl_object") if self.transport is not None else None
-        if tls is not None:
-            keep_session(tls)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Learn that there is no more: a body that lasts until the end is whole only if that came in order."""
@@ -260,7 +251,7 @@ class BoundedConnector(aiohttp.TCPConnector):
             del self._conns[key]
         kept[0].close()
 
-    async def _create_connection(self, req: aiohttp.ClientRequest, *args: Any) -> ResponseHandler:
+    def _create_connection(self, *args: Any) -> Coroutine[Any, Any, ResponseHandler]:
         budget = self._budget
         budget.changes += 1
         if budget.changes >= budget.every:
@@ -272,14 +263,7 @@ class BoundedConnector(aiohttp.TCPConnector):
             transfer = state.transfer
             if transfer is not None and transfer.clock is not None:
                 transfer.clock.listen(None)
-        if has_session(req.ssl, req.host):
-            try:
-                return await super()._create_connection(req, *args)
-            except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError):
-                if has_session(req.ssl, req.host):  # it did not come to a handshake
-                    raise
-            # Some servers answer a session with an alert: it must cost nobody a row.
-        return await super()._create_connection(req, *args)
+        return super()._create_connection(*args)
 
     def _get(self, key: Any, traces: Any) -> Any:
         """Find a connection that is kept; none for a request that asks for a new one."""
@@ -300,18 +284,6 @@ class BoundedConnector(aiohttp.TCPConnector):
             budget.check()
 
 
-class NoCookies(aiohttp.DummyCookieJar):
-    """A jar that is empty, and says so without making an empty cookie for each request."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._nothing: SimpleCookie = SimpleCookie()
-
-    def filter_cookies(self, request_url: Any) -> SimpleCookie:  # noqa: ARG002  (aiohttp's own signature)
-        """Return none."""
-        return self._nothing
-
-
 async def _none() -> None:
     return None
 
@@ -329,7 +301,7 @@ def open_session(config: Config, pool: Pool, resolver: Resolver, budget: Connect
     session = aiohttp.ClientSession(
         connector=connector,
         headers={"User-Agent": config.identity.user_agent, "Accept": ACCEPT, "Accept-Encoding": accept_encoding()},
-        cookie_jar=NoCookies(),
+        cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         timeout=aiohttp.ClientTimeout(total=None, connect=config.timeouts.connect, ceil_threshold=60),
         request_class=StagedRequest,
