@@ -11,6 +11,7 @@ import io
 import json
 import signal
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,8 @@ from tests.lab.versioned import VersionedSite
 NAMES = [f"p{number}" for number in range(8)]
 HELD = ["u", "v"]
 ILL = ["p2", "p5"]
+ANOTHER = "another each time"
+NUMBERS = cycle("3124")
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +50,9 @@ class Table(NamedTuple):
         self.desk.write([*self.desk.urls(*names, path="/versioned"), *self.desk.urls(*held, path="/held")])
 
     def command(self, *more: str) -> list[str]:
-        """Return the command, the same each time."""
-        return self.desk.words(*self.words, *more)
+        """Return the command, the same each time but for what may change."""
+        words = [next(NUMBERS) if word == ANOTHER else word for word in self.words]
+        return self.desk.words(*words, *more)
 
     def crawl(self, *more: str) -> Ended:
         """Run it to its end."""
@@ -121,6 +125,7 @@ OPTIONS: dict[str, tuple[list[str], Callable[[Desk, list[str], list[str]], None]
     "--explode": (["--select", "mark[]=i", "--explode", "mark"], item_by_item),
     "--body": (["--body", "bodies"], with_bodies),
     "--ordered": (["--ordered"], in_order),
+    "--workers": (["--workers", ANOTHER], once_each),
     "several -o": (["-o", "second.csv.gz"], in_both),
 }
 
