@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeAlias, TypeVar, Unpack
@@ -313,6 +314,8 @@ class Fetcher:
             wrong.append(f"the extractor {extract!r:.100} has no name")
         if self.config.limits.per_address is not None:
             wrong.append("per-address would be counted in each of them")
+        if sys.platform == "win32":
+            wrong.append("on Windows there is one process")
         if self._workers == "auto":
             return (1 if wrong or names or extract is not None else "auto"), ()
         if wrong:

@@ -214,6 +214,22 @@ def test_a_middleware_that_lives_here_is_refused() -> None:
     assert Fetcher(workers="auto", middleware=[live])._workers == 1
 
 
+def deadly(response: Response) -> int:
+    """An extractor that a page ends the process of."""
+    if "deadly" in response.url:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return len(response.body)
+
+
+async def test_a_page_that_kills_its_worker_is_parsed_apart(lab: LabServer) -> None:
+    urls = [lab.url(f"/ok?n={n}", 1 + n % HOSTS) for n in range(60)]
+    urls.insert(30, lab.url("/ok?n=deadly", 5))
+    found = await outcomes_of(urls, workers=2, extract=deadly)
+    (failed,) = (outcome for outcome in found if isinstance(outcome, Failure))
+    assert (failed.request.url, failed.error.code) == (urls[30], "parse_crash")
+    assert len(lab.requests("/ok")) < 61 + 40
+
+
 # Ends
 
 

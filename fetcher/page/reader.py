@@ -49,11 +49,13 @@ LONG_TAG_BYTES = 16 * 1024  # without a ">": a tag as long as that may have thou
 class Reader:
     """Makes pages of responses. ``explosion`` says what a table has where items are lines of their own.
 
+    ``processes`` are those that it may parse in, where that is another number than the config's.
+
     Raises ``ConfigError`` for a rule that is no selector, for an extractor beside rules or of the wrong shape, and where
     the extractor is to run in other processes and cannot be found there by its name.
     """
 
-    def __init__(self, config: Config, extract: Extractor | None = None) -> None:
+    def __init__(self, config: Config, extract: Extractor | None = None, *, processes: int | None = None) -> None:
         parsing = config.parsing
         if extract is not None:
             check_callable("extract", extract, ["response"], asynchronous=False)
@@ -98,7 +100,7 @@ class Reader:
         self._timeout = parsing.timeout
         self._path = [os.fsencode(entry) for entry in sys.path if isinstance(entry, str)]
         self._folder = _working_folder()
-        self._size = parsing.parsers or min(MAX_PROCESSES, os.cpu_count() or 1)
+        self._size = processes or parsing.parsers or min(MAX_PROCESSES, os.cpu_count() or 1)
         self._pool: ParserPool | None = None
         self._mark_row: MarkRow | None = None
         self.suspects: frozenset[int] = frozenset()

@@ -213,7 +213,7 @@ def _chain_of(value: ChainValue) -> RedirectChain:
 class CrawlSettings(msgspec.Struct, frozen=True):
     """What a worker begins with; it crosses pickled, in this direction alone.
 
-    ``extract`` and ``middleware`` are names (``module:name``), ``path`` and ``folder`` the parent's ``sys.path`` and
+    ``parsers`` are the processes it may parse in. ``extract`` and ``middleware`` are names (``module:name``), ``path`` and ``folder`` the parent's ``sys.path`` and
     working directory. ``slots`` is the file of crash markers, ``number`` says which slot is the worker's. ``compares`` says
     that rows come with the pages of an earlier run. ``level`` is from what on it tells what it logs.
     """
@@ -225,6 +225,7 @@ class CrawlSettings(msgspec.Struct, frozen=True):
     rate: float | None
     extract: str | None
     middleware: tuple[str, ...]
+    parsers: int
     path: list[bytes]
     folder: bytes
     slots: str | None

@@ -24,6 +24,7 @@ import logging
 import os
 import struct
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -79,6 +80,7 @@ MAX_READY_BYTES = 16 * 1024 * 1024
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # beside what bodies take
 DEATHS = 3  # of workers without an outcome in between, within …
 DEATHS_SECONDS = 60.0  # … this, end the run
+MAX_EARLIER_WORKERS = 64  # whose hosts are remembered
 STOP_SECONDS = 2.0  # that a worker which was stopped has to say so
 
 
@@ -131,9 +133,11 @@ class ParallelOutcomes:
         self._dealing = Dealing(workers, limits, folder=spill_folder)
         self._crew = Crew(workers, limits.concurrency)
         self._remote = [RemoteHosts() for _ in range(workers)]
-        engine.gate.remote[:] = self._remote
+        # What the workers of streams before knew is not forgotten.
+        engine.gate.remote[:] = [*engine.gate.remote[-MAX_EARLIER_WORKERS:], *self._remote]
         self._suspects = set(engine.reader.suspects)
         self._slots = engine.reader.slots
+        self._own_slots: str | None = None
         self._fields = bool(middleware) or engine.reader.extractor_name is not None
         self._ready: deque[tuple[Outcome, int]] = deque()
         self._ready_bytes = 0
@@ -386,6 +390,7 @@ class ParallelOutcomes:
             rate=self._rate(place),
             extract=engine.reader.extractor_name,
             middleware=self._middleware,
+            parsers=max(1, (engine.config.parsing.parsers or 1) // len(crew.processes)),
             path=[os.fsencode(entry) for entry in sys.path if isinstance(entry, str)],
             folder=_working_folder(),
             slots=self._slots,
@@ -514,6 +519,10 @@ class ParallelOutcomes:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
+        if self._slots is None:  # there is no job that has a file for them
+            descriptor, self._own_slots = tempfile.mkstemp(prefix="fetcher-", suffix=".parsing")
+            os.close(descriptor)
+            self._slots = self._own_slots
         self._tasks = [loop.create_task(self._take_in())]
         self._tasks[0].add_done_callback(self._task_ended)
         self._timer = loop.call_later(SHARE_SECONDS, self._share)
@@ -539,7 +548,11 @@ class ParallelOutcomes:
             await asyncio.gather(*(process.close(grace=END_SECONDS) for process in processes))
         else:
             await asyncio.gather(*(process.close(grace=0.0) for process in processes), return_exceptions=True)
-        self._clear_slots(len(self._crew.processes))
+        if self._own_slots is None:
+            self._clear_slots(len(self._crew.processes))
+        else:
+            with contextlib.suppress(OSError):
+                os.unlink(self._own_slots)
         self._dealing.close()
         await self._intake.close()
 

@@ -51,7 +51,6 @@ class WorkerProcess:
         self._heard = heard
         self._ended = ended
         self._process: subprocess.Popen[bytes] | None = None
-        self._seam: Seam | None = None
         self._outgoing: asyncio.Queue[bytes | bytearray] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -103,8 +102,6 @@ class WorkerProcess:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            if self._seam is not None:
-                self._seam.close()
             if process is not None:
                 process.wait()  # it was killed: this takes no time
 
@@ -123,7 +120,7 @@ class WorkerProcess:
     async def _talk(self, end: socket.socket) -> None:
         """Listen until the end of it."""
         trouble: str | None = None
-        self._seam = seam = await open_seam(end, most=self._most)
+        seam = await open_seam(end, most=self._most)
         telling = asyncio.get_running_loop().create_task(self._tell(seam))
         self._tasks.append(telling)
         try:
@@ -136,7 +133,8 @@ class WorkerProcess:
             self.kill()
         finally:
             telling.cancel()
-        self.alive = False
+            self.alive = False
+            seam.close()
         process = self._process
         if process is not None:  # its end follows that of its connection
             await _wait_for(process, LAST_SECONDS)

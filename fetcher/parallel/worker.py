@@ -146,7 +146,7 @@ class Worker:
         handlers = Handlers(
             config, middleware, transport, locate=transport.address_of, home=None if middleware else self._is_mine
         )
-        reader = Reader(config, extract)
+        reader = Reader(config, extract, processes=settings.parsers)
         earlier = self._sent if settings.compares else None
         handle = handlers.exchange if earlier is None else handlers.comparing(earlier)
         self._engine = engine = Engine(
@@ -218,7 +218,7 @@ class Worker:
         """Give a row back that goes on elsewhere."""
         key = state.request.tag
         self._forget(key)
-        self._leaving.append(value_of(state, key, fields=True))
+        self._leaving.append(value_of(state, key))
         self._flush_soon()
 
     def _forget(self, key: int) -> None:
