@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -37,27 +36,6 @@ def test_what_is_marked_is_in_the_file_at_once(path: str) -> None:
     marker.close()
     marker.close()
     assert CrashMarker(path).suspect == 0, "it was closed in good order"
-
-
-async def test_a_mark_lasts_until_the_next_or_the_end_of_the_turn(path: str) -> None:
-    def marked() -> int:
-        return int.from_bytes(Path(path).read_bytes(), "little")
-
-    marker = CrashMarker(path)
-    with marker.marking_in(asyncio.get_running_loop()) as mark:
-        mark(5)
-        assert marked() == 5
-        mark(0)
-        mark(6)
-        assert marked() == 6
-        mark(0)
-        await asyncio.sleep(0)
-        assert marked() == 0
-        mark(7)
-        mark(0)
-    assert marked() == 0, "nothing is left to a loop that may turn when the file is closed"
-    marker.close()
-    await asyncio.sleep(0)
 
 
 def test_a_file_that_another_program_cuts_ends_nobody(path: str) -> None:

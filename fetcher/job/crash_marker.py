@@ -6,11 +6,9 @@ The file is written, not mapped: another program that cuts a mapped file would e
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from fetcher.errors import LedgerError
 from fetcher.files import PRIVATE, NotRegularFileError, open_regular
@@ -61,35 +59,6 @@ class CrashMarker:
     def clear(self) -> None:
         """Suspect no row: the last run ended in good order."""
         self.suspect, self.suspects = 0, frozenset()
-
-    @contextlib.contextmanager
-    def marking_in(self, loop: asyncio.AbstractEventLoop) -> Iterator[Callable[[int], None]]:
-        """Open the same for pages that ``loop`` parses: a mark gives way to the next page's, or to the end of the turn.
-
-        That is one write a page and not two, where pages are parsed one after the other.
-        """
-        mark = self.mark
-        ending: asyncio.Handle | None = None
-
-        def end() -> None:
-            nonlocal ending
-            ending = None
-            with contextlib.suppress(LedgerError):  # whoever marks the next row is told
-                mark(0)
-
-        def note(row: int) -> None:
-            nonlocal ending
-            if row:
-                mark(row)
-            elif ending is None:
-                ending = loop.call_soon(end)
-
-        try:
-            yield note
-        finally:
-            if ending is not None:
-                ending.cancel()
-                end()
 
     def close(self) -> None:
         """Clear the marker and close it: nothing is being parsed any more. Harmless twice."""

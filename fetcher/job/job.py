@@ -214,9 +214,8 @@ class Job:
                 pauses_of(opened.parked, opened.delays, time.time(), longest, path=self.directory),
                 delays_of(opened.delays, path=self.directory),
             )
-        mark = self._marking.enter_context(opened.marker.marking_in(asyncio.get_running_loop()))
         marking = self._fetcher.reader.marking(
-            mark, suspects=opened.marker.suspects, slots=os.path.join(self.directory, CRASH_MARKER)
+            opened.marker.mark, suspects=opened.marker.suspects, slots=os.path.join(self.directory, CRASH_MARKER)
         )
         self._marking.enter_context(marking)
         assert self._thread is not None
