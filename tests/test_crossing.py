@@ -11,11 +11,13 @@ import msgspec
 import pytest
 
 from fetcher import errors
+from fetcher.config import Config
 from fetcher.errors import FetchError, StatusError
 from fetcher.middleware.cookies import ChainJar
 from fetcher.middleware.redirects import RedirectChain
-from fetcher.model import Failure, Message, Page, Request
+from fetcher.model import Failure, FoundLinks, Message, Page, Request
 from fetcher.parallel.messages import (
+    CrawlSettings,
     KnownPage,
     NoMoreRows,
     OutcomeBatch,
@@ -35,7 +37,7 @@ WHOLE = Page(
     REQUEST, "https://b.example/", 200, 5, 6, "text/html", "utf-8", "t\u202e", 3, {"h": ["1"]}, ("u",), 1.5, 0.5, 2, 9.5,
     truncated=True, robots="noindex", refresh="https://c.example/", preview="t", content={"meta": {"a": [1]}, "text": None},
     unconverted=("h",), headers=(("etag", "x"),), body=b"\xff\0", body_path="ab/c", etag="x", last_modified="y",
-    digest="xxh3:0", change="changed", checked_at=2.5,
+    digest="xxh3:0", change="changed", checked_at=2.5, found=FoundLinks("https://d.example/", 1, outside=False, guarded=True),
     messages=(Message("https://a.example/", 1.5, b"GET", b"HTTP", b"\xff", "::1", "length"),),
 )  # fmt: skip
 
@@ -46,6 +48,20 @@ def crossed(*outcomes: Page | Failure) -> list[Page | Failure]:
     message = decode_from_worker(bytes(encode(OutcomeBatch(3, pages, failures, [], 1))))
     assert isinstance(message, OutcomeBatch)
     return [*message.pages, *message.failures]
+
+
+@pytest.mark.parametrize("folder", ["/tmp/a", "/tmp/\udcff"])
+def test_what_a_worker_begins_with_crosses_whole(folder: str) -> None:
+    config = Config.of(
+        user=["@a.example me:secret"], header=["Accept: x", "@a.example:80 X: y"], cookie=["@a.example a=b"],
+        hosts={"b.example": {"per-host": 2, "delay": 1.5}}, accept="2xx,404", rate="5/s", proxy="http://p.example:80",
+        select=["h=h1", "p[]=.price:price"], follow=True, exclude=["re:a|b"], skip_when=["noai"], with_="meta,links",
+    )  # fmt: skip
+    settings = CrawlSettings(
+        config, 1, 2, 50, 2.5, "shop:price", ("shop:sign",), 2, [b"/\xff", b""], b"/\xff", f"{folder}/marker",
+        frozenset({3, 4}), True, {"a.example": 1.5}, {"b.example": 2.0}, 30,
+    )  # fmt: skip
+    assert decode_from_parent(bytes(encode(settings))) == settings
 
 
 def test_a_page_crosses_whole() -> None:

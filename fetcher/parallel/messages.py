@@ -210,8 +210,8 @@ def _chain_of(value: ChainValue) -> RedirectChain:
 # From the parent
 
 
-class CrawlSettings(msgspec.Struct, frozen=True):
-    """What a worker begins with; it crosses pickled, in this direction alone.
+class CrawlSettings(msgspec.Struct, array_like=True, frozen=True, tag="settings"):
+    """What a worker begins with: the first thing it is told.
 
     ``parsers`` are the processes it may parse in. ``extract`` and ``middleware`` are names (``module:name``), ``path`` and ``folder`` the parent's ``sys.path`` and
     working directory. ``slots`` is the file of crash markers, ``number`` says which slot is the worker's. ``compares`` says
@@ -260,7 +260,7 @@ class NoMoreRows(msgspec.Struct, array_like=True, frozen=True, tag="finish"):
     """There will be no more rows."""
 
 
-FromParent: TypeAlias = RowBatch | ShareOut | StopWorker | NoMoreRows
+FromParent: TypeAlias = CrawlSettings | RowBatch | ShareOut | StopWorker | NoMoreRows
 
 
 # From a worker

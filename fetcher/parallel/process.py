@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import pickle
 import signal
 import socket
 import subprocess
@@ -77,7 +76,7 @@ class WorkerProcess:
             ) from None
         finally:
             theirs.close()
-        self._outgoing.put_nowait(pickle.dumps(self._settings, pickle.HIGHEST_PROTOCOL))
+        self._outgoing.put_nowait(encode(self._settings))
         self._tasks = [asyncio.get_running_loop().create_task(self._talk(ours))]
 
     def tell(self, message: FromParent) -> None:

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import pickle
 import pkgutil
 import signal
 import socket
@@ -391,7 +390,8 @@ async def serve(end: socket.socket) -> None:
     first = await seam.receive()
     if first is None:
         return
-    settings: CrawlSettings = pickle.loads(first)  # noqa: S301 - our own parent's
+    settings = decode_from_parent(first)
+    assert isinstance(settings, CrawlSettings)
     with contextlib.suppress(OSError):
         os.chdir(os.fsdecode(settings.folder))
     sys.path[:] = map(os.fsdecode, settings.path)
