@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from fetcher.job.schema import FORMAT
+from fetcher.job.schema import FOLLOW_FORMAT, FORMAT
 from tests.lab.command import Running, run
 from tests.lab.desk import Desk, plain, zstd
 from tests.lab.server import LabServer
@@ -747,9 +747,9 @@ def test_a_ledger_of_another_version_is_named(desk: Desk) -> None:
     desk.crawl()
     desk.asked()
     with closing(sqlite3.connect(ledger_of(desk))) as db:
-        db.execute(f"PRAGMA user_version={FORMAT + 1}")
+        db.execute(f"PRAGMA user_version={FOLLOW_FORMAT + 1}")
     message = (
-        f"pages.jsonl.job/ledger.sqlite: was written by another version (format {FORMAT + 1}; this is {FORMAT}): "
+        f"pages.jsonl.job/ledger.sqlite: was written by another version (format {FOLLOW_FORMAT + 1}; this is {FORMAT}): "
         "finish it with that one, or begin again with --fresh"
     )
     desk.refused(desk.crawl(), message, 1)
