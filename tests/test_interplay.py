@@ -214,11 +214,13 @@ LINKS = {
 
 
 class LinkedVersions(VersionedSite):
-    """The same pages with links."""
+    """The same pages with other links."""
 
     def page(self, name: str) -> str:
         links = (f"/{'held' if other in HELD else 'versioned'}?n={other}" for other in LINKS.get(name, ()))
-        return super().page(name) + "".join(f"<a href='{link}'>x</a>" for link in links)
+        return super().page(name).replace("<a href='/x'>x</a>", "") + "".join(
+            f"<a href='{link}'>x</a>" for link in links
+        )
 
 
 def found_once(desk: Desk, names: list[str]) -> None:

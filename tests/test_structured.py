@@ -26,6 +26,9 @@ from tests.test_reader import isolated
 
 pytest.importorskip("extruct", reason="the extra 'structured' is not installed")
 
+# pyRdfa's own, from Python 3.12 on.
+pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
+
 BASE = "http://h.example/p/"
 SHOP = """<!doctype html><html><head><title>T</title><base href="/b/"><meta property="og:title" content="Kettle"></head><body>
 <div itemscope itemtype="https://schema.org/Product"><h1 itemprop=name>Kettle <b>3</b></h1><img itemprop=image src=i.png>

@@ -25,6 +25,9 @@ from tests.lab.suites import suite
 
 pytest.importorskip("extruct", reason="extruct is not installed (the extra 'structured')")
 
+# pyRdfa's own, from Python 3.12 on.
+pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
+
 MANUAL = Path("/usr/share/doc/python3/html")
 PAGES = 400
 EACH = 120  # of the manual and of the shop
