@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from fetcher.buckets import bucket_of
 from fetcher.config import Limits
@@ -10,6 +14,22 @@ from fetcher.model import Request
 from fetcher.parallel.dealing import FIRST_ALLOWANCE, MAX_ALLOWANCE, MIN_GIVEN, Dealing
 from fetcher.request_state import RequestState
 from fetcher.urls import parse
+
+
+@pytest.fixture(autouse=True)
+def closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close what each test makes: there may be rows on disk."""
+    made: list[Dealing] = []
+    begin = Dealing.__init__
+
+    def noted(self: Dealing, *given: Any, **more: Any) -> None:
+        begin(self, *given, **more)
+        made.append(self)
+
+    monkeypatch.setattr(Dealing, "__init__", noted)
+    yield
+    for dealing in made:
+        dealing.close()
 
 
 def row(key: int, host: str) -> RequestState:
