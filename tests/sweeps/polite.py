@@ -68,15 +68,23 @@ def sweep(
             _run(swept, words, ground, site, moment)
         _run(swept, words, ground, site, None)
     swept.verdict = judge(ground / "pages.jsonl", rows)
-    swept.found = findings_of(swept.hosts, site.seen(), swept.runs)
+    swept.found = findings_of(swept.hosts, site.seen(), swept.runs, workers=workers)
     return swept
 
 
-def findings_of(hosts: Sequence[Host], seen: Sequence[Seen], runs: Sequence[Run]) -> list[Findings]:
-    """Judge each host by what it saw."""
+def findings_of(
+    hosts: Sequence[Host], seen: Sequence[Seen], runs: Sequence[Run], *, workers: int = 1
+) -> list[Findings]:
+    """Judge each host by what it saw.
+
+    That a process has read an answer shows in what it sends to any host. With several it shows in what is sent to that
+    host alone: each has one worker, and another's next request proves nothing of it.
+    """
     by_host: dict[int, list[Seen]] = {host.number: [] for host in hosts}
     for one in seen:
         by_host[one.host].append(one)
+    if workers > 1:
+        return [judge_host(host, own := by_host[host.number], runs, Knowledge(own)) for host in hosts]
     knowledge = Knowledge(seen)
     return [judge_host(host, by_host[host.number], runs, knowledge) for host in hosts]
 
