@@ -56,6 +56,7 @@ __all__ = [
     "Engine",
     "OneByOne",
     "Outcomes",
+    "Wakeup",
     "concurrent",
     "exchange",
     "fetch_one",
@@ -271,6 +272,31 @@ class IsolatedReads:
         self._ended(bug)
 
 
+class Wakeup:
+    """What the readers of outcomes sleep on. They share one future: that one of them is cancelled is not the others' end."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self) -> None:
+        self._future: asyncio.Future[None] | None = None
+
+    async def wait(self) -> None:
+        """Sleep until somebody calls ``wake``: there may be an outcome then."""
+        if self._future is None or self._future.done():
+            self._future = asyncio.get_running_loop().create_future()
+        try:
+            await self._future
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+
+    def wake(self) -> None:
+        """Wake all that sleep."""
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+
 Delivered: TypeAlias = tuple[Outcome, RequestState | None]
 """An outcome, and the row that holds memory for it."""
 
@@ -319,7 +345,7 @@ class Outcomes:
         self._turn = 1
         self._keeps = engine.keeps
         self._rows: dict[int, RequestState] = {}  # ordered, where outcomes are kept: those under way
-        self._reader: asyncio.Future[None] | None = None
+        self._wakeup = Wakeup()
         self._grace: asyncio.TimerHandle | None = None
         self._source_error: SourceError | None = None
         self._bug: BaseException | None = None
@@ -338,7 +364,7 @@ class Outcomes:
                 if self._source_error is not None:
                     raise self._source_error
                 raise StopAsyncIteration
-            await self._something()
+            await self._wakeup.wait()
         outcome, state = self._ready.popleft()
         if state is not None:
             state.free()
@@ -361,7 +387,7 @@ class Outcomes:
             self._isolated.cancel()
         if grace > 0 and self._grace is None:
             self._grace = asyncio.get_running_loop().call_later(grace, self.stop, 0)
-        self._wake()
+        self._wakeup.wake()
 
     async def _run_row(self, state: RequestState) -> None:
         """Run one row: its task ends with one entry in the queue, or with the row back in the frontier."""
@@ -387,7 +413,7 @@ class Outcomes:
         self._taken -= 1
         self._engine.leave(state)
         self._dispatcher.outcome_taken()
-        self._wake()
+        self._wakeup.wake()
 
     async def _take_in(self) -> None:
         """Fill the look-ahead from the source, as far as there is space."""
@@ -415,7 +441,7 @@ class Outcomes:
             self._source_error = error  # told once all that was read has its outcome
         self._source_ended = True
         dispatcher.source_ended()
-        self._wake()
+        self._wakeup.wake()
 
     async def _consume(self) -> None:
         """Read what came: the only place where bodies are parsed, and let go."""
@@ -455,7 +481,7 @@ class Outcomes:
             self._hurry_next()
         else:
             self._ready.append(delivered)
-        self._wake()
+        self._wakeup.wake()
 
     def _hurry_next(self) -> None:
         """See that the row whose turn it is does not wait for memory that those behind it hold."""
@@ -468,27 +494,12 @@ class Outcomes:
             return not self._dispatcher.running and not self._isolated.running and self._queue.empty()
         return self._source_ended and self._handed == self._taken
 
-    async def _something(self) -> None:
-        """Sleep until there may be an outcome. Several readers share one future: one's cancellation is not the others'."""
-        if self._reader is None or self._reader.done():
-            self._reader = asyncio.get_running_loop().create_future()
-        try:
-            await self._reader
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-
-    def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
-
     def _task_ended(self, bug: BaseException | None) -> None:
         """Note that a task ended. Law 2: a bug in it ends the run."""
         if bug is not None and self._bug is None:
             self._bug = bug
         if bug is not None or self._stopping:
-            self._wake()
+            self._wakeup.wake()
 
     def _worker_ended(self, worker: asyncio.Task[None]) -> None:
         if not worker.cancelled():

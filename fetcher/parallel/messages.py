@@ -49,7 +49,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-# RowBatch
+# Rows
 
 
 class ChainValue(msgspec.Struct, array_like=True, frozen=True):
@@ -237,7 +237,7 @@ class CrawlSettings(msgspec.Struct, array_like=True, frozen=True, tag="settings"
 
 
 class RowBatch(msgspec.Struct, array_like=True, frozen=True, tag="rows"):
-    """RowBatch to fetch. Their hosts' sites are the worker's from now on."""
+    """Rows to fetch. Their hosts' sites are the worker's from now on."""
 
     rows: list[RowValue]
 
@@ -267,7 +267,7 @@ FromParent: TypeAlias = CrawlSettings | RowBatch | ShareOut | StopWorker | NoMor
 
 
 class OutcomeBatch(msgspec.Struct, array_like=True, frozen=True, tag="outcomes"):
-    """RowBatch that have ended, and rows that go on elsewhere. The key of a row is the tag of its request.
+    """Rows that have ended, and rows that go on elsewhere. The key of a row is the tag of its request.
 
     ``by_http`` are rows since the last batch that were asked by http though they name no scheme.
     """

@@ -60,7 +60,7 @@ from fetcher.parallel.messages import (
 )
 from fetcher.parallel.process import END_SECONDS, WorkerProcess
 from fetcher.parallel.shares import Part, move
-from fetcher.pipeline import GRACE_SECONDS, Engine, Source, fresh, intake_of
+from fetcher.pipeline import GRACE_SECONDS, Engine, Source, Wakeup, fresh, intake_of
 from fetcher.request_state import InFlight, RequestState, failure_of, known_page
 from fetcher.stats import Stats
 
@@ -146,7 +146,7 @@ class ParallelOutcomes:
         self._window = limits.window
         self._room: asyncio.Future[None] | None = None  # what was received has been taken, but for a part
         self._space: asyncio.Future[None] | None = None  # a further row of the list may be needed
-        self._reader: asyncio.Future[None] | None = None
+        self._wakeup = Wakeup()
         self._tasks: list[asyncio.Task[None]] = []
         self._grace: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -169,7 +169,7 @@ class ParallelOutcomes:
                 if self._source_error is not None:
                     raise self._source_error
                 raise StopAsyncIteration
-            await self._something()
+            await self._wakeup.wait()
         outcome, size = self._ready.popleft()
         self._ready_bytes -= size
         self._handed += 1
@@ -190,7 +190,7 @@ class ParallelOutcomes:
         return found
 
     def stop(self, grace: float = GRACE_SECONDS) -> None:
-        """Start nothing new, give what is on the wire ``grace`` seconds, then end. RowBatch left are pending."""
+        """Start nothing new, give what is on the wire ``grace`` seconds, then end. Rows left are pending."""
         if not self._stopping:
             self._stopping = True
             self._tasks[0].cancel()
@@ -200,7 +200,7 @@ class ParallelOutcomes:
         if self._grace is not None:
             self._grace.cancel()
         self._grace = asyncio.get_running_loop().call_later(max(0.0, grace) + STOP_SECONDS, self._end_workers)
-        self._wake()
+        self._wakeup.wake()
 
     # The list
 
@@ -229,7 +229,7 @@ class ParallelOutcomes:
             first.cancel()
         self._source_ended = True
         self._begin()
-        self._wake()
+        self._wakeup.wake()
 
     async def _needed(self) -> None:
         """Wait until a further row of the list is needed."""
@@ -250,7 +250,7 @@ class ParallelOutcomes:
         self._dealing.begin()
         self._deal_soon()
 
-    # RowBatch out, outcomes in
+    # Rows out, outcomes in
 
     def _deal_soon(self) -> None:
         if not self._dealing_soon:
@@ -317,7 +317,7 @@ class ParallelOutcomes:
                 self._fail(_error_of(message, place))
             case LastWord():
                 process.finished = True
-                self._wake()
+                self._wakeup.wake()
         return None
 
     def _take_outcomes(self, place: int, message: OutcomeBatch, size: int) -> None:
@@ -348,7 +348,7 @@ class ParallelOutcomes:
                 self._turn += 1
         else:
             self._ready.append((outcome, size))
-        self._wake()
+        self._wakeup.wake()
 
     def _is_behind(self) -> bool:
         """Whether whoever takes outcomes is behind with it. What waits for its turn waits for others to come in."""
@@ -417,7 +417,7 @@ class ParallelOutcomes:
             return
         if process.finished or self._stopping:
             process.finished = True
-            self._wake()
+            self._wakeup.wake()
             return
         now = time.monotonic()
         reason = trouble or process.why_it_ended()
@@ -457,7 +457,7 @@ class ParallelOutcomes:
             if process is not None and not process.finished:
                 process.kill()
                 process.finished = True
-        self._wake()
+        self._wakeup.wake()
 
     # Shares
 
@@ -488,26 +488,11 @@ class ParallelOutcomes:
             return all(process is None or process.finished for process in self._crew.processes)
         return self._source_ended and self._handed == self._taken
 
-    async def _something(self) -> None:
-        """Sleep until there may be an outcome. Several readers share one future: one's cancellation is not the others'."""
-        if self._reader is None or self._reader.done():
-            self._reader = asyncio.get_running_loop().create_future()
-        try:
-            await self._reader
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-
-    def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
-
     def _fail(self, error: BaseException) -> None:
         """End the run. Law 2."""
         if self._bug is None:
             self._bug = error
-        self._wake()
+        self._wakeup.wake()
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():

@@ -175,7 +175,7 @@ class Worker:
             await transport.close()
             await reader.close()
 
-    # RowBatch
+    # Rows
 
     def _is_mine(self, host: str) -> bool:
         return bucket_of(host) in self._mine
@@ -225,7 +225,7 @@ class Worker:
         if url is not None:
             self._sent.drop(url)
 
-    # OutcomeBatch
+    # Outcomes
 
     def _add(self, outcome: Outcome) -> bool:
         """Put an outcome into the batch; say whether that is full."""
