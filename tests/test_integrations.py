@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from fetcher import Config, fetch_all, records
+from tests.lab.command import ROOT
 from tests.lab.held_case import HeldCase
 from tests.lab.server import LabServer
 from tests.test_readme import README, blocks
@@ -89,6 +90,20 @@ def test_the_readmes_lines_run_in_a_kernel(tmp_path: Path, monkeypatch: pytest.M
     assert "shape: (200," in printed(made.cells[1])
     assert len(printed(made.cells[2]).splitlines()) == 11
     assert made.cells[3].outputs[0]["data"]["text/plain"] == "200"
+
+
+def test_the_notebook_runs_in_a_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pandas")
+    monkeypatch.chdir(tmp_path)
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    made = nbformat.read(ROOT / "examples" / "notebook.ipynb", as_version=4)
+    nbformat.validate(made)
+    nbclient.NotebookClient(made, timeout=DEADLINE, kernel_name="python3").execute()
+    shown = made.cells[1].outputs[-1]["data"]
+    assert "price_currency" in shown["text/plain"]
+    assert shown["text/html"].count("<tr>") >= 4
 
 
 def test_a_kernel_that_is_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from warcio.archiveiterator import ArchiveIterator
 
 from fetcher import ConfigError, Fetcher, Job, Request, StatusError
-from tests.lab.command import run
+from tests.lab.command import environment, run
 from tests.lab.desk import Desk, plain
 from tests.lab.server import LabServer
 from tests.lab.versioned import VersionedSite
 from tests.sweeps.since import play
+from tests.test_readme import README
 
 SELECT = ["--select", "price=b.p:float", "--select", "marks[]=i", "--select", "head=h1"]
 FORMATS = ["jsonl", "jsonl.gz", "csv", "parquet", "sqlite", "warc.gz"]
@@ -299,6 +306,53 @@ def test_what_was_confirmed_lately_is_carried_over_unasked(desk: Desk) -> None:
 
 
 # Which output
+
+
+def as_of_the_night_before(path: Path) -> None:
+    """Make an output as old as it is when cron calls the next time."""
+    table = parquet.read_table(path)
+    for name in ("fetched_at", "checked_at"):
+        place = table.schema.get_field_index(name)
+        times = [time - timedelta(days=1) for time in table.column(place).to_pylist()]
+        field = table.schema.field(place)
+        table = table.set_column(place, field, [pa.array(times, field.type)])
+    parquet.write_table(table, path)
+
+
+def write_tool(path: Path, line: str) -> None:
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+
+
+def test_the_line_of_the_readme_for_cron_does_so_each_night(desk: Desk) -> None:
+    site = site_of(desk, "a", "b", "c")
+    (desk.folder / "l.txt").rename(desk.folder / "urls.txt")
+    (line,) = (line for line in README.splitlines() if line.startswith("0 3 * * *"))
+    command = line.removeprefix("0 3 * * *").strip().replace("/srv/shop", str(desk.folder))
+    command = command.replace("\\%", "%")  # as cron does
+    tools = desk.folder / "tools"
+    tools.mkdir()
+    write_tool(tools / "fetcher", f'exec "{sys.executable}" -m fetcher "$@"')
+    write_tool(tools / "date", f'test "$1" = +%F && cat "{desk.folder / "today"}"')
+    environ = environment(desk.folder)
+    environ["PATH"] = f"{tools}{os.pathsep}{environ['PATH']}"
+    told: list[tuple[dict[int, int], dict[str, str]]] = []
+    for night in range(1, 5):
+        (desk.folder / "today").write_text(f"2026-12-0{night}\n")
+        reset(site)
+        done = subprocess.run(
+            ["sh", "-c", command], env=environ, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr.count("Traceback")) == (0, "", 0), done.stderr
+        output = desk.folder / f"pages-2026-12-0{night}.parquet"
+        told.append((dict(site.told), {name_of(row): row["change"] for row in parquet.read_table(output).to_pylist()}))
+        if night != 3:
+            as_of_the_night_before(output)
+        site.versions["b"] = night + 1
+    new, same = dict.fromkeys("abc", "new"), dict.fromkeys("abc", "unchanged")
+    asked = ({304: 2, 200: 1}, same | {"b": "changed"})
+    # What was confirmed within twenty hours is carried over unasked.
+    assert told == [({200: 3}, new), asked, asked, ({}, same)]
 
 
 def test_of_a_pattern_the_newest_complete_output_counts(desk: Desk) -> None:
