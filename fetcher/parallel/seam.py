@@ -47,7 +47,9 @@ class SocketSeam:
         """See ``Seam.send``."""
         if self._writer.is_closing():
             raise ConnectionResetError("the seam is closed")
-        self._writer.writelines((_LENGTH.pack(len(batch)), batch))
+        # Not ``writelines``: up to Python 3.12.8 and 3.13.1 asyncio's never told whoever waits in ``drain`` that the
+        # buffer was full (CVE-2024-12254), so that a batch after another was taken until the memory was used up.
+        self._writer.write(_LENGTH.pack(len(batch)) + batch)
         await self._writer.drain()
 
     async def receive(self) -> bytes | None:
