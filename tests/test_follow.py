@@ -8,15 +8,12 @@ import json
 import signal
 import sqlite3
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urldefrag, urljoin
 
 import pytest
-from selectolax.lexbor import LexborHTMLParser
 
 import fetcher
 from fetcher import Config, ConfigError, Fetcher, Job, Page
@@ -26,7 +23,7 @@ from fetcher.page.found_links import LinkSearch
 from fetcher.page.parse import read_body
 from tests.benchmarks.following import measure
 from tests.lab.command import Ended, Running, run
-from tests.lab.linked import LinkedPage, LinkedSite, folder, page
+from tests.lab.linked import LinkedPage, LinkedSite, breadth_first, folder, page
 from tests.sweeps import following
 from tests.sweeps.strace import missing
 
@@ -460,24 +457,6 @@ DOCS = next(
 )
 
 
-def breadth_first(root: Path) -> set[str]:
-    """Return the paths that are reached from index.html, by a walk over the files."""
-    seen, todo = {"/index.html"}, deque(["/index.html"])
-    while todo:
-        path = todo.popleft()
-        file = root / path[1:]
-        if not file.is_file() or file.suffix != ".html":
-            continue
-        tree = LexborHTMLParser(file.read_bytes())
-        for node in tree.css("a[href],area[href]"):
-            rel = (node.attributes.get("rel") or "").lower().split()
-            url = urldefrag(urljoin(f"http://docs{path}", (node.attributes.get("href") or "").strip()))[0]
-            if url.startswith("http://docs/") and "nofollow" not in rel and url[11:] not in seen:
-                seen.add(url[11:])
-                todo.append(url[11:])
-    return seen
-
-
 @pytest.mark.skipif(DOCS is None, reason="python3-doc is not installed")
 def test_the_documentation_of_python_as_by_a_walk_over_its_files(crawl_of: Callable[..., Crawl]) -> None:
     assert DOCS is not None
@@ -683,13 +662,15 @@ async def test_a_list_that_keeps_its_reader_waiting_holds_up_nothing() -> None:
 
 
 def test_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
-    struck, troubles = following.kills(6, ground=tmp_path, pages=200, a_job=3)
+    struck, troubles = following.kills(6, ground=tmp_path, pages=following.Graph(200, 1), a_job=3)
     assert (struck >= 3, troubles) == (True, [])
 
 
 @pytest.mark.skipif(bool(missing()), reason="strace does not work here")
 def test_faults_of_the_ledger_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
-    struck, troubles = following.points_struck(["EIO", "ENOSPC", "KILL"], ground=tmp_path, sample=6)
+    struck, troubles = following.points_struck(
+        ["EIO", "ENOSPC", "KILL"], ground=tmp_path, pages=following.Graph(60, 1), sample=6
+    )
     assert (struck >= 3, troubles) == (True, [])
 
 

@@ -9,18 +9,20 @@ import asyncio
 import mimetypes
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from html import escape
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self, cast
-from urllib.parse import unquote
+from urllib.parse import unquote, urldefrag, urljoin
+
+from selectolax.lexbor import LexborHTMLParser
 
 from tests.lab.ports import bind_hosts, host_address
 
-__all__ = ["LinkedPage", "LinkedSite", "folder", "page"]
+__all__ = ["LinkedPage", "LinkedSite", "breadth_first", "folder", "page"]
 
 
 class LinkedPage(NamedTuple):
@@ -51,6 +53,24 @@ def folder(root: Path) -> Pages:
         return LinkedPage(file.read_bytes(), mimetypes.guess_type(file.name)[0] or "application/octet-stream")
 
     return answer
+
+
+def breadth_first(root: Path, start: str = "/index.html") -> set[str]:
+    """Return the paths that are reached from one of them, by a walk over the files of a folder."""
+    seen, todo = {start}, deque([start])
+    while todo:
+        path = todo.popleft()
+        file = root / path[1:]
+        if not file.is_file() or file.suffix != ".html":
+            continue
+        tree = LexborHTMLParser(file.read_bytes())
+        for node in tree.css("a[href],area[href]"):
+            rel = (node.attributes.get("rel") or "").lower().split()
+            url = urldefrag(urljoin(f"http://docs{path}", (node.attributes.get("href") or "").strip()))[0]
+            if url.startswith("http://docs/") and "nofollow" not in rel and url[11:] not in seen:
+                seen.add(url[11:])
+                todo.append(url[11:])
+    return seen
 
 
 class LinkedSite:

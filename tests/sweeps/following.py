@@ -1,9 +1,10 @@
 """Owns the sweep of links that are followed: a job is struck by kills at random times, and by faults at calls on its ledger.
 
-Run it with ``python -m tests.sweeps.following [KILLS] [--pages N] [--seed N] [--faults KILL EIO ENOSPC] [--sample K]``; it
-exits with 1 when a row that was found is lost or there twice. Faults need strace.
+Run it with ``python -m tests.sweeps.following [KILLS] [--pages N | --folder DIR] [--seed N] [--faults KILL EIO ENOSPC]
+[--sample K]``; it exits with 1 when a row that was found is lost or there twice. Faults need strace.
 
-The site is a graph of pages without an end to walk to, in which most links are named many times. The judges are the ledger
+The site is a graph of pages without an end to walk to, in which most links are named many times, or the HTML files of a
+folder, such as Debian's python3-doc. The judges are the ledger
 (each row that was found has its one outcome, and the ids leave no gap), the output (each page once, as by a walk over the
 graph) and the server's log (nothing else was asked for).
 """
@@ -25,21 +26,38 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Protocol
 
 from fetcher.found.store import LISTED_IDS
 from tests.lab.command import argv
-from tests.lab.linked import LinkedPage, LinkedSite, page
+from tests.lab.linked import LinkedPage, LinkedSite, breadth_first, folder, page
 from tests.sweeps.processes import DEADLINE, run, scars, started
 from tests.sweeps.strace import FAULTS, Point, calls_of, counting, injecting, missing, was_injected
 
-__all__ = ["Graph", "Struck", "kills", "points_struck"]
+__all__ = ["Files", "Graph", "Struck", "kills", "points_struck"]
 
 LATENCY = 0.01
 LINKS = 12
 
 
+class Pages(Protocol):
+    """What the site has."""
+
+    start: str
+
+    def answer(self, path: str) -> LinkedPage | None:
+        """Return the page of a path."""
+        ...
+
+    def walk(self) -> set[str]:
+        """Return the paths that can be reached from the first."""
+        ...
+
+
 class Graph:
     """Pages by their numbers, each of which names some of the next and some of those before; a few are not there."""
+
+    start = "/"
 
     def __init__(self, pages: int, seed: int) -> None:
         chance = random.Random(seed)
@@ -66,14 +84,35 @@ class Graph:
         return {f"/{number or ''}" for number in seen}
 
 
-class Struck:
-    """A job in a folder of its own, that follows the links of a graph and is struck."""
+class Files:
+    """The files of a folder, from its index.html on."""
 
-    def __init__(self, site: LinkedSite, graph: Graph, home: Path) -> None:
+    start = "/index.html"
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._answer = folder(root)
+        self._reached: set[str] | None = None
+
+    def answer(self, path: str) -> LinkedPage | None:
+        """Return the file of a path."""
+        return self._answer(path)
+
+    def walk(self) -> set[str]:
+        """Return the paths that can be reached, by a breadth-first walk."""
+        if self._reached is None:
+            self._reached = breadth_first(self._root)
+        return self._reached
+
+
+class Struck:
+    """A job in a folder of its own, that follows the links of a site and is struck."""
+
+    def __init__(self, site: LinkedSite, pages: Pages, home: Path) -> None:
         self.folder = home / "job"
         self.home = home
-        self._site, self._graph = site, graph
-        self.words = argv("crawl", "--follow", site.url(), "-o", str(self.folder / "pages.jsonl"), "-q")
+        self._site, self._pages = site, pages
+        self.words = argv("crawl", "--follow", site.url(pages.start), "-o", str(self.folder / "pages.jsonl"), "-q")
         self.words += ["--no-robots", "--retries", "0", "-c", "20", "--per-host", "20"]
         self.troubles: list[str] = []
 
@@ -100,7 +139,7 @@ class Struck:
 
     def judge(self) -> list[str]:
         """Return what is wrong with a job that is complete, and with what was asked for."""
-        wanted, troubles = self._graph.walk(), []
+        wanted, troubles = self._pages.walk(), []
         with closing(sqlite3.connect(self.folder / "pages.jsonl.job" / "ledger.sqlite")) as db:
             done = {row for (row,) in db.execute("SELECT id FROM rows")}
             found = {row for (row,) in db.execute("SELECT id FROM found")}
@@ -122,13 +161,12 @@ class Struck:
         return troubles
 
 
-def kills(count: int, *, ground: Path, pages: int = 600, seed: int = 1, a_job: int = 4) -> tuple[int, list[str]]:
+def kills(count: int, *, ground: Path, pages: Pages, seed: int = 1, a_job: int = 4) -> tuple[int, list[str]]:
     """Strike so many times, some a job; return how many struck, and what was wrong."""
     chance = random.Random(seed)
-    graph = Graph(pages, seed)
     hits, troubles, tries = 0, list[str](), 0
-    with LinkedSite(graph.answer, latency=LATENCY) as site:
-        job = Struck(site, graph, ground)
+    with LinkedSite(pages.answer, latency=LATENCY) as site:
+        job = Struck(site, pages, ground)
         job.begin()
         began = time.monotonic()
         job.run_for(None)
@@ -148,13 +186,12 @@ def kills(count: int, *, ground: Path, pages: int = 600, seed: int = 1, a_job: i
 
 
 def points_struck(
-    faults: Sequence[str], *, ground: Path, pages: int = 60, seed: int = 1, sample: int | None = None
+    faults: Sequence[str], *, ground: Path, pages: Pages, sample: int | None = None
 ) -> tuple[int, list[str]]:
     """Let each fault strike at each call on a file of the job, or at a sample; return how many did, and what was wrong."""
-    graph = Graph(pages, seed)
     trace, troubles, struck = ground / "trace.txt", list[str](), 0
-    with LinkedSite(graph.answer, latency=LATENCY) as site:
-        job = Struck(site, graph, ground)
+    with LinkedSite(pages.answer, latency=LATENCY) as site:
+        job = Struck(site, pages, ground)
         job.begin()
         counted = run([*counting(trace), *job.words], ground)
         assert counted.code == 0, counted.said
@@ -189,21 +226,21 @@ def main() -> int:
         prog="python -m tests.sweeps.following", description="Strike jobs that follow links."
     )
     parser.add_argument("kills", type=int, nargs="?", default=30)
-    parser.add_argument("--pages", type=int, default=600)
+    parser.add_argument("--pages", type=int, default=600, help="of a graph that is made")
+    parser.add_argument("--folder", type=Path, help="whose files are the site, from index.html on")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--faults", nargs="*", default=[], choices=list(FAULTS))
     parser.add_argument("--sample", type=int, help="so many points of the faults, spread over all")
     wanted = parser.parse_args()
     ground = Path(tempfile.mkdtemp(prefix="fetcher-following-"))
-    struck, troubles = (
-        kills(wanted.kills, ground=ground, pages=wanted.pages, seed=wanted.seed) if wanted.kills else (0, [])
-    )
+    pages: Pages = Files(wanted.folder.resolve()) if wanted.folder else Graph(wanted.pages, wanted.seed)
+    struck, troubles = kills(wanted.kills, ground=ground, pages=pages, seed=wanted.seed) if wanted.kills else (0, [])
     print(f"{struck} kills: {len(troubles)} troubles")
     if wanted.faults:
         if why := missing():
             print(f"no faults: {why}")
             return 2
-        hit, more = points_struck(wanted.faults, ground=ground, seed=wanted.seed, sample=wanted.sample)
+        hit, more = points_struck(wanted.faults, ground=ground, pages=Graph(60, wanted.seed), sample=wanted.sample)
         print(f"{hit} faults at calls on the ledger: {len(more)} troubles")
         troubles += more
     for trouble in troubles:
