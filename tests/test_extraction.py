@@ -30,6 +30,7 @@ from fetcher.stored import StoredPage
 from fetcher.stored.warc import Found, StoredWARC
 from tests.lab.command import Ended, Running, run
 from tests.lab.server import Exchange, LabServer
+from tests.sweeps import extracting
 
 RULES = ("--select", "name=h1", "--select", "price=.price:price", "--select", "links[]=a@href", "--keep-headers", "all")
 WGET = shutil.which("wget")
@@ -584,3 +585,13 @@ def test_what_several_processes_do_not_read(crawled: Path) -> None:
     assert (ended.code, "pages.jsonl is no WARC" in ended.said) == (2, True)
     ended = extract(crawled, "pages.warc.gz", "-o", "x.jsonl", "--workers", "2", "--body", "inline")
     assert (ended.code, "with --body the pages" in ended.said) == (2, True)
+
+
+def test_a_sample_of_the_sweep_of_kills(tmp_path: Path) -> None:
+    for number in range(40):
+        text = f"<title>{number}</title>" + f'<a href="{number}">{number}</a>' * number
+        (tmp_path / f"{number}.html").write_text(text)
+    (tmp_path / "ground").mkdir()
+    struck, troubles = extracting.kills(3, ground=tmp_path / "ground", root=tmp_path, pages=120, a_job=3)
+    assert not troubles
+    assert struck
