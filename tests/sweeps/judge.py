@@ -247,11 +247,10 @@ def _sqlite_rows(path: Path) -> Iterator[Found | None]:
         try:
             if db.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
                 yield None
-            links = (
-                "links" if any(name == "links" for _, name, *_ in db.execute("pragma table_info(pages)")) else "NULL"
-            )
-            for id_, url, error, many in db.execute(f"SELECT id, url, error, {links} FROM pages"):
-                yield Found(_whole(id_), url, error, links=many)
+            known = {name for _, name, *_ in db.execute("pragma table_info(pages)")}
+            more = ", ".join(name if name in known else "NULL" for name in ("body_path", "digest", "links"))
+            for id_, url, error, *rest in db.execute(f"SELECT id, url, error, {more} FROM pages"):
+                yield Found(_whole(id_), url, error, *rest)
         except sqlite3.Error:
             yield None
 
@@ -262,8 +261,10 @@ def _parquet_rows(path: Path) -> Iterator[Found | None]:
         try:
             table = importlib.import_module("pyarrow.parquet").read_table(part, partitioning=None)
             table.validate(full=True)
-            for record in table.select(["id", "url", "error", "links"]).to_pylist():
-                yield Found(_whole(record["id"]), record["url"], record["error"], links=record["links"])
+            more = ("body_path", "digest", "links")
+            wanted = ["id", "url", "error", *more]
+            for record in table.select([name for name in wanted if name in table.column_names]).to_pylist():
+                yield Found(_whole(record["id"]), record["url"], record["error"], *map(record.get, more))
         except (ValueError, KeyError, TypeError, OSError):
             yield None
 
