@@ -1,8 +1,8 @@
-"""Owns the sweep of the calls: a job of 200 rows is struck at each call to the kernel that writes its files.
+"""Owns the sweep of the calls: a job of 200 rows, or of ``--rows N``, is struck at each call to the kernel that writes its files.
 
 Run it with ``python -m tests.sweeps.syscalls [--fault KILL …] [--scenario fresh …] [--format jsonl …] [--only FILES]
-[--each K] [--sample K] [--at-once N] [--bodies]``; it needs strace, and exits with 1 where a job was not taken up again, or not as it
-must be.
+[--each K] [--sample K] [--at-once N] [--rows N] [--bodies]``; it needs strace, and exits with 1 where a job was not taken
+up again, or not as it must be.
 
 For every file, call and N until an N that no thread comes to; with ``--each K`` the first call of each kind on each file,
 the last, and each K-th between them, which takes hours less. ``KILL``: the same command completes the job.
@@ -91,7 +91,9 @@ def may_be_borne(aim: Aim, trace: str) -> bool:
 class Bench:
     """A place where one run after the other is struck, each from the same beginnings."""
 
-    def __init__(self, site: Site, ground: Path, scenario: str, suffix: str, *, bodies: bool = False) -> None:
+    def __init__(
+        self, site: Site, ground: Path, scenario: str, suffix: str, *, bodies: bool = False, rows: int = ROWS
+    ) -> None:
         ground.mkdir(parents=True)
         self.scenario = scenario
         self.suffix = suffix
@@ -102,7 +104,8 @@ class Bench:
         self._trace = ground / "trace.txt"
         self._output = self._folder / f"pages.{suffix}"
         self._bodies = self._folder / "bodies" if bodies else None
-        self._rows = site.rows(ground.name, ROWS, seed=1, latency=LATENCY, page="few" if bodies else "page")
+        latency = (LATENCY[0] * ROWS // rows, LATENCY[1] * ROWS // rows)  # as many commits, however few the rows
+        self._rows = site.rows(ground.name, rows, seed=1, latency=latency, page="few" if bodies else "page")
         listed = ground / "urls.txt"
         listed.write_text("".join(f"{row.url}\n" for row in self._rows))
         source = [site.list_url(ground.name), "--from", "txt"] if scenario == "network" else [str(listed)]
@@ -203,13 +206,13 @@ class Benches:
     """The benches for each scenario and format, as many as work at once; one is lent to one striker at a time."""
 
     def __init__(
-        self, site: Site, ground: Path, kinds: Sequence[tuple[str, str]], at_once: int, *, bodies: bool
+        self, site: Site, ground: Path, kinds: Sequence[tuple[str, str]], at_once: int, *, bodies: bool, rows: int
     ) -> None:
         self._free: dict[tuple[str, str], SimpleQueue[Bench]] = {kind: SimpleQueue() for kind in kinds}
         makings = [(kind, f"{kind[0]}-{kind[1].replace('/', '-parts')}-{n}") for kind in kinds for n in range(at_once)]
         with ThreadPoolExecutor(at_once) as pool:
             for kind, bench in pool.map(
-                lambda made: (made[0], Bench(site, ground / made[1], *made[0], bodies=bodies)), makings
+                lambda made: (made[0], Bench(site, ground / made[1], *made[0], bodies=bodies, rows=rows)), makings
             ):
                 self._free[kind].put(bench)
 
@@ -270,6 +273,7 @@ def sweep(
     sample: int | None = None,
     at_once: int = 6,
     bodies: bool = False,
+    rows: int = ROWS,
 ) -> list[Trial]:
     """Strike at every point, at ``each`` so many, or at a ``sample`` that is spread over all; return what became of each.
 
@@ -277,7 +281,7 @@ def sweep(
     """
     kinds = [(scenario, suffix) for scenario in scenarios for suffix in suffixes]
     with serving(ground / "site.log") as site, ThreadPoolExecutor(at_once) as pool:
-        benches = Benches(site, ground, kinds, at_once, bodies=bodies)
+        benches = Benches(site, ground, kinds, at_once, bodies=bodies, rows=rows)
         counts = zip(kinds, pool.map(benches.count, kinds), strict=True)
         series = [
             Series(*kind, fault, file, call, count)
@@ -335,6 +339,9 @@ def main() -> int:
     )
     parser.add_argument("--sample", type=int, help="so many points, spread over all")
     parser.add_argument("--at-once", type=int, default=6, help="jobs that run at the same time")
+    parser.add_argument(
+        "--rows", type=int, default=ROWS, help="of a job; fewer are slower, so that it commits as often"
+    )
     parser.add_argument("--bodies", action="store_true", help="keep the bodies of pages in a folder")
     wanted = parser.parse_args()
     if why := missing():
@@ -352,9 +359,10 @@ def main() -> int:
         sample=wanted.sample,
         at_once=wanted.at_once,
         bodies=wanted.bodies,
+        rows=wanted.rows,
     )
     shutil.rmtree(ground)
-    print(f"jobs of {ROWS} rows, in {time.monotonic() - began:.0f} s")
+    print(f"jobs of {wanted.rows} rows, in {time.monotonic() - began:.0f} s")
     print(report(trials))
     return 1 if not trials or any(trial.troubles for trial in trials) else 0
 
