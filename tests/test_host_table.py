@@ -119,6 +119,16 @@ def test_those_who_refused_are_not_remembered_for_ever() -> None:
     assert hosts.get(f"h{3 * MAX_HOSTS - 1}", NOW).breaker.given_up is not None
 
 
+def test_of_those_who_refused_the_newest_quarter_is_remembered() -> None:
+    hosts = hosts_of()
+    for n in range(MAX_HOSTS):
+        hosts.health.park(hosts.get(f"h{n}", NOW), NOW, 1e9)
+    hosts.get("one more", NOW)
+    assert len(hosts.table) <= MAX_HOSTS // 2 + 1  # or the next would have all of them looked through again
+    found = [hosts.table.find(f"h{n}") for n in range(MAX_HOSTS * 3 // 4, MAX_HOSTS)]
+    assert all(host is not None and host.breaker.given_up is not None for host in found)
+
+
 def test_when_all_are_at_work_all_are_kept() -> None:
     hosts = hosts_of()
     for n in range(MAX_HOSTS + 1_000):
@@ -199,10 +209,10 @@ def test_those_in_trouble_are_told_of_the_worst_first() -> None:
     hosts = hosts_of()
     for n in range(5 * MAX_REPORTED):
         hosts.table.counts(hosts.get(f"h{n}", NOW)).refused += n
+        assert len(hosts.table._troubled) <= 2 * MAX_REPORTED
     found = hosts.table.troubled()
     assert [report.host for report in found[:3]] == [f"h{5 * MAX_REPORTED - n}" for n in (1, 2, 3)]
     assert len(found) == MAX_REPORTED
-    assert len(hosts.table._troubled) <= 2 * MAX_REPORTED
 
 
 def test_a_report_says_what_was_found() -> None:
