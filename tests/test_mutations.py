@@ -54,7 +54,17 @@ def test_a_line_is_changed_in_one_spot(line: str, mutants: dict[str, str]) -> No
 
 @pytest.mark.parametrize(
     "line",
-    ["assert a < 1", "import a", "log.info(a + 1)", "'''a < 1'''", "a: list[1] = b", "return None", "b = f'{a + 1}'"],
+    [
+        "assert a < 1",
+        "import a",
+        "log.info(a + 1)",
+        "'''a < 1'''",
+        "a: list[1] = b",
+        "return None",
+        "b = f'{a + 1}'",
+        "class A(B, frozen=True, gc=False): pass",
+        "if TYPE_CHECKING: import a",
+    ],
 )
 def test_what_only_says_something_is_left_alone(line: str) -> None:
     assert changed(line) == set()
