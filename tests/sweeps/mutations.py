@@ -407,8 +407,8 @@ def _restore(mutant: Mutant, place: Path) -> None:
 
 
 def report(swept: Swept) -> str:
-    """Return the survivors with what was changed, and in the last line the totals."""
-    lines = []
+    """Return what ran out of time, the survivors with what was changed, and in the last line the totals."""
+    lines = [f"out of time: {mutant.key}" for mutant in swept.late]
     for mutant, tests in swept.survived:
         source = (ROOT / mutant.file).read_bytes()
         lines += [f"survived {tests} tests: {mutant.key}", *_difference(source, mutant.applied(source))]
