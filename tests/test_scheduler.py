@@ -128,6 +128,12 @@ def breaker_closes_now_and_no_slot_of_the_host() -> Situation:
     return hosts, host
 
 
+def breaker_closes_now_and_suspects_hold_their_share() -> Situation:
+    hosts, host = suspects_hold_their_share()
+    host.breaker.open_until = NOW
+    return hosts, host
+
+
 def breaker_open_and_parked_for_longer() -> Situation:
     hosts, host = breaker_open()
     hosts.health.park(host, NOW, 9.0)
@@ -222,6 +228,7 @@ TABLE: list[tuple[Callable[[], Situation], tuple[float | str, ...]]] = [
     (robots_unknown_and_a_row_reserved, (RESERVED, AT_ONCE, AT_ONCE, AT_ONCE)),
     (breaker_open, (NOW + 0.5, NOW + 0.5, AT_ONCE, AT_ONCE)),
     (breaker_closes_now_and_no_slot_of_the_host, (ENDS, ENDS, ENDS, AT_ONCE)),
+    (breaker_closes_now_and_suspects_hold_their_share, (SHARED, RESERVED, RESERVED, AT_ONCE)),
     (breaker_open_and_parked_for_longer, (NOW + 9.0, NOW + 9.0, NOW + 9.0, NOW + 9.0)),
     (suspects_hold_their_share, (SHARED, RESERVED, RESERVED, AT_ONCE)),
     (group_full, (SHARED, RESERVED, RESERVED, AT_ONCE)),
@@ -289,18 +296,19 @@ def test_a_decision_changes_nothing(situation: Callable[[], Situation]) -> None:
 @pytest.mark.parametrize(
     ("open_for", "opens_in", "goes_back"),
     [
-        (0.0, -NOW, False),
-        (0.0, 0.0, False),
-        (0.0, MAX_WAIT_IN_TASK_SECONDS, False),
-        (0.0, MAX_WAIT_IN_TASK_SECONDS + 0.01, True),
-        (0.0, WHEN_ONE_ENDS, False),
-        (0.0, GIVEN_UP, False),
+        (-NOW, -NOW, False),
+        (-NOW, 0.0, False),
+        (-NOW, MAX_WAIT_IN_TASK_SECONDS, False),
+        (-NOW, MAX_WAIT_IN_TASK_SECONDS + 0.01, True),
+        (-NOW, WHEN_ONE_ENDS, False),
+        (-NOW, GIVEN_UP, False),
+        (0.0, 0.2, False),  # it was open until now
         (0.2, 0.2, True),  # a host that seems dead is not waited for, however short that is
     ],
 )
 def test_a_row_waits_in_its_task_for_a_second_at_most(open_for: float, opens_in: float, goes_back: bool) -> None:
     host = hosts_of().get("a", NOW)
-    host.breaker.open_until = NOW + open_for if open_for else 0.0
+    host.breaker.open_until = NOW + open_for
     assert must_go_back(host, NOW + opens_in, NOW) is goes_back
 
 
@@ -344,6 +352,7 @@ def test_a_new_host_is_a_blank_state() -> None:
     host = hosts.get("a", NOW)
     assert hosts.get("a", NOW) is host
     assert (host.on_wire, host.reserved, host.ports, host.breaker.given_up, len(hosts.table)) == (0, 0, (), None, 1)
+    assert (host.delay, host.crawl_delay, host.requests, host.suspect) == (0.0, 0.0, 0, False)
     assert host.idle(NOW)
     assert hosts.decide(host, DISPATCH, NOW) == 0.0
     assert may_start(hosts, host, NOW)
