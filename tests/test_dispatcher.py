@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fetcher import Config, Fetcher, Request, Response
-from fetcher.dispatcher import Window
+from fetcher.config import Limits, RetryPolicy
+from fetcher.dispatcher import Dispatcher, Window
 from fetcher.errors import FetchTimeout, SinkError
+from fetcher.hosts.scheduler import Scheduler
+from fetcher.middleware.gate import Gate
+from fetcher.request_state import RequestState
 from fetcher.stats import Stats
 
 DEADLINE = 30.0
@@ -60,6 +65,34 @@ async def test_a_row_that_waits_keeps_no_place_in_the_window() -> None:
     assert sorted(got) == list(range(2, len(urls) + 1))
 
 
+async def test_however_many_hosts_are_told_of_rows_are_started_once_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, turns = asyncio.get_running_loop(), 0
+    call_soon = loop.call_soon
+
+    def counted(*words: Any, **named: Any) -> asyncio.Handle:
+        nonlocal turns
+        turns += 1
+        return call_soon(*words, **named)
+
+    async def never(state: RequestState) -> None:
+        raise AssertionError(state)
+
+    limits = Limits()
+    scheduler = Scheduler(limits, RetryPolicy())
+    dispatcher = Dispatcher(Gate(scheduler), limits, never, lambda _: None, ordered=False)
+    monkeypatch.setattr(loop, "call_soon", counted)
+    for n in range(50):
+        scheduler.tell(f"h{n}.example")
+        dispatcher.source_ended()
+    assert turns == 1
+    await asyncio.sleep(0)
+    before = turns
+    for n in range(50):
+        scheduler.tell(f"h{n}.example")
+    assert turns == before + 1
+    dispatcher.close()
+
+
 # Beyond the look-ahead
 
 
@@ -78,11 +111,22 @@ class Slow:
 async def test_the_list_is_read_on_past_a_host_that_takes_no_more(tmp_path: Path) -> None:
     slow = Slow()
     urls = [f"http://slow.example/{n}" for n in range(3_000)] + [f"http://h{n % 7}.example/{n}" for n in range(500)]
-    stats = Stats()
+    stats, turns = Stats(), 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
     async with asyncio.timeout(DEADLINE), Fetcher(Config.of(robots=False, lookahead=100), transport=slow) as fetcher:
         async with fetcher.stream(urls, stats=stats, spill_folder=str(tmp_path)) as outcomes:
+            counting = asyncio.ensure_future(count_turns())
+            await asyncio.sleep(0)
             others = [(await anext(outcomes)).request.id for _ in range(500)]
             assert min(others) == 3_001
+            assert turns < 3_000  # it is read on by many rows at a time
+            counting.cancel()
             slow.held.set()
             rest = [outcome.request.id async for outcome in outcomes]
     assert sorted(others + rest) == list(range(1, 3_501))

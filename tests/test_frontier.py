@@ -146,6 +146,28 @@ def test_a_parked_host_is_left_out_and_comes_back_by_itself() -> None:
     assert len(pop_all(frontier, 7.0)) == 2
 
 
+def test_what_is_due_and_was_not_taken_is_not_asked_for_in_a_circle() -> None:
+    hosts, frontier = world_of()
+    hosts.health.park(hosts.get("a", 0.0), 0.0, 7.0)
+    frontier.push(row("a"))
+    frontier.defer(row("b"), 7.0)
+    assert frontier.pop(0.0) is None
+    assert (frontier.due(6.9), frontier.due(7.0), frontier.due(7.1)) == (7.0, None, None)
+
+
+def test_a_host_whose_site_is_full_is_told_when_that_has_a_slot_again() -> None:
+    hosts, frontier = world_of(per_site=1)
+    told: list[str] = []
+    hosts.listeners.append(told.append)
+    for host in ("a.site.example", "b.site.example"):
+        frontier.push(row(host))
+    (first,) = pop_all(frontier, 0.0)
+    assert first.target.host == "a.site.example"
+    start(hosts, first, 0.0)
+    hosts.tell_blocked()
+    assert told == ["b.site.example"]
+
+
 def test_the_rows_of_a_host_that_is_given_up_come_at_once() -> None:
     hosts, frontier = world_of(per_host=1)
     hosts.health.park(hosts.get("a", 0.0), 0.0, 1e6)
@@ -369,8 +391,9 @@ def test_a_list_without_an_end_is_not_copied_without_an_end(monkeypatch: pytest.
     monkeypatch.setattr("fetcher.frontier.frontier.FAST_SPILL_ROWS", 5_000)
     monkeypatch.setattr("fetcher.frontier.frontier.SPILL_ROWS_PER_SECOND", 1_000)
     hosts, frontier = world_of(lookahead=1_000)
-    hosts.health.park(hosts.get("a", 0.0), 0.0, 200.0)
-    now, read = 0.0, 0
+    began = now = 50.0
+    hosts.health.park(hosts.get("a", now), now, 200.0)
+    read = 0
     while read < 16_000:
         for _ in range(room := frontier.make_room(100, now)):
             frontier.push(row("a"))
@@ -381,7 +404,25 @@ def test_a_list_without_an_end_is_not_copied_without_an_end(monkeypatch: pytest.
             assert due is not None
             assert now < due < now + 1
             now = due
-    assert 8.0 < now < 13.0
+    assert 8.0 < now - began < 13.0
+    for _ in range(20):  # another host among them: the next may be as near
+        frontier.push(row(f"b{read}"))
+        for _ in range(40):
+            assert frontier.make_room(100, now) == 100
+            for _ in range(100):
+                frontier.push(row("a"))
+        read += 4_001
+    frontier.clear()
+
+
+def test_room_is_made_by_hosts_of_one_row_each() -> None:
+    hosts, frontier = world_of(lookahead=100)
+    for n in range(100):
+        hosts.health.park(hosts.get(f"h{n}", 0.0), 0.0, 9.0)
+        frontier.push(row(f"h{n}"))
+    assert frontier.pop(0.0) is None
+    assert frontier.make_room(10, 0.0) == 10
+    assert len(list(pop_one_by_one(frontier, hosts, 9.0))) == 100
     frontier.clear()
 
 

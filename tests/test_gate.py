@@ -8,10 +8,12 @@ import pytest
 
 from fetcher.config import Limits, RetryPolicy
 from fetcher.errors import ConnectError, Skipped
+from fetcher.hosts.health import SILENT_SECONDS
 from fetcher.hosts.limits import block
 from fetcher.hosts.scheduler import DISPATCH, Scheduler
 from fetcher.hosts.state import HostState
 from fetcher.middleware.gate import Gate
+from fetcher.middleware.stalls import SWEEP_SECONDS
 from fetcher.model import Request, Response, Stage
 from fetcher.request_state import RequestState, Requeue, current
 from fetcher.urls import parse
@@ -264,6 +266,11 @@ async def on_the_wire(room: Room, hosts: list[str], stage: Stage) -> list[asynci
         await room.settle()
         advance(state, stage)
     return tasks
+
+
+def test_the_silent_are_looked_for_often_enough() -> None:
+    """The share of dead hosts holds only if one is found out soon after its two seconds."""
+    assert 0 < SWEEP_SECONDS <= SILENT_SECONDS / 4
 
 
 async def test_dead_hosts_make_room_and_their_rows_go_back() -> None:

@@ -195,6 +195,14 @@ def test_a_429_without_a_wish_lowers_what_is_at_once_and_parks_nobody() -> None:
     assert host.limit == 4
 
 
+def test_a_429_among_two_at_once_parks_nobody() -> None:
+    court = Court()
+    host = court.host()
+    court.start(host, 2)
+    court.answer(host, 429)
+    assert (host.limit, host.breaker.charges, host.not_before) == (1, 0, 0.0)
+
+
 def test_a_429_where_there_is_one_at_a_time_is_a_growing_pause() -> None:
     court = Court(RetryPolicy(backoff=0.5))
     host = court.host(known=False)
@@ -227,6 +235,19 @@ def test_a_wish_parks_and_a_second_one_soon_after_lowers() -> None:
     court.start(host, 6)
     court.answer(host, 429, wish=2.0)
     assert host.limit == 5
+
+
+def test_what_a_host_did_is_counted() -> None:
+    court = Court()
+    host = court.host()
+    for status in (429, 200, 503, 503):
+        court.answer(host, status)
+    court.health.asked_to_wait(host, court.now, 3.0)
+    court.answer(host, took=2.5)
+    for error, stage in ((REFUSED, Stage.CONNECTING), (SILENCE, Stage.WAITING)):
+        court.fail(host, error, stage)
+    (report,) = court.hosts.table.troubled()
+    assert (report.refused, report.slow, report.failed, report.denied) == (4, 1, 2, 0)
 
 
 def test_one_broken_page_does_not_slow_its_host() -> None:
@@ -320,7 +341,7 @@ def test_a_host_that_is_gone_is_probed_by_one_and_forgiven_at_once() -> None:
     began = court.start(host, 6)
     for _ in range(6):
         assert court.fail(host, REFUSED, since=began, took=0.01) == "host"
-    assert (host.limit, host.breaker.charges, host.breaker.failures) == (1, 1, 1)
+    assert (host.limit, host.breaker.charges, host.breaker.failures, host.suspect) == (1, 1, 1, True)
     court.now = host.not_before
     assert court.hosts.decide(host, CONNECT_IN_PLACE, court.now) <= court.now
     court.answer(host)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from fetcher.config import Limits, RetryPolicy
@@ -49,6 +50,20 @@ def test_who_gave_trouble_is_told(notes: dict[str, bytes]) -> None:
     }
 
 
+def test_of_very_many_hosts_those_that_rest_longest_are_remembered() -> None:
+    hosts = Scheduler(Limits(), RetryPolicy())
+    for n in range(12_000):
+        hosts.health.park(hosts.get(f"h{n}.example", 100.0), 100.0, 60.0 + n / 100)
+    found = pauses(remember(Gate(hosts, clock=lambda: 100.0), THEN), THEN)
+    assert sorted(found, key=lambda key: found[key]) == [f"h{n}.example" for n in range(2_000, 12_000)]
+
+
+def test_a_note_of_more_hosts_than_are_ever_noted_is_damaged() -> None:
+    note = msgspec.json.encode({f"h{n}.example": THEN + 60.0 for n in range(10_001)})
+    with pytest.raises(LedgerError, match=r"a\.job: is damaged \(10,001 hosts\)"):
+        pauses_of(note, None, THEN, 300.0, path="a.job")
+
+
 def test_nothing_noted_is_nothing() -> None:
     assert pauses_of(None, None, THEN, 300.0, path="a.job") == {}
     assert troubled_of(None, path="a.job") == []
@@ -61,3 +76,8 @@ def test_a_note_that_is_none_is_named(note: bytes) -> None:
             pauses_of(parked, delays, THEN, 300.0, path="a.job")
     with pytest.raises(LedgerError, match=r"a\.job: is damaged"):
         troubled_of(note, path="a.job")
+
+
+def test_no_host_has_rested_for_less_than_no_time() -> None:
+    with pytest.raises(LedgerError, match="less than no time"):
+        pauses_of(None, b'{"a": 3.0, "b": -1.0}', THEN, 300.0, path="a.job")

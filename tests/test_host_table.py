@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from fetcher.config import HostPolicy, Limits, RetryPolicy
-from fetcher.hosts.scheduler import (
-    Scheduler,
-)
+from fetcher.hosts.remote import RemoteHosts, worst
+from fetcher.hosts.scheduler import Scheduler
 from fetcher.hosts.state import HostReport, HostState, fold
 from fetcher.hosts.table import MAX_REPORTED
 
@@ -119,6 +118,16 @@ def test_those_who_refused_are_not_remembered_for_ever() -> None:
     assert hosts.get(f"h{3 * MAX_HOSTS - 1}", NOW).breaker.given_up is not None
 
 
+def test_of_those_who_refused_the_newest_quarter_is_remembered() -> None:
+    hosts = hosts_of()
+    for n in range(MAX_HOSTS):
+        hosts.health.park(hosts.get(f"h{n}", NOW), NOW, 1e9)
+    hosts.get("one more", NOW)
+    assert len(hosts.table) <= MAX_HOSTS // 2 + 1  # or the next would have all of them looked through again
+    found = [hosts.table.find(f"h{n}") for n in range(MAX_HOSTS * 3 // 4, MAX_HOSTS)]
+    assert all(host is not None and host.breaker.given_up is not None for host in found)
+
+
 def test_when_all_are_at_work_all_are_kept() -> None:
     hosts = hosts_of()
     for n in range(MAX_HOSTS + 1_000):
@@ -199,10 +208,38 @@ def test_those_in_trouble_are_told_of_the_worst_first() -> None:
     hosts = hosts_of()
     for n in range(5 * MAX_REPORTED):
         hosts.table.counts(hosts.get(f"h{n}", NOW)).refused += n
+        assert len(hosts.table._troubled) <= 2 * MAX_REPORTED
     found = hosts.table.troubled()
     assert [report.host for report in found[:3]] == [f"h{5 * MAX_REPORTED - n}" for n in (1, 2, 3)]
-    assert len(found) == MAX_REPORTED
-    assert len(hosts.table._troubled) <= 2 * MAX_REPORTED
+    assert len(found) == MAX_REPORTED == 1_000
+
+
+def test_what_another_process_says_of_its_hosts_holds_from_when_it_was_said() -> None:
+    remote = RemoteHosts()
+    assert (remote.parked(NOW), remote.delays, remote.troubled) == ({}, {}, [])
+    report = HostReport("a", refused=1)
+    remote.heard({"a": 5.0, "b": 9.0}, {"b": 2.0}, [report], NOW)
+    assert remote.parked(NOW) == {"a": 5.0, "b": 9.0}
+    assert remote.parked(NOW + 5.0) == {"b": 4.0}
+    assert (remote.delays, remote.troubled) == ({"b": 2.0}, [report])
+    remote.heard({}, {}, [], NOW + 1.0)  # the last that was heard is what is so
+    assert (remote.parked(NOW + 2.0), remote.delays, remote.troubled) == ({}, {}, [])
+
+
+def test_of_the_troubles_of_several_processes_the_worst_come_first() -> None:
+    reports = [
+        HostReport("none"),
+        HostReport("refused", refused=3),
+        HostReport("failed", failed=4),
+        HostReport("slow", slow=5),
+        HostReport("denied", denied=6),
+        HostReport("parked", parked=7.0),
+        HostReport("some", refused=2, failed=2, slow=2, denied=1, parked=1.0),
+    ]
+    assert [report.host for report in worst(reports)] == [
+        "some", "parked", "denied", "slow", "failed", "refused", "none",
+    ]  # fmt: skip
+    assert len(worst([HostReport(f"h{n}") for n in range(1_500)])) == 1_000
 
 
 def test_a_report_says_what_was_found() -> None:

@@ -533,6 +533,7 @@ async def test_a_record_is_written_within_about_a_second_though_few_come(
     web: Web, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the clock, not by the thousand: the first batch soon, the next ones at most a period after their first."""
+    assert 0 < fetcher.job.writer.FIRST_COMMIT_SECONDS <= fetcher.job.writer.COMMIT_SECONDS <= 1.0
     monkeypatch.setattr(fetcher.job.writer, "COMMIT_SECONDS", 0.02)
     monkeypatch.setattr(fetcher.job.writer, "FIRST_COMMIT_SECONDS", 0.01)
     async with opened(web) as client, Job(client, output) as job:

@@ -188,7 +188,7 @@ def test_a_file_name_need_not_be_text(path: str) -> None:
     os.mkdir(folder)
     path = os.path.join(folder, "ledger.sqlite")
     made = Ledger.create(path, identity=IDENTITY, outputs=[odd])
-    made.begin_rewrite([], [Mark()], [odd])
+    assert made.begin_rewrite([], [Mark()], [odd]) == 0
     assert made.pending_rewrite() == [odd]
     made.close()
     assert os.listdir(folder) == ["ledger.sqlite"]

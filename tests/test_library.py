@@ -238,7 +238,9 @@ async def test_the_error_of_a_request_within_a_middleware_is_about_that_request(
 
 async def test_fetch_tries_again(lab: LabServer) -> None:
     async with opened(retries=2, backoff=0.001) as fetcher:
-        assert (await fetcher.fetch(lab.url("/flaky/a?fail=2&status=500"))).attempts == 3
+        page = await fetcher.fetch(lab.url("/flaky/a?fail=2&status=500"))
+        assert page.attempts == 3
+        assert page.waited > 0.001  # twice half of the backoff at least
         with pytest.raises(StatusError) as caught:
             await fetcher.fetch(lab.url("/flaky/b?fail=3&status=500"))
     assert caught.value.status == 500
@@ -742,6 +744,16 @@ async def test_stop_lets_what_is_on_the_wire_finish(lab: LabServer) -> None:
         assert len(await drained(fetcher, listed(lab, 9))) == 9
 
 
+async def test_stop_wakes_who_waits_for_a_row_that_never_comes() -> None:
+    state: list[str] = []
+    async with opened() as fetcher, fetcher.stream(waiting_source([], state)) as outcomes:
+        reading = asyncio.create_task(anext(outcomes, None))
+        await asyncio.sleep(0)
+        fetcher.stop()
+        assert await asyncio.wait_for(reading, DEADLINE) is None
+    assert state in (["closed"], [])  # it may not have been asked for a row yet
+
+
 async def drained(fetcher: Fetcher, urls: list[str], **how: Any) -> list[Outcome]:
     async with fetcher.stream(urls, **how) as outcomes:
         return [outcome async for outcome in outcomes]
@@ -810,6 +822,26 @@ async def test_in_flight_tells_url_stage_and_age(lab: LabServer) -> None:
             gate.open()
             assert len([await reading, *[outcome async for outcome in outcomes]]) == 3
             assert fetcher.in_flight() == []
+
+
+async def test_a_page_that_was_parsed_in_a_process_of_its_own_is_in_flight_no_more() -> None:
+    async def large(request: Request) -> Response:
+        body = b"<title>large</title>" + b"<p>x" * 400_000
+        return Response(request, request.url, 200, (("content-type", "text/html"),), body)
+
+    stages: set[str] = set()
+    async with opened({"transport": large}) as fetcher, fetcher.stream(["http://a.example/"]) as outcomes:
+        reading = asyncio.create_task(anext(outcomes))
+        while not reading.done():
+            stages.update(row.stage for row in fetcher.in_flight())
+            await asyncio.sleep(0.001)
+        page = await reading
+        assert isinstance(page, Page)
+        assert page.title == "large"
+        assert "parsing" in stages
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert fetcher.in_flight() == []
 
 
 def price(response: Response) -> float:

@@ -54,7 +54,17 @@ def test_a_line_is_changed_in_one_spot(line: str, mutants: dict[str, str]) -> No
 
 @pytest.mark.parametrize(
     "line",
-    ["assert a < 1", "import a", "log.info(a + 1)", "'''a < 1'''", "a: list[1] = b", "return None", "b = f'{a + 1}'"],
+    [
+        "assert a < 1",
+        "import a",
+        "log.info(a + 1)",
+        "'''a < 1'''",
+        "a: list[1] = b",
+        "return None",
+        "b = f'{a + 1}'",
+        "class A(B, frozen=True, gc=False): pass",
+        "if TYPE_CHECKING: import a",
+    ],
 )
 def test_what_only_says_something_is_left_alone(line: str) -> None:
     assert changed(line) == set()
@@ -147,8 +157,9 @@ def test_a_report_shows_what_survived() -> None:
     assert len(others) > 11
     swept = Swept(killed=others[:8], late=others[8:9], survived=[(first, 7)], equivalent=others[9:11])
     *shown, last = mutations.report(swept).splitlines()
-    assert shown[0] == f"survived 7 tests: {first.key.splitlines()[0]}"
-    assert {line.strip()[:1] for line in shown[2:]} >= {"-", "+", "@"}
+    assert shown[:2] == f"out of time: {others[8].key}".splitlines()
+    assert shown[2] == f"survived 7 tests: {first.key.splitlines()[0]}"
+    assert {line.strip()[:1] for line in shown[4:]} >= {"-", "+", "@"}
     assert last == "12 mutants: 8 killed, 1 out of time, 1 survived, 2 equivalent: 90.0% of those that are not"
 
 

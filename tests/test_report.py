@@ -104,6 +104,7 @@ def test_a_job_that_is_worked_on(folder: Path) -> None:
     lock.acquire()
     before = told(folder)
     assert (before.state, before.pid, before.done, before.more, before.left) == ("running", os.getpid(), 0, True, None)
+    assert (before.input, before.pending) == (0, 0)
     write(ledger, [entry(row) for row in range(1, 11)], so_far(25, more=True, ok=10, estimate=1_000))
     meanwhile = told(folder)
     assert (meanwhile.state, meanwhile.pid) == ("running", os.getpid())

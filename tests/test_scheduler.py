@@ -23,6 +23,7 @@ from fetcher.hosts.scheduler import (
     SEND,
     WHEN_ONE_ENDS,
     Scheduler,
+    Step,
     must_go_back,
 )
 from fetcher.hosts.state import HostState
@@ -119,6 +120,26 @@ def breaker_open() -> Situation:
     return hosts, host
 
 
+def breaker_closes_now_and_no_slot_of_the_host() -> Situation:
+    hosts = hosts_of(per_host=1)
+    (host,) = known(hosts, "a")
+    hosts.shared.take(host, NOW)
+    host.breaker.open_until = NOW
+    return hosts, host
+
+
+def breaker_closes_now_and_suspects_hold_their_share() -> Situation:
+    hosts, host = suspects_hold_their_share()
+    host.breaker.open_until = NOW
+    return hosts, host
+
+
+def breaker_open_and_parked_for_longer() -> Situation:
+    hosts, host = breaker_open()
+    hosts.health.park(host, NOW, 9.0)
+    return hosts, host
+
+
 def suspects_hold_their_share() -> Situation:
     hosts = hosts_of(concurrency=12)
     host, other, good = known(hosts, "a", "b", "c")
@@ -206,6 +227,9 @@ TABLE: list[tuple[Callable[[], Situation], tuple[float | str, ...]]] = [
     (robots_unknown, (AT_ONCE, AT_ONCE, AT_ONCE, AT_ONCE)),
     (robots_unknown_and_a_row_reserved, (RESERVED, AT_ONCE, AT_ONCE, AT_ONCE)),
     (breaker_open, (NOW + 0.5, NOW + 0.5, AT_ONCE, AT_ONCE)),
+    (breaker_closes_now_and_no_slot_of_the_host, (ENDS, ENDS, ENDS, AT_ONCE)),
+    (breaker_closes_now_and_suspects_hold_their_share, (SHARED, RESERVED, RESERVED, AT_ONCE)),
+    (breaker_open_and_parked_for_longer, (NOW + 9.0, NOW + 9.0, NOW + 9.0, NOW + 9.0)),
     (suspects_hold_their_share, (SHARED, RESERVED, RESERVED, AT_ONCE)),
     (group_full, (SHARED, RESERVED, RESERVED, AT_ONCE)),
     (group_reserved, (SHARED, AT_ONCE, AT_ONCE, AT_ONCE)),
@@ -223,6 +247,14 @@ def test_which_rule_holds_at_which_step(situation: Callable[[], Situation], answ
     hosts, host = situation()
     found = [hosts.decide(host, step, NOW) for step in STEPS]
     assert tuple(AT_ONCE if GIVEN_UP < opens <= NOW else opens for opens in found) == answers
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_time_may_begin_at_zero(step: Step) -> None:
+    """As on a machine that has just booted: what never was is not in the future."""
+    hosts = hosts_of()
+    assert hosts.decide(hosts.get("a", 0.0), step, 0.0) <= 0.0
+    assert hosts.shared.has_room(0.0)
 
 
 @pytest.mark.parametrize("situation", [situation for situation, _ in TABLE])
@@ -264,18 +296,19 @@ def test_a_decision_changes_nothing(situation: Callable[[], Situation]) -> None:
 @pytest.mark.parametrize(
     ("open_for", "opens_in", "goes_back"),
     [
-        (0.0, -NOW, False),
-        (0.0, 0.0, False),
-        (0.0, MAX_WAIT_IN_TASK_SECONDS, False),
-        (0.0, MAX_WAIT_IN_TASK_SECONDS + 0.01, True),
-        (0.0, WHEN_ONE_ENDS, False),
-        (0.0, GIVEN_UP, False),
+        (-NOW, -NOW, False),
+        (-NOW, 0.0, False),
+        (-NOW, MAX_WAIT_IN_TASK_SECONDS, False),
+        (-NOW, MAX_WAIT_IN_TASK_SECONDS + 0.01, True),
+        (-NOW, WHEN_ONE_ENDS, False),
+        (-NOW, GIVEN_UP, False),
+        (0.0, 0.2, False),  # it was open until now
         (0.2, 0.2, True),  # a host that seems dead is not waited for, however short that is
     ],
 )
 def test_a_row_waits_in_its_task_for_a_second_at_most(open_for: float, opens_in: float, goes_back: bool) -> None:
     host = hosts_of().get("a", NOW)
-    host.breaker.open_until = NOW + open_for if open_for else 0.0
+    host.breaker.open_until = NOW + open_for
     assert must_go_back(host, NOW + opens_in, NOW) is goes_back
 
 
@@ -319,6 +352,7 @@ def test_a_new_host_is_a_blank_state() -> None:
     host = hosts.get("a", NOW)
     assert hosts.get("a", NOW) is host
     assert (host.on_wire, host.reserved, host.ports, host.breaker.given_up, len(hosts.table)) == (0, 0, (), None, 1)
+    assert (host.delay, host.crawl_delay, host.requests, host.suspect) == (0.0, 0.0, 0, False)
     assert host.idle(NOW)
     assert hosts.decide(host, DISPATCH, NOW) == 0.0
     assert may_start(hosts, host, NOW)
@@ -664,6 +698,22 @@ def test_a_site_has_its_limit_over_all_its_hosts() -> None:
     hosts.finish(b)
     hosts.tell_blocked()
     assert told == ["site.example"]
+
+
+def test_whose_row_has_got_a_slot_of_the_site_need_not_be_told_of_the_next() -> None:
+    hosts = hosts_of(per_site=2)
+    a, b, c, d = known(hosts, *(f"{name}.site.example" for name in "abcd"))
+    for host in (a, b):
+        hosts.shared.take(host, NOW)
+    block(c)
+    block(d)
+    hosts.finish(a)
+    hosts.shared.reserve(c)  # it was asked in its turn
+    told: list[str] = []
+    hosts.listeners.append(told.append)
+    hosts.finish(b)
+    hosts.tell_blocked()
+    assert told == ["d.site.example"]
 
 
 def test_those_behind_one_address_share_its_limit() -> None:

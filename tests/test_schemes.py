@@ -26,6 +26,7 @@ from fetcher.errors import (
 from fetcher.hosts.scheduler import Scheduler
 from fetcher.middleware import schemes
 from fetcher.middleware.gate import Gate
+from fetcher.middleware.headers import Secrets
 from fetcher.model import Exchange, Failure, Outcome, Page, Request, Response, Stage
 from fetcher.report.summary import summarize
 from fetcher.request_state import RequestState, Transfer, Trial, current
@@ -410,6 +411,31 @@ async def test_a_middleware_sees_the_listed_url_and_may_ask_for_another_without_
         await transport.close()
     assert seen == ["both-1.door.test/0/1", "refusing-2.door.test/0/2", "http://refusing-2.door.test/0/2"]
     assert page.request.url == "both-1.door.test/0/1"
+
+
+async def test_a_row_that_waits_for_anothers_answer_holds_no_reservation() -> None:
+    config = Config.of()
+    scheduler = Scheduler(config.limits, config.retry)
+    handler = schemes.Schemes(Gate(scheduler), Secrets(config.identity))
+    host, answered = scheduler.get("example.com", 0.0), asyncio.Event()
+
+    async def proceed(request: Request) -> Response:
+        await answered.wait()
+        return Response(request, request.url, 200)
+
+    async def go(number: int) -> Response:
+        state = RequestState(Request(number, f"example.com/{number}"), parse(f"example.com/{number}"))
+        scheduler.shared.reserve(host)
+        state.admit(host, 0.0)
+        current.set(state)
+        return await handler(state.request, proceed)
+
+    rows = [asyncio.create_task(go(number)) for number in (1, 2, 3)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert (scheduler.shared.reserved, host.reserved) == (1, 1)  # of the one that asks
+    answered.set()
+    assert {response.status for response in await asyncio.gather(*rows)} == {200}
 
 
 async def test_a_transport_of_the_callers_own_is_asked_by_both(doors: Doors) -> None:

@@ -248,6 +248,18 @@ def test_without_a_folder_it_lies_where_the_system_wants_it() -> None:
     assert os.path.isdir(Spill().folder)
 
 
+@pytest.mark.parametrize(
+    ("temporary", "writable", "folder"),
+    [("/tmp", True, "/var/tmp"), ("/tmp", False, "/tmp"), ("/scratch", True, "/scratch")],
+)
+def test_rows_that_wait_are_not_put_where_memory_may_be(
+    temporary: str, writable: bool, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.gettempdir", lambda: temporary)
+    monkeypatch.setattr("os.access", lambda *_: writable)
+    assert Spill().folder == folder
+
+
 # Trouble
 
 
@@ -277,7 +289,10 @@ def test_the_disk_is_not_filled_up_by_reading_ahead(spill: Spill, monkeypatch: p
     usage[2] = 51 * megabyte
     assert spill.has_room()
     usage[0] = 10**6 * megabyte
+    usage[2] = 250 * megabyte  # of a large disk a quarter of a gigabyte is left to others
     assert not spill.has_room()
+    usage[2] = 260 * megabyte
+    assert spill.has_room()
 
 
 def test_millions_of_rows_are_three_numbers(spill: Spill) -> None:

@@ -155,7 +155,6 @@ class HealthTracker:
         """Charge a host that will not serve us now, and leave it alone or give it up."""
         if host.breaker.given_up is not None:
             return
-        self._table.counts(host)
         pause = host.breaker.charge(now, retry_after)
         if pause is not None:
             self._table.park(host, now, pause, dead=False)
@@ -207,7 +206,6 @@ class HealthTracker:
         """Charge a host that seems dead, after an exchange that ``lasted`` so many seconds."""
         if host.breaker.given_up is not None:
             return
-        self._table.counts(host)
         pause = host.breaker.charge_dead(now, lasted, robots_known=host.robots_known)
         self._table.park(host, now, pause, dead=True)
 

@@ -36,6 +36,9 @@ PLAIN = (ast.Constant, ast.Compare, ast.BoolOp, ast.UnaryOp)
 MODULE = "module"
 """The function of what is in none."""
 
+DECLARED = frozenset({"frozen", "gc"})
+"""What a class says of itself: a type checker sees to the one, the other is for the collector's time alone."""
+
 SILENT = re.compile(rb"\s*(await )?(log|warnings)\.")
 """Statements that only say something."""
 
@@ -110,6 +113,10 @@ class _Walk:
         if isinstance(node, ast.JoinedStr | ast.Assert | ast.Import | ast.ImportFrom):
             return True
         if isinstance(node, ast.FunctionDef) and node.name == "__repr__":
+            return True
+        if isinstance(parent, ast.keyword) and parent.arg in DECLARED:
+            return True
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             return True
         if isinstance(parent, ast.AnnAssign | ast.arg) and node is parent.annotation:
             return True

@@ -6,7 +6,7 @@ are changed.
 
 Law 1: the checkout is never changed, but a copy of it for each job. Law 2: a mutant is drawn by a hash of what it is
 known by, so that a change elsewhere draws no other. Law 3: a mutant is judged by the tests that run its function, the
-quickest of the nearest first, for as long as ``BUDGET_SECONDS`` of them; what takes far longer than that is killed.
+quickest of the nearest files first, for as long as ``BUDGET_SECONDS`` of them; what takes far longer than that is killed.
 
 mutmut turns each function into a trampoline, which tests of pickling, names and sizes see, and draws no sample;
 cosmic-ray changes the checkout itself and starts an interpreter, with all of pytest, for each mutant.
@@ -61,9 +61,10 @@ START_SECONDS = 30.0  # that a mutant may take beside three times its tests
 
 NEAREST: dict[str, tuple[str, ...]] = {
     "hosts": ("test_host_health*", "test_host_table*", "test_scheduler*", "test_breaker*", "test_adaptive*",
-              "test_network*", "test_gate*", "test_send_gate*", "test_frontier*", "test_dispatcher*"),
+              "test_network.py", "test_gate*", "test_send_gate*", "test_frontier*", "test_dispatcher*"),
     "frontier": ("test_frontier*", "test_queues*", "test_spill*", "test_dispatcher*"),
-    "pipeline": ("test_library*", "test_dispatcher*", "test_isolation*", "test_reader*", "test_cli_extract*"),
+    "pipeline": ("test_library*", "test_dispatcher*", "test_warc*", "test_since*", "test_schemes*", "test_follow*",
+                 "test_cli_extract*"),
     "dispatcher": ("test_dispatcher*", "test_frontier*", "test_library*"),
     "job": ("test_job*", "test_resume*", "test_ledger*", "test_durable*", "test_report*", "test_cli_job*", "test_cli_retry*",
             "test_since*", "test_kept_list*", "test_shard*", "test_cli_bodies*"),
@@ -296,21 +297,27 @@ def drawn(sites: Sequence[Sequence[Mutant]], count: int, seed: int) -> list[Muta
 
 
 def judges_of(mutant: Mutant, files: Sequence[str], tests: Mapping[str, Sequence[NearTest]]) -> list[NearTest]:
-    """Return the tests that judge a mutant in their order; those that run commands may run anything, and are the last."""
+    """Return the tests that judge a mutant in their order; those that run commands may run anything, and are the last.
+
+    The files take turns, each with its quickest: what runs in every test is tested in but a few.
+    """
     wanted = f"{mutant.file} {mutant.function}"
-    near: list[NearTest] = []
-    far: list[NearTest] = []
+    near: list[tuple[int, NearTest]] = []
+    far: list[tuple[int, NearTest]] = []
     for file in files:
         commands = "tests.lab.command" in (ROOT / file).read_text()
-        for test in sorted(tests[file], key=lambda one: one.seconds):
-            if any(name == wanted or name.startswith(f"{wanted}.") for name in test.functions) or (
-                mutant.is_of_no_function and any(name.startswith(f"{mutant.file} ") for name in test.functions)
-            ):
-                near.append(test)
-            elif commands:
-                far.append(test)
+        runs = {
+            test.name
+            for test in tests[file]
+            if any(name == wanted or name.startswith(f"{wanted}.") for name in test.functions)
+            or (mutant.is_of_no_function and any(name.startswith(f"{mutant.file} ") for name in test.functions))
+        }
+        quickest = sorted(tests[file], key=lambda one: one.seconds)
+        near += enumerate(test for test in quickest if test.name in runs)
+        far += enumerate(test for test in quickest if commands and test.name not in runs)
     within: list[NearTest] = []
-    for test in [*near, *far]:
+    turns = [*sorted(near, key=lambda one: one[0]), *sorted(far, key=lambda one: one[0])]
+    for _, test in turns:
         if not within or sum(one.seconds for one in within) + test.seconds <= BUDGET_SECONDS:
             within.append(test)
     return within
@@ -400,8 +407,8 @@ def _restore(mutant: Mutant, place: Path) -> None:
 
 
 def report(swept: Swept) -> str:
-    """Return the survivors with what was changed, and in the last line the totals."""
-    lines = []
+    """Return what ran out of time, the survivors with what was changed, and in the last line the totals."""
+    lines = [f"out of time: {mutant.key}" for mutant in swept.late]
     for mutant, tests in swept.survived:
         source = (ROOT / mutant.file).read_bytes()
         lines += [f"survived {tests} tests: {mutant.key}", *_difference(source, mutant.applied(source))]
