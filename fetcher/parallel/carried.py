@@ -33,7 +33,9 @@ def carried_files(config: Config) -> dict[str, bytes]:
         except OSError as error:
             raise ConfigError(f"workers: {path}: cannot be read ({error.strerror}), and the workers need it") from None
     if sum(map(len, found.values())) >= MAX_BYTES:
-        raise ConfigError("workers: the files of --cookie, --cert, --key and --ca-bundle are too large to be sent to them")
+        raise ConfigError(
+            "workers: the files of --cookie, --cert, --key and --ca-bundle are too large to be sent to them"
+        )
     return found
 
 

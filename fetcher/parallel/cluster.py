@@ -18,6 +18,7 @@ from typing import IO, Any, Self
 
 from fetcher.errors import ConfigError, ResourceError, missing_extra
 from fetcher.parallel.messages import CrawlSettings
+from fetcher.parallel.process import wait_for_end
 from fetcher.parallel.seam import LENGTH
 from fetcher.spawn import command, environment
 
@@ -90,7 +91,7 @@ class RayCluster:
         ``workers`` is how many there will be, 0 where its cores say that.
         """
         ours, theirs = socket.socketpair()
-        said = tempfile.TemporaryFile()
+        said = tempfile.TemporaryFile()  # noqa: SIM115  (closed below)
         try:
             process = subprocess.Popen(  # noqa: S603, ASYNC220  (the words are ours)
                 command("fetcher.parallel.ray_gateway", address or "", str(workers)),
@@ -172,12 +173,8 @@ async def _answer_of(control: socket.socket, address: str | None, said: IO[bytes
 
 async def _end(process: subprocess.Popen[bytes], grace: float) -> None:
     """Wait for its end so long, and then make one."""
-    clock = asyncio.get_running_loop().time
-    until = clock() + grace
     try:
-        while process.poll() is None and clock() < until:
-            await asyncio.sleep(0.01)
+        await wait_for_end(process, grace)
     finally:
-        if process.poll() is None:
-            process.kill()
+        process.kill()
         process.wait()

@@ -397,7 +397,9 @@ class ParallelOutcomes:
             extract=engine.reader.extractor_name,
             middleware=self._middleware,
             parsers=max(1, (engine.config.parsing.parsers or 1) // beside),
-            path=[os.fsencode(entry) for entry in sys.path if isinstance(entry, str) and not (remote and _is_ours(entry))],
+            path=[
+                os.fsencode(entry) for entry in sys.path if isinstance(entry, str) and not (remote and _is_ours(entry))
+            ],
             folder=_working_folder(),
             slots=None if remote else self._slots,
             suspects=frozenset(self._suspects | suspects),

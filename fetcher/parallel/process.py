@@ -22,7 +22,7 @@ from fetcher.parallel.messages import CrawlSettings, FromParent, FromWorker, Wor
 from fetcher.parallel.seam import Seam, open_seam
 from fetcher.spawn import command, environment
 
-__all__ = ["Launched", "Launcher", "LocalLauncher", "WorkerProcess", "how_it_ended"]
+__all__ = ["Launched", "Launcher", "LocalLauncher", "WorkerProcess", "how_it_ended", "wait_for_end"]
 
 END_SECONDS = 3.0  # that a worker has to end by itself
 LAST_SECONDS = 1.0  # between the end of its connection and its own
@@ -149,7 +149,7 @@ class WorkerProcess:
         process = self._process
         try:
             if process is not None:
-                await _wait_for(process, grace)
+                await wait_for_end(process, grace)
         finally:
             self.alive = False
             self.kill()
@@ -189,7 +189,7 @@ class WorkerProcess:
             seam.close()
         process = self._process
         if process is not None:  # its end follows that of its connection
-            await _wait_for(process, LAST_SECONDS)
+            await wait_for_end(process, LAST_SECONDS)
             self.kill()
             process.wait()
         self._ended(self, trouble)
@@ -212,7 +212,7 @@ def how_it_ended(code: int | None) -> str:
         return f"it died of signal {-code}"
 
 
-async def _wait_for(process: Launched, seconds: float) -> None:
+async def wait_for_end(process: Launched, seconds: float) -> None:
     """Wait for the end of a process. No watcher of children is needed for it, which not every loop and thread has."""
     clock = asyncio.get_running_loop().time
     until = clock() + seconds

@@ -1,4 +1,6 @@
-"""The way into a Ray cluster: a process beside the parent that is Ray's driver, and passes on what the two sides say. ::
+"""The way into a Ray cluster: a process beside the parent that is Ray's driver, and passes on what the two sides say.
+
+::
 
     parent ── a socket for each worker ── gateway ── calls of an actor ── relay ── a socket ── worker
               (this machine)                         (Ray)                       (a machine of the cluster)
@@ -40,13 +42,15 @@ HELLO_SECONDS = 30.0
 DELIVERED_BYTES = 64 * 1024  # at once: what is larger Ray keeps in a store, and that may be on a disk
 MAX_PENDING_BYTES = 512 * 1024
 PAUSE_SECONDS = 0.02  # between two calls for a worker …
-PAUSE_PER_WORKER = 0.002  # … or so much for each there is: a call takes the driver half a millisecond, and there are two ways
+PAUSE_PER_WORKER = (
+    0.002  # … or so much for each there is: a call takes the driver half a millisecond, and there are two ways
+)
 STORE_BYTES = 100 * 1024 * 1024  # of Ray's on this machine, where there is no cluster
 CONNECT_SECONDS = 5.0
 EMPTY = LENGTH.pack(0)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """What is wrong with the cluster, or with a machine of it: in words, for the user."""
 
 
@@ -80,7 +84,7 @@ class Bridge:
             for task in (reading, working):
                 task.cancel()
             await asyncio.gather(reading, working, return_exceptions=True)
-        except Refused as error:
+        except RefusedError as error:
             await self._say(encode(WorkerTrouble(self._epoch, "ConfigError", f"workers: {error}")))
         finally:
             if self._actor is not None:
@@ -114,7 +118,7 @@ class Bridge:
             return WorkerGone(self._epoch, reason, 0)
 
     async def _place(self, first: bool) -> None:
-        """Find a place in the cluster. Raises ``Refused`` where there is another version of us there."""
+        """Find a place in the cluster. Raises ``RefusedError`` where there is another version of us there."""
         hello = await self._hello(1, FIRST_PATIENCE_SECONDS if first else PATIENCE_SECONDS)
         if hello is None:
             self._ray.kill(self._actor, no_restart=True)
@@ -124,7 +128,7 @@ class Bridge:
         there = json.loads(hello)
         for name, here in versions().items():
             if there.get(name) != here:
-                raise Refused(
+                raise RefusedError(
                     f"the machine {there['machine']} of the cluster has {name} {there.get(name)}, and this one has {here}: "
                     "have the same on all of them"
                 )
@@ -147,7 +151,7 @@ class Bridge:
             return bytes(call.result())
         except self._ray.exceptions.RayError as error:
             if "ModuleNotFoundError" in str(error) or "ImportError" in str(error):
-                raise Refused(
+                raise RefusedError(
                     f"a machine of the cluster has no fetcher {versions()['fetcher']}: install it on all of them"
                 ) from None
             raise
@@ -207,20 +211,23 @@ def _in_words(error: BaseException) -> str:
     """Return in one line what Ray or the clock says of a lost actor."""
     if isinstance(error, TimeoutError):
         return str(error) or "it is not heard of any more"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = next((line for line in lines if "died" in line.lower() or "unavailable" in line.lower()), "")
-    return f"its actor is gone ({(said or type(error).__name__)[:200]})"
+    name = type(error).__name__
+    if name.startswith("Actor"):  # of its many lines none says more, where a machine is gone
+        return "its machine is not reached any more" if "Unavailable" in name else "its actor has died"
+    return f"Ray: {' '.join(str(error).split())[:200] or name}"
 
 
 # The cluster
 
 
 def _connect(ray: Any, address: str, workers: int) -> dict[str, Any]:
-    """Be a driver of the cluster at ``address``, or of one on this machine alone. Raises ``Refused``."""
+    """Be a driver of the cluster at ``address``, or of one on this machine alone. Raises ``RefusedError``."""
     quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.CRITICAL}
     where = address or os.environ.get("RAY_ADDRESS", "")
     if "://" in where:
-        raise Refused(f"ray-address: {where!r} is no HOST:PORT and not auto: a driver is on a machine of the cluster")
+        raise RefusedError(
+            f"ray-address: {where!r} is no HOST:PORT and not auto: a driver is on a machine of the cluster"
+        )
     if where and where not in ("auto", "local"):
         _probe(where)
     try:
@@ -231,7 +238,7 @@ def _connect(ray: Any, address: str, workers: int) -> dict[str, Any]:
         else:
             ray.init(address=where, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise Refused(_why_no_cluster(where, str(error))) from None
+        raise RefusedError(_why_no_cluster(where, str(error))) from None
     nodes = [node for node in ray.nodes() if node["Alive"]]
     return {"cores": int(ray.cluster_resources().get("CPU", 0)), "machines": max(1, len(nodes))}
 
@@ -240,12 +247,14 @@ def _probe(address: str) -> None:
     """See that anybody listens there: Ray itself would end the process some time after it has found out."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        raise Refused(f"ray-address: {address!r} is no HOST:PORT and not auto")
+        raise RefusedError(f"ray-address: {address!r} is no HOST:PORT and not auto")
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         reason = "no answer" if isinstance(error, TimeoutError) else getattr(error, "strerror", None) or str(error)
-        raise Refused(f"ray-address: nobody answers at {address} ({reason}): 'ray start --head' starts a cluster") from None
+        raise RefusedError(
+            f"ray-address: nobody answers at {address} ({reason}): 'ray start --head' starts a cluster"
+        ) from None
 
 
 def _why_no_cluster(address: str, said: str) -> str:
@@ -322,7 +331,7 @@ def main() -> None:
         return
     try:
         found = _connect(ray, address, workers)
-    except Refused as error:
+    except RefusedError as error:
         _tell(control, {"refused": str(error)})
         return
     _tell(control, found)

@@ -22,9 +22,10 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
+from pathlib import Path
 
 from fetcher import __version__
-from fetcher.parallel.process import how_it_ended
+from fetcher.parallel.process import how_it_ended, wait_for_end
 from fetcher.parallel.seam import LENGTH, SocketSeam, open_seam
 from fetcher.spawn import command, environment
 
@@ -71,8 +72,7 @@ class Relay:
         self._heard = loop.time()
         self._folder = tempfile.mkdtemp(prefix="fetcher-")
         marker = os.path.join(self._folder, "parsing")
-        with open(marker, "wb") as file:
-            file.write(bytes(MARKER.size))
+        Path(marker).write_bytes(bytes(MARKER.size))  # noqa: ASYNC240  (a moment)
         ours, theirs = socket.socketpair()
         variables = environment()
         variables["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
@@ -125,21 +125,15 @@ class Relay:
         except ValueError as error:
             reason = f"it said what makes no sense ({error})"
         assert self._process is not None
-        code = await self._end_of(self._process)
+        await wait_for_end(self._process, LAST_SECONDS)
+        code = self._process.poll()
+        self._process.kill()
+        self._process.wait()
         row = self._marked()
         shutil.rmtree(self._folder, ignore_errors=True)
         async with self._changed:
             self._over = json.dumps({"reason": reason or how_it_ended(code), "row": row}).encode()
             self._changed.notify_all()
-
-    async def _end_of(self, process: subprocess.Popen[bytes]) -> int | None:
-        until = asyncio.get_running_loop().time() + LAST_SECONDS
-        while (code := process.poll()) is None and asyncio.get_running_loop().time() < until:
-            await asyncio.sleep(0.01)
-        if code is None:
-            process.kill()
-            process.wait()
-        return code
 
     def _marked(self) -> int:
         """Return the row that the worker was parsing."""
@@ -150,7 +144,7 @@ class Relay:
     async def _watch(self) -> None:
         """End with the parent: it may be on a machine that is cut off from this one."""
         loop = asyncio.get_running_loop()
-        while loop.time() - self._heard < LEASE_SECONDS:
+        while loop.time() - self._heard < LEASE_SECONDS:  # noqa: ASYNC110  (nobody sets an event then)
             await asyncio.sleep(LEASE_SECONDS / 20)
         if self._process is not None:
             self._process.kill()

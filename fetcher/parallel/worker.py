@@ -1,9 +1,8 @@
 """A worker: a process that runs ``concurrent`` for the sites it is given, until it is told that there are no more rows.
 
 On another machine it is the same process, and a relay stands beside it (``ray_relay.py``), which gives it a file for its
-crash marker and a lease: it ends when it has been told nothing for so many seconds, not even an empty batch. ::
-
-    python -m fetcher.parallel.worker [--marker FILE] [--lease SECONDS]
+crash marker (``--marker FILE``) and a lease (``--lease SECONDS``): it ends when it has been told nothing for so long, not
+even an empty batch.
 
 Law 1: a row that came in goes out as an outcome, or as a value that another worker goes on with. Law 4: what waits here
 holds what it would hold in one process. Law 8: a host that is not of its sites is never asked; its slots and its rate
