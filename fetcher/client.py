@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeAlias, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias, TypeVar, Unpack
 
 import msgspec
 
@@ -48,7 +48,9 @@ from fetcher.urls import Target, parse
 if TYPE_CHECKING:
     from fetcher.found.rows import FoundRows
     from fetcher.lists import ListFetcher
+    from fetcher.parallel.cluster import RayCluster
     from fetcher.parallel.parent import ParallelOutcomes
+    from fetcher.parallel.process import Launcher
     from fetcher.sources.network import ListStore
     from fetcher.transport.session import Transport
 
@@ -68,7 +70,8 @@ class FetcherOptions(ConfigOptions, total=False):
     extract: Extractor | None
     transport: Exchange | None
     on_retry: RetryHook | None
-    workers: int | Literal["auto"]
+    workers: int | str
+    ray_address: str | None
 
 
 _CALLABLES = frozenset(FetcherOptions.__annotations__) - frozenset(ConfigOptions.__annotations__)
@@ -81,7 +84,8 @@ class Fetcher:
     options of one as keywords. ``middleware`` stands
     around every row, outermost first; ``extract`` makes ``Page.data``; ``transport`` replaces aiohttp; ``on_retry`` is told of each retry before it is
     waited for. ``workers`` are processes that share the URLs of a stream, a site to one of them each, with
-    ``auto`` as many as its rows and this machine are good for; what they call must be found by its name in a module. Raises ``CallableError``, a ``TypeError``, for one of them that cannot be called as it will be, and
+    ``auto`` as many as its rows and this machine are good for, and with ``ray`` or ``ray:N`` on the machines of the Ray
+    cluster at ``ray_address``; what they call must be found by its name in a module. Raises ``CallableError``, a ``TypeError``, for one of them that cannot be called as it will be, and
     ``ConfigError`` for an option that is unknown or wrong.
 
     >>> async def titles(urls):
@@ -97,7 +101,8 @@ class Fetcher:
         extract: Extractor | None = None,
         transport: Exchange | None = None,
         on_retry: RetryHook | None = None,
-        workers: int | Literal["auto"] = 1,
+        workers: int | str = 1,
+        ray_address: str | None = None,
         **options: Unpack[ConfigOptions],
     ) -> None:
         self.config = config_from(config, options, extra=_CALLABLES)
@@ -120,10 +125,15 @@ class Fetcher:
         self._handlers: Handlers | None = None
         self._streams: list[Outcomes | OneByOne | ParallelOutcomes] = []
         self._lists: ListFetcher | None = None
+        self._ray_address = ray_address
+        self._cluster: RayCluster | None = None
+        if ray_address is not None and not _is_ray(self._workers):
+            raise ConfigError("ray-address: is for workers that are on a cluster: give --workers ray, or leave it out")
 
     async def __aenter__(self) -> Self:
         if self._given_transport is None:
-            self.config = _within_limits(self.config)
+            if not _is_ray(self._workers):  # its connections are on other machines
+                self.config = _within_limits(self.config)
             self._transport = _open_transport(self.config)
         locate = self._transport.address_of if self._transport is not None else None
         given = self._given_transport
@@ -144,6 +154,9 @@ class Fetcher:
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.close()
+        cluster, self._cluster = self._cluster, None
+        if cluster is not None:
+            await cluster.close()
         await self.reader.close()
 
     async def fetch(self, url: str | Request) -> Page:
@@ -281,23 +294,41 @@ class Fetcher:
             return (sequential if sequentially else concurrent)(engine, urls, ordered=ordered, **how)
         from fetcher.parallel.choosing import choose, within_limits
 
-        if workers == "auto":
-            workers, urls = await choose(urls, engine.config, ordered=ordered)
-        elif ordered and engine.keeps:
+        launcher: Launcher | None = None
+        machines = 1
+        if ordered and engine.keeps and workers != "auto":
             raise ConfigError(
                 "workers: in the order of the list, with bodies kept, what waits for its turn would have no bound: "
                 "leave one of them out"
             )
-        workers = within_limits(workers, engine.config.limits)
-        if workers == 1:
+        if workers == "auto":
+            number, urls = await choose(urls, engine.config, ordered=ordered)
+        elif isinstance(workers, str):
+            launcher, number = await self._on_cluster(workers)
+            machines = launcher.machines
+        else:
+            number = workers
+        number = within_limits(number, engine.config.limits, machines=machines)
+        if number == 1 and launcher is None:
             return concurrent(engine, urls, ordered=ordered, **how)
         from fetcher.parallel.parent import parallel
 
-        return parallel(engine, urls, workers=workers, middleware=self._worker_middleware, ordered=ordered, **how)
+        return parallel(
+            engine, urls, workers=number, launcher=launcher, middleware=self._worker_middleware, ordered=ordered, **how
+        )
+
+    async def _on_cluster(self, workers: str) -> tuple[RayCluster, int]:
+        """Return the cluster, which all streams share, and how many workers there are to be."""
+        from fetcher.parallel.cluster import RayCluster, workers_of_ray
+
+        wanted = workers_of_ray(workers) or 0
+        if self._cluster is None:
+            self._cluster = await RayCluster.open(self._ray_address, wanted)
+        return self._cluster, wanted or max(1, self._cluster.cores)
 
     def _what_crosses(
         self, extract: Extractor | None, transport: Exchange | None, on_retry: RetryHook | None
-    ) -> tuple[int | Literal["auto"], tuple[str, ...]]:
+    ) -> tuple[int | str, tuple[str, ...]]:
         """Return how many workers there may be, and the names by which they find the caller's middleware.
 
         Raises ``ConfigError`` for what cannot go to another process, where workers were asked for.
@@ -331,13 +362,23 @@ class Fetcher:
         return self._engine
 
 
-def check_workers(workers: Any) -> int | Literal["auto"]:
-    """Return a number of processes, or ``auto``. Raises ``ConfigError`` for what is neither."""
-    if workers == "auto":
-        return "auto"
+def check_workers(workers: Any) -> int | str:
+    """Return a number of processes, ``auto``, or ``ray`` with or without one. Raises ``ConfigError`` for what is neither."""
+    if workers == "auto" or _is_ray(workers):
+        return str(workers)
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-        raise ConfigError(f"workers: {workers!r} is no number of processes, from 1 on, and not auto")
+        raise ConfigError(
+            f"workers: {workers!r} is no number of processes, from 1 on, and neither auto nor ray (or ray:N, such as ray:8)"
+        )
     return workers
+
+
+def _is_ray(workers: Any) -> bool:
+    if not isinstance(workers, str) or not workers.startswith("ray"):
+        return False
+    from fetcher.parallel.cluster import workers_of_ray
+
+    return workers_of_ray(workers) is not None
 
 
 def _found_rows(rules: Follow, found: FoundRows | None, stats: Stats, config: Config) -> FoundRows:

@@ -189,8 +189,14 @@ def _check_places(plan: Plan) -> None:
         _check_bodies(plan)
 
 
+def _is_on_cluster(plan: Plan) -> bool:
+    return isinstance(plan["workers"], str) and plan["workers"] != "auto"
+
+
 def _within_limits(plan: Plan) -> Plan:
-    """Lower the concurrency to what the limit of file descriptors allows, and say so."""
+    """Lower the concurrency to what the limit of file descriptors allows, and say so. Another machine has its own."""
+    if _is_on_cluster(plan):
+        return plan
     limits = plan.config.limits
     allowed = concurrency_within_limits(limits.concurrency)
     if allowed == limits.concurrency:
@@ -206,6 +212,8 @@ def _within_limits(plan: Plan) -> Plan:
 def _with_workers(plan: Plan) -> Plan:
     """Say so where there are more workers than can be of use. Raises ``ConfigError`` for what they cannot do."""
     workers = plan["workers"]
+    if plan["ray_address"] is not None and not _is_on_cluster(plan):
+        raise ConfigError("ray-address: is for workers on a cluster: give --workers ray as well, or leave it out")
     if workers in (1, "auto"):
         return plan
     from fetcher.parallel.choosing import MANY, cores
@@ -216,7 +224,7 @@ def _with_workers(plan: Plan) -> Plan:
             "leave out --workers or --ordered"
         )
     available = cores()
-    if workers <= MANY * available:
+    if _is_on_cluster(plan) or workers <= MANY * available:
         return plan
     note = f"--workers {workers}: that is more than {MANY} for each core, of which there are {available}"
     return msgspec.structs.replace(plan, notes=(*plan.notes, note))

@@ -131,7 +131,13 @@ def _run(plan: Plan, notices: Notices) -> int:
 
 def _fetcher_of(plan: Plan) -> Fetcher:
     if plan.stored is None:
-        return Fetcher(plan.config, middleware=plan.middleware, extract=plan.extract, workers=plan["workers"])
+        return Fetcher(
+            plan.config,
+            middleware=plan.middleware,
+            extract=plan.extract,
+            workers=plan["workers"],
+            ray_address=plan["ray_address"],
+        )
     from fetcher.extraction import Extraction  # a crawl does not need it
 
     return Extraction(plan.config, extract=plan.extract)

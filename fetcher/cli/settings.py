@@ -53,6 +53,7 @@ RUN_KEYS: dict[str, Any] = {
     "body": "none",
     "ordered": False,
     "workers": "auto",
+    "ray_address": None,
     "csv_bom": False,
     "part_rows": None,
     "extract": None,
@@ -91,6 +92,12 @@ def _metrics(value: Any) -> str | None:
 
 
 def _workers(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith("ray"):
+        from fetcher.parallel.cluster import workers_of_ray
+
+        if workers_of_ray(value) is None:
+            raise ConfigError(f"{value!r} is neither ray nor ray:N, such as ray:8")
+        return value
     return value if value == "auto" else number_from(1, whole=True)(value)
 
 
@@ -116,6 +123,7 @@ RUN_READERS: dict[str, Callable[[Any], Any]] = {
     "body": _place,
     "ordered": flag,
     "workers": _workers,
+    "ray_address": _text,
     "csv_bom": flag,
     "part_rows": number_from(1, whole=True, optional=True),
     "extract": _text,

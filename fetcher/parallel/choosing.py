@@ -44,9 +44,9 @@ def how_many(rows: int, sites: int, cores: int, memory: int | None) -> int:
     return max(1, min(cores, MAX_WORKERS, by_memory))
 
 
-def within_limits(workers: int, limits: Limits) -> int:
-    """Return how many of so many workers have a slot each, and the memory for one page."""
-    allowed = min(workers, limits.concurrency, max(1, limits.memory // limits.max_size))
+def within_limits(workers: int, limits: Limits, *, machines: int = 1) -> int:
+    """Return how many of so many workers have a slot each, and the memory for one page: of it, each machine has its own."""
+    allowed = min(workers, limits.concurrency, machines * max(1, limits.memory // limits.max_size))
     if allowed < workers:
         log.warning(
             "workers: %d are lowered to %d: each needs a slot (-c) and the memory for one page (memory, max-size)",

@@ -39,6 +39,7 @@ __all__ = [
     "RowValue",
     "ShareOut",
     "StopWorker",
+    "WorkerGone",
     "WorkerStatus",
     "WorkerTrouble",
     "decode_from_parent",
@@ -216,6 +217,9 @@ class CrawlSettings(msgspec.Struct, array_like=True, frozen=True, tag="settings"
     ``parsers`` are the processes it may parse in. ``extract`` and ``middleware`` are names (``module:name``), ``path`` and ``folder`` the parent's ``sys.path`` and
     working directory. ``slots`` is the file of crash markers, ``number`` says which slot is the worker's. ``compares`` says
     that rows come with the pages of an earlier run. ``level`` is from what on it tells what it logs.
+
+    ``remote`` says that the worker may be on another machine: it has paths of its own, ``path`` comes behind them, and
+    ``files`` are the contents of those that the config names.
     """
 
     config: Config
@@ -234,6 +238,8 @@ class CrawlSettings(msgspec.Struct, array_like=True, frozen=True, tag="settings"
     parked: dict[str, float]
     delays: dict[str, float]
     level: int
+    remote: bool = False
+    files: dict[str, bytes] = {}
 
 
 class RowBatch(msgspec.Struct, array_like=True, frozen=True, tag="rows"):
@@ -320,7 +326,15 @@ class LastWord(msgspec.Struct, array_like=True, frozen=True, tag="ended"):
     epoch: int
 
 
-FromWorker: TypeAlias = OutcomeBatch | WorkerStatus | HostNews | LogLine | WorkerTrouble | LastWord
+class WorkerGone(msgspec.Struct, array_like=True, frozen=True, tag="gone"):
+    """How a worker on another machine ended, and the row it was parsing, or 0: said by who stood next to it."""
+
+    epoch: int
+    reason: str
+    row: int
+
+
+FromWorker: TypeAlias = OutcomeBatch | WorkerStatus | HostNews | LogLine | WorkerTrouble | LastWord | WorkerGone
 
 
 # Bytes

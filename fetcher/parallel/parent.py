@@ -29,6 +29,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -39,6 +40,7 @@ from fetcher.errors import FetcherError, ResourceError, SourceError
 from fetcher.hosts.remote import RemoteHosts
 from fetcher.intake import Rejected
 from fetcher.model import Failure, Outcome
+from fetcher.parallel.carried import carried_files
 from fetcher.parallel.dealing import Dealing
 from fetcher.parallel.messages import (
     CrawlSettings,
@@ -58,7 +60,7 @@ from fetcher.parallel.messages import (
     row_of,
     value_of,
 )
-from fetcher.parallel.process import END_SECONDS, WorkerProcess
+from fetcher.parallel.process import END_SECONDS, Launcher, LocalLauncher, WorkerProcess
 from fetcher.parallel.shares import Part, move
 from fetcher.pipeline import GRACE_SECONDS, Engine, Source, Wakeup, fresh, intake_of
 from fetcher.request_state import InFlight, RequestState, failure_of, known_page
@@ -117,6 +119,7 @@ class ParallelOutcomes:
         source: Source,
         *,
         workers: int,
+        launcher: Launcher | None = None,
         middleware: Sequence[str] = (),
         ordered: bool = False,
         stats: Stats | None = None,
@@ -127,6 +130,7 @@ class ParallelOutcomes:
         self._found = found
         limits = engine.config.limits
         self._engine = engine
+        self._launcher = launcher or LocalLauncher()
         self._middleware = tuple(middleware)
         self._ordered = ordered
         self._intake = intake_of(source, engine.config, self.stats, found)
@@ -151,7 +155,7 @@ class ParallelOutcomes:
         self._grace: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._dealing_soon = False
-        self._deaths: list[float] = []
+        self._deaths: list[tuple[float, int]] = []
         self._source_error: SourceError | None = None
         self._bug: BaseException | None = None
         self._taken = self._handed = 0
@@ -382,27 +386,36 @@ class ParallelOutcomes:
         crew.statuses[place] = None
         crew.running[place] = 0.0, []
         crew.share_numbers[place] = 0
+        remote = self._launcher.remote
+        beside = -(-len(crew.processes) // self._launcher.machines)  # workers of one machine
         settings = CrawlSettings(
-            config=_config_of_worker(engine, len(crew.processes)),
+            config=_config_of_worker(engine, beside),
             number=place,
             epoch=crew.epoch,
             concurrency=crew.told[place],
             rate=self._rate(place),
             extract=engine.reader.extractor_name,
             middleware=self._middleware,
-            parsers=max(1, (engine.config.parsing.parsers or 1) // len(crew.processes)),
-            path=[os.fsencode(entry) for entry in sys.path if isinstance(entry, str)],
+            parsers=max(1, (engine.config.parsing.parsers or 1) // beside),
+            path=[
+                os.fsencode(entry) for entry in sys.path if isinstance(entry, str) and not (remote and _is_ours(entry))
+            ],
             folder=_working_folder(),
-            slots=self._slots,
+            slots=None if remote else self._slots,
             suspects=frozenset(self._suspects | suspects),
             compares=engine.earlier is not None,
             parked=engine.gate.parked(),
             delays=engine.gate.delays(),
             level=logging.getLogger("fetcher").getEffectiveLevel(),
+            remote=remote,
+            files=carried_files(engine.config) if remote else {},
         )
-        limits = engine.config.limits
         process = WorkerProcess(
-            settings, most=MAX_MESSAGE_BYTES + 8 * limits.max_size, heard=self._heard, ended=self._worker_ended
+            settings,
+            most=MAX_MESSAGE_BYTES + 8 * engine.config.limits.max_size,
+            launcher=self._launcher,
+            heard=self._heard,
+            ended=self._worker_ended,
         )
         crew.processes[place] = process
         try:
@@ -421,8 +434,9 @@ class ParallelOutcomes:
             return
         now = time.monotonic()
         reason = trouble or process.why_it_ended()
-        self._deaths = [moment for moment in self._deaths if now - moment < DEATHS_SECONDS] + [now]
-        if len(self._deaths) >= DEATHS:
+        self._deaths = [death for death in self._deaths if now - death[0] < DEATHS_SECONDS] + [(now, place)]
+        # A machine takes all of its workers with it: that is no reason to end.
+        if sum(where == place for _, where in self._deaths) >= DEATHS:
             self._fail(
                 ResourceError(
                     f"{DEATHS} workers have ended within a minute, and no row has ({reason}); with fewer --workers it "
@@ -430,7 +444,7 @@ class ParallelOutcomes:
                 )
             )
             return
-        suspect = self._marked_by(place)
+        suspect = process.suspect or self._marked_by(place)
         if suspect:
             self._suspects.add(suspect)
         rows = self._dealing.lost(place)
@@ -555,6 +569,7 @@ async def parallel(
     source: Source,
     *,
     workers: int,
+    launcher: Launcher | None = None,
     middleware: Sequence[str] = (),
     ordered: bool = False,
     stats: Stats | None = None,
@@ -565,12 +580,14 @@ async def parallel(
 
     ``found`` are the rows that pages name, where links are followed.
 
-    ``middleware`` are the names of the caller's, for the workers to import; the extractor has one as well.
+    ``middleware`` are the names of the caller's, for the workers to import; the extractor has one as well. ``launcher``
+    starts the workers: ``None`` for processes of this machine.
     """
     async with ParallelOutcomes(
         engine,
         source,
         workers=workers,
+        launcher=launcher,
         middleware=middleware,
         ordered=ordered,
         stats=stats,
@@ -603,6 +620,11 @@ def _error_of(trouble: WorkerTrouble, place: int) -> BaseException:
 def _release(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _is_ours(entry: str) -> bool:
+    """Whether a place of modules belongs to this interpreter: one of another machine has its own."""
+    return any(Path(entry).is_relative_to(root) for root in {sys.prefix, sys.base_prefix} if entry)
 
 
 def _working_folder() -> bytes:

@@ -12,9 +12,11 @@ import socket
 import struct
 from typing import Protocol
 
-__all__ = ["Seam", "SocketSeam", "open_seam"]
+__all__ = ["LENGTH", "Seam", "SocketSeam", "open_seam"]
 
-_LENGTH = struct.Struct("!Q")
+LENGTH = struct.Struct("!Q")
+"""What stands before each batch on its way."""
+
 MAX_BUFFERED_BYTES = 1024 * 1024  # that are on their way before ``send`` waits
 
 
@@ -49,13 +51,22 @@ class SocketSeam:
             raise ConnectionResetError("the seam is closed")
         # Not ``writelines``: up to Python 3.12.8 and 3.13.1 asyncio's never told whoever waits in ``drain`` that the
         # buffer was full (CVE-2024-12254), so that a batch after another was taken until the memory was used up.
-        self._writer.write(_LENGTH.pack(len(batch)) + batch)
+        self._writer.write(LENGTH.pack(len(batch)) + batch)
         await self._writer.drain()
+
+    async def drain(self) -> None:
+        """Wait while the other end is behind. Raises ``ConnectionError`` where there is none any more."""
+        await self._writer.drain()
+
+    def pass_on(self, data: bytes) -> None:
+        """Send what was batches with their lengths when it came here, or parts of them. Nobody waits."""
+        if not self._writer.is_closing():
+            self._writer.write(data)
 
     async def receive(self) -> bytes | None:
         """See ``Seam.receive``."""
         try:
-            (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
+            (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
             if length > self._most:
                 raise ValueError(f"a batch of {length} bytes")
             return await self._reader.readexactly(length)

@@ -1,5 +1,9 @@
 """A worker: a process that runs ``concurrent`` for the sites it is given, until it is told that there are no more rows.
 
+On another machine it is the same process, and a relay stands beside it (``ray_relay.py``), which gives it a file for its
+crash marker (``--marker FILE``) and a lease (``--lease SECONDS``): it ends when it has been told nothing for so long, not
+even an empty batch.
+
 Law 1: a row that came in goes out as an outcome, or as a value that another worker goes on with. Law 4: what waits here
 holds what it would hold in one process. Law 8: a host that is not of its sites is never asked; its slots and its rate
 are what the parent says. It ends with its parent, however that one ends. Signals are the parent's.
@@ -32,6 +36,7 @@ from fetcher.middleware.chain import Handlers
 from fetcher.model import Middleware, Outcome, Page
 from fetcher.page.messages import is_plain
 from fetcher.page.reader import Reader
+from fetcher.parallel.carried import placed
 from fetcher.parallel.messages import (
     CrawlSettings,
     FromWorker,
@@ -67,6 +72,7 @@ MAX_RUNNING = 2_000
 LOOKAHEAD = 10_000_000  # rows: the parent bounds what is here
 ORPHAN_SECONDS = 3.0
 MARKER_BYTES = 8
+GRACE_TURNS = 4  # in which what has come is read, before a lease is held to be over: the loop may have stood still
 
 
 class SentPages:
@@ -110,11 +116,24 @@ class SentPages:
 
 
 class Worker:
-    """What a process has: the engine, the rows on their way in and the outcomes on their way out."""
+    """What a process has: the engine, the rows on their way in and the outcomes on their way out.
 
-    def __init__(self, settings: CrawlSettings, seam: SocketSeam) -> None:
+    ``marker`` is the file and the place in it that says which row is parsed; ``lease`` the seconds of silence that end it.
+    """
+
+    def __init__(
+        self,
+        settings: CrawlSettings,
+        seam: SocketSeam,
+        *,
+        marker: tuple[str, int] | None = None,
+        lease: float | None = None,
+    ) -> None:
         self._settings = settings
         self._seam = seam
+        self._marker = marker
+        self._lease = lease
+        self._heard = time.monotonic()
         self._mine: set[int] = set()  # buckets
         self._incoming: asyncio.Queue[RequestState | None] = asyncio.Queue()
         self._pages: list[Page] = []
@@ -141,10 +160,11 @@ class Worker:
         config = msgspec.structs.replace(config, limits=msgspec.structs.replace(config.limits, lookahead=LOOKAHEAD))
         extract = None if settings.extract is None else _imported("extract", settings.extract)
         middleware: list[Middleware] = [_imported("middleware", name) for name in settings.middleware]
-        transport = Transport(config)
-        handlers = Handlers(
-            config, middleware, transport, locate=transport.address_of, home=None if middleware else self._is_mine
-        )
+        with placed(config, settings.files) as here:
+            transport = Transport(here)
+            handlers = Handlers(
+                here, middleware, transport, locate=transport.address_of, home=None if middleware else self._is_mine
+            )
         reader = Reader(config, extract, processes=settings.parsers)
         earlier = self._sent if settings.compares else None
         handle = handlers.exchange if earlier is None else handlers.comparing(earlier)
@@ -155,10 +175,12 @@ class Worker:
         handlers.gate.set_share(settings.concurrency, settings.rate)
         tasks: list[asyncio.Task[None]] = []
         try:
-            with _marking(reader, settings):
+            with _marking(reader, self._marker, settings.suspects):
                 async with concurrent(engine, self._rows()) as stream:
                     self._stream = stream
                     tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._report())]
+                    if self._lease is not None:
+                        tasks.append(asyncio.create_task(self._end_with(self._lease)))
                     for task in tasks:
                         task.add_done_callback(_end_by)
                     async for outcome in stream:
@@ -187,6 +209,9 @@ class Worker:
     async def _listen(self) -> None:
         """Take in what the parent says, until it is gone."""
         while (batch := await self._seam.receive()) is not None:
+            self._heard = time.monotonic()
+            if not batch:
+                continue  # somebody is there
             message = decode_from_parent(batch)
             if isinstance(message, RowBatch):
                 self._take(message)
@@ -201,6 +226,14 @@ class Worker:
                 assert isinstance(message, NoMoreRows)
                 self._incoming.put_nowait(None)
         os._exit(0)  # nobody is left to tell
+
+    async def _end_with(self, lease: float) -> None:
+        """End when nobody has said anything for so long: another worker may have these sites by then. Law 8."""
+        silent = 0
+        while silent < GRACE_TURNS:
+            await asyncio.sleep(lease / 50)
+            silent = silent + 1 if time.monotonic() - self._heard > lease else 0
+        os._exit(1)
 
     def _take(self, message: RowBatch) -> None:
         for value in message.rows:
@@ -328,21 +361,22 @@ def _end_by(task: asyncio.Task[None]) -> None:
 
 
 @contextlib.contextmanager
-def _marking(reader: Reader, settings: CrawlSettings) -> Iterator[None]:
+def _marking(reader: Reader, marker: tuple[str, int] | None, suspects: frozenset[int]) -> Iterator[None]:
     """Note which row is parsed here, in this worker's slot of the file; suspects are parsed apart, with it or without."""
-    if settings.slots is None:
-        with reader.marking(lambda _: None, suspects=settings.suspects):
+    if marker is None:
+        with reader.marking(lambda _: None, suspects=suspects):
             yield
         return
-    descriptor = open_regular(settings.slots, os.O_RDWR)
-    place, pack = MARKER_BYTES * (settings.number + 1), struct.Struct("<Q").pack
+    path, slot = marker
+    descriptor = open_regular(path, os.O_RDWR)
+    place, pack = MARKER_BYTES * slot, struct.Struct("<Q").pack
 
     def mark(row: int) -> None:
         os.pwrite(descriptor, pack(row), place)
 
     mark(0)
     try:
-        with reader.marking(mark, suspects=settings.suspects):
+        with reader.marking(mark, suspects=suspects):
             yield
         mark(0)
     finally:
@@ -384,29 +418,44 @@ class _Telling(logging.Handler):
             task.exception()
 
 
-async def serve(end: socket.socket) -> None:
+async def serve(end: socket.socket, marker: str | None = None, lease: float | None = None) -> None:
     """Take the settings, do what is to be done, and tell what ends it."""
     seam = await open_seam(end, most=1 << 40)  # what the parent says is as large as it says
-    first = await seam.receive()
-    if first is None:
-        return
+    while not (first := await seam.receive()):
+        if first is None:
+            return
     settings = decode_from_parent(first)
     assert isinstance(settings, CrawlSettings)
-    with contextlib.suppress(OSError):
-        os.chdir(os.fsdecode(settings.folder))
-    sys.path[:] = map(os.fsdecode, settings.path)
+    _settle(settings)
     logger = logging.getLogger("fetcher")
     logger.setLevel(settings.level)
     logger.addHandler(_Telling(seam, settings.level))
     logger.propagate = False
+    slot = (settings.slots, settings.number + 1) if settings.slots is not None else None
+    if marker is not None:
+        slot = marker, 0
     try:
-        await Worker(settings, seam).run()
+        await Worker(settings, seam, marker=slot, lease=lease).run()
     except FetcherError as error:
         await seam.send(encode(WorkerTrouble(settings.epoch, type(error).__name__, str(error))))
     except Exception as error:  # noqa: BLE001 - a bug is the parent's to raise
         text = "".join(traceback.format_exception(error))
         await seam.send(encode(WorkerTrouble(settings.epoch, type(error).__name__, text)))
     seam.close()
+
+
+def _settle(settings: CrawlSettings) -> None:
+    """Go where the parent is, and find what it finds; on another machine, as far as there is such a place."""
+    with contextlib.suppress(OSError):
+        os.chdir(os.fsdecode(settings.folder))
+    theirs = [os.fsdecode(entry) for entry in settings.path]
+    if not settings.remote:
+        sys.path[:] = theirs
+        return
+    folder = os.fsdecode(settings.folder)
+    for entry in theirs:
+        if (entry or folder) not in sys.path and os.path.isdir(entry or folder):
+            sys.path.append(entry or folder)
 
 
 def _watch(parent: int) -> None:
@@ -427,7 +476,9 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.close(null)
-    event_loop.run(serve(end))
+    words = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
+    lease = float(words["--lease"]) if "--lease" in words else None
+    event_loop.run(serve(end, words.get("--marker"), lease))
 
 
 if __name__ == "__main__":
