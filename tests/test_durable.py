@@ -186,7 +186,9 @@ def test_equal_records_make_equal_files(tmp_path: Path) -> None:
 # Cut anywhere
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     suffix=st.sampled_from(SUFFIXES),
     sizes=st.lists(st.integers(0, 4), min_size=1, max_size=5),

@@ -33,7 +33,9 @@ from fetcher.job.resume import ResumeFilter
 from fetcher.job.schema import TABLES
 from fetcher.sinks import Layout, Mark, open_job_output
 
-few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
@@ -209,7 +211,9 @@ def configured(path: Path) -> None:
         make_config({key.replace("-", "_"): value for key, value in listed.items()}, ["http://a.example/"])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.dictionaries(KEYS | st.text(max_size=8), VALUES, max_size=4))
 def test_any_settings_make_a_config_or_a_config_error(tmp_path: Path, values: dict[str, Any]) -> None:
     path = tmp_path / "fetcher.toml"
@@ -218,7 +222,9 @@ def test_any_settings_make_a_config_or_a_config_error(tmp_path: Path, values: di
     configured(path)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.binary(max_size=60) | st.text(alphabet="a=[]{}\"'.#\n1-_ \x00é", max_size=60).map(str.encode))
 def test_any_bytes_make_a_config_or_a_config_error(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "fetcher.toml"

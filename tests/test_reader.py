@@ -227,7 +227,9 @@ RESPONSES = st.builds(
 
 
 @pytest.mark.parametrize("name", READERS)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(RESPONSES)
 def test_a_page_read_isolated_is_the_page_read_here(runner: asyncio.Runner, name: str, response: Response) -> None:
     reader = READERS[name]

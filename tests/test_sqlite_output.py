@@ -204,7 +204,9 @@ NAMES = [
 ]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(fields=st.lists(st.sampled_from([*NAMES, "row_url", "ID", "Fields", "HOST", "é", "É"]) | st.text(), unique=True))
 def test_no_name_of_a_column_costs_the_table(path: Path, fields: list[str]) -> None:
     layout = Layout(fields=tuple(fields), select=("h", "H", "title"))
@@ -308,7 +310,9 @@ def test_an_output_that_stays_empty_is_one_that_can_be_read(path: Path) -> None:
     opened(path, last, Layout(), clean=True).discard()
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4), cut=st.integers(0, 4), keep=st.booleans())
 def test_what_the_ledger_does_not_know_is_taken_off(path: Path, sizes: list[int], cut: int, keep: bool) -> None:
     for name in left(path):
