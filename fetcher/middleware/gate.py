@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+from fetcher.config import HostPolicy
 from fetcher.errors import FetchError, Skipped, StatusError
 from fetcher.hosts.health import NO_ROUTE_ERRNOS, REFUSALS, failure_kind
 from fetcher.hosts.limits import count_repeat, set_share
@@ -66,6 +67,7 @@ class Gate:
         """What other processes of ours know of the hosts that are theirs to ask."""
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = 0.0
+        self._paused_at = 0.0
 
     def __repr__(self) -> str:
         shared = self.scheduler.shared
@@ -218,6 +220,27 @@ class Gate:
         set_share(self.scheduler.shared, concurrency, rate)
         self._let_through()
         self.scheduler.tell("")  # no host's name: the dispatchers look at all that may start
+
+    def set_policy(self, name: str, policy: HostPolicy) -> None:
+        """Have other limits hold for a host or a domain (``*.example.com``) from now on."""
+        scheduler = self.scheduler
+        for host in scheduler.table.set_policy(name, policy):
+            scheduler.recheck(host)
+            scheduler.tell(host.key)
+        self._let_through()
+
+    def pause(self, *, paused: bool) -> None:
+        """Send nothing new while ``paused``; what is on the wire finishes. A host is not blamed for that time."""
+        shared, now = self.scheduler.shared, self.clock()
+        if shared.paused is paused:
+            return
+        shared.paused = paused
+        if paused:
+            self._paused_at = now
+        else:
+            self.scheduler.table.excuse(now - self._paused_at)
+            self._let_through()
+            self.scheduler.tell("")
 
     # How it ended
 

@@ -19,26 +19,32 @@ import msgspec
 from fetcher import errors
 from fetcher.config import Config
 from fetcher.errors import FetchError, StatusError
+from fetcher.hosts.standing import HostStanding
 from fetcher.hosts.state import HostReport
 from fetcher.middleware.cookies import ChainJar, Cookie
 from fetcher.middleware.redirects import RedirectChain
 from fetcher.model import Discovery, Failure, Message, Page, Request
+from fetcher.pipeline import Policies
 from fetcher.request_state import InFlight, RequestState, Transfer
 from fetcher.urls import Target
 
 __all__ = [
+    "ChangeHosts",
     "CrawlSettings",
     "FromParent",
     "FromWorker",
     "HostNews",
+    "HostStandings",
     "LastWord",
     "LogLine",
     "NoMoreRows",
     "OutcomeBatch",
+    "PauseWorker",
     "RowBatch",
     "RowValue",
     "ShareOut",
     "StopWorker",
+    "TellHosts",
     "WorkerStatus",
     "WorkerTrouble",
     "decode_from_parent",
@@ -234,6 +240,7 @@ class CrawlSettings(msgspec.Struct, array_like=True, frozen=True, tag="settings"
     parked: dict[str, float]
     delays: dict[str, float]
     level: int
+    paused: bool = False
 
 
 class RowBatch(msgspec.Struct, array_like=True, frozen=True, tag="rows"):
@@ -250,6 +257,24 @@ class ShareOut(msgspec.Struct, array_like=True, frozen=True, tag="share"):
     rate: float | None
 
 
+class ChangeHosts(msgspec.Struct, array_like=True, frozen=True, tag="policies"):
+    """What holds from now on for single hosts and domains."""
+
+    policies: Policies
+
+
+class PauseWorker(msgspec.Struct, array_like=True, frozen=True, tag="pause"):
+    """Send nothing new while ``paused``."""
+
+    paused: bool
+
+
+class TellHosts(msgspec.Struct, array_like=True, frozen=True, tag="tell"):
+    """Tell once a second how so many ``hosts`` stand, for somebody looks; 0 for no longer."""
+
+    hosts: int
+
+
 class StopWorker(msgspec.Struct, array_like=True, frozen=True, tag="stop"):
     """Start nothing new; what is on the wire has so many seconds."""
 
@@ -260,7 +285,9 @@ class NoMoreRows(msgspec.Struct, array_like=True, frozen=True, tag="finish"):
     """There will be no more rows."""
 
 
-FromParent: TypeAlias = CrawlSettings | RowBatch | ShareOut | StopWorker | NoMoreRows
+FromParent: TypeAlias = (
+    CrawlSettings | RowBatch | ShareOut | ChangeHosts | PauseWorker | TellHosts | StopWorker | NoMoreRows
+)
 
 
 # From a worker
@@ -298,6 +325,13 @@ class HostNews(msgspec.Struct, array_like=True, frozen=True, tag="hosts"):
     troubled: list[HostReport]
 
 
+class HostStandings(msgspec.Struct, array_like=True, frozen=True, tag="standings"):
+    """How the hosts stand that a worker will need for longest."""
+
+    epoch: int
+    hosts: list[HostStanding]
+
+
 class LogLine(msgspec.Struct, array_like=True, frozen=True, tag="log"):
     """What a worker has to say."""
 
@@ -320,7 +354,7 @@ class LastWord(msgspec.Struct, array_like=True, frozen=True, tag="ended"):
     epoch: int
 
 
-FromWorker: TypeAlias = OutcomeBatch | WorkerStatus | HostNews | LogLine | WorkerTrouble | LastWord
+FromWorker: TypeAlias = OutcomeBatch | WorkerStatus | HostNews | HostStandings | LogLine | WorkerTrouble | LastWord
 
 
 # Bytes

@@ -33,17 +33,21 @@ from fetcher.model import Middleware, Outcome, Page
 from fetcher.page.messages import is_plain
 from fetcher.page.reader import Reader
 from fetcher.parallel.messages import (
+    ChangeHosts,
     CrawlSettings,
     FromWorker,
     HostNews,
+    HostStandings,
     LastWord,
     LogLine,
     NoMoreRows,
     OutcomeBatch,
+    PauseWorker,
     RowBatch,
     RowValue,
     ShareOut,
     StopWorker,
+    TellHosts,
     WorkerStatus,
     WorkerTrouble,
     decode_from_parent,
@@ -54,6 +58,7 @@ from fetcher.parallel.messages import (
 from fetcher.parallel.seam import SocketSeam, open_seam
 from fetcher.pipeline import Engine, Outcomes, concurrent
 from fetcher.request_state import RequestState
+from fetcher.transport.descriptors import raise_descriptors
 from fetcher.transport.session import Transport
 
 __all__ = ["Worker"]
@@ -132,6 +137,9 @@ class Worker:
         self._known: dict[int, str] = {}  # rows that came with a page, and its URL
         self._exact = settings.extract is not None
         self._stream: Outcomes | None = None
+        self._transport: Transport | None = None
+        self._most = settings.config.limits.concurrency  # slots that there is room for
+        self._told_hosts = 0
         self._engine: Engine | None = None
 
     async def run(self) -> None:
@@ -141,7 +149,7 @@ class Worker:
         config = msgspec.structs.replace(config, limits=msgspec.structs.replace(config.limits, lookahead=LOOKAHEAD))
         extract = None if settings.extract is None else _imported("extract", settings.extract)
         middleware: list[Middleware] = [_imported("middleware", name) for name in settings.middleware]
-        transport = Transport(config)
+        self._transport = transport = Transport(config)
         handlers = Handlers(
             config, middleware, transport, locate=transport.address_of, home=None if middleware else self._is_mine
         )
@@ -153,6 +161,7 @@ class Worker:
         )
         handlers.gate.restore(settings.parked, settings.delays)
         handlers.gate.set_share(settings.concurrency, settings.rate)
+        handlers.gate.pause(paused=settings.paused)
         tasks: list[asyncio.Task[None]] = []
         try:
             with _marking(reader, settings):
@@ -194,6 +203,9 @@ class Worker:
                 assert self._engine is not None
                 self._share, self._slots = message.number, message.concurrency
                 self._engine.gate.set_share(message.concurrency, message.rate)
+                self._make_room(message.concurrency)
+            elif isinstance(message, ChangeHosts | PauseWorker | TellHosts):
+                self._obey(message)
             elif isinstance(message, StopWorker):
                 assert self._stream is not None
                 self._stream.stop(message.grace)
@@ -201,6 +213,29 @@ class Worker:
                 assert isinstance(message, NoMoreRows)
                 self._incoming.put_nowait(None)
         os._exit(0)  # nobody is left to tell
+
+    def _make_room(self, concurrency: int) -> None:
+        """Have the window and the connections for more slots than there were at the beginning."""
+        assert self._stream is not None
+        assert self._transport is not None
+        if concurrency > self._most:
+            self._most = concurrency
+            raise_descriptors(concurrency)
+            self._transport.allow(concurrency)
+            config = self._settings.config
+            limits = msgspec.structs.replace(config.limits, concurrency=concurrency)
+            self._stream.change(msgspec.structs.replace(config, limits=limits), ())
+
+    def _obey(self, message: ChangeHosts | PauseWorker | TellHosts) -> None:
+        assert self._engine is not None
+        gate = self._engine.gate
+        if isinstance(message, ChangeHosts):
+            for name, policy in message.policies:
+                gate.set_policy(name, policy)
+        elif isinstance(message, PauseWorker):
+            gate.pause(paused=message.paused)
+        else:
+            self._told_hosts = message.hosts
 
     def _take(self, message: RowBatch) -> None:
         for value in message.rows:
@@ -309,6 +344,8 @@ class Worker:
             if whole and (hosts := self._hosts()) != told:
                 await self._send(hosts)
                 told = hosts
+            if whole and self._told_hosts:
+                await self._send(HostStandings(self._settings.epoch, self._stream.standings(self._told_hosts)))
             count += 1
             await asyncio.sleep(STATUS_SECONDS)
 
