@@ -63,6 +63,11 @@ RUN_KEYS: dict[str, Any] = {
     "log_format": "text",
     "summary": None,
     "metrics": None,
+    "live": False,
+    "live_at": None,
+    "live_host": [],
+    "live_control": False,
+    "open": False,
 }
 """The settings of ``fetcher crawl`` that are no ``Config``'s, with their defaults."""
 
@@ -87,6 +92,15 @@ def _metrics(value: Any) -> str | None:
     text = str(value) if type(value) is int else _text(value)
     if text is not None:
         MetricsPlace.of(text)
+    return text
+
+
+def _live_at(value: Any) -> str | None:
+    text = str(value) if type(value) is int else _text(value)
+    if text is not None:
+        from fetcher.live.place import LivePlace  # most runs have no page
+
+        LivePlace.of(text)
     return text
 
 
@@ -126,6 +140,11 @@ RUN_READERS: dict[str, Callable[[Any], Any]] = {
     "log_format": one_of("text", "json"),
     "summary": _text,
     "metrics": _metrics,
+    "live": flag,
+    "live_at": _live_at,
+    "live_host": _texts,
+    "live_control": flag,
+    "open": flag,
 }
 """How each of them is read, wherever it comes from."""
 

@@ -41,6 +41,7 @@ __all__ = [
     "OutputFigures",
     "RunReport",
     "figures_of",
+    "holder_of",
     "report",
 ]
 
@@ -144,7 +145,7 @@ class JobSnapshot:
         self.pid: int | None = None
 
     def __enter__(self) -> Self:
-        self.pid = _holder(os.path.join(self.folder, LOCK))
+        self.pid = holder_of(self.folder)
         if not os.path.lexists(self.path + JOURNAL) and not os.access(self.folder, os.W_OK | os.X_OK):
             # SQLite makes the journal's index before it reads.
             raise LedgerError(
@@ -269,6 +270,11 @@ def _tidy(path: str) -> None:
         if os.path.getsize(path + JOURNAL) == 0:
             with contextlib.closing(attach(path, write=True)) as db:
                 db.execute("SELECT count(*) FROM meta").fetchone()
+
+
+def holder_of(folder: str) -> int | None:
+    """Return the process that works on a job (0 where its number is not known), or ``None`` where none does."""
+    return _holder(os.path.join(folder, LOCK))
 
 
 def _holder(path: str) -> int | None:
