@@ -316,9 +316,7 @@ class Fetcher:
             self._transport.allow(limits.concurrency)
         self.config = config
         self._engine = msgspec.structs.replace(engine, config=config)
-        engine.gate.set_share(limits.concurrency, limits.rate)
-        for name, policy in policies:
-            engine.gate.set_policy(name, policy)
+        engine.gate.set_share(limits.concurrency, limits.rate, policies)
         for stream in self._streams:
             stream.change(config, policies)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from fetcher.live.state import Machine
+from fetcher.live.state import ResourceUse
 
 __all__ = ["MachineWatch", "uses"]
 
@@ -29,13 +29,13 @@ class MachineWatch:
     def __init__(self) -> None:
         self._cpu, self._when = time.process_time(), time.monotonic()
 
-    def look(self) -> Machine:
+    def look(self) -> ResourceUse:
         """Return what it uses now, and the CPU since the last look."""
         cpu, when = time.process_time(), time.monotonic()
         passed, used = when - self._when, cpu - self._cpu
         self._cpu, self._when = cpu, when
         memory, descriptors = uses(os.getpid())
-        return Machine(memory, descriptors, _most_descriptors(), used / passed if passed > 0 else None)
+        return ResourceUse(memory, descriptors, _most_descriptors(), used / passed if passed > 0 else None)
 
 
 def _most_descriptors() -> int | None:

@@ -23,6 +23,7 @@
     if (minutes < 60) return `${minutes} min ${String(Math.round(s) % 60).padStart(2, "0")} s`;
     return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
   };
+  const about = s => s < 60 ? `${Math.max(1, Math.round(s))} s` : time(s);
   const count = (n, noun) => `${whole(n)} ${noun}${n === 1 ? "" : "s"}`;
   const or = (value, write) => value === null || value === undefined ? "–" : write(value);
 
@@ -135,8 +136,17 @@
     box.svg.append(draw("text", {x: box.left, y: box.bottom + 20}, "0"));
     box.svg.append(draw("text", {x: box.right, y: box.bottom + 20, "text-anchor": "end"}, time(end - start)));
   };
+  const rough = s => time(+s.toPrecision(2));
   const latency = data => {
-    put($("latency-note"), `On the wire, all its tries together: half within ${time(data.p50)}, 95 % within ${time(data.p95)}, 99 % within ${time(data.p99)}.`);
+    // What is rarer than one in 200 at either end would leave no room for the rest.
+    const all = data.counts.reduce((a, b) => a + b, 0);
+    let first = 0, last = data.counts.length - 1, rare = 0;
+    while (first < last && rare + data.counts[first] < all / 200) rare += data.counts[first++];
+    const below = rare;
+    for (rare = 0; first < last && rare + data.counts[last] < all / 200;) rare += data.counts[last--];
+    data = {...data, counts: data.counts.slice(first, last + 1), edges: data.edges.slice(first, last + 2)};
+    const beyond = [below && `${whole(below)} took less`, rare && `${whole(rare)} took longer`].filter(Boolean).join(", ");
+    put($("latency-note"), `On the wire, all its tries together: half within ${time(data.p50)}, 95 % within ${time(data.p95)}, 99 % within ${time(data.p99)}.${beyond ? ` Not drawn: ${beyond}.` : ""}`);
     const box = canvas("latency-plot", `How long rows take: median ${time(data.p50)}, 95th percentile ${time(data.p95)}, 99th ${time(data.p99)}`);
     const top = nice(Math.max(...data.counts)), n = data.counts.length;
     const wide = (box.right - box.left) / Math.max(n, 8);
@@ -148,7 +158,7 @@
     const every = Math.max(1, Math.ceil((n + 1) / Math.max(2, Math.floor((box.right - box.left) / 70))));
     data.edges.forEach((edge, at) => {
       if (at % every) return;
-      box.svg.append(draw("text", {x: box.left + at * wide, y: box.bottom + 20, "text-anchor": at ? "middle" : "start"}, time(edge)));
+      box.svg.append(draw("text", {x: box.left + at * wide, y: box.bottom + 20, "text-anchor": at === 0 ? "start" : at === n && n >= 8 ? "end" : "middle"}, rough(edge)));
     });
   };
 
@@ -170,9 +180,9 @@
     const headline = over ? `${words[s.state][0].toUpperCase()}${words[s.state].slice(1)}: ${count(c.ok, "page")}`
       : s.state === "starting" ? "Starting" : share === null ? `${count(done, "row")} done` : `${percent} of ${c.more ? "about " : ""}${count(total, "row")}`;
     put($("headline"), headline);
-    const left = s.eta.seconds === null ? s.eta.how : s.eta.seconds > 0 ? `About ${time(s.eta.seconds)} to go: ${s.eta.how}` : s.eta.how;
+    const left = s.eta.seconds === null ? s.eta.how : s.eta.seconds > 0 ? `About ${about(s.eta.seconds)} to go: ${s.eta.how}` : s.eta.how;
     const lede = over ? `${count(c.input, "row")} = ${whole(c.ok)} ok + ${whole(c.failed)} failed + ${whole(c.skipped)} skipped${c.pending ? ` + ${whole(c.pending)} pending` : ""}, in ${time(s.seconds)}.`
-      : `${left[0].toUpperCase()}${left.slice(1)}. Running for ${time(s.seconds)}.`;
+      : `${left[0].toUpperCase()}${left.slice(1)}. Running for ${about(s.seconds)}.`;
     put($("lede"), lede);
     document.title = `${over ? words[s.state] : percent || whole(done)} · fetcher live`;
     const bar = $("bar");
@@ -226,7 +236,7 @@
     const f = s.flight;
     put($("flight-note"), f.count ? `${count(f.count, "row")}: ${f.stages.map(([stage, many]) => `${stage} ${whole(many)}`).join(", ")}.${f.rows.length < f.count ? ` The ${f.rows.length} oldest:` : ""}` : "Nothing.");
     $("flight").querySelector(".scroll").hidden = !f.count;
-    fill("flight", f.rows.map(r => [whole(r.id), time(r.age), r.stage, time(r.in_stage), String(r.attempts + 1), r.url]), ["", "", "word", "", "", "wide"]);
+    fill("flight", f.rows.map(r => [whole(r.id), time(r.age), r.stage, time(r.in_stage), String(r.attempts + 1), r.url]), ["", "", "word", "roomy", "roomy", "wide"]);
   };
   const failures = s => {
     if (unknown("failures", s.failures === null ? NOT_IN_LEDGER : null)) return;

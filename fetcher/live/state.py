@@ -25,9 +25,9 @@ __all__ = [
     "Flight",
     "Latency",
     "LiveState",
-    "Machine",
     "Point",
     "Power",
+    "ResourceUse",
     "RowCounts",
     "WorkerSeen",
 ]
@@ -105,7 +105,7 @@ class FailureSeen(msgspec.Struct, frozen=True):
     ago: float | None
 
 
-class Machine(msgspec.Struct, frozen=True):
+class ResourceUse(msgspec.Struct, frozen=True):
     """What a process uses: bytes of memory, file descriptors and the limit of these, seconds of CPU a second."""
 
     memory: int | None
@@ -155,7 +155,7 @@ class LiveState(msgspec.Struct, frozen=True):
     latency: Latency | None = None
     workers: list[WorkerSeen] | None = None
     failures: list[FailureSeen] | None = None
-    machine: Machine | None = None
+    machine: ResourceUse | None = None
     power: Power | None = None
     final: dict[str, Any] | None = None
     final_text: str | None = None

@@ -12,7 +12,7 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from fetcher.config import HostPolicy
 from fetcher.errors import FetchError, Skipped, StatusError
@@ -220,19 +220,16 @@ class Gate:
 
     # Shares, where several processes have one limit
 
-    def set_share(self, concurrency: int, rate: float | None) -> None:
-        """Take another part of the slots and the rate: who waits for one looks again."""
-        set_share(self.scheduler.shared, concurrency, rate)
-        self._let_through()
-        self.scheduler.tell("")  # no host's name: the dispatchers look at all that may start
-
-    def set_policy(self, name: str, policy: HostPolicy) -> None:
-        """Have other limits hold for a host or a domain (``*.example.com``) from now on."""
+    def set_share(self, concurrency: int, rate: float | None, policies: Iterable[tuple[str, HostPolicy]] = ()) -> None:
+        """Take another part of the slots and the rate, and other ``policies``: who waits looks again."""
         scheduler = self.scheduler
-        for host in scheduler.table.set_policy(name, policy):
-            scheduler.recheck(host)
-            scheduler.tell(host.key)
+        set_share(scheduler.shared, concurrency, rate)
+        for name, policy in policies:
+            for host in scheduler.table.set_policy(name, policy):
+                scheduler.recheck(host)
+                scheduler.tell(host.key)
         self._let_through()
+        scheduler.tell("")  # no host's name: the dispatchers look at all that may start
 
     def pause(self, *, paused: bool) -> None:
         """Send nothing new while ``paused``; what is on the wire finishes. A host is not blamed for that time."""

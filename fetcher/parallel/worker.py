@@ -230,8 +230,8 @@ class Worker:
         assert self._engine is not None
         gate = self._engine.gate
         if isinstance(message, ChangeHosts):
-            for name, policy in message.policies:
-                gate.set_policy(name, policy)
+            limits = gate.scheduler.shared.limits
+            gate.set_share(limits.concurrency, limits.rate, message.policies)
         elif isinstance(message, PauseWorker):
             gate.pause(paused=message.paused)
         else:
