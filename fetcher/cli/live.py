@@ -76,9 +76,13 @@ class LiveRun:
         self._fetcher = fetcher
         self._source.begin(fetcher, stats)
 
+    def leave(self) -> None:
+        """Note that nothing is fetched any more."""
+        self._fetcher = None
+        self._source.leave()
+
     def end(self, summary: Summary) -> None:
         """Note how the run ended: what the page shows last are the figures of its summary."""
-        self._fetcher = None
         self._source.end(summary)
 
     def obey(self, command: Command) -> str:

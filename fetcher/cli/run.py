@@ -222,6 +222,7 @@ class Crawl:
                 live = self._live
                 if live is not None:
                     live.begin(self._fetcher, outcomes.stats)
+                    stack.callback(live.leave)
                 await self._show_progress(stack)
                 self._announce_time_limit(stack)
                 async for outcome in outcomes if metrics is None else metrics.observed(outcomes):

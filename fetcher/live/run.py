@@ -86,10 +86,16 @@ class RunSource:
         on_wire = self._fetcher.gate.on_wire if self._fetcher is not None else 0
         self.history.add(Point(round(self._passed(), 2), stats.ok, stats.failed, stats.skipped, stats.bytes, on_wire))
 
+    def leave(self) -> None:
+        """Note that nothing is fetched any more: what was in flight stands as it was, while outputs are closed."""
+        if self._fetcher is not None:
+            self._last = self._now()
+            self._fetcher = None
+
     def end(self, summary: Summary | None) -> None:
         """Note that the run has ended; with ``None`` it did so before it had anything to tell."""
-        before = self._last or self._now()
         self._fetcher = None
+        before = self._last or self._now()
         counts = self._counts()
         text = summary.as_text() if summary is not None else "the run ended with an error, which is told where it runs"
         codes = summary.codes if summary is not None else dict(self._stats.codes.most_common())
@@ -116,8 +122,10 @@ class RunSource:
 
     async def state(self) -> LiveState:
         """Return what is to be seen now."""
-        if self._last is None or self._last.state != "ended":
+        if self._fetcher is not None or self._last is None:
             self._last = self._now()
+        elif self._last.state != "ended":
+            self._last = msgspec.structs.replace(self._last, counts=self._counts())
         return self._last
 
     def points(self) -> Sequence[Point]:

@@ -89,18 +89,16 @@ class _Viewer:
     """One browser that looks: it gets the latest state, and none twice."""
 
     def __init__(self) -> None:
-        self._latest: bytes | None = None
+        self._latest = b"", False
         self._news = asyncio.Event()
-        self.over = False
 
     def offer(self, data: bytes, *, last: bool = False) -> None:
-        self._latest, self.over = data, last or self.over
+        self._latest = data, last
         self._news.set()
 
-    async def next(self) -> bytes:
+    async def next(self) -> tuple[bytes, bool]:
         await self._news.wait()
         self._news.clear()
-        assert self._latest is not None
         return self._latest
 
 
@@ -235,8 +233,10 @@ class LiveServer:
         try:
             await response.prepare(request)
             await self._send(request, response, self._history())
-            while not viewer.over:
-                await self._send(request, response, await viewer.next())
+            last = False
+            while not last:
+                data, last = await viewer.next()
+                await self._send(request, response, data)
             with contextlib.suppress(ConnectionError):
                 await response.write_eof()
         except (ConnectionError, TimeoutError):
