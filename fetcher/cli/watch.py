@@ -26,9 +26,7 @@ __all__ = ["command"]
 )
 @click.option("--open", "opens", is_flag=True, envvar="FETCHER_OPEN", help="Open the page in the browser.")
 @click.option("-v", "--verbose", count=True, help="Twice: show where an error of ours struck.")
-def command(
-    jobs: tuple[str, ...], /, *, live_at: str | None, live_host: tuple[str, ...], opens: bool, **_: Any
-) -> None:
+def command(*, jobs: tuple[str, ...], live_at: str | None, live_host: tuple[str, ...], opens: bool, **_: Any) -> None:
     """Show a job on a page in the browser, by its ledger alone: nothing is changed, and a run that works on it is not disturbed.
 
     JOB is the folder of a job, OUTPUT a file that it writes (then the job is OUTPUT.job). Several, or a pattern in quotes, are

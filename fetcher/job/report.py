@@ -146,7 +146,8 @@ class JobSnapshot:
 
     def __enter__(self) -> Self:
         self.pid = holder_of(self.folder)
-        if not os.path.lexists(self.path + JOURNAL) and not os.access(self.folder, os.W_OK | os.X_OK):
+        may_write = not os.path.isdir(self.folder) or os.access(self.folder, os.W_OK | os.X_OK)
+        if not os.path.lexists(self.path + JOURNAL) and not may_write:
             # SQLite makes the journal's index before it reads.
             raise LedgerError(
                 f"{self.path}: cannot be read in a folder you may not write: look at a copy of the folder"
