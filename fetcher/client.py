@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias, TypeVar, Unpac
 
 import msgspec
 
-from fetcher.config import Config, ConfigOptions, Follow, config_from
+from fetcher.config import Config, ConfigOptions, Follow, LimitOptions, Limits, changed_limits, config_from
 from fetcher.errors import ConfigError, FetchError
 from fetcher.event_loop import run_blocking
 from fetcher.found.source import Followed, rules_of
+from fetcher.hosts.standing import HostStanding, longest
 from fetcher.intake import Row, without_secrets
 from fetcher.middleware.chain import Handlers
 from fetcher.middleware.gate import Gate
@@ -39,7 +40,7 @@ from fetcher.model import (
 )
 from fetcher.page.reader import Reader, name_of
 from fetcher.pipeline import Engine, OneByOne, Outcomes, concurrent, fetch_one, sequential
-from fetcher.request_state import InFlight, RequestState
+from fetcher.request_state import InFlight, RequestState, WorkerStanding
 from fetcher.sources import BadRow, ListOptions, read_lists
 from fetcher.stats import Stats
 from fetcher.transport.descriptors import descriptors_for_connections, most_concurrency
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from fetcher.sources.network import ListStore
     from fetcher.transport.session import Transport
 
-__all__ = ["Fetcher", "fetch", "fetch_all", "judge_by_either", "robots_judge"]
+__all__ = ["Fetcher", "Snapshot", "fetch", "fetch_all", "judge_by_either", "robots_judge"]
 
 log = logging.getLogger("fetcher")
 
@@ -75,6 +76,16 @@ class FetcherOptions(ConfigOptions, total=False):
 
 
 _CALLABLES = frozenset(FetcherOptions.__annotations__) - frozenset(ConfigOptions.__annotations__)
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """What a ``Fetcher`` is doing at one moment; ``limits`` are those that hold now."""
+
+    in_flight: list[InFlight]
+    hosts: list[HostStanding]
+    workers: list[WorkerStanding]
+    limits: Limits
+    paused: bool
 
 
 class Fetcher:
@@ -279,6 +290,54 @@ class Fetcher:
         """Return every running request of this fetcher's streams and lists with its URL, stage and age."""
         lists = self._lists.in_flight() if self._lists is not None else []
         return lists + [row for stream in self._streams for row in stream.in_flight()]
+
+    def snapshot(self, hosts: int = 50) -> Snapshot:
+        """Return what is going on now: what is in flight, the ``hosts`` that will be needed for longest, the workers."""
+        lists = self._lists.in_flight() if self._lists is not None else []
+        standings = [standing for stream in self._streams for standing in stream.standings(hosts)]
+        return Snapshot(
+            lists + [row for stream in self._streams for row in stream.in_flight()],
+            longest(standings, hosts) if len(self._streams) > 1 else standings,
+            [worker for stream in self._streams for worker in stream.crew()],
+            self.config.limits,
+            self._running().gate.scheduler.shared.paused,
+        )
+
+    def set_limits(self, **options: Unpack[LimitOptions]) -> None:
+        """Change ``concurrency``, ``rate`` or what holds for single ``hosts`` while streams run; what is not named stays.
+
+        They are written as a ``Config`` takes them. What is on the wire stays there, and of many slots fewer are used as
+        exchanges end. Raises ``ConfigError`` for what is no limit, and for more than there are file descriptors.
+
+        >>> async def slower(fetcher):
+        ...     fetcher.set_limits(concurrency=20, rate="5/s", hosts={"example.com": {"per_host": 1, "delay": 2}})
+        """
+        engine = self._running()
+        config, policies = changed_limits(self.config, options)
+        limits = config.limits
+        if self._transport is not None:
+            allowed = most_concurrency(descriptors_for_connections(), limits.concurrency)
+            if allowed < limits.concurrency:
+                raise ConfigError(
+                    f"concurrency: {limits.concurrency} is more than the limit of file descriptors allows: {allowed} at "
+                    "most; raise that limit (ulimit -n) before the run, or take fewer"
+                )
+        least = max((len(stream.crew()) for stream in self._streams), default=1)
+        if limits.concurrency < least:
+            raise ConfigError(f"concurrency: {limits.concurrency} is fewer than one for each of {least} workers")
+        if self._transport is not None:
+            self._transport.allow(limits.concurrency)
+        self.config = config
+        self._engine = msgspec.structs.replace(engine, config=config)
+        engine.gate.set_share(limits.concurrency, limits.rate, policies)
+        for stream in self._streams:
+            stream.change(config, policies)
+
+    def pause(self, *, paused: bool = True) -> None:
+        """Send nothing new until ``pause(paused=False)``: what is on the wire finishes, and no host is blamed for the time."""
+        self._running().gate.pause(paused=paused)
+        for stream in self._streams:
+            stream.pause(paused=paused)
 
     def stop(self, grace: float = 5.0) -> None:
         """End all streams early: nothing new starts, what is on the wire has ``grace`` seconds to finish."""

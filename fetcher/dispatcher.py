@@ -8,13 +8,14 @@ slots and places free and no row that may start, the list is read on, however ma
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fetcher.config import Limits
 from fetcher.errors import FetcherError
 from fetcher.frontier.frontier import Frontier
+from fetcher.hosts.standing import HostStanding, standings_of
 from fetcher.middleware.gate import Gate
 from fetcher.model import Stage
 from fetcher.request_state import InFlight, RequestState, snapshot_of
@@ -37,6 +38,12 @@ class Window:
         self._waiters: deque[asyncio.Future[None]] = deque()
         self.free = places
         self.open = True
+
+    def widen(self, places: int) -> None:
+        """Have at least so many places in all."""
+        for _ in range(places - self._places):
+            self._places += 1
+            self.release()
 
     def take(self) -> None:
         """Take a place; the window must be ``open``."""
@@ -167,6 +174,15 @@ class Dispatcher:
     def snapshot(self) -> list[InFlight]:
         """Return what is running."""
         return [snapshot_of(state) for state in self.running.values()]
+
+    def standings(self, most: int) -> list[HostStanding]:
+        """Return how the hosts stand whose rows wait or run, at most ``most``."""
+        scheduler = self._gate.scheduler
+        running = Counter(state.target.host for state in self.running.values())
+        waiting = self._frontier.waiting(most)
+        return standings_of(
+            scheduler.table, scheduler.shared, waiting=waiting, running=running, now=self._gate.clock(), most=most
+        )
 
     def stop(self, *, now: bool) -> None:
         """Start nothing more; cancel what is not on the wire, and ``now`` what is. What came in is kept."""

@@ -19,10 +19,12 @@ import msgspec
 from fetcher.client import Fetcher
 from fetcher.config import Config
 from fetcher.errors import ConnectError, ParseError, ResourceError, Skipped
+from fetcher.hosts.standing import HostStanding
 from fetcher.model import Extractor, Failure, Outcome, Page, Request, Response, kept_headers
 from fetcher.page.parse import add_reading
 from fetcher.page.reader import Reader
-from fetcher.request_state import InFlight
+from fetcher.pipeline import Policies
+from fetcher.request_state import InFlight, WorkerStanding
 from fetcher.sources.rows import FinishedRow
 from fetcher.stats import Stats
 from fetcher.stored import Awaited, StoredPage
@@ -207,6 +209,20 @@ class ReadPages:
     def in_flight(self) -> list[InFlight]:
         """Return nothing: no request is on its way."""
         return []
+
+    def standings(self, most: int) -> list[HostStanding]:  # noqa: ARG002  (the contract's)
+        """Return nothing: no host is asked."""
+        return []
+
+    def crew(self) -> list[WorkerStanding]:
+        """Return nothing: see ``standings``."""
+        return []
+
+    def change(self, config: Config, hosts: Policies) -> None:
+        """Take over other limits, of which none is for pages of a file."""
+
+    def pause(self, *, paused: bool) -> None:
+        """Go on: nobody is asked."""
 
     def stop(self, grace: float = 5.0) -> None:  # noqa: ARG002  (a page takes no longer than its own limit)
         """Begin with no further page."""

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 
 import msgspec
 
-from fetcher.config import Config, Follow
+from fetcher.config import Config, Follow, HostPolicy
 from fetcher.dispatcher import Dispatcher
 from fetcher.errors import FetchError, ParseError, ResourceError, Skipped, SourceError
+from fetcher.hosts.standing import HostStanding
 from fetcher.intake import Intake, Rejected, Row
 from fetcher.middleware.gate import Gate
 from fetcher.model import Earlier, Exchange, Failure, Outcome, Page, Request, Response, Stage, kept_headers
@@ -37,6 +38,7 @@ from fetcher.request_state import (
     InFlight,
     RequestState,
     Requeue,
+    WorkerStanding,
     current,
     failure_of,
     hurry,
@@ -56,6 +58,7 @@ __all__ = [
     "Engine",
     "OneByOne",
     "Outcomes",
+    "Policies",
     "Wakeup",
     "concurrent",
     "exchange",
@@ -67,6 +70,9 @@ __all__ = [
 ]
 
 Source: TypeAlias = Iterable[Row] | AsyncIterable[Row]
+
+Policies: TypeAlias = tuple[tuple[str, HostPolicy], ...]
+"""What holds for single hosts and domains."""
 
 SLICE_SECONDS = 0.005  # the consumer parses before the loop may turn
 GRACE_SECONDS = 5.0  # that exchanges on the wire are given to finish when a run is stopped
@@ -377,6 +383,21 @@ class Outcomes:
         """Return every running row: its URL, its stage and how long it has been at it."""
         return self._dispatcher.snapshot() + [snapshot_of(state) for state in self._isolated.running.values()]
 
+    def standings(self, most: int) -> list[HostStanding]:
+        """Return how the hosts stand whose rows wait or run, at most ``most``."""
+        return self._dispatcher.standings(most)
+
+    def crew(self) -> list[WorkerStanding]:
+        """Return how the processes stand that it runs: none, for it is in this one."""
+        return []
+
+    def change(self, config: Config, hosts: Policies) -> None:  # noqa: ARG002  (the gate goes by these)
+        """Take over other limits: the gate has them already, and this makes the window wide enough."""
+        self._dispatcher.window.widen(config.limits.window)
+
+    def pause(self, *, paused: bool) -> None:
+        """Pause or go on: the gate does it."""
+
     def stop(self, grace: float = GRACE_SECONDS) -> None:
         """Start nothing new, give what is on the wire ``grace`` seconds, then end. Rows left are pending."""
         if not self._stopping:
@@ -595,6 +616,20 @@ class OneByOne:
     def in_flight(self) -> list[InFlight]:
         """Return the running row, if there is one."""
         return [] if self._state is None else [snapshot_of(self._state)]
+
+    def standings(self, most: int) -> list[HostStanding]:  # noqa: ARG002  (the contract's)
+        """Return how the hosts stand: there is one row at a time, and none is waited for."""
+        return []
+
+    def crew(self) -> list[WorkerStanding]:
+        """Return how the processes stand that it runs: none."""
+        return []
+
+    def change(self, config: Config, hosts: Policies) -> None:
+        """Take over other limits: the gate has them already."""
+
+    def pause(self, *, paused: bool) -> None:
+        """Pause or go on: the gate does it."""
 
     def stop(self, grace: float = 0) -> None:  # noqa: ARG002  (the contract's)
         """End after the present row."""

@@ -40,6 +40,7 @@ __all__ = [
     "Requeue",
     "Transfer",
     "Trial",
+    "WorkerStanding",
     "current",
     "enter",
     "failure_of",
@@ -426,6 +427,19 @@ def snapshot_of(state: RequestState) -> InFlight:
         max(0.0, now - (state.stage_since or state.began or now)),
         state.attempts,
     )
+
+
+class WorkerStanding(msgspec.Struct, frozen=True):
+    """A worker as seen from outside: ``slots`` are its share of them, ``held`` those it may have in use.
+
+    ``rows`` were given to it and have no outcome yet. ``pid`` is ``None`` where there is no process in its place.
+    """
+
+    number: int
+    pid: int | None
+    slots: int
+    held: int
+    rows: int
 
 
 class Requeue(BaseException):

@@ -36,7 +36,8 @@ FLAGS = """
 --robots --no-robots --max-crawl-delay --per-site --per-address --dry-run --max-redirects --max-size --truncate --accept -A --user-agent -H --header -b --cookie -u --user -x --proxy -k
 --insecure --ca-bundle --retry-on --follow --follow-css --depth --within --include --exclude --max-pages --max-pages-per-host --follow-refresh --head --cert --key --tls --private-network --select --select-from --table --explode --with --text --text-format --skip-when --extract
 --middleware --isolate --parsers --parse-timeout --dedupe --limit --workers --shard --time-limit --max-failed --progress --no-progress
--q --quiet -v --verbose --log-format --summary --metrics --config -h --help
+-q --quiet -v --verbose --log-format --summary --metrics
+--live --live-at --live-host --live-control --open --config -h --help
 """.split()
 """Every flag that is promised."""
 
@@ -401,6 +402,11 @@ RUN_TABLE = [
     Row("SUMMARY", "s.json", ["--summary", "s.json"], "summary", "s.json"),
     Row("WORKERS", "3", ["--workers", "3"], "workers", 3),
     Row("METRICS", "9464", ["--metrics", "9464"], "metrics", "9464"),
+    Row("LIVE", "1", ["--live"], "live", True),
+    Row("LIVE_AT", "8080", ["--live-at", "8080"], "live_at", "8080"),
+    Row("LIVE_HOST", "a\nb", ["--live-host", "a", "--live-host", "b"], "live_host", ["a", "b"]),
+    Row("LIVE_CONTROL", "1", ["--live-control"], "live_control", True),
+    Row("OPEN", "1", ["--open"], "open", True),
 ]
 """The settings of the run."""
 

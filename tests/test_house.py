@@ -50,7 +50,7 @@ ORDER = (
     ("extraction",),
     ("extraction_workers",),
     ("job", "report", "demo"),
-    ("bench",),
+    ("bench", "live"),
     ("cli",),
     ("__main__",),
 )
@@ -61,7 +61,7 @@ NEIGHBOURS: set[tuple[str, str]] = {("sources", "sinks")}
 
 CONFINED = {
     "aiohttp": ["fetcher.transport.*"],
-    "aiohttp.web": ["fetcher.demo.server."],
+    "aiohttp.web": ["fetcher.demo.server.", "fetcher.live.server."],
     "tenacity": ["fetcher.middleware.retry."],
     "prometheus_client": ["fetcher.report.metrics."],
     "xxhash": ["fetcher.page.parse."],

@@ -128,6 +128,11 @@ OPTIONS = [
     option("--log-format", type=click.Choice(["text", "json"]), help="How -v tells it.  [default: text]"),
     option("--summary", metavar="PATH", help="Write the final counts as JSON ('-' is stdout)."),
     option("--metrics", metavar="[HOST:]PORT|FILE", help="Tell Prometheus how it goes: at http://127.0.0.1:PORT/metrics, or in a file every 10 s; an extra.  [default: none]"),
+    option("--live", is_flag=True, help="A page that shows the run while it goes on, at a free port of this machine: its address is told on stderr."),
+    option("--live-at", metavar="[HOST:]PORT", help="Where that page is served.  [default: 127.0.0.1, a free port]"),
+    option("--live-host", multiple=True, metavar="NAME", help="A further host name by which that page may be asked for (behind a proxy, or on a network); repeatable."),
+    option("--live-control", is_flag=True, help="Let that page stop, pause and limit the run where others than this machine reach it."),
+    option("--open", is_flag=True, help="Open that page in the browser."),
     option("--config", metavar="FILE", help="Read settings from a TOML file.  [default: ./fetcher.toml, else the XDG one]"),
 ]  # fmt: skip
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "crawl": "Fetch a list of URLs and write what came.",
     "extract": "Read pages again that were fetched before: no network.",
     "robots": "Say why a URL may be fetched or not.",
+    "watch": "Look at a job in the browser, while it runs or later.",
     "report": "Tell how a job went, or how far it is.",
     "bench": "Measure what concurrency buys.",
     "serve": "Serve the built-in site on loopback, to play with.",

@@ -56,6 +56,11 @@ class Plan(msgspec.Struct, frozen=True):
         return self.settings.get(key, RUN_KEYS[key])
 
     @property
+    def wants_live(self) -> bool:
+        """Whether it is to be looked at in a browser."""
+        return bool(self["live"] or self["live_at"] is not None or self["open"])
+
+    @property
     def body_place(self) -> BodyPlace:
         """Where the bodies of pages go."""
         return body_place(self["body"])

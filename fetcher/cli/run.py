@@ -41,6 +41,7 @@ from fetcher.sinks.opening import is_special
 from fetcher.stats import Stats
 
 if TYPE_CHECKING:
+    from fetcher.cli.live import LiveRun
     from fetcher.report.metrics import Metrics
 
 __all__ = ["crawl", "extract"]
@@ -154,11 +155,29 @@ class Crawl:
         self._gate: Gate | None = None
         self._resume_state = ResumeState()
         self._progress: Progress | None = None
+        self._live: LiveRun | None = None
         self._opening: asyncio.Task[Any] | None = None
         self.signals = CrawlSignals(interrupt=self._interrupt, show=self._show_in_flight, clear=self._clear_progress)
 
     async def run(self) -> int:
         """Fetch everything and return the exit code."""
+        if not self._plan.wants_live:
+            return await self._run()
+        from fetcher.cli.live import LiveRun
+
+        plan = self._plan
+        self._live = LiveRun(
+            plan.__getitem__,
+            self._notices,
+            name=plan.outputs[0] if plan.outputs != ["-"] else "fetcher crawl",
+            total=estimate_total(plan),
+            stop=self.signals.interrupt,
+            redact=redact,
+        )
+        async with self._live:
+            return await self._run()
+
+    async def _run(self) -> int:
         began = time.monotonic()
         code: int | None = None
         try:
@@ -206,10 +225,16 @@ class Crawl:
                 )
                 outcomes = await stack.enter_async_context(stream)
                 self._stats = outcomes.stats
+                live = self._live
+                if live is not None:
+                    live.begin(self._fetcher, outcomes.stats)
+                    stack.callback(live.leave)
                 await self._show_progress(stack)
                 self._announce_time_limit(stack)
                 async for outcome in outcomes if metrics is None else metrics.observed(outcomes):
                     await output.write(outcome)
+                    if live is not None:
+                        live.saw(outcome)
         except asyncio.CancelledError:
             if self.signals.first is None or self._stats is not None or opening is None:
                 raise
@@ -317,6 +342,8 @@ class Crawl:
             if not self._plan["quiet"] and (error is None or self._stats.input):
                 self._notices.show(summary.as_text(), summary=msgspec.to_builtins(summary))
             write_summary(self._plan["summary"], summary.as_json())
+            if self._live is not None:
+                self._live.end(summary)
         if error is None:
             self._tell_what_is_next(code)
 

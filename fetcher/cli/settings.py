@@ -20,7 +20,7 @@ from fetcher.config.options import SECRET_HEADERS, flag, number_from, one_of, op
 from fetcher.errors import ConfigError, InvalidURL
 from fetcher.report.metrics import MetricsPlace
 from fetcher.sources.list_options import ListOptions, parse_carry, parse_delimiter, parse_encoding
-from fetcher.transport.descriptors import descriptors_for_connections, most_concurrency
+from fetcher.transport.descriptors import descriptors_for_connections, most_concurrency, raise_descriptors
 from fetcher.urls import parse
 
 __all__ = [
@@ -64,6 +64,11 @@ RUN_KEYS: dict[str, Any] = {
     "log_format": "text",
     "summary": None,
     "metrics": None,
+    "live": False,
+    "live_at": None,
+    "live_host": [],
+    "live_control": False,
+    "open": False,
 }
 """The settings of ``fetcher crawl`` that are no ``Config``'s, with their defaults."""
 
@@ -88,6 +93,15 @@ def _metrics(value: Any) -> str | None:
     text = str(value) if type(value) is int else _text(value)
     if text is not None:
         MetricsPlace.of(text)
+    return text
+
+
+def _live_at(value: Any) -> str | None:
+    text = str(value) if type(value) is int else _text(value)
+    if text is not None:
+        from fetcher.live.place import LivePlace  # most runs have no page
+
+        LivePlace.of(text)
     return text
 
 
@@ -134,6 +148,11 @@ RUN_READERS: dict[str, Callable[[Any], Any]] = {
     "log_format": one_of("text", "json"),
     "summary": _text,
     "metrics": _metrics,
+    "live": flag,
+    "live_at": _live_at,
+    "live_host": _texts,
+    "live_control": flag,
+    "open": flag,
 }
 """How each of them is read, wherever it comes from."""
 
@@ -307,14 +326,5 @@ def at_most_failed(rule: str | None, failed: int, total: int) -> bool:
 
 def concurrency_within_limits(concurrency: int) -> int:
     """Raise the soft limit of file descriptors, and return what it then allows of a concurrency."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return concurrency
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Slots, the idle pool of twice the slots, and what the rest of the process holds.
-    wanted = 3 * concurrency + 200
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    raise_descriptors(concurrency)
     return most_concurrency(descriptors_for_connections(), concurrency)

@@ -62,6 +62,11 @@ class CrawlSignals:
         for number in self._handled:
             signal.signal(number, signal.SIG_IGN)
 
+    def interrupt(self) -> None:
+        """Do what the first SIGINT does, unless there was one."""
+        if self.first is None:
+            self._end(signal.SIGINT)
+
     def _end(self, number: int) -> None:
         self.first = self.first or number
         self._count += 1

@@ -20,10 +20,11 @@ from fetcher.config.config import (
     RetryPolicy,
     Timeouts,
     TLSPolicy,
+    changed_limits,
     config_from,
     read_toml,
 )
-from fetcher.config.keywords import ConfigOptions
+from fetcher.config.keywords import ConfigOptions, LimitOptions
 
 __all__ = [
     "OPTIONS",
@@ -38,12 +39,14 @@ __all__ = [
     "Header",
     "HostPolicy",
     "Identity",
+    "LimitOptions",
     "Limits",
     "Parsing",
     "ProxyPolicy",
     "RetryPolicy",
     "TLSPolicy",
     "Timeouts",
+    "changed_limits",
     "config_from",
     "read_toml",
 ]

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, TypeAlias, Unpack, get_args
 import msgspec
 
 from fetcher.buckets import Shard
-from fetcher.config.keywords import ConfigOptions
+from fetcher.config.keywords import ConfigOptions, LimitOptions
 from fetcher.config.options import (
     ClientCertificate,
     Header,
@@ -261,6 +261,26 @@ def config_from(config: Config | None, options: ConfigOptions, *, extra: Iterabl
             f"a config is given, and {names} beside it: leave one of them out, or write Config.of({names}=…)"
         )
     return config
+
+
+def changed_limits(config: Config, options: LimitOptions) -> tuple[Config, tuple[tuple[str, HostPolicy], ...]]:
+    """Return a config with other limits, and what is new for single hosts. Raises ``ConfigError``.
+
+    >>> changed_limits(Config.of(rate=5), {"concurrency": 7})[0].limits.rate
+    5.0
+    """
+    for name in options:
+        if name not in LimitOptions.__annotations__:
+            allowed = ", ".join(LimitOptions.__annotations__)
+            raise ConfigError(f"{name} cannot be changed while a stream runs: {allowed} can")
+    said = Config.of(**options)
+    fields = {name: getattr(said.limits, name) for name in ("concurrency", "rate") if name in options}
+    hosts = dict(config.hosts)
+    for name, policy in said.hosts:
+        terms = {field: value for field, value in msgspec.structs.asdict(policy).items() if value is not None}
+        hosts[name] = msgspec.structs.replace(hosts.get(name, HostPolicy()), **terms)
+    limits = msgspec.structs.replace(config.limits, **fields)
+    return msgspec.structs.replace(config, limits=limits, hosts=tuple(hosts.items())), said.hosts
 
 
 def parse_hosts(value: Any) -> tuple[tuple[str, HostPolicy], ...]:

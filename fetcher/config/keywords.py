@@ -13,7 +13,7 @@ from fetcher.buckets import Shard
 from fetcher.config.options import ClientCertificate, Header
 from fetcher.config.policies import ContentPart, HostPolicy, PrivateNetwork, TextFormat, TextMethod, TLSProfile, Within
 
-__all__ = ["ConfigOptions"]
+__all__ = ["ConfigOptions", "LimitOptions"]
 
 Amount: TypeAlias = float | str
 """A number, or the text a user would type: seconds (``"500ms"``, ``"2m"``), or requests per second (``"30/m"``)."""
@@ -28,6 +28,14 @@ Texts: TypeAlias = str | Sequence[str]
 """One text, or a list of them."""
 
 FileName: TypeAlias = str | os.PathLike[str]
+
+
+class LimitOptions(TypedDict, total=False):
+    """What ``Fetcher.set_limits`` takes: options of a ``Config`` that can be changed while a stream runs."""
+
+    concurrency: int
+    rate: Amount | None
+    hosts: Mapping[str, Mapping[str, Any]] | tuple[tuple[str, HostPolicy], ...]
 
 
 class ConfigOptions(TypedDict, total=False):

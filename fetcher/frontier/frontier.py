@@ -151,6 +151,13 @@ class Frontier:
             due = room
         return None if due == math.inf else due
 
+    def waiting(self, most: int) -> dict[str, int]:
+        """Return the rows that wait by host: of the ``most`` hosts that would be the last."""
+        counts = self._delayed.count_hosts(MAX_DUE_ROWS)
+        for queue in heapq.nlargest(most, self._queues.values(), key=lambda queue: queue.weight):
+            counts[queue.key] += queue.count
+        return dict(counts)
+
     def make_room(self, rows: int, now: float) -> int:
         """Put on disk what must go for ``rows`` more; return how many may come, none at times.
 

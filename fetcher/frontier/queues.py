@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
+from collections import Counter, deque
 
 from fetcher.frontier.spill import MAX_BATCH_ROWS, Spill, SpilledQueue, StoredRow, to_stored
 from fetcher.request_state import RequestState
@@ -137,6 +137,10 @@ class DelayQueue:
     def held(self) -> int:
         """Rows in memory."""
         return len(self._rows)
+
+    def count_hosts(self, most: int) -> Counter[str]:
+        """Count the rows in memory by host, where they are at most so many."""
+        return Counter(state.target.host for *_, state in self._rows) if len(self._rows) <= most else Counter()
 
     def push(self, state: RequestState, due: float) -> None:
         """Take a row until ``due``."""

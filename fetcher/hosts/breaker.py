@@ -45,7 +45,6 @@ class Breaker:
 
     __slots__ = (
         "_key",
-        "_retry",
         "charges",
         "failures",
         "first_charge_at",
@@ -54,12 +53,13 @@ class Breaker:
         "last_failure_at",
         "open_until",
         "parked_until",
+        "retry",
         "retry_after_until",
     )
 
     def __init__(self, key: str, retry: RetryPolicy) -> None:
         self._key = key
-        self._retry = retry
+        self.retry = retry
         self.half_open = True
         self.given_up: str | None = None
         self.charges = 0
@@ -108,7 +108,7 @@ class Breaker:
 
         Without ``Retry-After``, or with one of 0, the pause doubles from ``backoff``.
         """
-        retry = self._retry
+        retry = self.retry
         if retry_after:  # it has said itself when: answers to what was sent before that tell nothing new
             self.last_failure_at = now
         if retry_after is not None and retry_after > retry.max_retry_after:
@@ -140,7 +140,7 @@ class Breaker:
         self.charges += 1
         if self.charges == 1:
             self.first_charge_at = now
-        seconds, patience = now - self.first_charge_at, self._retry.host_patience
+        seconds, patience = now - self.first_charge_at, self.retry.host_patience
         if self.charges >= MAX_CHARGES:
             self.given_up = f"{self._key} {verb} {self.charges} times without one success"
         elif seconds >= patience:
@@ -153,7 +153,7 @@ class Breaker:
         one. Of many, other rows probe each time, and the last probes are far apart. Where all depends on one
         robots.txt, the host has some seconds to come back.
         """
-        retry = self._retry
+        retry = self.retry
         if not retry.retries:
             return 0.0
         if not robots_known:

@@ -48,6 +48,7 @@ class SharedLimits:
         self.limits = limits
         self.rate = limits.rate
         self.concurrency = limits.concurrency  # less while our own network is away
+        self.paused = False  # nothing new goes on the wire
         self.on_wire = 0
         self.reserved = 0
         self.suspected = 0  # of both, those of suspect hosts
@@ -59,7 +60,7 @@ class SharedLimits:
 
     def has_room(self, now: float) -> bool:
         """Whether a further row of any host would find a slot at once, and its share of the rate."""
-        if self.on_wire + self.reserved >= self.concurrency or self.at_gate:
+        if self.on_wire + self.reserved >= self.concurrency or self.at_gate or self.paused:
             return False
         rate = self.rate
         return (self._rate_allows(rate, now) if rate else self.rate_next) <= now
@@ -67,6 +68,8 @@ class SharedLimits:
     def room_at(self, now: float) -> float | None:
         """Say when time alone will make room for a further row, or ``None`` if there is, or an exchange must end."""
         rate = self.rate
+        if self.paused:
+            return None  # whoever ends the pause tells
         if self.on_wire + self.reserved >= self.concurrency:
             # A reservation may come to nothing, and nobody is told.
             return now + RECHECK_RESERVED_SECONDS if self.reserved else None
@@ -81,7 +84,7 @@ class SharedLimits:
 
     def has_slot(self, now: float) -> bool:
         """Whether an exchange of any host would find a slot at once, and the rate allows it."""
-        return self.on_wire < self.concurrency and now >= self.rate_next
+        return self.on_wire < self.concurrency and now >= self.rate_next and not self.paused
 
     def _rate_allows(self, rate: float, now: float) -> float:
         """Say when the rate has place for one more start behind all that are reserved."""
@@ -107,7 +110,7 @@ class SharedLimits:
     @property
     def excess_of_suspects(self) -> int:
         """How many exchanges of suspect hosts must make room for the others."""
-        if self.on_wire + self.reserved < self.concurrency:
+        if self.on_wire + self.reserved < self.concurrency or self.paused:
             return 0
         return max(0, self.suspected - suspects_share_of(self.concurrency))
 

@@ -22,6 +22,7 @@ __all__ = [
     "HostSettings",
     "HostState",
     "TroubleCounts",
+    "configure",
     "fold",
     "report_of",
     "rest_of",
@@ -267,6 +268,17 @@ class HostState:
         self.sent_at = now
         if self.delay:
             self.not_before = max(self.not_before, now + self.delay)
+
+
+def configure(host: HostState, settings: HostSettings) -> None:
+    """Take over other settings, while it is at work. What it bears, and what its robots.txt asks for, still hold."""
+    host.settings = settings
+    host.own_delay = max(settings.delay, min(host.crawl_delay, settings.max_crawl_delay))
+    host.breaker.retry = settings.retry
+    host.adjust()
+    if host.started_at:  # what it asked for itself is still waited for, but no longer a delay of ours
+        breaker, last = host.breaker, max(host.started_at, host.sent_at)
+        host.not_before = max(breaker.parked_until, breaker.retry_after_until, last + host.delay)
 
 
 # What is kept of one that rests

@@ -18,6 +18,7 @@ from fetcher.hosts.state import (
     HostSettings,
     HostState,
     TroubleCounts,
+    configure,
     fold,
     report_of,
     rest_of,
@@ -100,6 +101,20 @@ class HostTable:
             above = above.partition(".")[2]
             settings = self._particular.get(f"*.{above}")
         return settings or self._general
+
+    def set_policy(self, name: str, policy: HostPolicy) -> list[HostState]:
+        """Have what a policy says hold for a host or a domain from now on; return the hosts that it changes."""
+        self._particular[name] = self._settings_of(name.replace("*.", "-.", 1)).but(policy)
+        changed = [host for host in self._hosts.values() if self._settings_of(host.key) != host.settings]
+        for host in changed:
+            configure(host, self._settings_of(host.key))
+        return changed
+
+    def excuse(self, seconds: float) -> None:
+        """Leave out of every host's account that it was not asked for so long."""
+        for host in self._hosts.values():
+            if host.breaker.charges:
+                host.breaker.first_charge_at += seconds
 
     def _forget(self, now: float) -> None:
         """Law 3: drop the hosts nothing depends on; of those that refused us the newest are kept.

@@ -24,6 +24,7 @@ from fetcher.found.store import LISTED_IDS
 from fetcher.hosts.state import HostReport
 from fetcher.job.host_memory import TROUBLED, troubled_of
 from fetcher.job.ledger_reader import MAX_CODES, MAX_NAME_CHARACTERS, MAX_NOTE_BYTES, OK, LedgerReader, Tally
+from fetcher.job.pace import LAST_PACE, MAX_PACE_ROWS, PaceRow
 from fetcher.job.paths import LEDGER, LOCK
 from fetcher.job.schema import JOURNALS, MAX_VALUE_BYTES, attach, connect, damaged, explained, whole
 from fetcher.sinks.escape import printable
@@ -40,6 +41,7 @@ __all__ = [
     "OutputFigures",
     "RunReport",
     "figures_of",
+    "holder_of",
     "report",
 ]
 
@@ -143,8 +145,9 @@ class JobSnapshot:
         self.pid: int | None = None
 
     def __enter__(self) -> Self:
-        self.pid = _holder(os.path.join(self.folder, LOCK))
-        if not os.path.lexists(self.path + JOURNAL) and not os.access(self.folder, os.W_OK | os.X_OK):
+        self.pid = holder_of(self.folder)
+        may_write = not os.path.isdir(self.folder) or os.access(self.folder, os.W_OK | os.X_OK)
+        if not os.path.lexists(self.path + JOURNAL) and not may_write:
             # SQLite makes the journal's index before it reads.
             raise LedgerError(
                 f"{self.path}: cannot be read in a folder you may not write: look at a copy of the folder"
@@ -217,6 +220,12 @@ class JobSnapshot:
         )
         return [self._checked(run, RunFigures) for run in reversed(found)]
 
+    def pace(self, most: int = MAX_PACE_ROWS) -> list[PaceRow] | None:
+        """Return the last ``most`` moments that were noted, the oldest first; ``None`` where an older version noted none."""
+        if not self._ask("SELECT 1 FROM sqlite_master WHERE name = 'pace' LIMIT ?", 1):
+            return None
+        return [self._checked(row, PaceRow) for row in reversed(self._ask(LAST_PACE, most))]
+
     def all_runs(self) -> RunTotals:
         """Return what all runs were together."""
         (sums,) = self._ask("SELECT count(*) AS count, total(seconds) AS seconds, coalesce(sum(ok), 0) AS ok FROM runs")
@@ -262,6 +271,11 @@ def _tidy(path: str) -> None:
         if os.path.getsize(path + JOURNAL) == 0:
             with contextlib.closing(attach(path, write=True)) as db:
                 db.execute("SELECT count(*) FROM meta").fetchone()
+
+
+def holder_of(folder: str) -> int | None:
+    """Return the process that works on a job (0 where its number is not known), or ``None`` where none does."""
+    return _holder(os.path.join(folder, LOCK))
 
 
 def _holder(path: str) -> int | None:

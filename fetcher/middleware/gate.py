@@ -12,8 +12,9 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+from fetcher.config import HostPolicy
 from fetcher.errors import FetchError, Skipped, StatusError
 from fetcher.hosts.health import NO_ROUTE_ERRNOS, REFUSALS, failure_kind
 from fetcher.hosts.limits import count_repeat, set_share
@@ -66,6 +67,7 @@ class Gate:
         """What other processes of ours know of the hosts that are theirs to ask."""
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = 0.0
+        self._paused_at = 0.0
 
     def __repr__(self) -> str:
         shared = self.scheduler.shared
@@ -184,6 +186,11 @@ class Gate:
         table = self.scheduler.table
         table.counts(table.get(key, self.clock())).denied += 1
 
+    @property
+    def on_wire(self) -> int:
+        """The number of requests under way, those of other processes of ours as they last said."""
+        return self.scheduler.shared.on_wire + sum(remote.on_wire for remote in self.remote)
+
     # What a job remembers of hosts from run to run
 
     def parked(self) -> dict[str, float]:
@@ -213,11 +220,29 @@ class Gate:
 
     # Shares, where several processes have one limit
 
-    def set_share(self, concurrency: int, rate: float | None) -> None:
-        """Take another part of the slots and the rate: who waits for one looks again."""
-        set_share(self.scheduler.shared, concurrency, rate)
+    def set_share(self, concurrency: int, rate: float | None, policies: Iterable[tuple[str, HostPolicy]] = ()) -> None:
+        """Take another part of the slots and the rate, and other ``policies``: who waits looks again."""
+        scheduler = self.scheduler
+        set_share(scheduler.shared, concurrency, rate)
+        for name, policy in policies:
+            for host in scheduler.table.set_policy(name, policy):
+                scheduler.recheck(host)
+                scheduler.tell(host.key)
         self._let_through()
-        self.scheduler.tell("")  # no host's name: the dispatchers look at all that may start
+        scheduler.tell("")  # no host's name: the dispatchers look at all that may start
+
+    def pause(self, *, paused: bool) -> None:
+        """Send nothing new while ``paused``; what is on the wire finishes. A host is not blamed for that time."""
+        shared, now = self.scheduler.shared, self.clock()
+        if shared.paused is paused:
+            return
+        shared.paused = paused
+        if paused:
+            self._paused_at = now
+        else:
+            self.scheduler.table.excuse(now - self._paused_at)
+            self._let_through()
+            self.scheduler.tell("")
 
     # How it ended
 

@@ -13,6 +13,7 @@ what it has for the others goes to disk. Law 9: synchronous.
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 
 from fetcher.buckets import BUCKETS, bucket_of
@@ -143,6 +144,11 @@ class Dealing:
         for host in self._hosts.values():
             if not host.queue.in_round:
                 self._enter_round(host)
+
+    def waiting(self, most: int) -> dict[str, int]:
+        """Return the rows that are waiting or given by host: of the ``most`` hosts that have the most."""
+        largest = heapq.nlargest(most, self._hosts.values(), key=lambda host: host.queue.count + host.out)
+        return {host.queue.key: host.queue.count + host.out for host in largest}
 
     # Rows out
 

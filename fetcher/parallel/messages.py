@@ -19,26 +19,32 @@ import msgspec
 from fetcher import errors
 from fetcher.config import Config
 from fetcher.errors import FetchError, StatusError
+from fetcher.hosts.standing import HostStanding
 from fetcher.hosts.state import HostReport
 from fetcher.middleware.cookies import ChainJar, Cookie
 from fetcher.middleware.redirects import RedirectChain
 from fetcher.model import Discovery, Failure, Message, Page, Request
+from fetcher.pipeline import Policies
 from fetcher.request_state import InFlight, RequestState, Transfer
 from fetcher.urls import Target
 
 __all__ = [
+    "ChangeHosts",
     "CrawlSettings",
     "FromParent",
     "FromWorker",
     "HostNews",
+    "HostStandings",
     "LastWord",
     "LogLine",
     "NoMoreRows",
     "OutcomeBatch",
+    "PauseWorker",
     "RowBatch",
     "RowValue",
     "ShareOut",
     "StopWorker",
+    "TellHosts",
     "WorkerGone",
     "WorkerStatus",
     "WorkerTrouble",
@@ -240,6 +246,7 @@ class CrawlSettings(msgspec.Struct, array_like=True, frozen=True, tag="settings"
     level: int
     remote: bool = False
     files: dict[str, bytes] = {}
+    paused: bool = False
 
 
 class RowBatch(msgspec.Struct, array_like=True, frozen=True, tag="rows"):
@@ -256,6 +263,24 @@ class ShareOut(msgspec.Struct, array_like=True, frozen=True, tag="share"):
     rate: float | None
 
 
+class ChangeHosts(msgspec.Struct, array_like=True, frozen=True, tag="policies"):
+    """What holds from now on for single hosts and domains."""
+
+    policies: Policies
+
+
+class PauseWorker(msgspec.Struct, array_like=True, frozen=True, tag="pause"):
+    """Send nothing new while ``paused``."""
+
+    paused: bool
+
+
+class TellHosts(msgspec.Struct, array_like=True, frozen=True, tag="tell"):
+    """Tell once a second how so many ``hosts`` stand, for somebody looks; 0 for no longer."""
+
+    hosts: int
+
+
 class StopWorker(msgspec.Struct, array_like=True, frozen=True, tag="stop"):
     """Start nothing new; what is on the wire has so many seconds."""
 
@@ -266,7 +291,9 @@ class NoMoreRows(msgspec.Struct, array_like=True, frozen=True, tag="finish"):
     """There will be no more rows."""
 
 
-FromParent: TypeAlias = CrawlSettings | RowBatch | ShareOut | StopWorker | NoMoreRows
+FromParent: TypeAlias = (
+    CrawlSettings | RowBatch | ShareOut | ChangeHosts | PauseWorker | TellHosts | StopWorker | NoMoreRows
+)
 
 
 # From a worker
@@ -286,13 +313,17 @@ class OutcomeBatch(msgspec.Struct, array_like=True, frozen=True, tag="outcomes")
 
 
 class WorkerStatus(msgspec.Struct, array_like=True, frozen=True, tag="status"):
-    """How a worker stands: the share it goes by, the slots it ``holds``, those it could use, and what it has running."""
+    """How a worker stands: the share it goes by, the slots it ``holds``, those it could use, and what it has running.
+
+    ``on_wire`` of those slots have a request under way.
+    """
 
     epoch: int
     share: int
     held: int
     wanted: int
     running: list[InFlight] | None
+    on_wire: int = 0
 
 
 class HostNews(msgspec.Struct, array_like=True, frozen=True, tag="hosts"):
@@ -302,6 +333,13 @@ class HostNews(msgspec.Struct, array_like=True, frozen=True, tag="hosts"):
     parked: dict[str, float]
     delays: dict[str, float]
     troubled: list[HostReport]
+
+
+class HostStandings(msgspec.Struct, array_like=True, frozen=True, tag="standings"):
+    """How the hosts stand that a worker will need for longest."""
+
+    epoch: int
+    hosts: list[HostStanding]
 
 
 class LogLine(msgspec.Struct, array_like=True, frozen=True, tag="log"):
@@ -334,7 +372,9 @@ class WorkerGone(msgspec.Struct, array_like=True, frozen=True, tag="gone"):
     row: int
 
 
-FromWorker: TypeAlias = OutcomeBatch | WorkerStatus | HostNews | LogLine | WorkerTrouble | LastWord | WorkerGone
+FromWorker: TypeAlias = (
+    OutcomeBatch | WorkerStatus | HostNews | HostStandings | LogLine | WorkerTrouble | LastWord | WorkerGone
+)
 
 
 # Bytes

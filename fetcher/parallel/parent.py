@@ -38,23 +38,29 @@ from fetcher import errors
 from fetcher.config import Config, Follow
 from fetcher.errors import FetcherError, ResourceError, SourceError
 from fetcher.hosts.remote import RemoteHosts
+from fetcher.hosts.standing import HostStanding, longest
 from fetcher.intake import Rejected
 from fetcher.model import Failure, Outcome
 from fetcher.parallel.carried import carried_files
 from fetcher.parallel.dealing import Dealing
 from fetcher.parallel.messages import (
+    ChangeHosts,
     CrawlSettings,
+    FromParent,
     FromWorker,
     HostNews,
+    HostStandings,
     KnownPage,
     LastWord,
     LogLine,
     NoMoreRows,
     OutcomeBatch,
+    PauseWorker,
     RowBatch,
     RowValue,
     ShareOut,
     StopWorker,
+    TellHosts,
     WorkerStatus,
     WorkerTrouble,
     row_of,
@@ -62,8 +68,8 @@ from fetcher.parallel.messages import (
 )
 from fetcher.parallel.process import END_SECONDS, Launcher, LocalLauncher, WorkerProcess
 from fetcher.parallel.shares import Part, move
-from fetcher.pipeline import GRACE_SECONDS, Engine, Source, Wakeup, fresh, intake_of
-from fetcher.request_state import InFlight, RequestState, failure_of, known_page
+from fetcher.pipeline import GRACE_SECONDS, Engine, Policies, Source, Wakeup, fresh, intake_of
+from fetcher.request_state import InFlight, RequestState, WorkerStanding, failure_of, known_page
 from fetcher.stats import Stats
 
 if TYPE_CHECKING:
@@ -83,6 +89,7 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # beside what bodies take
 DEATHS = 3  # of workers without an outcome in between, within …
 DEATHS_SECONDS = 60.0  # … this, end the run
 MAX_EARLIER_WORKERS = 64  # whose hosts are remembered
+LOOK_SECONDS = 3.0  # after the last question that workers go on to tell of their hosts
 STOP_SECONDS = 2.0  # that a worker which was stopped has to say so
 
 
@@ -96,6 +103,7 @@ class Crew:
         self.before = list(self.told)  # what it was told before that
         self.statuses: list[WorkerStatus | None] = [None] * number
         self.running: list[tuple[float, list[InFlight]]] = [(0.0, [])] * number
+        self.standings: list[list[HostStanding]] = [[]] * number
         self.epoch = 0
 
     def part(self, place: int) -> Part:
@@ -154,6 +162,7 @@ class ParallelOutcomes:
         self._tasks: list[asyncio.Task[None]] = []
         self._grace: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
         self._dealing_soon = False
         self._deaths: list[tuple[float, int]] = []
         self._source_error: SourceError | None = None
@@ -192,6 +201,59 @@ class ParallelOutcomes:
             since = max(0.0, now - said)
             found += [msgspec.structs.replace(row, age=row.age + since, in_stage=row.in_stage + since) for row in rows]
         return found
+
+    def standings(self, most: int) -> list[HostStanding]:
+        """Return how the hosts stand, by what the workers said a second ago; the first call has them begin to tell."""
+        self._look(most)
+        known = {standing.host: standing for said in self._crew.standings for standing in said}
+        found: dict[str, HostStanding] = dict(known)
+        for host, rows in self._dealing.waiting(most).items():
+            standing = known.get(host)
+            if standing is None:
+                found[host] = HostStanding(host, rows, why="its worker has said nothing of it yet")
+            else:
+                found[host] = msgspec.structs.replace(standing, waiting=max(0, rows - standing.running))
+        return longest(found.values(), most)
+
+    def crew(self) -> list[WorkerStanding]:
+        """Return how the workers stand."""
+        return [
+            WorkerStanding(
+                place + 1,
+                process.pid if process is not None and process.alive else None,
+                self._crew.told[place],
+                status.held if (status := self._crew.statuses[place]) is not None else self._crew.told[place],
+                len(self._dealing.hands[place].given),
+            )
+            for place, process in enumerate(self._crew.processes)
+        ]
+
+    def change(self, config: Config, hosts: Policies) -> None:
+        """Take over other limits: the shares of the slots and of the rate move, and each worker is told of the hosts."""
+        self._engine = msgspec.structs.replace(self._engine, config=config)
+        if hosts:
+            self._tell_all(ChangeHosts(hosts))
+        self._move_shares(all_of_them=True)
+
+    def pause(self, *, paused: bool) -> None:
+        """Have the workers send nothing new while ``paused``."""
+        self._tell_all(PauseWorker(paused))
+
+    def _tell_all(self, message: FromParent) -> None:
+        for process in self._crew.processes:
+            if process is not None and process.alive:
+                process.tell(message)
+
+    def _look(self, hosts: int) -> None:
+        """Have the workers tell of their hosts, as long as somebody asks."""
+        self._tell_all(TellHosts(hosts))
+        if self._looking is not None:
+            self._looking.cancel()
+        self._looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look_away)
+
+    def _look_away(self) -> None:
+        self._looking = None
+        self._tell_all(TellHosts(0))
 
     def stop(self, grace: float = GRACE_SECONDS) -> None:
         """Start nothing new, give what is on the wire ``grace`` seconds, then end. Rows left are pending."""
@@ -310,9 +372,12 @@ class ParallelOutcomes:
                     return self._room
             case WorkerStatus():
                 self._crew.statuses[place] = message
+                self._remote[place].on_wire = message.on_wire
                 self._dealing.hands[place].idle = message.wanted <= self._crew.told[place]
                 if message.running is not None:
                     self._crew.running[place] = time.monotonic(), message.running
+            case HostStandings():
+                self._crew.standings[place] = message.hosts
             case HostNews():
                 self._remote[place].heard(message.parked, message.delays, message.troubled, time.monotonic())
             case LogLine():
@@ -384,7 +449,9 @@ class ParallelOutcomes:
         crew.epoch += 1
         self._dealing.hands[place].idle = False
         crew.statuses[place] = None
+        self._remote[place].on_wire = 0
         crew.running[place] = 0.0, []
+        crew.standings[place] = []
         crew.share_numbers[place] = 0
         remote = self._launcher.remote
         beside = -(-len(crew.processes) // self._launcher.machines)  # workers of one machine
@@ -409,6 +476,7 @@ class ParallelOutcomes:
             level=logging.getLogger("fetcher").getEffectiveLevel(),
             remote=remote,
             files=carried_files(engine.config) if remote else {},
+            paused=engine.gate.scheduler.shared.paused,
         )
         process = WorkerProcess(
             settings,
@@ -479,11 +547,15 @@ class ParallelOutcomes:
         """Give slots to those who can use them, and take them from those who cannot."""
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(SHARE_SECONDS, self._share)
+        self._move_shares()
+
+    def _move_shares(self, *, all_of_them: bool = False) -> None:
+        """Tell each worker its share where that is another; ``all_of_them`` where the rate is another."""
         crew = self._crew
         parts = [crew.part(place) for place in range(len(crew.processes))]
         for place, slots in enumerate(move(self._engine.config.limits.concurrency, parts)):
             process = crew.processes[place]
-            if slots == crew.told[place]:
+            if slots == crew.told[place] and not all_of_them:
                 continue
             crew.before[place] = parts[place].held
             crew.told[place] = slots
@@ -529,7 +601,7 @@ class ParallelOutcomes:
 
     async def __aexit__(self, *error: object) -> None:
         self._closing = True
-        for timer in (self._timer, self._grace):
+        for timer in (self._timer, self._grace, self._looking):
             if timer is not None:
                 timer.cancel()
         for task in self._tasks:
@@ -547,6 +619,8 @@ class ParallelOutcomes:
             await asyncio.gather(*(process.close(grace=END_SECONDS) for process in processes))
         else:
             await asyncio.gather(*(process.close(grace=0.0) for process in processes), return_exceptions=True)
+        for remote in self._remote:
+            remote.on_wire = 0
         if self._own_slots is None:
             self._clear_slots(len(self._crew.processes))
         else:

@@ -45,7 +45,8 @@ def move(total: int, parts: Sequence[Part]) -> list[int]:
     """Return what each worker is to be told now. Small differences are left alone."""
     goals = divide(total, [part.wanted for part in parts])
     slack = max(1, total // (10 * len(parts)))
-    if all(abs(goal - part.told) <= slack for goal, part in zip(goals, parts, strict=True)):
+    whole = sum(part.told for part in parts) == total  # else there are more of them now, or fewer
+    if whole and all(abs(goal - part.told) <= slack for goal, part in zip(goals, parts, strict=True)):
         goals = [part.told for part in parts]
     told = [min(goal, part.told) for goal, part in zip(goals, parts, strict=True)]
     free = total - sum(max(now, part.held) for now, part in zip(told, parts, strict=True))

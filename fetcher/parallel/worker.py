@@ -38,17 +38,21 @@ from fetcher.page.messages import is_plain
 from fetcher.page.reader import Reader
 from fetcher.parallel.carried import placed
 from fetcher.parallel.messages import (
+    ChangeHosts,
     CrawlSettings,
     FromWorker,
     HostNews,
+    HostStandings,
     LastWord,
     LogLine,
     NoMoreRows,
     OutcomeBatch,
+    PauseWorker,
     RowBatch,
     RowValue,
     ShareOut,
     StopWorker,
+    TellHosts,
     WorkerStatus,
     WorkerTrouble,
     decode_from_parent,
@@ -59,6 +63,7 @@ from fetcher.parallel.messages import (
 from fetcher.parallel.seam import SocketSeam, open_seam
 from fetcher.pipeline import Engine, Outcomes, concurrent
 from fetcher.request_state import RequestState
+from fetcher.transport.descriptors import raise_descriptors
 from fetcher.transport.session import Transport
 
 __all__ = ["Worker"]
@@ -151,6 +156,9 @@ class Worker:
         self._known: dict[int, str] = {}  # rows that came with a page, and its URL
         self._exact = settings.extract is not None
         self._stream: Outcomes | None = None
+        self._transport: Transport | None = None
+        self._most = settings.config.limits.concurrency  # slots that there is room for
+        self._told_hosts = 0
         self._engine: Engine | None = None
 
     async def run(self) -> None:
@@ -161,7 +169,7 @@ class Worker:
         extract = None if settings.extract is None else _imported("extract", settings.extract)
         middleware: list[Middleware] = [_imported("middleware", name) for name in settings.middleware]
         with placed(config, settings.files) as here:
-            transport = Transport(here)
+            self._transport = transport = Transport(here)
             handlers = Handlers(
                 here, middleware, transport, locate=transport.address_of, home=None if middleware else self._is_mine
             )
@@ -173,6 +181,7 @@ class Worker:
         )
         handlers.gate.restore(settings.parked, settings.delays)
         handlers.gate.set_share(settings.concurrency, settings.rate)
+        handlers.gate.pause(paused=settings.paused)
         tasks: list[asyncio.Task[None]] = []
         try:
             with _marking(reader, self._marker, settings.suspects):
@@ -219,6 +228,9 @@ class Worker:
                 assert self._engine is not None
                 self._share, self._slots = message.number, message.concurrency
                 self._engine.gate.set_share(message.concurrency, message.rate)
+                self._make_room(message.concurrency)
+            elif isinstance(message, ChangeHosts | PauseWorker | TellHosts):
+                self._obey(message)
             elif isinstance(message, StopWorker):
                 assert self._stream is not None
                 self._stream.stop(message.grace)
@@ -234,6 +246,29 @@ class Worker:
             await asyncio.sleep(lease / 50)
             silent = silent + 1 if time.monotonic() - self._heard > lease else 0
         os._exit(1)
+
+    def _make_room(self, concurrency: int) -> None:
+        """Have the window and the connections for more slots than there were at the beginning."""
+        assert self._stream is not None
+        assert self._transport is not None
+        if concurrency > self._most:
+            self._most = concurrency
+            raise_descriptors(concurrency)
+            self._transport.allow(concurrency)
+            config = self._settings.config
+            limits = msgspec.structs.replace(config.limits, concurrency=concurrency)
+            self._stream.change(msgspec.structs.replace(config, limits=limits), ())
+
+    def _obey(self, message: ChangeHosts | PauseWorker | TellHosts) -> None:
+        assert self._engine is not None
+        gate = self._engine.gate
+        if isinstance(message, ChangeHosts):
+            limits = gate.scheduler.shared.limits
+            gate.set_share(limits.concurrency, limits.rate, message.policies)
+        elif isinstance(message, PauseWorker):
+            gate.pause(paused=message.paused)
+        else:
+            self._told_hosts = message.hosts
 
     def _take(self, message: RowBatch) -> None:
         for value in message.rows:
@@ -337,11 +372,13 @@ class Worker:
             whole = count % SNAPSHOT_STATUSES == 0
             if whole or status != last:
                 running = self._stream.in_flight()[:MAX_RUNNING] if whole else None
-                await self._send(WorkerStatus(self._settings.epoch, *status, running))
+                await self._send(WorkerStatus(self._settings.epoch, *status, running, shared.on_wire))
                 last = status
             if whole and (hosts := self._hosts()) != told:
                 await self._send(hosts)
                 told = hosts
+            if whole and self._told_hosts:
+                await self._send(HostStandings(self._settings.epoch, self._stream.standings(self._told_hosts)))
             count += 1
             await asyncio.sleep(STATUS_SECONDS)
 

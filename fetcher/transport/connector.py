@@ -189,11 +189,15 @@ class ConnectionBudget:
     """What all pools of a transport may have open together: ``most`` at work and idle, ``max_idle`` of them idle."""
 
     def __init__(self, concurrency: int, descriptors: int | None) -> None:
+        self._connectors: list[BoundedConnector] = []
+        self.changes = 0  # connections that are new, or idle now, since they were counted
+        self.allow(concurrency, descriptors)
+
+    def allow(self, concurrency: int, descriptors: int | None) -> None:
+        """Have place for so many exchanges at once, and their idle connections."""
         self.max_idle = max(100, 2 * concurrency)
         self.most = descriptors if descriptors is not None else concurrency + 2 * self.max_idle
-        self._connectors: list[BoundedConnector] = []
         self.every = max(1, min(self.max_idle // 8, self.most // 16))
-        self.changes = 0  # connections that are new, or idle now, since they were counted
 
     def join(self, connector: BoundedConnector) -> None:
         """Count the connections of one more pool."""

@@ -18,6 +18,7 @@ __all__ = [
     "most_concurrency",
     "out_of_descriptors",
     "out_of_memory",
+    "raise_descriptors",
 ]
 
 RESERVED_DESCRIPTORS = 64  # for files (outputs, ledger, lists), streams, parsing processes, look-ups of names
@@ -54,6 +55,20 @@ def most_concurrency(descriptors: int | None, wanted: int) -> int:
     An eighth is left over: the connection that makes room for another is closed only in the next turn of the loop.
     """
     return wanted if descriptors is None else max(1, min(wanted, descriptors - descriptors // 8))
+
+
+def raise_descriptors(concurrency: int) -> None:
+    """Raise the soft limit of file descriptors to what a concurrency wants, as far as the hard one allows."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Slots, the idle pool of twice the slots, and what the rest of the process holds.
+    wanted = 3 * concurrency + 200
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class Shortage:

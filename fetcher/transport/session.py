@@ -59,6 +59,10 @@ class Transport:
         self._pools: dict[str, Pool] = {}  # of the rows' own hosts, so far as they were judged
         self._tls = TLSContexts(config.tls)
 
+    def allow(self, concurrency: int) -> None:
+        """Have place for the connections of so many exchanges at once."""
+        self._budget.allow(concurrency, descriptors_for_connections())
+
     async def close(self) -> None:
         """Close every connection, and stop the clocks and the resolver."""
         self._watchdog.close()

@@ -131,10 +131,14 @@ class Browser:
 
     async def open(self, page: Path) -> None:
         """Load a file and wait until all of it is."""
+        await self.visit(page.as_uri())
+
+    async def visit(self, url: str) -> None:
+        """Load a URL and wait until all of it is."""
         self._loaded.clear()
         self.requests.clear()
         self.troubles.clear()
-        await self.call("Page.navigate", url=page.as_uri())
+        await self.call("Page.navigate", url=url)
         async with asyncio.timeout(DEADLINE):
             await self._loaded.wait()
 
@@ -151,6 +155,13 @@ class Browser:
         if "exceptionDetails" in said:
             raise RuntimeError(str(said["exceptionDetails"]))
         return said["result"].get("value")
+
+    async def until(self, expression: str) -> Any:
+        """The value of an expression in the page, once it is true."""
+        async with asyncio.timeout(DEADLINE):
+            while not (value := await self.ask(expression)):
+                await asyncio.sleep(0.05)
+        return value
 
     async def press(self, key: str, code: int) -> None:
         """Press and let go one key."""

@@ -1,0 +1,47 @@
+"""What a process of ours uses: memory, file descriptors, CPU. Where the system does not say, it is ``None``."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from fetcher.live.state import ResourceUse
+
+__all__ = ["MachineWatch", "uses"]
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+
+def uses(pid: int) -> tuple[int | None, int | None]:
+    """Return the bytes of memory and the number of descriptors of a process of ours."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            memory: int | None = int(file.read(200).split()[1]) * _PAGE_BYTES
+        descriptors: int | None = len(os.listdir(f"/proc/{pid}/fd"))
+    except (OSError, ValueError, IndexError):
+        return None, None
+    return memory, descriptors
+
+
+class MachineWatch:
+    """This process, from look to look."""
+
+    def __init__(self) -> None:
+        self._cpu, self._when = time.process_time(), time.monotonic()
+
+    def look(self) -> ResourceUse:
+        """Return what it uses now, and the CPU since the last look."""
+        cpu, when = time.process_time(), time.monotonic()
+        passed, used = when - self._when, cpu - self._cpu
+        self._cpu, self._when = cpu, when
+        memory, descriptors = uses(os.getpid())
+        return ResourceUse(memory, descriptors, _most_descriptors(), used / passed if passed > 0 else None)
+
+
+def _most_descriptors() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return None
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft

@@ -1,0 +1,219 @@
+"""What the page shows of a run of this process. The counts are those of its ``Stats``, and so those of its summary.
+
+Nothing is looked at but when somebody asks: a row costs one count of its latency, a second one point of the history.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from fetcher.client import Fetcher, Snapshot
+from fetcher.live.figures import ETA_SECONDS, PACE_SECONDS, History, Latencies, estimate
+from fetcher.live.machine import MachineWatch, uses
+from fetcher.live.state import (
+    MAX_CODES,
+    MAX_FAILURES,
+    MAX_HOSTS,
+    MAX_RUNNING,
+    Eta,
+    FailureSeen,
+    Flight,
+    LiveState,
+    Point,
+    Power,
+    RowCounts,
+    State,
+    WorkerSeen,
+)
+from fetcher.model import Failure, Outcome
+from fetcher.report.summary import Summary
+from fetcher.request_state import InFlight
+from fetcher.sinks.escape import printable
+from fetcher.stats import Stats
+
+__all__ = ["RunSource"]
+
+MAX_URL_CHARACTERS = 300
+MAX_MESSAGE_CHARACTERS = 300
+
+
+class RunSource:
+    """A run that is looked at: give it each outcome with ``saw``, and in the end the summary.
+
+    ``redact`` takes the secrets out of a text. ``total`` is about how many rows the list has.
+    """
+
+    def __init__(
+        self, name: str, *, total: int | None = None, control: bool = True, redact: Callable[[str], str] | None = None
+    ) -> None:
+        self.history = History()
+        self.marks: list[float] = []
+        self.stopping = False
+        self.control = control
+        """Whether the buttons do something."""
+        self._name = printable(name, MAX_URL_CHARACTERS)
+        self._total = total
+        self._redact = redact or (lambda text: text)
+        self._fetcher: Fetcher | None = None
+        self._stats = Stats()
+        self._began = time.monotonic()
+        self._latencies = Latencies()
+        self._failures: deque[tuple[float, Failure]] = deque(maxlen=MAX_FAILURES)
+        self._machine = MachineWatch()
+        self._last: LiveState | None = None
+
+    def begin(self, fetcher: Fetcher, stats: Stats) -> None:
+        """Note that the run has begun: what ``fetcher`` does, counted by ``stats``."""
+        self._fetcher, self._stats = fetcher, stats
+        self._began = time.monotonic()
+        self.tick()
+
+    def saw(self, outcome: Outcome) -> None:
+        """Count an outcome."""
+        if outcome.elapsed > 0:
+            self._latencies.add(outcome.elapsed)
+        if isinstance(outcome, Failure) and outcome.error.code != "duplicate":
+            self._failures.append((time.monotonic(), outcome))
+
+    def tick(self) -> None:
+        """Note how far it is, once a second."""
+        stats = self._stats
+        on_wire = self._fetcher.gate.on_wire if self._fetcher is not None else 0
+        self.history.add(Point(round(self._passed(), 2), stats.ok, stats.failed, stats.skipped, stats.bytes, on_wire))
+
+    def leave(self) -> None:
+        """Note that nothing is fetched any more: what was in flight stands as it was, while outputs are closed."""
+        if self._fetcher is not None:
+            self._last = self._now()
+            self._fetcher = None
+
+    def end(self, summary: Summary | None) -> None:
+        """Note that the run has ended; with ``None`` it did so before it had anything to tell."""
+        self._fetcher = None
+        before = self._last or self._now()
+        counts = self._counts()
+        text = summary.as_text() if summary is not None else "the run ended with an error, which is told where it runs"
+        codes = summary.codes if summary is not None else dict(self._stats.codes.most_common())
+        self._last = msgspec.structs.replace(
+            before,
+            state="ended",
+            seconds=summary.seconds if summary is not None else before.seconds,
+            counts=counts,
+            codes=list(codes.items())[:MAX_CODES],
+            other_codes=sum(list(codes.values())[MAX_CODES:]),
+            pages_per_second=summary.pages_per_second if summary is not None else 0.0,
+            bytes_per_second=0.0,
+            point=Point(round(self._passed(), 2), counts.ok, counts.failed, counts.skipped, counts.bytes, 0),
+            eta=msgspec.structs.replace(before.eta, seconds=0.0, how="it has ended"),
+            flight=Flight(0, [], []),
+            hosts=[],
+            workers=None,
+            latency=self._latencies.as_latency(),
+            failures=self._failed(),
+            power=None,
+            final=msgspec.to_builtins(summary) if summary is not None else {},
+            final_text=self._redact(text),
+        )
+
+    async def state(self) -> LiveState:
+        """Return what is to be seen now."""
+        if self._fetcher is not None or self._last is None:
+            self._last = self._now()
+        elif self._last.state != "ended":
+            self._last = msgspec.structs.replace(self._last, counts=self._counts())
+        return self._last
+
+    def points(self) -> Sequence[Point]:
+        """Return how far it was over time."""
+        return self.history.points
+
+    def _passed(self) -> float:
+        return max(0.0, time.monotonic() - self._began)
+
+    def _counts(self) -> RowCounts:
+        stats = self._stats
+        return RowCounts(
+            stats.input, stats.ok, stats.failed, stats.skipped, stats.pending, stats.more, stats.bytes, self._total
+        )
+
+    def _now(self) -> LiveState:
+        fetcher, counts = self._fetcher, self._counts()
+        codes = self._stats.codes.most_common()
+        pages, _, size = self.history.pace(PACE_SECONDS)
+        state = LiveState(
+            name=self._name,
+            kind="run",
+            state="starting",
+            seconds=self._passed(),
+            counts=counts,
+            pages_per_second=pages,
+            bytes_per_second=size,
+            codes=codes[:MAX_CODES],
+            other_codes=sum(many for _, many in codes[MAX_CODES:]),
+            point=self.history.points[-1] if self.history.points else None,
+            eta=Eta(None, "it has not begun"),
+            latency=self._latencies.as_latency(),
+            failures=self._failed(),
+            machine=self._machine.look(),
+        )
+        return state if fetcher is None else self._with(state, fetcher.snapshot(MAX_HOSTS), fetcher)
+
+    def _with(self, state: LiveState, snapshot: Snapshot, fetcher: Fetcher) -> LiveState:
+        """Add what a fetcher is doing."""
+        limits = snapshot.limits
+        rows = self.history.pace(ETA_SECONDS)[1]
+        how: State = "stopping" if self.stopping else "paused" if snapshot.paused else "running"
+        eta = Eta(None, "it is paused") if snapshot.paused else estimate(state.counts, rows, snapshot.hosts, limits)
+        running = snapshot.in_flight
+        point = state.point
+        if point is not None:
+            point = msgspec.structs.replace(point, on_wire=fetcher.gate.on_wire)
+        return msgspec.structs.replace(
+            state,
+            state=how,
+            eta=Eta(None, "it is being stopped") if self.stopping else eta,
+            point=point,
+            flight=Flight(
+                len(running),
+                Counter(row.stage for row in running).most_common(),
+                [self._shown(row) for row in heapq.nlargest(MAX_RUNNING, running, key=lambda row: row.age)],
+            ),
+            hosts=[
+                msgspec.structs.replace(host, host=self._text(host.host, 255), why=self._text(host.why, 300))
+                for host in snapshot.hosts
+            ],
+            workers=[
+                WorkerSeen(each.number, each.pid, each.slots, each.held, each.rows, *_used(each.pid))
+                for each in snapshot.workers
+            ],
+            power=Power(self.control, limits.concurrency, limits.rate, limits.per_host),
+        )
+
+    def _shown(self, row: InFlight) -> InFlight:
+        return msgspec.structs.replace(row, url=self._text(row.url, MAX_URL_CHARACTERS))
+
+    def _failed(self) -> list[FailureSeen]:
+        now = time.monotonic()
+        return [
+            FailureSeen(
+                failure.request.id,
+                self._text(failure.url or failure.request.url, MAX_URL_CHARACTERS),
+                failure.error.code,
+                self._text(str(failure.error), MAX_MESSAGE_CHARACTERS),
+                failure.attempts,
+                max(0.0, now - when),
+            )
+            for when, failure in reversed(self._failures)
+        ]
+
+    def _text(self, text: str, most: int) -> str:
+        return printable(self._redact(text), most)
+
+
+def _used(pid: int | None) -> tuple[int | None, int | None]:
+    return (None, None) if pid is None else uses(pid)
