@@ -15,9 +15,13 @@ MAX_REPORTED = 1_000
 
 
 class RemoteHosts:
-    """The last that was heard of one process: until when its hosts are to be left alone, their delays, their troubles."""
+    """The last that was heard of one process: until when its hosts are to be left alone, their delays, their troubles.
+
+    ``on_wire`` requests of it are under way.
+    """
 
     def __init__(self) -> None:
+        self.on_wire = 0
         self.delays: dict[str, float] = {}
         self.troubled: list[HostReport] = []
         self._until: dict[str, float] = {}

@@ -12,7 +12,7 @@ import msgspec
 from fetcher.config import Follow
 from fetcher.found.store import KEY_BYTES, LISTED_IDS, FollowState, FoundStore, ListedURL, NamedLinks
 from fetcher.job.ledger_reader import MAX_NOTE_BYTES, LedgerReader
-from fetcher.job.schema import FOLLOW_FORMAT, SEEN_KEY, damaged, explained, whole
+from fetcher.job.schema import FOLLOWING_FORMATS, SEEN_KEY, damaged, explained, whole
 from fetcher.model import Request
 
 __all__ = ["Discovered", "FoundLedger"]
@@ -34,7 +34,8 @@ class FoundLedger(LedgerReader):
         super().__init__(path, db)
         self.found: FoundStore | None = None
         with explained(path, "open"):
-            self._follows = db.execute("PRAGMA user_version").fetchone() == (FOLLOW_FORMAT,)
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            self._follows = version in FOLLOWING_FORMATS
         if self._follows:
             self._last_listed = LISTED_IDS
 

@@ -352,6 +352,8 @@ class Job:
             seconds=max(0.0, time.monotonic() - self._began),
             ok=stats.ok - self.resume_state.ok,
             bytes=stats.bytes,
+            on_wire=self._fetcher.gate.on_wire,
+            at=time.time(),
         )
 
     async def _in_thread(self, act: Callable[[], T]) -> T:

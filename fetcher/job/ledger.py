@@ -16,10 +16,11 @@ from typing import Literal, Self
 
 import msgspec
 
-from fetcher.errors import LedgerError
+from fetcher.errors import LedgerError, Skipped
 from fetcher.files import sync_folder_of
 from fetcher.job.found_ledger import Discovered, FoundLedger
 from fetcher.job.ledger_reader import MAX_NOTE_BYTES, OK, Tally
+from fetcher.job.pace import PaceLog
 from fetcher.job.schema import (
     JOURNALS,
     MAX_VALUE_BYTES,
@@ -29,6 +30,7 @@ from fetcher.job.schema import (
     explained,
     in_use,
     make,
+    upgrade,
     whole,
 )
 from fetcher.sinks.job_output import Batch, Mark
@@ -57,7 +59,8 @@ class LedgerRow(msgspec.Struct, frozen=True):
 class RunProgress(msgspec.Struct, frozen=True):
     """How far a run is. ``taken`` rows of the list over the whole job; ``seconds``, ``ok``, ``bytes`` of this run.
 
-    ``more`` says that the list was not read to its end; ``estimate`` is how many rows it has, if that is known.
+    ``more`` says that the list was not read to its end; ``estimate`` is how many rows it has, if that is known. ``on_wire``
+    requests are under way ``at`` that moment, in seconds since the epoch.
     """
 
     taken: int
@@ -66,6 +69,8 @@ class RunProgress(msgspec.Struct, frozen=True):
     seconds: float
     ok: int
     bytes: int
+    on_wire: int = 0
+    at: float = 0.0
 
 
 class Interning:
@@ -112,6 +117,7 @@ class Ledger(FoundLedger):
         self._codes = Interning(db, "codes")
         self._hosts = Interning(db, "hosts")
         self._run: int | None = None
+        self._pace: PaceLog | None = None
         self._journal_rows = self._journal_commits = 0  # since the last checkpoint
         self.identity = self.blob("identity", MAX_VALUE_BYTES) or b""
         if not self.identity:
@@ -158,11 +164,14 @@ class Ledger(FoundLedger):
         """Note that a run begins at ``now`` (seconds since the epoch); return whether the one before ended well."""
         before = self.ended_well
         with self._transaction():
+            upgrade(self._db)
             added = self._db.execute("INSERT INTO runs VALUES (NULL, ?, 0, NULL, 0, 1, NULL, 0, 0, 0)", (now,))
         with explained(self.path, "write"):
             sync_folder_of(self.path)  # the journal's name; SQLite ignores it when this fails
         self._run = added.lastrowid
         self.runs = self._run or self.runs
+        with explained(self.path, "read"):
+            self._pace = PaceLog(self._db, self.runs)
         self.ended_well = False
         return before
 
@@ -200,6 +209,7 @@ class Ledger(FoundLedger):
             )  # fmt: skip
             self._set_marks(marks)
             self._set_progress(progress)
+            self._note_pace(rows, progress)
         self._next += len(rows)
         self.last = max(self.last, max((row.id for row in rows), default=0))
         self.done += len(rows)
@@ -340,8 +350,22 @@ class Ledger(FoundLedger):
         assert self._run is not None, "no run was begun"
         self._db.execute(
             "UPDATE runs SET taken = ?, more = ?, estimate = ?, seconds = ?, ok = ?, bytes = ? WHERE id = ?",
-            (*msgspec.structs.astuple(progress), self._run),
-        )
+            (
+                progress.taken, progress.more, progress.estimate, progress.seconds, progress.ok, progress.bytes,
+                self._run,
+            ),
+        )  # fmt: skip
+
+    def _note_pace(self, rows: Collection[LedgerRow], progress: RunProgress) -> None:
+        assert self._pace is not None, "no run was begun"
+        ok = failed = size = 0
+        for row in rows:
+            if row.code == OK:
+                ok += 1
+            elif row.code not in Skipped.codes:
+                failed += 1
+            size += row.bytes or 0
+        self._pace.note(progress.at, progress.seconds, (ok, failed, len(rows) - ok - failed, size), progress.on_wire)
 
     def _set_meta(self, key: str, value: bytes) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))

@@ -24,6 +24,7 @@ from fetcher.found.store import LISTED_IDS
 from fetcher.hosts.state import HostReport
 from fetcher.job.host_memory import TROUBLED, troubled_of
 from fetcher.job.ledger_reader import MAX_CODES, MAX_NAME_CHARACTERS, MAX_NOTE_BYTES, OK, LedgerReader, Tally
+from fetcher.job.pace import LAST_PACE, MAX_PACE_ROWS, PaceRow
 from fetcher.job.paths import LEDGER, LOCK
 from fetcher.job.schema import JOURNALS, MAX_VALUE_BYTES, attach, connect, damaged, explained, whole
 from fetcher.sinks.escape import printable
@@ -216,6 +217,12 @@ class JobSnapshot:
             "SELECT id, began, seconds, ok, clean, exit, taken, more, estimate FROM runs ORDER BY id DESC LIMIT ?", most
         )
         return [self._checked(run, RunFigures) for run in reversed(found)]
+
+    def pace(self, most: int = MAX_PACE_ROWS) -> list[PaceRow] | None:
+        """Return the last ``most`` moments that were noted, the oldest first; ``None`` where an older version noted none."""
+        if not self._ask("SELECT 1 FROM sqlite_master WHERE name = 'pace' LIMIT ?", 1):
+            return None
+        return [self._checked(row, PaceRow) for row in reversed(self._ask(LAST_PACE, most))]
 
     def all_runs(self) -> RunTotals:
         """Return what all runs were together."""

@@ -7,8 +7,11 @@ values are; nobody but its owner may read it; every error names the path, what h
 ``rows`` has one row for each finished row of the list: ``seq`` orders the records in the outputs, ``digest`` is shifted
 by 2**31 so that it fits four bytes, ``elapsed`` is in milliseconds. ``runs`` has one row for each run, ``codes`` and
 ``hosts`` the names. ``outputs`` says how far each output is committed; its ``name`` and ``copy`` are file names as bytes.
-``batches`` has one row for each batch of an output: the position it ends at, and the CRC-32 of its bytes.
-Where links are followed there are the tables of ``found/store.py`` as well, and the format is the next one.
+``batches`` has one row for each batch of an output: the position it ends at, and the CRC-32 of its bytes. ``pace`` says
+how far each run was at some of its commits (``pace.py``).
+Where links are followed there are the tables of ``found/store.py`` as well, and the format is the next one. A ledger of
+before ``pace`` is read as it is, and gets that table, and the format that has it, with its next run: an older version
+would take the table for damage, and so tells that it is older.
 """
 
 from __future__ import annotations
@@ -23,11 +26,13 @@ from functools import cache
 from fetcher.errors import LedgerError
 from fetcher.files import PRIVATE, move, sync_file
 from fetcher.found import store
+from fetcher.job import pace
 from fetcher.sinks.escape import printable
 from fetcher.sqlite_files import BUSY_SECONDS, JOURNALS, REPAIR, address, advice_about, guard, is_busy
 
 __all__ = [
     "APPLICATION",
+    "FOLLOWING_FORMATS",
     "FOLLOW_FORMAT",
     "FORMAT",
     "JOURNALS",
@@ -39,12 +44,15 @@ __all__ = [
     "explained",
     "in_use",
     "make",
+    "upgrade",
     "whole",
 ]
 
 APPLICATION = 0x66657463  # "fetc", at byte 68 of the file
-FORMAT = 3
-FOLLOW_FORMAT = 4  # with the tables of rows that are found
+FORMAT = 5
+FOLLOW_FORMAT = 6  # with the tables of rows that are found
+WITHOUT_PACE = {3: FORMAT, 4: FOLLOW_FORMAT}  # older formats, and what the next run makes of each
+FOLLOWING_FORMATS = (4, FOLLOW_FORMAT)
 SHIFT = 2**31
 SEEN_KEY = "seen key"  # where the key of the hash of URLs is kept
 MAX_OUTPUTS = 1_000
@@ -163,7 +171,7 @@ def make(path: str, identity: bytes, outputs: list[bytes], *, follow: bool = Fal
         try:
             db.execute("PRAGMA journal_mode=OFF")  # nobody sees the file before it is renamed
             db.execute("BEGIN")
-            for table in (*TABLES, *(store.TABLES if follow else ())):
+            for table in _tables(follow=follow, paced=True):
                 db.execute(table)
             if follow:
                 db.execute(f"INSERT INTO meta VALUES ('{SEEN_KEY}', ?)", (os.urandom(store.KEY_BYTES),))  # noqa: S608  (a name of ours)
@@ -178,6 +186,14 @@ def make(path: str, identity: bytes, outputs: list[bytes], *, follow: bool = Fal
             db.close()
         sync_file(fresh)
         move(fresh, path)
+
+
+def upgrade(db: sqlite3.Connection) -> None:
+    """Bring a ledger of an older format to ours, within a transaction; one of ours stays as it is."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version in WITHOUT_PACE:
+        db.execute(pace.TABLE)
+        db.execute(f"PRAGMA user_version={WITHOUT_PACE[version]}")
 
 
 def whole(path: str, value: object, low: int = 0, high: int = 2**53) -> int:
@@ -211,18 +227,18 @@ def _check(path: str, db: sqlite3.Connection) -> None:
     if application != APPLICATION:
         raise damaged(path, "another program's file")
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version not in (FORMAT, FOLLOW_FORMAT):
+    if version not in (FORMAT, FOLLOW_FORMAT, *WITHOUT_PACE):
         raise LedgerError(
             f"{path}: was written by another version (format {version}; this is {FORMAT}): finish it with that one, "
             "or begin again with --fresh"
         )
     found = db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master LIMIT 100").fetchall()
-    follow = version == FOLLOW_FORMAT
-    if sorted(found, key=repr) != _expected(follow=follow):
+    follow, paced = version in FOLLOWING_FORMATS, version not in WITHOUT_PACE
+    if sorted(found, key=repr) != _expected(follow=follow, paced=paced):
         raise damaged(path, "other tables than ours")
     if db.execute("PRAGMA journal_mode").fetchone() != ("wal",):
         raise damaged(path, "no write-ahead log")
-    for query in (*_LENGTHS, *(store.LENGTHS if follow else ())):
+    for query in (*_LENGTHS, *(store.LENGTHS if follow else ()), *((pace.LENGTHS,) if paced else ())):
         (longest,) = db.execute(query).fetchone()
         if type(longest) is not int or longest > 0:
             raise damaged(path, "a value longer than any of ours")
@@ -253,9 +269,13 @@ it would read those it comes by, however long they are.
 """
 
 
+def _tables(*, follow: bool, paced: bool) -> tuple[str, ...]:
+    return (*TABLES, *(store.TABLES if follow else ()), *((pace.TABLE,) if paced else ()))
+
+
 @cache
-def _expected(*, follow: bool) -> list[tuple[object, ...]]:
+def _expected(*, follow: bool, paced: bool) -> list[tuple[object, ...]]:
     with contextlib.closing(sqlite3.connect(":memory:")) as db:
-        for table in (*TABLES, *(store.TABLES if follow else ())):
+        for table in _tables(follow=follow, paced=paced):
             db.execute(table)
         return sorted(db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall(), key=repr)

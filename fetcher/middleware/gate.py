@@ -184,6 +184,11 @@ class Gate:
         table = self.scheduler.table
         table.counts(table.get(key, self.clock())).denied += 1
 
+    @property
+    def on_wire(self) -> int:
+        """The number of requests under way, those of other processes of ours as they last said."""
+        return self.scheduler.shared.on_wire + sum(remote.on_wire for remote in self.remote)
+
     # What a job remembers of hosts from run to run
 
     def parked(self) -> dict[str, float]:

@@ -280,13 +280,17 @@ class OutcomeBatch(msgspec.Struct, array_like=True, frozen=True, tag="outcomes")
 
 
 class WorkerStatus(msgspec.Struct, array_like=True, frozen=True, tag="status"):
-    """How a worker stands: the share it goes by, the slots it ``holds``, those it could use, and what it has running."""
+    """How a worker stands: the share it goes by, the slots it ``holds``, those it could use, and what it has running.
+
+    ``on_wire`` of those slots have a request under way.
+    """
 
     epoch: int
     share: int
     held: int
     wanted: int
     running: list[InFlight] | None
+    on_wire: int = 0
 
 
 class HostNews(msgspec.Struct, array_like=True, frozen=True, tag="hosts"):

@@ -306,6 +306,7 @@ class ParallelOutcomes:
                     return self._room
             case WorkerStatus():
                 self._crew.statuses[place] = message
+                self._remote[place].on_wire = message.on_wire
                 self._dealing.hands[place].idle = message.wanted <= self._crew.told[place]
                 if message.running is not None:
                     self._crew.running[place] = time.monotonic(), message.running
@@ -380,6 +381,7 @@ class ParallelOutcomes:
         crew.epoch += 1
         self._dealing.hands[place].idle = False
         crew.statuses[place] = None
+        self._remote[place].on_wire = 0
         crew.running[place] = 0.0, []
         crew.share_numbers[place] = 0
         settings = CrawlSettings(
@@ -533,6 +535,8 @@ class ParallelOutcomes:
             await asyncio.gather(*(process.close(grace=END_SECONDS) for process in processes))
         else:
             await asyncio.gather(*(process.close(grace=0.0) for process in processes), return_exceptions=True)
+        for remote in self._remote:
+            remote.on_wire = 0
         if self._own_slots is None:
             self._clear_slots(len(self._crew.processes))
         else:

@@ -304,7 +304,7 @@ class Worker:
             whole = count % SNAPSHOT_STATUSES == 0
             if whole or status != last:
                 running = self._stream.in_flight()[:MAX_RUNNING] if whole else None
-                await self._send(WorkerStatus(self._settings.epoch, *status, running))
+                await self._send(WorkerStatus(self._settings.epoch, *status, running, shared.on_wire))
                 last = status
             if whole and (hosts := self._hosts()) != told:
                 await self._send(hosts)
