@@ -11,9 +11,9 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from fetcher.bench.formatting import multiple, percent, significant
 from fetcher.bench.html_report import render_html
 from fetcher.bench.results import Mismatch, Report
+from fetcher.drawing.formatting import multiple, percent, significant
 from tests.lab.browser import Browser, find
 from tests.lab.reports import HOSTILE, made
 
