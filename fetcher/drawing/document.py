@@ -71,7 +71,7 @@ figcaption,.note{color:var(--quiet);max-width:46rem;margin:0 0 1.1rem;font-size:
 .tiles{display:grid;grid-template-columns:repeat(4,1fr);gap:1px;background:var(--rule);border-block:1px solid var(--rule);
 margin:2rem 0 0}
 .tiles div{background:var(--paper);padding:1rem 1rem 1rem 1.25rem;display:flex;flex-direction:column}
-.tiles div:first-child{padding-left:0}
+.tiles div:nth-child(4n+1){padding-left:0}
 .tiles dt{font-size:.875rem;color:var(--quiet)}
 .tiles dd{margin:0;font-size:.8125rem;line-height:1.4;color:var(--quiet)}
 .tiles dd:first-of-type{font-size:2.1rem;line-height:1.25;font-weight:650;letter-spacing:-.02em;color:var(--ink)}
@@ -119,6 +119,9 @@ path{fill:none;vector-effect:non-scaling-stroke}
 .area{stroke-width:1.25}
 .area.concurrent{fill:var(--soft);stroke:var(--accent)}
 .area.sequential{fill:var(--plain-soft);stroke:var(--plain)}
+.area.failed{fill:none;stroke:var(--http-error);stroke-dasharray:7 3}
+.kill{stroke:var(--bad);stroke-width:2;stroke-dasharray:4 3}
+.stop{stroke:var(--ink);stroke-width:1.25}
 .mark{stroke:var(--ink);stroke-width:1.25}
 .p95,.p99{stroke-dasharray:2 3}
 .p99{stroke-dasharray:1 4}
@@ -137,7 +140,8 @@ vertical-align:top}
 thead th{color:var(--quiet);font-weight:500;border-bottom-color:var(--axis);vertical-align:bottom}
 tbody th{font-weight:600}
 th:last-child,td:last-child{padding-right:0}
-.scroll+.scroll{margin-top:2rem}
+.scroll+.scroll,.pair+.scroll{margin-top:2rem}
+.scroll+.note{margin-top:1.6rem}
 th:first-child{text-align:left;position:sticky;left:0;background:var(--paper)}
 td small,th small{display:block;color:var(--quiet);font-size:.8125rem;font-weight:400}
 .alert .scroll{max-height:18rem;overflow:auto;background:none}
@@ -148,12 +152,21 @@ td small,th small{display:block;color:var(--quiet);font-size:.8125rem;font-weigh
 font-size:.75rem;font-weight:600}
 pre{background:var(--well);padding:.8rem 1rem;border-radius:.4rem;white-space:pre-wrap;overflow-wrap:anywhere;margin:0 0 1.25rem}
 code,pre{font:.875rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace}
+.failures{display:grid;grid-template-columns:1fr 1fr;gap:0 3.5rem;margin-top:.8rem}
+.failures>*{min-width:0}
+.failure{border-top:1px solid var(--rule);padding:.8rem 0}
+.failure h3{font-size:1.05rem}
+.failure h3 small{color:var(--quiet);font-weight:400}
+.failure p{margin:.25rem 0;max-width:46rem}
+.failure b{font-weight:600}
+.failure ul{margin:.4rem 0 0;padding-left:1.1rem;font-size:.875rem;overflow-wrap:anywhere}
+.failure li small{display:block;color:var(--quiet);font-size:.8125rem}
 .facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(9rem,1fr));gap:1rem 2rem;margin:0}
 .facts dt{font-size:.8125rem;color:var(--quiet)}
 .facts dd{margin:0;overflow-wrap:anywhere}
 footer{margin-top:3.5rem;padding-bottom:3rem;color:var(--quiet);font-size:.875rem}
 footer p{border-top:1px solid var(--rule);padding-top:1rem;margin:0}
-@media (max-width:52rem){.halves{grid-template-columns:1fr}
+@media (max-width:52rem){.halves,.failures{grid-template-columns:1fr}
 .tiles{grid-template-columns:1fr 1fr}.tiles div:nth-child(odd){padding-left:0}}
 @media (max-width:38rem){.pair{grid-template-columns:1fr}header,main,footer{padding-left:1rem;padding-right:1rem}
 .tiles dd:first-of-type{font-size:1.7rem}.lone>svg{height:7rem}section{margin-top:2.5rem}text{font-size:.75rem}
