@@ -152,7 +152,7 @@ def test_its_kills_and_its_runs_are_told(scene: Path) -> None:
     assert places == pytest.approx(
         [100 * seconds[0] / sum(seconds), 100 * (seconds[0] + seconds[1]) / sum(seconds)], abs=0.02
     )
-    assert page.texts.count("killed") == 4  # beside two marks, and in two rows
+    assert page.texts.count("killed") >= 3  # in two rows, and beside the marks, where there is room
 
 
 def test_each_failure_has_examples_and_advice(scene: Path) -> None:
@@ -463,8 +463,8 @@ def test_columns_codes_and_lines_without_number_are_bounded(tmp_path: Path) -> N
     assert sums.left_out > 0
     assert len(sums.examples) == MAX_CODES
     assert max(len(each.url) for found in sums.examples.values() for each in found) <= 300
-    assert sums.unread == 3
-    assert sums.rows == 2_001
+    assert sums.unread == 4
+    assert sums.rows == 2_000
     assert sums.trouble == []
 
 

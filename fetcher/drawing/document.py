@@ -62,9 +62,9 @@ color:var(--quiet)}
 :focus-visible,.theme label:has(:focus-visible){outline:3px solid var(--accent);outline-offset:2px}
 h1{font-size:clamp(1.9rem,1.2rem + 3.2vw,3.1rem);line-height:1.1;letter-spacing:-.02em;margin:2.2rem 0 .75rem;
 text-wrap:balance}
-.lede{font-size:clamp(1.05rem,1rem + .4vw,1.25rem);color:var(--quiet);max-width:46rem;margin:0;text-wrap:pretty}
+.lede{font-size:clamp(1.05rem,1rem + .4vw,1.25rem);color:var(--quiet);max-width:46rem;margin:0;text-wrap:pretty;overflow-wrap:anywhere}
 h2{font-size:1.35rem;line-height:1.25;letter-spacing:-.01em;margin:0 0 .35rem}
-h3{font-size:.95rem;margin:0}
+h3{font-size:.95rem;margin:0;overflow-wrap:anywhere}
 section{margin-top:3.25rem}
 figure{margin:0}
 figcaption,.note{color:var(--quiet);max-width:46rem;margin:0 0 1.1rem;font-size:.95rem}
@@ -162,7 +162,8 @@ code,pre{font:.875rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation
 .failure ul{margin:.4rem 0 0;padding-left:1.1rem;font-size:.875rem;overflow-wrap:anywhere}
 .failure li small{display:block;color:var(--quiet);font-size:.8125rem}
 .facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(9rem,1fr));gap:1rem 2rem;margin:0}
-.facts dt{font-size:.8125rem;color:var(--quiet)}
+.facts div{min-width:0}
+.facts dt{font-size:.8125rem;color:var(--quiet);overflow-wrap:anywhere}
 .facts dd{margin:0;overflow-wrap:anywhere}
 footer{margin-top:3.5rem;padding-bottom:3rem;color:var(--quiet);font-size:.875rem}
 footer p{border-top:1px solid var(--rule);padding-top:1rem;margin:0}

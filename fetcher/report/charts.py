@@ -261,13 +261,13 @@ def draw_numbers(key: str, name: str, values: Sequence[float]) -> str:
     """Return a small histogram of a column's numbers (``name`` is plain text)."""
     counts, low, high = histogram(values, 30)
     top = max(counts)
-    body = label(0, 14, name, css="name")
-    body += label(1, 14, f"{significant(low)} to {significant(high)}", anchor="end", css="tick")
-    body += _strip([count / top for count in counts], "concurrent", SMALL, 22)
+    body = _strip([count / top for count in counts], "concurrent", SMALL, 4)
+    body += label(0, SMALL + 20, significant(low), css="tick")
+    body += label(1, SMALL + 20, significant(high), anchor="end", css="tick")
     middle = sorted(values)[len(values) // 2]
     place = (middle - low) / (high - low) if high > low else 0.0
-    body += line(place, 20, place, 22 + SMALL, "mark p50")
-    return chart(key, f"{name}: its numbers", f"half are up to {significant(middle)}", 22 + SMALL + 4, body)
+    body += line(place, 2, place, 4 + SMALL, "mark p50")
+    return chart(key, f"{name}: its numbers", f"half are up to {significant(middle)}", SMALL + 26, body)
 
 
 def quantile_text(dist: Distribution, share: float) -> str:

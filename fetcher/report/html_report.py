@@ -30,6 +30,7 @@ SHOWN_COLUMNS = 60
 SHOWN_HISTOGRAMS = 24
 SHOWN_TYPES = 12
 CELL = 120
+MAX_LABEL = 16
 _FOOTER = "Made by <code>fetcher report --html</code>. The figures are those of <code>--json</code>."
 _STATES = {
     "complete": "complete",
@@ -217,7 +218,7 @@ def _failures(codes: dict[str, int], done: int, records: RecordSums) -> str:
         )
     rest = len(codes) - SHOWN_CODES
     more = f'<p class="note">{counted(rest, "more code")} in <code>--json</code>.</p>' if rest > 0 else ""
-    return section("failed", "What failed, and what to do", f'<div class="failures">{"".join(rows)}</div>{more}')
+    return section("failures", "What failed, and what to do", f'<div class="failures">{"".join(rows)}</div>{more}')
 
 
 # How it went
@@ -343,7 +344,7 @@ def _fields(records: RecordSums) -> str:
     )
     numbers = [(name, column.numbers.values) for name, column in columns if column.numbers.count]
     plots = "".join(
-        f'<div class="panel">{draw_numbers(f"numbers-{at}", name[:40], values)}</div>'
+        f'<div class="panel"><h3><bdi>{escaped(name, 60)}</bdi></h3>{draw_numbers(f"numbers-{at}", name[:60], values)}</div>'
         for at, (name, values) in enumerate(numbers[:SHOWN_HISTOGRAMS])
     )
     note = '<p class="note">Numbers of a sample of each column; the line is the middle.</p>'
@@ -378,7 +379,9 @@ def _types(records: RecordSums) -> str:
 
 
 def _short(job: str) -> str:
-    return job if len(job) <= 40 else f"…{job[-39:]}"
+    """Return what a job is called beside others: by its output, as short as a label on a phone must be."""
+    name = job.rstrip("/").rpartition("/")[2].removesuffix(".job")
+    return name if len(name) <= MAX_LABEL else f"{name[: MAX_LABEL - 1]}…"
 
 
 def _change(before: float, after: float) -> str:
@@ -401,7 +404,7 @@ def _side_by_side(jobs: Sequence[tuple[str, JobPage]]) -> str:
             for key in ("input", "ok", "failed", "skipped")
         ]
         rows.append(
-            [f"<bdi>{escaped(name, CELL)}</bdi>", escaped(figures.state), *counts, significant(figures.pages_per_second),
+            [f"<bdi>{escaped(name, CELL)}</bdi><small><bdi>{escaped(figures.job, 60)}</bdi></small>", escaped(figures.state), *counts, significant(figures.pages_per_second),
              duration(figures.seconds), size(figures.bytes), f"{figures.hosts:,}",
              quantile_text(page.latency, 0.5), quantile_text(page.latency, 0.95)]
         )  # fmt: skip

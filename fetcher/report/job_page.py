@@ -17,6 +17,7 @@ from fetcher.errors import SourceError
 from fetcher.job.identity import JobIdentity
 from fetcher.job.ledger_reader import OK
 from fetcher.job.pace import PaceRow
+from fetcher.job.paths import folder_for
 from fetcher.job.report import MAX_HOSTS, JobReport, JobSnapshot, figures_of
 from fetcher.job.schema import whole
 from fetcher.job.shards import ShardsReport, in_order, report_shards
@@ -60,7 +61,7 @@ def read_job(folder: str, *, hosts: int = MAX_HOSTS, into: RecordSums | None = N
     """
     with JobSnapshot(folder) as view:
         figures = figures_of(view, hosts)
-        paths = view.output_paths()
+        paths = [_place_of(path, folder) for path in view.output_paths()]
         identity = JobIdentity.from_json(view.identity, path=view.path) if view.identity != b"{}" else None
         page = JobPage(
             figures=figures,
@@ -83,7 +84,7 @@ def read_job(folder: str, *, hosts: int = MAX_HOSTS, into: RecordSums | None = N
         )
         return page
     content = identity.content if identity else ()
-    selected = [_selected(rule) for rule in identity.select] if identity else []
+    selected = [each for rule in identity.select for each in _selected(rule)] if identity else []
     columns = [_COLUMN_OF.get(name, name) for name in content]
     read_records(source, content=columns, selected=selected, into=page.records)
     return msgspec.structs.replace(page, source=printable(source, 300))
@@ -126,6 +127,15 @@ def _refused(view: JobSnapshot) -> list[tuple[str, int]]:
     return [(printable(str(row["host"]), MAX_HOST_CHARACTERS), whole(view.path, row["many"])) for row in found]
 
 
+def _place_of(path: str, folder: str) -> str:
+    """Return where an output is: a relative path is that of the command that wrote it, so one beside its job is sought there."""
+    folder = folder.rstrip(os.sep)
+    name = os.path.basename(path.rstrip(os.sep))
+    if os.path.isabs(path) or os.path.basename(folder) != os.path.basename(folder_for([name])):
+        return path
+    return os.path.join(os.path.dirname(folder), name)
+
+
 def _best_of(paths: Sequence[str]) -> str | None:
     """Return the output that is read the fastest, of those that can be read again."""
     kinds: dict[str, str] = {}
@@ -138,12 +148,14 @@ def _best_of(paths: Sequence[str]) -> str | None:
     return next((path for path in there if os.path.exists(path)), there[0] if there else None)
 
 
-def _selected(rule: str) -> SelectedName:
-    """Return the name that a rule of ``--select`` gives, as far as its head says it; its type is told by the values."""
+def _selected(rule: str) -> list[SelectedName]:
+    """Return the names that a rule of ``--select`` gives, as far as it can be told without reading the rule itself."""
     name = rule.partition("=")[0].partition("{")[0]
     many = name.endswith("[]")
     kind: Any = rule.rpartition(":")[2] if not many else None
-    return SelectedName(name.removesuffix("[]"), kind if kind in ("int", "float", "price", "bool") else None, many=many)
+    name = name.removesuffix("[]")
+    found = [SelectedName(name, kind if kind in ("int", "float", "price", "bool") else None, many=many)]
+    return [*found, SelectedName(f"{name}_currency")] if kind == "price" else found
 
 
 _REFUSED = """

@@ -29,6 +29,7 @@ MAX_COLUMNS = 100
 MAX_TYPES = 500
 EXAMPLE_ROWS = 5
 MAX_CHARACTERS = 300
+MOST = 1e300  # of a number, either way: there is room for the span between two
 _CONTENT = tuple(CONTENT_COLUMNS.values())
 
 
@@ -83,7 +84,7 @@ class ColumnSums:
                 self.example = value[:MAX_CHARACTERS]
         elif kind is int or kind is float:
             self.kinds["number"] += 1
-            number = value if -1e300 < value < 1e300 else math.copysign(1e300, value)
+            number = min(MOST, max(-MOST, value))
             self.low, self.high = min(self.low, number), max(self.high, number)
             self.numbers.add(float(number))
         else:
