@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ORDER = (
     ("errors",),
-    ("charset", "urls", "spawn", "event_loop", "files", "sqlite_files", "compression"),
+    ("advice", "charset", "urls", "spawn", "event_loop", "files", "sqlite_files", "compression"),
     ("record", "buckets"),
     ("model",),
     ("stats",),

@@ -25,7 +25,7 @@ from fetcher.job.lock import Lock
 from fetcher.job.report import HostFigures, OutputFigures
 from fetcher.report.html_report import render_comparison, render_job, render_shards
 from fetcher.report.job_page import JobPage, read_job, read_shards
-from fetcher.report.records import MAX_CODES, MAX_COLUMNS, Line, RecordSums, read_records
+from fetcher.report.records import MAX_CODES, MAX_COLUMNS, RecordLine, RecordSums, read_records
 from fetcher.sources.earlier import SelectedName
 from tests.lab.command import run
 from tests.lab.desk import Desk
@@ -218,8 +218,8 @@ def hostile(page: JobPage) -> JobPage:
     )
 
 
-def _line(**known: Any) -> Line:
-    return Line(**known)
+def _line(**known: Any) -> RecordLine:
+    return RecordLine(**known)
 
 
 def test_hostile_text_is_text(scene: Path) -> None:

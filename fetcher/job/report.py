@@ -190,7 +190,7 @@ class JobSnapshot:
     def output_paths(self) -> list[str]:
         """Return the paths of the outputs in the order they were given, as they are."""
         names = [row["name"] for row in self.ask("SELECT name FROM outputs ORDER BY id LIMIT ?", MAX_OUTPUTS)]
-        if not names or not all(isinstance(name, bytes) for name in names):
+        if not all(isinstance(name, bytes) for name in names):
             raise damaged(self.path, "an output without a name")
         return [os.fsdecode(name) for name in names]
 

@@ -79,7 +79,7 @@ def read_job(folder: str, *, hosts: int = MAX_HOSTS, into: RecordSums | None = N
     source = _best_of(paths)
     if source is None:
         page.records.trouble.append(
-            f"{printable(paths[0], 300)}: its rows cannot be read again: URLs, messages and fields are told of outputs in "
+            f"{printable(', '.join(paths[:3]), 300) or 'there is no output'}: its rows cannot be read again: URLs, messages and fields are told of outputs in "
             ".jsonl, .csv, .parquet, .sqlite and .warc.gz"
         )
         return page

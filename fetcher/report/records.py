@@ -19,7 +19,7 @@ from fetcher.report.distributions import Sampled
 from fetcher.sources.earlier import RecordFile, SelectedName, earlier_format
 from fetcher.sources.lines import OverlongLine, open_list, whole_lines
 
-__all__ = ["READABLE", "ColumnSums", "Example", "Line", "RecordSums", "read_records", "shown"]
+__all__ = ["READABLE", "ColumnSums", "Example", "RecordLine", "RecordSums", "read_records", "shown"]
 
 READABLE = ("jsonl", "parquet", "sqlite", "csv", "warc")
 """The formats that are read again, the fastest first."""
@@ -43,7 +43,7 @@ class Example(msgspec.Struct, frozen=True):
 _NULL = msgspec.Raw(b"null")
 
 
-class Line(msgspec.Struct):
+class RecordLine(msgspec.Struct):
     """The columns of a record that are looked at; others are passed over. What is only counted is not decoded."""
 
     url: str = ""
@@ -112,7 +112,7 @@ class RecordSums:
         self.examples: dict[str, list[Example]] = {}
         self.rows_shown = Sampled(EXAMPLE_ROWS)
 
-    def add(self, line: Line) -> None:
+    def add(self, line: RecordLine) -> None:
         """Count one record."""
         self.rows += 1
         if line.error is not None:
@@ -129,7 +129,7 @@ class RecordSums:
         if type(line.data) is dict:
             self._add_data(line.data)
 
-    def _add_failure(self, line: Line) -> None:
+    def _add_failure(self, line: RecordLine) -> None:
         code = line.error or ""
         found = self.examples.get(code)
         if found is None:
@@ -151,7 +151,7 @@ class RecordSums:
             if value is not None and value not in ([], ""):
                 column.add(value)
 
-    def add_content(self, line: Line, names: Sequence[str]) -> None:
+    def add_content(self, line: RecordLine, names: Sequence[str]) -> None:
         """Count which of the columns of ``names`` a page has."""
         for name in names:
             value = getattr(line, name)
@@ -189,7 +189,7 @@ def read_records(
     return sums
 
 
-def _lines(path: str, sums: RecordSums, selected: Sequence[SelectedName]) -> Iterator[Line]:
+def _lines(path: str, sums: RecordSums, selected: Sequence[SelectedName]) -> Iterator[RecordLine]:
     if earlier_format(path) == "jsonl":
         yield from _lines_of_json(path, sums)
         return
@@ -199,8 +199,8 @@ def _lines(path: str, sums: RecordSums, selected: Sequence[SelectedName]) -> Ite
     sums.unread += file.unread
 
 
-def _lines_of_json(path: str, sums: RecordSums) -> Iterator[Line]:
-    decoder = msgspec.json.Decoder(Line)
+def _lines_of_json(path: str, sums: RecordSums) -> Iterator[RecordLine]:
+    decoder = msgspec.json.Decoder(RecordLine)
     with open_list(path, encoding=None, nul_allowed=True) as blocks:
         for piece in whole_lines(blocks):
             if isinstance(piece, OverlongLine):
@@ -214,7 +214,7 @@ def _lines_of_json(path: str, sums: RecordSums) -> Iterator[Line]:
             yield from found
 
 
-def _one_by_one(piece: bytes, decoder: msgspec.json.Decoder[Line], sums: RecordSums) -> Iterator[Line]:
+def _one_by_one(piece: bytes, decoder: msgspec.json.Decoder[RecordLine], sums: RecordSums) -> Iterator[RecordLine]:
     """Yield the lines of a piece that has one which is no record: the end of a file that is being written, or damage."""
     for line in piece.split(b"\n"):
         if line.strip():
@@ -224,9 +224,9 @@ def _one_by_one(piece: bytes, decoder: msgspec.json.Decoder[Line], sums: RecordS
                 sums.unread += 1
 
 
-def _line_of(record: dict[str, Any]) -> Line:
+def _line_of(record: dict[str, Any]) -> RecordLine:
     """Return a record of a table as a line of JSON would be."""
-    line = Line(
+    line = RecordLine(
         url=_text(record.get("url")) or "",
         final_url=_text(record.get("final_url")),
         status=record.get("status"),
