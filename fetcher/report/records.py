@@ -193,7 +193,7 @@ def _lines(path: str, sums: RecordSums, selected: Sequence[SelectedName]) -> Ite
     if earlier_format(path) == "jsonl":
         yield from _lines_of_json(path, sums)
         return
-    file = RecordFile(path, selected)
+    file = RecordFile(path, selected, wanted=RecordLine.__struct_fields__)
     for record in file.records():
         yield _line_of(record)
     sums.unread += file.unread
@@ -238,7 +238,7 @@ def _line_of(record: dict[str, Any]) -> RecordLine:
         lang=_text(record.get("lang")),
     )
     for name in _CONTENT:
-        if name != "lang" and record.get(name):
+        if name in record and name != "lang" and record[name]:
             setattr(line, name, b"1")
     return line
 
