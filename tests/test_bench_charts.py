@@ -6,7 +6,7 @@ import pytest
 
 from fetcher.bench.charts import Bar, assign_slots, count_kinds, merge_bars, on_wire
 from fetcher.bench.results import Round, Sample, rounds_of, typical_round
-from fetcher.bench.svg import Scale
+from fetcher.drawing.svg import Scale
 from tests.lab.reports import made
 
 REPORTS = {

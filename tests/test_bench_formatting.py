@@ -6,19 +6,9 @@ import math
 
 import pytest
 
-from fetcher.bench.formatting import (
-    counted,
-    duration,
-    escaped,
-    html_date,
-    multiple,
-    percent,
-    significant,
-    size,
-    spread,
-    tick,
-)
+from fetcher.bench.formatting import spread
 from fetcher.bench.results import Spread
+from fetcher.drawing.formatting import counted, duration, escaped, html_date, multiple, percent, significant, size, tick
 
 
 @pytest.mark.parametrize(
@@ -32,7 +22,7 @@ from fetcher.bench.results import Spread
         (percent, 0.9461, "94.6\xa0%"), (percent, math.nan, "–"),
         (duration, 0.0, "0\xa0ms"), (duration, 0.00032, "0.320\xa0ms"), (duration, 0.3124, "312\xa0ms"),
         (duration, 0.9996, "1.00\xa0s"), (duration, 14.31, "14.3\xa0s"), (duration, 99.96, "1\xa0min\xa040\xa0s"),
-        (duration, 200.2, "3\xa0min\xa020\xa0s"), (duration, math.inf, "–"),
+        (duration, 200.2, "3\xa0min\xa020\xa0s"), (duration, 7_530.0, "2\xa0h\xa005\xa0min"), (duration, math.inf, "–"),
         (size, 0, "0\xa0bytes"), (size, 58_123_456, "58.1\xa0MB"), (size, 999.6, "1.00\xa0kB"), (size, None, "–"),
         (tick, 0.0, "0"), (tick, 0.04, "40\xa0ms"), (tick, 1.5, "1.5\xa0s"),
         (spread, Spread(8.204, 8.2, 8.214), ("8.20\xa0s", "8.20–8.21\xa0s")),

@@ -13,9 +13,11 @@ import msgspec
 import pytest
 
 from fetcher.bench.conclusions import headline_of
-from fetcher.bench.formatting import counted, duration, mode_flag, mode_label, multiple, percent, significant
-from fetcher.bench.html_report import DARK, LIGHT, MAX_MISMATCHES_SHOWN, render_html
+from fetcher.bench.formatting import mode_flag, mode_label
+from fetcher.bench.html_report import MAX_MISMATCHES_SHOWN, render_html
 from fetcher.bench.results import Mismatch, Report, Sample, Spread
+from fetcher.drawing.document import DARK, LIGHT
+from fetcher.drawing.formatting import counted, duration, multiple, percent, significant
 from tests.lab.reports import HOSTILE, made
 
 EMPTY = msgspec.structs.replace(made(0, ()), modes=[], rounds=[], complete=False)

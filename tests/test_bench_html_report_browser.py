@@ -11,10 +11,10 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from fetcher.bench.formatting import multiple, percent, significant
 from fetcher.bench.html_report import render_html
 from fetcher.bench.results import Mismatch, Report
-from tests.lab.browser import Browser, find
+from fetcher.drawing.formatting import multiple, percent, significant
+from tests.lab.browser import CONTRAST, OVERFLOW, SMALLEST, Browser, find
 from tests.lab.reports import HOSTILE, made
 
 pytestmark = pytest.mark.skipif(find() is None, reason="no chromium in PATH (Debian: apt-get install chromium)")
@@ -29,39 +29,6 @@ HOSTILE_REPORT = msgspec.structs.replace(
         for n in range(40)
     ],
 )
-
-OVERFLOW = """(() => {
-  document.querySelectorAll('details').forEach(d => d.open = true);
-  const wide = document.documentElement.clientWidth;
-  const past = [...document.querySelectorAll('svg[role=img] text, h1, h2, p, dd, pre')].filter(e => {
-    const box = e.getBoundingClientRect();
-    return box.width && (box.right > wide + .5 || box.left < -.5) && !e.closest('.scroll');
-  });
-  return {wide, scrolls: document.documentElement.scrollWidth, past: past.map(e => e.textContent.slice(0, 40))};
-})()"""
-
-CONTRAST = r"""(() => {
-  const parse = c => (c.match(/[\d.]+/g) || []).map(Number);
-  const light = c => { const [r, g, b] = parse(c).map(v => { v /= 255;
-    return v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4 }); return .2126 * r + .7152 * g + .0722 * b };
-  const ground = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
-    const p = parse(c); if (p.length < 4 || p[3] > 0) return c } return 'rgb(255, 255, 255)' };
-  document.querySelectorAll('details').forEach(d => d.open = true);
-  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  const poor = []; let seen = 0;
-  for (let n; n = texts.nextNode();) {
-    const e = n.parentElement;
-    if (!n.data.trim() || !e.getClientRects().length || e.closest('title, desc')) continue;
-    seen++;
-    const a = light(e.closest('svg') ? getComputedStyle(e).fill : getComputedStyle(e).color), b = light(ground(e));
-    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-    if (ratio < 4.5) poor.push([n.data.slice(0, 40), ratio]);
-  }
-  return {seen, poor};
-})()"""
-
-SMALLEST = """Math.min(...[...document.querySelectorAll('text, p, td, th, dd, dt, li')]
-  .filter(e => e.getClientRects().length).map(e => parseFloat(getComputedStyle(e).fontSize)))"""
 
 
 @pytest_asyncio.fixture

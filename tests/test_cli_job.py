@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -187,6 +188,30 @@ def test_a_link_to_the_output_goes_on(desk: Desk) -> None:
 
 
 # A second run, and a lock that was left
+
+
+def told(desk: Desk) -> dict[str, Any]:
+    """Return what the report says of how far the job is."""
+    ended = run("report", "pages.jsonl", "--json", folder=desk.folder)
+    figures = json.loads(ended.text)
+    return {name: figures[name] for name in ("state", "input", "done", "more", "estimate", "left")}
+
+
+@pytest.mark.parametrize("limit", [(), ("--limit", "3")], ids=["complete", "a part"])
+def test_a_command_that_is_refused_leaves_what_is_known_of_the_list(limit: tuple[str, ...], desk: Desk) -> None:
+    desk.pages(*"abcdef")
+    assert desk.crawl(*limit).code == 0
+    before = told(desk)
+    assert before["estimate"] is not None
+    desk.asked()
+    desk.write([*desk.urls("x", *"bcdef", *range(40))])
+    ended = desk.crawl(*limit)
+    assert (ended.code, desk.asked()) == (2, [])
+    assert "row 1 of the list is another" in ended.said
+    assert told(desk) == before
+    desk.pages(*"abcdefgh")
+    assert desk.crawl().code == 0  # a list that has grown is read on
+    assert told(desk) == {"state": "complete", "input": 8, "done": 8, "more": False, "estimate": 8, "left": 0}
 
 
 def test_a_second_live_run_is_refused_with_the_pid_of_the_first(desk: Desk) -> None:

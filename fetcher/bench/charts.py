@@ -16,9 +16,23 @@ from collections.abc import Iterable
 import msgspec
 
 from fetcher.bench.conclusions import Headline
-from fetcher.bench.formatting import counted, duration, mode_label, multiple, significant, spread, tick
+from fetcher.bench.formatting import mode_label, spread
 from fetcher.bench.results import Mode, Report, Round, Sample, rounds_of, typical_round
-from fetcher.bench.svg import Scale, axis_label, chart, details, fitting, label, line, spaced, stretched, table
+from fetcher.drawing.formatting import counted, duration, multiple, significant, tick
+from fetcher.drawing.svg import (
+    Scale,
+    axis_label,
+    chart,
+    details,
+    fitting,
+    label,
+    line,
+    spaced,
+    steps,
+    stretched,
+    table,
+    thinned_ticks,
+)
 
 __all__ = [
     "KINDS",
@@ -346,7 +360,7 @@ def draw_latency(report: Report) -> str:
         for name, value in quantiles:
             body += line(scale.at(value), y + 20, scale.at(value), y + 22 + _STRIP_HEIGHT_PIXELS, f"mark {name}")
         y += 22 + _STRIP_HEIGHT_PIXELS + 12
-    for value in _thinned(scale):
+    for value in thinned_ticks(scale):
         place = scale.at(value)
         body = line(place, 0, place, y - 4, "grid") + body
         body += axis_label(place, y + 14, tick(value))
@@ -418,11 +432,7 @@ def _points(measured: list[Mode], recommended: int | None, across: Scale, up: Sc
 
 def _steps(heights: list[float], mode: Mode) -> str:
     """Return an area of even steps; heights run from 0 to 1."""
-    width = 1000 / len(heights)
-    path = f"M0 {_STRIP_HEIGHT_PIXELS:g}"
-    for number, height in enumerate(heights):
-        path += f"L{number * width:.1f} {_STRIP_HEIGHT_PIXELS * (1 - height):.1f}H{(number + 1) * width:.1f}"
-    return f'<path class="area {mode.mode}" d="{path}V{_STRIP_HEIGHT_PIXELS:g}Z"/>'
+    return steps(heights, mode.mode, _STRIP_HEIGHT_PIXELS)
 
 
 def _rates(round_: Round, bins: int) -> list[float]:
@@ -449,11 +459,6 @@ def _apart(ends: list[tuple[float, str, str]], gap: float = 16) -> list[tuple[fl
     for y, text, css in sorted(ends):
         placed.append((max(y, placed[-1][0] + gap) if placed else y, text, css))
     return placed
-
-
-def _thinned(scale: Scale) -> list[float]:
-    ticks = scale.ticks(5)
-    return [value for value, kept in zip(ticks, spaced(map(scale.at, ticks), 0.14), strict=True) if kept]
 
 
 def _speed_up_table(measured: list[Mode], allowed: dict[float, float]) -> str:

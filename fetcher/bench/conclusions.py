@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from fetcher.bench.formatting import counted, duration, mode_flag, percent, plain, significant
+from fetcher.bench.formatting import mode_flag
 from fetcher.bench.plan import Listing
 from fetcher.bench.results import Mode, Report, Round, counted_rounds, median, rounds_of
 from fetcher.bench.schedule import usable_slots
 from fetcher.config import Limits
+from fetcher.drawing.formatting import counted, duration, percent, plain, significant
 
 __all__ = ["Headline", "headline_of", "warnings_of"]
 

@@ -1,100 +1,11 @@
-"""How the reports of a bench write figures, times, dates and the names of modes, as text and in HTML.
-
-Laws: what is unknown is ``–``, never zero and never an error (nothing is divided here, and no NaN is shown). Law 7:
-text from a list, a server or a command line is put into a page through ``escaped`` and in no other way. Figures and
-units are joined by no-break spaces; ``plain`` makes ordinary ones of them for a terminal.
-"""
+"""How the reports of a bench write ranges and the names of modes, as text and in HTML."""
 
 from __future__ import annotations
 
-import html
-import math
-import re
-
 from fetcher.bench.results import Spread
-from fetcher.sinks.escape import printable
+from fetcher.drawing.formatting import UNKNOWN, duration, multiple
 
-__all__ = [
-    "UNKNOWN",
-    "counted",
-    "duration",
-    "escaped",
-    "html_date",
-    "mode_flag",
-    "mode_label",
-    "multiple",
-    "percent",
-    "plain",
-    "significant",
-    "size",
-    "spread",
-    "tick",
-]
-
-UNKNOWN = "–"
-_ISO = re.compile(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d(?::\d\d)?)(?:\.\d+)?(?:Z|\+00:00)$", re.ASCII)
-_NONCHARACTERS = re.compile("[\ufdd0-\ufdef\ufffe\uffff]")
-
-
-def escaped(text: str, limit: int = 2_000) -> str:
-    """Return ``text`` for HTML, attributes included: control characters written out, at most ``limit`` characters.
-
-    Noncharacters, which are a parse error in HTML, become U+FFFD.
-    """
-    return html.escape(_NONCHARACTERS.sub("\ufffd", printable(text, limit)))
-
-
-def significant(value: float | None) -> str:
-    """Return a figure with three digits, or with all digits before the point: ``0.984``, ``46.2``, ``1,234``."""
-    if value is None or not math.isfinite(value):
-        return UNKNOWN
-    if value == 0:
-        return "0"
-    rounded = float(f"{value:.3g}")
-    if abs(rounded) >= 1_000:
-        return f"{value:,.0f}"
-    decimals = max(0, min(6, 2 - math.floor(math.log10(abs(rounded)))))
-    return f"{rounded:.{decimals}f}"
-
-
-def multiple(value: float | None) -> str:
-    """Return how many times as fast: ``46.2×``."""
-    return _with(value, significant(value), "×")
-
-
-def percent(share: float | None) -> str:
-    """Return a share in per cent, with one decimal: ``94.6 %``."""
-    return UNKNOWN if share is None or not math.isfinite(share) else f"{share * 100:.1f}\xa0%"
-
-
-def duration(seconds: float | None) -> str:
-    """Return a time with its unit: ``312 ms``, ``14.3 s``, ``3 min 20 s``."""
-    if seconds is None or not math.isfinite(seconds):
-        return UNKNOWN
-    if seconds < 0.9995:
-        return f"{significant(seconds * 1000)}\xa0ms"
-    if seconds < 99.95:
-        return f"{significant(seconds)}\xa0s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes:,}\xa0min\xa0{rest:02}\xa0s"
-
-
-def tick(seconds: float) -> str:
-    """Return a round time as an axis label: ``0``, ``40 ms``, ``1.5 s``."""
-    if seconds == 0:
-        return "0"
-    return f"{seconds * 1000:.4g}\xa0ms" if seconds < 0.9995 else f"{seconds:,.6g}\xa0s"
-
-
-def size(bytes_: float | None) -> str:
-    """Return a size with its unit: ``58.1 MB``."""
-    if bytes_ is None or not math.isfinite(bytes_):
-        return UNKNOWN
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if bytes_ < 999.5:
-            return f"{significant(bytes_)}\xa0{unit}"
-        bytes_ /= 1000
-    return f"{significant(bytes_)}\xa0TB"
+__all__ = ["mode_flag", "mode_label", "spread"]
 
 
 def spread(value: Spread | None, unit: str = "seconds") -> tuple[str, str]:
@@ -112,11 +23,6 @@ def spread(value: Spread | None, unit: str = "seconds") -> tuple[str, str]:
     return write(value.median), f"{low.removesuffix(suffix)}–{high}"
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: ``1 page``, ``1,200 pages``."""
-    return f"{number:,}\xa0{noun}{'' if number == 1 else 's'}"
-
-
 def mode_label(mode: str, concurrency: int) -> str:
     """Return what a page calls a mode: ``one after another``, ``50 at once``."""
     return "one after another" if mode == "sequential" else f"{concurrency:,} at once"
@@ -125,17 +31,3 @@ def mode_label(mode: str, concurrency: int) -> str:
 def mode_flag(mode: str, concurrency: int) -> str:
     """Return what messages call a mode, by its flag: ``sequential``, ``-c 50``."""
     return "sequential" if mode == "sequential" else f"-c {concurrency}"
-
-
-def plain(text: str) -> str:
-    """Return ``text`` with ordinary spaces instead of no-break spaces."""
-    return text.replace("\xa0", " ")
-
-
-def html_date(date: str) -> str:
-    """Return an ISO 8601 time for HTML as ``2026-11-21 09:33:50 UTC``; any other text escaped, as it is."""
-    return escaped(_ISO.sub(r"\1 \2 UTC", date), 60)
-
-
-def _with(value: float | None, text: str, unit: str) -> str:
-    return text if value is None or not math.isfinite(value) else text + unit

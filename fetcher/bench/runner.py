@@ -20,13 +20,13 @@ from typing import IO, Any
 import msgspec
 
 from fetcher.bench.conclusions import warnings_of
-from fetcher.bench.formatting import duration, plain
 from fetcher.bench.plan import Bench, Listing, PlannedRound, listing_of, planned_rounds, site_of
 from fetcher.bench.results import Report, Round, all_failed, mismatches, recommended, summarise, this_machine
 from fetcher.bench.worker import Message, RoundProgress, RoundResult, RoundSpec, Row
 from fetcher.config import Config
 from fetcher.demo import SiteProcess
 from fetcher.demo.scenarios import ROUND_HEADER, Scenario
+from fetcher.drawing.formatting import duration, plain
 from fetcher.errors import ConfigError, FetcherError
 from fetcher.model import Request
 from fetcher.spawn import command, environment

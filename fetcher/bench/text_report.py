@@ -8,18 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fetcher.bench.conclusions import NO_GAIN_SPEED_UP
-from fetcher.bench.formatting import (
-    UNKNOWN,
-    counted,
-    duration,
-    mode_flag,
-    multiple,
-    percent,
-    plain,
-    significant,
-    size,
-)
+from fetcher.bench.formatting import mode_flag
 from fetcher.bench.results import Mismatch, Mode, Report, Spread
+from fetcher.drawing.formatting import UNKNOWN, counted, duration, multiple, percent, plain, significant, size
 
 __all__ = ["mismatch_lines", "render_text"]
 

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fetcher.job.report import HostFigures, JobReport, RunReport
     from fetcher.job.shards import ShardsReport
 
-__all__ = ["command", "find_job", "find_jobs", "lay_out", "lay_out_changes", "lay_out_shards"]
+__all__ = ["check_page", "command", "find_job", "find_jobs", "lay_out", "lay_out_changes", "lay_out_shards"]
 
 FEW_LINES, MANY_LINES = 10, 50
 """Of a table by default, and of one that was asked for."""
@@ -47,6 +47,11 @@ FEW_LINES, MANY_LINES = 10, 50
     is_flag=True,
     help=f"What has changed since the output that --since named, with {MANY_LINES} URLs of each kind (1,000 with --json).",
 )
+@click.option(
+    "--html",
+    metavar="FILE",
+    help="Write one page with plots that needs no network; several jobs that are no shards are compared in it.",
+)
 @click.option("-v", "--verbose", count=True, help="Twice: show where an error of ours struck.")
 @click.pass_context
 def command(
@@ -58,19 +63,22 @@ def command(
     hosts: bool,
     errors: bool,
     changes: bool,
+    html: str | None,
     **_: object,
 ) -> None:
     """Tell how far a job is, or how it went: what is done and left, what failed, and which hosts gave trouble.
 
     JOB is the folder of a job, OUTPUT a file that it writes (then the job is OUTPUT.job). Nothing is changed, and a
     run that works on the job just now is not disturbed. Several, or a pattern in quotes, are the shards of one list
-    (crawl --shard): they are added up.
+    (crawl --shard): they are added up. With --html any jobs are put side by side: yesterday's and today's.
 
     \b
       fetcher report pages.jsonl
       fetcher report pages.jsonl --json | jq .left
       fetcher report pages.jsonl --changes
       fetcher report 'shard-*/pages.jsonl'
+      fetcher report pages.jsonl --html report.html
+      fetcher report monday.jsonl tuesday.jsonl --html both.html
     """  # noqa: D301  (click keeps the lines below this very control character as they are)
     # A look changes nothing: Ctrl-C may end it at any instruction, those of the database too.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -78,7 +86,17 @@ def command(
     folders = find_jobs(jobs)
     together = len(jobs) > 1 or _is_pattern(jobs[0])
     if changes:
+        if html is not None:
+            raise ConfigError("--html and --changes: the page has no list of changes; give one of them")
         text = _changes(folders, as_json=as_json)
+    elif html is not None:
+        text = _page(
+            folders,
+            html,
+            together=together,
+            as_json=as_json,
+            lines=(MANY_LINES if hosts else FEW_LINES, MANY_LINES if errors else FEW_LINES),
+        )
     else:
         text = _report(folders, together=together, as_json=as_json, hosts=hosts, errors=errors)
     try:
@@ -116,6 +134,59 @@ def _report(folders: Sequence[str], *, together: bool, as_json: bool, hosts: boo
 
     sums = report_shards(folders, hosts=most)
     return _as_json(sums) if as_json else lay_out_shards(sums, errors=lines)
+
+
+def _page(folders: Sequence[str], path: str, *, together: bool, as_json: bool, lines: tuple[int, int]) -> str:
+    """Write the page of a job, of shards added up, or of several jobs side by side; return what is printed as well."""
+    from fetcher.cli.outputs import write_text
+    from fetcher.job.report import report
+    from fetcher.report.html_report import render_comparison, render_job, render_shards
+    from fetcher.report.job_page import read_job, read_shards
+
+    check_page(path)
+    most, codes = lines
+    shards = together and all(report(folder, hosts=0).shard is not None for folder in folders)
+    if shards:
+        sums, pages = read_shards(folders)
+        html = render_shards(sums, pages)
+        text = _as_json(sums) if as_json else lay_out_shards(_shortened(sums, most), errors=codes)
+    elif len(folders) == 1:
+        page = read_job(folders[0])
+        html = render_job(page)
+        text = _as_json(page.figures) if as_json else lay_out(_shortened(page.figures, most), errors=codes)
+    else:
+        if as_json:
+            raise ConfigError(
+                "--json: these jobs are not the shards of one list, and are not added up: ask for each alone"
+            )
+        html, text = render_comparison([read_job(folder) for folder in folders]), ""
+    write_text(path, html, what="the page")
+    return "" if path == "-" else text
+
+
+def check_page(path: str) -> None:
+    """Raise ``ConfigError`` where ``path`` is a file that is no page: it may be somebody's data."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(15)
+    except (OSError, ValueError):  # there is none yet, or it cannot be written either
+        return
+    if start and start.lower() != b"<!doctype html>":
+        raise ConfigError(f"{path}: is there, and is no HTML page: name another file for --html, or take it away")
+
+
+_Figures = TypeVar("_Figures", "JobReport", "ShardsReport")
+
+
+def _shortened(figures: _Figures, hosts: int) -> _Figures:
+    import msgspec
+
+    return msgspec.structs.replace(
+        figures,
+        slowest=figures.slowest[:hosts],
+        failing=figures.failing[:hosts],
+        troubled=figures.troubled[:hosts],
+    )
 
 
 def _as_json(figures: JobReport | ShardsReport | ChangeReport) -> str:

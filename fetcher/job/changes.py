@@ -54,7 +54,7 @@ def changes_of(folder: str, *, most: int) -> ChangeReport:
         raise ConfigError(f"{folder}: this job compares with no earlier output: it was run without --since")
     complete = report(folder, hosts=0).state == COMPLETE
     with JobSnapshot(folder) as view:
-        path, identity = view.first_output(), JobIdentity.from_json(view.identity, path=view.path)
+        path, identity = next(iter(view.output_paths()), ""), JobIdentity.from_json(view.identity, path=view.path)
     table_path = os.path.join(folder, SINCE)
     counts: Counter[str] = Counter()
     urls: dict[str, list[str]] = {kind: [] for kind in get_args(Change) if kind != "unchanged"}

@@ -16,7 +16,7 @@ import msgspec
 from fetcher.config import Config, Follow
 from fetcher.errors import ConfigError, LedgerError
 from fetcher.sinks.escape import printable
-from fetcher.sources.list_options import ListOptions
+from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
 from fetcher.urls import suffixes_digest, without_userinfo
 
 __all__ = ["JobIdentity"]
@@ -210,6 +210,13 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if one != two:
                 shown = [_shown(value, empty_counts=field == "carry") for value in (one, two)]
                 yield field, flag, shown[0], shown[1]
+
+    def asked(self) -> Iterator[tuple[str, str]]:
+        """Yield each option that is not what it is by default, and its value as it may be shown."""
+        plain = JobIdentity.of(Config(), inputs=(), list_options=DEFAULT_OPTIONS, outputs=(), extract=None)
+        for field, flag, value, _ in self.differences(plain):
+            if field not in ("outputs", "parse"):
+                yield flag, value
 
     def other_list(self, other: JobIdentity) -> tuple[str, str, str] | None:
         """Return the first INPUT that is another in ``other``: which, and both as they may be shown."""

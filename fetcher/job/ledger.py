@@ -118,6 +118,9 @@ class Ledger(FoundLedger):
         self._hosts = Interning(db, "hosts")
         self._run: int | None = None
         self._pace: PaceLog | None = None
+        self._before: RunProgress | None = (
+            None  # how far the list was read by the runs before, while this one reads nothing
+        )
         self._journal_rows = self._journal_commits = 0  # since the last checkpoint
         self.identity = self.blob("identity", MAX_VALUE_BYTES) or b""
         if not self.identity:
@@ -165,6 +168,7 @@ class Ledger(FoundLedger):
         before = self.ended_well
         with self._transaction():
             upgrade(self._db)
+            self._before = self._progress_before()
             added = self._db.execute("INSERT INTO runs VALUES (NULL, ?, 0, NULL, 0, 1, NULL, 0, 0, 0)", (now,))
         with explained(self.path, "write"):
             sync_folder_of(self.path)  # the journal's name; SQLite ignores it when this fails
@@ -210,6 +214,8 @@ class Ledger(FoundLedger):
             self._set_marks(marks)
             self._set_progress(progress)
             self._note_pace(rows, progress)
+        if rows:
+            self._before = None
         self._next += len(rows)
         self.last = max(self.last, max((row.id for row in rows), default=0))
         self.done += len(rows)
@@ -346,8 +352,28 @@ class Ledger(FoundLedger):
         ends = [(output, mark.position, mark.checksum) for output, mark in enumerate(marks) if mark.position]
         self._db.executemany(_ADD_BATCH, ends)
 
+    def _progress_before(self) -> RunProgress | None:
+        found = self._db.execute(_LAST_PROGRESS).fetchone()
+        if found is None:
+            return None
+        taken, more, estimate = found
+        return RunProgress(
+            whole(self.path, taken),
+            more=bool(whole(self.path, more, 0, 1)),
+            estimate=None if estimate is None else whole(self.path, estimate),
+            seconds=0.0,
+            ok=0,
+            bytes=0,
+        )
+
     def _set_progress(self, progress: RunProgress) -> None:
         assert self._run is not None, "no run was begun"
+        if self._before is not None and progress.more and progress.taken <= self.done:
+            # Nothing was read of the list, for it was refused or the run ended too early: what is known of it is what was.
+            before = self._before
+            progress = msgspec.structs.replace(
+                progress, taken=max(progress.taken, before.taken), more=before.more, estimate=before.estimate
+            )
         self._db.execute(
             "UPDATE runs SET taken = ?, more = ?, estimate = ?, seconds = ?, ok = ?, bytes = ? WHERE id = ?",
             (
@@ -394,6 +420,7 @@ class Ledger(FoundLedger):
         raise LedgerError(f"{self.path}: another program has moved, replaced or deleted the ledger: {_GONE}")
 
 
+_LAST_PROGRESS = "SELECT taken, more, estimate FROM runs WHERE clean OR seconds > 0 ORDER BY id DESC LIMIT 1"
 _ADD_BATCH = "INSERT OR REPLACE INTO batches VALUES (?, ?, ?)"
 _GONE = "what it knew is lost with it: put it back as it was, or begin again with --fresh"
 _LEFT = "repair that and run the same command again: nothing is lost"

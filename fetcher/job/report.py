@@ -20,7 +20,6 @@ import msgspec
 
 from fetcher.errors import LedgerError, Skipped
 from fetcher.files import is_locked, open_regular
-from fetcher.found.store import LISTED_IDS
 from fetcher.hosts.state import HostReport
 from fetcher.job.host_memory import TROUBLED, troubled_of
 from fetcher.job.ledger_reader import MAX_CODES, MAX_NAME_CHARACTERS, MAX_NOTE_BYTES, OK, LedgerReader, Tally
@@ -119,7 +118,7 @@ class OutputFigures(msgspec.Struct, frozen=True):
     position: int
 
 
-def _size_of(name: bytes) -> int:
+def _size_of(name: str) -> int:
     try:
         return os.path.getsize(name) if os.path.isfile(name) else 0
     except (OSError, ValueError):
@@ -190,45 +189,36 @@ class JobSnapshot:
             raise damaged(self.path, str(error)) from error
         return None if shard is None else printable(shard, MAX_NAME_CHARACTERS)
 
-    def last_row(self) -> int:
-        """Return the number of the last row of the list that has an outcome, 0 where none has."""
-        (found,) = self._ask("SELECT coalesce(max(id), 0) AS last FROM rows WHERE id <= ?", LISTED_IDS)
-        return whole(self.path, found["last"])
-
-    def first_output(self) -> str:
-        """Return the path of the first output."""
-        found = self._ask("SELECT name FROM outputs ORDER BY id LIMIT ?", 1)
-        if not found or not isinstance(found[0]["name"], bytes):
+    def output_paths(self) -> list[str]:
+        """Return the paths of the outputs in the order they were given, as they are."""
+        names = [row["name"] for row in self.ask("SELECT name FROM outputs ORDER BY id LIMIT ?", MAX_OUTPUTS)]
+        if not all(isinstance(name, bytes) for name in names):
             raise damaged(self.path, "an output without a name")
-        return os.fsdecode(found[0]["name"])
+        return [os.fsdecode(name) for name in names]
 
     def outputs(self) -> list[OutputFigures]:
         """Return the outputs in the order they were given."""
-        names = [row["name"] for row in self._ask("SELECT name FROM outputs ORDER BY id LIMIT ?", MAX_OUTPUTS)]
-        if not all(isinstance(name, bytes) for name in names):
-            raise damaged(self.path, "an output without a name")
-        marks = self._reader.marks()
         return [
-            OutputFigures(printable(os.fsdecode(name), MAX_PATH_CHARACTERS), mark.position or _size_of(name))
-            for name, mark in zip(names, marks, strict=False)
+            OutputFigures(printable(path, MAX_PATH_CHARACTERS), mark.position or _size_of(path))
+            for path, mark in zip(self.output_paths(), self._reader.marks(), strict=False)
         ]
 
     def runs(self, most: int) -> list[RunFigures]:
         """Return the last ``most`` runs, the oldest first."""
-        found = self._ask(
+        found = self.ask(
             "SELECT id, began, seconds, ok, clean, exit, taken, more, estimate FROM runs ORDER BY id DESC LIMIT ?", most
         )
         return [self._checked(run, RunFigures) for run in reversed(found)]
 
     def pace(self, most: int = MAX_PACE_ROWS) -> list[PaceRow] | None:
         """Return the last ``most`` moments that were noted, the oldest first; ``None`` where an older version noted none."""
-        if not self._ask("SELECT 1 FROM sqlite_master WHERE name = 'pace' LIMIT ?", 1):
+        if not self.ask("SELECT 1 FROM sqlite_master WHERE name = 'pace' LIMIT ?", 1):
             return None
-        return [self._checked(row, PaceRow) for row in reversed(self._ask(LAST_PACE, most))]
+        return [self._checked(row, PaceRow) for row in reversed(self.ask(LAST_PACE, most))]
 
     def all_runs(self) -> RunTotals:
         """Return what all runs were together."""
-        (sums,) = self._ask("SELECT count(*) AS count, total(seconds) AS seconds, coalesce(sum(ok), 0) AS ok FROM runs")
+        (sums,) = self.ask("SELECT count(*) AS count, total(seconds) AS seconds, coalesce(sum(ok), 0) AS ok FROM runs")
         return self._checked(sums, RunTotals)
 
     def retrying(self) -> list[str]:
@@ -241,10 +231,10 @@ class JobSnapshot:
 
     def hosts(self, most: int) -> HostRanking:
         """Return the ``most`` slowest and the ``most`` failing hosts, from one pass over the rows."""
-        known = self._ask("SELECT id, name FROM codes LIMIT ?", MAX_CODES)
+        known = self.ask("SELECT id, name FROM codes LIMIT ?", MAX_CODES)
         spared = [whole(self.path, code["id"]) for code in known if code["name"] in {OK, *Skipped.codes}]
         query = _HOSTS.replace("SPARED", ", ".join(map(str, spared)))
-        count, *found = self._ask(query, MIN_TRIED_ROWS, most, most)
+        count, *found = self.ask(query, MIN_TRIED_ROWS, most, most)
         tables: dict[str, list[HostFigures]] = {"slowest": [], "failing": []}
         for host in found:
             figures = self._checked(host, HostFigures)
@@ -252,7 +242,8 @@ class JobSnapshot:
             tables[host["which"]].append(msgspec.structs.replace(figures, host=name, elapsed=mean))
         return HostRanking(whole(self.path, count["rows"]), **tables)
 
-    def _ask(self, query: str, *values: int) -> list[dict[str, Any]]:
+    def ask(self, query: str, *values: int | str) -> list[dict[str, Any]]:
+        """Return what the ledger answers to a query of ours, each row by the names of its columns: whoever asks checks it."""
         with explained(self.path, "read"):
             answer = self._db.execute(query, values)
             names = [column[0] for column in answer.description]

@@ -13,14 +13,16 @@ from itertools import pairwise
 import msgspec
 
 from fetcher.errors import ConfigError
+from fetcher.found.store import LISTED_IDS
 from fetcher.hosts.state import HostReport
 from fetcher.job.changes import ChangeReport, changes_of
 from fetcher.job.identity import JobIdentity
 from fetcher.job.report import COMPLETE, INTERRUPTED, RUNNING, STOPPED, HostFigures, JobReport, JobSnapshot, figures_of
+from fetcher.job.schema import whole
 from fetcher.sinks.escape import printable
 from fetcher.stats import counted
 
-__all__ = ["ShardFigures", "ShardsReport", "changes_of_shards", "report_shards"]
+__all__ = ["ShardFigures", "ShardJob", "ShardsReport", "changes_of_shards", "in_order", "report_shards"]
 
 _OWN = frozenset({"shard", "since"})  # what may be another for each shard
 
@@ -73,7 +75,7 @@ class ShardsReport(msgspec.Struct, frozen=True):
     notes: list[str]
 
 
-class _ShardJob(msgspec.Struct, frozen=True):
+class ShardJob(msgspec.Struct, frozen=True):
     """The job of a shard, read: its number of ``of``, what must not change of it, and the last row it has."""
 
     folder: str
@@ -89,7 +91,7 @@ def report_shards(folders: Sequence[str], *, hosts: int) -> ShardsReport:
 
     Raises ``ConfigError`` for jobs that do not belong together, and ``LedgerError``.
     """
-    jobs = _in_order(folders, hosts)
+    jobs = in_order(folders, hosts)
     figures = [job.figures for job in jobs]
     missing = _missing(jobs)
     lefts = [each.left for each in figures]
@@ -123,7 +125,7 @@ def report_shards(folders: Sequence[str], *, hosts: int) -> ShardsReport:
 
 def changes_of_shards(folders: Sequence[str], *, most: int) -> ChangeReport:
     """Return what has changed in the jobs of all ``folders``: see ``changes_of``. Raises the same, and as above."""
-    jobs = _in_order(folders, 0)
+    jobs = in_order(folders)
     reports = [changes_of(job.folder, most=most) for job in jobs]
     missing = _missing(jobs)
     unlisted = [each.unlisted for each in reports]
@@ -141,7 +143,7 @@ def changes_of_shards(folders: Sequence[str], *, most: int) -> ChangeReport:
     )
 
 
-def _in_order(folders: Sequence[str], hosts: int) -> list[_ShardJob]:
+def in_order(folders: Sequence[str], hosts: int = 0) -> list[ShardJob]:
     """Read the jobs, the first shard first. Raises ``ConfigError`` unless they are different shards of one list."""
     jobs = sorted((_read(folder, hosts) for folder in folders), key=lambda job: job.number)
     first = jobs[0]
@@ -159,16 +161,22 @@ def _in_order(folders: Sequence[str], hosts: int) -> list[_ShardJob]:
     return jobs
 
 
-def _read(folder: str, hosts: int) -> _ShardJob:
+def _read(folder: str, hosts: int) -> ShardJob:
     with JobSnapshot(folder) as view:
         identity = JobIdentity.from_json(view.identity, path=view.path)
         number, _, of = (identity.shard or "").partition("/")
         if not (number.isdecimal() and of.isdecimal()):
             raise ConfigError(f"{folder} is no shard of a list (--shard): several jobs are added up only where all are")
-        return _ShardJob(folder, int(number), int(of), identity, figures_of(view, hosts), view.last_row())
+        return ShardJob(folder, int(number), int(of), identity, figures_of(view, hosts), _last_row(view))
 
 
-def _check_same(first: _ShardJob, job: _ShardJob) -> None:
+def _last_row(view: JobSnapshot) -> int:
+    """Return the number of the last row of the list that has an outcome, 0 where none has."""
+    (found,) = view.ask("SELECT coalesce(max(id), 0) AS last FROM rows WHERE id <= ?", LISTED_IDS)
+    return whole(view.path, found["last"])
+
+
+def _check_same(first: ShardJob, job: ShardJob) -> None:
     """Raise ``ConfigError`` for a job of another list or with other options."""
     one, other = first.identity, job.identity
     if (difference := one.other_list(other)) is not None:
@@ -187,11 +195,11 @@ def _check_same(first: _ShardJob, job: _ShardJob) -> None:
             raise ConfigError(f"{_named(job)} has other options than {_named(first)}: {flag} is {now}, and there {was}")
 
 
-def _named(job: _ShardJob) -> str:
+def _named(job: ShardJob) -> str:
     return f"{printable(job.folder)} (shard {job.number}/{job.of})"
 
 
-def _missing(jobs: Sequence[_ShardJob]) -> list[str]:
+def _missing(jobs: Sequence[ShardJob]) -> list[str]:
     there, of = {job.number for job in jobs}, jobs[0].of
     return [f"{number}/{of}" for number in range(1, min(of, _MAX_MISSING) + 1) if number not in there]
 
@@ -204,7 +212,7 @@ def _state(states: Sequence[str], missing: Sequence[str]) -> str:
     return INTERRUPTED if INTERRUPTED in states else STOPPED
 
 
-def _what_does_not_fit(jobs: Sequence[_ShardJob], missing: Sequence[str]) -> Iterable[str]:
+def _what_does_not_fit(jobs: Sequence[ShardJob], missing: Sequence[str]) -> Iterable[str]:
     """Yield what the sums tell: the rows of a list are numbered, and each is of one shard."""
     if not jobs[0].identity.inputs:  # a program's own rows may have any number
         return
@@ -242,7 +250,7 @@ def _trouble(host: HostReport) -> int:
     return host.refused + host.failed + host.slow + host.denied
 
 
-def _row(job: _ShardJob) -> ShardFigures:
+def _row(job: ShardJob) -> ShardFigures:
     each = job.figures
     return ShardFigures(
         shard=f"{job.number}/{job.of}",

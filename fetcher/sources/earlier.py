@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -27,7 +27,9 @@ __all__ = ["RecordFile", "SelectedName", "earlier_format"]
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 _NESTED = tuple(name for name in CONTENT_COLUMNS.values() if name not in ("text", "lang"))
+_OWN_COLUMNS = frozenset(RECORD_COLUMNS)
 _WHOLE = ("status", "length", "bytes", "links")
+_ALWAYS = frozenset({"id", "url", "status", "error", "data", "item"})
 _MOMENTS = ("fetched_at", "checked_at")
 _TEXT_TRUE = frozenset({"true", "1", 1})
 
@@ -63,16 +65,20 @@ class RecordFile:
     """The records of an output of ours. ``columns`` are those that it has, ``names`` those of its data, once it is read.
 
     ``unread`` counts the lines that are no records. ``selected`` are the names of the data in tables, where each has a
-    column of its own. Raises ``SourceError`` for what is no output of ours, and ``ConfigError`` where a library is missing.
+    column of its own. With ``wanted`` a table is read no further than these columns and what was selected, and its moments
+    stay as they are written. Raises ``SourceError`` for what is no output of ours, and ``ConfigError`` where a library is
+    missing.
     """
 
-    def __init__(self, path: str, selected: Sequence[SelectedName] = ()) -> None:
+    def __init__(self, path: str, selected: Sequence[SelectedName] = (), wanted: Collection[str] | None = None) -> None:
         self.path = path
         self.columns: set[str] = set()
         self.names: set[str] = set()
         self.unread = 0
         self._selected = selected
         self._kind = earlier_format(path)
+        self._wanted = wanted
+        self._own = {name for each in selected for name in (each.name, f"data_{each.name}")}
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield each record."""
@@ -92,7 +98,7 @@ class RecordFile:
                 record = self._of_table(row) if is_table else row
                 if isinstance(record.get("data"), Mapping):
                     self.names.update(record["data"])
-                _convert(record)
+                _convert(record, moments=self._wanted is None)
                 yield record
         except OSError as error:
             raise SourceError(f"{self.path}: {reason_of(error)}") from error
@@ -105,6 +111,9 @@ class RecordFile:
                 f"{self.path}: is no output of fetcher, or one without the columns that are needed to go by: "
                 "url, final_url, status, error, etag, last_modified and digest"
             )
+
+    def _is_wanted(self, name: str) -> bool:
+        return self._wanted is None or name in self._wanted or name in self._own or name in _ALWAYS
 
     # Formats
 
@@ -136,9 +145,12 @@ class RecordFile:
                 )
                 reader = csv.reader(texts)
                 header = original_cells(next(reader, []))
+                kept = [at for at, name in enumerate(header) if self._is_wanted(name)]
+                names = [header[at] for at in kept]
                 for cells in reader:
                     if len(cells) == len(header):
-                        yield {name: cell or None for name, cell in zip(header, original_cells(cells), strict=True)}
+                        chosen = original_cells(cells if len(kept) == len(cells) else [cells[at] for at in kept])
+                        yield {name: cell or None for name, cell in zip(names, chosen, strict=True)}
                     else:
                         self.unread += 1
         except csv.Error as error:
@@ -152,10 +164,10 @@ class RecordFile:
         parts = parts_of(self.path) if os.path.isdir(self.path) else [self.path]
         if not parts:
             raise SourceError(f"{self.path}: is a folder without .parquet files")
-        companions = companions_of(self.path)
+        companions = [each for each in companions_of(self.path) if self._is_wanted(each.child.column)]
         for part in parts:
-            for row in parquet_rows(part):
-                if "id" in row:
+            for row in parquet_rows(part, self._is_wanted):
+                if "id" in row and companions:
                     row |= {each.child.column: each.items(row) for each in companions}
                 yield row
         for each in companions:
@@ -166,7 +178,7 @@ class RecordFile:
 
         lists = [each.name for each in self._selected if each.many]
         try:
-            yield from sqlite_rows(self.path, lists)
+            yield from sqlite_rows(self.path, lists, self._is_wanted)
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise SourceError(f"{self.path}: cannot be read: {error}") from None
 
@@ -190,7 +202,7 @@ class RecordFile:
 
     def _of_table(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return a row of a table as a record: what has columns of its own is put together again."""
-        record = {name: row[name] for name in RECORD_COLUMNS if name in row}
+        record = {name: row[name] for name in row if name in _OWN_COLUMNS}
         for name in ("headers", "redirects", *_NESTED):
             if isinstance(record.get(name), str):
                 record[name] = _from_json(record[name])
@@ -243,7 +255,7 @@ def _from_json(value: Any) -> Any:
     return value
 
 
-def _convert(record: dict[str, Any]) -> None:
+def _convert(record: dict[str, Any], *, moments: bool) -> None:
     """Give the record's own columns their types: numbers, and moments as seconds since the epoch."""
     for name in _WHOLE:
         value = record.get(name)
@@ -252,7 +264,7 @@ def _convert(record: dict[str, Any]) -> None:
                 record[name] = int(value)
             except (ValueError, TypeError, OverflowError):
                 record[name] = None
-    for name in _MOMENTS:
+    for name in _MOMENTS if moments else ():
         record[name] = _moment(record.get(name))
     record["truncated"] = record.get("truncated") in _TEXT_TRUE
 

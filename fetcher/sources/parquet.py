@@ -9,7 +9,7 @@ they are in UTF-8, or else a ``data:`` URL (RFC 2397).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -61,10 +61,11 @@ def read_parquet(path: str, *, numbers: RowNumbers, options: ListOptions) -> Ite
                         yield _row(next(numbers), listed, fields, f"{path}:row {row}", columns)
 
 
-def parquet_rows(path: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of an output of ours whole, by the names of its columns. Raises ``SourceError``."""
-    options = ListOptions(url_column="url")
+def parquet_rows(path: str, wanted: Callable[[str], bool] | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of an output of ours, by the names of its columns; those that are ``wanted``. Raises ``SourceError``."""
     with _open(path) as file:
+        carry = None if wanted is None else tuple(filter(wanted, dict.fromkeys(file.schema_arrow.names)))
+        options = ListOptions(url_column="url", carry=carry)
         columns = _Columns(path, file, options, whole=True)
         row = 0
         for group in range(file.metadata.num_row_groups):

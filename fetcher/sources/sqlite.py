@@ -75,8 +75,10 @@ def sqlite_records(path: str, *, max_body: int) -> Iterator[dict[str, Any]]:
         raise SourceError(f"{path}:row {row + 1}: cannot be read: {error}") from None
 
 
-def sqlite_rows(path: str, lists: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """Yield the rows of an output of ours whole, by the names of its columns; ``lists`` have tables of their own.
+def sqlite_rows(
+    path: str, lists: Sequence[str] = (), wanted: Callable[[str], bool] = lambda _: True
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of an output of ours, by the names of those columns that are ``wanted``; ``lists`` have tables of their own.
 
     Raises ``SourceError`` and ``sqlite3.Error``.
     """
@@ -91,6 +93,8 @@ def sqlite_rows(path: str, lists: Sequence[str] = ()) -> Iterator[dict[str, Any]
         ]
         tables = {str(name) for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
         tables -= {child.name for child in children}
+        names = [name for name in names if wanted(name)]
+        children = [child for child in children if wanted(child.column)]
         found = {name: table for name in lists for table in (f"data_{name}", name) if table in tables}
         columns = ", ".join(map(_quoted, names))
         for values in database.execute(f"select {columns} from {TABLE} order by id"):  # noqa: S608 - all quoted

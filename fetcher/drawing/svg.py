@@ -1,4 +1,4 @@
-"""The SVG and HTML elements of a bench's page: scales, labels, lines, charts and tables.
+"""The SVG and HTML elements of a report's page: scales, labels, lines, charts and tables.
 
 Laws: a chart is as wide as the space it has. Positions along x are in per cent (labels) or in thousandths (paths, which
 are stretched); positions along y, fonts and strokes are in pixels. So text stays readable on a phone without a script.
@@ -12,9 +12,22 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from fetcher.bench.formatting import escaped
+from fetcher.drawing.formatting import escaped
 
-__all__ = ["Scale", "axis_label", "chart", "details", "fitting", "label", "line", "spaced", "stretched", "table"]
+__all__ = [
+    "Scale",
+    "axis_label",
+    "chart",
+    "details",
+    "fitting",
+    "label",
+    "line",
+    "spaced",
+    "steps",
+    "stretched",
+    "table",
+    "thinned_ticks",
+]
 
 _TICK_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
@@ -94,6 +107,21 @@ def line(x1: float, y1: float, x2: float, y2: float | str, css: str) -> str:
 def stretched(height: float, paths: str, y: float = 0) -> str:
     """Return an SVG that stretches ``paths`` (elements, with x from 0 to 1,000) over the whole width."""
     return f'<svg y="{y:g}" width="100%" height="{height:g}" viewBox="0 0 1000 {height:g}" preserveAspectRatio="none">{paths}</svg>'
+
+
+def steps(heights: Sequence[float], css: str, height: float) -> str:
+    """Return an area of even steps, ``height`` pixels high, for ``stretched``; heights run from 0 to 1."""
+    width = 1000 / len(heights)
+    path = f"M0 {height:g}"
+    for number, share in enumerate(heights):
+        path += f"L{number * width:.1f} {height * (1 - share):.1f}H{(number + 1) * width:.1f}"
+    return f'<path class="area {css}" d="{path}V{height:g}Z"/>'
+
+
+def thinned_ticks(scale: Scale, about: int = 5, gap: float = 0.14) -> list[float]:
+    """Return round values of a scale whose labels do not touch."""
+    ticks = scale.ticks(about)
+    return [value for value, kept in zip(ticks, spaced(map(scale.at, ticks), gap), strict=True) if kept]
 
 
 def chart(key: str, title: str, description: str, height: float, body: str, *, css: str = "plot") -> str:

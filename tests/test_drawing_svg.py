@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from fetcher.bench.svg import Scale, fitting, spaced
+from fetcher.drawing.svg import Scale, fitting, spaced
 
 
 @pytest.mark.parametrize(
