@@ -296,7 +296,9 @@ def _job_of(outputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -
     folder: str | None = settings.get("job")
     stored = next((path for path in outputs if is_store_url(path)), None)
     if stored is not None and (settings.get("no_job") or not lasting):
-        raise ConfigError(f"{stored}: needs a job, which knows what is there: leave out {'--no-job' if lasting else '--demo'}")
+        raise ConfigError(
+            f"{stored}: needs a job, which knows what is there: leave out {'--no-job' if lasting else '--demo'}"
+        )
     special = next((path for path in outputs if is_special(path)), None)
     if folder is None:
         return None if special is not None or settings.get("no_job") or not lasting else folder_for(outputs)

@@ -44,6 +44,7 @@ from fetcher.job.paths import (
 )
 from fetcher.job.restore import open_ledger, restore
 from fetcher.job.resume import FinishedPages, ResumeFilter, ResumeState, choose_codes, digest_of
+from fetcher.job.stored_lists import note_lists
 from fetcher.job.writer import Writer
 from fetcher.model import Outcome, Page
 from fetcher.sinks import (
@@ -140,6 +141,7 @@ class Job:
             outputs=[_format_of(path, format) for path in paths],
             since=None if since is None else os.fspath(since),
         )
+        self._inputs = tuple(inputs)
         self._choose = choose_codes(retry)
         self._retry_names = frozenset(name.strip().lower() for name in retry)
         self._fresh, self._verify = fresh, verify
@@ -348,6 +350,7 @@ class Job:
             earlier=self._earlier,
             follow=self._fetcher.config.follow if self._fetcher.config.follow.asked else None,
         )
+        note_lists(self._opened.ledger, self._inputs)
         return self._opened
 
     def _host_of(self, url: str) -> str:

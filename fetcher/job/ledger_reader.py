@@ -122,7 +122,14 @@ class LedgerReader:
                     raise damaged(self.path, "a row without a code or a host")
                 shifted = whole(self.path, digest, -SHIFT, SHIFT - 1)
                 yield PartRow(
-                    whole(self.path, row), shifted + SHIFT, code, status, size, whole(self.path, elapsed), host, attempts
+                    whole(self.path, row),
+                    shifted + SHIFT,
+                    code,
+                    status,
+                    size,
+                    whole(self.path, elapsed),
+                    host,
+                    attempts,
                 )
 
     def blob(self, key: str, longest: int) -> bytes | None:

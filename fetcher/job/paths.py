@@ -93,7 +93,11 @@ def make_folder(folder: str) -> None:
         try:
             os.mkdir(folder)
         except FileExistsError:
-            foreign = [name for name in os.listdir(folder) if name not in (LOCK, OWNER, f"{OWNER}.new") and not _WRITTEN.fullmatch(name)]
+            foreign = [
+                name
+                for name in os.listdir(folder)
+                if name not in (LOCK, OWNER, f"{OWNER}.new") and not _WRITTEN.fullmatch(name)
+            ]
             if foreign and not is_job(folder):
                 raise ConfigError(
                     f"{folder} is no job of ours: it holds {foreign[0]!r}; name another folder with --job"

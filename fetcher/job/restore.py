@@ -138,6 +138,4 @@ def _commit(ledger: Ledger, rows: list[LedgerRow], before: RunProgress) -> RunPr
 
 
 def _ledger_row(row: PartRow) -> LedgerRow:
-    return LedgerRow(
-        row.id, row.digest, row.code, row.status, row.bytes, row.elapsed / 1000, row.attempts, row.host
-    )
+    return LedgerRow(row.id, row.digest, row.code, row.status, row.bytes, row.elapsed / 1000, row.attempts, row.host)

@@ -172,7 +172,13 @@ class ParquetOutput(JobOutput):
     """
 
     def __init__(
-        self, path: str, layout: Layout, *, work: str, child: ChildTable | None = None, encoder: RowEncoder | None = None
+        self,
+        path: str,
+        layout: Layout,
+        *,
+        work: str,
+        child: ChildTable | None = None,
+        encoder: RowEncoder | None = None,
     ) -> None:
         super().__init__(path)
         own: RowEncoder | ChildEncoder = RowEncoder(layout) if child is None else ChildEncoder(child)

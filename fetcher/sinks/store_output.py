@@ -105,7 +105,7 @@ class StoreOutput(JobOutput):
         self._there: dict[int, StoredObject] = {}  # what may be overwritten: it was there when we came
         self._sidecars: set[int] = set()
         self._parts: dict[int, PartMark] = {}
-        self._numbers = count(1)
+        self._numbers: Iterator[int] = count(1)
         self._state = PartsState("", 1, 1)
         self._inner: JobOutput | None = None
         self._sealed: list[tuple[PartMark, JobOutput]] = []
@@ -129,7 +129,9 @@ class StoreOutput(JobOutput):
                     log.warning("%s: %d uploads that an earlier run had begun are aborted", self.path, many)
             except FetcherError as error:
                 log.warning(
-                    "%s: uploads that an earlier run had begun could not be looked for, and may be left: %s", self.path, error
+                    "%s: uploads that an earlier run had begun could not be looked for, and may be left: %s",
+                    self.path,
+                    error,
                 )
             self._look()
 
@@ -139,14 +141,14 @@ class StoreOutput(JobOutput):
             for name, found in self._store.names().items()
             if (number := part_number(name, self._format.suffix)) is not None
         }
-        self._sidecars = {
-            number for name in self._store.names(JOB) if (number := sidecar_number(name)) is not None
-        }
+        self._sidecars = {number for name in self._store.names(JOB) if (number := sidecar_number(name)) is not None}
         data = self._store.read(JOB_NOTE)
         try:
             self._note = None if data is None else msgspec.json.decode(data, type=JobNote)
         except ValueError:
-            raise SinkError(f"{self._shown(JOB_NOTE)}: is not as a job has written it: remove it, or use --fresh") from None
+            raise SinkError(
+                f"{self._shown(JOB_NOTE)}: is not as a job has written it: remove it, or use --fresh"
+            ) from None
 
     @property
     def stored_identity(self) -> bytes | None:
@@ -192,9 +194,9 @@ class StoreOutput(JobOutput):
             told = self._read_sidecar(number)
             if told is None:
                 continue
-            if part is None or (told[0].size, told[0].checksum, told[0].rows) != (part.size, part.checksum, part.rows):
-                if self._is_whole(told[0], found):
-                    return True
+            known = part is not None and _facts_of(told[0]) == _facts_of(part)
+            if not known and self._is_whole(told[0], found):
+                return True
         return False
 
     # A job's output
@@ -216,7 +218,9 @@ class StoreOutput(JobOutput):
                 self._look()
             if self._there:
                 name = self._name(min(self._there))
-                raise ConfigError(f"{self._shown(name)} exists, and no job of ours says that it is its part; use --fresh to remove it")
+                raise ConfigError(
+                    f"{self._shown(name)} exists, and no job of ours says that it is its part; use --fresh to remove it"
+                )
             shutil.rmtree(self._folder, ignore_errors=True)
             os.makedirs(self._folder, 0o700)
             self._parts = {}
@@ -246,7 +250,14 @@ class StoreOutput(JobOutput):
         self._next = number
         self._facts = deque(
             PartRow(
-                row.id, row.digest, row.code, row.status, row.bytes, max(0, round(row.elapsed * 1000)), row.host, row.attempts
+                row.id,
+                row.digest,
+                row.code,
+                row.status,
+                row.bytes,
+                max(0, round(row.elapsed * 1000)),
+                row.host,
+                row.attempts,
             )
             for row in rows
         )
@@ -393,7 +404,12 @@ class StoreOutput(JobOutput):
             assert self._ledger is not None
             inner.discard()
             lost = self._ledger.forget_rows(state.first, 2**53, "")
-            log.warning("%s: the part under way cannot be gone on with (%s): its %d rows are fetched again", self.path, error, lost)
+            log.warning(
+                "%s: the part under way cannot be gone on with (%s): its %d rows are fetched again",
+                self.path,
+                error,
+                lost,
+            )
             self._clear(state.number)
             inner = self._open_inner(state.number)
             inner.create(fresh=True)
@@ -455,9 +471,9 @@ class StoreOutput(JobOutput):
                 if number in self._sidecars:
                     self._let_go(number)
                 continue
-            if found is not None and number in self._sidecars and self._matches(part, found, tags):
-                if not self.thorough or self._store.checksum(self._name(number)) == part.checksum:
-                    continue
+            whole = found is not None and number in self._sidecars and self._matches(part, found, tags)
+            if whole and (not self.thorough or self._store.checksum(self._name(number)) == part.checksum):
+                continue
             what = "is missing in the store" if found is None else "was changed since, or its sidecar is gone"
             lost = self._ledger.forget_rows(part.first, part.last, _note_of(number))
             self._store.remove(sidecar_name(number))  # what it says is no longer so, whatever is put back
@@ -571,7 +587,12 @@ class StoreOutput(JobOutput):
         told = self._read_sidecar(number)
         if part.rows == kept:
             return  # it was rewritten, and is put if it is here
-        if told is not None and told[0].rows == kept and number in self._there and self._is_whole(told[0], self._there[number]):
+        if (
+            told is not None
+            and told[0].rows == kept
+            and number in self._there
+            and self._is_whole(told[0], self._there[number])
+        ):
             self._remember(told[0])
             self._let_go(number)
             return
@@ -594,7 +615,9 @@ class StoreOutput(JobOutput):
                 raise ValueError("its bytes are not those that were written")
         except (FileNotFoundError, ValueError):
             lost = self._ledger.forget_rows(part.first, part.last, _note_of(number))
-            log.warning("%s: is missing or was changed: its %d rows are fetched again", self._shown(self._name(number)), lost)
+            log.warning(
+                "%s: is missing or was changed: its %d rows are fetched again", self._shown(self._name(number)), lost
+            )
             self._store.remove(sidecar_name(number))
             self._let_go(number)
             del self._parts[number]
@@ -679,7 +702,10 @@ class StoreOutput(JobOutput):
     def _tags(self) -> dict[int, str]:
         """Return what the store calls parts, where it is not what we expect."""
         found: dict[int, str] = {}
-        with contextlib.suppress(OSError, ValueError), open(os.path.join(self._folder, "tags"), encoding="utf-8") as file:
+        with (
+            contextlib.suppress(OSError, ValueError),
+            open(os.path.join(self._folder, "tags"), encoding="utf-8") as file,
+        ):
             for line in file:
                 number, _, tag = line.strip().partition(" ")
                 found[int(number)] = tag
@@ -797,6 +823,10 @@ def _as_ours(error: BaseException, part: PartMark) -> BaseException:
     if isinstance(error, OSError) and not isinstance(error, FetcherError):
         return SinkError(f"part {part.number}: cannot be put: {error.strerror or error}")
     return error
+
+
+def _facts_of(part: PartMark) -> tuple[int, int, int]:
+    return part.size, part.checksum, part.rows
 
 
 def _packed(rows: Iterable[PartRow]) -> Iterator[bytes]:

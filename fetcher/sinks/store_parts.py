@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -176,7 +176,7 @@ def decode_part(data: bytes) -> PartMark:
 def read_sidecar(blocks: Iterable[bytes], number: int) -> tuple[PartMark, Iterator[PartRow]]:
     """Return what a sidecar says of its part, and its rows. Raises ``ValueError``, the rows too, for what is none."""
     try:
-        lines = lines_of(_bounded(decompress(blocks, "gzip", max_block=_READ_BYTES)))
+        lines = lines_of(_bounded(decompress(iter(blocks), "gzip", max_block=_READ_BYTES)))
         part = decode_part(next(lines, b""))
     except DamagedDataError as error:
         raise ValueError(str(error)) from None
@@ -222,6 +222,8 @@ class PartFormat:
         self._layout = layout
         name = f"part{self.suffix}"
         self._answers: deque[Any] = deque()
+        self.encode: Callable[[Outcome], bytes]
+        """Returns the record of an outcome, a chunk."""
         if kind == "parquet":
             from fetcher.sinks.parquet_output import RowEncoder
 
@@ -236,12 +238,6 @@ class PartFormat:
         except ConfigError as error:
             raise ConfigError(f"{url}: {error}") from None
         self.encode = self._sink.encode
-        if kind == "warc":
-            self._sink.answers = self._answers  # type: ignore[attr-defined]  # a WARCSink's
-
-    def encode(self, outcome: Outcome) -> bytes:  # type: ignore[no-redef]  # replaced by what encodes
-        """Return the record of an outcome, a chunk."""
-        raise NotImplementedError
 
     def open(self, path: str, work: str) -> JobOutput:
         """Return the output that a part is, until it is whole."""

@@ -8,4 +8,13 @@ from fetcher.store.address import StoreAddress, is_store_url, parse_address
 from fetcher.store.owner import Owner
 from fetcher.store.store import ObjectExistsError, Store, StoredObject, tag_of
 
-__all__ = ["ObjectExistsError", "Owner", "Store", "StoreAddress", "StoredObject", "is_store_url", "parse_address", "tag_of"]
+__all__ = [
+    "ObjectExistsError",
+    "Owner",
+    "Store",
+    "StoreAddress",
+    "StoredObject",
+    "is_store_url",
+    "parse_address",
+    "tag_of",
+]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from threading import Event
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, stop_any, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 __all__ = ["call"]
 
@@ -32,11 +32,15 @@ def call(
         if state.attempt_number == 1 and state.outcome is not None and (error := state.outcome.exception()) is not None:
             told(error)
 
+    def wait(seconds: float) -> None:
+        closed.wait(seconds)
+
+    over = stop_after_delay(patience)
     retrying = Retrying(
         retry=retry_if_exception(may_pass),
-        stop=stop_any(stop_after_delay(patience), lambda _: closed.is_set()),
+        stop=lambda state: closed.is_set() or over(state),
         wait=wait_random_exponential(multiplier=FIRST_WAIT_SECONDS, max=longest, min=FIRST_WAIT_SECONDS / 2),
-        sleep=lambda seconds: closed.wait(seconds) and None,
+        sleep=wait,
         before_sleep=before_sleep,
         reraise=True,
     )

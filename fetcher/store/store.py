@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from fetcher.errors import FetcherError, missing_extra
 from fetcher.store.address import EXTRAS, LIBRARIES, parse_address
-from fetcher.store.trouble import code_of, is_conflict, is_missing, is_transient, reason_of
+from fetcher.store.trouble import code_of, is_conflict, is_missing, is_of_store, is_transient, reason_of
 
 __all__ = ["ObjectExistsError", "Store", "StoredObject", "tag_of"]
 
@@ -134,6 +134,7 @@ class Store:
         more: dict[str, Any] = {"mode": "create" if create else "overwrite"}
         if self.scheme == "s3":
             more |= {"chunksize": PIECE_BYTES, "max_concurrency": PIECES_AT_ONCE}
+        os.stat(source)  # what is missing here is not to be taken for what is missing there
         self._put(name, lambda files, path: files.put_file(source, path, **more))
 
     def remove(self, name: str, *, patient: bool = True) -> None:
@@ -144,8 +145,7 @@ class Store:
     def fetch(self, name: str, target: str) -> None:
         """Write an object into a new file. Raises ``FileNotFoundError`` where there is none."""
         with open(target, "wb") as file:
-            for block in self.blocks(name):
-                file.write(block)
+            file.writelines(self.blocks(name))
             file.flush()
             os.fsync(file.fileno())
 
@@ -162,12 +162,13 @@ class Store:
                 return data
 
             block = self._tried(name, read)
-            if len(block) != end - start:
-                raise self._error(f"{self._shown(name)}: was changed while it was read")
+            self.check_unchanged(name, found, len(block) == end - start)
             yield block
-        after = self.info(name)
-        if after != found:
-            raise self._error(f"{self._shown(name)}: was changed while it was read")
+
+    def check_unchanged(self, name: str, found: StoredObject, whole: bool) -> None:
+        """Raise unless an object is what was ``found``, and what was read of it is ``whole``."""
+        if not whole or self.info(name) != found:
+            raise self._error(f"{self._shown(name)}: was changed while it was read: run the same command again")
 
     def checksum(self, name: str) -> int:
         """Return the CRC-32 of an object."""
@@ -181,7 +182,7 @@ class Store:
         found = self.info(name)
         if found is None:
             raise self._error(f"{self._shown(name)}: no such object")
-        return StoreFile(self, name, found.size)
+        return StoreFile(self, name, found)
 
     def read_range(self, name: str, start: int, end: int) -> bytes:
         """Return a range of an object."""
@@ -202,7 +203,10 @@ class Store:
             for found in self._uploads(files, prefix):
                 if is_ours(found["Key"].removeprefix(prefix)):
                     files.call_s3(
-                        "abort_multipart_upload", Bucket=self.address.bucket, Key=found["Key"], UploadId=found["UploadId"]
+                        "abort_multipart_upload",
+                        Bucket=self.address.bucket,
+                        Key=found["Key"],
+                        UploadId=found["UploadId"],
                     )
                     many += 1
             return many
@@ -248,6 +252,8 @@ class Store:
         except FetcherError:
             raise
         except Exception as error:
+            if not is_of_store(error):
+                raise
             if is_conflict(error):
                 raise ObjectExistsError(self._shown(name)) from None
             if is_missing(error) and code_of(error) != "NoSuchBucket":
@@ -275,12 +281,13 @@ class Store:
 class StoreFile:
     """An object as a file for whoever seeks in it: the last ranges that were read are kept."""
 
-    def __init__(self, store: Store, name: str, size: int) -> None:
-        self.size = size
+    def __init__(self, store: Store, name: str, found: StoredObject) -> None:
+        self.size = found.size
         self.closed = False
         self.mode = "rb"
         self._store = store
         self._name = name
+        self._found = found
         self._position = 0
         self._ranges: dict[int, bytes] = {}
 
@@ -328,7 +335,9 @@ class StoreFile:
         found = self._ranges.pop(number, None)
         if found is None:
             start = number * RANGE_BYTES
-            found = self._store.read_range(self._name, start, min(self.size, start + RANGE_BYTES))
+            end = min(self.size, start + RANGE_BYTES)
+            found = self._store.read_range(self._name, start, end)
+            self._store.check_unchanged(self._name, self._found, len(found) == end - start)
             if len(self._ranges) >= RANGES:
                 del self._ranges[next(iter(self._ranges))]
         self._ranges[number] = found  # the last that was used
@@ -340,7 +349,11 @@ def _filesystem(scheme: str) -> Any:
     more: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     if scheme == "s3":
         # We try again ourselves, and know for how long.
-        more["config_kwargs"] = {"retries": {"mode": "standard", "max_attempts": 1}, "connect_timeout": 5, "read_timeout": 30}
+        more["config_kwargs"] = {
+            "retries": {"mode": "standard", "max_attempts": 1},
+            "connect_timeout": 5,
+            "read_timeout": 30,
+        }
     files = fsspec.filesystem("gcs" if scheme == "gs" else "abfs" if scheme == "az" else scheme, **more)
     if scheme == "s3":
         files.retries = 1
@@ -377,5 +390,3 @@ def tag_of(path: str, scheme: str) -> tuple[int, int, str]:
         joined = hashlib.md5(b"".join(digests), usedforsecurity=False).hexdigest()
         return size, checksum, f"{joined}-{len(digests)}"
     return size, checksum, whole.hexdigest()
-
-

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["code_of", "is_conflict", "is_missing", "is_transient", "reason_of"]
+__all__ = ["code_of", "is_conflict", "is_missing", "is_of_store", "is_transient", "reason_of"]
 
 _TRANSIENT_ERRNOS = frozenset({
-    errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO), errno.EIO, errno.ECONNREFUSED, errno.ECONNRESET, errno.ETIMEDOUT,
+    errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO), errno.ECONNREFUSED, errno.ECONNRESET, errno.ETIMEDOUT,
     errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EPIPE, errno.ECONNABORTED, errno.EAGAIN,
 })  # fmt: skip
 
@@ -24,7 +24,7 @@ _TRANSIENT_NAMES = frozenset({
     # aiohttp, fsspec
     "ClientConnectionError", "ClientPayloadError", "ServerDisconnectedError", "FSTimeoutError",
     # google-auth, azure-core
-    "TransportError", "RefreshError", "ServiceRequestError", "ServiceResponseError", "IncompleteReadError",
+    "TransportError", "RefreshError", "ServiceRequestError", "ServiceResponseError",
 })  # fmt: skip
 
 _TRANSIENT_CODES = frozenset({
@@ -47,6 +47,16 @@ _NO_CREDENTIALS = frozenset({
 })  # fmt: skip
 
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,60}", re.ASCII)
+
+
+_LIBRARIES = frozenset({
+    "aiobotocore", "aiohttp", "adlfs", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs",
+})  # fmt: skip
+
+
+def is_of_store(error: BaseException) -> bool:
+    """Tell an error of the store, or of the way there, from one that is a bug."""
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _LIBRARIES
 
 
 def is_transient(error: BaseException) -> bool:
@@ -96,9 +106,7 @@ def reason_of(error: BaseException, bucket: str, *, writing: bool) -> str:
     told = f" ({code})" if code else f" ({type(error).__name__})"
     names = {kind.__name__ for each in _causes(error) for kind in type(each).__mro__}
     if names & _NO_CREDENTIALS:
-        return (
-            f"no credentials were found{told}: give them as the store's own tools find them, in the environment or a profile"
-        )
+        return f"no credentials were found{told}: give them as the store's own tools find them, in the environment or a profile"
     if code in _FULL or any(isinstance(each, OSError) and each.errno == errno.ENOSPC for each in _causes(error)):
         return f"the store is full, or its quota is used up{told}: make room"
     if isinstance(error, PermissionError):
