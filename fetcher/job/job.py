@@ -479,7 +479,7 @@ class OpenJob:
             for output in self._outputs:
                 output.settle()
             for output in self._outputs:
-                output.finish()
+                output.finish(complete=complete)
         if complete:
             self.ledger.retry_done()
         self.marker.close()

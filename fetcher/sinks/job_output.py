@@ -145,8 +145,8 @@ class JobOutput(ABC):
         """Return what the ledger is to keep together with the mark, once."""
         return {}
 
-    def finish(self) -> None:  # noqa: B027  # as above
-        """Wait until all that is settled is where it belongs."""
+    def finish(self, *, complete: bool) -> None:  # noqa: B027  # as above
+        """Wait until all that is settled is where it belongs; ``complete`` says that nothing more will come."""
 
     @abstractmethod
     def complete(self) -> Mark:

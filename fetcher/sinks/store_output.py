@@ -309,9 +309,15 @@ class StoreOutput(JobOutput):
         for part in sealed:
             self._uploads.add(part)
 
-    def finish(self) -> None:
-        """Wait until all parts are in the store. Raises ``SinkError``."""
+    def finish(self, *, complete: bool) -> None:
+        """Wait until all parts are in the store; when they are ``complete``, remove what is none any more. Raises ``SinkError``."""
         self._uploads.finish()
+        for number in sorted(self._there.keys() - self._parts.keys()) if complete else ():
+            name = self._name(number)
+            log.warning("%s: is no part any more, for its rows are in others: it is removed", self._shown(name))
+            self._store.remove(name)
+            self._store.remove(sidecar_name(number))
+            del self._there[number]
 
     def discard(self) -> None:
         """Close what is under way as it is, and give up the prefix."""
@@ -392,6 +398,11 @@ class StoreOutput(JobOutput):
         """Open the part under way."""
         os.makedirs(self._folder, 0o700, exist_ok=True)
         self._numbers = (number for number in count(1) if number not in self._parts)
+        if not state.rows:  # a number that has become free goes first
+            number = next(self._numbers)
+            if number != state.number:
+                self._clear(state.number)
+                state = msgspec.structs.replace(state, number=number)
         if self._note is not None:
             state = msgspec.structs.replace(state, job=self._note.job)
         inner = self._open_inner(state.number)

@@ -263,9 +263,7 @@ class Store:
 
     def _explained(self, name: str, error: Exception) -> str:
         text = f"{self._shown(name)}: {reason_of(error, self.address.bucket, writing=self._writing)}"
-        if self._writing:
-            return f"{text}; nothing is lost: what is done is kept, and the same command goes on"
-        return text
+        return f"{text}; what is done is kept: then run the same command again" if self._writing else text
 
     def _shown(self, name: str) -> str:
         return str(self.address.under(name) if name else self.address)
