@@ -56,7 +56,6 @@ class Line:
             for each in self._open:
                 with suppress(OSError):
                     each.shutdown(socket.SHUT_RDWR)
-            self._open.clear()
 
     def mend(self) -> None:
         """Mend it, at the same port."""
@@ -70,23 +69,34 @@ class Line:
         while True:
             try:
                 near, _ = listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._to))
             except OSError:
                 return
+            try:
+                far = socket.create_connection(("127.0.0.1", self._to))
+            except OSError:
+                near.close()
+                continue
             with self._lock:
                 self._open |= {near, far}
-            for one, other in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
+            threading.Thread(target=self._carry, args=(near, far), daemon=True).start()
 
-    def _pump(self, one: socket.socket, other: socket.socket) -> None:
+    def _carry(self, near: socket.socket, far: socket.socket) -> None:
+        back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
+        with near, far:
+            back.start()
+            self._pump(near, far)
+            back.join()
+        with self._lock:
+            self._open -= {near, far}
+
+    @staticmethod
+    def _pump(one: socket.socket, other: socket.socket) -> None:
         with suppress(OSError):
             while data := one.recv(65536):
                 other.sendall(data)
         for each in (one, other):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-            with self._lock:
-                self._open.discard(each)
 
 
 @dataclass
@@ -175,8 +185,7 @@ def _await(port: int, process: subprocess.Popen[bytes]) -> None:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
-            process_wait = threading.Event()
-            process_wait.wait(0.05)
+            threading.Event().wait(0.05)
         else:
             return
     raise RuntimeError(f"the S3 server did not start (exit code {process.poll()})")
