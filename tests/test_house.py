@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
     ("errors",),
     ("advice", "charset", "urls", "spawn", "event_loop", "files", "sqlite_files", "compression"),
-    ("record", "buckets"),
+    ("record", "buckets", "store"),
     ("model",),
     ("stats",),
     ("refresh",),
@@ -63,7 +63,8 @@ NEIGHBOURS: set[tuple[str, str]] = {("sources", "sinks")}
 CONFINED = {
     "aiohttp": ["fetcher.transport.*"],
     "aiohttp.web": ["fetcher.demo.server.", "fetcher.live.server."],
-    "tenacity": ["fetcher.middleware.retry."],
+    "tenacity": ["fetcher.middleware.retry.", "fetcher.store.retrying."],
+    "fsspec": ["fetcher.store.*"],
     "prometheus_client": ["fetcher.report.metrics."],
     "xxhash": ["fetcher.page.parse."],
     "selectolax": ["fetcher.page.*"],

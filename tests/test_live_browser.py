@@ -30,7 +30,7 @@ from fetcher.live.state import (
     WorkerSeen,
 )
 from fetcher.request_state import InFlight
-from tests.lab.browser import Browser, find
+from tests.lab.browser import CONTRAST, OVERFLOW, SMALLEST, Browser, find
 from tests.lab.command import Running
 from tests.lab.desk import Desk
 from tests.lab.held_case import HeldCase
@@ -38,7 +38,6 @@ from tests.lab.looker import address_of
 from tests.lab.reports import HOSTILE
 from tests.lab.server import LabServer
 from tests.lab.suites import suite
-from tests.test_bench_html_report_browser import CONTRAST, OVERFLOW, SMALLEST
 
 pytestmark = pytest.mark.skipif(find() is None, reason="no chromium in PATH (Debian: apt-get install chromium)")
 

@@ -26,6 +26,7 @@ from fetcher.sinks.layout import ItemColumns
 from fetcher.sources import Row, estimate_rows, has_free_fields, is_url_argument, is_url_list, read_lists
 from fetcher.sources.inputs import format_of
 from fetcher.stats import Stats
+from fetcher.store import is_store_url
 
 if TYPE_CHECKING:
     from fetcher.found.rows import FoundRows
@@ -219,7 +220,11 @@ def reads_network(plan: Plan) -> bool:
 
 
 def _may_block(path: str) -> bool:
-    return path == "-" or (not is_url_argument(path) and os.path.exists(path) and not os.path.isfile(path))
+    return (
+        path == "-"
+        or is_store_url(path)
+        or (not is_url_argument(path) and os.path.exists(path) and not os.path.isfile(path))
+    )
 
 
 def write_summary(path: str | None, text: str) -> None:

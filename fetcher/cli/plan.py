@@ -16,6 +16,7 @@ import msgspec
 from fetcher.cli.settings import RUN_KEYS, concurrency_within_limits, list_options, make_config
 from fetcher.config import Config, Follow
 from fetcher.errors import ConfigError, SinkError
+from fetcher.job.job import check_job_outputs
 from fetcher.job.paths import folder_for, has_earlier, is_job
 from fetcher.job.resume import choose_codes
 from fetcher.model import Extractor, Middleware
@@ -26,6 +27,7 @@ from fetcher.sinks.body_folder import check_body_folder
 from fetcher.sinks.layout import BodyPlace, body_place
 from fetcher.sinks.opening import check_path, descriptor_of, is_special
 from fetcher.sources import ListOptions, check, is_url_argument
+from fetcher.store import is_store_url
 from fetcher.transport.descriptors import RESERVED_DESCRIPTORS
 
 if TYPE_CHECKING:
@@ -137,6 +139,7 @@ def _plan_of(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -
         extract=_imported("extract", settings.get("extract")),
         middleware=tuple(_imported("middleware", name) for name in settings.get("middleware") or ()),
     )
+    check_job_outputs(plan.outputs, plan["format"], plan.config, plan["body"])
     if plan.retry and plan.job is None:
         raise ConfigError("retry-failed and retry-codes need a job: an output that is a file (-o), without --no-job")
     _check_follow(plan)
@@ -304,6 +307,11 @@ def _check_bodies(plan: Plan) -> None:
 def _job_of(outputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -> str | None:
     """Return the folder of the job, or ``None`` where the run is a plain one."""
     folder: str | None = settings.get("job")
+    stored = next((path for path in outputs if is_store_url(path)), None)
+    if stored is not None and (settings.get("no_job") or not lasting):
+        raise ConfigError(
+            f"{stored}: needs a job, which knows what is there: leave out {'--no-job' if lasting else '--demo'}"
+        )
     special = next((path for path in outputs if is_special(path)), None)
     if folder is None:
         return None if special is not None or settings.get("no_job") or not lasting else folder_for(outputs)

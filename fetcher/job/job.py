@@ -42,14 +42,27 @@ from fetcher.job.paths import (
     make_folder,
     work_folder,
 )
+from fetcher.job.restore import open_ledger, restore
 from fetcher.job.resume import FinishedPages, ResumeFilter, ResumeState, choose_codes, digest_of
+from fetcher.job.stored_lists import note_lists
 from fetcher.job.writer import Writer
 from fetcher.model import Outcome, Page
-from fetcher.sinks import BodyFolder, JobOutput, Layout, Mark, Rewrite, format_of, needs_messages, open_job_outputs
+from fetcher.sinks import (
+    BodyFolder,
+    JobOutput,
+    Layout,
+    Mark,
+    Rewrite,
+    check_store,
+    format_of,
+    needs_messages,
+    open_job_outputs,
+)
 from fetcher.sinks.layout import BodyPlace, ItemColumns, body_place
 from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
 from fetcher.sources.rows import FinishedRow
 from fetcher.stats import Stats
+from fetcher.store import is_store_url
 from fetcher.stored.page import Awaited, StoredFile, StoredPage
 from fetcher.urls import parse
 
@@ -114,6 +127,7 @@ class Job:
         paths = _paths_of(outputs, format, fetcher.config)
         self.directory = os.fspath(directory) if directory is not None else folder_for(paths)
         self._kept_list: KeptList | None = None
+        check_job_outputs(paths, format, fetcher.config, os.fspath(body))
         self._layout = layout or _layout_of(fetcher, fields, body_place(os.fspath(body)), since=since is not None)
         self._bodies = _bodies_of(fetcher, os.fspath(body), self.directory)
         self._earlier = self._earlier_of(since, max_age, paths)
@@ -127,6 +141,7 @@ class Job:
             outputs=[_format_of(path, format) for path in paths],
             since=None if since is None else os.fspath(since),
         )
+        self._inputs = tuple(inputs)
         self._choose = choose_codes(retry)
         self._retry_names = frozenset(name.strip().lower() for name in retry)
         self._fresh, self._verify = fresh, verify
@@ -335,6 +350,7 @@ class Job:
             earlier=self._earlier,
             follow=self._fetcher.config.follow if self._fetcher.config.follow.asked else None,
         )
+        note_lists(self._opened.ledger, self._inputs)
         return self._opened
 
     def _host_of(self, url: str) -> str:
@@ -389,6 +405,25 @@ def _paths_of(outputs: Sequence[str | os.PathLike[str]], given: str | None, conf
     return paths
 
 
+def check_job_outputs(paths: Sequence[str], format: str | None, config: Config, body: str) -> None:  # noqa: A002  # the option's own name
+    """Raise ``ConfigError`` for what does not go together with an output in a store."""
+    url = next((path for path in paths if is_store_url(path)), None)
+    if url is None:
+        return
+    if len(paths) > 1:
+        raise ConfigError(
+            f"{url}: an output in a store is a job's only one, for another machine must be able to go on with it alone: "
+            "write the others by a run of their own"
+        )
+    if config.follow.asked:
+        raise ConfigError(f"{url}: rows that are found (--follow) are known to a ledger alone, and not yet to a store")
+    if body_place(body) == "folder":
+        raise ConfigError(
+            f"{url}: bodies in a folder stay on this machine: keep them in the parts, with --body inline or -f warc"
+        )
+    check_store(url, format_of(url, format), config.content.columns)
+
+
 def _bodies_of(fetcher: Fetcher, body: str, directory: str) -> BodyFolder | None:
     """Return where bodies are stored, if they are. Raises ``ConfigError`` where there will be none, or no place."""
     place = body_place(body)
@@ -440,10 +475,14 @@ class OpenJob:
         """Close the job cleanly. Raises ``LedgerError``, and ``SinkError`` where an output is no longer in its place."""
         for output in self._outputs:
             output.check_place()
-        if complete:
-            self.ledger.commit([], [output.complete() for output in self._outputs], progress)
+        if complete or any(output.in_store for output in self._outputs):  # another machine may go on
+            marks = [output.complete() for output in self._outputs]
+            self.ledger.commit([], marks, progress, _notes_of(self._outputs))
             for output in self._outputs:
                 output.settle()
+            for output in self._outputs:
+                output.finish(complete=complete)
+        if complete:
             self.ledger.retry_done()
         self.marker.close()
         self.ledger.end_run(progress, exit=None)
@@ -484,9 +523,11 @@ def open_job(
     marker: CrashMarker | None = None
     try:
         path = os.path.join(folder, LEDGER)
+        if not fresh:
+            restore(folder, outputs, identity)
         resumed = is_job(folder) and not fresh
         if resumed:
-            ledger = Ledger.open(path)
+            ledger = open_ledger(folder, outputs, identity)
             _check_identity(ledger, identity, path, follow)
             _open_earlier(earlier, folder)
             if bodies is not None:
@@ -533,6 +574,8 @@ def _begin(
         output.create(fresh=fresh)
     names = [output.path for output in outputs]
     ledger = Ledger.create(path, identity=identity.to_json(), outputs=names, follow=follow is not None)
+    for output in outputs:
+        output.attach(ledger, Mark())
     if follow is not None:
         ledger.follow(follow)
     return ledger
@@ -597,11 +640,18 @@ def _retry(
         copies.append(copy)
     marks = [rewrite.mark for rewrite in rewrites]
     batches = [rewrite.batches for rewrite in rewrites]
-    retried = ledger.begin_rewrite(codes, marks, copies, batches=batches, retry_names=retry_names)
+    retried = ledger.begin_rewrite(
+        codes, marks, copies, batches=batches, retry_names=retry_names, notes=_notes_of(outputs)
+    )
     for output, copy, mark in zip(outputs, copies, marks, strict=True):
         output.adopt(copy, mark)
     ledger.end_rewrite()
     return retried
+
+
+def _notes_of(outputs: Iterable[JobOutput]) -> dict[str, bytes]:
+    """Return what the ledger is to keep with the outputs' marks."""
+    return {name: note for output in outputs for name, note in output.notes().items()}
 
 
 def _abandon(

@@ -225,6 +225,28 @@ class Ledger(FoundLedger):
             self._checkpoint("PASSIVE")
         return added
 
+    @property
+    def next_number(self) -> int:
+        """The number of the next record."""
+        return self._next
+
+    def keep_note(self, name: str, note: bytes) -> None:
+        """Keep a note at once: it is on the disk when this returns."""
+        with self._transaction():
+            self._set_meta(f"note {name}", note)
+        self._checkpoint("FULL")
+
+    def forget_rows(self, first: int, last: int, note: str) -> int:
+        """Take out the rows whose records have the numbers ``first`` to ``last``, and a note; return how many rows."""
+        with self._transaction():
+            forgotten = self._db.execute("DELETE FROM rows WHERE seq BETWEEN ? AND ?", (first, last)).rowcount
+            if note:
+                self._db.execute("DELETE FROM meta WHERE key = ?", (f"note {note}",))
+        self._checkpoint("FULL")
+        self.last = self._last()
+        self.done -= forgotten
+        return forgotten
+
     def end_run(self, progress: RunProgress, *, exit: int | None) -> None:  # noqa: A002 - the word for it
         """Note that the run ended cleanly: bytes behind a mark from now on were written by another program."""
         with self._transaction():
@@ -246,6 +268,7 @@ class Ledger(FoundLedger):
         *,
         batches: Sequence[Sequence[Batch]] | None = None,
         retry_names: Collection[str] = (),
+        notes: Mapping[str, bytes] = NO_NOTES,
     ) -> int:
         """Delete the rows of ``codes``: each output is now its copy, up to its mark. Returns how many rows.
 
@@ -264,6 +287,8 @@ class Ledger(FoundLedger):
             self._set_marks(marks)
             named = [(os.fsencode(copy), output) for output, copy in enumerate(copies)]
             self._db.executemany("UPDATE outputs SET copy = ? WHERE id = ?", named)
+            for name, note in notes.items():
+                self._set_meta(f"note {name}", note)
             self._set_meta("retrying", msgspec.json.encode(sorted(codes)))
             self._set_meta("retry names", msgspec.json.encode(sorted(retry_names)))
         self._checkpoint("FULL")

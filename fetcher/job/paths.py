@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from fetcher.errors import ConfigError, LedgerError
 from fetcher.files import sync_folder_of
+from fetcher.store import is_store_url
 
 __all__ = [
     "BEGIN_AGAIN",
@@ -19,6 +20,8 @@ __all__ = [
     "KEPT_LIST",
     "LEDGER",
     "LOCK",
+    "OWNER",
+    "RESTORED",
     "SINCE",
     "clear_job",
     "copy_of",
@@ -31,6 +34,8 @@ __all__ = [
 
 LEDGER = "ledger.sqlite"
 LOCK = "lock"
+OWNER = "owner"  # who we were for an output in a store
+RESTORED = "restored.sqlite"  # a ledger that is made of what stands in a store, until it is whole
 CRASH_MARKER = "parsing"
 SINCE = "since.sqlite"  # the pages of an earlier run
 KEPT_LIST = "list.jsonl"  # and the suffix of its compression
@@ -40,15 +45,18 @@ BEGIN_AGAIN = "begin again with --fresh"
 _WRITTEN = re.compile(
     rf"{re.escape(LEDGER)}(\.new)?(-wal|-shm|-journal)?|{re.escape(CRASH_MARKER)}|"
     rf"({re.escape(COPY_PREFIX)}|{re.escape(WORK_PREFIX)})[0-9]+|{re.escape(KEPT_LIST)}\.(zst|gz)|"
-    rf"{re.escape(SINCE)}(\.new)?(-wal|-shm|-journal)?",
+    rf"{re.escape(SINCE)}(\.new)?(-wal|-shm|-journal)?|{re.escape(RESTORED)}(\.new)?(-wal|-shm|-journal)?",
     re.ASCII,
 )
 """What a job writes in its folder, but for the lock."""
 
 
 def folder_for(outputs: Sequence[str]) -> str:
-    """Return where the job of these outputs lies: beside the first."""
-    return f"{outputs[0].rstrip(os.sep)}.job"
+    """Return where the job of these outputs lies: beside the first, or in this folder where that is in a store."""
+    first = outputs[0]
+    if is_store_url(first):  # here, by its last name
+        return f"{first.rstrip('/').rpartition('/')[2]}.job"
+    return f"{first.rstrip(os.sep)}.job"
 
 
 def is_job(folder: str) -> bool:
@@ -63,6 +71,8 @@ def has_earlier(folder: str) -> bool:
 
 def copy_of(folder: str, output: str, ordinal: int) -> str:
     """Return where the rewritten copy of an output is made: in the job, or beside the output on another disk."""
+    if is_store_url(output):
+        return os.path.join(folder, f"{COPY_PREFIX}{ordinal}")
     beside = os.path.dirname(os.path.realpath(output))
     if os.stat(folder).st_dev == os.stat(beside).st_dev:
         return os.path.join(folder, f"{COPY_PREFIX}{ordinal}")
@@ -83,7 +93,11 @@ def make_folder(folder: str) -> None:
         try:
             os.mkdir(folder)
         except FileExistsError:
-            foreign = [name for name in os.listdir(folder) if name != LOCK and not _WRITTEN.fullmatch(name)]
+            foreign = [
+                name
+                for name in os.listdir(folder)
+                if name not in (LOCK, OWNER, f"{OWNER}.new") and not _WRITTEN.fullmatch(name)
+            ]
             if foreign and not is_job(folder):
                 raise ConfigError(
                     f"{folder} is no job of ours: it holds {foreign[0]!r}; name another folder with --job"

@@ -167,13 +167,18 @@ class Writer:
         marks: list[Mark] = []
         if batch.bodies and self._folder is not None:
             self._folder.store(batch.bodies)
+        news = batch.news
         if batch.rows:
+            for output in self._outputs:
+                output.begin_batch(self._ledger.next_number, batch.rows)
             marks = [output.append(chunks) for output, chunks in zip(self._outputs, batch.chunks, strict=True)]
+            for output in self._outputs:
+                news = {**news, **output.notes()}
         added = 0
         if batch.discovered is None:
-            self._ledger.commit(batch.rows, marks, progress, batch.news)
+            self._ledger.commit(batch.rows, marks, progress, news)
         else:
-            added = self._ledger.commit(batch.rows, marks, progress, batch.news, discovered=batch.discovered)
+            added = self._ledger.commit(batch.rows, marks, progress, news, discovered=batch.discovered)
         if batch.rows:
             for output in self._outputs:
                 output.settle()

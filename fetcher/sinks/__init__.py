@@ -23,6 +23,7 @@ from fetcher.sinks.layout import Layout
 from fetcher.sinks.opening import check_path, display_name, is_special
 from fetcher.sinks.record import COLUMNS, Record, to_json, to_record
 from fetcher.sinks.stream import OutputStream, StreamSink, compressor_for
+from fetcher.store import Store, is_store_url
 
 __all__ = [
     "COLUMNS",
@@ -40,6 +41,7 @@ __all__ = [
     "Rewrite",
     "StreamSink",
     "check_output",
+    "check_store",
     "companions",
     "format_of",
     "may_be_folder",
@@ -49,6 +51,7 @@ __all__ = [
     "open_sink",
     "printable",
     "sink_for",
+    "stream_sink",
     "to_json",
     "to_record",
 ]
@@ -100,11 +103,13 @@ def sink_for(
     fresh: bool = False,
 ) -> Sink:
     """Return the sink for records of a ``layout``; see ``open_sink``."""
+    if is_store_url(os.fspath(path)):
+        raise ConfigError(f"{os.fspath(path)}: is written by a job alone, which knows what is there: Job(fetcher, …)")
     kind = format_of(path, format)
     if kind in BATCHED:
         text = os.fspath(path)
         return BatchSink(text, lambda work: _batched_outputs(text, layout, kind, work), fresh=fresh)
-    return _stream_sink(path, layout, kind, fresh=fresh)
+    return stream_sink(path, layout, kind, fresh=fresh)
 
 
 def open_job_output(
@@ -120,6 +125,10 @@ def open_job_output(
     Raises ``ConfigError`` as ``open_sink`` does, and for standard output, a FIFO or a device: none can be cut back.
     """
     text = os.fspath(path)
+    if is_store_url(text):
+        from fetcher.sinks.store_output import StoreOutput
+
+        return StoreOutput(text, layout, work=work, kind=format_of(text, format))
     if is_special(text):
         raise ConfigError(f"{display_name(text)}: a job writes to regular files alone: name one, or run without a job")
     kind = format_of(text, format)
@@ -129,7 +138,7 @@ def open_job_output(
         from fetcher.sinks.warc import WARCOutput, WARCSink
 
         return WARCOutput(text, WARCSink(text, layout), work=work)
-    return DurableFile(text, _stream_sink(text, layout, kind, fresh=False))
+    return DurableFile(text, stream_sink(text, layout, kind, fresh=False))
 
 
 def open_job_outputs(
@@ -159,7 +168,7 @@ def companions(
 ) -> list[tuple[ChildTable, str]]:
     """Return what stands beside an output at ``path`` for records with these columns, and where: tables of Parquet."""
     children = child_tables(columns)
-    if not children or format_of(path, format) != "parquet":
+    if not children or is_store_url(path) or format_of(path, format) != "parquet":
         return []
     from fetcher.sinks.parquet_output import is_folder
 
@@ -169,6 +178,8 @@ def companions(
 
 def may_be_folder(path: str, format: str | None = None) -> bool:  # noqa: A002  # as above
     """Say whether an output at ``path`` may be a folder of files: where it is Parquet."""
+    if is_store_url(path):
+        return True
     if format is None and not path.rstrip(os.sep).lower().endswith(".parquet"):
         return False
     return format_of(path, format) == "parquet"
@@ -207,7 +218,8 @@ def needs_messages(path: str | os.PathLike[str], format: str | None = None) -> b
     return format == "warc" or (format is None and os.fspath(path).lower().endswith(".warc.gz"))
 
 
-def _stream_sink(path: str | os.PathLike[str], layout: Layout, kind: str, *, fresh: bool) -> StreamSink:
+def stream_sink(path: str | os.PathLike[str], layout: Layout, kind: str, *, fresh: bool = False) -> StreamSink:
+    """Return the sink of a format that is a stream of bytes."""
     match kind:
         case "csv":
             from fetcher.sinks.csv_format import CSVSink
@@ -239,6 +251,9 @@ def check_output(
     """
     text = os.fspath(path)
     kind = format_of(text, format)
+    if is_store_url(text):
+        check_store(text, kind, columns)
+        return
     if kind == "warc":
         from fetcher.sinks.warc import check_archive
 
@@ -261,6 +276,8 @@ def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:  
     Raises ``ConfigError`` naming what is known, and for a format that cannot be written there.
     """
     text = os.fspath(path)
+    if is_store_url(text):
+        return _format_in_store(text, format)
     own = next((kind for suffix, kind in PACKED_SUFFIXES.items() if text.lower().endswith(suffix)), None)
     if own is not None and format is None:
         return own
@@ -283,3 +300,33 @@ def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:  
         f"{text}: unknown suffix {suffix!r}{hint}: there are {', '.join(SUFFIXES)}, the text formats also with "
         f"{' or '.join(COMPRESSED)}, and {', '.join(PACKED_SUFFIXES)}; or name the format ({', '.join(FORMATS)})"
     )
+
+
+_STORE_FORMATS = ("jsonl", "csv", "parquet", "warc")
+
+
+def _format_in_store(url: str, format: str | None) -> str:  # noqa: A002  # as above
+    """Return the format of the parts of an output in a store, which has no suffix that would tell it."""
+    name = url.rstrip("/").rpartition("/")[2].lower()
+    known = [*SUFFIXES, *PACKED_SUFFIXES, *COMPRESSED]
+    if not url.endswith("/") and any(name.endswith(suffix) for suffix in known):
+        raise ConfigError(
+            f"{url}: in a store an output is a folder of parts: name a prefix, such as {url.rpartition('/')[0]}/pages/, "
+            "and its format with -f"
+        )
+    if format is None:
+        raise ConfigError(f"{url}: name the format of the parts with -f: {', '.join(_STORE_FORMATS)}")
+    if format not in _STORE_FORMATS:
+        raise ConfigError(f"{url}: {format} is not written to a store: there are {', '.join(_STORE_FORMATS)}")
+    return format
+
+
+def check_store(url: str, kind: str, columns: Iterable[str] = ()) -> None:
+    """Check, asking no store, that parts can be put under ``url``. Raises ``ConfigError``."""
+    store = Store(url, ConfigError)
+    store.check_installed()
+    if kind == "parquet" and (children := child_tables(columns)):
+        raise ConfigError(
+            f"{url}: the rows of {', '.join(child.name for child in children)} are a table of their own, and in a store "
+            "Parquet has one alone: write jsonl, or leave them out"
+        )

@@ -7,8 +7,8 @@ ledger knows of all that an output has, but for one batch at most, which ``resum
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -101,6 +101,9 @@ class JobOutput(ABC):
     Everything raises ``SinkError`` where data would be lost, with what was committed as it was.
     """
 
+    in_store = False
+    """Whether its parts lie in a store, where another machine may go on with them."""
+
     def __init__(self, path: str) -> None:
         self.path = path
         self.thorough = False
@@ -127,6 +130,23 @@ class JobOutput(ABC):
     @abstractmethod
     def append(self, chunks: list[bytes]) -> Mark:
         """Bring a batch of records to the disk; return the new mark."""
+
+    def attach(self, ledger: Any, mark: Mark) -> None:  # noqa: B027  # for outputs that ask it
+        """Know the ledger of the job, and what it says of this output."""
+
+    def is_behind(self) -> bool:
+        """Say whether that ledger knows less than stands where the output is."""
+        return False
+
+    def begin_batch(self, number: int, rows: Sequence[Any]) -> None:  # noqa: B027  # as above
+        """Know what the ledger will know of the records to come, and the number of the first."""
+
+    def notes(self) -> dict[str, bytes]:
+        """Return what the ledger is to keep together with the mark, once."""
+        return {}
+
+    def finish(self, *, complete: bool) -> None:  # noqa: B027  # as above
+        """Wait until all that is settled is where it belongs; ``complete`` says that nothing more will come."""
 
     @abstractmethod
     def complete(self) -> Mark:

@@ -61,6 +61,11 @@ class WholeFile:
         self._unpublished = False
         self._seen: os.stat_result | None = None
 
+    @property
+    def lies_at(self) -> str:
+        """Where its bytes are: under another name until ``publish``."""
+        return self._joining if self._unpublished else self._target
+
     def create(self, *, fresh: bool) -> None:
         """See that the file can be made; ``fresh`` removes one with something in it. Raises ``ConfigError``."""
         self.check_folder()

@@ -29,7 +29,7 @@ from fetcher.sinks.parquet import ParquetTable, child_table, has_rest, page_tabl
 from fetcher.sinks.parquet_files import FileMark, PartFolder, WholeFile, check_parts, remove_table
 from fetcher.sinks.record import RecordMaker, to_json, well_formed
 
-__all__ = ["ChildEncoder", "ParquetOutput", "RowEncoder", "check_place", "is_folder"]
+__all__ = ["ChildEncoder", "ParquetOutput", "ParquetState", "RowEncoder", "check_place", "is_folder"]
 
 BATCH_ROWS = 1_000
 PART_ROWS = 1_000_000
@@ -168,12 +168,21 @@ class ChildEncoder:
 class ParquetOutput(JobOutput):
     """A Parquet file, or a folder of them, that a job writes; ``work`` is where its journal lies.
 
-    With a ``child`` it has the rows of that table, and not those of the pages.
+    With a ``child`` it has the rows of that table, and not those of the pages. Several may share an ``encoder``.
     """
 
-    def __init__(self, path: str, layout: Layout, *, work: str, child: ChildTable | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        layout: Layout,
+        *,
+        work: str,
+        child: ChildTable | None = None,
+        encoder: RowEncoder | None = None,
+    ) -> None:
         super().__init__(path)
-        self._encoder: RowEncoder | ChildEncoder = RowEncoder(layout) if child is None else ChildEncoder(child)
+        own: RowEncoder | ChildEncoder = RowEncoder(layout) if child is None else ChildEncoder(child)
+        self._encoder = encoder or own
         wanted = child_tables(layout.columns)
         self._unwanted = [each for each in CHILD_TABLES if each not in wanted and child is None]
         self._records: RecordsOf = "some" if child is not None else "one" if layout.explode is None else "many"
@@ -260,6 +269,11 @@ class ParquetOutput(JobOutput):
         with self._explained("cannot write"):
             self._place.publish()
             self._journal.tidy()
+
+    @property
+    def lies_at(self) -> str:
+        """Where the bytes of a single file are, which has its name only when it is settled."""
+        return self._place.lies_at if isinstance(self._place, WholeFile) else self.path
 
     def discard(self) -> None:
         """Close the journal as it is."""

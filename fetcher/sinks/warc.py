@@ -303,15 +303,17 @@ class WARCOutput(DurableFile):
     """The archive of a job. A row that is tried again keeps its records, and its new ones are appended.
 
     ``work`` is a folder for what the index will say: of this run's answers that is noted as they come, and of those
-    before it the archive is asked.
+    before it the archive is asked. Several may share what encodes, and its ``answers``.
     """
 
-    def __init__(self, path: str, sink: WARCSink, *, work: str) -> None:
+    def __init__(
+        self, path: str, sink: WARCSink, *, work: str, answers: deque[list[ArchivedResponse]] | None = None
+    ) -> None:
         super().__init__(path, sink)
         self._warc = sink
         self._work = work
         self._lines: IndexLines | None = None
-        self._answers: deque[list[ArchivedResponse]] = deque()
+        self._answers = deque[list[ArchivedResponse]]() if answers is None else answers
         sink.answers = self._answers
 
     def create(self, *, fresh: bool = False) -> None:

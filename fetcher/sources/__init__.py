@@ -26,6 +26,7 @@ from fetcher.sources.lines import list_name, open_list, reason_of, text_blocks
 from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
 from fetcher.sources.rows import BadRow, Row, RowNumbers
 from fetcher.sources.text import read_text
+from fetcher.store import is_store_url
 from fetcher.urls import without_userinfo
 
 if TYPE_CHECKING:
@@ -317,6 +318,8 @@ def _rows_of_file(source: str, kind: str, options: ListOptions, numbers: RowNumb
         from fetcher.sources.parquet import read_parquet
 
         return read_parquet(source, numbers=numbers, options=options)
+    if is_store_url(source):
+        raise SourceError(f"{source}: sqlite is read from a file on this machine: download it, and give the file")
     from fetcher.sources.sqlite import read_sqlite
 
     return read_sqlite(source, numbers=numbers, options=options)

@@ -13,6 +13,7 @@ from pathlib import PurePath
 
 from fetcher.compression import SUFFIXES
 from fetcher.errors import SourceError
+from fetcher.store import is_store_url
 from fetcher.urls import without_userinfo
 
 __all__ = ["FILES", "FORMATS", "format_of", "is_url_argument", "is_url_list"]
@@ -94,8 +95,10 @@ def format_of(path: str, format: str | None) -> str:  # noqa: A002 - the public 
         if format not in FORMATS:
             raise SourceError(f"{format!r} is no format of a list: there are {', '.join(FORMATS)}")
         return format
-    if _SCHEME.match(path) and not os.path.lexists(path):
-        raise SourceError(f"{path}: only http:// and https:// URLs can be fetched")
+    if _SCHEME.match(path) and not is_store_url(path) and not os.path.lexists(path):
+        raise SourceError(
+            f"{without_userinfo(path)}: only http:// and https:// URLs can be fetched, and lists read from s3://, gs:// and az://"
+        )
     file = PurePath(path.lower())
     suffix = PurePath(file.stem).suffix if file.suffix in _COMPRESSED else file.suffix
     if suffix in _NO_LISTS:

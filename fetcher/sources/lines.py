@@ -20,6 +20,7 @@ from typing import BinaryIO, NamedTuple
 from fetcher.compression import MAGIC_BYTES, DamagedDataError, decompress, packing_of_data, packing_of_path
 from fetcher.errors import SourceError
 from fetcher.sources.encoding import ListEncoding
+from fetcher.store import Store, is_store_url
 
 __all__ = [
     "MAX_LINE_BYTES",
@@ -91,6 +92,10 @@ def open_list(
     reading fails.
     """
     name = list_name(path)
+    if is_store_url(path):
+        blocks = stored_blocks(path)
+        yield _as_text(unpacked(blocks, path), name, encoding, nul_allowed=nul_allowed)
+        return
     if path == "-":
         yield _as_text(unpacked(_stdin_blocks(stdin), path), name, encoding, nul_allowed=nul_allowed)
         return
@@ -102,6 +107,16 @@ def open_list(
         raise SourceError(f"{name!r}: no such file") from None
     with file:
         yield _as_text(unpacked(_descriptor_blocks(file.fileno()), path), name, encoding, nul_allowed=nul_allowed)
+
+
+def stored_blocks(url: str) -> Iterator[bytes]:
+    """Yield what a list in a store has. Raises ``SourceError``."""
+    try:
+        for block in Store(url, SourceError).blocks():
+            for start in range(0, len(block), READ_BYTES):
+                yield block[start : start + READ_BYTES]
+    except FileNotFoundError as error:
+        raise SourceError(str(error)) from None
 
 
 def whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes | OverlongLine]:

@@ -24,6 +24,7 @@ from fetcher.sources.encoding import replaced, text_of_bytes
 from fetcher.sources.lines import reason_of
 from fetcher.sources.list_options import ListOptions
 from fetcher.sources.rows import MAX_ROW_BYTES, TOO_LARGE_ROW, Row, RowNumbers, bad_row, flaw_of_url, read_url
+from fetcher.store import Store, is_store_url
 
 __all__ = [
     "count_parquet",
@@ -334,15 +335,19 @@ def _next(batches: Iterator[Any], path: str, row: int) -> Any:
 
 @contextmanager
 def _open(path: str) -> Iterator[Any]:
-    """Open a Parquet file and read its footer. Raises ``SourceError``."""
-    _check_file(path)
+    """Open a Parquet file and read its footer; one in a store by ranges. Raises ``SourceError``."""
+    stored = Store(path, SourceError).open() if is_store_url(path) else None
+    if stored is None:
+        _check_file(path)
+    else:
+        _check_ends(path, stored, stored.size)
     try:
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError:
         raise SourceError(f"{path}: {missing_extra('pyarrow', 'parquet')}") from None
     try:
-        source = pa.OSFile(os.fsencode(path))
+        source = pa.OSFile(os.fsencode(path)) if stored is None else pa.PythonFile(stored, mode="r")
         file = parquet.ParquetFile(source, buffer_size=_READ_BYTES, pre_buffer=False)
     except (OSError, ValueError, NotImplementedError, MemoryError) as error:
         raise SourceError(f"{path}: {_reason(error)}") from None
@@ -354,9 +359,7 @@ def _check_file(path: str) -> None:
     """Raise ``SourceError`` for what shows without a library that it is no whole Parquet file."""
     try:
         with open(path, "rb") as file:
-            head = file.read(4)
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 4))
-            tail = file.read(4)
+            _check_ends(path, file, os.fstat(file.fileno()).st_size)
     except IsADirectoryError:
         raise SourceError(
             f"{path}: is a folder, not a Parquet file; name the files in it ({os.path.join(path, '*.parquet')})"
@@ -365,6 +368,13 @@ def _check_file(path: str) -> None:
         raise SourceError(f"{path}: {reason_of(error)}") from None
     except ValueError:  # a NUL in the name
         raise SourceError(f"{path!r}: no such file") from None
+
+
+def _check_ends(path: str, file: Any, size: int) -> None:
+    head = file.read(4)
+    file.seek(max(0, size - 4))
+    tail = file.read(4)
+    file.seek(0)
     if not head:
         raise SourceError(f"{path}: is empty, not a Parquet file")
     if _MAGIC_ENCRYPTED in (head, tail):
