@@ -18,6 +18,7 @@ from fetcher.config import Config, ConfigOptions, Follow, config_from
 from fetcher.errors import ConfigError, FetchError
 from fetcher.event_loop import run_blocking
 from fetcher.found.source import Followed, rules_of
+from fetcher.hosts.wait import HostWait
 from fetcher.intake import Row, without_secrets
 from fetcher.middleware.chain import Handlers
 from fetcher.middleware.gate import Gate
@@ -266,6 +267,14 @@ class Fetcher:
         """Return every running request of this fetcher's streams and lists with its URL, stage and age."""
         lists = self._lists.in_flight() if self._lists is not None else []
         return lists + [row for stream in self._streams for row in stream.in_flight()]
+
+    def longest_wait(self) -> HostWait | None:
+        """Return the host that will keep this fetcher's streams waiting longest; ``None`` where none is known to.
+
+        It is not known of rows that are fetched one by one or by other processes (``workers``).
+        """
+        waits = [wait for stream in self._streams if isinstance(stream, Outcomes) and (wait := stream.longest_wait())]
+        return max(waits, key=lambda wait: wait.seconds, default=None)
 
     def stop(self, grace: float = 5.0) -> None:
         """End all streams early: nothing new starts, what is on the wire has ``grace`` seconds to finish."""

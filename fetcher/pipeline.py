@@ -26,6 +26,7 @@ import msgspec
 from fetcher.config import Config, Follow
 from fetcher.dispatcher import Dispatcher
 from fetcher.errors import FetchError, ParseError, ResourceError, Skipped, SourceError
+from fetcher.hosts.wait import HostWait
 from fetcher.intake import Intake, Rejected, Row
 from fetcher.middleware.gate import Gate
 from fetcher.model import Earlier, Exchange, Failure, Outcome, Page, Request, Response, Stage, kept_headers
@@ -376,6 +377,10 @@ class Outcomes:
     def in_flight(self) -> list[InFlight]:
         """Return every running row: its URL, its stage and how long it has been at it."""
         return self._dispatcher.snapshot() + [snapshot_of(state) for state in self._isolated.running.values()]
+
+    def longest_wait(self) -> HostWait | None:
+        """Return the host that will be the last, as far as can be told."""
+        return self._dispatcher.longest_wait()
 
     def stop(self, grace: float = GRACE_SECONDS) -> None:
         """Start nothing new, give what is on the wire ``grace`` seconds, then end. Rows left are pending."""

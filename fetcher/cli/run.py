@@ -234,6 +234,7 @@ class Crawl:
             lambda: len(self._fetcher.in_flight()),
             estimate_total(self._plan),
             tell=None if drawn else self._notices.say,
+            longest_wait=self._fetcher.longest_wait,
         )
         await stack.enter_async_context(self._progress)
 
