@@ -140,7 +140,7 @@ class Written:
         self.text = ""
 
     def write(self, text: str) -> int:
-        self.text += text
+        self.text += text.replace("\n", "\r\n")  # as terminals do
         return len(text)
 
     def flush(self) -> None:

@@ -47,10 +47,11 @@ class RateMeter:
         """Growth per second, ``None`` where that cannot be told yet."""
         if self._newest is None:
             return None
-        (began, first), (now, last) = self._samples[0], self._newest
+        (began, earliest), (now, last) = self._samples[0], self._newest
+        first = float(earliest)
         edge = now - self._seconds
         if began < edge and len(self._samples) > 1:  # the window begins between two samples
             following, then = self._samples[1]
-            first += (then - first) * (edge - began) / (following - began)
+            first += (then - earliest) * (edge - began) / (following - began)
             began = edge
         return (last - first) / (now - began) if now - began >= LEAST_SECONDS else None
