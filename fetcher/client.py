@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeAlias, TypeV
 import msgspec
 
 from fetcher.config import Config, ConfigOptions, Follow, config_from
+from fetcher.config.options import named, refused
 from fetcher.errors import ConfigError, FetchError
 from fetcher.event_loop import run_blocking
 from fetcher.found.source import Followed, rules_of
@@ -345,7 +346,7 @@ def check_workers(workers: Any) -> int | Literal["auto"]:
     if workers == "auto":
         return "auto"
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-        raise ConfigError(f"workers: {workers!r} is no number of processes, from 1 on, and not auto")
+        raise named("workers", refused(workers, "must be a number of processes, at least 1, or auto"))
     return workers
 
 

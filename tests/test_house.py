@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ORDER = (
     ("errors",),
-    ("charset", "urls", "spawn", "event_loop", "files", "sqlite_files", "compression", "terminal"),
+    ("charset", "urls", "spawn", "event_loop", "files", "sqlite_files", "compression", "terminal", "topics"),
     ("record", "buckets"),
     ("model",),
     ("stats",),
@@ -80,7 +80,7 @@ EXPORTS = [
 
 TOP_LEVEL = {
     "pyproject.toml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "config.toml",
-    "fetcher", "tests", "examples",
+    "fetcher", "man", "tests", "examples",
 }  # fmt: skip
 MADE_BY_TOOLS = {"build", "dist", "__pycache__", "PKG-INFO"}
 

@@ -29,7 +29,7 @@ from fetcher.cli.redaction import redact
 from fetcher.cli.resume_command import resume_command
 from fetcher.cli.settings import concurrency_within_limits, list_options, make_config, read_latency
 from fetcher.cli.unused import warn_of_unused
-from fetcher.config.options import number_from
+from fetcher.config.options import named, number_from
 from fetcher.errors import ConfigError, FetcherError
 from fetcher.report.live_line import LiveLine
 from fetcher.report.notices import Notices
@@ -115,7 +115,7 @@ def _number(name: str, value: Any, low: int) -> int | None:
     try:
         return None if value is None else int(number_from(low, whole=True)(value))
     except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from None
+        raise named(name, error) from None
 
 
 def _numbers(name: str, value: Any) -> tuple[int, ...] | None:

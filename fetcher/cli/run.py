@@ -27,6 +27,7 @@ from fetcher.cli.exits import (
 from fetcher.cli.outputs import estimate_total, open_output, open_source, write_summary
 from fetcher.cli.plan import Plan, make_extraction_plan, make_plan
 from fetcher.cli.redaction import redact
+from fetcher.cli.refusals import with_next_step
 from fetcher.cli.settings import at_most_failed
 from fetcher.cli.signals import CrawlSignals
 from fetcher.cli.unused import warn_of_unused
@@ -75,7 +76,8 @@ def _told(settings: dict[str, Any], act: Callable[[Notices], int]) -> int:
     except FetcherError as error:
         if not notices.as_json:
             raise
-        notices.say(str(error), level="error")
+        said = with_next_step(str(error)) if isinstance(error, ConfigError) else str(error)
+        notices.say(said, level="error")
         return exit_of(error)
 
 
