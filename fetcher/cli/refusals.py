@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 
 import click
 
@@ -48,9 +49,10 @@ def refusal_of(error: click.ClickException) -> str:
 
 def with_next_step(text: str) -> str:
     """Return the message of an error of ours with the option as a flag, and where to read about it."""
+    flags = _flags_of_command()
     for match in _OPTION.finditer(text):
         flag = f"--{match['key']}"
-        if flag not in topics.topics("flag"):
+        if flag not in flags:
             if match.start():
                 continue
             return text
@@ -58,6 +60,16 @@ def with_next_step(text: str) -> str:
             text = f"--{text}"
         return text if "(see " in text else f"{text} (see 'fetcher help {flag}')"
     return text
+
+
+def _flags_of_command() -> frozenset[str]:
+    """Return the flags of the command that runs: a file may be called as another command's are."""
+    from fetcher.cli.main import COMMANDS, cli
+
+    name = next((word for word in sys.argv[1:] if word in COMMANDS), "crawl")
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    return frozenset(opt for param in command.params for opt in param.opts)
 
 
 def option_of(name: str | None, context: click.Context) -> tuple[str, str]:

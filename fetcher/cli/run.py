@@ -98,7 +98,7 @@ def _occupy_streams() -> None:
 def _crawl(inputs: list[str], settings: dict[str, Any], notices: Notices, *, demo: bool) -> int:
     if demo:
         if inputs:
-            raise ConfigError("--demo brings its own list: leave out the INPUT, or leave out --demo")
+            raise ConfigError("demo: brings its own list: leave out the INPUT, or leave out --demo")
         from fetcher.demo import Site, SiteProcess
 
         with SiteProcess(Site()) as site:

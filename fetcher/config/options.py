@@ -26,7 +26,7 @@ from fetcher.model import CONTENT_COLUMNS, RECORD_COLUMNS
 MOST = 1e15  # of anything that is counted here; beyond it floats miss whole numbers
 
 
-_PLAIN = re.compile(r"[\w.,:;/%+@~=*-]{1,80}")
+_PLAIN = re.compile(r"(?:…@|[\w.,:;/%+@~=*-]){1,80}")
 MAX_SHOWN = 80  # characters of a value in a message
 
 
@@ -98,6 +98,7 @@ def parse_size(value: Any) -> int:
 
 def parse_rate(value: Any) -> float | None:
     """Read a rate: ``5``, ``"5/s"``, ``"30/m"``, ``"1000/h"``. Returns requests per second."""
+    given = value
     if isinstance(value, str) and value not in ("none", ""):
         number, _, unit = value.partition("/")
         seconds = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}.get(unit.strip().lower())
@@ -106,7 +107,7 @@ def parse_rate(value: Any) -> float | None:
         value = number_from(0)(number) / seconds
     rate = number_from(0, optional=True)(value)
     if rate == 0:
-        raise refused(value, "must be more than 0, for that would fetch nothing")
+        raise refused(given, "must be more than 0, for that would fetch nothing")
     return None if rate is None else float(rate)
 
 
