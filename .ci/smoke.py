@@ -30,7 +30,7 @@ def found(name):
         return False
 
 import fetcher
-assert not {"click", "rich", "aiohttp"} & set(sys.modules), "import fetcher imports what it does not need"
+assert not {"click", "aiohttp"} & set(sys.modules), "import fetcher imports what it does not need"
 for name in fetcher.__all__:
     getattr(fetcher, name)
 assert version("fetcher-crawl") == fetcher.__version__

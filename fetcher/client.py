@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias, TypeVar, Unpac
 import msgspec
 
 from fetcher.config import Config, ConfigOptions, Follow, LimitOptions, Limits, changed_limits, config_from
+from fetcher.config.options import named, refused
 from fetcher.errors import ConfigError, FetchError
 from fetcher.event_loop import run_blocking
 from fetcher.found.source import Followed, rules_of
 from fetcher.hosts.standing import HostStanding, longest
+from fetcher.hosts.wait import HostWait
 from fetcher.intake import Row, without_secrets
 from fetcher.middleware.chain import Handlers
 from fetcher.middleware.gate import Gate
@@ -339,6 +341,14 @@ class Fetcher:
         for stream in self._streams:
             stream.pause(paused=paused)
 
+    def longest_wait(self) -> HostWait | None:
+        """Return the host that will keep this fetcher's streams waiting longest; ``None`` where none is known to.
+
+        It is not known of rows that are fetched one by one or by other processes (``workers``).
+        """
+        waits = [wait for stream in self._streams if isinstance(stream, Outcomes) and (wait := stream.longest_wait())]
+        return max(waits, key=lambda wait: wait.seconds, default=None)
+
     def stop(self, grace: float = 5.0) -> None:
         """End all streams early: nothing new starts, what is on the wire has ``grace`` seconds to finish."""
         for stream in self._streams:
@@ -426,9 +436,7 @@ def check_workers(workers: Any) -> int | str:
     if workers == "auto" or _is_ray(workers):
         return str(workers)
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-        raise ConfigError(
-            f"workers: {workers!r} is no number of processes, from 1 on, and neither auto nor ray (or ray:N, such as ray:8)"
-        )
+        raise named("workers", refused(workers, "must be a number of processes, at least 1, or auto, ray or ray:N"))
     return workers
 
 

@@ -97,7 +97,19 @@ class FetcherError(Exception):
 
 
 class ConfigError(FetcherError, ValueError):
-    """A setting is unknown, malformed or contradicts another; nothing was started."""
+    """A setting is unknown, malformed or contradicts another; nothing was started.
+
+    Its message begins with the option that it is about, and a colon. ``value`` is what was given, as far as it may be
+    shown, where the message says what must stand in its place: then that stands between the two.
+    """
+
+    def __init__(self, message: str = "", *, value: str | None = None) -> None:
+        super().__init__(message)
+        self.value = value
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if self.value is None else f"{self.value}: {text}"
 
 
 class CallableError(ConfigError, TypeError):

@@ -145,12 +145,12 @@ def test_a_listing_without_a_url_says_why() -> None:
     ("settings", "said"),
     [
         ({"concurrency": ()}, "concurrency: there is none"),
-        ({"concurrency": (10, 0)}, "concurrency: 0 is below 1"),
-        ({"n": 0}, "n: 0 is below 1"),
-        ({"rounds": 0}, "rounds: 0 is below 1"),
-        ({"rounds": True}, "rounds: True is not a whole number"),
+        ({"concurrency": (10, 0)}, "concurrency 0: must be at least 1"),
+        ({"n": 0}, "n 0: must be at least 1"),
+        ({"rounds": 0}, "rounds 0: must be at least 1"),
+        ({"rounds": True}, "rounds true: must be a whole number"),
         ({"latency": (0.2, 0.1)}, "latency: 0.2 to 0.1 s is no range"),
-        ({"scenario": "nice"}, "scenario: 'nice' is none of latency, fast"),
+        ({"scenario": "nice"}, "scenario nice: must be one of latency, fast"),
     ],
 )
 def test_a_setting_of_no_use_is_named(settings: dict[str, Any], said: str) -> None:

@@ -253,20 +253,20 @@ class Bad:
 
 
 REFUSED = [
-    Bad("-c 0", "concurrency: '0' is below 1"),
-    Bad("-c ten", "concurrency: 'ten' is not a whole number"),
-    Bad("-c 10,", "concurrency: '' is not a whole number"),
-    Bad("-c 10,0", "concurrency: '0' is below 1"),
-    Bad("-c 1.5", "concurrency: '1.5' is not a whole number"),
+    Bad("-c 0", "concurrency 0: must be at least 1"),
+    Bad("-c ten", "concurrency ten: must be a whole number"),
+    Bad("-c 10,", "concurrency '': must be a whole number"),
+    Bad("-c 10,0", "concurrency 0: must be at least 1"),
+    Bad("-c 1.5", "concurrency 1.5: must be a whole number"),
     Bad("-c 100000000", r"concurrency: -c 100000000 is more than the limit of file descriptors allows: use -c \d+ at most, "
         r"or raise the limit \(ulimit -n\)"),
-    Bad("--rounds 0", "rounds: '0' is below 1"),
-    Bad("--rounds many", "rounds: 'many' is not a whole number"),
-    Bad("-n 0", "rows: '0' is below 1"),
-    Bad("-n all", "rows: 'all' is not a whole number"),
-    Bad("--seed x", "seed: 'x' is not a whole number"),
-    Bad("--latency soon", "latency: 'soon' is no range of milliseconds (such as 20-60)"),
-    Bad("--latency 20-", "latency: '20-' is no range of milliseconds (such as 20-60)"),
+    Bad("--rounds 0", "rounds 0: must be at least 1"),
+    Bad("--rounds many", "rounds many: must be a whole number"),
+    Bad("-n 0", "rows 0: must be at least 1"),
+    Bad("-n all", "rows all: must be a whole number"),
+    Bad("--seed x", "seed x: must be a whole number"),
+    Bad("--latency soon", "latency soon: must be a range of milliseconds, such as 20-60"),
+    Bad("--latency 20-", "latency 20-: must be a range of milliseconds, such as 20-60"),
     Bad("--latency 60-20", "latency: 60 is above 20"),
     Bad("--latency 0-9000000", r"latency: 0 to 9000 s is no range from 0 to 3600 s"),
     Bad("--scenario nice", r"Invalid value for '--scenario': 'nice' is not one of .* \(see 'fetcher bench --help'\)"),
@@ -277,13 +277,13 @@ REFUSED = [
     Bad("l.txt", "l.txt: no URLs in it", files={"l.txt": b"\n"}),
     Bad("l.txt", r"l\.txt: there is no URL to fetch: row 1: .*ftp.*", code=1, files={"l.txt": b"ftp://a.example/\n"}),
     Bad("l.txt -o x.jsonl", r"No such option:? '?-o'?\.? \(see 'fetcher bench --help'\)", files=GOOD),
-    Bad("l.txt --retries x", "retries: 'x' is not a whole number", files=GOOD),
+    Bad("l.txt --retries x", "retries x: must be a whole number", files=GOOD),
     Bad("l.txt --html no/b.html", "no/b.html: the folder no does not exist", code=1, files=GOOD),
     Bad("l.txt --html .", ".: is a folder", code=1, files=GOOD),
     Bad("l.txt --json no/b.json", "no/b.json: the folder no does not exist", code=1, files=GOOD),
     Bad("l.txt --json l.txt", "json: l.txt is a list that is to be read; write to another file", files=GOOD),
     Bad("l.txt --json x --html x", "html: x is given twice (as json)", files=GOOD),
-    Bad("l.txt", "rounds: 'x' is not a whole number", files=GOOD, env={"FETCHER_ROUNDS": "x"}),
+    Bad("l.txt", "rounds x: must be a whole number", files=GOOD, env={"FETCHER_ROUNDS": "x"}),
 ]  # fmt: skip
 
 

@@ -240,12 +240,12 @@ def test_a_page_that_takes_too_much_memory_costs_its_own_row(desk: Desk) -> None
 
 
 WRONG = {
-    "mine": "'mine' is not MODULE:FUNCTION (such as shop.pages:price)",
-    "mine:": "'mine:' is not MODULE:FUNCTION (such as shop.pages:price)",
-    ":size": "':size' is not MODULE:FUNCTION (such as shop.pages:price)",
-    "./mine:size": "'./mine:size' is not MODULE:FUNCTION (such as shop.pages:price)",
-    "..mine:size": "'..mine:size' is not MODULE:FUNCTION (such as shop.pages:price)",
-    "mine\x1b[31m:size": "'mine\\x1b[31m:size' is not MODULE:FUNCTION (such as shop.pages:price)",
+    "mine": "mine: must be MODULE:FUNCTION, such as shop.pages:price",
+    "mine:": "mine:: must be MODULE:FUNCTION, such as shop.pages:price",
+    ":size": ":size: must be MODULE:FUNCTION, such as shop.pages:price",
+    "./mine:size": "./mine:size: must be MODULE:FUNCTION, such as shop.pages:price",
+    "..mine:size": "..mine:size: must be MODULE:FUNCTION, such as shop.pages:price",
+    "mine\x1b[31m:size": "'mine\\x1b[31m:size': must be MODULE:FUNCTION, such as shop.pages:price",
     "nowhere:size": "cannot import 'nowhere': No module named 'nowhere'",
     "shop.nowhere:size": "cannot import 'shop.nowhere': No module named 'shop.nowhere'",
     "needy:size": "cannot import 'needy': No module named 'not_there_either'",

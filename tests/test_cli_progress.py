@@ -19,7 +19,7 @@ from tests.lab.server import LabServer
 from tests.lab.terminal import Screen, Terminal
 
 HELD = 3
-BAR = re.compile(r"\d+/\d+ +[\d,]+ pages/s +[\d,]+ ok [\d,]+ failed [\d,]+ in flight +\d:\d\d:\d\d")
+BAR = re.compile(r"\d+/~?\d+  \d+ ok  \d+ failed  \d+ in flight  (-|\d+) pages/s  \d+:\d\d elapsed  [-\d]+:[-\d]+ left")
 
 LINE = re.compile(r"fetcher: 1 of (about )?4 rows: 1 ok, 0 failed, 3 in flight, \d+ pages/s(, about .* left)?")
 

@@ -70,9 +70,9 @@ def test_a_reader_of_the_list_that_leaves_ends_it_silently(tmp_path: Path) -> No
         ("--port 99999", "port: 99999 is not from 0 to 65535"),
         ("--hosts 0", "hosts: 0 is not from 1 to 1000"),
         ("--latency 60-20", "latency: 60 is above 20"),
-        ("--latency fast", "latency: 'fast' is no range of milliseconds (such as 20-60)"),
-        ("--latency 20ms-60ms", "latency: '20ms-60ms' is no range of milliseconds (such as 20-60)"),
-        ("--latency -5", "latency: '-5' is no range of milliseconds (such as 20-60)"),
+        ("--latency fast", "latency fast: must be a range of milliseconds, such as 20-60"),
+        ("--latency 20ms-60ms", "latency 20ms-60ms: must be a range of milliseconds, such as 20-60"),
+        ("--latency -5", "latency -5: must be a range of milliseconds, such as 20-60"),
     ],
 )
 def test_settings_of_no_use_are_named(arguments: str, said: str, tmp_path: Path) -> None:

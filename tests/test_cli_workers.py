@@ -143,9 +143,9 @@ def test_what_is_in_flight_is_shown(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--workers", "0"], "workers: '0' is below 1"),
-        (["--workers", "-1"], "workers: '-1' is below 1"),
-        (["--workers", "many"], "workers: 'many' is not a whole number"),
+        (["--workers", "0"], "workers 0: must be at least 1"),
+        (["--workers", "-1"], "workers -1: must be at least 1"),
+        (["--workers", "many"], "workers many: must be a whole number"),
         (["--workers", "2", "--ordered", "--body", "inline"], "workers: in the order of the list"),
         (["--workers", "2", "--per-address", "1"], "workers: per-address would be counted in each"),
     ],

@@ -147,7 +147,7 @@ def test_texts() -> None:
     assert str(StatusError(503)) == "http_503"
     assert str(InvalidURL()) == "invalid_url"
     assert str(TooLarge(message="over 10 MB")) == "too_large: over 10 MB"
-    assert str(ConfigError("per-host: 0 is below 1")) == "per-host: 0 is below 1"
+    assert str(ConfigError("per-host 0: must be at least 1")) == "per-host 0: must be at least 1"
     assert repr(InvalidURL(message="empty")) == "InvalidURL('invalid_url', 'empty')"
 
 

@@ -206,12 +206,12 @@ async def test_a_run_without_a_shard_has_nothing_before_its_rows() -> None:
         ("5/4", "'5/4': the shares count from 1, so those of 4 are 1/4 to 4/4"),
         ("0/0", "'0/0': a list has one share at least (1/1)"),
         ("1/0", "'1/0': a list has one share at least (1/1)"),
-        ("1", "'1' is no share of a list: I/N is share I of N, such as 1/4"),
-        ("a/b", "'a/b' is no share of a list: I/N is share I of N, such as 1/4"),
-        ("-1/4", "'-1/4' is no share of a list: I/N is share I of N, such as 1/4"),
-        ("1/4/2", "'1/4/2' is no share of a list: I/N is share I of N, such as 1/4"),
-        ("/4", "'/4' is no share of a list: I/N is share I of N, such as 1/4"),
-        ("1/9999999999", "'1/9999999999' is no share of a list: I/N is share I of N, such as 1/4"),
+        ("1", "1: must be a share of a list: I/N is share I of N, such as 1/4"),
+        ("a/b", "a/b: must be a share of a list: I/N is share I of N, such as 1/4"),
+        ("-1/4", "-1/4: must be a share of a list: I/N is share I of N, such as 1/4"),
+        ("1/4/2", "1/4/2: must be a share of a list: I/N is share I of N, such as 1/4"),
+        ("/4", "/4: must be a share of a list: I/N is share I of N, such as 1/4"),
+        ("1/9999999999", "1/9999999999: must be a share of a list: I/N is share I of N, such as 1/4"),
     ],
 )
 def test_a_share_that_is_none_is_exit_2(desk: Desk, given: str, message: str) -> None:

@@ -8,6 +8,7 @@ import click
 
 from fetcher.cli.crawl import command as crawl
 from fetcher.cli.crawl import option, with_options
+from fetcher.cli.grouped import GroupedCommand, OneOf, complete_files
 
 __all__ = ["command"]
 
@@ -26,15 +27,15 @@ OPTIONS = [
     option("--rounds", metavar="R", help="Rounds of each mode, in turn.  [default: 3]"),
     option("--latency", metavar="LOW-HIGH", help="Milliseconds a page of the built-in site takes.  [default: 20-60]"),
     option("--seed", metavar="N", help="The draw of the built-in site's pages and latencies.  [default: 1]"),
-    option("--scenario", type=click.Choice(["latency", "fast", "mixed", "errors", "throttled"]), help="How the built-in site behaves.  [default: latency]"),
+    option("--scenario", type=OneOf(["latency", "fast", "mixed", "errors", "throttled"]), help="How the built-in site behaves.  [default: latency]"),
     option("--json", metavar="FILE", help="Write everything measured, every raw time too ('-' is stdout)."),
     option("--html", metavar="FILE", help="Write a picture of it: one page that needs no network."),
     click.option("-v", "--verbose", count=True, help="Twice: show where an error of ours struck."),
 ]  # fmt: skip
 
 
-@click.command("bench", short_help="Measure what concurrency buys.")
-@click.argument("inputs", nargs=-1, metavar="[INPUT]...")
+@click.command("bench", cls=GroupedCommand, short_help="Measure what concurrency buys.")
+@click.argument("inputs", nargs=-1, metavar="[INPUT]...", shell_complete=complete_files)
 @with_options(OPTIONS)
 @click.pass_context
 def command(context: click.Context, /, inputs: tuple[str, ...], config: str | None, **_: Any) -> None:

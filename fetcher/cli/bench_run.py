@@ -7,11 +7,11 @@ line is repeated in a report.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -29,14 +29,17 @@ from fetcher.cli.redaction import redact
 from fetcher.cli.resume_command import resume_command
 from fetcher.cli.settings import concurrency_within_limits, list_options, make_config, read_latency
 from fetcher.cli.unused import warn_of_unused
-from fetcher.config.options import number_from
+from fetcher.config.options import named, number_from
 from fetcher.errors import ConfigError, FetcherError
+from fetcher.report.live_line import LiveLine
 from fetcher.report.notices import Notices
+from fetcher.report.progress import DRAW_SECONDS, Piece, clock, fit
 from fetcher.report.summary import human_seconds
 from fetcher.sinks.escape import printable
 from fetcher.sinks.opening import check_path
 from fetcher.sources import is_url_argument, read_lists
 from fetcher.stats import counted
+from fetcher.terminal import has_colour
 from fetcher.urls import without_userinfo
 
 __all__ = ["bench"]
@@ -112,7 +115,7 @@ def _number(name: str, value: Any, low: int) -> int | None:
     try:
         return None if value is None else int(number_from(low, whole=True)(value))
     except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from None
+        raise named(name, error) from None
 
 
 def _numbers(name: str, value: Any) -> tuple[int, ...] | None:
@@ -262,32 +265,41 @@ class BenchProgress:
     def __init__(self, notices: Notices, *, shown: bool) -> None:
         self._notices = notices
         self._shown = shown
-        self._bar: Any = None
+        self._live: LiveLine | None = None
+        self._began = time.monotonic()
+        self._drawn = 0.0
+        self._pieces: list[Piece] = [Piece("starting", 9)]
+        self._share: float | None = None
 
     def __enter__(self) -> Self:
         if self._shown and self._notices.can_draw:
-            self._bar = _bar()
-            self._bar.start()
+            self._live = LiveLine(self._lines)
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            with contextlib.suppress(OSError):  # the terminal is gone, and the cursor with it
-                self._bar.stop()
+        if self._live is not None:
+            self._live.stop()
+
+    def _lines(self, columns: int) -> list[str]:
+        return [fit(self._pieces, columns, share=self._share, coloured=has_colour(sys.stderr))]
 
     def tell(self, update: ProgressUpdate) -> None:
         """Show how far it is."""
         name = mode_flag(update.planned.mode, update.planned.concurrency)
         when = "warm-up" if update.planned.warm_up else f"round {update.planned.index}"
-        if self._bar is not None:
-            self._bar.update(
-                self._bar.task_ids[0],
-                completed=update.done,
-                total=update.planned.rows,
-                description=f"{update.number} of {update.of}: {when}, {name}",
-            )
+        if self._live is not None:
+            self._pieces = [
+                Piece(f"{update.number} of {update.of}: {when}, {name}", 8),
+                Piece(f"{update.done:,}/{update.planned.rows:,}", 9),
+                Piece(f"{clock(time.monotonic() - self._began)} elapsed", 1),
+            ]
+            self._share = update.done / update.planned.rows if update.planned.rows else None
+            if (now := time.monotonic()) - self._drawn >= DRAW_SECONDS or update.round is not None:
+                self._drawn = now
+                self._live.draw()
         elif self._shown and update.round is not None:
             self._notices.say(f"{update.number} of {update.of}: {when}, {name}: {_line(update.round)}")
 
@@ -297,21 +309,3 @@ def _line(round_: Round) -> str:
     failed = len(round_.samples) - pages
     rate = pages / round_.wall if round_.wall else 0.0
     return f"{human_seconds(round_.wall)}, {rate:,.1f} pages/s" + (f", {failed:,} failed" if failed else "")
-
-
-def _bar() -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        refresh_per_second=8,
-        redirect_stdout=False,  # data is data; what is said on stderr is lifted above the bar
-    )
-    bar.add_task("starting", total=None)
-    return bar

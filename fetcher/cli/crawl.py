@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from fetcher.cli.foreign import ALIASES, FOREIGN, take_over
+from fetcher.cli.grouped import AliasedOption, GroupedCommand, OneOf, complete_files, complete_folders
 from fetcher.cli.settings import Lines
 
 __all__ = ["command", "option", "with_options"]
@@ -14,17 +16,29 @@ __all__ = ["command", "option", "with_options"]
 LINES = Lines()
 
 
-class FormatName(click.Choice):  # type: ignore[type-arg]  # generic in new click, plain in old
-    """One of the formats; who asks for json is told of jsonl."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the name, or fail with what may be meant."""
-        if value == "json":
-            self.fail("'json': did you mean jsonl, one JSON record a line?", param, ctx)
-        return super().convert(value, param, ctx)
-
-
 F = TypeVar("F", bound=Callable[..., Any])
+
+_COMPLETED = {
+    **dict.fromkeys(
+        [
+            "output",
+            "select_from",
+            "since",
+            "cookie",
+            "cert",
+            "key",
+            "ca_bundle",
+            "summary",
+            "metrics",
+            "config",
+            "json",
+            "html",
+        ],
+        complete_files,
+    ),
+    **dict.fromkeys(["job", "body", "bodies"], complete_folders),
+}
+"""Options whose value is a name of a file or a folder: a shell completes it."""
 
 
 def option(*names: str, **attributes: Any) -> Any:
@@ -33,18 +47,21 @@ def option(*names: str, **attributes: Any) -> Any:
     attributes.setdefault("envvar", f"FETCHER_{long[2:].replace('-', '_').upper()}")
     if not attributes.get("is_flag") and "/" not in "".join(names) and not attributes.get("count"):
         attributes.setdefault("type", LINES)
-    return click.option(*names, **attributes)
+    key = long[2:].replace("-", "_")
+    if key in _COMPLETED:
+        attributes.setdefault("shell_complete", _COMPLETED[key])
+    return click.option(*names, cls=AliasedOption, aliases=ALIASES.get(key, ()), **attributes)
 
 
 OPTIONS = [
-    option("--from", "from", type=click.Choice(["txt", "csv", "tsv", "jsonl", "parquet", "sqlite", "sitemap"]), help="Format of the lists, whatever their suffix; with it a URL is a list, too."),
+    option("--from", "from", type=OneOf(["txt", "csv", "tsv", "jsonl", "parquet", "sqlite", "sitemap"]), help="Format of the lists, whatever their suffix; with it a URL is a list, too."),
     option("--url-column", metavar="NAME", help="Column or key with the URL (product.url is within product).  [default: url, or the one called link, href, website and the like]"),
     option("--delimiter", metavar="C", help="Between the cells of a CSV (tab for a tab).  [default: by the header line]"),
     option("--encoding", metavar="NAME", help="Of the lists (cp1252, utf-16).  [default: by the byte order mark, else UTF-8]"),
     option("--carry", metavar="A,B", help="Columns that come along into the records; '' for none.  [default: all]"),
     option("--demo", is_flag=True, envvar=None, help="Fetch the built-in site, served for the occasion on loopback."),
     option("-o", "--output", multiple=True, metavar="PATH", help="Where the records go, by suffix: .jsonl .csv .txt, each also .gz or .zst, .parquet, .sqlite or .warc.gz; with -f parquet also a folder (DIR/); repeatable.  [default: stdout, as text]"),
-    option("-f", "--format", type=FormatName(["text", "jsonl", "csv", "parquet", "sqlite", "warc"]), help="Format of the output, whatever its suffix."),
+    option("-f", "--format", type=OneOf(["text", "jsonl", "csv", "parquet", "sqlite", "warc"], meant={"json": "did you mean jsonl, one JSON record a line?"}), help="Format of the output, whatever its suffix."),
     option("--columns", metavar="A,B", help="Columns of a record that are written, in this order; else all. Others are not computed."),
     option("--keep-headers", metavar="all|A,B", help="Keep these headers of each answer, in a column 'headers'; all but Set-Cookie, unless named."),
     option("--body", metavar="none|inline|DIR", help="Keep the bodies of pages: in a column 'body', or in files DIR/ab/SHA256.EXT, text compressed.  [default: none]"),
@@ -75,12 +92,12 @@ OPTIONS = [
     option("--retry-on", metavar="CODES", help="Statuses that are tried again.  [default: 408,425,429,500,502-504,520-524,527,529,530]"),
     option("--max-retry-after", metavar="S", help="Obey a Retry-After up to this; a longer one ends the host's rows.  [default: 300]"),
     option("--host-patience", metavar="S", help="Give up a host that serves nothing for this long.  [default: 60]"),
-    option("--default-scheme", type=click.Choice(["auto", "https", "http"]), help="Scheme of rows without one; auto: https, and http where that is not spoken.  [default: auto]"),
+    option("--default-scheme", type=OneOf(["auto", "https", "http"]), help="Scheme of rows without one; auto: https, and http where that is not spoken.  [default: auto]"),
     option("--max-redirects", metavar="N", help="Redirects to follow; 0 takes the redirect as the answer.  [default: 10]"),
     option("--follow", is_flag=True, help="Follow links: what a[href] and area[href] of a page name is fetched too, each URL once."),
     option("--follow-css", metavar="CSS", help="Follow the links alone that match ('a.next' for the next page)."),
     option("--depth", metavar="N", help="Links to follow one after the other from a row of the list; none for no limit.  [default: none]"),
-    option("--within", type=click.Choice(["host", "site", "prefix"]), help="Where links may lead: the host of the row of the list, its registrable domain, or the folder of its URL.  [default: host]"),
+    option("--within", type=OneOf(["host", "site", "prefix"]), help="Where links may lead: the host of the row of the list, its registrable domain, or the folder of its URL.  [default: host]"),
     option("--include", multiple=True, metavar="PATTERN", help="Follow links to these URLs alone: a glob over the whole URL, or 're:' and a regular expression for a part of it; repeatable."),
     option("--exclude", multiple=True, metavar="PATTERN", help="Follow no links to these URLs; wins over --include; repeatable."),
     option("--max-pages", metavar="N", help="Follow links until there are so many rows, those of the list included.  [default: 10000]"),
@@ -98,16 +115,16 @@ OPTIONS = [
     option("-k", "--insecure", is_flag=True, help="Do not verify TLS certificates."),
     option("--cert", multiple=True, metavar="'@HOST[:PORT] FILE'", help="Client certificate (PEM) for one host."),
     option("--key", metavar="FILE", help="Its private key, where that is in a file of its own."),
-    option("--tls", type=click.Choice(["default", "compatible"]), help="compatible: old servers too, as browsers do.  [default: default]"),
+    option("--tls", type=OneOf(["default", "compatible"]), help="compatible: old servers too, as browsers do.  [default: default]"),
     option("--ca-bundle", metavar="FILE", help="PEM file of the authorities to trust.  [default: the system's]"),
-    option("--private-network", type=click.Choice(["allow", "listed", "deny"]), help="Private addresses: all, those of the list's own hosts, none.  [default: listed]"),
+    option("--private-network", type=OneOf(["allow", "listed", "deny"]), help="Private addresses: all, those of the list's own hosts, none.  [default: listed]"),
     option("--select", multiple=True, metavar="NAME=RULE", help="A field of each page: CSS, CSS@ATTR, CSS:TYPE, CSS{rules}, xpath:…, json:…; 'NAME[]=' takes all matches; repeatable."),
     option("--select-from", metavar="FILE", help="Rules by URL: a TOML file of [[pages]] with url and select."),
     option("--table", metavar="CSS", help="The rows of an HTML table, as the field 'table'."),
     option("--explode", metavar="NAME", help="A line of output for each item of this list or record (a table: 'table'), numbered in the column 'item'."),
     option("--with", "with", metavar="A,B", help="Columns that are read out of each page: meta,jsonld,links,images,text,lang; microdata,rdfa by an extra."),
-    option("--text", type=click.Choice(["body", "fast", "best"]), help="How --with text finds it, asked for by this too: all that is seen (else), or the main content."),
-    option("--text-format", type=click.Choice(["plain", "markdown"]), help="Of that text; markdown: of --text best.  [default: plain]"),
+    option("--text", type=OneOf(["body", "fast", "best"]), help="How --with text finds it, asked for by this too: all that is seen (else), or the main content."),
+    option("--text-format", type=OneOf(["plain", "markdown"]), help="Of that text; markdown: of --text best.  [default: plain]"),
     option("--skip-when", metavar="WORDS", help="Keep no page that says one of these to robots: noai,noimageai,noindex,tdm-reservation."),
     option("--extract", metavar="MOD:FUNC", help="What a function of yours makes of each response becomes its data, in place of --select."),
     option("--middleware", multiple=True, metavar="MOD:FUNC", help="A function of yours around each request; repeatable."),
@@ -125,7 +142,7 @@ OPTIONS = [
     option("--progress/--no-progress", default=None, envvar="FETCHER_PROGRESS", help="Progress on stderr.  [default: on a terminal]"),
     option("-q", "--quiet", is_flag=True, help="No progress, no summary: only data and errors."),
     option("-v", "--verbose", count=True, help="Tell of parked hosts and retries; -vv of everything."),
-    option("--log-format", type=click.Choice(["text", "json"]), help="How -v tells it.  [default: text]"),
+    option("--log-format", type=OneOf(["text", "json"]), help="How -v tells it.  [default: text]"),
     option("--summary", metavar="PATH", help="Write the final counts as JSON ('-' is stdout)."),
     option("--metrics", metavar="[HOST:]PORT|FILE", help="Tell Prometheus how it goes: at http://127.0.0.1:PORT/metrics, or in a file every 10 s; an extra.  [default: none]"),
     option("--live", is_flag=True, help="A page that shows the run while it goes on, at a free port of this machine: its address is told on stderr."),
@@ -148,11 +165,11 @@ def with_options(options: Sequence[Any]) -> Callable[[F], F]:
     return decorate
 
 
-@click.command("crawl", short_help="Fetch a list of URLs and write what came.")
-@click.argument("inputs", nargs=-1, metavar="[INPUT]...")
+@click.command("crawl", cls=GroupedCommand, foreign=FOREIGN, short_help="Fetch a list of URLs and write what came.")
+@click.argument("inputs", nargs=-1, metavar="[INPUT]...", shell_complete=complete_files)
 @with_options(OPTIONS)
 @click.pass_context
-def command(context: click.Context, /, inputs: tuple[str, ...], config: str | None, demo: bool, **_: Any) -> None:
+def command(context: click.Context, /, config: str | None, demo: bool, **_: Any) -> None:
     """Fetch every URL of the INPUTs: files, '-' for stdin, or URLs.
 
     Lists are .txt, .csv, .tsv or .jsonl, each also .gz or .zst, .parquet, .sqlite, outputs of earlier runs, and sitemaps (--from sitemap). Prints 'URL -> LENGTH' for each page, or
@@ -164,8 +181,11 @@ def command(context: click.Context, /, inputs: tuple[str, ...], config: str | No
       fetcher crawl --from sitemap example.com -o pages.jsonl
       fetcher crawl --follow https://docs.example.com/ -o docs.jsonl
       fetcher crawl example.com --select 'headline=h1' -f jsonl
+
+    'fetcher help FLAG' says more of a flag, 'fetcher help CODE' of what went wrong.
     """  # noqa: D301  (click keeps the lines below this very control character as they are)
     from fetcher.cli.run import crawl
     from fetcher.cli.settings import gather
 
-    context.exit(crawl(list(inputs), gather(context, config), demo=demo))
+    take_over(context)
+    context.exit(crawl(list(context.params["inputs"]), gather(context, config), demo=demo))

@@ -8,6 +8,8 @@ import click
 
 from fetcher.cli.crawl import command as crawl
 from fetcher.cli.crawl import option, with_options
+from fetcher.cli.grouped import GroupedCommand, Value, complete_files
+from fetcher.config.options import number_from
 
 __all__ = ["command"]
 
@@ -27,7 +29,7 @@ OWN = [
     option("--bodies", metavar="DIR", help="Where the bodies of SOURCE are, if it was written with --body DIR."),
     option(
         "--workers",
-        type=click.IntRange(min=1),
+        type=Value(number_from(1, whole=True)),
         default=1,
         metavar="N",
         help="Read a WARC by this many processes, a range of its bytes each.  [default: 1]",
@@ -35,8 +37,8 @@ OWN = [
 ]
 
 
-@click.command("extract", short_help="Read pages again that were fetched before: no network.")
-@click.argument("source", metavar="SOURCE")
+@click.command("extract", cls=GroupedCommand, short_help="Read pages again that were fetched before: no network.")
+@click.argument("source", metavar="SOURCE", shell_complete=complete_files)
 @with_options(OWN)
 @click.pass_context
 def command(

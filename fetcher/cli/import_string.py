@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Any
 
+from fetcher.config.options import named, refused
 from fetcher.errors import ConfigError
 from fetcher.model import check_callable
 
@@ -18,7 +19,7 @@ def import_string(option: str, name: str) -> Any:
     """Import the function ``name``. Raises ``ConfigError`` naming the option, also for one of the wrong shape."""
     module_name, colon, path = name.partition(":")
     if not colon or not path or not all(part.isidentifier() for part in module_name.split(".")):
-        raise ConfigError(f"{option}: {name!r} is not MODULE:FUNCTION (such as shop.pages:price)")
+        raise named(option, refused(name, "must be MODULE:FUNCTION, such as shop.pages:price"))
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)

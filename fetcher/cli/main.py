@@ -21,6 +21,7 @@ COMMANDS = {
     "report": "Tell how a job went, or how far it is.",
     "bench": "Measure what concurrency buys.",
     "serve": "Serve the built-in site on loopback, to play with.",
+    "help": "Explain a code, a flag, a format, or how to read a summary.",
     "completion": "Print the completion script of a shell.",
 }
 
@@ -98,21 +99,23 @@ def _reject(error: click.ClickException) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # of newer clicks, for 'fetcher' alone: it shows the help
         error.show()
         return error.exit_code
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    path = context.command_path if context is not None else "fetcher"
-    _say(f"{' '.join(error.format_message().split())} (see '{path} --help')")
+    from fetcher.cli.refusals import refusal_of
+
+    _say(refusal_of(error))
     return error.exit_code
 
 
 def _say(text: str) -> None:
     from fetcher.cli.redaction import redact
     from fetcher.sinks.escape import printable
+    from fetcher.terminal import has_colour, paint
 
-    print(f"fetcher: {printable(redact(text))}", file=sys.stderr)
+    name = paint("fetcher:", "red") if has_colour(sys.stderr) else "fetcher:"
+    print(f"{name} {printable(redact(text))}", file=sys.stderr)
 
 
 def _explain(error: Exception) -> int:
-    from fetcher.errors import FetcherError
+    from fetcher.errors import ConfigError, FetcherError
 
     if os.environ.get("FETCHER_TRACEBACK") or "-vv" in sys.argv[1:] or sys.argv.count("-v") > 1:
         import traceback
@@ -125,6 +128,11 @@ def _explain(error: Exception) -> int:
         _say(
             f"no memory is left{where}: with more of it, or less of -c and --max-size, the same command goes on with a job"
         )
+        return exit_of(error)
+    if isinstance(error, ConfigError):
+        from fetcher.cli.refusals import with_next_step
+
+        _say(with_next_step(str(error)))
         return exit_of(error)
     kind = "" if isinstance(error, FetcherError) else f"internal error: {type(error).__name__}: "
     hint = "" if isinstance(error, FetcherError) else " (-vv shows where)"

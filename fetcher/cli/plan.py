@@ -141,12 +141,16 @@ def _plan_of(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -
     )
     check_job_outputs(plan.outputs, plan["format"], plan.config, plan["body"])
     if plan.retry and plan.job is None:
-        raise ConfigError("retry-failed and retry-codes need a job: an output that is a file (-o), without --no-job")
+        raise ConfigError(
+            "retry-failed: needs a job, and so does retry-codes: an output that is a file (-o), without --no-job"
+        )
     _check_follow(plan)
     if plan["verify"] and plan.job is None:
         raise ConfigError("verify: needs a job: an output that is a file (-o), without --no-job")
     if plan["max_age"] is not None and plan["since"] is None:
-        raise ConfigError("max-age says how old what is known of a page may be: name the output that knows it, --since")
+        raise ConfigError(
+            "max-age: says how old what is known of a page may be: name the output that knows it, --since"
+        )
     Layout.of(plan.config, plan.body_place, since=plan["since"] is not None)
     Reader(plan.config, plan.extract)  # is dropped: what is wrong with a rule or the extractor is found here
     plan = _with_workers(_within_limits(plan))
@@ -316,7 +320,7 @@ def _job_of(outputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -
     if folder is None:
         return None if special is not None or settings.get("no_job") or not lasting else folder_for(outputs)
     if settings.get("no_job"):
-        raise ConfigError("job and no-job contradict each other: leave one out")
+        raise ConfigError("job: contradicts no-job: leave one of them out")
     if special is not None:
         raise ConfigError(
             f"job: {_shown(special)} cannot be cut back after a crash, so there is no job with it; "

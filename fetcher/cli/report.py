@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from fetcher.cli.exits import PIPE_CLOSED, discard_stdout
+from fetcher.cli.grouped import GroupedCommand, complete_files
 from fetcher.errors import ConfigError, SinkError
 from fetcher.job.paths import LEDGER, folder_for, is_job
 from fetcher.report.summary import describe_trouble, human_bytes, human_seconds
@@ -33,8 +34,8 @@ FEW_LINES, MANY_LINES = 10, 50
 """Of a table by default, and of one that was asked for."""
 
 
-@click.command("report", short_help="Tell how a job went, or how far it is.")
-@click.argument("jobs", metavar="JOB|OUTPUT...", nargs=-1, required=True)
+@click.command("report", cls=GroupedCommand, short_help="Tell how a job went, or how far it is.")
+@click.argument("jobs", metavar="JOB|OUTPUT...", nargs=-1, required=True, shell_complete=complete_files)
 @click.option("--json", "as_json", is_flag=True, help="Everything as one JSON object, up to 1,000 hosts of each kind.")
 @click.option(
     "--hosts",

@@ -12,6 +12,7 @@ import click
 
 from fetcher.cli.crawl import command as crawl
 from fetcher.cli.exits import ALL_FAILED, COMPLETE
+from fetcher.cli.grouped import GroupedCommand
 from fetcher.config import Config
 from fetcher.errors import FetchError
 from fetcher.urls import Target, erase_userinfo, lacks_scheme, parse
@@ -30,7 +31,7 @@ SHARED = (
 OWN = frozenset({"as_json", "urls", "config"})
 
 
-@click.command("robots", short_help="Say why a URL may be fetched or not.")
+@click.command("robots", cls=GroupedCommand, short_help="Say why a URL may be fetched or not.")
 @click.argument("urls", nargs=-1, required=True, metavar="URL...")
 @click.option("--json", "as_json", is_flag=True, help="A JSON line for each URL.")
 @click.option("-v", "--verbose", count=True, help="Twice: show where an error of ours struck.")

@@ -27,6 +27,7 @@ from fetcher.cli.exits import (
 from fetcher.cli.outputs import estimate_total, open_output, open_source, write_summary
 from fetcher.cli.plan import Plan, make_extraction_plan, make_plan
 from fetcher.cli.redaction import redact
+from fetcher.cli.refusals import with_next_step
 from fetcher.cli.settings import at_most_failed
 from fetcher.cli.signals import CrawlSignals
 from fetcher.cli.unused import warn_of_unused
@@ -76,7 +77,8 @@ def _told(settings: dict[str, Any], act: Callable[[Notices], int]) -> int:
     except FetcherError as error:
         if not notices.as_json:
             raise
-        notices.say(str(error), level="error")
+        said = with_next_step(str(error)) if isinstance(error, ConfigError) else str(error)
+        notices.say(said, level="error")
         return exit_of(error)
 
 
@@ -97,7 +99,7 @@ def _occupy_streams() -> None:
 def _crawl(inputs: list[str], settings: dict[str, Any], notices: Notices, *, demo: bool) -> int:
     if demo:
         if inputs:
-            raise ConfigError("--demo brings its own list: leave out the INPUT, or leave out --demo")
+            raise ConfigError("demo: brings its own list: leave out the INPUT, or leave out --demo")
         from fetcher.demo import Site, SiteProcess
 
         with SiteProcess(Site()) as site:
@@ -265,6 +267,7 @@ class Crawl:
             lambda: len(self._fetcher.in_flight()),
             estimate_total(self._plan),
             tell=None if drawn else self._notices.say,
+            longest_wait=self._fetcher.longest_wait,
         )
         await stack.enter_async_context(self._progress)
 

@@ -5,18 +5,48 @@ from __future__ import annotations
 import click
 
 from fetcher.cli.exits import PIPE_CLOSED, discard_stdout
+from fetcher.cli.grouped import GroupedCommand, Value, complete_files
+from fetcher.config.options import number_from
 from fetcher.errors import FetcherError, SinkError
 
 __all__ = ["command"]
 
 
-@click.command("serve", short_help="Serve the built-in site on loopback, to play with.")
-@click.option("--port", default=8000, show_default=True, help="The port on every host; 0 takes a free one.")
-@click.option("--hosts", default=10, show_default=True, help="Loopback hosts: 127.0.0.1, 127.0.0.2, …")
-@click.option("--pages", default=300, show_default=True, help="Pages of the shop.")
+@click.command("serve", cls=GroupedCommand, short_help="Serve the built-in site on loopback, to play with.")
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    metavar="N",
+    type=Value(number_from(0, whole=True)),
+    help="The port on every host; 0 takes a free one.",
+)
+@click.option(
+    "--hosts",
+    default=10,
+    show_default=True,
+    metavar="N",
+    type=Value(number_from(1, whole=True)),
+    help="Loopback hosts: 127.0.0.1, 127.0.0.2, …",
+)
+@click.option(
+    "--pages",
+    default=300,
+    show_default=True,
+    metavar="N",
+    type=Value(number_from(1, whole=True)),
+    help="Pages of the shop.",
+)
 @click.option("--latency", default="20-60", show_default=True, metavar="LOW-HIGH", help="Milliseconds a page takes.")
-@click.option("--seed", default=1, show_default=True, help="The draw of pages and latencies.")
-@click.option("--log", metavar="PATH", help="Write each request as a JSON line.")
+@click.option(
+    "--seed",
+    default=1,
+    show_default=True,
+    metavar="N",
+    type=Value(number_from(0, whole=True)),
+    help="The draw of pages and latencies.",
+)
+@click.option("--log", metavar="PATH", shell_complete=complete_files, help="Write each request as a JSON line.")
 @click.option("--list", "print_list", is_flag=True, help="Print the list of URLs on stdout and serve on.")
 @click.pass_context
 def command(

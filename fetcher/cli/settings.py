@@ -16,7 +16,17 @@ from click.core import ParameterSource
 
 from fetcher.cli.redaction import keep
 from fetcher.config import OPTIONS, Config, read_toml
-from fetcher.config.options import SECRET_HEADERS, flag, number_from, one_of, optional_seconds, parse_proxy, texts
+from fetcher.config.options import (
+    SECRET_HEADERS,
+    flag,
+    named,
+    number_from,
+    one_of,
+    optional_seconds,
+    parse_proxy,
+    refused,
+    texts,
+)
 from fetcher.errors import ConfigError, InvalidURL
 from fetcher.report.metrics import MetricsPlace
 from fetcher.sources.list_options import ListOptions, parse_carry, parse_delimiter, parse_encoding
@@ -75,7 +85,7 @@ RUN_KEYS: dict[str, Any] = {
 
 def _text(value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise ConfigError(f"{value!r} is not a text")
+        raise refused(value, "must be a text")
     return value or None
 
 
@@ -85,7 +95,7 @@ def _place(value: Any) -> str:
 
 def _format(value: Any) -> Any:
     if value == "json":
-        raise ConfigError("'json': did you mean jsonl, one JSON record a line?")
+        raise refused(value, "did you mean jsonl, one JSON record a line?")
     return one_of("text", "jsonl", "csv", "parquet", "sqlite", "warc")(value)
 
 
@@ -204,7 +214,7 @@ def _read_run_key(key: str, value: Any, origin: str = "") -> Any:
     try:
         return RUN_READERS[key](value)
     except ConfigError as error:
-        raise ConfigError(f"{origin}{key.replace('_', '-')}: {error}") from None
+        raise named(f"{origin}{key.replace('_', '-')}", error) from None
 
 
 def _config_file(given: str | None) -> Path | None:
@@ -266,7 +276,7 @@ def _texts_of(name: str, value: Any) -> list[str]:
     try:
         return _texts(value)
     except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from None
+        raise named(name, error) from None
 
 
 def _environment_proxy(scheme: str, value: str) -> str | None:
@@ -309,9 +319,9 @@ def read_latency(value: str) -> tuple[float, float]:
     try:
         bounds = [number_from(0)(text.strip()) / 1000 for text in (low, high if dash else low)]
     except ConfigError:
-        raise ConfigError(f"latency: {value!r} is no range of milliseconds (such as 20-60)") from None
+        raise named("latency", refused(value, "must be a range of milliseconds, such as 20-60")) from None
     if bounds[0] > bounds[1]:
-        raise ConfigError(f"latency: {low.strip()} is above {high.strip()}")
+        raise named("latency", refused(value, "must have the lower number first"))
     return bounds[0], bounds[1]
 
 

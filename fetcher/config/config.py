@@ -22,6 +22,7 @@ from fetcher.config.options import (
     ClientCertificate,
     Header,
     flag,
+    named,
     number_from,
     one_of,
     optional_seconds,
@@ -162,7 +163,7 @@ class Config(msgspec.Struct, frozen=True):
             try:
                 converted = convert(value)
             except (ConfigError, ValueError, TypeError) as error:
-                raise ConfigError(f"{origin}{key.replace('_', '-')}: {error}") from None
+                raise named(f"{origin}{key.replace('_', '-')}", error) from None
             target = policies.setdefault(policy, {}) if policy else top
             if field in target and not isinstance(converted, tuple):
                 raise ConfigError(f"{origin}{key.replace('_', '-')} is given twice")
@@ -320,7 +321,7 @@ def _terms(name: str, terms: Mapping[str, Any]) -> dict[str, Any]:
         try:
             read[field] = None if value is None else OPTIONS[field][2](value)
         except (ConfigError, ValueError, TypeError) as error:
-            raise ConfigError(f"{name!r}: {field.replace('_', '-')}: {error}") from None
+            raise named(f"{name!r}: {field.replace('_', '-')}", error) from None
     return read
 
 

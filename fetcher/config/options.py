@@ -26,25 +26,49 @@ from fetcher.model import CONTENT_COLUMNS, RECORD_COLUMNS
 MOST = 1e15  # of anything that is counted here; beyond it floats miss whole numbers
 
 
+_PLAIN = re.compile(r"(?:…@|[\w.,:;/%+@~=*-]){1,80}")
+MAX_SHOWN = 80  # characters of a value in a message
+
+
+def refused(value: Any, requirement: str) -> ConfigError:
+    """Return the error of a value that is no good, and what must stand there instead."""
+    if isinstance(value, bool):
+        return ConfigError(requirement, value=str(value).lower())  # as it is written in a file
+    plain = isinstance(value, str) and _PLAIN.fullmatch(value)
+    text = str(value) if plain else repr(value)
+    return ConfigError(requirement, value=text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…")
+
+
+def named(name: str, error: Exception) -> ConfigError:
+    """Return the error of a value, with the name of its option before it."""
+    between = " " if isinstance(error, ConfigError) and error.value is not None else ": "
+    return ConfigError(f"{name}{between}{error}")
+
+
+def nearest(name: Any, known: Collection[str]) -> str:
+    """Return what may have been meant, in brackets; ``""`` where nothing is like it."""
+    close = difflib.get_close_matches(name, known, n=1) if isinstance(name, str) else []
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
 def number_from(low: float, *, whole: bool = False, optional: bool = False) -> Callable[[Any], Any]:
     """Return a reader of numbers of at least ``low``; an ``optional`` one takes ``none`` for no limit."""
 
     def convert(value: Any) -> Any:
         if optional and value in (None, "none", ""):
             return None
-        kind = "a whole number" if whole else "a number"
         try:
             if isinstance(value, bool):
                 raise ValueError
             number = int(value) if whole and not isinstance(value, float) else float(value)
         except (ValueError, TypeError, OverflowError):
-            raise ConfigError(f"{value!r} is not {kind}") from None
+            raise refused(value, f"must be a {'whole ' if whole else ''}number") from None
         if isinstance(number, float) and not math.isfinite(number):
-            raise ConfigError(f"{value!r} is not finite")
+            raise refused(value, "must be a number that is finite")
         if whole and number != int(number):
-            raise ConfigError(f"{value!r} is not a whole number")
+            raise refused(value, "must be a whole number")
         if not low <= number <= MOST:
-            raise ConfigError(f"{value!r} is below {low:g}" if number < low else f"{value!r} is over {MOST:g}")
+            raise refused(value, f"must be at least {low:g}" if number < low else f"must be at most {MOST:g}")
         return int(number) if whole else number
 
     return convert
@@ -57,7 +81,7 @@ def parse_seconds(value: Any, low: float = 0.0) -> float:
         if match:
             value = float(match[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}[match[2]]
         elif not re.fullmatch(r"\s*[+-]?[0-9.]+(?:e[+-]?[0-9]+)?\s*", value):
-            raise ConfigError(f"{value!r} is not a time (such as 30, 500ms or 2m)")
+            raise refused(value, "must be a time, such as 30, 500ms or 2m")
     return float(number_from(low)(value))
 
 
@@ -66,7 +90,7 @@ def parse_size(value: Any) -> int:
     if isinstance(value, str):
         match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmg]?)(?:i?b)?\s*", value, re.IGNORECASE)
         if not match:
-            raise ConfigError(f"{value!r} is not a size (such as 500K or 10M)")
+            raise refused(value, "must be a size, such as 500K or 10M")
         value = float(match[1]) * 1024 ** " kmg".index(match[2].lower() or " ")
         value = math.floor(value) if value <= MOST else value
     return int(number_from(1, whole=True)(value))
@@ -74,15 +98,16 @@ def parse_size(value: Any) -> int:
 
 def parse_rate(value: Any) -> float | None:
     """Read a rate: ``5``, ``"5/s"``, ``"30/m"``, ``"1000/h"``. Returns requests per second."""
+    given = value
     if isinstance(value, str) and value not in ("none", ""):
         number, _, unit = value.partition("/")
         seconds = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}.get(unit.strip().lower())
         if seconds is None:
-            raise ConfigError(f"{value!r} is not a rate (such as 5/s or 100/m)")
+            raise refused(value, "must be a rate, such as 5/s or 100/m")
         value = number_from(0)(number) / seconds
     rate = number_from(0, optional=True)(value)
     if rate == 0:
-        raise ConfigError("a rate of 0 would fetch nothing")
+        raise refused(given, "must be more than 0, for that would fetch nothing")
     return None if rate is None else float(rate)
 
 
@@ -90,7 +115,7 @@ def parse_statuses(value: Any) -> tuple[tuple[int, int], ...]:
     """Read status codes from 100 to 999: ``"200-299,304"``, ``"2xx"``, ``404`` or a sequence of these."""
     if isinstance(value, list | tuple):
         if not value:
-            raise ConfigError("no status code is left")
+            raise refused(value, "must be a status code at least, such as 200-299")
         return tuple(pair for item in value for pair in parse_statuses(item))
     ranges = []
     for part in str(value).split(","):
@@ -100,9 +125,9 @@ def parse_statuses(value: Any) -> tuple[tuple[int, int], ...]:
         elif match := re.fullmatch(r"([0-9]{3})(?:-([0-9]{3}))?", text):
             low, high = int(match[1]), int(match[2] or match[1])
         else:
-            raise ConfigError(f"{part.strip()!r} is no status code, range or class (such as 200-299,304 or 2xx)")
+            raise refused(part.strip(), "must be a status code, range or class, such as 200-299,304 or 2xx")
         if not 100 <= low <= high <= 999:
-            raise ConfigError(f"{part.strip()!r} is no range of status codes")
+            raise refused(part.strip(), "must be a range of status codes, from 100 to 999, the lower one first")
         ranges.append((low, high))
     return tuple(ranges)
 
@@ -117,7 +142,7 @@ def texts(value: Any) -> list[str]:
     """Return a list of texts from one or several."""
     listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, list | tuple) or not all(isinstance(text, str) for text in listed):
-        raise ConfigError(f"{_shape(value)} is neither a text nor a list of texts")
+        raise ConfigError("must be a text or a list of texts", value=_shape(value))
     return list(listed)
 
 
@@ -159,21 +184,19 @@ def parse_patterns(value: Any) -> tuple[str, ...]:
 
 def parse_columns(value: Any) -> tuple[str, ...]:
     """Read the names of a record's columns."""
-    return _known_names(value, RECORD_COLUMNS, "there is no column {!r}")
+    return _known_names(value, RECORD_COLUMNS, "there is no such column")
 
 
 def parse_content(value: Any) -> tuple[str, ...]:
     """Read the names of parts of a page (the names of ``CONTENT_COLUMNS``): a text with commas between them, or a list."""
-    return _known_names(value, CONTENT_COLUMNS, "there is no {!r} to be had")
+    return _known_names(value, CONTENT_COLUMNS, "there is no such part of a page")
 
 
 def _known_names(value: Any, known: Collection[str], refusal: str) -> tuple[str, ...]:
     names = parse_names(value)
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            nearest = f" (did you mean {close[0]!r}?)" if close else ""
-            raise ConfigError(f"{refusal.format(name)}{nearest}; there are {', '.join(known)}")
+            raise refused(name, f"{refusal}{nearest(name, known)}; there are {', '.join(known)}")
     return names
 
 
@@ -204,7 +227,7 @@ def _targeted(text: str) -> tuple[str | None, int | None, str]:
     if not match:
         first = text.split(" ", maxsplit=1)[0]
         shown = first if _NAMED.fullmatch(first) else "@…"
-        raise ConfigError(f"{shown!r} is not followed by a value (such as '@example.com Name: value')")
+        raise refused(shown, "must be followed by a value, such as '@example.com Name: value'")
     port = int(match[2]) if match[2] else None
     if port is not None and not 0 < port < 65_536:
         raise ConfigError(f"{match[2]} is no port")
@@ -218,7 +241,7 @@ def _header(text: str, host: str | None = None) -> tuple[str, str]:
         first = text.replace(":", " ").split()[:1] or [""]
         secret = host is not None or first[0].lower() in SECRET_HEADERS
         shown = f"{first[0] if first[0].lower() in SECRET_HEADERS else ''}…" if secret else text
-        raise ConfigError(f"{shown!r} is not 'Name: value'{f', which is for {host}' if host is not None else ''}")
+        raise refused(shown, f"must be 'Name: value'{f', which is for {host}' if host is not None else ''}")
     if any((ord(c) < 32 and c != "\t") or ord(c) == 127 for c in value):
         raise ConfigError(f"the value of {name} has a control character")
     if any("\ud800" <= c <= "\udfff" for c in value):
@@ -277,7 +300,7 @@ def parse_headers(value: Any) -> tuple[Header, ...]:
             host, port, rest = _targeted(item)
             header = Header(*_header(rest, host), host, port)
         else:
-            raise ConfigError(f"{_shape(item)} is not 'Name: value'")
+            raise ConfigError("must be 'Name: value'", value=_shape(item))
         if header.host is None and header.name.lower() in SECRET_HEADERS:
             raise ConfigError(f"{header.name} is a secret and must name its host: '@HOST {header.name}: …'")
         found.append(header)
@@ -316,7 +339,7 @@ def one_of(*choices: str) -> Callable[[Any], str]:
 
     def convert(value: Any) -> str:
         if value not in choices:
-            raise ConfigError(f"{value!r} is none of {', '.join(choices)}")
+            raise refused(value, f"must be one of {', '.join(choices)}{nearest(value, choices)}")
         return str(value)
 
     return convert
@@ -326,7 +349,7 @@ def flag(value: Any) -> bool:
     """Check that ``value`` is a boolean."""
     if isinstance(value, bool):
         return value
-    raise ConfigError(f"{value!r} is not true or false")
+    raise refused(value, "must be true or false")
 
 
 def optional_text(value: Any) -> str | None:
@@ -334,7 +357,7 @@ def optional_text(value: Any) -> str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str | os.PathLike):
-        raise ConfigError(f"{value!r} is not a text")
+        raise refused(value, "must be a text")
     return os.fspath(value)
 
 
@@ -360,7 +383,7 @@ def parse_proxy(value: Any) -> str | None:
     if not match or (match[1] and not 0 < int(match[1]) < 65_536):
         shown = re.sub(r"(?<=//).*@", "…@", text, flags=re.DOTALL)  # no password in a message
         hint = ": socks needs an HTTP proxy in front of it" if text.lower().startswith("socks") else ""
-        raise ConfigError(f"{shown!r} is no http:// or https:// proxy URL{hint}")
+        raise refused(shown, f"must be an http:// or https:// proxy URL{hint}")
     return text.rstrip("/")
 
 
@@ -410,12 +433,12 @@ def parse_shard(value: Any) -> Shard | None:
         return value
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise ConfigError(f"{value!r} is no share of a list: I/N is share I of N, such as 1/4")
+        raise refused(value, "must be a share of a list: I/N is share I of N, such as 1/4")
     number, of = map(int, match.groups())
     if not of:
-        raise ConfigError(f"{value!r}: a list has one share at least (1/1)")
+        raise refused(value, "must be of one share at least (1/1)")
     if not 1 <= number <= of:
-        raise ConfigError(f"{value!r}: the shares count from 1, so those of {of} are 1/{of} to {of}/{of}")
+        raise refused(value, f"must be from 1/{of} to {of}/{of}: the shares count from 1")
     return Shard(number, of)
 
 
@@ -424,7 +447,7 @@ def parse_max_failed(value: Any) -> str | None:
     whole = isinstance(value, int) and not isinstance(value, bool)
     text = str(value) if whole else optional_text(value)
     if text is not None and not re.fullmatch(r"[0-9]+|[0-9]+(\.[0-9]+)?%", text):
-        raise ConfigError(f"{value!r} is neither a number nor a percentage (such as 10 or 5%)")
+        raise refused(value, "must be a number or a percentage, such as 10 or 5%")
     return text
 
 
@@ -437,5 +460,5 @@ def positive_seconds(value: Any) -> float:
     """Read a duration as ``parse_seconds`` does, above zero."""
     seconds = parse_seconds(value)
     if seconds <= 0:
-        raise ConfigError(f"{value!r} must be more than 0 seconds")
+        raise refused(value, "must be more than 0 seconds")
     return seconds

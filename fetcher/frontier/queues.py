@@ -9,6 +9,8 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter, deque
+from collections.abc import Iterator
+from itertools import islice
 
 from fetcher.frontier.spill import MAX_BATCH_ROWS, Spill, SpilledQueue, StoredRow, to_stored
 from fetcher.request_state import RequestState
@@ -188,6 +190,10 @@ class DelayQueue:
         self._rows = staying  # sorted, which is a heap
         self._update_first()
         return len(stored)
+
+    def hosts(self, most: int) -> Iterator[str]:
+        """Yield the host of each row in memory, of at most so many."""
+        return (state.target.host for _, _, state in islice(self._rows, most))
 
     def clear(self) -> None:
         """Give up all rows."""

@@ -62,7 +62,7 @@ class Reader:
             if config.head:
                 raise _reads_nothing("extract")
             if _selects(config):
-                raise ConfigError("select and extract both say what a page's data is: leave one of them out")
+                raise ConfigError("select: says what a page's data is, and so does extract: leave one of them out")
         for option in ("select", "select_from", "table", "skip_when", "preview", "keep_body"):
             if config.head and getattr(config, option):
                 raise _reads_nothing("body" if option == "keep_body" else option.replace("_", "-"))

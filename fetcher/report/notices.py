@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fetcher.sinks.escape import printable
+from fetcher.terminal import can_draw, is_terminal
 
 __all__ = ["Notices"]
 
@@ -34,13 +35,12 @@ class Notices:
     @property
     def on_terminal(self) -> bool:
         """Whether stderr is a terminal."""
-        return sys.stderr is not None and sys.stderr.isatty()
+        return is_terminal(sys.stderr)
 
     @property
     def can_draw(self) -> bool:
-        """Whether a bar can be drawn and redrawn; rich itself heeds NO_COLOR."""
-        dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
-        return self.on_terminal and not dumb and not self.as_json
+        """Whether a line can be drawn there and written over."""
+        return can_draw(sys.stderr) and not self.as_json
 
     def say(self, text: str, *, level: str = "info", **facts: Any) -> None:
         """Write a line that begins with our name."""
@@ -94,7 +94,7 @@ class _Handler(logging.Handler):
 
 
 def _write(text: str) -> None:
-    # Looked up each time: a live bar replaces it, and puts the line above itself.
+    # Looked up each time: a live line replaces it, and puts what is said above itself.
     stream = sys.stderr
     if stream is None:
         return

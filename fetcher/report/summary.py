@@ -80,9 +80,12 @@ class Summary(msgspec.Struct, frozen=True):
             f"\n  {printable(line)}"
             for line in (*self._unread_fields(), *self._broken_fields(), *self._unread_content())
         )
+        unclear = next((code for code in self.codes if code != "duplicate"), None)
+        question = f"\n  what is {unclear}? fetcher help {unclear}" if unclear else ""
         trouble = "".join(f"\n  {printable(describe_trouble(host))}" for host in self.hosts[:SHOWN_HOSTS])
         more = len(self.hosts) - SHOWN_HOSTS
-        return text + trouble + (f"\n  and {counted(more, 'more host')} that gave trouble" if more > 0 else "")
+        rest_of_hosts = f"\n  and {counted(more, 'more host')} that gave trouble" if more > 0 else ""
+        return text + trouble + rest_of_hosts + question
 
     def _unread_fields(self) -> Iterator[str]:
         """Yield a line for the fields whose rules saw only bodies that they cannot read, those of the same together."""

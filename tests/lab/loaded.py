@@ -36,7 +36,7 @@ __all__ = ["Forked", "fork"]
 
 LARGEST = 1 << 20
 STATUS = struct.Struct("i")
-LIBRARIES = ("aiohttp", "backports.zstd", "brotli", "isal.igzip", "rich.console", "rich.progress", "uvloop")
+LIBRARIES = ("aiohttp", "backports.zstd", "brotli", "isal.igzip", "uvloop")
 """What the command imports when it is used, where it is installed."""
 
 

@@ -42,6 +42,8 @@ class Screen:
             self.cursor = letter == "h"
         elif letter == "A":
             self._row = max(0, self._row - int(value or 1))
+        elif letter == "J" and not value:
+            self.lines[self._row :] = [self.lines[self._row][: self._column]]
         elif letter == "K":
             start = "" if value == "2" else self.lines[self._row][: self._column]
             self.lines[self._row] = start
