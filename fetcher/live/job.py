@@ -54,7 +54,9 @@ class JobSource:
         except (LedgerError, ConfigError) as error:
             if self._last is None:
                 raise
-            self._last = msgspec.structs.replace(self._last, trouble=f"{printable(str(error), 500)}. What is shown is as it last was.")
+            self._last = msgspec.structs.replace(
+                self._last, trouble=f"{printable(str(error), 500)}. What is shown is as it last was."
+            )
         spent = time.monotonic() - now
         self._next_look = now + min(REST_SHARE * spent, MAX_REST_SECONDS)
         return self._last

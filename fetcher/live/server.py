@@ -24,6 +24,7 @@ from fetcher.live.access import Access, is_loopback
 from fetcher.live.page import POLICY, render
 from fetcher.live.place import LivePlace
 from fetcher.live.state import LiveState, Point
+from fetcher.live.timing import Timed
 
 __all__ = ["Command", "Control", "LiveServer", "Source"]
 
@@ -119,7 +120,7 @@ class LiveServer:
     ) -> None:
         self.place = place or LivePlace()
         self.cpu_seconds = 0.0
-        """What was spent on building states and on writing them."""
+        """The CPU of all that is done here for those who look."""
         self.control = control
         """What does what the buttons say; ``None`` where they do nothing."""
         self.is_private = True
@@ -141,7 +142,7 @@ class LiveServer:
         self.place = LivePlace(self.place.host, port)
         self._cookie = f"fetcher-live-{port}"  # a browser keeps cookies by host, whatever the port
         self.is_private = is_loopback(address)
-        self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.2)
+        self._runner = web.ServerRunner(web.Server(self._timed, access_log=None), shutdown_timeout=0.2)
         await self._runner.setup()
         await web.SockSite(self._runner, self._socket).start()
         self._tick()
@@ -248,17 +249,13 @@ class LiveServer:
         return response
 
     async def _send(self, request: web.BaseRequest, response: web.StreamResponse, data: bytes) -> None:
-        began = time.thread_time()
-        writing = asyncio.ensure_future(response.write(data))
-        await asyncio.sleep(0)
-        self.cpu_seconds += time.thread_time() - began
-        _, waiting = await asyncio.wait([writing], timeout=WRITE_SECONDS)
-        if waiting:
-            writing.cancel()
+        try:
+            async with asyncio.timeout(WRITE_SECONDS):
+                await response.write(data)
+        except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
-            raise TimeoutError
-        writing.result()
+            raise
 
     def _history(self) -> bytes:
         return self._event("history", {"points": list(self._source.points()), "marks": self._source.marks})
@@ -266,13 +263,20 @@ class LiveServer:
     async def _build(self) -> None:
         """Build a state once a second, as long as somebody looks."""
         while True:
-            began, cpu = time.monotonic(), time.thread_time()
-            state = await self._source.state()
-            self._offer(state)
-            spent = time.thread_time() - cpu
-            self.cpu_seconds += spent
+            began, before = time.monotonic(), self.cpu_seconds
+            await Timed(self._build_one(), self._count)
+            spent = self.cpu_seconds - before
             pause = max(STATE_SECONDS, min(LEAST_SHARE * spent, MAX_STATE_SECONDS))
             await asyncio.sleep(max(0.0, pause - (time.monotonic() - began)))
+
+    async def _build_one(self) -> None:
+        self._offer(await self._source.state())
+
+    def _count(self, seconds: float) -> None:
+        self.cpu_seconds += seconds
+
+    async def _timed(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await Timed(self._handle(request), self._count)
 
     def _offer(self, state: LiveState, *, last: bool = False) -> None:
         data = self._event("state", state)
