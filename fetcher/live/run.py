@@ -171,7 +171,11 @@ class RunSource:
         limits = snapshot.limits
         rows = self.history.pace(ETA_SECONDS)[1]
         how: State = "stopping" if self.stopping else "paused" if snapshot.paused else "running"
-        eta = Eta(None, "it is paused") if snapshot.paused else estimate(state.counts, rows, snapshot.hosts, limits)
+        eta = (
+            Eta(None, "it is paused")
+            if snapshot.paused
+            else estimate(state.counts, rows, snapshot.hosts, limits, over=max(1.0, state.seconds))
+        )
         stages = sorted(snapshot.flight.stages.items(), key=lambda stage: -stage[1])
         point = state.point
         if point is not None:

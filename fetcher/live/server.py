@@ -1,7 +1,7 @@
 """The server of the page, on ``aiohttp.web`` and the loop of the run: the page, a stream of events, and the buttons.
 
-One state is built a second, as long as somebody looks, and the same bytes go to all who do; a state that is dear to build is
-built less often, so that it takes half a percent of a core at most. Law 3: there are at most 20 streams, each waits for the
+One state is built a second, as long as somebody looks, and the same bytes go to all who do; a state that is dear to build, of
+a core or beside what the run itself needs, is built less often. Law 3: there are at most 20 streams, each waits for the
 latest state alone, and a browser that does not read is dropped. Law 7: see ``access.py``; nothing is stored by the browser,
 and the page may ask nobody but us.
 """
@@ -261,12 +261,14 @@ class LiveServer:
         return self._event("history", {"points": list(self._source.points()), "marks": self._source.marks})
 
     async def _build(self) -> None:
-        """Build a state once a second, as long as somebody looks."""
+        """Build a state once a second, as long as somebody looks; a run that has little CPU is asked half as often."""
+        used = time.process_time()
         while True:
             began, before = time.monotonic(), self.cpu_seconds
             await Timed(self._build_one(), self._count)
-            spent = self.cpu_seconds - before
-            pause = max(STATE_SECONDS, min(LEAST_SHARE * spent, MAX_STATE_SECONDS))
+            spent, since, used = self.cpu_seconds - before, used, time.process_time()
+            dear = spent * LEAST_SHARE > used - since
+            pause = max(2 * STATE_SECONDS if dear else STATE_SECONDS, min(LEAST_SHARE * spent, MAX_STATE_SECONDS))
             await asyncio.sleep(max(0.0, pause - (time.monotonic() - began)))
 
     async def _build_one(self) -> None:
