@@ -42,7 +42,7 @@ from fetcher.model import (
 )
 from fetcher.page.reader import Reader, name_of
 from fetcher.pipeline import Engine, OneByOne, Outcomes, concurrent, fetch_one, sequential
-from fetcher.request_state import InFlight, RequestState, WorkerStanding
+from fetcher.request_state import Glance, InFlight, RequestState, WorkerStanding, glance_over, together
 from fetcher.sources import BadRow, ListOptions, read_lists
 from fetcher.stats import Stats
 from fetcher.transport.descriptors import descriptors_for_connections, most_concurrency
@@ -83,7 +83,7 @@ _CALLABLES = frozenset(FetcherOptions.__annotations__) - frozenset(ConfigOptions
 class Snapshot(msgspec.Struct, frozen=True):
     """What a ``Fetcher`` is doing at one moment; ``limits`` are those that hold now."""
 
-    in_flight: list[InFlight]
+    flight: Glance
     hosts: list[HostStanding]
     workers: list[WorkerStanding]
     limits: Limits
@@ -293,12 +293,14 @@ class Fetcher:
         lists = self._lists.in_flight() if self._lists is not None else []
         return lists + [row for stream in self._streams for row in stream.in_flight()]
 
-    def snapshot(self, hosts: int = 50) -> Snapshot:
-        """Return what is going on now: what is in flight, the ``hosts`` that will be needed for longest, the workers."""
-        lists = self._lists.in_flight() if self._lists is not None else []
+    def snapshot(self, *, hosts: int = 50, rows: int = 50) -> Snapshot:
+        """Return what is going on now: the oldest ``rows`` in flight, the ``hosts`` that will be needed for longest, the workers."""
+        glances = [stream.glance(rows) for stream in self._streams]
+        if self._lists is not None:
+            glances.append(glance_over(self._lists.in_flight(), rows))
         standings = [standing for stream in self._streams for standing in stream.standings(hosts)]
         return Snapshot(
-            lists + [row for stream in self._streams for row in stream.in_flight()],
+            together(glances, rows),
             longest(standings, hosts) if len(self._streams) > 1 else standings,
             [worker for stream in self._streams for worker in stream.crew()],
             self.config.limits,

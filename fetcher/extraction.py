@@ -24,7 +24,7 @@ from fetcher.model import Extractor, Failure, Outcome, Page, Request, Response, 
 from fetcher.page.parse import add_reading
 from fetcher.page.reader import Reader
 from fetcher.pipeline import Policies
-from fetcher.request_state import InFlight, WorkerStanding
+from fetcher.request_state import Glance, InFlight, WorkerStanding
 from fetcher.sources.rows import FinishedRow
 from fetcher.stats import Stats
 from fetcher.stored import Awaited, StoredPage
@@ -209,6 +209,10 @@ class ReadPages:
     def in_flight(self) -> list[InFlight]:
         """Return nothing: no request is on its way."""
         return []
+
+    def glance(self, most: int) -> Glance:  # noqa: ARG002  (the contract's)
+        """Return nothing: see ``in_flight``."""
+        return Glance({}, [])
 
     def standings(self, most: int) -> list[HostStanding]:  # noqa: ARG002  (the contract's)
         """Return nothing: no host is asked."""

@@ -35,6 +35,7 @@ from fetcher.page import changes
 from fetcher.page.parse import add_reading
 from fetcher.page.reader import Reader
 from fetcher.request_state import (
+    Glance,
     Handover,
     InFlight,
     RequestState,
@@ -42,6 +43,8 @@ from fetcher.request_state import (
     WorkerStanding,
     current,
     failure_of,
+    glance_at,
+    glance_over,
     hurry,
     known_page,
     leads_on,
@@ -384,6 +387,10 @@ class Outcomes:
         """Return every running row: its URL, its stage and how long it has been at it."""
         return self._dispatcher.snapshot() + [snapshot_of(state) for state in self._isolated.running.values()]
 
+    def glance(self, most: int) -> Glance:
+        """Return what is running at a glance, with the ``most`` oldest rows."""
+        return glance_at([*self._dispatcher.running.values(), *self._isolated.running.values()], most)
+
     def standings(self, most: int) -> list[HostStanding]:
         """Return how the hosts stand whose rows wait or run, at most ``most``."""
         return self._dispatcher.standings(most)
@@ -621,6 +628,10 @@ class OneByOne:
     def in_flight(self) -> list[InFlight]:
         """Return the running row, if there is one."""
         return [] if self._state is None else [snapshot_of(self._state)]
+
+    def glance(self, most: int) -> Glance:
+        """Return what is running at a glance."""
+        return glance_over(self.in_flight(), most)
 
     def standings(self, most: int) -> list[HostStanding]:  # noqa: ARG002  (the contract's)
         """Return how the hosts stand: there is one row at a time, and none is waited for."""

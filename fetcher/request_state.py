@@ -10,8 +10,11 @@ factory and the TLS context inside aiohttp). Nothing looks up *policy* through i
 
 from __future__ import annotations
 
+import heapq
+import math
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from contextvars import ContextVar
 from typing import Any, Literal
 
@@ -34,6 +37,7 @@ from fetcher.urls import Target
 
 __all__ = [
     "MAX_RETURNS",
+    "Glance",
     "Handover",
     "InFlight",
     "RequestState",
@@ -44,12 +48,15 @@ __all__ = [
     "current",
     "enter",
     "failure_of",
+    "glance_at",
+    "glance_over",
     "hurry",
     "is_guarded",
     "known_page",
     "leads_on",
     "snapshot_of",
     "take_messages",
+    "together",
     "waited",
 ]
 
@@ -427,6 +434,34 @@ def snapshot_of(state: RequestState) -> InFlight:
         max(0.0, now - (state.stage_since or state.began or now)),
         state.attempts,
     )
+
+
+class Glance(msgspec.Struct, frozen=True):
+    """What is running at a glance: how many rows by their stage, and the ``oldest``, the oldest first."""
+
+    stages: dict[str, int]
+    oldest: list[InFlight]
+
+
+def glance_at(states: Collection[RequestState], most: int) -> Glance:
+    """Return the running rows at a glance, and the ``most`` oldest of them."""
+    oldest = heapq.nsmallest(most, states, key=lambda state: state.began or math.inf)
+    stages = Counter(state.stage for state in states)
+    return Glance({stage.value: many for stage, many in stages.items()}, [snapshot_of(state) for state in oldest])
+
+
+def glance_over(rows: Collection[InFlight], most: int) -> Glance:
+    """Return the same of rows that were looked at already."""
+    return Glance(dict(Counter(row.stage for row in rows)), heapq.nlargest(most, rows, key=lambda row: row.age))
+
+
+def together(glances: Sequence[Glance], most: int) -> Glance:
+    """Return several as one."""
+    stages: Counter[str] = Counter()
+    for each in glances:
+        stages.update(each.stages)
+    rows = [row for each in glances for row in each.oldest]
+    return Glance(dict(stages), heapq.nlargest(most, rows, key=lambda row: row.age))
 
 
 class WorkerStanding(msgspec.Struct, frozen=True):

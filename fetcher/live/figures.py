@@ -103,7 +103,14 @@ def _edge(step: int) -> float:
     return float(f"{LEAST_SECONDS * 10 ** (step / STEPS_A_DECADE):.3g}")
 
 
-def estimate(counts: RowCounts, rows_per_second: float, hosts: Sequence[HostStanding], limits: Limits) -> Eta:
+def estimate(
+    counts: RowCounts,
+    rows_per_second: float,
+    hosts: Sequence[HostStanding],
+    limits: Limits,
+    *,
+    over: float = ETA_SECONDS,
+) -> Eta:
     """Return when all will be done: by the pace of late, or by what is left of a host, whichever takes longer."""
     total = max(counts.total or 0, counts.input) if counts.more else counts.input
     left = total - counts.done
@@ -118,7 +125,7 @@ def estimate(counts: RowCounts, rows_per_second: float, hosts: Sequence[HostStan
         return Eta(least.seconds, _by_host(least, hosts) if least.host else f"--rate: {limits.rate:g} a second")
     if seconds is None:
         return Eta(None, "nothing is coming in" + (f": a host is left alone for {parked:.0f} s" if parked else ""))
-    return Eta(seconds, f"{about}{counted(left, 'row')} left, by the pace of the last {ETA_SECONDS:.0f} s")
+    return Eta(seconds, f"{about}{counted(left, 'row')} left, by the pace of the last {min(over, ETA_SECONDS):.0f} s")
 
 
 def _least(hosts: Sequence[HostStanding], left: int, limits: Limits) -> Least | None:

@@ -9,6 +9,8 @@ from fetcher.live.state import ResourceUse
 
 __all__ = ["MachineWatch", "uses"]
 
+LOOK_SECONDS = 5.0
+
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
@@ -24,16 +26,33 @@ def uses(pid: int) -> tuple[int | None, int | None]:
 
 
 class MachineWatch:
-    """This process, from look to look."""
+    """This process, from look to look. To count descriptors is dear, so it is looked at every five seconds."""
 
     def __init__(self) -> None:
         self._cpu, self._when = time.process_time(), time.monotonic()
+        self._last: ResourceUse | None = None
+        self._others: dict[int, tuple[int | None, int | None]] = {}
 
     def look(self) -> ResourceUse:
-        """Return what it uses now, and the CPU since the last look."""
-        cpu, when = time.process_time(), time.monotonic()
+        """Return what it uses, and the CPU since the look before."""
+        when = time.monotonic()
+        if self._last is None or when - self._when >= LOOK_SECONDS:
+            self._last = self._look(when)
+        return self._last
+
+    def look_at(self, pid: int | None) -> tuple[int | None, int | None]:
+        """Return the memory and the descriptors of another process of ours; nothing where there is none."""
+        if pid is None:
+            return None, None
+        if pid not in self._others:
+            self._others[pid] = uses(pid)
+        return self._others[pid]
+
+    def _look(self, when: float) -> ResourceUse:
+        cpu = time.process_time()
         passed, used = when - self._when, cpu - self._cpu
         self._cpu, self._when = cpu, when
+        self._others.clear()
         memory, descriptors = uses(os.getpid())
         return ResourceUse(memory, descriptors, _most_descriptors(), used / passed if passed > 0 else None)
 

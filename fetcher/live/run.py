@@ -5,16 +5,15 @@ Nothing is looked at but when somebody asks: a row costs one count of its latenc
 
 from __future__ import annotations
 
-import heapq
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import msgspec
 
 from fetcher.client import Fetcher, Snapshot
 from fetcher.live.figures import ETA_SECONDS, PACE_SECONDS, History, Latencies, estimate
-from fetcher.live.machine import MachineWatch, uses
+from fetcher.live.machine import MachineWatch
 from fetcher.live.state import (
     MAX_CODES,
     MAX_FAILURES,
@@ -63,7 +62,7 @@ class RunSource:
         self._stats = Stats()
         self._began = time.monotonic()
         self._latencies = Latencies()
-        self._failures: deque[tuple[float, Failure]] = deque(maxlen=MAX_FAILURES)
+        self._failures: deque[tuple[float, Failure | FailureSeen]] = deque(maxlen=MAX_FAILURES)
         self._machine = MachineWatch()
         self._last: LiveState | None = None
 
@@ -161,15 +160,23 @@ class RunSource:
             failures=self._failed(),
             machine=self._machine.look(),
         )
-        return state if fetcher is None else self._with(state, fetcher.snapshot(MAX_HOSTS), fetcher)
+        return (
+            state
+            if fetcher is None
+            else self._with(state, fetcher.snapshot(hosts=MAX_HOSTS, rows=MAX_RUNNING), fetcher)
+        )
 
     def _with(self, state: LiveState, snapshot: Snapshot, fetcher: Fetcher) -> LiveState:
         """Add what a fetcher is doing."""
         limits = snapshot.limits
         rows = self.history.pace(ETA_SECONDS)[1]
         how: State = "stopping" if self.stopping else "paused" if snapshot.paused else "running"
-        eta = Eta(None, "it is paused") if snapshot.paused else estimate(state.counts, rows, snapshot.hosts, limits)
-        running = snapshot.in_flight
+        eta = (
+            Eta(None, "it is paused")
+            if snapshot.paused
+            else estimate(state.counts, rows, snapshot.hosts, limits, over=max(1.0, state.seconds))
+        )
+        stages = sorted(snapshot.flight.stages.items(), key=lambda stage: -stage[1])
         point = state.point
         if point is not None:
             point = msgspec.structs.replace(point, on_wire=fetcher.gate.on_wire)
@@ -179,16 +186,14 @@ class RunSource:
             eta=Eta(None, "it is being stopped") if self.stopping else eta,
             point=point,
             flight=Flight(
-                len(running),
-                Counter(row.stage for row in running).most_common(),
-                [self._shown(row) for row in heapq.nlargest(MAX_RUNNING, running, key=lambda row: row.age)],
+                sum(snapshot.flight.stages.values()), stages, [self._shown(row) for row in snapshot.flight.oldest]
             ),
             hosts=[
                 msgspec.structs.replace(host, host=self._text(host.host, 255), why=self._text(host.why, 300))
                 for host in snapshot.hosts
             ],
             workers=[
-                WorkerSeen(each.number, each.pid, each.slots, each.held, each.rows, *_used(each.pid))
+                WorkerSeen(each.number, each.pid, each.slots, each.held, each.rows, *self._machine.look_at(each.pid))
                 for each in snapshot.workers
             ],
             power=Power(self.control, limits.concurrency, limits.rate, limits.per_host),
@@ -198,22 +203,25 @@ class RunSource:
         return msgspec.structs.replace(row, url=self._text(row.url, MAX_URL_CHARACTERS))
 
     def _failed(self) -> list[FailureSeen]:
-        now = time.monotonic()
+        now, failures = time.monotonic(), self._failures
+        for place, (when, failure) in enumerate(failures):
+            if isinstance(failure, Failure):  # it is put into words once, and only where somebody looks
+                failures[place] = when, self._in_words(failure)
         return [
-            FailureSeen(
-                failure.request.id,
-                self._text(failure.url or failure.request.url, MAX_URL_CHARACTERS),
-                failure.error.code,
-                self._text(str(failure.error), MAX_MESSAGE_CHARACTERS),
-                failure.attempts,
-                max(0.0, now - when),
-            )
-            for when, failure in reversed(self._failures)
+            msgspec.structs.replace(failure, ago=max(0.0, now - when))
+            for when, failure in reversed(failures)
+            if isinstance(failure, FailureSeen)
         ]
+
+    def _in_words(self, failure: Failure) -> FailureSeen:
+        return FailureSeen(
+            failure.request.id,
+            self._text(failure.url or failure.request.url, MAX_URL_CHARACTERS),
+            failure.error.code,
+            self._text(str(failure.error), MAX_MESSAGE_CHARACTERS),
+            failure.attempts,
+            None,
+        )
 
     def _text(self, text: str, most: int) -> str:
         return printable(self._redact(text), most)
-
-
-def _used(pid: int | None) -> tuple[int | None, int | None]:
-    return (None, None) if pid is None else uses(pid)

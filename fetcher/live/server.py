@@ -1,7 +1,7 @@
 """The server of the page, on ``aiohttp.web`` and the loop of the run: the page, a stream of events, and the buttons.
 
-One state is built a second, as long as somebody looks, and the same bytes go to all who do; a state that is dear to build is
-built less often, so that it takes half a percent of a core at most. Law 3: there are at most 20 streams, each waits for the
+One state is built a second, as long as somebody looks, and the same bytes go to all who do; a state that is dear to build, of
+a core or beside what the run itself needs, is built less often. Law 3: there are at most 20 streams, each waits for the
 latest state alone, and a browser that does not read is dropped. Law 7: see ``access.py``; nothing is stored by the browser,
 and the page may ask nobody but us.
 """
@@ -24,6 +24,7 @@ from fetcher.live.access import Access, is_loopback
 from fetcher.live.page import POLICY, render
 from fetcher.live.place import LivePlace
 from fetcher.live.state import LiveState, Point
+from fetcher.live.timing import Timed
 
 __all__ = ["Command", "Control", "LiveServer", "Source"]
 
@@ -119,7 +120,7 @@ class LiveServer:
     ) -> None:
         self.place = place or LivePlace()
         self.cpu_seconds = 0.0
-        """What was spent on building states and on writing them."""
+        """The CPU of all that is done here for those who look."""
         self.control = control
         """What does what the buttons say; ``None`` where they do nothing."""
         self.is_private = True
@@ -141,7 +142,7 @@ class LiveServer:
         self.place = LivePlace(self.place.host, port)
         self._cookie = f"fetcher-live-{port}"  # a browser keeps cookies by host, whatever the port
         self.is_private = is_loopback(address)
-        self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.2)
+        self._runner = web.ServerRunner(web.Server(self._timed, access_log=None), shutdown_timeout=0.2)
         await self._runner.setup()
         await web.SockSite(self._runner, self._socket).start()
         self._tick()
@@ -248,31 +249,36 @@ class LiveServer:
         return response
 
     async def _send(self, request: web.BaseRequest, response: web.StreamResponse, data: bytes) -> None:
-        began = time.thread_time()
-        writing = asyncio.ensure_future(response.write(data))
-        await asyncio.sleep(0)
-        self.cpu_seconds += time.thread_time() - began
-        _, waiting = await asyncio.wait([writing], timeout=WRITE_SECONDS)
-        if waiting:
-            writing.cancel()
+        try:
+            async with asyncio.timeout(WRITE_SECONDS):
+                await response.write(data)
+        except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
-            raise TimeoutError
-        writing.result()
+            raise
 
     def _history(self) -> bytes:
         return self._event("history", {"points": list(self._source.points()), "marks": self._source.marks})
 
     async def _build(self) -> None:
-        """Build a state once a second, as long as somebody looks."""
+        """Build a state once a second, as long as somebody looks; a run that has little CPU is asked half as often."""
+        used = time.process_time()
         while True:
-            began, cpu = time.monotonic(), time.thread_time()
-            state = await self._source.state()
-            self._offer(state)
-            spent = time.thread_time() - cpu
-            self.cpu_seconds += spent
-            pause = max(STATE_SECONDS, min(LEAST_SHARE * spent, MAX_STATE_SECONDS))
+            began, before = time.monotonic(), self.cpu_seconds
+            await Timed(self._build_one(), self._count)
+            spent, since, used = self.cpu_seconds - before, used, time.process_time()
+            dear = spent * LEAST_SHARE > used - since
+            pause = max(2 * STATE_SECONDS if dear else STATE_SECONDS, min(LEAST_SHARE * spent, MAX_STATE_SECONDS))
             await asyncio.sleep(max(0.0, pause - (time.monotonic() - began)))
+
+    async def _build_one(self) -> None:
+        self._offer(await self._source.state())
+
+    def _count(self, seconds: float) -> None:
+        self.cpu_seconds += seconds
+
+    async def _timed(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await Timed(self._handle(request), self._count)
 
     def _offer(self, state: LiveState, *, last: bool = False) -> None:
         data = self._event("state", state)

@@ -69,7 +69,7 @@ from fetcher.parallel.messages import (
 from fetcher.parallel.process import END_SECONDS, Launcher, LocalLauncher, WorkerProcess
 from fetcher.parallel.shares import Part, move
 from fetcher.pipeline import GRACE_SECONDS, Engine, Policies, Source, Wakeup, fresh, intake_of
-from fetcher.request_state import InFlight, RequestState, WorkerStanding, failure_of, known_page
+from fetcher.request_state import Glance, InFlight, RequestState, WorkerStanding, failure_of, glance_over, known_page
 from fetcher.stats import Stats
 
 if TYPE_CHECKING:
@@ -201,6 +201,10 @@ class ParallelOutcomes:
             since = max(0.0, now - said)
             found += [msgspec.structs.replace(row, age=row.age + since, in_stage=row.in_stage + since) for row in rows]
         return found
+
+    def glance(self, most: int) -> Glance:
+        """Return what the workers have running at a glance."""
+        return glance_over(self.in_flight(), most)
 
     def standings(self, most: int) -> list[HostStanding]:
         """Return how the hosts stand, by what the workers said a second ago; the first call has them begin to tell."""
