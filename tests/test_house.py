@@ -64,6 +64,7 @@ CONFINED = {
     "aiohttp.web": ["fetcher.demo.server."],
     "tenacity": ["fetcher.middleware.retry."],
     "prometheus_client": ["fetcher.report.metrics."],
+    "ray": ["fetcher.parallel.ray_gateway."],
     "xxhash": ["fetcher.page.parse."],
     "selectolax": ["fetcher.page.*"],
     "click": ["fetcher.cli.*"],
