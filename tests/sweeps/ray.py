@@ -42,7 +42,8 @@ def sweep(ground: Path, made: LoopbackCluster, *, requests: int, hosts: int, see
         rows = list_of(swept.hosts, site.port, seed, moved=0.0)
         words = [*prepare(ground, swept.hosts, rows), "--workers", f"ray:{WORKERS}", "--ray-address", made.address]
         asked = sum(host.asked for host in swept.hosts)
-        struck = _run(swept, words, ground, site, made, random.Random(seed).uniform(0.3, 0.6) * asked, how)
+        moment = random.Random(seed).uniform(0.3, 0.6) * asked
+        struck = _run(swept, words, ground, site, made, moment=moment, how=how)
     swept.verdict = judge(ground / "pages.jsonl", rows)
     swept.found, moved = findings_of(swept.hosts, site.seen(), swept.runs[0], struck)
     if moved < FEWEST_MOVED:
@@ -68,7 +69,7 @@ def findings_of(hosts: Sequence[Host], seen: Sequence[Seen], run: Run, struck: f
 
 
 def _run(
-    swept: Swept, words: Sequence[str], ground: Path, site: Limiting, made: LoopbackCluster, moment: float, how: str
+    swept: Swept, words: Sequence[str], ground: Path, site: Limiting, made: LoopbackCluster, *, moment: float, how: str
 ) -> float:
     """Run to the end, with a strike after so many answers; return when that was over."""
     struck = 0.0
