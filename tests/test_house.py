@@ -66,6 +66,7 @@ CONFINED = {
     "tenacity": ["fetcher.middleware.retry.", "fetcher.store.retrying."],
     "fsspec": ["fetcher.store.*"],
     "prometheus_client": ["fetcher.report.metrics."],
+    "ray": ["fetcher.parallel.ray_gateway."],
     "xxhash": ["fetcher.page.parse."],
     "selectolax": ["fetcher.page.*"],
     "click": ["fetcher.cli.*"],

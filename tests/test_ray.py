@@ -184,7 +184,7 @@ async def test_another_version_on_the_cluster_is_refused(lab: LabServer, tmp_pat
     own = tmp_path / "there" / "fetcher" / "__init__.py"
     own.write_text(own.read_text() + '\n__version__ = "0.0.1"\n')
     with cluster(first=tmp_path / "there") as other:
-        words = ["--workers", "ray:1", "--ray-address", other.address]
+        words = ["-q", "--workers", "ray:1", "--ray-address", other.address]
         ended = await asyncio.to_thread(crawled, tmp_path / "here", lab.url("/ok"), *words)
     assert ended.code == 2
     assert "of the cluster has fetcher 0.0.1, and this one has " in ended.said

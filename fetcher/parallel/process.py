@@ -67,8 +67,9 @@ class LocalLauncher:
     remote = False
     machines = 1
 
-    def launch(self, settings: CrawlSettings, most: int) -> tuple[socket.socket, Launched]:  # noqa: ARG002
-        """See ``Launcher.launch``."""
+    def launch(self, settings: CrawlSettings, most: int) -> tuple[socket.socket, Launched]:
+        """See ``Launcher.launch``. The process is told its settings by the seam, and what comes is bounded where it comes."""
+        del settings, most
         ours, theirs = socket.socketpair()
         try:
             process = subprocess.Popen(  # noqa: S603  (the words are ours)

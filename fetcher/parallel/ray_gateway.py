@@ -22,6 +22,8 @@ import logging
 import os
 import socket
 import sys
+import time
+from collections import Counter
 from typing import Any
 
 from fetcher import event_loop
@@ -35,8 +37,8 @@ BEAT_SECONDS = 1.0  # in which a worker is told something, if only that somebody
 CALL_SECONDS = 8.0  # for what takes none: longer, and the way there is cut
 COLLECT_SECONDS = 60.0  # for as many bytes as a batch may have
 MARGIN_SECONDS = 1.0  # beyond a lease: for what was on its way
-FIRST_PATIENCE_SECONDS = 120.0  # for a place in the cluster: it may be growing
-PATIENCE_SECONDS = 10.0  # for a worker that takes the place of another
+FIRST_PATIENCE_SECONDS = 120.0  # for a free core in the cluster: it may be growing
+LOST_SECONDS = 60.0  # in which nobody is sent to a machine where a worker was lost
 TOLD_SECONDS = 15.0  # after which it is told that there is none
 HELLO_SECONDS = 30.0
 DELIVERED_BYTES = 64 * 1024  # at once: what is larger Ray keeps in a store, and that may be on a disk
@@ -54,12 +56,56 @@ class RefusedError(Exception):
     """What is wrong with the cluster, or with a machine of it: in words, for the user."""
 
 
+class RayRelay(Relay):
+    """The actor's class, which knows the machine it is on by Ray's name for it."""
+
+    async def hello(self) -> bytes:
+        """See ``Relay.hello``."""
+        import ray
+
+        said = json.loads(await super().hello())
+        return json.dumps({**said, "node": ray.get_runtime_context().get_node_id()}).encode()
+
+
+class Machines:
+    """Where our workers are, and which machines have been lost: Ray finds that out by half a minute of silence."""
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+        self._workers: Counter[str] = Counter()
+        self._lost: dict[str, float] = {}
+
+    def take(self, node: str) -> None:
+        """Note that a worker is there."""
+        self._workers[node] += 1
+
+    def leave(self, node: str, *, lost: bool) -> None:
+        """Note that one is not any more; with ``lost`` the machine itself may be gone."""
+        self._workers[node] -= 1
+        if lost:
+            self._lost[node] = time.monotonic()
+
+    def best(self) -> str | None:
+        """Return the machine with the fewest of our workers for its cores; ``None`` where Ray is to choose."""
+        now = time.monotonic()
+        load = {
+            node["NodeID"]: (1 + self._workers[node["NodeID"]]) / node["Resources"]["CPU"]
+            for node in self._ray.nodes()
+            if node["Alive"]
+            and node["Resources"].get("CPU")
+            and now - self._lost.get(node["NodeID"], -1e9) > LOST_SECONDS
+        }
+        return min(load, key=load.__getitem__, default=None)
+
+
 class Bridge:
     """One worker: from the parent's socket to its actor, and back."""
 
-    def __init__(self, ray: Any, seam: SocketSeam, workers: int) -> None:
+    def __init__(self, ray: Any, seam: SocketSeam, workers: int, machines: Machines) -> None:
         self._ray = ray
         self._seam = seam
+        self._machines = machines
+        self._node: str | None = None
         self._pause = max(PAUSE_SECONDS, PAUSE_PER_WORKER * workers)
         self._pending = bytearray()
         self._changed = asyncio.Condition()
@@ -87,6 +133,8 @@ class Bridge:
         except RefusedError as error:
             await self._say(encode(WorkerTrouble(self._epoch, "ConfigError", f"workers: {error}")))
         finally:
+            if self._node is not None:
+                self._machines.leave(self._node, lost=False)
             if self._actor is not None:
                 with contextlib.suppress(Exception):
                     self._ray.kill(self._actor, no_restart=True)
@@ -112,6 +160,9 @@ class Bridge:
                 await asyncio.gather(delivering, collecting, return_exceptions=True)
         except (self._ray.exceptions.RayError, TimeoutError) as error:
             reason = _in_words(error)
+            if self._node is not None:
+                self._machines.leave(self._node, lost=True)
+                self._node = None
             if self._told:
                 # It may still be at work where nobody reaches it. What it has not heard of it does not do for long.
                 await asyncio.sleep(max(0.0, self._told + LEASE_SECONDS + MARGIN_SECONDS - loop.time()))
@@ -119,13 +170,16 @@ class Bridge:
 
     async def _place(self, first: bool) -> None:
         """Find a place in the cluster. Raises ``RefusedError`` where there is another version of us there."""
-        hello = await self._hello(1, FIRST_PATIENCE_SECONDS if first else PATIENCE_SECONDS)
-        if hello is None:
-            self._ray.kill(self._actor, no_restart=True)
+        hello = await self._hello(1, FIRST_PATIENCE_SECONDS) if first else None
+        if hello is None:  # it shares a core with another: what a lost machine did others do now
+            if self._actor is not None:
+                self._ray.kill(self._actor, no_restart=True)
             hello = await self._hello(0, HELLO_SECONDS)
             if hello is None:
                 raise TimeoutError("the cluster has no place for it")
         there = json.loads(hello)
+        self._node = there["node"]
+        self._machines.take(there["node"])
         for name, here in versions().items():
             if there.get(name) != here:
                 raise RefusedError(
@@ -136,8 +190,13 @@ class Bridge:
 
     async def _hello(self, cores: int, patience: float) -> bytes | None:
         """Start an actor that takes so many cores; ``None`` where there has been no place for it for so long."""
+        strategy: Any = "SPREAD"
+        if not cores and (node := self._machines.best()) is not None:
+            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+            strategy = NodeAffinitySchedulingStrategy(node, soft=True)
         options = {"num_cpus": cores, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 100}
-        self._actor = self._ray.remote(Relay).options(scheduling_strategy="SPREAD", **options).remote()
+        self._actor = self._ray.remote(RayRelay).options(scheduling_strategy=strategy, **options).remote()
         call = asyncio.ensure_future(_as_future(self._actor.hello.remote()))
         try:
             done, _ = await asyncio.wait([call], timeout=min(patience, TOLD_SECONDS))
@@ -276,6 +335,7 @@ class Gateway:
         self._workers = workers
         self._tasks: set[asyncio.Task[None]] = set()
         self._over = asyncio.Event()
+        self._machines = Machines(ray)
 
     async def run(self) -> None:
         """Take in the workers' sockets until the parent is gone; then nobody of them is left."""
@@ -305,7 +365,7 @@ class Gateway:
 
     async def _serve(self, end: socket.socket) -> None:
         seam = await open_seam(end, most=1 << 40)
-        await Bridge(self._ray, seam, self._workers).run()
+        await Bridge(self._ray, seam, self._workers, self._machines).run()
 
 
 def _tell(control: socket.socket, message: dict[str, Any]) -> None:
@@ -342,4 +402,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from fetcher.parallel.ray_gateway import main as named  # the actor's class must go by a name that others find
+
+    named()

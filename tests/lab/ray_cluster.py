@@ -1,6 +1,6 @@
 """Owns a Ray cluster of two nodes on this machine, in processes of its own, of which one may be struck down.
 
-Run as a program it starts them, prints the address, and does what its standard input says, a word a line, until that ends:
+Run as a program it starts as many nodes as its first word says, prints the address, and does what its standard input says, a word a line, until that ends:
 ``kill`` ends all processes of the second node by SIGKILL, ``remove`` has Ray take it away without grace, ``add`` has another.
 """
 
@@ -59,11 +59,11 @@ class LoopbackCluster:
 
 
 @contextmanager
-def cluster(first: Path | None = None) -> Iterator[LoopbackCluster]:
-    """Have a cluster until the block is left. Modules in the folder ``first`` are found before ours there."""
+def cluster(first: Path | None = None, *, nodes: int = 2) -> Iterator[LoopbackCluster]:
+    """Have a cluster of so many nodes until the block is left. Modules in the folder ``first`` are found before ours there."""
     way = os.pathsep.join([*([str(first)] if first is not None else []), str(ROOT)])
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.lab.ray_cluster"],
+        [sys.executable, "-m", "tests.lab.ray_cluster", str(nodes)],
         cwd=ROOT if first is None else None,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -109,7 +109,7 @@ def main() -> None:
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args=NODE)
-    nodes = [made.head_node, made.add_node(**NODE)]
+    nodes = [made.head_node, *(made.add_node(**NODE) for _ in range(1, int(sys.argv[1])))]
 
     def tell() -> None:
         (gcs,) = made.head_node.all_processes["gcs_server"]

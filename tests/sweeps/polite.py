@@ -28,7 +28,7 @@ from tests.sweeps.limits import Host, hosts_of, list_of, settings_of
 from tests.sweeps.politeness import BREACHES, Findings, Knowledge, Run, Seen, judge_host
 from tests.sweeps.processes import alive, scars, started, workers_of
 
-__all__ = ["Swept", "report", "sweep"]
+__all__ = ["LOOK", "Swept", "prepare", "report", "sweep"]
 
 LOOK = 0.01  # seconds between two looks at the log's length
 PATIENCE = 5.0  # seconds in which the workers of a killed run must be gone
@@ -61,7 +61,7 @@ def sweep(
     swept = Swept(hosts_of(hosts, requests))
     with limiting(swept.hosts, ground / "server.log", seed) as site:
         rows = list_of(swept.hosts, site.port, seed, moved=moved)
-        words = [*_prepare(ground, swept.hosts, rows), "--workers", str(workers)]
+        words = [*prepare(ground, swept.hosts, rows), "--workers", str(workers)]
         chance = random.Random(seed)
         asked = sum(host.asked for host in swept.hosts)
         for moment in sorted(chance.uniform(0.0, asked) for _ in range(kills)):
@@ -89,7 +89,8 @@ def findings_of(
     return [judge_host(host, by_host[host.number], runs, knowledge) for host in hosts]
 
 
-def _prepare(ground: Path, hosts: Sequence[Host], rows: Sequence[Row]) -> list[str]:
+def prepare(ground: Path, hosts: Sequence[Host], rows: Sequence[Row]) -> list[str]:
+    """Write the list and the limits into the folder; return the command that crawls it."""
     (ground / "polite.toml").write_text(settings_of(hosts))
     (ground / "urls.txt").write_text("".join(f"{row.url}\n" for row in rows))
     return argv("crawl", "urls.txt", "-o", "pages.jsonl", "--config", "polite.toml", "-q")
