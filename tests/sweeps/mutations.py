@@ -77,7 +77,7 @@ PRELOADED = ("pytest", "pytest_asyncio.plugin", "aiohttp.web", "hypothesis", "ms
              "tenacity", "selectolax.lexbor", "publicsuffixlist", "ada_url", "sqlite3", "trustme", "aioresponses")  # fmt: skip
 """What tests import beside ours: once, before the forks."""
 
-OPTIONS = ("-q", "-x", "--tb=line", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "pytest_asyncio.plugin",
+OPTIONS = ("-q", "--tb=line", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "pytest_asyncio.plugin",
            "-W", "ignore::pytest.PytestAssertRewriteWarning")  # fmt: skip
 BROKEN = 99  # the exit code of a process that could not run pytest
 
@@ -173,8 +173,12 @@ def _run_pytest(task: Task, place: Path) -> int:
     sys.dont_write_bytecode = task.plugin is None  # of a mutant, nothing may stay
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     import pytest
+    from hypothesis import settings
 
-    words = [*OPTIONS, f"--rootdir={place}", f"--basetemp={place / 'temporary'}", *task.tests]
+    settings.register_profile("sweep", deadline=None, derandomize=True)  # the machine is busy, and a mutant stays one
+    settings.load_profile("sweep")
+    judges = ["-x"] if task.plugin is None else []  # one that fails is enough; but all are watched
+    words = [*OPTIONS, *judges, f"--rootdir={place}", f"--basetemp={place / 'temporary'}", *task.tests]
     return int(pytest.main(words, plugins=[] if task.plugin is None else [task.plugin(place)]))
 
 
