@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
 from fetcher.config import Limits, RetryPolicy
-from fetcher.errors import ConnectError, Skipped
+from fetcher.errors import ConnectError, Skipped, StatusError
 from fetcher.hosts.health import SILENT_SECONDS
 from fetcher.hosts.limits import block
 from fetcher.hosts.scheduler import DISPATCH, Scheduler
@@ -236,6 +237,26 @@ async def test_what_fails_on_the_wire_gives_its_slots_back() -> None:
         await room.gate(state.request, broken)
     assert room.idle()
     assert room.told == ["a.test"]
+
+
+@pytest.mark.parametrize("raised", [False, True])  # by a transport of the caller's own
+@pytest.mark.parametrize(("status", "refused"), [(429, 1), (503, 1), (500, 0), (403, 0), (200, 0)])
+async def test_a_429_and_a_503_are_refusals_and_nothing_else_is(status: int, refused: int, raised: bool) -> None:
+    room = Room()
+
+    async def answer(request: Request) -> Response:
+        if raised:
+            raise StatusError(status, "", 5.0)
+        return Response(request, request.url, status, (("retry-after", "5"),))
+
+    state = room.state(1)
+    current.set(state)
+    with contextlib.suppress(StatusError):
+        await room.gate(state.request, answer)
+    host = room.hosts.get("a.test", room.now)
+    assert [report.refused for report in room.gate.troubled()] == [1] * refused
+    assert (host.breaker.parked_until, host.ports) == (refused * (room.now + 5.0), (80,))
+    assert room.idle()
 
 
 # Silence
