@@ -259,6 +259,25 @@ async def test_a_429_and_a_503_are_refusals_and_nothing_else_is(status: int, ref
     assert room.idle()
 
 
+async def test_the_address_of_a_host_is_asked_for_once() -> None:
+    room, asked = Room(per_address=5), list[str]()
+
+    async def locate(key: str) -> str | None:
+        asked.append(key)
+        return "192.0.2.1"
+
+    room.gate = Gate(room.hosts, lambda: room.now, locate=locate)
+    for number in (1, 2):
+        task = asyncio.create_task(room.go(room.state(number)))
+        await room.settle()
+        (group,) = room.hosts.get("a.test", room.now).groups
+        assert group.on_wire == 1
+        room.wire.held[number].set()
+        await task
+    assert asked == ["a.test"]
+    assert room.idle()
+
+
 # Silence
 
 
