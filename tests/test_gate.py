@@ -404,6 +404,23 @@ async def test_a_dead_host_rests_from_rows_that_can_wait_elsewhere() -> None:
 # What others tell the gate
 
 
+async def test_a_larger_share_of_the_slots_lets_those_go_on_who_wait_for_one() -> None:
+    room = Room(concurrency=1)
+    tasks = [asyncio.create_task(room.go(room.state(n, f"{n}.test"))) for n in range(3)]
+    await room.settle()
+    assert list(room.wire.held) == [0]
+    room.told.clear()
+    room.gate.set_share(2, None)
+    await room.settle()
+    assert list(room.wire.held) == [0, 1]
+    assert room.told == [""]  # whoever starts rows looks at all that may start
+    for n in range(3):
+        room.wire.held[n].set()
+        await room.settle()
+    await asyncio.gather(*tasks)
+    assert room.idle()
+
+
 async def test_robots_and_delays_are_told_by_the_host_key() -> None:
     room = Room(delay=1.0)
     host = room.hosts.get("a.test", room.now)
