@@ -67,7 +67,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
                  "test_cli_extract*"),
     "dispatcher": ("test_dispatcher*", "test_frontier*", "test_library*"),
     "job": ("test_job*", "test_resume*", "test_ledger*", "test_durable*", "test_report*", "test_cli_job*", "test_cli_retry*",
-            "test_since*", "test_kept_list*", "test_shard*", "test_cli_bodies*"),
+            "test_since*", "test_follow*", "test_kept_list*", "test_shard*", "test_cli_bodies*"),
     "middleware": ("test_gate*", "test_send_gate*", "test_retry*", "test_accept*", "test_redirects*", "test_headers*",
                    "test_robots*", "test_polite*", "test_lists*", "test_since*", "test_library*"),
 }  # fmt: skip
