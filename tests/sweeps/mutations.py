@@ -391,7 +391,7 @@ def _enter(swept: Swept, task: Task, place: Path, code: int | None) -> None:
         swept.late.append(task.subject)
     elif code == 0:
         swept.survived.append((task.subject, len(task.tests)))
-    elif code in (1, 2) or code < 0:  # a test failed, could not be imported, or took the process with it
+    elif code in (1, 2, 4) or code < 0:  # a test failed, could not be imported (4: to find it), or ended the process
         swept.killed.append(task.subject)
     else:
         said = (place / "said").read_text(errors="replace")
