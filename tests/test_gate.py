@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
 from fetcher.config import Limits, RetryPolicy
-from fetcher.errors import ConnectError, Skipped
+from fetcher.errors import ConnectError, Skipped, StatusError
 from fetcher.hosts.health import SILENT_SECONDS
 from fetcher.hosts.limits import block
 from fetcher.hosts.scheduler import DISPATCH, Scheduler
@@ -238,6 +239,45 @@ async def test_what_fails_on_the_wire_gives_its_slots_back() -> None:
     assert room.told == ["a.test"]
 
 
+@pytest.mark.parametrize("raised", [False, True])  # by a transport of the caller's own
+@pytest.mark.parametrize(("status", "refused"), [(429, 1), (503, 1), (500, 0), (403, 0), (200, 0)])
+async def test_a_429_and_a_503_are_refusals_and_nothing_else_is(status: int, refused: int, raised: bool) -> None:
+    room = Room()
+
+    async def answer(request: Request) -> Response:
+        if raised:
+            raise StatusError(status, "", 5.0)
+        return Response(request, request.url, status, (("retry-after", "5"),))
+
+    state = room.state(1)
+    current.set(state)
+    with contextlib.suppress(StatusError):
+        await room.gate(state.request, answer)
+    host = room.hosts.get("a.test", room.now)
+    assert [report.refused for report in room.gate.troubled()] == [1] * refused
+    assert (host.breaker.parked_until, host.ports) == (refused * (room.now + 5.0), (80,))
+    assert room.idle()
+
+
+async def test_the_address_of_a_host_is_asked_for_once() -> None:
+    room, asked = Room(per_address=5), list[str]()
+
+    async def locate(key: str) -> str | None:
+        asked.append(key)
+        return "192.0.2.1"
+
+    room.gate = Gate(room.hosts, lambda: room.now, locate=locate)
+    for number in (1, 2):
+        task = asyncio.create_task(room.go(room.state(number)))
+        await room.settle()
+        (group,) = room.hosts.get("a.test", room.now).groups
+        assert group.on_wire == 1
+        room.wire.held[number].set()
+        await task
+    assert asked == ["a.test"]
+    assert room.idle()
+
+
 # Silence
 
 
@@ -362,6 +402,23 @@ async def test_a_dead_host_rests_from_rows_that_can_wait_elsewhere() -> None:
 
 
 # What others tell the gate
+
+
+async def test_a_larger_share_of_the_slots_lets_those_go_on_who_wait_for_one() -> None:
+    room = Room(concurrency=1)
+    tasks = [asyncio.create_task(room.go(room.state(n, f"{n}.test"))) for n in range(3)]
+    await room.settle()
+    assert list(room.wire.held) == [0]
+    room.told.clear()
+    room.gate.set_share(2, None)
+    await room.settle()
+    assert list(room.wire.held) == [0, 1]
+    assert room.told == [""]  # whoever starts rows looks at all that may start
+    for n in range(3):
+        room.wire.held[n].set()
+        await room.settle()
+    await asyncio.gather(*tasks)
+    assert room.idle()
 
 
 async def test_robots_and_delays_are_told_by_the_host_key() -> None:

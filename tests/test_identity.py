@@ -11,6 +11,7 @@ from fetcher.config import Config
 from fetcher.errors import ConfigError, LedgerError
 from fetcher.job.identity import _FLAGS, JobIdentity
 from fetcher.sources import ListOptions
+from fetcher.urls import suffixes_digest
 
 ADVICE = "give it as before, write to another -o, or begin again with --fresh"
 
@@ -175,6 +176,11 @@ def test_nonsense_is_refused(data: bytes) -> None:
     assert "\x1b" not in str(caught.value)
     with pytest.raises(LedgerError, match=r"^the identity of the job cannot be read"):
         JobIdentity.from_json(data)
+
+
+def test_by_which_suffix_list_rows_are_dealt_is_noted_where_they_are() -> None:
+    assert identity().suffixes is None
+    assert identity(Config.of(shard="1/2")).suffixes == suffixes_digest()
 
 
 def test_whether_pages_are_parsed_must_not_change_where_a_record_has_a_title() -> None:

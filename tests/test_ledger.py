@@ -739,6 +739,16 @@ def test_a_note_too_long_is_refused_by_its_length(path: str) -> None:
         opened.note("parked")
 
 
+def test_more_codes_than_there_can_be_are_refused(path: str) -> None:
+    """There are a thousand statuses and a few dozen codes of ours."""
+    with begun(path) as made:
+        made.commit([entry(n, f"x{n}") for n in range(1, 2_001)], [Mark()], so_far())
+        assert len(made.tally().codes) == 2_000
+        made.commit([entry(2_001, "x2001")], [Mark()], so_far())
+        with pytest.raises(LedgerError, match="too many codes"):
+            made.tally()
+
+
 def test_batches_are_there_as_they_were_written(path: str) -> None:
     with begun(path, outputs=2) as made:
         ends = [(100, 5), (230, 6), (300, 7), (301, 2**32 - 1)]

@@ -862,6 +862,17 @@ async def test_an_extractor_makes_the_data_and_its_error_costs_one_row(lab: LabS
     assert (bad.error.code, bad.url, bad.status, bad.attempts) == ("extract_failed", urls[1], 200, 1)
 
 
+def where(_: Response) -> int:
+    return os.getpid()
+
+
+@both
+async def test_a_small_page_is_read_in_this_process(lab: LabServer, sequentially: bool) -> None:
+    async with opened({"extract": where}) as fetcher:
+        pages = await drained(fetcher, listed(lab, 3), sequentially=sequentially)
+    assert [page.data for page in pages if isinstance(page, Page)] == [os.getpid()] * 3
+
+
 @both
 async def test_middleware_stands_around_each_row_the_first_outermost(lab: LabServer, sequentially: bool) -> None:
     trail: list[str] = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fetcher.client import Fetcher
+from fetcher.config import Config
 from fetcher.model import Failure, Page, Request, Response
 from fetcher.refresh import PRESCANNED_BYTES, refresh_of
 from tests.lab.crawl import one
@@ -83,3 +85,16 @@ async def test_it_is_told_and_followed_when_asked() -> None:
         looped = await one(lab.url("/c"), follow_refresh=True, max_redirects=3)
         assert isinstance(looped, Failure)
         assert looped.error.code in ("redirect_limit", "redirect_loop")
+
+
+@pytest.mark.parametrize(("status", "followed"), [(200, True), (203, True), (299, True), (300, False), (404, False)])
+async def test_a_page_that_is_none_leads_nowhere(status: int, followed: bool) -> None:
+    async def answer(request: Request) -> Response:
+        if request.url.endswith("/y"):
+            return Response(request, request.url, 200)
+        return Response(request, request.url, status, (("refresh", "0; url=/y"),))
+
+    config = Config.of(robots=False, follow_refresh=True, accept="200-499", retries=0)
+    async with Fetcher(config, transport=answer) as fetcher:
+        page = await fetcher.fetch("http://a.example/x")
+    assert page.redirects == (("http://a.example/y",) if followed else ())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,7 +22,7 @@ from fetcher.middleware.retry import Retry
 from fetcher.middleware.robots import cache as robots_cache
 from fetcher.middleware.robots.fetch import robots_exchange
 from fetcher.middleware.robots.handler import GOOD_FOR, PAUSE, Robots
-from fetcher.middleware.robots.parse import MAX_ROBOTS_BYTES
+from fetcher.middleware.robots.parse import MAX_ROBOTS_BYTES, parse_robots
 from fetcher.model import Request, Response
 from fetcher.request_state import RequestState, Requeue, current
 from fetcher.transport.connector import StagedResolver
@@ -689,6 +690,21 @@ async def test_a_file_that_was_cut_is_not_like_one_that_is_whole() -> None:
     assert ((await cache.read(body, truncated=False)).denial("/b") is None) is False
     assert ((await cache.read(body, truncated=True)).denial("/b") is None) is True
     assert ((await cache.read(body, truncated=False)).denial("/b") is None) is False
+
+
+async def test_a_large_file_is_read_beside_the_loop_and_a_small_one_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+
+    def noted(*words: Any, **named: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return parse_robots(*words, **named)
+
+    monkeypatch.setattr(robots_cache, "parse_robots", noted)
+    cache = robots_cache.RobotsCache("fetcher")
+    await cache.read(DENY.encode(), truncated=False)
+    await cache.read(DENY.encode() + b"#" * 100_000, truncated=False)
+    small, large = threads
+    assert small == threading.current_thread().name != large
 
 
 # Tags

@@ -20,7 +20,8 @@ import pytest
 from pyarrow import parquet
 from warcio.archiveiterator import ArchiveIterator
 
-from fetcher import ConfigError, Fetcher, Job, Request, StatusError
+from fetcher import ConfigError, Fetcher, Job, Page, Request, StatusError
+from fetcher.middleware.conditional import conditions_of
 from tests.lab.command import environment, run
 from tests.lab.desk import Desk, plain
 from tests.lab.server import LabServer
@@ -244,14 +245,34 @@ def test_a_304_that_nobody_asked_for_is_a_failure(desk: Desk) -> None:
     ]
 
 
-@pytest.mark.parametrize("etag", ['"', "*", "a b", 'W/"a', "\x7f", "x" * 60_000, '"ü"', '"a", *'])
+@pytest.mark.parametrize("etag", ['"', "*", "a b", 'W/"a', "\x7f", "x" * 1_000, "x" * 60_000, '"ü"', '"a", *'])
 def test_what_is_no_validator_is_not_sent(desk: Desk, etag: str) -> None:
     record = {"id": 1, "url": desk.lab.url("/echo"), "final_url": desk.lab.url("/echo"), "status": 200, "error": None}
-    record |= {"etag": etag, "last_modified": "yesterday\r\nX: y"}
+    record |= {"etag": etag, "last_modified": "yesterday\r\nX: y"}  # of 1,000 it is what a longer one was cut to
     (desk.folder / "old.jsonl").write_text(json.dumps(record) + "\n")
     desk.write([desk.lab.url("/echo")])
     assert desk.crawl("--since", "old.jsonl", to="new.jsonl").code == 0
     assert [key for entry in desk.lab.log for key, _ in entry.headers if key.lower().startswith("if-")] == []
+
+
+DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("etag", "date", "asked"),
+    [
+        (None, None, ()),
+        ('"a"', None, (("If-None-Match", '"a"'),)),
+        (None, DATE, (("If-Modified-Since", DATE),)),
+        ('W/"a"', DATE, (("If-None-Match", 'W/"a"'), ("If-Modified-Since", DATE))),
+        ("unquoted-1", DATE + " ", (("If-None-Match", "unquoted-1"), ("If-Modified-Since", DATE + " "))),
+        ("*", "yesterday", ()),
+        ("x" * 999, "x" * 65, (("If-None-Match", "x" * 999),)),
+    ],
+)
+def test_a_page_is_asked_for_by_what_its_server_gave(etag: str | None, date: str | None, asked: Any) -> None:
+    page = Page(Request(1, "http://a.example/"), "http://a.example/", 200, etag=etag, last_modified=date)
+    assert conditions_of(page) == asked
 
 
 async def test_in_the_library_a_304_answers_whoever_asked(lab: LabServer) -> None:

@@ -67,9 +67,9 @@ NEAREST: dict[str, tuple[str, ...]] = {
                  "test_cli_extract*"),
     "dispatcher": ("test_dispatcher*", "test_frontier*", "test_library*"),
     "job": ("test_job*", "test_resume*", "test_ledger*", "test_durable*", "test_report*", "test_cli_job*", "test_cli_retry*",
-            "test_since*", "test_kept_list*", "test_shard*", "test_cli_bodies*"),
+            "test_since*", "test_follow*", "test_kept_list*", "test_shard*", "test_cli_bodies*"),
     "middleware": ("test_gate*", "test_send_gate*", "test_retry*", "test_accept*", "test_redirects*", "test_headers*",
-                   "test_robots*", "test_polite*", "test_since*", "test_library*"),
+                   "test_robots*", "test_polite*", "test_lists*", "test_since*", "test_library*"),
 }  # fmt: skip
 """What is changed, and the tests nearest to it, the nearest first; those named after a module are nearer still."""
 
@@ -77,7 +77,7 @@ PRELOADED = ("pytest", "pytest_asyncio.plugin", "aiohttp.web", "hypothesis", "ms
              "tenacity", "selectolax.lexbor", "publicsuffixlist", "ada_url", "sqlite3", "trustme", "aioresponses")  # fmt: skip
 """What tests import beside ours: once, before the forks."""
 
-OPTIONS = ("-q", "-x", "--tb=line", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "pytest_asyncio.plugin",
+OPTIONS = ("-q", "--tb=line", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "pytest_asyncio.plugin",
            "-W", "ignore::pytest.PytestAssertRewriteWarning")  # fmt: skip
 BROKEN = 99  # the exit code of a process that could not run pytest
 
@@ -173,8 +173,12 @@ def _run_pytest(task: Task, place: Path) -> int:
     sys.dont_write_bytecode = task.plugin is None  # of a mutant, nothing may stay
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     import pytest
+    from hypothesis import settings
 
-    words = [*OPTIONS, f"--rootdir={place}", f"--basetemp={place / 'temporary'}", *task.tests]
+    settings.register_profile("sweep", deadline=None, derandomize=True)  # the machine is busy, and a mutant stays one
+    settings.load_profile("sweep")
+    judges = ["-x"] if task.plugin is None else []  # one that fails is enough; but all are watched
+    words = [*OPTIONS, *judges, f"--rootdir={place}", f"--basetemp={place / 'temporary'}", *task.tests]
     return int(pytest.main(words, plugins=[] if task.plugin is None else [task.plugin(place)]))
 
 
@@ -387,7 +391,7 @@ def _enter(swept: Swept, task: Task, place: Path, code: int | None) -> None:
         swept.late.append(task.subject)
     elif code == 0:
         swept.survived.append((task.subject, len(task.tests)))
-    elif code in (1, 2) or code < 0:  # a test failed, could not be imported, or took the process with it
+    elif code in (1, 2, 4) or code < 0:  # a test failed, could not be imported (4: to find it), or ended the process
         swept.killed.append(task.subject)
     else:
         said = (place / "said").read_text(errors="replace")
