@@ -27,6 +27,7 @@ from fetcher.report.html_report import render_comparison, render_job, render_sha
 from fetcher.report.job_page import JobPage, read_job, read_shards
 from fetcher.report.records import MAX_CODES, MAX_COLUMNS, RecordLine, RecordSums, read_records
 from fetcher.sources.earlier import SelectedName
+from tests.benchmarks.report_page import MAX_MB, make, measure
 from tests.lab.command import run
 from tests.lab.desk import Desk
 from tests.lab.report_scene import CODES, HOSTS, NAUGHTY, OPTIONS, make_scene, product
@@ -490,3 +491,11 @@ def test_a_selected_name_of_a_table_is_found_where_its_own_was_taken(tmp_path: P
     sums = read_records(str(path), selected=[SelectedName("title")])
     assert sums.whole["title"] == 1
     assert sums.columns["title"].example == "Selected"
+
+
+def test_the_page_of_many_rows_is_small(tmp_path: Path) -> None:
+    """The judge of a million is ``tests.benchmarks.report_page``; here the same job has five thousand rows."""
+    _, _, peak, size = measure(make(tmp_path, 5_000, "jsonl"))
+    assert peak < MAX_MB
+    assert size < 200_000
+    assert checked((tmp_path / "report.html").read_text(encoding="utf-8")).data["input"] == "5000"

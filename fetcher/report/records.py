@@ -238,9 +238,12 @@ def _line_of(record: dict[str, Any]) -> RecordLine:
         lang=_text(record.get("lang")),
     )
     for name in _CONTENT:
-        if name in record and name != "lang" and record[name]:
+        if name in record and name != "lang" and record[name] and record[name] not in _EMPTY:
             setattr(line, name, b"1")
     return line
+
+
+_EMPTY = ("null", "[]", "{}")
 
 
 def _text(value: Any) -> str | None:

@@ -66,7 +66,7 @@ class RecordFile:
 
     ``unread`` counts the lines that are no records. ``selected`` are the names of the data in tables, where each has a
     column of its own. With ``wanted`` a table is read no further than these columns and what was selected, and its moments
-    stay as they are written. Raises ``SourceError`` for what is no output of ours, and ``ConfigError`` where a library is
+    and nested columns stay as they are written. Raises ``SourceError`` for what is no output of ours, and ``ConfigError`` where a library is
     missing.
     """
 
@@ -203,7 +203,7 @@ class RecordFile:
     def _of_table(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return a row of a table as a record: what has columns of its own is put together again."""
         record = {name: row[name] for name in row if name in _OWN_COLUMNS}
-        for name in ("headers", "redirects", *_NESTED):
+        for name in ("headers", "redirects", *_NESTED) if self._wanted is None else ():
             if isinstance(record.get(name), str):
                 record[name] = _from_json(record[name])
         if isinstance(record.get("headers"), list):  # a map of Parquet's
