@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ORDER = (
     ("errors",),
-    ("advice", "charset", "urls", "spawn", "event_loop", "files", "sqlite_files", "compression", "terminal", "topics"),
+    ("charset", "urls", "spawn", "event_loop", "files", "sqlite_files", "compression", "terminal", "topics"),
     ("record", "buckets", "store"),
     ("model",),
     ("stats",),

@@ -18,7 +18,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from fetcher.advice import advice_for
 from fetcher.drawing.document import document
 from fetcher.hosts.state import HostReport
 from fetcher.job.lock import Lock
@@ -27,6 +26,7 @@ from fetcher.report.html_report import render_comparison, render_job, render_sha
 from fetcher.report.job_page import JobPage, read_job, read_shards
 from fetcher.report.records import MAX_CODES, MAX_COLUMNS, RecordLine, RecordSums, read_records
 from fetcher.sources.earlier import SelectedName
+from fetcher.topics import advice_for
 from tests.benchmarks.report_page import MAX_MB, make, measure
 from tests.lab.command import run
 from tests.lab.desk import Desk

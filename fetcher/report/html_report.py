@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from fetcher.advice import advice_for
 from fetcher.drawing.document import Tile, alert, document, facts_of, figure, page_header, section, tiles_of
 from fetcher.drawing.formatting import UNKNOWN, counted, duration, escaped, html_date, percent, significant, size
 from fetcher.drawing.svg import details, table
@@ -20,6 +19,7 @@ from fetcher.job.shards import ShardsReport
 from fetcher.report.charts import draw_latency, draw_life, draw_numbers, draw_sizes, ending_of, quantile_text
 from fetcher.report.job_page import JobPage
 from fetcher.report.records import RecordSums, shown
+from fetcher.topics import advice_for
 
 __all__ = ["render_comparison", "render_job", "render_shards"]
 

@@ -16,8 +16,10 @@ from typing import NamedTuple
 __all__ = [
     "FILES",
     "LONG_NAMES",
+    "Advice",
     "TableRow",
     "Topic",
+    "advice_for",
     "find",
     "foreign",
     "general_name",
@@ -70,6 +72,13 @@ class Topic(NamedTuple):
         return next(found, "").removeprefix(f"{label}: ")
 
 
+class Advice(NamedTuple):
+    """What a code means, and what to ``do`` about it: plain text."""
+
+    meaning: str
+    do: str
+
+
 class TableRow(NamedTuple):
     """A row of a table of two columns: what one writes elsewhere, and what that is here."""
 
@@ -114,6 +123,17 @@ def find(name: str) -> list[Topic]:
 def general_name(code: str) -> str:
     """Return the name under which a code is explained: its own, or ``http_NNN``."""
     return code if code in topics("code") else "http_NNN" if code.startswith("http_") else code
+
+
+def advice_for(code: str) -> Advice:
+    """Return what a code means and what to do about it, for a page that lists failures."""
+    topic = topics("code").get(general_name(code))
+    if topic is None:
+        return Advice("A code of your own middleware, or of a newer version.", "Look at the messages below.")
+    status = code.removeprefix("http_")
+    do = topic.part("Next").replace("NNN", status if _STATUS.fullmatch(status) else "NNN").replace("`", "")
+    meaning = " ".join(each for each in topic.paragraphs if not each.startswith("Next: ")).replace("`", "")
+    return Advice(meaning, do[:1].upper() + do[1:])
 
 
 def foreign(flag: str) -> list[tuple[str, str]]:
