@@ -54,7 +54,12 @@ def formats(label: str, head: list[str]) -> str:
 
 
 def _suffixes(name: str) -> list[str]:
-    special = {"text": "stdout", "sitemap": "`--from sitemap`", "warc": "`.warc.gz`"}
+    special = {
+        "text": "stdout",
+        "sitemap": "`--from sitemap`",
+        "warc": "`.warc.gz`",
+        "s3": "`s3://…` `gs://…` `az://…`",
+    }
     return [special.get(name, f"`.{name}`")]
 
 

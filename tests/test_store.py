@@ -30,9 +30,10 @@ from fetcher.sinks.store_parts import (
     write_sidecar,
 )
 from fetcher.sources.inputs import format_of, is_url_argument
-from fetcher.store import ObjectExistsError, Owner, Store, is_store_url, parse_address, tag_of
+from fetcher.store import is_store_url, parse_address
+from fetcher.store.owner import Owner
 from fetcher.store.retrying import call
-from fetcher.store.store import PIECE_BYTES
+from fetcher.store.store import PIECE_BYTES, ObjectExistsError, Store, tag_of
 from fetcher.store.trouble import is_conflict, is_of_store, is_transient, reason_of
 
 # Addresses
@@ -198,12 +199,10 @@ class Shelf:
         self.reads = 0
         self.on_read: Callable[[int], None] = lambda _: None
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, *, patient: bool = True) -> bytes | None:
         self.reads += 1
         self.on_read(self.reads)
         return self.object
-
-    read_now = read
 
     def put(self, name: str, data: bytes, *, create: bool = False, patient: bool = True) -> None:
         if create and self.object is not None:

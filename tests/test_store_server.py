@@ -302,7 +302,7 @@ def test_credentials_are_nowhere(place: Place, bucket: Bucket) -> None:
 def hasty(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in bucket.environment().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("fetcher.store.store.PATIENCE", 2.0)
+    monkeypatch.setattr("fetcher.store.calls.PATIENCE", 2.0)
 
 
 def job(place: Place, after: Any = None) -> Stats:
@@ -342,7 +342,7 @@ def test_a_connection_that_is_lost_for_good_ends_the_run_and_nothing_is_lost(pla
 def test_a_connection_that_comes_back_is_gone_on_with(
     place: Place, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fetcher.store.store.PATIENCE", 60.0)
+    monkeypatch.setattr("fetcher.store.calls.PATIENCE", 60.0)
 
     def trouble() -> None:
         bucket.line.cut()
@@ -375,5 +375,5 @@ def test_a_part_that_another_run_has_put_meanwhile_is_not_overwritten(place: Pla
 
 
 def test_a_small_sweep(tmp_path: Path) -> None:
-    swept = sweep(1, ground=tmp_path, rows=1_500, part_rows=100, cuts=False)
+    swept = sweep(1, ground=tmp_path, rows=600, part_rows=50, cuts=False)
     assert (swept.lost, swept.twice, swept.unreadable, swept.troubles) == (0, 0, 0, [])

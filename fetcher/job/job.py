@@ -29,8 +29,9 @@ from fetcher.job.crash_marker import CrashMarker
 from fetcher.job.found_rows import LedgerRows
 from fetcher.job.host_memory import DELAYS, PARKED, delays_of, pauses_of, remember
 from fetcher.job.identity import JobIdentity
-from fetcher.job.ledger import OK, Ledger, LedgerRow, RunProgress
+from fetcher.job.ledger import OK, LedgerRow, RunProgress
 from fetcher.job.lock import Lock
+from fetcher.job.part_ledger import PartsLedger
 from fetcher.job.paths import (
     BEGIN_AGAIN,
     CRASH_MARKER,
@@ -58,6 +59,7 @@ from fetcher.sinks import (
     needs_messages,
     open_job_outputs,
 )
+from fetcher.sinks.job_output import LedgerOutput
 from fetcher.sinks.layout import BodyPlace, ItemColumns, body_place
 from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
 from fetcher.sources.rows import FinishedRow
@@ -454,7 +456,7 @@ class OpenJob:
     def __init__(
         self,
         lock: Lock,
-        ledger: Ledger,
+        ledger: PartsLedger,
         marker: CrashMarker,
         outputs: Sequence[JobOutput],
         bodies: BodyFolder | None = None,
@@ -477,11 +479,11 @@ class OpenJob:
             output.check_place()
         if complete or any(output.in_store for output in self._outputs):  # another machine may go on
             marks = [output.complete() for output in self._outputs]
-            self.ledger.commit([], marks, progress, _notes_of(self._outputs))
+            self.ledger.commit([], marks, progress, _news_of(self._outputs))
             for output in self._outputs:
                 output.settle()
-            for output in self._outputs:
-                output.finish(complete=complete)
+            for asking in _asking(self._outputs):
+                asking.finish(complete=complete)
         if complete:
             self.ledger.retry_done()
         self.marker.close()
@@ -519,16 +521,13 @@ def open_job(
     make_folder(folder)
     lock = Lock(folder)
     lock.acquire()
-    ledger: Ledger | None = None
+    ledger: PartsLedger | None = None
     marker: CrashMarker | None = None
     try:
-        path = os.path.join(folder, LEDGER)
-        if not fresh:
-            restore(folder, outputs, identity)
-        resumed = is_job(folder) and not fresh
+        resumed = not fresh and (is_job(folder) or restore(folder, outputs, identity))
         if resumed:
             ledger = open_ledger(folder, outputs, identity)
-            _check_identity(ledger, identity, path, follow)
+            _check_identity(ledger, identity, follow)
             _open_earlier(earlier, folder)
             if bodies is not None:
                 bodies.open(create=not ledger.tally().ok)
@@ -537,7 +536,7 @@ def open_job(
                 bodies.open()
             clear_job(folder)
             _open_earlier(earlier, folder)  # before the ledger: what is wrong with it is none of the job's
-            ledger = _begin(path, outputs, identity, fresh=fresh, follow=follow)
+            ledger = _begin(os.path.join(folder, LEDGER), outputs, identity, fresh=fresh, follow=follow)
         marker = CrashMarker(os.path.join(folder, CRASH_MARKER))
         opened = OpenJob(lock, ledger, marker, outputs, bodies, resumed=resumed)
         if resumed:
@@ -557,8 +556,8 @@ def _open_earlier(earlier: EarlierPages | None, folder: str) -> None:
         earlier.open(folder)
 
 
-def _check_identity(ledger: Ledger, identity: JobIdentity, path: str, follow: Follow | None) -> None:
-    before = JobIdentity.from_json(ledger.identity, path=path)
+def _check_identity(ledger: PartsLedger, identity: JobIdentity, follow: Follow | None) -> None:
+    before = JobIdentity.from_json(ledger.identity, path=ledger.path)
     before.check(identity)
     if identity != before:
         ledger.set_identity(identity.to_json())  # the list has more files
@@ -568,21 +567,21 @@ def _check_identity(ledger: Ledger, identity: JobIdentity, path: str, follow: Fo
 
 def _begin(
     path: str, outputs: Sequence[JobOutput], identity: JobIdentity, *, fresh: bool, follow: Follow | None
-) -> Ledger:
+) -> PartsLedger:
     """Make a new job. The outputs come first: from the ledger on, what is in them is ours."""
     for output in outputs:
         output.create(fresh=fresh)
     names = [output.path for output in outputs]
-    ledger = Ledger.create(path, identity=identity.to_json(), outputs=names, follow=follow is not None)
-    for output in outputs:
-        output.attach(ledger, Mark())
+    ledger = PartsLedger.create(path, identity=identity.to_json(), outputs=names, follow=follow is not None)
+    for asking in _asking(outputs):
+        asking.attach(ledger, Mark())
     if follow is not None:
         ledger.follow(follow)
     return ledger
 
 
 def _resume(
-    folder: str, ledger: Ledger, marker: CrashMarker, outputs: Sequence[JobOutput], *, last: int | None
+    folder: str, ledger: PartsLedger, marker: CrashMarker, outputs: Sequence[JobOutput], *, last: int | None
 ) -> None:
     """Put the outputs in order, and hold their ``last`` bytes, or all, against the checksums of their batches."""
     marks = ledger.marks()
@@ -602,7 +601,7 @@ def _resume(
         marker.clear()
 
 
-def _finish_rewrite(folder: str, ledger: Ledger, outputs: Sequence[JobOutput], marks: Sequence[Mark]) -> None:
+def _finish_rewrite(folder: str, ledger: PartsLedger, outputs: Sequence[JobOutput], marks: Sequence[Mark]) -> None:
     if not ledger.pending_rewrite():
         return
     for ordinal, (output, mark) in enumerate(zip(outputs, marks, strict=True)):
@@ -615,7 +614,7 @@ def _finish_rewrite(folder: str, ledger: Ledger, outputs: Sequence[JobOutput], m
 
 def _retry(
     folder: str,
-    ledger: Ledger,
+    ledger: PartsLedger,
     outputs: Sequence[JobOutput],
     choose: Callable[[str], bool],
     retry_names: frozenset[str],
@@ -641,7 +640,7 @@ def _retry(
     marks = [rewrite.mark for rewrite in rewrites]
     batches = [rewrite.batches for rewrite in rewrites]
     retried = ledger.begin_rewrite(
-        codes, marks, copies, batches=batches, retry_names=retry_names, notes=_notes_of(outputs)
+        codes, marks, copies, batches=batches, retry_names=retry_names, notes=_news_of(outputs)
     )
     for output, copy, mark in zip(outputs, copies, marks, strict=True):
         output.adopt(copy, mark)
@@ -649,13 +648,17 @@ def _retry(
     return retried
 
 
-def _notes_of(outputs: Iterable[JobOutput]) -> dict[str, bytes]:
+def _asking(outputs: Iterable[JobOutput]) -> list[LedgerOutput]:
+    return [output for output in outputs if isinstance(output, LedgerOutput)]
+
+
+def _news_of(outputs: Iterable[JobOutput]) -> dict[str, bytes]:
     """Return what the ledger is to keep with the outputs' marks."""
-    return {name: note for output in outputs for name, note in output.notes().items()}
+    return {name: note for output in _asking(outputs) for name, note in output.take_news().items()}
 
 
 def _abandon(
-    ledger: Ledger | None,
+    ledger: PartsLedger | None,
     marker: CrashMarker | None,
     outputs: Sequence[JobOutput],
     lock: Lock,

@@ -107,7 +107,7 @@ class Ledger(FoundLedger):
 
     ``last`` is the greatest finished id, 0 for none; ``done`` counts the finished rows. ``ended_well`` says that the
     run before ended cleanly, ``retrying`` which codes a retry that is not complete has taken up, ``retry_names`` what
-    its caller named them. Every method raises ``LedgerError``.
+    its caller named them, ``next_number`` the number of the next record. Every method raises ``LedgerError``.
     """
 
     def __init__(self, path: str, db: sqlite3.Connection) -> None:
@@ -129,7 +129,7 @@ class Ledger(FoundLedger):
         self.retry_names = self._codes_at("retry names")
         self.last = self._last()
         self.done = whole(path, self._value("SELECT count(*) FROM rows") or 0)
-        self._next = whole(path, self._value("SELECT max(seq) FROM rows") or 0) + 1
+        self.next_number = whole(path, self._value("SELECT max(seq) FROM rows") or 0) + 1
         self.runs = whole(path, self._value("SELECT max(id) FROM runs") or 0)
         clean = self._value("SELECT clean FROM runs ORDER BY id DESC LIMIT 1")
         self.ended_well = clean is None or whole(path, clean, 0, 1) == 1
@@ -208,7 +208,7 @@ class Ledger(FoundLedger):
                         row.id, seq, row.digest - SHIFT, code(row.code), row.status, row.bytes,
                         max(0, round(row.elapsed * 1000)), host(row.host), row.attempts,
                     )
-                    for seq, row in enumerate(rows, self._next)
+                    for seq, row in enumerate(rows, self.next_number)
                 ],
             )  # fmt: skip
             self._set_marks(marks)
@@ -216,7 +216,7 @@ class Ledger(FoundLedger):
             self._note_pace(rows, progress)
         if rows:
             self._before = None
-        self._next += len(rows)
+        self.next_number += len(rows)
         self.last = max(self.last, max((row.id for row in rows), default=0))
         self.done += len(rows)
         self._journal_rows += len(rows) + added
@@ -224,28 +224,6 @@ class Ledger(FoundLedger):
         if self._journal_rows >= CHECKPOINT_ROWS or self._journal_commits >= CHECKPOINT_COMMITS:
             self._checkpoint("PASSIVE")
         return added
-
-    @property
-    def next_number(self) -> int:
-        """The number of the next record."""
-        return self._next
-
-    def keep_note(self, name: str, note: bytes) -> None:
-        """Keep a note at once: it is on the disk when this returns."""
-        with self._transaction():
-            self._set_meta(f"note {name}", note)
-        self._checkpoint("FULL")
-
-    def forget_rows(self, first: int, last: int, note: str) -> int:
-        """Take out the rows whose records have the numbers ``first`` to ``last``, and a note; return how many rows."""
-        with self._transaction():
-            forgotten = self._db.execute("DELETE FROM rows WHERE seq BETWEEN ? AND ?", (first, last)).rowcount
-            if note:
-                self._db.execute("DELETE FROM meta WHERE key = ?", (f"note {note}",))
-        self._checkpoint("FULL")
-        self.last = self._last()
-        self.done -= forgotten
-        return forgotten
 
     def end_run(self, progress: RunProgress, *, exit: int | None) -> None:  # noqa: A002 - the word for it
         """Note that the run ended cleanly: bytes behind a mark from now on were written by another program."""

@@ -16,7 +16,6 @@ import msgspec
 from fetcher.errors import LedgerError, Skipped
 from fetcher.job.schema import SHIFT, attach, damaged, explained, whole
 from fetcher.sinks.job_output import Batch, KeptRow, Mark
-from fetcher.sinks.store_parts import PartRow
 
 __all__ = ["OK", "LedgerReader", "Tally"]
 
@@ -46,7 +45,7 @@ class LedgerReader:
         self.path = path
         self._db = db
         self._last_listed = MAX_ID
-        self._next = 1  # the number of the next record, in the order of the outputs
+        self.next_number = 1  # the number of the next record, in the order of the outputs
         self._open = True
         self._reading = threading.Lock()
 
@@ -99,39 +98,6 @@ class LedgerReader:
         """Return the last note of that name."""
         return self.blob(f"note {name}", MAX_NOTE_BYTES)
 
-    def notes_like(self, prefix: str) -> dict[str, bytes]:
-        """Return the notes whose names begin so, in their order."""
-        with explained(self.path, "read"):
-            found = self._db.execute(
-                "SELECT key, value FROM meta WHERE key >= ? AND key < ? ORDER BY key",
-                (f"note {prefix}", f"note {prefix}\uffff"),
-            ).fetchall()
-        for key, value in found:
-            if not isinstance(key, str) or not isinstance(value, bytes):
-                raise damaged(self.path, "a note that is none")
-        return {key.removeprefix("note "): value for key, value in found}
-
-    def part_rows(self, first: int, last: int) -> Iterator[PartRow]:
-        """Yield the rows whose records have the numbers from ``first`` to ``last``, in their order.
-
-        May be used in any thread. All rows are looked through for them.
-        """
-        with explained(self.path, "read"), contextlib.closing(self._attach()) as db:
-            for row, digest, code, status, size, elapsed, host, attempts in db.execute(_PART_ROWS, (first, last)):
-                if not isinstance(code, str) or not isinstance(host, str):
-                    raise damaged(self.path, "a row without a code or a host")
-                shifted = whole(self.path, digest, -SHIFT, SHIFT - 1)
-                yield PartRow(
-                    whole(self.path, row),
-                    shifted + SHIFT,
-                    code,
-                    status,
-                    size,
-                    whole(self.path, elapsed),
-                    host,
-                    attempts,
-                )
-
     def blob(self, key: str, longest: int) -> bytes | None:
         """Return what is kept under ``key``, which has at most ``longest`` bytes: its length is asked for first."""
         with explained(self.path, "read"):
@@ -151,7 +117,7 @@ class LedgerReader:
         May be used in any thread. It reads some thousand rows at a time and nothing in between, so that commits go on
         undisturbed; the rows that they add are not among these.
         """
-        return self._finished(self._next)
+        return self._finished(self.next_number)
 
     def _finished(self, end: int) -> Iterator[tuple[int, int]]:
         last = 0
@@ -192,9 +158,6 @@ _BATCH_BEFORE = "SELECT max(position) FROM batches WHERE output = ? AND position
 _BATCHES = "SELECT position, checksum FROM batches WHERE output = ? AND position > ? ORDER BY position"
 _CODE = "SELECT id FROM codes WHERE name = ?"
 _FINISHED = "SELECT id, digest FROM rows WHERE id > ? AND seq < ? AND id <= ? ORDER BY id LIMIT ?"
-_PART_ROWS = """
-    SELECT rows.id, digest, codes.name, status, bytes, elapsed, hosts.name, attempts FROM rows
-    JOIN codes ON codes.id = code JOIN hosts ON hosts.id = host WHERE seq BETWEEN ? AND ? ORDER BY seq"""
 _GROUPS = """
     SELECT name, many, size FROM (SELECT code, count(*) AS many, sum(bytes) AS size FROM rows GROUP BY code)
     LEFT JOIN codes ON id = code ORDER BY many DESC LIMIT ?"""

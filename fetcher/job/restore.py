@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from fetcher.errors import LedgerError
 from fetcher.files import move
 from fetcher.job.identity import JobIdentity
-from fetcher.job.ledger import OK, Ledger, LedgerRow, RunProgress
-from fetcher.job.paths import BEGIN_AGAIN, LEDGER, RESTORED, clear_job, is_job
+from fetcher.job.ledger import OK, LedgerRow, RunProgress
+from fetcher.job.part_ledger import PartsLedger
+from fetcher.job.paths import BEGIN_AGAIN, LEDGER, RESTORED, clear_job
 from fetcher.job.schema import JOURNALS
-from fetcher.sinks.job_output import JobOutput, Mark
+from fetcher.sinks.job_output import JobOutput, LedgerOutput, Mark
 from fetcher.sinks.store_parts import PartMark, PartRow, encode_part
+from fetcher.sinks.stored_parts import whole_parts
 
 __all__ = ["open_ledger", "restore"]
 
@@ -28,10 +30,10 @@ log = logging.getLogger("fetcher.store")
 ROWS_A_COMMIT = 5_000
 
 
-def open_ledger(folder: str, outputs: Sequence[JobOutput], identity: JobIdentity) -> Ledger:
+def open_ledger(folder: str, outputs: Sequence[JobOutput], identity: JobIdentity) -> PartsLedger:
     """Open the ledger in ``folder``; one that knows less than the store is made again. Raises ``LedgerError``."""
     path = os.path.join(folder, LEDGER)
-    ledger = Ledger.open(path)
+    ledger = PartsLedger.open(path)
     try:
         if not _attached(ledger, outputs):
             return ledger
@@ -42,7 +44,7 @@ def open_ledger(folder: str, outputs: Sequence[JobOutput], identity: JobIdentity
     ledger.abandon()
     clear_job(folder)
     restore(folder, outputs, identity)
-    ledger = Ledger.open(path)
+    ledger = PartsLedger.open(path)
     try:
         _attached(ledger, outputs)
     except BaseException:
@@ -51,27 +53,27 @@ def open_ledger(folder: str, outputs: Sequence[JobOutput], identity: JobIdentity
     return ledger
 
 
-def restore(folder: str, outputs: Sequence[JobOutput], identity: JobIdentity) -> None:
-    """Make the ledger of a job whose parts are in a store, where ``folder`` has none.
+def restore(folder: str, outputs: Sequence[JobOutput], identity: JobIdentity) -> bool:
+    """Make the ledger of a job whose parts are in a store, in a ``folder`` that has none; say whether there is such a job.
 
     Raises ``ConfigError`` where what must not change has changed.
     """
-    if is_job(folder) or not any(output.in_store for output in outputs):
-        return
+    if not any(output.in_store for output in outputs):
+        return False
     from fetcher.sinks.store_output import StoreOutput
 
     (output,) = outputs
     assert isinstance(output, StoreOutput)
-    output.connect()
-    known = output.stored_identity
-    if known is None:
-        return
-    JobIdentity.from_json(known, path=output.path).check(identity)
+    output.stored.connect()
+    note = output.stored.note
+    if note is None:
+        return False
+    JobIdentity.from_json(note.identity.encode(), path=output.path).check(identity)
     path = os.path.join(folder, RESTORED)
     for name in (path, *(path + journal for journal in JOURNALS), f"{path}.new"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
-    ledger = Ledger.create(path, identity=identity.to_json(), outputs=[output.path])
+    ledger = PartsLedger.create(path, identity=identity.to_json(), outputs=[output.path])
     try:
         rows = _fill(ledger, output)
         ledger.close()
@@ -80,25 +82,26 @@ def restore(folder: str, outputs: Sequence[JobOutput], identity: JobIdentity) ->
         raise
     move(path, os.path.join(folder, LEDGER))
     log.warning("%s: there is no ledger in %s: it is made again of the %d rows in the store", output.path, folder, rows)
+    return True
 
 
-def _attached(ledger: Ledger, outputs: Sequence[JobOutput]) -> bool:
+def _attached(ledger: PartsLedger, outputs: Sequence[JobOutput]) -> bool:
     """Let the outputs know the ledger; say whether it is behind one of them."""
     behind = False
     for output, mark in zip(outputs, ledger.marks(), strict=False):  # how many there are is looked at later
-        output.attach(ledger, mark)
-        behind |= output.is_behind()
+        if isinstance(output, LedgerOutput):
+            behind |= output.attach(ledger, mark)
     return behind
 
 
-def _fill(ledger: Ledger, output: JobOutput) -> int:
+def _fill(ledger: PartsLedger, output: JobOutput) -> int:
     from fetcher.sinks.store_output import NOTE, StoreOutput
 
     assert isinstance(output, StoreOutput)
     ledger.begin_run(max(0.0, time.time()))
     parts: list[PartMark] = []
     progress = RunProgress(taken=0, more=True, estimate=None, seconds=0.0, ok=0, bytes=0)
-    for told, rows in output.stored_parts():
+    for told, rows in whole_parts(output.stored):
         first = ledger.next_number
         try:
             batch: list[LedgerRow] = []
@@ -124,7 +127,7 @@ def _fill(ledger: Ledger, output: JobOutput) -> int:
     return progress.taken
 
 
-def _commit(ledger: Ledger, rows: list[LedgerRow], before: RunProgress) -> RunProgress:
+def _commit(ledger: PartsLedger, rows: list[LedgerRow], before: RunProgress) -> RunProgress:
     progress = RunProgress(
         taken=before.taken + len(rows),
         more=True,

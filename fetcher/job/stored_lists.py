@@ -11,15 +11,15 @@ from collections.abc import Sequence
 import msgspec
 
 from fetcher.errors import SourceError
-from fetcher.job.ledger import Ledger
-from fetcher.store import Store, StoredObject, is_store_url
+from fetcher.job.part_ledger import PartsLedger
+from fetcher.store import is_store_url
 
 __all__ = ["note_lists"]
 
 log = logging.getLogger("fetcher.store")
 
 
-def note_lists(ledger: Ledger, inputs: Sequence[str]) -> None:
+def note_lists(ledger: PartsLedger, inputs: Sequence[str]) -> None:
     """Note what the lists are that lie in a store; tell of those that are not what was noted before.
 
     Raises ``SourceError``, ``LedgerError``.
@@ -27,7 +27,9 @@ def note_lists(ledger: Ledger, inputs: Sequence[str]) -> None:
     for place, url in enumerate(inputs, 1):
         if not is_store_url(url):
             continue
-        found = Store(url, SourceError).info()
+        from fetcher.store.reading import StoredObject, StoreReader
+
+        found = StoreReader(url, SourceError).info()
         if found is None:
             raise SourceError(f"{url}: no such object")
         name, note = f"list {place}", msgspec.json.encode(found)

@@ -17,6 +17,7 @@ from fetcher.job.found_ledger import Discovered
 from fetcher.job.found_rows import LedgerRows
 from fetcher.job.ledger import Ledger, LedgerRow, RunProgress
 from fetcher.sinks import BodyFile, BodyFolder, JobOutput, Mark
+from fetcher.sinks.job_output import LedgerOutput
 
 __all__ = ["Writer"]
 
@@ -59,6 +60,7 @@ class Writer:
         self._found = found
         self._named: list[NamedLinks] = []
         self._outputs = outputs
+        self._asking = [output for output in outputs if isinstance(output, LedgerOutput)]
         self._folder = folder
         self._thread = thread
         self._progress = progress
@@ -169,11 +171,11 @@ class Writer:
             self._folder.store(batch.bodies)
         news = batch.news
         if batch.rows:
-            for output in self._outputs:
-                output.begin_batch(self._ledger.next_number, batch.rows)
+            for asking in self._asking:
+                asking.begin_batch(self._ledger.next_number, batch.rows)
             marks = [output.append(chunks) for output, chunks in zip(self._outputs, batch.chunks, strict=True)]
-            for output in self._outputs:
-                news = {**news, **output.notes()}
+            for asking in self._asking:
+                news = {**news, **asking.take_news()}
         added = 0
         if batch.discovered is None:
             self._ledger.commit(batch.rows, marks, progress, news)

@@ -23,7 +23,7 @@ from fetcher.sinks.layout import Layout
 from fetcher.sinks.opening import check_path, display_name, is_special
 from fetcher.sinks.record import COLUMNS, Record, to_json, to_record
 from fetcher.sinks.stream import OutputStream, StreamSink, compressor_for
-from fetcher.store import Store, is_store_url
+from fetcher.store import is_store_url
 
 __all__ = [
     "COLUMNS",
@@ -126,9 +126,7 @@ def open_job_output(
     """
     text = os.fspath(path)
     if is_store_url(text):
-        from fetcher.sinks.store_output import StoreOutput
-
-        return StoreOutput(text, layout, work=work, kind=format_of(text, format))
+        return _store_output(text, layout, work, format_of(text, format))
     if is_special(text):
         raise ConfigError(f"{display_name(text)}: a job writes to regular files alone: name one, or run without a job")
     kind = format_of(text, format)
@@ -321,10 +319,22 @@ def _format_in_store(url: str, format: str | None) -> str:  # noqa: A002  # as a
     return format
 
 
+def _store_output(url: str, layout: Layout, work: str, kind: str) -> JobOutput:
+    from fetcher.sinks.store_output import StoreOutput
+    from fetcher.sinks.store_parts import FORMATS as PART_SUFFIXES
+
+    try:
+        sink = None if kind == "parquet" else stream_sink(f"part{PART_SUFFIXES[kind]}", layout, kind)
+        return StoreOutput(url, layout, work=work, kind=kind, sink=sink)
+    except ConfigError as error:
+        raise ConfigError(f"{url}: {error}") from None
+
+
 def check_store(url: str, kind: str, columns: Iterable[str] = ()) -> None:
     """Check, asking no store, that parts can be put under ``url``. Raises ``ConfigError``."""
-    store = Store(url, ConfigError)
-    store.check_installed()
+    from fetcher.store.calls import StoreCalls
+
+    StoreCalls(url, ConfigError).check_installed()
     if kind == "parquet" and (children := child_tables(columns)):
         raise ConfigError(
             f"{url}: the rows of {', '.join(child.name for child in children)} are a table of their own, and in a store "

@@ -14,7 +14,7 @@ import msgspec
 
 from fetcher.model import Outcome
 
-__all__ = ["Batch", "JobOutput", "KeptRecords", "KeptRow", "Mark", "RecordsOf", "Rewrite"]
+__all__ = ["Batch", "JobOutput", "KeptRecords", "KeptRow", "LedgerOutput", "Mark", "RecordsOf", "Rewrite"]
 
 RecordsOf: TypeAlias = Literal["one", "many", "some"]
 """How many records a row of the list has in an output: see ``KeptRecords``."""
@@ -131,23 +131,6 @@ class JobOutput(ABC):
     def append(self, chunks: list[bytes]) -> Mark:
         """Bring a batch of records to the disk; return the new mark."""
 
-    def attach(self, ledger: Any, mark: Mark) -> None:  # noqa: B027  # for outputs that ask it
-        """Know the ledger of the job, and what it says of this output."""
-
-    def is_behind(self) -> bool:
-        """Say whether that ledger knows less than stands where the output is."""
-        return False
-
-    def begin_batch(self, number: int, rows: Sequence[Any]) -> None:  # noqa: B027  # as above
-        """Know what the ledger will know of the records to come, and the number of the first."""
-
-    def notes(self) -> dict[str, bytes]:
-        """Return what the ledger is to keep together with the mark, once."""
-        return {}
-
-    def finish(self, *, complete: bool) -> None:  # noqa: B027  # as above
-        """Wait until all that is settled is where it belongs; ``complete`` says that nothing more will come."""
-
     @abstractmethod
     def complete(self) -> Mark:
         """Make the output whole: all rows of the list are in it, or none. Return the mark. Harmless twice."""
@@ -174,3 +157,31 @@ class JobOutput(ABC):
     @abstractmethod
     def check_place(self) -> None:
         """Raise unless what is at the path is what we write: whoever looks there shall find it."""
+
+
+class LedgerOutput(JobOutput):
+    """An output that asks the ledger of its job, and has it keep more than a mark: the ``news``, each a note by its name.
+
+    Whoever commits a mark takes the news with it, and leaves none.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.news: dict[str, bytes] = {}
+
+    @abstractmethod
+    def attach(self, ledger: Any, mark: Mark) -> bool:
+        """Know the ledger, which has this ``mark``; say whether it knows less than stands where the output is."""
+
+    @abstractmethod
+    def begin_batch(self, number: int, rows: Sequence[Any]) -> None:
+        """Know what the ledger will know of the records to come, and the number of the first."""
+
+    @abstractmethod
+    def finish(self, *, complete: bool) -> None:
+        """Wait until all that is settled is where it belongs; ``complete`` says that nothing more will come."""
+
+    def take_news(self) -> dict[str, bytes]:
+        """Return the news, once."""
+        news, self.news = self.news, {}
+        return news

@@ -13,28 +13,24 @@ import contextlib
 import json
 import logging
 import os
-import re
 import secrets
 import shutil
-import threading
 from array import array
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import count, islice
 from typing import Any
 
 import msgspec
 
-from fetcher.errors import ConfigError, FetcherError, JobLocked, SinkError
-from fetcher.files import PRIVATE, sync_folder_of
+from fetcher.errors import ConfigError, FetcherError, SinkError
+from fetcher.files import sync_folder_of
 from fetcher.model import Outcome
 from fetcher.sinks.job_output import Batch, JobOutput, KeptRow, Mark, Rewrite
 from fetcher.sinks.layout import Layout
 from fetcher.sinks.opening import write_error
 from fetcher.sinks.store_parts import (
-    JOB,
     PART_ROWS,
-    JobNote,
     PartFormat,
     PartLedger,
     PartMark,
@@ -43,13 +39,13 @@ from fetcher.sinks.store_parts import (
     encode_part,
     pack_rows,
     part_name,
-    part_number,
     read_sidecar,
-    sidecar_name,
-    sidecar_number,
     write_sidecar,
 )
-from fetcher.store import ObjectExistsError, Owner, Store, StoredObject, tag_of
+from fetcher.sinks.stored_parts import StoredParts, check_suffix
+from fetcher.sinks.stream import StreamSink
+from fetcher.sinks.uploads import UploadingOutput, Uploads
+from fetcher.store.store import StoredObject, fetch, tag_of
 
 __all__ = ["PART_BYTES", "StoreOutput"]
 
@@ -58,17 +54,11 @@ log = logging.getLogger("fetcher.store")
 PART_BYTES = 512 * 1024 * 1024
 """Bytes of the records of one part, as they are encoded, at which it is full whatever its rows."""
 
-MAX_WAITING = 4
-"""Parts that wait to be put, besides the one under way."""
-
 NOTE = "part "
 """What the names of the ledger's notes about parts begin with."""
 
-OWNER_FILE = "owner"
-OWNER, JOB_NOTE = f"{JOB}/owner", f"{JOB}/job"
 _ROWS_A_BLOCK = 1_000
 _BLOCK_BYTES = 256 * 1024
-_WRITTEN = re.compile(r"part-[0-9]{5,9}\.(jsonl\.zst|csv\.gz|parquet|warc\.gz|cdxj)", re.ASCII)
 
 
 class PartsState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,143 +76,78 @@ class PartsState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Mark(state=json.dumps(msgspec.to_builtins(self)))
 
 
-class StoreOutput(JobOutput):
+class StoreOutput(UploadingOutput):
     """The parts under ``url`` that a job writes; ``work`` is where those lie that are not there yet."""
 
-    in_store = True
-
-    def __init__(self, url: str, layout: Layout, *, work: str, kind: str) -> None:
+    def __init__(self, url: str, layout: Layout, *, work: str, kind: str, sink: StreamSink | None = None) -> None:
         super().__init__(url)
-        self._store = Store(url, SinkError, writing=True)
-        self._store.check_installed()
-        self._format = PartFormat(kind, layout, url)
+        self._format = PartFormat(kind, layout, sink)
+        self.stored = StoredParts(url, self._format.suffix, work)
         self._folder = work
         self._part_rows = layout.part_rows or PART_ROWS
-        self._owner: Owner | None = None
-        self._uploads = Uploads(self._put)
-        self._note: JobNote | None = None
         self._ledger: PartLedger | None = None
-        self._there: dict[int, StoredObject] = {}  # what may be overwritten: it was there when we came
-        self._sidecars: set[int] = set()
         self._parts: dict[int, PartMark] = {}
         self._numbers: Iterator[int] = count(1)
         self._state = PartsState("", 1, 1)
         self._inner: JobOutput | None = None
         self._sealed: list[tuple[PartMark, JobOutput]] = []
-        self._news: dict[str, bytes] = {}
         self._next = 1
         self._facts: deque[PartRow] = deque()
 
-    # The store
-
-    def connect(self) -> None:
-        """Become the owner of the prefix, and look what is there. Raises ``SinkError``, and ``JobLocked``."""
-        if self._owner is not None:
-            return
-        with self._explained("cannot be made ready"):
-            os.makedirs(self._folder, 0o700, exist_ok=True)
-            self._store, self._uploads = Store(self.path, SinkError, writing=True), Uploads(self._put)
-            self._owner = Owner(self._store, OWNER, os.path.join(os.path.dirname(self._folder), OWNER_FILE))
-            self._owner.claim()
-            try:
-                if many := self._store.abort_uploads(_is_ours):
-                    log.warning("%s: %d uploads that an earlier run had begun are aborted", self.path, many)
-            except FetcherError as error:
-                log.warning(
-                    "%s: uploads that an earlier run had begun could not be looked for, and may be left: %s",
-                    self.path,
-                    error,
-                )
-            self._look()
-
-    def _look(self) -> None:
-        self._there = {
-            number: found
-            for name, found in self._store.names().items()
-            if (number := part_number(name, self._format.suffix)) is not None
-        }
-        self._sidecars = {number for name in self._store.names(JOB) if (number := sidecar_number(name)) is not None}
-        data = self._store.read(JOB_NOTE)
-        try:
-            self._note = None if data is None else msgspec.json.decode(data, type=JobNote)
-        except ValueError:
-            raise SinkError(
-                f"{self._shown(JOB_NOTE)}: is not as a job has written it: remove it, or use --fresh"
-            ) from None
-
-    @property
-    def stored_identity(self) -> bytes | None:
-        """What must not change of the job whose parts are there; ``None`` where there is none."""
-        return None if self._note is None else self._note.identity.encode()
-
-    def stored_parts(self) -> Iterator[tuple[PartMark, Iterator[PartRow]]]:
-        """Yield the parts that are as their sidecars say, with their rows; tell of those that are not."""
-        self._check_format()
-        for number in sorted(self._there):
-            told = self._read_sidecar(number)
-            if told is not None and self._is_whole(told[0], self._there[number]):
-                yield told
-            else:
-                log.warning("%s: is not as its sidecar says: it is written again", self._shown(self._name(number)))
+    # An empty disk
 
     def restored(self, parts: Collection[PartMark], first: int) -> Mark:
         """Return the mark of a job of which these parts are known, and nothing else."""
-        assert self._note is not None
+        assert self.stored.note is not None
         last = max(parts, key=lambda part: part.number, default=None)
         state = "" if last is None else self._format.fresh_state(last.mark.state)
         number = next(number for number in count(1) if number not in {part.number for part in parts})
-        return PartsState(self._note.job, number, first, mark=Mark(state=state)).to_mark()
-
-    def is_behind(self) -> bool:
-        """Say whether the store knows of more than the ledger: another machine went on, or this one lost its last second."""
-        self.connect()
-        assert self._ledger is not None
-        if self._note is None:
-            return False
-        self._check_format()
-        if (state := self._state_of(self._ledger_mark)) is not None and state.job and state.job != self._note.job:
-            raise SinkError(
-                f"{self.path}: holds the parts of another job than {os.path.dirname(self._folder)}: name another folder "
-                "with --job, or another prefix"
-            )
-        parts = self._known_parts()
-        tags = self._tags()
-        for number, found in self._there.items():
-            part = parts.get(number)
-            if part is not None and (found.size, found.tag) in ((part.size, part.tag), (part.size, tags.get(number))):
-                continue
-            told = self._read_sidecar(number)
-            if told is None:
-                continue
-            known = part is not None and _facts_of(told[0]) == _facts_of(part)
-            if not known and self._is_whole(told[0], found):
-                return True
-        return False
+        return PartsState(self.stored.note.job, number, first, mark=Mark(state=state)).to_mark()
 
     # A job's output
 
-    def attach(self, ledger: Any, mark: Mark) -> None:
-        """Know the ledger of the job, and its mark of this output."""
+    def attach(self, ledger: Any, mark: Mark) -> bool:
+        """Know the ledger of the job; say whether the store knows of more: another machine went on, or this one lost its last second."""
         self._ledger = ledger
-        self._ledger_mark = mark
+        with self._explained("cannot be made ready"):
+            self.stored.connect()
+            note = self.stored.note
+            if note is None:
+                return False
+            check_suffix(self.stored)
+            state = self._state_of(mark)
+            if state is not None and state.job and state.job != note.job:
+                raise SinkError(
+                    f"{self.path}: holds the parts of another job than {os.path.dirname(self._folder)}: name another folder "
+                    "with --job, or another prefix"
+                )
+            return self._is_behind(self._known_parts())
+
+    def _is_behind(self, parts: dict[int, PartMark]) -> bool:
+        tags = self.stored.tags()
+        for number, found in self.stored.there.items():
+            part = parts.get(number)
+            if part is not None and (found.size, found.tag) in ((part.size, part.tag), (part.size, tags.get(number))):
+                continue
+            told = self.stored.sidecar(number)
+            if told is None or (part is not None and _facts_of(told[0]) == _facts_of(part)):
+                continue
+            if self.stored.matches(told[0]):
+                return True
+        return False
 
     def create(self, *, fresh: bool = False) -> None:
         """Take an empty prefix; ``fresh`` removes the parts that are there. Raises ``ConfigError`` for any others."""
-        self.connect()
         with self._explained("cannot be made ready"):
+            self.stored.connect()
             if fresh:
-                for folder in ("", JOB):
-                    for name in self._store.names(folder):
-                        if _WRITTEN.fullmatch(name) or (folder and (name == "job" or sidecar_number(name))):
-                            self._store.remove(f"{folder}/{name}" if folder else name)
-                self._look()
-            if self._there:
-                name = self._name(min(self._there))
+                self.stored.clear()
+            if self.stored.there:
+                name = self.stored.shown(min(self.stored.there))
                 raise ConfigError(
-                    f"{self._shown(name)} exists, and no job of ours says that it is its part; use --fresh to remove it"
+                    f"{name} exists, and no job of ours says that it is its part; use --fresh to remove it"
                 )
             shutil.rmtree(self._folder, ignore_errors=True)
-            os.makedirs(self._folder, 0o700)
             self._parts = {}
             self._begin_parts(PartsState(secrets.token_hex(16), 1, 1))
 
@@ -231,15 +156,15 @@ class StoreOutput(JobOutput):
 
         Parts that are missing or changed are told, and their rows taken out of the ledger.
         """
-        self.connect()
         with self._explained("cannot go on with it"):
+            self.stored.connect()
             state = self._state_of(mark)
             self._parts = self._known_parts()
             self._check_parts()
             if state is None or not state.job:
                 state = PartsState(secrets.token_hex(16), 1, self._first_free())
             self._begin_parts(state)
-            self._uploads.start([part for part in self._in_order() if os.path.exists(self._local(part.number))])
+            self.uploads.start([part for part in self._in_order() if os.path.exists(self._local(part.number))])
 
     def encode(self, outcome: Outcome) -> bytes:
         """Return the record of an outcome, a chunk for ``append``."""
@@ -264,7 +189,7 @@ class StoreOutput(JobOutput):
 
     def append(self, chunks: list[bytes]) -> Mark:
         """Bring a batch of records to the disk; close a part that is full."""
-        self._uploads.check()
+        self.uploads.check()
         with self._explained("cannot write"):
             left = deque(chunks)
             while left:
@@ -287,16 +212,11 @@ class StoreOutput(JobOutput):
 
     def complete(self) -> Mark:
         """Close the part under way, or one without a row where there is no other; return the mark."""
-        self._uploads.check()
+        self.uploads.check()
         if self._state.rows or not self._parts:
             with self._explained("cannot write"):
                 self._seal()
         return self._state.to_mark()
-
-    def notes(self) -> dict[str, bytes]:
-        """Return what the ledger is to keep with the mark: the parts that were closed."""
-        news, self._news = self._news, {}
-        return news
 
     def settle(self) -> None:
         """Let the parts that the ledger knows of be put. Waits where too many do already. Raises ``SinkError``."""
@@ -307,35 +227,20 @@ class StoreOutput(JobOutput):
                 shutil.rmtree(self._work(part.number), ignore_errors=True)
             sealed, self._sealed = [part for part, _ in self._sealed], []
         for part in sealed:
-            self._uploads.add(part)
-
-    def finish(self, *, complete: bool) -> None:
-        """Wait until all parts are in the store; when they are ``complete``, remove what is none any more. Raises ``SinkError``."""
-        self._uploads.finish()
-        for number in sorted(self._there.keys() - self._parts.keys()) if complete else ():
-            name = self._name(number)
-            log.warning("%s: is no part any more, for its rows are in others: it is removed", self._shown(name))
-            self._store.remove(name)
-            self._store.remove(sidecar_name(number))
-            del self._there[number]
+            self.uploads.add(part)
 
     def discard(self) -> None:
         """Close what is under way as it is, and give up the prefix."""
-        self._store.close()
-        self._uploads.stop()
+        self.stored.store.close()  # what is tried again meanwhile is given up
+        self.uploads.stop()
         inner, self._inner = self._inner, None
         if inner is not None:
             inner.discard()
         for _, each in self._sealed:
             each.discard()
         self._sealed = []
-        owner, self._owner = self._owner, None
-        if owner is not None:
-            owner.release()
-
-    def check_place(self) -> None:
-        """Raise what went wrong with putting parts."""
-        self._uploads.check()
+        self.stored.close()
+        self.uploads = Uploads(self._put)
 
     def rewrite(self, copy: str, rows: Iterator[KeptRow], batches: Iterable[Batch] | None = None) -> Rewrite:  # noqa: ARG002  # as all
         """Write down in the folder ``copy`` which rows of which parts are not kept; the part under way is closed.
@@ -365,9 +270,9 @@ class StoreOutput(JobOutput):
 
     def adopt(self, copy: str, mark: Mark, batches: Collection[Batch] | None = None) -> None:  # noqa: ARG002  # as all
         """Rewrite the parts, one by one, that ``copy`` tells of, and go on at ``mark``."""
-        self.connect()
-        self.settle_before_rewrite(mark)
         with self._explained("cannot be rewritten"):
+            self.stored.connect()
+            self._settle_before_rewrite(mark)
             for name in sorted(os.listdir(copy)) if os.path.isdir(copy) else []:
                 number = int(name.partition(".")[0])
                 path = os.path.join(copy, name)
@@ -379,18 +284,17 @@ class StoreOutput(JobOutput):
             shutil.rmtree(copy, ignore_errors=True)
             sync_folder_of(copy)
 
-    def settle_before_rewrite(self, mark: Mark) -> None:
+    def _settle_before_rewrite(self, mark: Mark) -> None:
         """See that all parts but those on this disk are known, and no part is being put meanwhile."""
         if self._inner is None:  # a run that was killed in between goes on
             self._parts = self._known_parts()
             state = self._state_of(mark)
             assert state is not None
-            with self._explained("cannot go on with it"):
-                self._finish_local()
-                self._begin_parts(state)
+            self._finish_local()
+            self._begin_parts(state)
             return
         self.settle()
-        self._uploads.finish()
+        self.uploads.finish()
 
     # Parts
 
@@ -403,8 +307,8 @@ class StoreOutput(JobOutput):
             if number != state.number:
                 self._clear(state.number)
                 state = msgspec.structs.replace(state, number=number)
-        if self._note is not None:
-            state = msgspec.structs.replace(state, job=self._note.job)
+        if self.stored.note is not None:
+            state = msgspec.structs.replace(state, job=self.stored.note.job)
         inner = self._open_inner(state.number)
         try:
             if state.mark.position or state.mark.state:
@@ -439,14 +343,14 @@ class StoreOutput(JobOutput):
         assert self._inner is not None
         inner, state = self._inner, self._state
         mark = inner.complete()
-        size, checksum, tag = tag_of(self._format.lies_at(inner), self._store.scheme)
+        size, checksum, tag = tag_of(self._format.lies_at(inner), self.stored.store.scheme)
         last = self._next - 1 if state.rows else state.first - 1
         part = PartMark(state.number, state.first, last, state.rows, size, checksum, tag, mark)
         write_sidecar(self._beside(part.number), part, _blocks_of(self._rows_of(part.number)) if part.rows else ())
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._rows_of(part.number))
         self._parts[part.number] = part
-        self._news[_note_of(part.number)] = encode_part(part)
+        self.news[_note_of(part.number)] = encode_part(part)
         self._sealed.append((part, inner))
         number = next(self._numbers)
         self._clear(number)
@@ -470,26 +374,24 @@ class StoreOutput(JobOutput):
 
     def _check_parts(self) -> None:
         """See that each part is here or there; forget the rows of those that are not."""
-        assert self._ledger is not None
         self._finish_local()
-        tags = self._tags()
         for number, part in sorted(self._parts.items()):
-            found = self._there.get(number)
-            local = self._local(number)
-            if os.path.exists(local):
-                if found is None or not self._matches(part, found, tags):
-                    continue  # it is put by this run
-                if number in self._sidecars:
-                    self._let_go(number)
-                continue
-            whole = found is not None and number in self._sidecars and self._matches(part, found, tags)
-            if whole and (not self.thorough or self._store.checksum(self._name(number)) == part.checksum):
-                continue
-            what = "is missing in the store" if found is None else "was changed since, or its sidecar is gone"
-            lost = self._ledger.forget_rows(part.first, part.last, _note_of(number))
-            self._store.remove(sidecar_name(number))  # what it says is no longer so, whatever is put back
-            log.warning("%s: %s: its %d rows are fetched again", self._shown(self._name(number)), what, lost)
-            del self._parts[number]
+            is_there = number in self.stored.sidecars and self.stored.matches(part, thorough=self.thorough)
+            if is_there:
+                self._let_go(number)
+            elif not os.path.exists(self._local(number)):
+                self._lose(part)
+
+    def _lose(self, part: PartMark) -> None:
+        """Take the rows of a part out of the ledger, and say so."""
+        assert self._ledger is not None
+        missing = part.number not in self.stored.there
+        what = "is missing in the store" if missing else "was changed since, or what stands beside it is gone"
+        lost = self._ledger.forget_rows(part.first, part.last, _note_of(part.number))
+        self.stored.disown(part.number)
+        log.warning("%s: %s: its %d rows are fetched again", self.stored.shown(part.number), what, lost)
+        self._let_go(part.number)
+        del self._parts[part.number]
 
     def _finish_local(self) -> None:
         """Put in order the files of parts that were closed when a run was killed: each is whole, under its name or another."""
@@ -498,57 +400,28 @@ class StoreOutput(JobOutput):
             folder, name = os.path.split(local)
             joining = os.path.join(folder, f".{name}.joining")
             if os.path.exists(joining):
-                if tag_of(joining, self._store.scheme)[:2] == (part.size, part.checksum):
+                if tag_of(joining, self.stored.store.scheme)[:2] == (part.size, part.checksum):
                     os.replace(joining, local)
                 else:
                     os.unlink(joining)
             shutil.rmtree(self._work(number), ignore_errors=True)
-            if os.path.exists(local) and tag_of(local, self._store.scheme)[:2] != (part.size, part.checksum):
+            if os.path.exists(local) and tag_of(local, self.stored.store.scheme)[:2] != (part.size, part.checksum):
                 self._let_go(number)
-
-    def _matches(self, part: PartMark, found: StoredObject, tags: dict[int, str]) -> bool:
-        if found.size != part.size:
-            return False
-        if found.tag in (part.tag, tags.get(part.number)):
-            return True
-        # The store may call the same bytes otherwise: then they are looked at.
-        if self._store.checksum(self._name(part.number)) != part.checksum:
-            return False
-        self._keep_tag(part.number, found.tag)
-        return True
-
-    def _is_whole(self, part: PartMark, found: StoredObject) -> bool:
-        return self._matches(part, found, {})
-
-    def _read_sidecar(self, number: int) -> tuple[PartMark, Iterator[PartRow]] | None:
-        if number not in self._sidecars:
-            return None
-        try:
-            return read_sidecar(self._store.blocks(sidecar_name(number)), number)
-        except (ValueError, FileNotFoundError):
-            return None
 
     def _put(self, part: PartMark) -> None:
         """Put a part and what belongs to it, and let go of it here."""
         assert self._ledger is not None
-        self._introduce()
-        self._verify_owner()
-        local = self._local(part.number)
+        self.stored.prepare(self._state.job, self._ledger.identity)
         self._make_sidecar(part)
-        try:
-            self._put_sidecar(part)
-            for companion in self._format.companions(local):
-                self._store.put_file(os.path.basename(companion), companion)
-            name = self._name(part.number)
-            with contextlib.suppress(ObjectExistsError):  # then we look whose it is
-                self._store.put_file(name, local, create=part.number not in self._there)
-            found = self._store.info(name)
-        except ObjectExistsError as error:
-            raise JobLocked(f"{error}: another run has written it: this one was thought to be dead") from None
-        if found is None or not self._matches(part, found, {}):
-            raise JobLocked(f"{self._shown(name)}: is not what was put there: another run writes to this prefix")
-        self._there[part.number] = found
+        self.stored.put_sidecar(part, self._beside(part.number))
+        local = self._local(part.number)
+        self.stored.put_part(part, local, self._format.companions(local))
         self._let_go(part.number)
+
+    def _tidy(self) -> None:
+        for number in sorted(self.stored.there.keys() - self._parts.keys()):
+            log.warning("%s: is no part any more, for its rows are in others: it is removed", self.stored.shown(number))
+            self.stored.remove(number)
 
     def _make_sidecar(self, part: PartMark) -> None:
         """See that the sidecar of a part is on this disk: one that is not whole is made of the ledger."""
@@ -561,84 +434,46 @@ class StoreOutput(JobOutput):
             pass
         write_sidecar(self._beside(part.number), part, _packed(self._ledger.part_rows(part.first, part.last)))
 
-    def _put_sidecar(self, part: PartMark) -> None:
-        number = part.number
-        try:
-            self._store.put_file(
-                sidecar_name(number), self._beside(number), create=number not in self._sidecars | self._there.keys()
-            )
-        except ObjectExistsError:
-            self._sidecars.add(number)
-            told = self._read_sidecar(number)  # perhaps it is ours, and its answer was lost
-            if told is None or told[0] != part:
-                raise
-        self._sidecars.add(number)
-
-    def _verify_owner(self) -> None:
-        assert self._owner is not None
-        self._owner.verify()
-
-    def _introduce(self) -> None:
-        """Say whose the parts are, before the first is put."""
-        assert self._ledger is not None
-        note = JobNote(self._state.job, self._format.suffix, self._ledger.identity.decode())
-        if note != self._note:
-            try:
-                self._store.put(JOB_NOTE, msgspec.json.encode(note), create=self._note is None)
-            except ObjectExistsError:
-                if self._store.read(JOB_NOTE) != msgspec.json.encode(note):
-                    raise JobLocked(f"{self.path}: another run has begun a job there") from None
-            self._note = note
-
     def _rewrite_part(self, part: PartMark, ids: array[int]) -> None:
         """Write a part without some of its rows, and put it."""
-        assert self._ledger is not None
         local, number = self._local(part.number), part.number
         kept = sum(id_ > 0 for id_ in ids)
-        told = self._read_sidecar(number)
         if part.rows == kept:
             return  # it was rewritten, and is put if it is here
-        if (
-            told is not None
-            and told[0].rows == kept
-            and number in self._there
-            and self._is_whole(told[0], self._there[number])
-        ):
+        told = self.stored.sidecar(number)
+        if told is not None and told[0].rows == kept and self.stored.matches(told[0]):
             self._remember(told[0])
             self._let_go(number)
             return
         rows = list(self._rows_that_stay(part, told, ids))
         if not self._format.rewrites:
-            made = msgspec.structs.replace(part, rows=kept)
-            self._remember(made)
-            write_sidecar(self._beside(number), made, _packed(rows))
-            if os.path.exists(local):
-                return  # it is put by this run
-            self._verify_owner()
-            self._store.put_file(sidecar_name(number), self._beside(number))
-            self._let_go(number)
+            self._rewrite_sidecar(msgspec.structs.replace(part, rows=kept), rows)
             return
         try:
             if not os.path.exists(local):
-                self._store.fetch(self._name(number), f"{local}.new")
+                fetch(self.stored.store, part_name(number, self._format.suffix), f"{local}.new")
                 os.replace(f"{local}.new", local)
-            if tag_of(local, self._store.scheme)[:2] != (part.size, part.checksum):
+            if tag_of(local, self.stored.store.scheme)[:2] != (part.size, part.checksum):
                 raise ValueError("its bytes are not those that were written")
         except (FileNotFoundError, ValueError):
-            lost = self._ledger.forget_rows(part.first, part.last, _note_of(number))
-            log.warning(
-                "%s: is missing or was changed: its %d rows are fetched again", self._shown(self._name(number)), lost
-            )
-            self._store.remove(sidecar_name(number))
-            self._let_go(number)
-            del self._parts[number]
+            self._lose(part)
             return
         made = self._without(part, ids, kept)
         write_sidecar(self._beside(number), made, _packed(rows))
         self._remember(made)
-        self._sidecars.add(number)
-        self._there.setdefault(number, StoredObject(0, ""))
+        self.stored.there.setdefault(number, StoredObject(0, ""))
         self._put(made)
+
+    def _rewrite_sidecar(self, part: PartMark, rows: Sequence[PartRow]) -> None:
+        """Write what stands beside a part that keeps its records."""
+        self._remember(part)
+        write_sidecar(self._beside(part.number), part, _packed(rows))
+        if os.path.exists(self._local(part.number)):
+            return  # it is put with the part
+        assert self._ledger is not None
+        self.stored.prepare(self._state.job, self._ledger.identity)
+        self.stored.put_sidecar(part, self._beside(part.number))
+        self._let_go(part.number)
 
     def _rows_that_stay(
         self, part: PartMark, told: tuple[PartMark, Iterator[PartRow]] | None, ids: array[int]
@@ -662,7 +497,7 @@ class StoreOutput(JobOutput):
             rewrite = inner.rewrite(copy, (KeptRow(abs(id_), id_ > 0) for id_ in ids), None)
             inner.adopt(copy, rewrite.mark, rewrite.batches)
             mark = inner.complete()
-            size, checksum, tag = tag_of(self._format.lies_at(inner), self._store.scheme)
+            size, checksum, tag = tag_of(self._format.lies_at(inner), self.stored.store.scheme)
             inner.settle()
         finally:
             inner.discard()
@@ -676,11 +511,8 @@ class StoreOutput(JobOutput):
 
     # This disk
 
-    def _name(self, number: int) -> str:
-        return part_name(number, self._format.suffix)
-
     def _local(self, number: int) -> str:
-        return os.path.join(self._folder, self._name(number))
+        return os.path.join(self._folder, part_name(number, self._format.suffix))
 
     def _beside(self, number: int) -> str:
         return f"{self._local(number)}.rows"
@@ -710,40 +542,11 @@ class StoreOutput(JobOutput):
             os.unlink(os.path.join(folder, f".{name}.joining"))
         shutil.rmtree(self._work(number), ignore_errors=True)
 
-    def _tags(self) -> dict[int, str]:
-        """Return what the store calls parts, where it is not what we expect."""
-        found: dict[int, str] = {}
-        with (
-            contextlib.suppress(OSError, ValueError),
-            open(os.path.join(self._folder, "tags"), encoding="utf-8") as file,
-        ):
-            for line in file:
-                number, _, tag = line.strip().partition(" ")
-                found[int(number)] = tag
-        return found
-
-    def _keep_tag(self, number: int, tag: str) -> None:
-        descriptor = os.open(os.path.join(self._folder, "tags"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE)
-        try:
-            os.write(descriptor, f"{number} {tag}\n".encode())
-        finally:
-            os.close(descriptor)
-
     def _state_of(self, mark: Mark) -> PartsState | None:
         try:
             return msgspec.convert(json.loads(mark.state), PartsState) if mark.state else None
         except (ValueError, RecursionError) as error:
             raise SinkError(f"{self.path}: the job does not say how it goes on ({error})") from None
-
-    def _check_format(self) -> None:
-        if self._note is not None and self._note.suffix != self._format.suffix:
-            raise ConfigError(
-                f"{self.path}: holds parts named *{self._note.suffix}, and {self._format.suffix} is asked for: give -f as "
-                "before, write to another prefix, or begin again with --fresh"
-            )
-
-    def _shown(self, name: str) -> str:
-        return str(self._store.address.under(name))
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -755,85 +558,6 @@ class StoreOutput(JobOutput):
             raise write_error(self.path, what, error) from error
         except ValueError as error:
             raise SinkError(f"{self.path}: {what}: {error}") from error
-
-
-class Uploads:
-    """Parts that wait to be put, in the order in which they were closed, and the thread that does it."""
-
-    def __init__(self, put: Callable[[PartMark], None]) -> None:
-        self._put = put
-        self._waiting: deque[PartMark] = deque()
-        self._changed = threading.Condition()
-        self._error: BaseException | None = None
-        self._stopped = False
-        self._thread: threading.Thread | None = None
-
-    def start(self, parts: Iterable[PartMark]) -> None:
-        """Put these first."""
-        with self._changed:
-            self._waiting.extend(parts)
-        self._run_thread()
-
-    def add(self, part: PartMark) -> None:
-        """Let a part be put, once there is room. Raises what went wrong."""
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._waiting) < MAX_WAITING or self._error or self._stopped)
-            self._raise()
-            self._waiting.append(part)
-            self._changed.notify_all()
-        self._run_thread()
-
-    def finish(self) -> None:
-        """Wait until nothing waits. Raises what went wrong."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._waiting or self._error or self._stopped)
-            self._raise()
-
-    def check(self) -> None:
-        """Raise what went wrong."""
-        with self._changed:
-            self._raise()
-
-    def stop(self) -> None:
-        """End as soon as the part under way is done with."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def _run_thread(self) -> None:
-        if self._thread is None and self._waiting:
-            self._thread = threading.Thread(target=self._run, name="fetcher-store", daemon=True)
-            self._thread.start()
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._stopped)
-                if self._stopped:
-                    return
-                part = self._waiting[0]
-            try:
-                self._put(part)
-            except BaseException as error:  # noqa: BLE001  # whoever writes must hear of it, whatever it is
-                with self._changed:
-                    self._error = _as_ours(error, part)
-                    self._changed.notify_all()
-                return
-            with self._changed:
-                self._waiting.popleft()
-                self._changed.notify_all()
-
-
-def _as_ours(error: BaseException, part: PartMark) -> BaseException:
-    if isinstance(error, OSError) and not isinstance(error, FetcherError):
-        return SinkError(f"part {part.number}: cannot be put: {error.strerror or error}")
-    return error
 
 
 def _facts_of(part: PartMark) -> tuple[int, int, int]:
@@ -859,7 +583,3 @@ def _note_of(number: int) -> str:
 
 def _encode(part: PartMark) -> bytes:
     return json.dumps(msgspec.to_builtins(part)).encode()
-
-
-def _is_ours(name: str) -> bool:
-    return _WRITTEN.fullmatch(name) is not None or (name.startswith(f"{JOB}/") and "/" not in name[len(JOB) + 1 :])

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from fetcher.compression import DamagedDataError, compress, decompress
-from fetcher.errors import ConfigError
 from fetcher.files import PRIVATE, sync, write_all
 from fetcher.model import Outcome
 from fetcher.sinks.durable import DurableFile, lines_of
 from fetcher.sinks.job_output import JobOutput, Mark
 from fetcher.sinks.layout import Layout
+from fetcher.sinks.stream import StreamSink
 
 __all__ = [
     "FORMATS",
@@ -213,14 +213,16 @@ def _bounded(blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 class PartFormat:
-    """One of ``FORMATS`` as it is written to parts: what encodes is shared by all, for a record may go into the next."""
+    """One of ``FORMATS`` as it is written to parts: what encodes is shared by all, for a record may go into the next.
 
-    def __init__(self, kind: str, layout: Layout, url: str) -> None:
+    ``sink`` is what makes a format that is a stream of bytes.
+    """
+
+    def __init__(self, kind: str, layout: Layout, sink: StreamSink | None) -> None:
         self.kind = kind
         self.suffix = FORMATS[kind]
         self.rewrites = kind != "warc"  # an archive keeps what it has
         self._layout = layout
-        name = f"part{self.suffix}"
         self._answers: deque[Any] = deque()
         self.encode: Callable[[Outcome], bytes]
         """Returns the record of an outcome, a chunk."""
@@ -231,12 +233,8 @@ class PartFormat:
             self._rows.table()  # names what is not installed
             self.encode = self._rows.encode
             return
-        from fetcher.sinks import stream_sink
-
-        try:
-            self._sink = stream_sink(name, layout, kind)
-        except ConfigError as error:
-            raise ConfigError(f"{url}: {error}") from None
+        assert sink is not None
+        self._sink = sink
         self.encode = self._sink.encode
 
     def open(self, path: str, work: str) -> JobOutput:

@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple
 from fetcher.compression import MAGIC_BYTES, DamagedDataError, decompress, packing_of_data, packing_of_path
 from fetcher.errors import SourceError
 from fetcher.sources.encoding import ListEncoding
-from fetcher.store import Store, is_store_url
+from fetcher.store import is_store_url
 
 __all__ = [
     "MAX_LINE_BYTES",
@@ -111,8 +111,10 @@ def open_list(
 
 def stored_blocks(url: str) -> Iterator[bytes]:
     """Yield what a list in a store has. Raises ``SourceError``."""
+    from fetcher.store.reading import StoreReader
+
     try:
-        for block in Store(url, SourceError).blocks():
+        for block in StoreReader(url, SourceError).blocks():
             for start in range(0, len(block), READ_BYTES):
                 yield block[start : start + READ_BYTES]
     except FileNotFoundError as error:

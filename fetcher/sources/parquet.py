@@ -24,7 +24,7 @@ from fetcher.sources.encoding import replaced, text_of_bytes
 from fetcher.sources.lines import reason_of
 from fetcher.sources.list_options import ListOptions
 from fetcher.sources.rows import MAX_ROW_BYTES, TOO_LARGE_ROW, Row, RowNumbers, bad_row, flaw_of_url, read_url
-from fetcher.store import Store, is_store_url
+from fetcher.store import is_store_url
 
 __all__ = [
     "count_parquet",
@@ -336,11 +336,14 @@ def _next(batches: Iterator[Any], path: str, row: int) -> Any:
 @contextmanager
 def _open(path: str) -> Iterator[Any]:
     """Open a Parquet file and read its footer; one in a store by ranges. Raises ``SourceError``."""
-    stored = Store(path, SourceError).open() if is_store_url(path) else None
-    if stored is None:
-        _check_file(path)
-    else:
+    stored: Any = None
+    if is_store_url(path):
+        from fetcher.store.reading import StoreReader
+
+        stored = StoreReader(path, SourceError).open()
         _check_ends(path, stored, stored.size)
+    else:
+        _check_file(path)
     try:
         import pyarrow as pa
         from pyarrow import parquet

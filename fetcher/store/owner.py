@@ -139,7 +139,7 @@ class Owner:
                 self._store.put(self._name, msgspec.json.encode(self._note), patient=False)
 
     def _read(self, *, patient: bool = True) -> OwnerNote | None:
-        data = self._store.read(self._name) if patient else self._store.read_now(self._name)
+        data = self._store.read(self._name, patient=patient)
         if data is None:
             return None
         try:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["KEY", "SECRET", "Bucket", "Line", "missing", "serving_bucket"]
+__all__ = ["KEY", "SECRET", "Bucket", "CutLine", "missing", "serving_bucket"]
 
 KEY, SECRET = "AKIAFETCHERTESTKEY00", "s3cr3t/of+the/fetcher/tests/0123456789"
 BUCKET = "lab"
@@ -34,7 +34,7 @@ def missing() -> str | None:
     return None
 
 
-class Line:
+class CutLine:
     """A TCP proxy in front of a server on loopback: ``cut`` resets what is open and refuses what comes."""
 
     def __init__(self, port: int) -> None:
@@ -104,7 +104,7 @@ class Bucket:
     """A bucket of the server, the way to it that can be cut, and a client of its own that goes there directly."""
 
     port: int
-    line: Line
+    line: CutLine
     client: Any = field(repr=False)
     name: str = BUCKET
 
@@ -162,14 +162,13 @@ def serving_bucket() -> Iterator[Bucket]:
     try:
         _await(port, process)
         import boto3
-        from botocore.config import Config
 
         client = boto3.client(
             "s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1", aws_access_key_id=KEY,
-            aws_secret_access_key=SECRET, config=Config(proxies={}, retries={"max_attempts": 5}),
+            aws_secret_access_key=SECRET, config=boto3.session.Config(proxies={}, retries={"max_attempts": 5}),
         )  # fmt: skip
         client.create_bucket(Bucket=BUCKET)
-        line = Line(port)
+        line = CutLine(port)
         try:
             yield Bucket(port, line, client)
         finally:

@@ -62,7 +62,7 @@ class Sweep:
     """One job, from its first run to its last."""
 
     def __init__(
-        self, bucket: Bucket, ground: Path, port: int, *, rows: int, part_rows: int, form: str, chance: random.Random
+        self, bucket: Bucket, ground: Path, *, port: int, rows: int, part_rows: int, form: str, chance: random.Random
     ) -> None:
         self.swept = Swept(rows)
         self._chance = chance
@@ -197,7 +197,8 @@ def sweep(
     """Strike a job so many times, the last time with its disk lost; return what became of it."""
     began = time.monotonic()
     with serving_bucket() as bucket, serving(PAGE_BYTES) as port:
-        job = Sweep(bucket, ground, port, rows=rows, part_rows=part_rows, form=form, chance=random.Random(seed))
+        chance = random.Random(seed)
+        job = Sweep(bucket, ground, port=port, rows=rows, part_rows=part_rows, form=form, chance=chance)
         share = max(1, rows // part_rows // (kills + 1))
         for number in range(1, kills + 1):
             cut = (share * (number - 1) + share // 2, 10.0) if cuts and number == 3 else None
