@@ -193,7 +193,7 @@ def test_rules_beside_a_function_are_refused(flags: str, desk: Desk) -> None:
     desk.pages("a")
     words = ["--select", "h=h1", "--extract", "mine:size", *flags.split()]
     ended = run("crawl", "l.txt", "-o", "pages.jsonl", *words, folder=desk.folder)
-    desk.refused(ended, "select and extract both say what a page's data is: leave one of them out", 2)
+    desk.refused(ended, "select: says what a page's data is, and so does extract: leave one of them out", 2)
     assert not (desk.folder / "pages.jsonl").exists()
     ended = run("crawl", "l.txt", "--select", "h=h1 >", *flags.split(), folder=desk.folder)
     assert ended.code == 2

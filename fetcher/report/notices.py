@@ -53,11 +53,12 @@ class Notices:
     def listen(self, verbose: int, *, quiet: bool = False) -> None:
         """Tell what the package logs: with ``verbose`` 1 of parked hosts and retries, from 2 on of everything.
 
-        What a list is warned of is told in any case, unless the run is ``quiet``.
+        What a list or an extractor is warned of is told in any case, unless the run is ``quiet``.
         """
-        lists = logging.getLogger("fetcher.sources")
-        lists.propagate = False  # it is told once
-        lists.addHandler(logging.NullHandler() if quiet else _Handler(self, "warning: "))
+        for name in ("fetcher.sources", "fetcher.extract"):
+            warnings = logging.getLogger(name)
+            warnings.propagate = False  # it is told once
+            warnings.addHandler(logging.NullHandler() if quiet else _Handler(self, "warning: "))
         if not verbose:
             return
         logger = logging.getLogger("fetcher")
