@@ -271,7 +271,8 @@ def test_a_name_that_is_wrong_is_told_with_its_reason(option: str, name: str, de
         (desk.folder / file).write_text(text)
     desk.pages("a")
     ended = run("crawl", "l.txt", "-o", "pages.jsonl", f"--{option}", name, folder=desk.folder)
-    desk.refused(ended, f"{option}: {WRONG[name]}", 2)
+    between = " " if "must be" in WRONG[name] else ": "
+    desk.refused(ended, f"{option}{between}{WRONG[name]}", 2)
     assert ended.said.count("\n") == 1
     assert ended.out == b""
     assert not (desk.folder / "pages.jsonl").exists()

@@ -68,7 +68,7 @@ def test_a_reader_of_the_list_that_leaves_ends_it_silently(tmp_path: Path) -> No
     ("arguments", "said"),
     [
         ("--port 99999", "port: 99999 is not from 0 to 65535"),
-        ("--hosts 0", "hosts: 0 is not from 1 to 1000"),
+        ("--hosts 0", "hosts 0: must be at least 1"),
         ("--latency 60-20", "latency 60-20: must have the lower number first"),
         ("--latency fast", "latency fast: must be a range of milliseconds, such as 20-60"),
         ("--latency 20ms-60ms", "latency 20ms-60ms: must be a range of milliseconds, such as 20-60"),

@@ -183,7 +183,7 @@ def test_every_flag_that_is_named_exists() -> None:
     known = {flag for name in COMMANDS if (command := cli.get_command(group, name)) for flag in flags_of(command)}
     known |= {"--help", "-h", "--version", "-vv"}
     named = {flag for code in quoted(README) for flag in re.findall(r"(?:^|\s)(--?[a-zA-Z][\w-]*)", code)}
-    others = {"-e", "-USR1", "-m"}  # pip's, kill's, python's
+    others = {"-e", "-USR1", "-m", "-l"}  # pip's, kill's, python's, man's
     assert named - others <= known
 
 

@@ -244,7 +244,7 @@ def test_the_variable_and_the_file_say_it_too(desk: Desk) -> None:
 def test_links_stay_within_a_site_and_so_within_its_shard() -> None:
     """There is no other way to follow them: with one, two shards would fetch the same page."""
     assert set(get_args(Within)) == {"host", "site", "prefix"}
-    with pytest.raises(ConfigError, match="within: 'any' is none of"):
+    with pytest.raises(ConfigError, match="within any: must be one of"):
         Config.of(follow=True, within="any", shard="1/4")  # type: ignore[arg-type]  # that is what is refused
 
 

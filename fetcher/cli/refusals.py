@@ -85,9 +85,10 @@ def meant_flag(name: str, command: click.Command) -> tuple[str, str]:
     """Return what to say of a flag that there is none of, and the flag of ours that is meant, if one is certain."""
     known = [each for param in command.params for each in (*param.opts, *param.secondary_opts) if each.startswith("--")]
     ours = topics.LONG_NAMES.get(name, name)
-    if ours in topics.topics("flag"):  # the group's own are not among them
+    found = topics.foreign(name) if command.name == "crawl" else []
+    if ours in topics.topics("flag") and not found:
         return f"{name}: there is no such flag here: {ours} is one of another command", ours
-    found = topics.foreign(name)
+    found = found or topics.foreign(name)
     if found:
         said = [_said_of(owner, ours) for owner, ours in found]
         owner, ours = found[0]
@@ -139,7 +140,7 @@ def _likeness(one: frozenset[str], other: frozenset[str]) -> float:
 def _flag_in(text: str) -> str:
     """Return the long name of the first flag in a text, ``""`` where there is none of ours."""
     for word in re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", text):
-        flag = topics.LONG_NAMES.get(word, word)
+        flag: str = topics.LONG_NAMES.get(word, word)
         if flag in topics.topics("flag"):
             return flag
     return ""

@@ -64,7 +64,7 @@ def as_said(message: str) -> str:
 
     Any other message is said as it is.
     """
-    option = re.match(r"[a-z]+(?:-[a-z]+)*(?=: | [^:]+: )", message)
+    option = re.match(r"[a-z]+(?:-[a-z]+)*(?=: | .+?: )", message)
     if option is None or f"--{option[0]}" not in topics("flag"):
         return message
     return f"--{message} (see 'fetcher help --{option[0]}')"
