@@ -193,7 +193,7 @@ def test_rules_beside_a_function_are_refused(flags: str, desk: Desk) -> None:
     desk.pages("a")
     words = ["--select", "h=h1", "--extract", "mine:size", *flags.split()]
     ended = run("crawl", "l.txt", "-o", "pages.jsonl", *words, folder=desk.folder)
-    desk.refused(ended, "select and extract both say what a page's data is: leave one of them out", 2)
+    desk.refused(ended, "select: says what a page's data is, and so does extract: leave one of them out", 2)
     assert not (desk.folder / "pages.jsonl").exists()
     ended = run("crawl", "l.txt", "--select", "h=h1 >", *flags.split(), folder=desk.folder)
     assert ended.code == 2
@@ -271,7 +271,8 @@ def test_a_name_that_is_wrong_is_told_with_its_reason(option: str, name: str, de
         (desk.folder / file).write_text(text)
     desk.pages("a")
     ended = run("crawl", "l.txt", "-o", "pages.jsonl", f"--{option}", name, folder=desk.folder)
-    desk.refused(ended, f"{option}: {WRONG[name]}", 2)
+    between = " " if "must be" in WRONG[name] else ": "
+    desk.refused(ended, f"{option}{between}{WRONG[name]}", 2)
     assert ended.said.count("\n") == 1
     assert ended.out == b""
     assert not (desk.folder / "pages.jsonl").exists()

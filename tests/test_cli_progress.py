@@ -19,6 +19,7 @@ from tests.lab.server import LabServer
 from tests.lab.terminal import Screen, Terminal
 
 HELD = 3
+SEQUENCE = re.compile(r"\x1b\[[?0-9;]*([A-Za-z])")
 BAR = re.compile(r"\d+/~?\d+  \d+ ok  \d+ failed  \d+ in flight  (-|\d+) pages/s  \d+:\d\d elapsed  [-\d]+:[-\d]+ left")
 
 LINE = re.compile(r"fetcher: 1 of (about )?4 rows: 1 ok, 0 failed, 3 in flight, \d+ pages/s(, about .* left)?")
@@ -130,11 +131,12 @@ def test_a_bar_that_is_not_wanted_is_not_drawn(
 
 def test_lines_on_the_same_terminal_are_their_own_progress(gate: HeldCase, terminal: Terminal, tmp_path: Path) -> None:
     with crawl(tmp_path, terminal, stdout=terminal.line) as running:
-        terminal.until(lambda text: "/ok -> " in text)
+        terminal.until(lambda text: "-> " in text)
         gate.open()
         assert running.end().code == 0
     terminal.hang_up()
-    assert "\x1b" not in terminal.written
+    assert set(SEQUENCE.findall(terminal.written)) <= {"m"}, "colours, and nothing is written over"
+    assert terminal.screen.colours
     assert len([line for line in terminal.screen.lines if " -> " in line]) == HELD + 1
 
 
@@ -146,7 +148,7 @@ def test_progress_that_is_asked_for_does_not_draw_over_the_lines(
         gate.open()
         assert running.end().code == 0
     terminal.hang_up()
-    assert "\x1b" not in terminal.written
+    assert set(SEQUENCE.findall(terminal.written)) <= {"m"}
 
 
 def test_a_log_has_no_progress(gate: HeldCase, tmp_path: Path) -> None:

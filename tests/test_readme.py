@@ -25,7 +25,8 @@ from tests.lab.command import environment, run
 from tests.test_house import CONFINED, HOUSE, ORDER
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+WHOLE = (ROOT / "README.md").read_text(encoding="utf-8")
+README = re.sub(r"<!-- coming from -->\n(?:\|.*\n)+", "", WHOLE)  # that has flags of others
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -182,7 +183,7 @@ def test_every_flag_that_is_named_exists() -> None:
     known = {flag for name in COMMANDS if (command := cli.get_command(group, name)) for flag in flags_of(command)}
     known |= {"--help", "-h", "--version", "-vv"}
     named = {flag for code in quoted(README) for flag in re.findall(r"(?:^|\s)(--?[a-zA-Z][\w-]*)", code)}
-    others = {"-e", "-USR1", "-m", "-L"}  # pip's, kill's, python's, ssh's
+    others = {"-e", "-USR1", "-m", "-L", "-l"}  # pip's, kill's, python's, ssh's, man's
     assert named - others <= known
 
 

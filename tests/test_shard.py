@@ -202,10 +202,10 @@ async def test_a_run_without_a_shard_has_nothing_before_its_rows() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("0/4", "'0/4': the shares count from 1, so those of 4 are 1/4 to 4/4"),
-        ("5/4", "'5/4': the shares count from 1, so those of 4 are 1/4 to 4/4"),
-        ("0/0", "'0/0': a list has one share at least (1/1)"),
-        ("1/0", "'1/0': a list has one share at least (1/1)"),
+        ("0/4", "0/4: must be from 1/4 to 4/4: the shares count from 1"),
+        ("5/4", "5/4: must be from 1/4 to 4/4: the shares count from 1"),
+        ("0/0", "0/0: must be of one share at least (1/1)"),
+        ("1/0", "1/0: must be of one share at least (1/1)"),
         ("1", "1: must be a share of a list: I/N is share I of N, such as 1/4"),
         ("a/b", "a/b: must be a share of a list: I/N is share I of N, such as 1/4"),
         ("-1/4", "-1/4: must be a share of a list: I/N is share I of N, such as 1/4"),
@@ -217,10 +217,10 @@ async def test_a_run_without_a_shard_has_nothing_before_its_rows() -> None:
 def test_a_share_that_is_none_is_exit_2(desk: Desk, given: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Config.of(shard=given)
-    assert str(caught.value) == f"shard: {message}"
+    assert str(caught.value) == f"shard {message}"
     if given in ("0/4", "5/4", "/4"):  # an array of Slurm from 0, one job too many, a variable that is not set
         desk.pages("a")
-        desk.refused(desk.crawl("--shard", given), f"shard: {message}", 2)
+        desk.refused(desk.crawl("--shard", given), f"shard {message}", 2)
         assert not (desk.folder / "pages.jsonl").exists()
 
 
@@ -244,7 +244,7 @@ def test_the_variable_and_the_file_say_it_too(desk: Desk) -> None:
 def test_links_stay_within_a_site_and_so_within_its_shard() -> None:
     """There is no other way to follow them: with one, two shards would fetch the same page."""
     assert set(get_args(Within)) == {"host", "site", "prefix"}
-    with pytest.raises(ConfigError, match="within: 'any' is none of"):
+    with pytest.raises(ConfigError, match="within any: must be one of"):
         Config.of(follow=True, within="any", shard="1/4")  # type: ignore[arg-type]  # that is what is refused
 
 

@@ -59,7 +59,9 @@ def in_folder(folder: Path, pattern: str = "*") -> set[str]:
 
 
 def test_the_package_is_in_it_and_nothing_else(unpacked: Path) -> None:
-    assert {path.name for path in unpacked.iterdir()} == {"fetcher", f"fetcher_crawl-{__version__}.dist-info"}
+    data = f"fetcher_crawl-{__version__}.data"
+    assert {path.name for path in unpacked.iterdir()} == {"fetcher", f"fetcher_crawl-{__version__}.dist-info", data}
+    assert in_folder(unpacked / data) == {"data/share/man/man1/fetcher.1"}
     assert in_folder(unpacked / "fetcher") == in_folder(ROOT / "fetcher")
     assert "py.typed" in in_folder(unpacked / "fetcher")
     assert [name for name in in_folder(unpacked) if "test" in name.lower()] == []

@@ -15,7 +15,7 @@ import msgspec
 
 from fetcher.cli.settings import RUN_KEYS, concurrency_within_limits, list_options, make_config
 from fetcher.config import Config, Follow
-from fetcher.errors import ConfigError, SinkError
+from fetcher.errors import ConfigError, SinkError, SourceError
 from fetcher.job.job import check_job_outputs
 from fetcher.job.paths import folder_for, has_earlier, is_job
 from fetcher.job.resume import choose_codes
@@ -27,6 +27,7 @@ from fetcher.sinks.body_folder import check_body_folder
 from fetcher.sinks.layout import BodyPlace, body_place
 from fetcher.sinks.opening import check_path, descriptor_of, is_special
 from fetcher.sources import ListOptions, check, is_url_argument
+from fetcher.sources.inputs import meant_file
 from fetcher.store import is_store_url
 from fetcher.transport.descriptors import RESERVED_DESCRIPTORS
 
@@ -80,6 +81,10 @@ def make_plan(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool =
     ``SourceError`` and ``SinkError``.
     """
     plan = _plan_of(inputs, settings, lasting=lasting)
+    for text in inputs:
+        if (meant := meant_file(text)) is not None:
+            host = f" (for the host, write https://{text})" if is_url_argument(text) else ""
+            raise SourceError(f"{text}: no such file: did you mean {meant}?{host}")
     check(inputs, plan.list_options)
     _check_places(plan)
     return plan

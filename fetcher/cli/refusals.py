@@ -38,7 +38,8 @@ def refusal_of(error: click.ClickException) -> str:
         needs = "requires an argument" in error.message
         text = f"{flag}: needs a value{f', {metavar}' if metavar else ''}" if needs else f"{flag}: takes no value"
     elif isinstance(error, click.MissingParameter):
-        text = f"{_name_of(error.param)} is missing"
+        choices = getattr(getattr(error.param, "type", None), "choices", ())
+        text = f"{_name_of(error.param)} is missing" + (f": one of {', '.join(choices)}" if choices else "")
     elif isinstance(error, click.BadParameter) and error.param is not None:
         flag = _name_of(error.param)
         text = f"{flag} {error.message.rstrip('.')}" if _has_value(error) else f"{flag}: {error.message.rstrip('.')}"
@@ -83,7 +84,11 @@ def option_of(name: str | None, context: click.Context) -> tuple[str, str]:
 def meant_flag(name: str, command: click.Command) -> tuple[str, str]:
     """Return what to say of a flag that there is none of, and the flag of ours that is meant, if one is certain."""
     known = [each for param in command.params for each in (*param.opts, *param.secondary_opts) if each.startswith("--")]
-    found = topics.foreign(name)
+    ours = topics.LONG_NAMES.get(name, name)
+    found = topics.foreign(name) if command.name == "crawl" else []
+    if ours in topics.topics("flag") and not found:
+        return f"{name}: there is no such flag here: {ours} is one of another command", ours
+    found = found or topics.foreign(name)
     if found:
         said = [_said_of(owner, ours) for owner, ours in found]
         owner, ours = found[0]
@@ -94,8 +99,6 @@ def meant_flag(name: str, command: click.Command) -> tuple[str, str]:
         close = _by_words(name, known)
     if close:
         return f"{name}: there is no such flag: did you mean {close[0]}?", close[0]
-    if name in topics.topics("flag"):
-        return f"{name}: there is no such flag here: it is one of another command", name
     return f"{name}: there is no such flag", ""
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib.machinery
+import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import MethodType, ModuleType
@@ -31,9 +33,13 @@ if TYPE_CHECKING:
 
 __all__ = ["MarkRow", "Reader", "looks_dangerous", "name_of"]
 
+log = logging.getLogger("fetcher.extract")
+
 MarkRow: TypeAlias = Callable[[int], None]
 """Is told the id of the row whose page is about to be parsed in this process, and 0 afterwards."""
 
+SLOW_SECONDS = 0.05  # for a page, on the loop
+SLOW_PAGES = 10  # until that is told
 MAX_PROCESSES = 4  # where their number was not asked for
 SHORTAGE_PAUSE_SECONDS = 0.5  # until a page is tried again that there was no memory for
 MAX_QUEUED_PAGES = 16  # that a process has at once, where all pages go to one
@@ -44,6 +50,31 @@ SAFE_BYTES = 32 * 1024  # in which no tags can be made that take a tenth of a se
 MAX_BYTES_HERE = 1024 * 1024
 MAX_TAGS_HERE = 10_000
 LONG_TAG_BYTES = 16 * 1024  # without a ">": a tag as long as that may have thousands of attributes
+
+
+class WatchedExtractor:
+    """Calls an extractor on the loop, and says once that it is slow: all other pages wait for it meanwhile."""
+
+    def __init__(self, extract: Extractor, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._extract = extract
+        self._clock = clock
+        self._slow = 0
+
+    def __call__(self, response: Response) -> Any:
+        """Return what the extractor does."""
+        began = self._clock()
+        try:
+            return self._extract(response)
+        finally:
+            if self._clock() - began > SLOW_SECONDS:
+                self._slow += 1
+                if self._slow == SLOW_PAGES:
+                    log.warning(
+                        "the extractor took over %d ms on %d pages, and nothing else moves meanwhile: --isolate "
+                        "(isolate=True) runs it in processes of its own",
+                        SLOW_SECONDS * 1000,
+                        SLOW_PAGES,
+                    )
 
 
 class Reader:
@@ -84,6 +115,7 @@ class Reader:
             self._columns |= {"robots"}
         self._keep_body = config.keep_body
         self._extract = extract
+        self._watched = None if extract is None else WatchedExtractor(extract)
         self._makes_trees = bool(self._columns or self._select or self._content or extract)
         self._asked = parsing.isolate or parsing.parsers is not None
         # A library that parses the page again takes longer than all else: it runs where the cores are.
@@ -179,7 +211,7 @@ class Reader:
             reading = read_body(
                 response,
                 select=self._select,
-                extract=self._extract,
+                extract=self._watched,
                 preview=self._preview,
                 columns=self._columns,
                 content=self._content,

@@ -53,9 +53,9 @@ class Notices:
     def listen(self, verbose: int, *, quiet: bool = False) -> None:
         """Tell what the package logs: with ``verbose`` 1 of parked hosts and retries, from 2 on of everything.
 
-        What is to be said of a list or of a store is told in any case, unless the run is ``quiet``.
+        What is to be said of a list, of a store or of an extractor is told in any case, unless the run is ``quiet``.
         """
-        for name in ("fetcher.sources", "fetcher.store"):
+        for name in ("fetcher.sources", "fetcher.store", "fetcher.extract"):
             told = logging.getLogger(name)
             told.propagate = False  # it is told once
             told.addHandler(logging.NullHandler() if quiet else _Handler(self, "warning: "))

@@ -5,13 +5,17 @@ Law 7: whatever comes from the web or the list is escaped: one outcome's text st
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
+from fetcher.errors import Skipped
 from fetcher.model import Outcome, Page
 from fetcher.sinks.escape import printable
 from fetcher.sinks.record import to_json
 from fetcher.sinks.stream import StreamSink
+from fetcher.terminal import has_colour, paint
 
 __all__ = ["TextSink"]
 
@@ -20,16 +24,28 @@ _INDENT = INDENT.encode()
 
 
 class TextSink(StreamSink):
-    """Write each outcome as a line, its preview and selected values indented below it."""
+    """Write each outcome as a line, its preview and selected values indented below it.
+
+    What went wrong is in colour where standard output is a terminal that has them.
+    """
+
+    @cached_property
+    def _coloured(self) -> bool:
+        return self.output.path == "-" and has_colour(sys.stdout)
 
     def encode(self, outcome: Outcome) -> bytes:
         """Return the lines of one outcome in UTF-8."""
         url = printable(outcome.request.url.lstrip(" "))  # an indented line would pass for the record's above
         if not isinstance(outcome, Page):
             error = outcome.error
-            return f"{url} !! {printable(f'{error.code}: {error.message}' if error.message else error.code)}\n".encode()
+            said = printable(f"{error.code}: {error.message}" if error.message else error.code)
+            if self._coloured:
+                return f"{url} {paint(f'!! {said}', 'yellow' if isinstance(error, Skipped) else 'red')}\n".encode()
+            return f"{url} !! {said}\n".encode()
         if self.layout.head:
             return f"{url} -> {outcome.status}{_kind(outcome)}\n".encode()
+        if self._coloured:
+            return "".join([f"{url} {paint(f'-> {_size(outcome)}', 'green')}\n", *_below(outcome)]).encode()
         if outcome.preview is None and outcome.data is None and outcome.length is not None:
             return f"{url} -> {outcome.length}\n".encode()
         return "".join([f"{url} -> {_size(outcome)}\n", *_below(outcome)]).encode()

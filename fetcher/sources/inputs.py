@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from ipaddress import AddressValueError, IPv4Address
+from itertools import islice
 from pathlib import PurePath
 
 from fetcher.compression import SUFFIXES
@@ -16,7 +17,9 @@ from fetcher.errors import SourceError
 from fetcher.store import is_store_url
 from fetcher.urls import without_userinfo
 
-__all__ = ["FILES", "FORMATS", "format_of", "is_url_argument", "is_url_list"]
+__all__ = ["FILES", "FORMATS", "format_of", "is_url_argument", "is_url_list", "meant_file"]
+
+MAX_NAMES = 10_000  # of a folder that are looked at
 
 FORMATS = ("txt", "csv", "tsv", "jsonl", "parquet", "sqlite", "sitemap")
 """The formats of a list."""
@@ -53,6 +56,42 @@ def is_url_argument(text: str) -> bool:
         return False
     host = _HOST.fullmatch(authority)
     return host is not None and _is_host(host["name"])
+
+
+def meant_file(text: str) -> str | None:
+    """Return the list that was perhaps meant by a name that no file has: one beside it that differs by one character.
+
+    A bare host is a row, so ``shop.tx`` would be asked for on the network where ``shop.txt`` lies here.
+    """
+    if not text or text == "-" or _SCHEME.match(text) or os.path.lexists(text):
+        return None
+    folder, name = os.path.split(text)
+    try:
+        with os.scandir(folder or ".") as entries:
+            names = [entry.name for entry in islice(entries, MAX_NAMES)]
+    except (OSError, ValueError):
+        return None
+    near = [each for each in sorted(names) if _is_list_name(each) and _is_near(name.lower(), each.lower())]
+    return os.path.join(folder, near[0]) if near else None
+
+
+def _is_list_name(name: str) -> bool:
+    path = PurePath(name.lower())
+    return (PurePath(path.stem).suffix if path.suffix in _COMPRESSED else path.suffix) in _SUFFIXES
+
+
+def _is_near(one: str, other: str) -> bool:
+    """Whether two names differ by a character that is missing, another, or in the other's place."""
+    if one == other or abs(len(one) - len(other)) > 1:
+        return False
+    same = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    rests = one[same:], other[same:]
+    return (
+        rests[0][1:] == rests[1]  # one character less
+        or rests[1][1:] == rests[0]
+        or rests[0][1:] == rests[1][1:]
+        or (rests[0][:2] == rests[1][:2][::-1] and rests[0][2:] == rests[1][2:])
+    )
 
 
 def is_url_list(text: str, format: str | None) -> bool:  # noqa: A002 - the public name of the option

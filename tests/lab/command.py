@@ -10,6 +10,7 @@ Law 3: no traceback is ever shown; whatever a test runs is judged by this.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from fetcher.topics import topics
 from tests.lab.loaded import Forked, fork
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +57,17 @@ class Ended:
 def argv(*arguments: str) -> list[str]:
     """Return the words that run ``fetcher`` with these arguments."""
     return [sys.executable, "-m", "fetcher", *arguments]
+
+
+def as_said(message: str) -> str:
+    """Return a message about an option, such as ``rate 0: must be …``, as the command line says it: the flag, the next step.
+
+    Any other message is said as it is.
+    """
+    option = re.match(r"[a-z]+(?:-[a-z]+)*(?=: | .+?: )", message)
+    if option is None or f"--{option[0]}" not in topics("flag"):
+        return message
+    return f"--{message} (see 'fetcher help --{option[0]}')"
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:

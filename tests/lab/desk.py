@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.lab.command import Ended, run
+from tests.lab.command import Ended, as_said, run
 from tests.lab.held_case import HeldCase
 from tests.lab.server import LabServer
 
@@ -114,7 +114,7 @@ class Desk:
 
     def refused(self, ended: Ended, message: str, code: int) -> None:
         """See that a run ended with this message, having asked for nothing."""
-        assert (ended.code, ended.said.splitlines()[-1]) == (code, f"fetcher: {message}")
+        assert (ended.code, ended.said.splitlines()[-1]) == (code, f"fetcher: {as_said(message)}")
         assert self.asked() == []
 
     def hold(self, path: str = "/held") -> HeldCase:
