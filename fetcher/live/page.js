@@ -10,7 +10,7 @@
   const few = n => n >= 100 ? whole(n) : n >= 10 ? n.toFixed(0) : n > 0 ? n.toFixed(1) : "0";
   const size = n => {
     for (const unit of ["bytes", "kB", "MB", "GB"]) {
-      if (n < 1000) return `${unit === "bytes" ? n.toFixed(0) : n.toFixed(1)} ${unit}`;
+      if (n < 1000) return `${unit === "bytes" || n >= 100 ? n.toFixed(0) : n.toFixed(1)} ${unit}`;
       n /= 1000;
     }
     return `${n.toFixed(1)} TB`;
