@@ -43,10 +43,10 @@ TOLD_SECONDS = 15.0  # after which it is told that there is none
 HELLO_SECONDS = 30.0
 DELIVERED_BYTES = 64 * 1024  # at once: what is larger Ray keeps in a store, and that may be on a disk
 MAX_PENDING_BYTES = 512 * 1024
-PAUSE_SECONDS = 0.02  # between two calls for a worker …
-PAUSE_PER_WORKER = (
-    0.002  # … or so much for each there is: a call takes the driver half a millisecond, and there are two ways
-)
+PAUSE_SECONDS = 0.1
+PAUSE_PER_WORKER = 0.002
+"""Between two calls for a worker: the one, or so much for each there is. A call takes half a millisecond, at either end."""
+
 STORE_BYTES = 100 * 1024 * 1024  # of Ray's on this machine, where there is no cluster
 CONNECT_SECONDS = 5.0
 EMPTY = LENGTH.pack(0)
