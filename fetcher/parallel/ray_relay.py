@@ -56,7 +56,8 @@ class Relay:
         self._frames: deque[bytes] = deque()
         self._size = 0
         self._over: bytes | None = None
-        self._changed = asyncio.Condition()
+        self._enough = asyncio.Event()  # to be said at once, or there will be no more
+        self._room = asyncio.Event()
         self._heard = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -98,8 +99,8 @@ class Relay:
         if data:
             await self.deliver(data)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause), self._changed:
-                await self._changed.wait_for(lambda: self._over is not None or (most and self._size > ENOUGH_BYTES))
+            async with asyncio.timeout(pause):
+                await (self._enough.wait() if most or self._over is not None else asyncio.sleep(pause))
         if not self._frames and self._over is not None:
             return OVER + self._over
         taken: list[bytes] = [MORE]
@@ -108,9 +109,10 @@ class Relay:
             frame = self._frames.popleft()
             size += len(frame)
             taken += (LENGTH.pack(len(frame)), frame)
-        async with self._changed:
-            self._size -= size
-            self._changed.notify_all()
+        self._size -= size
+        if self._size <= ENOUGH_BYTES and self._over is None:
+            self._enough.clear()
+        self._room.set()
         return b"".join(taken)
 
     async def _listen(self, seam: SocketSeam) -> None:
@@ -118,11 +120,13 @@ class Relay:
         reason = ""
         try:
             while (frame := await seam.receive()) is not None:
-                async with self._changed:
-                    await self._changed.wait_for(lambda: self._size < MAX_WAITING_BYTES)
-                    self._frames.append(frame)
-                    self._size += len(frame)
-                    self._changed.notify_all()
+                while self._size >= MAX_WAITING_BYTES:
+                    self._room.clear()
+                    await self._room.wait()
+                self._frames.append(frame)
+                self._size += len(frame)
+                if self._size > ENOUGH_BYTES:
+                    self._enough.set()
         except ValueError as error:
             reason = f"it said what makes no sense ({error})"
         assert self._process is not None
@@ -132,9 +136,8 @@ class Relay:
         self._process.wait()
         row = self._marked()
         shutil.rmtree(self._folder, ignore_errors=True)
-        async with self._changed:
-            self._over = json.dumps({"reason": reason or how_it_ended(code), "row": row}).encode()
-            self._changed.notify_all()
+        self._over = json.dumps({"reason": reason or how_it_ended(code), "row": row}).encode()
+        self._enough.set()
 
     def _marked(self) -> int:
         """Return the row that the worker was parsing."""
