@@ -7,7 +7,7 @@
 
 Ray is imported here and nowhere else, so that its threads, its signal handlers and what it prints are not the parent's,
 and what it keeps of its driver (the command line above all) holds no secret: this one's has none. Law 3: of each worker
-one call is on its way in each direction. Law 6: a worker's seam is closed when the worker has stopped, and not before:
+one call is on its way. Law 6: a worker's seam is closed when the worker has stopped, and not before:
 either its relay has said so, or it has been told nothing for as long as its lease. Law 8: so no site has two workers.
 
 Its standard input is a socket of the parent's: by it come the ends of the workers' sockets, and by its end, the parent's.
@@ -33,9 +33,10 @@ from fetcher.parallel.seam import LENGTH, SocketSeam, open_seam
 
 __all__ = ["main"]
 
-BEAT_SECONDS = 1.0  # in which a worker is told something, if only that somebody is there
+BEAT_SECONDS = 1.0  # for an answer, after which the worker is told once more that somebody is there
 CALL_SECONDS = 8.0  # for what takes none: longer, and the way there is cut
-COLLECT_SECONDS = 60.0  # for as many bytes as a batch may have
+ANSWER_SECONDS = 120.0  # for as many bytes as a batch may have
+COLLECTED_BYTES = 4 * 1024 * 1024  # at once, and one batch more
 MARGIN_SECONDS = 1.0  # beyond a lease: for what was on its way
 FIRST_PATIENCE_SECONDS = 120.0  # for a free core in the cluster: it may be growing
 LOST_SECONDS = 60.0  # in which nobody is sent to a machine where a worker was lost
@@ -43,10 +44,10 @@ TOLD_SECONDS = 15.0  # after which it is told that there is none
 HELLO_SECONDS = 30.0
 DELIVERED_BYTES = 64 * 1024  # at once: what is larger Ray keeps in a store, and that may be on a disk
 MAX_PENDING_BYTES = 512 * 1024
-PAUSE_SECONDS = 0.02  # between two calls for a worker …
-PAUSE_PER_WORKER = (
-    0.002  # … or so much for each there is: a call takes the driver half a millisecond, and there are two ways
-)
+PAUSE_SECONDS = 0.2
+PAUSE_PER_WORKER = 0.002
+"""Of a call, before it is answered: the one, or so much for each worker. It takes half a millisecond at either end."""
+
 STORE_BYTES = 100 * 1024 * 1024  # of Ray's on this machine, where there is no cluster
 CONNECT_SECONDS = 5.0
 EMPTY = LENGTH.pack(0)
@@ -149,15 +150,7 @@ class Bridge:
             await self._place(start["first"])
             await self._call(self._actor.begin.remote(start["most"]), CALL_SECONDS)
             self._told = loop.time()
-            delivering = asyncio.create_task(self._deliver())
-            collecting = asyncio.create_task(self._collect())
-            try:
-                await asyncio.wait([delivering, collecting], return_when=asyncio.FIRST_COMPLETED)
-                return (collecting if collecting.done() else delivering).result()
-            finally:
-                delivering.cancel()
-                collecting.cancel()
-                await asyncio.gather(delivering, collecting, return_exceptions=True)
+            return await self._pass_on()
         except (self._ray.exceptions.RayError, TimeoutError) as error:
             reason = _in_words(error)
             if self._node is not None:
@@ -226,30 +219,34 @@ class Bridge:
                 self._pending += batch
                 self._changed.notify_all()
 
-    async def _deliver(self) -> WorkerGone:
-        loop = asyncio.get_running_loop()
+    async def _pass_on(self) -> WorkerGone:
+        """Say what there is to say, and hear what there is to hear, call by call, until the worker has ended."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(BEAT_SECONDS), self._changed:
-                    await self._changed.wait_for(lambda: self._pending)
             async with self._changed:
                 data = bytes(self._pending[:DELIVERED_BYTES]) or EMPTY
                 del self._pending[:DELIVERED_BYTES]
                 self._changed.notify_all()
-            self._told = loop.time()
-            await self._call(self._actor.deliver.remote(data), CALL_SECONDS)
-            if not self._pending:
-                await asyncio.sleep(self._pause)
-
-    async def _collect(self) -> WorkerGone:
-        while True:
-            answer = memoryview(await self._call(self._actor.collect.remote(self._pause), COLLECT_SECONDS))
+            whole = not self._pending
+            most = 0 if self._seam.is_behind else COLLECTED_BYTES
+            pause = self._pause if whole else 0.0
+            call = asyncio.ensure_future(self._told_by(self._actor.exchange.remote(data, pause, most), ANSWER_SECONDS))
+            try:
+                while not (await asyncio.wait([call], timeout=BEAT_SECONDS + pause))[0]:
+                    if whole:  # a large answer takes its time, and the lease goes on
+                        await self._told_by(self._actor.deliver.remote(EMPTY), CALL_SECONDS)
+                answer = memoryview(call.result())
+            finally:
+                call.cancel()
             if answer[:1] != MORE:
                 over = json.loads(bytes(answer[1:]))
                 return WorkerGone(self._epoch, over["reason"], over["row"])
             if len(answer) > 1:
                 self._seam.pass_on(bytes(answer[1:]))
-                await self._seam.drain()
+
+    async def _told_by(self, reference: Any, seconds: float) -> Any:
+        """Note that the worker is told something now, and wait for the answer."""
+        self._told = asyncio.get_running_loop().time()
+        return await self._call(reference, seconds)
 
     async def _call(self, reference: Any, seconds: float) -> Any:
         return await asyncio.wait_for(_as_future(reference), seconds)

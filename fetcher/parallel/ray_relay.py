@@ -29,11 +29,9 @@ from fetcher.parallel.process import how_it_ended, wait_for_end
 from fetcher.parallel.seam import LENGTH, SocketSeam, open_seam
 from fetcher.spawn import command, environment
 
-__all__ = ["COLLECT_SECONDS", "LEASE_SECONDS", "MORE", "OVER", "Relay", "versions"]
+__all__ = ["LEASE_SECONDS", "MORE", "OVER", "Relay", "versions"]
 
 LEASE_SECONDS = 5.0  # without a word of the parent, after which a worker must have stopped
-COLLECT_SECONDS = 1.0  # that who asks for outcomes waits for the first of them
-MAX_COLLECTED_BYTES = 4 * 1024 * 1024  # that go out at once, and one batch more
 MAX_WAITING_BYTES = 8 * 1024 * 1024
 ENOUGH_BYTES = 256 * 1024  # for which nobody waits for more
 LAST_SECONDS = 1.0  # between the end of a worker's connection and its own
@@ -58,7 +56,8 @@ class Relay:
         self._frames: deque[bytes] = deque()
         self._size = 0
         self._over: bytes | None = None
-        self._changed = asyncio.Condition()
+        self._enough = asyncio.Event()  # to be said at once, or there will be no more
+        self._room = asyncio.Event()
         self._heard = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -92,24 +91,28 @@ class Relay:
         if self._seam is not None and self._over is None:
             self._seam.pass_on(data)
 
-    async def collect(self, pause: float) -> bytes:
-        """Return what the worker has said since, a little later, so that it is worth the way; or how it has ended."""
+    async def exchange(self, data: bytes, pause: float, most: int) -> bytes:
+        """Pass on what the parent says; a little later return what the worker has said, or how it has ended.
+
+        At most ``most`` bytes and one batch are returned: nothing where the parent is behind.
+        """
+        if data:
+            await self.deliver(data)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(COLLECT_SECONDS), self._changed:
-                await self._changed.wait_for(lambda: self._frames or self._over is not None)
-        if self._frames and self._size < ENOUGH_BYTES and self._over is None:
-            await asyncio.sleep(pause)
+            async with asyncio.timeout(pause):
+                await (self._enough.wait() if most or self._over is not None else asyncio.sleep(pause))
         if not self._frames and self._over is not None:
             return OVER + self._over
         taken: list[bytes] = [MORE]
         size = 0
-        while self._frames and size < MAX_COLLECTED_BYTES:
+        while self._frames and size < most:
             frame = self._frames.popleft()
             size += len(frame)
             taken += (LENGTH.pack(len(frame)), frame)
-        async with self._changed:
-            self._size -= size
-            self._changed.notify_all()
+        self._size -= size
+        if self._size <= ENOUGH_BYTES and self._over is None:
+            self._enough.clear()
+        self._room.set()
         return b"".join(taken)
 
     async def _listen(self, seam: SocketSeam) -> None:
@@ -117,11 +120,13 @@ class Relay:
         reason = ""
         try:
             while (frame := await seam.receive()) is not None:
-                async with self._changed:
-                    await self._changed.wait_for(lambda: self._size < MAX_WAITING_BYTES)
-                    self._frames.append(frame)
-                    self._size += len(frame)
-                    self._changed.notify_all()
+                while self._size >= MAX_WAITING_BYTES:
+                    self._room.clear()
+                    await self._room.wait()
+                self._frames.append(frame)
+                self._size += len(frame)
+                if self._size > ENOUGH_BYTES:
+                    self._enough.set()
         except ValueError as error:
             reason = f"it said what makes no sense ({error})"
         assert self._process is not None
@@ -131,9 +136,8 @@ class Relay:
         self._process.wait()
         row = self._marked()
         shutil.rmtree(self._folder, ignore_errors=True)
-        async with self._changed:
-            self._over = json.dumps({"reason": reason or how_it_ended(code), "row": row}).encode()
-            self._changed.notify_all()
+        self._over = json.dumps({"reason": reason or how_it_ended(code), "row": row}).encode()
+        self._enough.set()
 
     def _marked(self) -> int:
         """Return the row that the worker was parsing."""

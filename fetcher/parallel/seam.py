@@ -54,9 +54,10 @@ class SocketSeam:
         self._writer.write(LENGTH.pack(len(batch)) + batch)
         await self._writer.drain()
 
-    async def drain(self) -> None:
-        """Wait while the other end is behind. Raises ``ConnectionError`` where there is none any more."""
-        await self._writer.drain()
+    @property
+    def is_behind(self) -> bool:
+        """Whether the other end has yet to take in as much as may be on its way."""
+        return self._writer.transport.get_write_buffer_size() > MAX_BUFFERED_BYTES
 
     def pass_on(self, data: bytes) -> None:
         """Send what was batches with their lengths when it came here, or parts of them. Nobody waits."""
