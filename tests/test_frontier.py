@@ -418,11 +418,13 @@ def test_a_list_without_an_end_is_not_copied_without_an_end(monkeypatch: pytest.
 def test_room_is_made_by_hosts_of_one_row_each() -> None:
     hosts, frontier = world_of(lookahead=100)
     for n in range(100):
-        hosts.health.park(hosts.get(f"h{n}", 0.0), 0.0, 9.0)
+        hosts.health.park(hosts.get(f"h{n}", 0.0), 0.0, 9.0 + n)
         frontier.push(row(f"h{n}"))
     assert frontier.pop(0.0) is None
     assert frontier.make_room(10, 0.0) == 10
-    assert len(list(pop_one_by_one(frontier, hosts, 9.0))) == 100
+    in_memory = [n for n in range(100) if frontier._queues[f"h{n}"].held]
+    assert in_memory == list(range(50))  # those whose time comes first
+    assert len(list(pop_one_by_one(frontier, hosts, 109.0))) == 100
     frontier.clear()
 
 

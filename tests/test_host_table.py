@@ -243,6 +243,7 @@ def test_of_the_troubles_of_several_processes_the_worst_come_first() -> None:
 
 
 def test_a_report_says_what_was_found() -> None:
+    assert HostReport("a") == HostReport("a", 0, 0, 0, 0, 0, 0.0, None, 0.0, None)  # nothing, where nothing is said
     hosts = hosts_of()
     (host,) = known(hosts, "a.example")
     for _ in range(7):

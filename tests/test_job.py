@@ -35,6 +35,7 @@ from fetcher.errors import (
 )
 from fetcher.job.job import Job
 from fetcher.job.ledger import Ledger
+from fetcher.job.paths import clear_job
 from fetcher.job.report import report
 from fetcher.model import Page
 from fetcher.sinks import DurableFile
@@ -542,6 +543,17 @@ async def test_a_record_is_written_within_about_a_second_though_few_come(
             async with asyncio.timeout(DEADLINE):
                 while len(output.read_bytes().splitlines()) < number:
                     await asyncio.sleep(0.005)
+
+
+def test_what_a_job_wrote_is_cleared_away_and_nothing_else(tmp_path: Path) -> None:
+    ours = ["ledger.sqlite", "ledger.sqlite-wal", "parsing", "rewrite.0", "since.sqlite.new", "list.jsonl.gz"]
+    others = ["lock", "notes.txt", "rewrite.x", "ledger.sqlite.bak"]
+    for name in [*ours, *others]:
+        (tmp_path / name).write_text("x")
+    (tmp_path / "output.1").mkdir()
+    (tmp_path / "output.1" / "part").write_text("x")
+    clear_job(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
 
 
 async def test_large_batches_are_written_before_they_are_a_thousand(

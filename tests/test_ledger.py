@@ -739,6 +739,13 @@ def test_a_note_too_long_is_refused_by_its_length(path: str) -> None:
         opened.note("parked")
 
 
+def test_an_identity_that_is_no_blob_is_refused(path: str) -> None:
+    fill(path)
+    tamper(path, "UPDATE meta SET value = '{}' WHERE key = 'identity'")
+    with pytest.raises(LedgerError, match="identity is no blob"):
+        Ledger.open(path)
+
+
 def test_more_codes_than_there_can_be_are_refused(path: str) -> None:
     """There are a thousand statuses and a few dozen codes of ours."""
     with begun(path) as made:

@@ -172,6 +172,14 @@ def test_every_row_comes_when_it_is_due(pushed: list[tuple[int, int, bool]], tim
         spill.close()
 
 
+def test_those_due_at_the_same_time_come_in_the_order_they_came_back(spill: Spill) -> None:
+    shelf = DelayQueue(spill)
+    rows = [row() for _ in range(9)]
+    for state in rows:
+        shelf.push(state, 5.0)
+    assert shelf.pop(5.0, 99) == rows
+
+
 def test_those_due_last_leave_memory_first(spill: Spill) -> None:
     shelf = DelayQueue(spill)
     rows = [row() for _ in range(1_000)]

@@ -14,12 +14,16 @@ from typing import Any
 
 import pytest
 
-from fetcher.errors import LedgerError
+from fetcher.config import Config
+from fetcher.errors import ConfigError, LedgerError
 from fetcher.job import report as job_report
+from fetcher.job.identity import JobIdentity
 from fetcher.job.ledger import Ledger, LedgerRow, RunProgress
 from fetcher.job.lock import Lock
 from fetcher.job.report import JobReport, JobSnapshot, report
+from fetcher.job.shards import report_shards
 from fetcher.sinks.durable import Mark
+from fetcher.sources import ListOptions
 from fetcher.spawn import environment
 
 BEGAN = 1_700_000_000.0
@@ -225,6 +229,38 @@ def test_hosts_by_their_mean_and_by_their_failures(folder: Path) -> None:
 
 
 # Beside a writer
+
+
+def make_shard(folder: Path, number: int, entries: Sequence[LedgerRow], *, listed: str = "l.txt", of: int = 2) -> str:
+    """Make the job of one shard of a list, which has ended."""
+    identity = JobIdentity.of(
+        Config.of(shard=f"{number}/{of}"), inputs=[listed], list_options=ListOptions(), outputs=["jsonl"], extract=None
+    )
+    folder.mkdir()
+    made = Ledger.create(str(folder / "ledger.sqlite"), identity=identity.to_json(), outputs=["pages.jsonl"])
+    made.begin_run(BEGAN)
+    write(made, entries, so_far(len(entries)))
+    end(made, so_far(len(entries)))
+    return str(folder)
+
+
+def test_the_hosts_of_all_shards_come_in_one_order(tmp_path: Path) -> None:
+    first = [entry(row, "http_500" if row < 3 else "ok", host="a.example", elapsed=1.0) for row in range(1, 21)]
+    second = [entry(row, host="b.example", elapsed=3.0) for row in range(21, 41)]
+    second += [entry(row, "http_500", host="c.example", elapsed=2.0) for row in range(41, 61)]
+    folders = [make_shard(tmp_path / "2", 2, second), make_shard(tmp_path / "1", 1, first)]
+    sums = report_shards(folders, hosts=9)
+    assert [host.host for host in sums.slowest] == ["b.example", "c.example", "a.example"]
+    assert [host.host for host in sums.failing] == ["c.example", "a.example"]
+    assert [host.host for host in report_shards(folders, hosts=1).slowest] == ["b.example"]
+    assert [shard.shard for shard in sums.shards] == ["1/2", "2/2"]
+
+
+def test_two_shards_of_two_lists_are_not_added_up(tmp_path: Path) -> None:
+    folders = [make_shard(tmp_path / "1", 1, []), make_shard(tmp_path / "2", 2, [], listed="m.txt")]
+    with pytest.raises(ConfigError, match=r"\(shard 2/2\) is of another list than .*\(shard 1/2\): INPUT 1 is m\.txt"):
+        report_shards(folders, hosts=1)
+    assert report_shards(folders[:1], hosts=1).missing == ["2/2"]
 
 
 def test_a_view_is_of_one_moment(folder: Path) -> None:

@@ -438,6 +438,25 @@ async def test_a_row_that_waits_for_anothers_answer_holds_no_reservation() -> No
     assert {response.status for response in await asyncio.gather(*rows)} == {200}
 
 
+async def test_what_the_first_row_found_the_next_go_by() -> None:
+    config = Config.of()
+    handler = schemes.Schemes(Gate(Scheduler(config.limits, config.retry)), Secrets(config.identity))
+    tried: list[bool] = []
+
+    async def proceed(request: Request) -> Response:
+        state = current.get()
+        tried.append(state.trial is not None)
+        if state.trial is not None:  # as the gate does
+            state.trial.answered(state.target)
+        return Response(request, request.url, 200)
+
+    for number in (1, 2, 3):
+        state = RequestState(Request(number, f"example.com/{number}"), parse(f"example.com/{number}"))
+        current.set(state)
+        assert (await handler(state.request, proceed)).status == 200
+    assert tried == [True, False, False]
+
+
 async def test_a_transport_of_the_callers_own_is_asked_by_both(doors: Doors) -> None:
     asked: list[str] = []
 

@@ -303,8 +303,10 @@ def drawn(sites: Sequence[Sequence[Mutant]], count: int, seed: int) -> list[Muta
 def judges_of(mutant: Mutant, files: Sequence[str], tests: Mapping[str, Sequence[NearTest]]) -> list[NearTest]:
     """Return the tests that judge a mutant in their order; those that run commands may run anything, and are the last.
 
-    The files take turns, each with its quickest: what runs in every test is tested in but a few.
+    The files take turns, each with its quickest: what runs in every test is tested in but a few. Of those that run
+    commands the file named after the module comes first, as a whole.
     """
+    stem = Path(mutant.file).stem
     wanted = f"{mutant.file} {mutant.function}"
     near: list[tuple[int, NearTest]] = []
     far: list[tuple[int, NearTest]] = []
@@ -318,7 +320,9 @@ def judges_of(mutant: Mutant, files: Sequence[str], tests: Mapping[str, Sequence
         }
         quickest = sorted(tests[file], key=lambda one: one.seconds)
         near += enumerate(test for test in quickest if test.name in runs)
-        far += enumerate(test for test in quickest if commands and test.name not in runs)
+        others = [test for test in quickest if commands and test.name not in runs]
+        name = Path(file).stem.removeprefix("test_")
+        far += ((-1 if stem in (name, f"{name}s") else turn, test) for turn, test in enumerate(others))
     within: list[NearTest] = []
     turns = [*sorted(near, key=lambda one: one[0]), *sorted(far, key=lambda one: one[0])]
     for _, test in turns:
