@@ -27,6 +27,7 @@ __all__ = [
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_URL = 65_536
 MAX_FOLDERS = 64  # above the base, that are remembered
+MAX_PAGES = 1_024  # that references of one page lead to, that are remembered
 MAX_REMEMBERED = 512  # characters of a URL
 MAX_USERINFO = 20  # behind each other; a text with more than that loses every "@"
 
@@ -227,6 +228,7 @@ class BaseURL:
         path = match[2] if match is not None else ""
         self._page = f"{self._origin}{path}" if path[:1] == "/" else f"{self._origin}/{path}"
         self._folders: dict[str, str] = {}
+        self._pages: dict[str, str] = {}
         if self._origin:
             self._folders = {"/": f"{self._origin}/", "": self._page.partition("?")[0].rpartition("/")[0] + "/"}
 
@@ -234,7 +236,11 @@ class BaseURL:
         """Return the absolute URL, or ``None`` for what is none."""
         if not self._origin:
             return resolve(self.url, reference)
-        if reference[:1] in ("#", ""):
+        page, mark, _ = reference.partition("#")
+        if mark and (known := self._pages.get(page)) is not None:  # as most: a page has many places to link to
+            fragment = reference[len(page) :]
+            return known + fragment if _PLAIN_FRAGMENT.fullmatch(fragment) else resolve(self.url, reference)
+        if not page:
             return self._page + reference if _PLAIN_FRAGMENT.fullmatch(reference) else resolve(self.url, reference)
         match = _PLAIN_REFERENCE.fullmatch(reference)
         if match is None:
@@ -247,6 +253,8 @@ class BaseURL:
             if len(self._folders) > MAX_FOLDERS:
                 return resolve(self.url, reference)
             folder = self._folders[above] = self._folder_above(above.count("../"))
+        if mark and len(self._pages) < MAX_PAGES and len(page) <= MAX_REMEMBERED:
+            self._pages[page] = folder + page[match.end(1) :]
         return folder + reference[match.end(1) :]
 
     def _folder_above(self, count: int) -> str:

@@ -163,6 +163,11 @@ def test_its_time_is_linear(piece: str) -> None:
         ("<pre>a<br>b<script>no</script><i hidden>no</i></pre><pre> </pre><pre>c</pre>", ["a", "b", "c"]),
         ("<p hidden>no</p><pre hidden>no</pre>a<p style='display:none'>no<p>b<script>no</script>", ["a", "b"]),
         ("<p>a</p><!-- no --><p></p>b", ["a", "b"]),
+        (
+            "<table><tr><td>a<td><p>b</p><p>c</p><td>\n<tr><td><pre> d </pre><td>e\ff&nbsp;\u2003g",
+            ["a", "b", "c", " d", "e f g"],
+        ),
+        ("<svg>a<wbr><tr>b", ["a", "b"]),
         ("", []),
         ("<script>no", []),
     ],

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fetcher.errors import InvalidURL
 from fetcher.urls import (
+    MAX_PAGES,
     MAX_URL,
     BaseURL,
     Target,
@@ -409,6 +410,29 @@ PARTS = [
 def test_a_base_resolves_as_the_standard_does(base: str, parts: list[str]) -> None:
     reference = "".join(parts)
     assert BaseURL(base).resolve(reference) == resolve(base, reference)
+
+
+@given(
+    st.sampled_from(BASES),
+    st.lists(
+        st.tuples(st.sampled_from(["b", "../c?d", "a ", "%2e", "", "mailto:x", "é", "/e"]), st.sampled_from(PARTS))
+    ),
+)
+@settings(max_examples=500, deadline=None)
+def test_places_of_one_page_are_resolved_as_the_standard_does(base: str, references: list[tuple[str, str]]) -> None:
+    resolver = BaseURL(base)
+    for page, place in references:
+        for reference in (f"{page}#x", f"{page}#{place}", f"{page}{place}#x"):
+            assert resolver.resolve(reference) == resolve(base, reference)
+
+
+def test_a_base_with_very_many_pages_stays_small() -> None:
+    base = BaseURL("https://a.example/b")
+    for number in range(MAX_PAGES + 10):
+        for place in "xy":
+            assert base.resolve(f"{number}#{place}") == f"https://a.example/{number}#{place}"
+    assert base.resolve("c" * 600 + "#x") == f"https://a.example/{'c' * 600}#x"
+    assert len(base._pages) == MAX_PAGES
 
 
 def test_a_base_with_very_many_folders_above_stays_small() -> None:

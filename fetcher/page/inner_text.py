@@ -15,7 +15,7 @@ from itertools import islice
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-__all__ = ["TEXT", "inner_lines", "inner_text", "only_text", "tag_ids"]
+__all__ = ["PARTING", "TEXT", "inner_lines", "inner_text", "only_text", "tag_ids"]
 
 _AROUND = range(8)  # elements, one within the other, around a text
 _KNOWN_IDS = 1_000  # lexbor's own ids of tags; those it does not know have others, in each document
@@ -40,15 +40,15 @@ _RAW = tag_ids("iframe noembed noframes script style template title")  # at most
 _UNSEEN = _RAW | tag_ids("audio canvas datalist head noscript rp video")
 _OWN_TEXT = _RAW | tag_ids("head")
 (_TEMPLATE,) = tag_ids("template")
+(_DIALOG,) = tag_ids("dialog")
 _CELLS = tag_ids("td th")
 _KEPT = tag_ids("listing plaintext pre xmp")
 _EMPTY = tag_ids("br hr img input wbr") | {_COMMENT}
-_UNSEEN_OR_KEPT = _UNSEEN | _KEPT
-_MARKED = _BREAKS | _UNSEEN
-# What ends a line and a cell, and where a kept text stands: NUL is in no text.
-_LINE, _CELL, _PLACE = "\0L", "\0C", "\0P"
+PARTING = _BREAKS | _UNSEEN  # the elements that are blocks, and those that are not seen
+_CELL = "\0"  # ends a cell: NUL is in no text
 
-_HIDING = "[hidden],[style*=display i],dialog:not([open])"
+_HIDING = "[hidden],[style*=display i]"
+_HIDING_OR_DIALOG = f"{_HIDING},dialog:not([open])"
 _DISPLAY_NONE = re.compile(r"(?:^|;)\s*display\s*:\s*none\b", re.IGNORECASE)
 
 
@@ -77,7 +77,7 @@ def _is_of_one_piece(root: LexborNode, max_nodes: int | None) -> bool:
     elements = islice(root.traverse(), 1, None if max_nodes is None else max_nodes // 4)
     count = 0
     for node in elements:
-        if node.tag_id in _MARKED:
+        if node.tag_id in PARTING:
             return False
         count += 1
     return max_nodes is None or count < max_nodes // 4 - 1
@@ -127,7 +127,7 @@ def only_text(element: LexborNode) -> str | None:
         if node is None:
             return ""
         tag = node.tag_id
-        if node.next is not None or tag in _MARKED:
+        if node.next is not None or tag in PARTING:
             return None
         if tag == TEXT:
             return " ".join((node.text_content or "").split())
@@ -141,59 +141,68 @@ def inner_lines(root: LexborNode) -> str:
     Cells of a row have tabs between them, the text of ``pre`` keeps its lines and spaces; elsewhere white space is folded,
     and there are no empty lines.
     """
-    parts: list[str] = []
-    kept: list[str] = []
-    _add_parts(root, parts, kept)
-    return _join_lines("".join(parts), kept)
+    marked = [node for node in root.traverse() if node.tag_id in PARTING]
+    hidden = _hiding_among(root, marked)
+    return "\n".join(filter(None, _lines_within(root, hidden, _parted_by(root, marked, hidden))))
 
 
-def _add_parts(root: LexborNode, parts: list[str], kept: list[str]) -> None:
-    """Add all texts within ``root`` to ``parts``, with what parts them, and those of ``pre`` to ``kept``."""
-    hidden = _hiding_within(root)
-    parted = _parted_within(root, hidden)
-    breaks, unseen, add = _BREAKS, _UNSEEN_OR_KEPT, parts.append  # names of our own are faster
-    at_start = True  # of a line
+def _lines_within(root: LexborNode, hidden: Collection[int], parted: Collection[int]) -> list[str]:
+    """Return the lines; there may be empty ones among them."""
+    lines: list[str] = []
+    row: list[str] = []  # of texts, of the line that has begun; one that stands by itself is folded
+    breaks, cells, add = _BREAKS, _CELLS, row.append  # names of our own are faster
     ended = False  # a block, and nothing but white space came since
     above: list[tuple[Iterator[LexborNode], bool]] = []  # what is left of the elements around, and which are blocks
     nodes = iter([root])
     while True:
         for node in nodes:
             tag = node.tag_id
-            block = tag in breaks
-            if block and not at_start:
-                at_start = tag not in _CELLS
-                add(_LINE if at_start else _CELL)
-            if tag in unseen or (hidden and node.mem_id in hidden):
-                if tag in _KEPT and node.mem_id not in hidden:
-                    kept.append(_kept_text(node, hidden, parted))
-                    add(f"{_PLACE}{_LINE}")
-                ended = ended or block
-                continue
-            if block:
-                ended = False
-            elif not at_start and not ended and _follows_space(node, hidden):
-                add(" ")
-            text = node.text_content
-            if text is None and tag not in _EMPTY:
-                if node.mem_id in parted:
-                    above.append((nodes, block))
-                    nodes = node.iter(include_text=True, skip_empty=block)
-                    break
-                text = node.text()
-            if text and not text.isspace():
-                if ended and not at_start:
-                    add(_LINE)
-                add(text)
-                at_start, ended = False, block
-            elif block:
+            if tag in breaks:
+                if row and tag in cells:
+                    add(_CELL)
+                elif row:
+                    lines.append(row[0] if len(row) == 1 else _line_of(row))
+                    row.clear()
+                number = node.mem_id
                 ended = True
-            elif text and not at_start and not ended:
-                add(" ")
+                if (hidden and number in hidden) or tag in _KEPT:
+                    if number not in hidden:
+                        lines.append(_kept_text(node, hidden, parted))
+                elif number in parted:
+                    ended = False
+                    above.append((nodes, True))
+                    nodes = node.iter(include_text=True, skip_empty=True)
+                    break
+                elif text := " ".join(node.text().split()):
+                    add(text)
+            elif tag not in _UNSEEN and not (hidden and node.mem_id in hidden):
+                if row and not ended and _follows_space(node, hidden):
+                    add(" ")
+                if tag != TEXT and node.mem_id in parted:
+                    above.append((nodes, False))
+                    nodes = node.iter(include_text=True)
+                    break
+                text = node.text() if tag not in _EMPTY else ""
+                if text and not text.isspace():
+                    if ended and row:
+                        lines.append(_line_of(row))
+                        row.clear()
+                    row += (text, "")
+                    ended = False
+                elif text and row and not ended:
+                    add(" ")
         else:
             if not above:
-                return
+                return [*lines, _line_of(row)]
             nodes, block = above.pop()
             ended = ended or block
+
+
+def _line_of(row: Sequence[str]) -> str:
+    text = "".join(row)
+    if _CELL in text:
+        return "\t".join([" ".join(cell.split()) for cell in text.split(_CELL)]).strip("\t")
+    return " ".join(text.split())
 
 
 def _follows_space(node: LexborNode, hidden: Collection[int]) -> bool:
@@ -206,36 +215,29 @@ def _follows_space(node: LexborNode, hidden: Collection[int]) -> bool:
     return before is not None and before.tag_id == TEXT and (before.text_content or "").isspace()
 
 
-def _parted_within(root: LexborNode, hidden: Collection[int]) -> set[int]:
-    """Return the ids of ``root`` and of the elements that have a block, or something unseen, within.
+def _parted_by(root: LexborNode, marked: list[LexborNode], hidden: Collection[int]) -> set[int]:
+    """Return the ids of ``root`` and of the elements that have one of ``marked``, or something hidden, within.
 
     Of all others the text is what lexbor takes out of them, and so of most nodes of a page nothing is looked at.
     """
-    parted = {root.mem_id}
-    marked = [node for node in root.traverse() if node.tag_id in _MARKED]
     if hidden:
-        marked += [node for node in root.traverse() if node.mem_id in hidden]
-    for node in marked:
-        above = node.parent
-        while above is not None and (number := above.mem_id) not in parted:
-            parted.add(number)
-            above = above.parent
+        marked = marked + [node for node in root.traverse() if node.mem_id in hidden]
+    parted = {above.mem_id for node in marked if (above := node.parent) is not None}
+    parted.add(root.mem_id)
+    passed = {node.mem_id for node in marked}
+    inline = parted - passed
+    if (around := root.parent) is not None:
+        inline.discard(around.mem_id)
+    if inline:  # there are elements within which there is a block, and that are none themselves
+        passed.add(root.mem_id)
+        for node in marked:
+            above = node.parent
+            while above is not None and (number := above.mem_id) not in passed:
+                passed.add(number)
+                above = above.parent
+                if above is not None:
+                    parted.add(above.mem_id)
     return parted
-
-
-def _join_lines(text: str, kept: Sequence[str]) -> str:
-    """Return what is between two ``_LINE`` as a line, its white space folded, and the ``kept`` texts in their places."""
-    lines = [" ".join(line.split()) for line in text.split(_LINE)]
-    if _CELL in text:
-        lines = [_join_cells(line) if _CELL in line else line for line in lines]
-    if kept:
-        places = iter(kept)
-        lines = [next(places, "") if line == _PLACE else line for line in lines]
-    return "\n".join(filter(None, lines))
-
-
-def _join_cells(line: str) -> str:
-    return "\t".join(map(str.strip, line.split(_CELL))).strip("\t")
 
 
 def _kept_text(pre: LexborNode, hidden: Collection[int], parted: Collection[int]) -> str:
@@ -274,8 +276,16 @@ def _hidden_within(root: LexborNode) -> Collection[int]:
 
 
 def _hiding_within(root: LexborNode) -> Collection[int]:
-    found = {node.mem_id for node in root.css(_HIDING) if _hides_itself(node)}
+    found = {node.mem_id for node in root.css(_HIDING_OR_DIALOG) if _hides_itself(node)}
     found.discard(root.mem_id)  # it was asked for
+    return found
+
+
+def _hiding_among(root: LexborNode, marked: Sequence[LexborNode]) -> Collection[int]:
+    """Return the same, where all the dialogs within are among ``marked``."""
+    found = {node.mem_id for node in root.css(_HIDING) if _hides_itself(node)}
+    found.update([node.mem_id for node in marked if node.tag_id == _DIALOG and "open" not in node.attributes])
+    found.discard(root.mem_id)
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from selectolax.lexbor import LexborNode
 
-from fetcher.page.inner_text import TEXT, inner_text, only_text
+from fetcher.page.inner_text import PARTING, TEXT, inner_text, only_text
 from fetcher.page.page_urls import BoundedURLs, shortened
 from fetcher.urls import MAX_URL
 
@@ -55,10 +55,15 @@ def read_links(anchors: Sequence[LexborNode], urls: BoundedURLs) -> list[dict[st
             continue
         url, internal = target
         child = anchor.first_child
-        if child is not None and child.tag_id == TEXT and child.next is None:  # most links
-            text: str | None = " ".join((child.text_content or "").split())
-        else:
-            text = only_text(anchor)
+        text: str | None = None
+        if child is None:
+            text = ""
+        elif child.next is None:
+            tag = child.tag_id
+            if tag == TEXT:  # most links
+                text = " ".join((child.text_content or "").split())
+            elif tag not in PARTING:
+                text = only_text(child)
         if text is None:
             text = inner_text(anchor, max_nodes=MAX_TEXT_NODES)
         left -= len(url) + len(text) + RECORD_CHARACTERS
