@@ -1,6 +1,6 @@
 """Writes what README and the man page have from ``fetcher/topics``: ``python -m tests.documents``.
 
-In README a table that stands below ``<!-- NAME -->`` is written anew; the page is ``man/fetcher.1``. A test tells when one
+In README a table that stands below ``<!-- NAME -->`` is written anew; the page is ``fetcher/topics/fetcher.1``. A test tells when one
 of them is behind.
 """
 
@@ -18,7 +18,7 @@ from fetcher.model import Failure, Page
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-MAN_PAGE = ROOT / "man" / "fetcher.1"
+MAN_PAGE = ROOT / "fetcher" / "topics" / "fetcher.1"
 
 _MARKED = re.compile(r"<!-- (?P<name>[a-z ]+) -->\n(?:\|.*\n)+")
 
@@ -105,7 +105,6 @@ def readme(text: str) -> str:
 
 def main() -> None:
     README.write_text(readme(README.read_text(encoding="utf-8")), encoding="utf-8")
-    MAN_PAGE.parent.mkdir(exist_ok=True)
     MAN_PAGE.write_text(manual(), encoding="utf-8")
 
 
