@@ -10,7 +10,7 @@ import click
 import pytest
 
 from fetcher import topics
-from fetcher.cli.main import COMMANDS, cli, main
+from fetcher.cli.commands import COMMANDS, cli
 
 VALUES = """
 --concurrency 0 : at least 1

@@ -17,8 +17,8 @@ import pytest
 import fetcher.cli.run
 from fetcher import __version__
 from fetcher.buckets import Shard
+from fetcher.cli.commands import COMMANDS, cli
 from fetcher.cli.crawl import command
-from fetcher.cli.main import COMMANDS, cli
 from fetcher.cli.settings import RUN_KEYS, make_config
 from fetcher.config import OPTIONS, Accept, ClientCertificate, Config, Header
 from fetcher.errors import RETRYABLE, ConfigError

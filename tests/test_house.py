@@ -319,7 +319,7 @@ def test_no_name_is_imported_behind_the_tables_back() -> None:
         )
     }
     assert users <= {
-        "fetcher", "fetcher.cli.main", "fetcher.cli.import_string", "fetcher.compression",
+        "fetcher", "fetcher.cli.commands", "fetcher.cli.import_string", "fetcher.compression",
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from fetcher import errors
 from fetcher.cli import exits
-from fetcher.cli.main import COMMANDS, cli
+from fetcher.cli.commands import COMMANDS, cli
 from fetcher.cli.settings import gather, make_config
 from fetcher.config import OPTIONS, Config
 from fetcher.errors import DISTRIBUTION, RETRYABLE, FetchError, StatusError

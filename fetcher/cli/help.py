@@ -67,7 +67,7 @@ def command(context: click.Context, /, names: tuple[str, ...], *, man: bool) -> 
 
 def names() -> list[str]:
     """Return all that can be asked about."""
-    from fetcher.cli.main import COMMANDS
+    from fetcher.cli.commands import COMMANDS
 
     return [*COMMANDS, *(name.lower() for kind in topics.FILES for name in topics.topics(kind))]
 
@@ -83,7 +83,7 @@ def overview(width: int) -> str:
 
 def _answer(name: str, context: click.Context, width: int) -> str:
     """Return what is known of a name. Raises ``UsageError`` where that is nothing."""
-    from fetcher.cli.main import COMMANDS, cli
+    from fetcher.cli.commands import COMMANDS, cli
 
     found = topics.find(name)
     parts = [as_text(topic, width) for topic in found]
@@ -123,7 +123,7 @@ def _phrase(status: int) -> str:
 
 def _flag_lines(topic: Topic, width: int) -> Iterator[str]:
     """Yield how a flag is written, what the help says of it, and where else it can be set."""
-    from fetcher.cli.main import COMMANDS, cli
+    from fetcher.cli.commands import COMMANDS, cli
 
     context = click.Context(cli)
     homes: dict[str, click.Option] = {}

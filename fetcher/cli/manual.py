@@ -40,7 +40,7 @@ def _broken(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _lines() -> Iterator[str]:
-    from fetcher.cli.main import COMMANDS, cli
+    from fetcher.cli.commands import COMMANDS, cli
 
     context = click.Context(cli, info_name="fetcher")
     commands = {name: command for name in COMMANDS if (command := cli.get_command(context, name)) is not None}

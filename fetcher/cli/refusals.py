@@ -65,7 +65,7 @@ def with_next_step(text: str) -> str:
 
 def _flags_of_command() -> frozenset[str]:
     """Return the flags of the command that runs: a file may be called as another command's are."""
-    from fetcher.cli.main import COMMANDS, cli
+    from fetcher.cli.commands import COMMANDS, cli
 
     name = next((word for word in sys.argv[1:] if word in COMMANDS), "crawl")
     command = cli.get_command(click.Context(cli), name)

@@ -67,7 +67,7 @@ _READ_AS = {"txt": ", one URL a line (--from csv reads columns)"}
 def _known_variables() -> frozenset[str]:
     import click
 
-    from fetcher.cli.main import COMMANDS, cli
+    from fetcher.cli.commands import COMMANDS, cli
 
     context = click.Context(cli)
     found: set[str] = set()

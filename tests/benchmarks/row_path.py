@@ -89,7 +89,7 @@ def _crawl_in(folder: str) -> None:
     """Crawl the list in a folder, and write there what was called and imported."""
     os.chdir(folder)
     with recorded_calls() as calls:
-        from fetcher.cli.main import cli
+        from fetcher.cli.commands import cli
 
         arguments = ["crawl", "urls.txt", "-o", "pages.jsonl", "-c", "1", "--robots", "-q", "--no-progress"]
         try:
