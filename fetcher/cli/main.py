@@ -11,7 +11,7 @@ import click
 from fetcher import __version__
 from fetcher.cli.exits import INTERRUPTED, PIPE_CLOSED, discard_stdout, exit_of
 
-__all__ = ["cli", "main"]
+__all__ = ["cli", "flags_of_command", "main"]
 
 COMMANDS = {
     "crawl": "Fetch a list of URLs and write what came.",
@@ -82,6 +82,13 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def flags_of_command() -> frozenset[str]:
+    """Return the flags of the command that this process was started for."""
+    name = next((word for word in sys.argv[1:] if word in COMMANDS), "crawl")
+    command = cli.get_command(click.Context(cli), name)
+    return frozenset(each for param in command.params for each in param.opts) if command is not None else frozenset()
+
+
 def _meant(name: str) -> str:
     import difflib
 
@@ -131,7 +138,7 @@ def _explain(error: Exception) -> int:
     if isinstance(error, ConfigError):
         from fetcher.cli.refusals import with_next_step
 
-        _say(with_next_step(str(error)))
+        _say(with_next_step(str(error), flags_of_command()))
         return exit_of(error)
     kind = "" if isinstance(error, FetcherError) else f"internal error: {type(error).__name__}: "
     hint = "" if isinstance(error, FetcherError) else " (-vv shows where)"
