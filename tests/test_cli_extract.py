@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.command import Ended, run
+from tests.lab.command import Ended, as_said, run
 from tests.lab.desk import Desk
 from tests.lab.server import LabServer
 
@@ -215,7 +215,7 @@ SHAPES = {
 def test_a_function_of_the_wrong_shape_is_named(flag: str, desk: Desk) -> None:
     option, name = flag.split()
     ended = run("crawl", desk.lab.url("/ok"), "-q", f"--{option}", name, folder=desk.folder)
-    assert (ended.code, ended.said, ended.out) == (2, f"fetcher: {SHAPES[flag]}\n", b"")
+    assert (ended.code, ended.said, ended.out) == (2, f"fetcher: {as_said(SHAPES[flag])}\n", b"")
 
 
 def test_a_want_of_memory_ends_the_run_with_a_word(desk: Desk) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
 
 import click
 
 from fetcher import __version__
 
-__all__ = ["COMMANDS", "cli"]
+__all__ = ["COMMANDS", "cli", "flags_of_command"]
 
 COMMANDS = {
     "crawl": "Fetch a list of URLs and write what came.",
@@ -57,6 +58,13 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="fetcher")
 def cli() -> None:
     """Fetch lists of URLs: fast, politely, surviving anything."""
+
+
+def flags_of_command() -> frozenset[str]:
+    """Return the flags of the command that this process was started for."""
+    name = next((word for word in sys.argv[1:] if word in COMMANDS), "crawl")
+    command = cli.get_command(click.Context(cli), name)
+    return frozenset(each for param in command.params for each in param.opts) if command is not None else frozenset()
 
 
 def _meant(name: str) -> str:

@@ -44,7 +44,7 @@ class GroupedCommand(click.Command):
         """Write the options, a section for each group."""
         sections: dict[str, list[tuple[str, str]]] = {name: [] for name in GROUPS}
         for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
             if record is not None:
                 sections[group_of(param)].append(record)
         few = sum(map(len, sections.values())) <= 12

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from fetcher.cli.commands import cli
+from fetcher.cli.commands import cli, flags_of_command
 from fetcher.cli.exits import INTERRUPTED, PIPE_CLOSED, discard_stdout, exit_of
 
 __all__ = ["main"]
@@ -73,7 +73,7 @@ def _explain(error: Exception) -> int:
     if isinstance(error, ConfigError):
         from fetcher.cli.refusals import with_next_step
 
-        _say(with_next_step(str(error)))
+        _say(with_next_step(str(error), flags_of_command()))
         return exit_of(error)
     kind = "" if isinstance(error, FetcherError) else f"internal error: {type(error).__name__}: "
     hint = "" if isinstance(error, FetcherError) else " (-vv shows where)"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-import sys
+from collections.abc import Collection
 
 import click
 
@@ -18,7 +18,7 @@ from fetcher.cli.exits import USAGE
 
 __all__ = ["in_plain_text", "meant_flag", "option_of", "refusal_of", "with_next_step"]
 
-_OPTION = re.compile(r"(?:^|: )(?P<key>[a-z]+(?:-[a-z]+)*)(?=: | [^:].*?: )")
+_OPTION = re.compile(r"(?:^|: )(?P<key>[a-z]+(?:-[a-z]+)*)(?=: | .+?: )")
 _STEM = 5  # characters by which two words are one
 _COMMON_WORDS = frozenset(
     {"max", "min", "num", "number", "no", "set", "use", "with", "enable", "file", "url", "the", "of"}
@@ -48,9 +48,11 @@ def refusal_of(error: click.ClickException) -> str:
     return f"{text} (see 'fetcher help {flag}')" if flag and topics.find(flag) else f"{text} (see '{path} --help')"
 
 
-def with_next_step(text: str) -> str:
-    """Return the message of an error of ours with the option as a flag, and where to read about it."""
-    flags = _flags_of_command()
+def with_next_step(text: str, flags: Collection[str]) -> str:
+    """Return the message of an error of ours with the option as a flag, and where to read about it.
+
+    ``flags`` are those of the command that runs: a file may be called as another command's are.
+    """
     for match in _OPTION.finditer(text):
         flag = f"--{match['key']}"
         if flag not in flags:
@@ -61,16 +63,6 @@ def with_next_step(text: str) -> str:
             text = f"--{text}"
         return text if "(see " in text else f"{text} (see 'fetcher help {flag}')"
     return text
-
-
-def _flags_of_command() -> frozenset[str]:
-    """Return the flags of the command that runs: a file may be called as another command's are."""
-    from fetcher.cli.commands import COMMANDS, cli
-
-    name = next((word for word in sys.argv[1:] if word in COMMANDS), "crawl")
-    command = cli.get_command(click.Context(cli), name)
-    assert command is not None
-    return frozenset(opt for param in command.params for opt in param.opts)
 
 
 def option_of(name: str | None, context: click.Context) -> tuple[str, str]:

@@ -77,7 +77,9 @@ def _told(settings: dict[str, Any], act: Callable[[Notices], int]) -> int:
     except FetcherError as error:
         if not notices.as_json:
             raise
-        said = with_next_step(str(error)) if isinstance(error, ConfigError) else str(error)
+        from fetcher.cli.commands import flags_of_command  # it runs us
+
+        said = with_next_step(str(error), flags_of_command()) if isinstance(error, ConfigError) else str(error)
         notices.say(said, level="error")
         return exit_of(error)
 

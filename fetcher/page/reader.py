@@ -103,7 +103,8 @@ class Reader:
         self._preview = config.preview
         self._content = _content(config)
         parsed_again = self._content is not None and self._content.parses_again
-        self._columns = (TREE_COLUMNS.intersection(config.columns or TREE_COLUMNS)) if config.parse else frozenset()
+        wanted = TREE_COLUMNS.intersection(config.columns) if config.columns else TREE_COLUMNS
+        self._columns = wanted if config.parse else frozenset()
         self._headers = frozenset(config.keep_headers)
         self._with_digest = not config.head and (not config.columns or "digest" in config.columns)
         self._skip_when = frozenset(config.skip_when)
