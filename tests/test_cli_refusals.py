@@ -11,6 +11,7 @@ import pytest
 
 from fetcher import topics
 from fetcher.cli.commands import COMMANDS, cli
+from fetcher.cli.main import main
 
 VALUES = """
 --concurrency 0 : at least 1

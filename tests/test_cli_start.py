@@ -37,7 +37,7 @@ FLAGS = """
 --insecure --ca-bundle --retry-on --follow --follow-css --depth --within --include --exclude --max-pages --max-pages-per-host --follow-refresh --head --cert --key --tls --private-network --select --select-from --table --explode --with --text --text-format --skip-when --extract
 --middleware --isolate --parsers --parse-timeout --dedupe --limit --workers --shard --time-limit --max-failed --progress --no-progress
 -q --quiet -v --verbose --log-format --summary --metrics
---live --live-at --live-host --live-control --open --config -h --help
+--ray-address --live --live-at --live-host --live-control --open --config -h --help
 """.split()
 """Every flag that is promised."""
 
@@ -401,6 +401,7 @@ RUN_TABLE = [
     Row("LOG_FORMAT", "json", ["--log-format", "json"], "log_format", "json"),
     Row("SUMMARY", "s.json", ["--summary", "s.json"], "summary", "s.json"),
     Row("WORKERS", "3", ["--workers", "3"], "workers", 3),
+    Row("RAY_ADDRESS", "10.0.0.1:6379", ["--ray-address", "10.0.0.1:6379"], "ray_address", "10.0.0.1:6379"),
     Row("METRICS", "9464", ["--metrics", "9464"], "metrics", "9464"),
     Row("LIVE", "1", ["--live"], "live", True),
     Row("LIVE_AT", "8080", ["--live-at", "8080"], "live_at", "8080"),
