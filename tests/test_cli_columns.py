@@ -59,7 +59,7 @@ def test_a_column_there_is_none_of_or_that_nothing_fills_is_refused(desk: Desk) 
     desk.pages("a")
     ended = run("crawl", "l.txt", "-f", "jsonl", "--columns", "url,staus", folder=desk.folder)
     assert ended.code == 2
-    assert ended.said.startswith("fetcher: columns: there is no column 'staus' (did you mean 'status'?)")
+    assert ended.said.startswith("fetcher: --columns staus: there is no such column (did you mean status?)")
     ended = run("crawl", "l.txt", "-f", "jsonl", "--columns", "url,headers", folder=desk.folder)
     desk.refused(ended, "columns: 'headers' is empty without --keep-headers", 2)
 

@@ -86,7 +86,7 @@ def test_a_column_of_content_is_chosen_and_refused_like_others(desk: Desk) -> No
     assert list(json.loads(ended.text)) == ["lang", "url", "link_list"]
     for words, message in (
         (["--columns", "url,meta"], "columns: 'meta' is empty without --with meta"),
-        (["--with", "link"], "with: there is no 'link' to be had (did you mean 'links'?)"),
+        (["--with", "link"], "--with link: there is no such part of a page (did you mean links?)"),
         (["--text-format", "markdown"], "text-format: markdown is made by --text best alone"),
         (["--text", "fast", "--text-format", "markdown"], "text-format: markdown is made by --text best alone"),
     ):

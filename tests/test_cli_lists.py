@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.lab.command import Ended, run
+from tests.lab.command import Ended, as_said, run
 from tests.lab.server import LabServer
 
 
@@ -123,6 +123,6 @@ def test_an_output_that_is_also_a_list_is_kept_under_any_name(link: Any, lab: La
         for fresh in ([], ["--fresh"]):
             ended = run("crawl", *words, *fresh, folder=tmp_path)
             assert (ended.code, ended.said) == (
-                2, f"fetcher: output: {words[2]} is a list that is to be read; write to another file\n",
+                2, f"fetcher: {as_said(f'output: {words[2]} is a list that is to be read; write to another file')}\n",
             )  # fmt: skip
     assert (tmp_path / "out.jsonl").read_bytes() == kept

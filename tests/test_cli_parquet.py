@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.lab.command import Running, run
+from tests.lab.command import Running, as_said, run
 from tests.lab.desk import Desk
 from tests.lab.server import LabServer
 from tests.test_cli_retry import Moody
@@ -168,5 +168,5 @@ def test_bad_places_are_refused_before_the_first_request(words: list[str], code:
         (desk.folder / name).mkdir()
     (desk.folder / "d" / "theirs").write_text("")
     ended = run("crawl", "l.txt", *words, folder=desk.folder)
-    assert (ended.code, ended.said) == (code, f"fetcher: {message}\n")
+    assert (ended.code, ended.said) == (code, f"fetcher: {as_said(message)}\n")
     assert desk.asked() == []

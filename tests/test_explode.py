@@ -24,7 +24,7 @@ from fetcher.page.reader import Reader
 from fetcher.sinks import Layout, explode, open_job_output
 from fetcher.sinks.job_output import KeptRecords, KeptRow, Mark
 from fetcher.sinks.layout import ItemColumns
-from tests.lab.command import Ended, Running, run
+from tests.lab.command import Ended, Running, as_said, run
 from tests.lab.desk import Desk, plain
 from tests.lab.exchange import Exchange
 from tests.lab.server import LabServer
@@ -283,7 +283,7 @@ def test_an_archive_and_text_show_a_page_once(desk: Desk) -> None:
 )
 def test_what_cannot_be_exploded_is_refused(words: str, said: str, desk: Desk) -> None:
     ended = run("crawl", desk.lab.url("/shop"), *words.split(" "), folder=desk.folder)
-    assert (ended.code, ended.said) == (2, f"fetcher: {said}\n")
+    assert (ended.code, ended.said) == (2, f"fetcher: {as_said(said)}\n")
 
 
 def test_another_explode_is_another_job(desk: Desk) -> None:

@@ -278,7 +278,7 @@ def test_the_blocking_calls_take_options_as_keywords() -> None:
         ({"exract": len}, r"unknown option 'exract' \(did you mean 'extract'\?\)"),
         ({"config": {"per_host": 2}}, r"a dict is no Config: write Config.of\(\*\*options\)"),
         ({"config": Config(), "delay": 1}, "a config is given, and delay beside it"),
-        ({"timeout": "soon"}, "timeout: 'soon' is not a time"),
+        ({"timeout": "soon"}, "timeout soon: must be a time"),
     ],
 )
 def test_a_wrong_option_is_named_wherever_it_is_given(given: dict[str, Any], message: str) -> None:
