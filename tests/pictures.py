@@ -34,7 +34,7 @@ def shop(ground: Path) -> Iterator[list[str]]:
         words, cwd=ground, env=environment(ground), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as server:
         assert server.stdout is not None
-        urls = []
+        urls: list[str] = []
         try:
             while not urls or urls[-1].startswith("http"):
                 line = server.stdout.readline().strip()

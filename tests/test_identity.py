@@ -35,6 +35,15 @@ def test_an_identity_comes_back_as_it_was() -> None:
     assert json.loads(some.to_json())["accept"] == "200-299,404"
 
 
+def test_what_an_older_ledger_does_not_say_was_as_it_is_by_default() -> None:
+    some = identity()
+    said = msgspec.structs.asdict(some)
+    for field in msgspec.structs.fields(JobIdentity):
+        if not field.required:
+            rest = msgspec.json.encode({name: value for name, value in said.items() if name != field.name})
+            assert JobIdentity.from_json(rest) == some, field.name
+
+
 def test_a_file_name_that_is_no_text_is_kept_and_recognised() -> None:
     odd = os.fsdecode(b"caf\xe9.txt")
     some = identity(inputs=[odd])

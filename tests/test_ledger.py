@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from fetcher.errors import LedgerError
@@ -279,6 +280,15 @@ def test_a_large_ledger_is_read_in_little_memory_and_lies_in_little_space(path: 
     finally:
         tracemalloc.stop()
         opened.close()
+
+
+def test_seconds_are_kept_as_thousandths_and_never_less_than_none(path: str) -> None:
+    times = [0.0, -0.5, 0.0004, 1.2345, 300.0]
+    with begun(path) as made:
+        rows = [msgspec.structs.replace(entry(n), elapsed=seconds) for n, seconds in enumerate(times, 1)]
+        made.commit(rows, [Mark()], so_far())
+    with contextlib.closing(schema.connect(path, write=False)) as db:
+        assert [value for (value,) in db.execute("SELECT elapsed FROM rows ORDER BY id")] == [0, 0, 0, 1_234, 300_000]
 
 
 def test_few_names_are_remembered_and_all_are_found(path: str, monkeypatch: pytest.MonkeyPatch) -> None:

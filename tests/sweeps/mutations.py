@@ -54,7 +54,7 @@ COPIED = (
 )
 LISTED = Path(__file__).with_name("equivalent_mutants.txt")
 
-BUDGET_SECONDS = 30.0  # of the tests that judge one mutant, as they took before
+BUDGET_SECONDS = 30.0  # of a processor, for the tests that judge one mutant, as they took before
 LOOK_SECONDS = 0.02  # between two looks at what has ended
 WATCHING_SECONDS = 600.0  # for the unchanged tests of one file
 START_SECONDS = 30.0  # that a mutant may take beside three times its tests
@@ -187,11 +187,15 @@ def _run_pytest(task: Task, place: Path) -> int:
 
 @dataclass(frozen=True)
 class NearTest:
-    """One test that passes: how long it takes, and the functions of ours that it runs in its own process."""
+    """One test that passes: its ``seconds`` of a processor, and the functions of ours that it runs in its own process.
+
+    On a busy machine it ``took`` longer.
+    """
 
     name: str
     seconds: float
     functions: frozenset[str]
+    took: float = 0.0
 
     @property
     def file(self) -> str:
@@ -206,23 +210,27 @@ class Watcher:
         self._inside = str(place / "fetcher")
         self._place = place
         self._codes: set[CodeType] = set()
-        self._seconds: Counter[str] = Counter()
+        self._took: Counter[str] = Counter()
+        self._spent: dict[str, float] = {}
+        self._before = 0.0
         self._failed: set[str] = set()
         self._functions: dict[str, list[str]] = {}
 
     def pytest_runtest_logstart(self) -> None:
         self._codes.clear()
+        self._before = _processor_seconds()
         threading.setprofile(self._note)
         sys.setprofile(self._note)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        self._seconds[report.nodeid] += report.duration
+        self._took[report.nodeid] += report.duration
         if report.outcome != "passed":
             self._failed.add(report.nodeid)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         sys.setprofile(None)
         threading.setprofile(None)
+        self._spent[nodeid] = _processor_seconds() - self._before
         names = (
             f"{Path(code.co_filename).relative_to(self._place)} {_plain(code.co_qualname)}" for code in self._codes
         )
@@ -230,7 +238,7 @@ class Watcher:
 
     def pytest_unconfigure(self) -> None:
         found = [
-            (name, self._seconds[name], functions)
+            (name, self._spent[name], functions, self._took[name])
             for name, functions in self._functions.items()
             if name not in self._failed
         ]
@@ -239,6 +247,12 @@ class Watcher:
     def _note(self, frame: FrameType, event: str, _: Any) -> None:
         if event == "call" and frame.f_code.co_filename.startswith(self._inside):
             self._codes.add(frame.f_code)
+
+
+def _processor_seconds() -> float:
+    """Return what we and the processes we have waited for have had of a processor."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def _plain(name: str) -> str:
@@ -255,7 +269,7 @@ def watch(files: Sequence[str], places: Sequence[Path]) -> dict[str, list[NearTe
             said = (place / "said").read_text(errors="replace")
             raise RuntimeError(f"the unchanged tests of {task.subject} end with {code}: {said[-1000:]}")
         told = json.loads((place / "watched.json").read_text())
-        found[task.subject] = [NearTest(name, seconds, frozenset(functions)) for name, seconds, functions in told]
+        found[task.subject] = [NearTest(name, spent, frozenset(names), took) for name, spent, names, took in told]
     return found
 
 
@@ -378,7 +392,7 @@ def sweep(
         for mutant in asked:
             judges = judges_of(mutant, near[names[mutant.file]], tests)
             if judges:
-                limit = START_SECONDS + 3 * sum(test.seconds for test in judges)
+                limit = START_SECONDS + 3 * sum(max(test.seconds, test.took) for test in judges)
                 tasks.append(Task(mutant, [test.name for test in judges], limit, partial(_change, mutant)))
             else:
                 swept.survived.append((mutant, 0))
