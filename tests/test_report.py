@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from fetcher.config import Config
 from fetcher.errors import ConfigError, LedgerError
+from fetcher.hosts.state import HostReport
 from fetcher.job import report as job_report
+from fetcher.job.host_memory import TROUBLED
 from fetcher.job.identity import JobIdentity
 from fetcher.job.ledger import Ledger, LedgerRow, RunProgress
 from fetcher.job.lock import Lock
@@ -231,15 +234,22 @@ def test_hosts_by_their_mean_and_by_their_failures(folder: Path) -> None:
 # Beside a writer
 
 
-def make_shard(folder: Path, number: int, entries: Sequence[LedgerRow], *, listed: str = "l.txt", of: int = 2) -> str:
-    """Make the job of one shard of a list, which has ended."""
+def make_shard(
+    folder: Path,
+    number: int,
+    entries: Sequence[LedgerRow],
+    *,
+    listed: str = "l.txt",
+    troubled: Sequence[HostReport] = (),
+) -> str:
+    """Make the job of one of two shards of a list, which has ended."""
     identity = JobIdentity.of(
-        Config.of(shard=f"{number}/{of}"), inputs=[listed], list_options=ListOptions(), outputs=["jsonl"], extract=None
+        Config.of(shard=f"{number}/2"), inputs=[listed], list_options=ListOptions(), outputs=["jsonl"], extract=None
     )
     folder.mkdir()
     made = Ledger.create(str(folder / "ledger.sqlite"), identity=identity.to_json(), outputs=["pages.jsonl"])
     made.begin_run(BEGAN)
-    write(made, entries, so_far(len(entries)))
+    made.commit(entries, [Mark()], so_far(len(entries)), {TROUBLED: msgspec.json.encode(troubled)})
     end(made, so_far(len(entries)))
     return str(folder)
 
@@ -254,6 +264,15 @@ def test_the_hosts_of_all_shards_come_in_one_order(tmp_path: Path) -> None:
     assert [host.host for host in sums.failing] == ["c.example", "a.example"]
     assert [host.host for host in report_shards(folders, hosts=1).slowest] == ["b.example"]
     assert [shard.shard for shard in sums.shards] == ["1/2", "2/2"]
+
+
+def test_the_troubles_of_all_shards_come_in_one_order(tmp_path: Path) -> None:
+    first = [HostReport("slow", slow=3), HostReport("refused", refused=1)]
+    second = [HostReport("all", 9, 2, 1, 1, 1), HostReport("denied", denied=4), HostReport("failed", failed=2)]
+    folders = [make_shard(tmp_path / str(n), n, [], troubled=told) for n, told in ((1, first), (2, second))]
+    found = [host.host for host in report_shards(folders, hosts=9).troubled]
+    assert found == ["all", "denied", "slow", "failed", "refused"]
+    assert [host.host for host in report_shards(folders, hosts=2).troubled] == ["all", "denied"]
 
 
 def test_two_shards_of_two_lists_are_not_added_up(tmp_path: Path) -> None:
