@@ -81,7 +81,7 @@ LISTS = [
     Bad("several columns of URLs", "l.csv",
         "l.csv:1: several columns may hold the URL: Link, Website; say which with --url-column",
         files={"l.csv": b"Link;Website\na.example;b.example\n"}),
-    Bad("another scheme", "ftp://127.0.0.1/l", "ftp://127.0.0.1/l: only http:// and https:// URLs can be fetched"),
+    Bad("another scheme", "ftp://127.0.0.1/l", "ftp://127.0.0.1/l: only http:// and https:// URLs can be fetched, and lists read from s3://, gs:// and az://"),
     Bad("a CSV without the column", "l.csv", "l.csv:1: there is no column 'url'; the columns are: img, name",
         files={"l.csv": b"img,name\nhttp://127.0.0.1/,x\n"}),
     Bad("a CSV without the column asked for", "l.csv --url-column href",
@@ -196,7 +196,7 @@ SETTINGS = [
     Bad("a proxy with a port of no use", "l.txt -x http://127.0.0.1:99999", r"--proxy .*:99999: must be an http:// or https:// proxy URL.*",
         files=GOOD),
     Bad("a proxy without a host", "l.txt -x http://", "--proxy http://: must be an http:// or https:// proxy URL", files=GOOD),
-    Bad("an option there is none of", "l.txt --nope", r"--nope: there is no such flag \(see 'fetcher crawl --help'\)", files=GOOD),
+    Bad("an option there is none of", "l.txt --xyzzy", r"--xyzzy: there is no such flag \(see 'fetcher crawl --help'\)", files=GOOD),
     Bad("a choice there is none of", "l.txt -f xml", "--format xml: must be one of text, jsonl, csv, parquet, sqlite, warc", files=GOOD),
     Bad("a format of lists there is none of", "l.txt --from xml", "--from xml: must be one of txt, csv, tsv, jsonl, parquet, sqlite, sitemap",
         files=GOOD),
@@ -282,7 +282,7 @@ def contents(folder: Path) -> Files:
 def next_step(said: str) -> str:
     """Where a message points to that is about a flag, a line of a file or a variable: to what is said of that."""
     about = re.match(r"(?:--|(?:f\\?\.toml|fetcher\.toml|FETCHER_[A-Z_]+): )([a-z]+(?:-[a-z]+)*)[: ]", said)
-    told = about is None or about[1] in ("unknown", "not", "nope")
+    told = about is None or about[1] in ("unknown", "not", "xyzzy")
     return "" if told else f" (see 'fetcher help --{about[1]}')"  # type: ignore[index]  # mypy does not see it
 
 

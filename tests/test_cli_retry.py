@@ -210,7 +210,7 @@ def test_what_is_no_code_is_refused(name: str, desk: Desk) -> None:
 def test_without_a_job_there_is_nothing_to_retry(flags: str, desk: Desk) -> None:
     desk.pages("a")
     ended = run("crawl", "l.txt", *flags.split(), folder=desk.folder)
-    message = "retry-failed and retry-codes need a job: an output that is a file (-o), without --no-job"
+    message = "retry-failed: needs a job, as --retry-codes does: an output that is a file (-o), without --no-job"
     desk.refused(ended, message, 2)
 
 

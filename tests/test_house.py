@@ -83,7 +83,7 @@ EXPORTS = [
 
 TOP_LEVEL = {
     "pyproject.toml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "config.toml",
-    "fetcher", "man", "tests", "examples",
+    "fetcher", "tests", "examples",
 }  # fmt: skip
 MADE_BY_TOOLS = {"build", "dist", "__pycache__", "PKG-INFO"}
 

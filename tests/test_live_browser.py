@@ -194,7 +194,7 @@ async def test_its_buttons_are_felt_by_the_server(browser: Browser, desk: Desk, 
         assert "by the live page: -c 3 from now on" in said(running)
         await browser.ask("document.querySelector('#concurrency').value = '0'")
         await press(browser, "#set-concurrency button")
-        assert "below 1" in await browser.until("document.querySelector('#answer.bad')?.textContent")
+        assert "must be at least 1" in await browser.until("document.querySelector('#answer.bad')?.textContent")
         (refused,) = browser.troubles
         assert "400 (Bad Request)" in refused
         browser.troubles.clear()

@@ -151,9 +151,9 @@ def test_stop_is_the_first_ctrl_c(desk: Desk, held: HeldCase) -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ({"concurrency": "0"}, "concurrency: '0' is below 1"),
+        ({"concurrency": "0"}, "concurrency 0: must be at least 1"),
         ({"concurrency": "99999999"}, "more than the limit of file descriptors allows"),
-        ({"rate": "fast"}, "'fast'"),
+        ({"rate": "fast"}, "rate fast: must be a number"),
         ({"host": "no host", "per_host": "1"}, "no host"),
         ({"host": "a.example"}, "say how many at once"),
         ({}, "no limit is named"),

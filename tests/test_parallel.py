@@ -192,9 +192,9 @@ async def test_data_that_is_not_plain_ends_the_run(lab: LabServer) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"workers": 0}, "workers: 0 is no number of processes"),
-        ({"workers": True}, "workers: True is no number"),
-        ({"workers": "many"}, "workers: 'many' is no number"),
+        ({"workers": 0}, "workers 0: must be a number of processes"),
+        ({"workers": True}, "workers true: must be a number"),
+        ({"workers": "many"}, "workers many: must be a number"),
         ({"workers": 2, "extract": lambda _: None}, "the extractor <function .* has no name"),
         ({"workers": 2, "on_retry": print}, "on_retry cannot go to another process"),
         ({"workers": 2, "per_address": 1}, "per-address would be counted in each"),

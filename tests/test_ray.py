@@ -205,7 +205,7 @@ def test_what_is_asked_for(value: str, workers: int | None) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"workers": "ray:0"}, "neither auto nor ray"),
+        ({"workers": "ray:0"}, "workers ray:0: must be a number of processes, at least 1, or auto, ray or ray:N"),
         ({"workers": 2, "ray_address": "auto"}, "ray-address: is for workers that are on a cluster"),
         ({"workers": "ray", "per_address": 3}, "per-address would be counted in each"),
         ({"workers": "ray", "extract": lambda response: 1}, "has no name"),
@@ -257,7 +257,8 @@ def crawled(folder: Path, url: str, *words: str) -> commands.Ended:
 async def test_without_it_what_to_do_is_said(spy: Path, lab: LabServer) -> None:
     ended = await asyncio.to_thread(crawled, spy.parent, lab.url("/ok"), "--workers", "ray:2")
     assert (ended.code, ended.out) == (2, b"")
-    assert ended.said == "fetcher: workers: ray is not installed: pip install 'fetcher-crawl[ray]'\n"
+    message = "workers: ray is not installed: pip install 'fetcher-crawl[ray]'"
+    assert ended.said == f"fetcher: {commands.as_said(message)}\n"
     assert spy.exists()
     assert lab.log == []
 

@@ -400,7 +400,10 @@ def test_rules_by_url_are_those_of_the_first_pattern_that_fits() -> None:
         ("", "made of [[pages]] alone"),
         ("x = 1\n[[pages]]\nurl='a'\nselect='b=c'", "made of [[pages]] alone"),
         ("[[pages]]\nurl='a'", "the 1. [[pages]]: has url and select"),
-        ("[[pages]]\nurl='a'\nselect='b=c'\n[[pages]]\nurl=1\nselect='b=c'", "the 2. [[pages]]: 1 is neither"),
+        (
+            "[[pages]]\nurl='a'\nselect='b=c'\n[[pages]]\nurl=1\nselect='b=c'",
+            "the 2. [[pages]]: 1: must be a text or a list of texts",
+        ),
         ("[[pages]]\nurl='re:('\nselect='b=c'", "'(' is no regular expression"),
         ("[[pages]", "not valid TOML"),
     ],

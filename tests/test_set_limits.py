@@ -147,9 +147,9 @@ async def test_it_tells_what_each_host_has_left_and_waits_for(lab: LabServer, wo
 async def test_what_is_no_limit_is_refused_in_words() -> None:
     async with Fetcher(robots=False) as fetcher:
         for options, words in (
-            ({"concurrency": 0}, "concurrency: 0 is below 1"),
-            ({"concurrency": "many"}, "'many' is not a whole number"),
-            ({"rate": "fast"}, "'fast'"),
+            ({"concurrency": 0}, "concurrency 0: must be at least 1"),
+            ({"concurrency": "many"}, "concurrency many: must be a whole number"),
+            ({"rate": "fast"}, "rate fast: must be a number"),
             ({"hosts": {"example.com": {"per_hots": 1}}}, "did you mean 'per-host'"),
             ({"hosts": {"no host": {"delay": 1}}}, "no host"),
             ({"timeout": 3}, "timeout cannot be changed while a stream runs: concurrency, rate, hosts can"),

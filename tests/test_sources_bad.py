@@ -110,7 +110,7 @@ BAD_LISTS: list[tuple[str, str | bytes | None, str]] = [
     ("./example.com", None, "./example.com: no such file"),
     ("", None, "'': no such file"),
     ("a\0b", None, "'a\\x00b': no such file"),
-    ("ftp://example.com/x", None, "ftp://example.com/x: only http:// and https:// URLs can be fetched"),
+    ("ftp://example.com/x", None, "ftp://example.com/x: only http:// and https:// URLs can be fetched, and lists read from s3://, gs:// and az://"),
     ("urls.txt", "", "urls.txt: no URLs in it"),
     ("urls.txt", "# nothing\n\n", "urls.txt: no URLs in it"),
     ("urls.txt", "\ufeff", "urls.txt: no URLs in it"),

@@ -15,7 +15,7 @@ import msgspec
 from fetcher.bench.results import ModeName
 from fetcher.bench.worker import Row
 from fetcher.config import AddressPolicy, Config, ProxyPolicy
-from fetcher.config.options import number_from
+from fetcher.config.options import named, number_from, refused
 from fetcher.demo import Site
 from fetcher.demo.scenarios import SCENARIOS, Scenario
 from fetcher.demo.site import MAX_HOSTS
@@ -57,9 +57,9 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
                 try:
                     number_from(1, whole=True)(value)
                 except ConfigError as error:
-                    raise ConfigError(f"{name}: {error}") from None
+                    raise named(name, error) from None
         if self.scenario not in SCENARIOS:
-            raise ConfigError(f"scenario: {self.scenario!r} is none of {', '.join(SCENARIOS)}")
+            raise named("scenario", refused(self.scenario, f"must be one of {', '.join(SCENARIOS)}"))
         site_of(self)
 
     def config_of(self, concurrency: int, *, built_in: bool) -> Config:

@@ -147,7 +147,7 @@ def _plan_of(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -
     check_job_outputs(plan.outputs, plan["format"], plan.config, plan["body"])
     if plan.retry and plan.job is None:
         raise ConfigError(
-            "retry-failed: needs a job, and so does retry-codes: an output that is a file (-o), without --no-job"
+            "retry-failed: needs a job, as --retry-codes does: an output that is a file (-o), without --no-job"
         )
     _check_follow(plan)
     if plan["verify"] and plan.job is None:
@@ -325,7 +325,7 @@ def _job_of(outputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -
     if folder is None:
         return None if special is not None or settings.get("no_job") or not lasting else folder_for(outputs)
     if settings.get("no_job"):
-        raise ConfigError("job: contradicts no-job: leave one of them out")
+        raise ConfigError("job: contradicts --no-job: leave one of them out")
     if special is not None:
         raise ConfigError(
             f"job: {_shown(special)} cannot be cut back after a crash, so there is no job with it; "

@@ -86,7 +86,9 @@ def meant_flag(name: str, command: click.Command) -> tuple[str, str]:
         owner, ours = found[0]
         flag = owner if ours.startswith("nothing") and owner else _flag_in(ours)
         return f"{name}: there is no such flag: {'; '.join(dict.fromkeys(said))}", flag
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    close = [flag for flag in known if flag.startswith(name)] if len(name) > len("--x") else []
+    if len(close) != 1:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     if not close:
         close = _by_words(name, known)
     if close:

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from fetcher.errors import ConfigError, FetcherError, SinkError
-from fetcher.files import sync_folder_of
+from fetcher.files import sync, sync_folder_of
 from fetcher.model import Outcome
 from fetcher.sinks.job_output import Batch, JobOutput, KeptRow, Mark, Rewrite
 from fetcher.sinks.layout import Layout
@@ -261,7 +261,7 @@ class StoreOutput(UploadingOutput):
                     with open(path, "wb") as file:
                         file.write(ids.tobytes())
                         file.flush()
-                        os.fsync(file.fileno())
+                        sync(file.fileno())
             if next(rows, None) is not None:
                 raise ValueError("more rows than its parts have")
             sync_folder_of(os.path.join(copy, "file"))

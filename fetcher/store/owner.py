@@ -21,7 +21,7 @@ from collections.abc import Callable
 import msgspec
 
 from fetcher.errors import FetcherError, JobLocked
-from fetcher.files import PRIVATE, sync_folder_of
+from fetcher.files import PRIVATE, sync, sync_folder_of
 from fetcher.store.store import ObjectExistsError, Store
 
 __all__ = ["Owner"]
@@ -158,7 +158,7 @@ class Owner:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE)
         try:
             os.write(descriptor, "".join(f"{token}\n" for token in [self._note.token, *before]).encode())
-            os.fsync(descriptor)
+            sync(descriptor)
         finally:
             os.close(descriptor)
         os.replace(fresh, self._path)

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fetcher.files import sync
 from fetcher.store.calls import ObjectExistsError
 from fetcher.store.reading import StoredObject, StoreReader
 
@@ -98,7 +99,7 @@ def fetch(store: StoreReader, name: str, target: str) -> None:
     with open(target, "wb") as file:
         file.writelines(store.blocks(name))
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno())
 
 
 def tag_of(path: str, scheme: str) -> tuple[int, int, str]:
