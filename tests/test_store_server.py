@@ -185,6 +185,24 @@ def test_a_killed_run_is_gone_on_with_here_and_elsewhere(place: Place, bucket: B
     assert whole(place.records())
 
 
+def test_a_retry_that_is_killed_between_two_parts_is_gone_on_with(place: Place, bucket: Bucket) -> None:
+    assert place.run("jsonl").code == 0
+    plan = place.folder / f"{place.prefix}.job" / "rewrite.0"
+    with Running(*place.words("jsonl", "--retry-failed"), folder=place.folder, env=bucket.environment()) as running:
+        while len(list(plan.glob("*.kept"))) < 3 and running.process.poll() is None:
+            threading.Event().wait(0.002)
+        while len(list(plan.glob("*.kept"))) == 3 and running.process.poll() is None:
+            threading.Event().wait(0.002)
+        running.process.send_signal(signal.SIGKILL)
+        running.process.wait()
+    ended = place.run("jsonl")
+    assert ended.code == 0, ended.said
+    assert not plan.exists()
+    assert whole(place.records())
+    place.elsewhere()
+    assert "all rows were done already" in place.run("jsonl").said
+
+
 def test_a_run_that_is_stopped_leaves_all_that_it_did_in_the_store(place: Place, bucket: Bucket) -> None:
     words = place.words("jsonl", "--rate", "20/s")
     with Running(*words, folder=place.folder, env=bucket.environment()) as running:
