@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 IMPORT_NAMES = {"faust-cchardet": "cchardet", "python-dateutil": "dateutil"}
 """Libraries whose import name is not their own with an underscore."""
 
-RUNTIME_EXTRAS = sorted(set(PROJECT["optional-dependencies"]) - {"test", "dev", "all", "integration"})
+RUNTIME_EXTRAS = sorted(set(PROJECT["optional-dependencies"]) - {"test", "dev", "all", "integration", "test-store"})
 
 
 @pytest.fixture(scope="module")
@@ -139,5 +139,6 @@ def test_every_optional_library_is_asked_for_somewhere() -> None:
 def test_the_tests_ask_for_what_they_import() -> None:
     known = imported(ROOT / "fetcher") | declared(PROJECT["optional-dependencies"]["test"])
     known |= declared(PROJECT["optional-dependencies"]["integration"]) | {"jupyter_core", "nbformat"}  # theirs
+    known |= declared(PROJECT["optional-dependencies"]["test-store"]) | {"boto3", "botocore"}  # theirs
     known |= declared(PROJECT["optional-dependencies"]["speed"]) | set(sys.stdlib_module_names)
     assert imported(ROOT / "tests") | imported(ROOT / "examples") <= known | {"fetcher", "tests", "examples"}
