@@ -16,6 +16,7 @@ from fetcher.cli.main import main
 VALUES = """
 --concurrency 0 : at least 1
 --concurrency ten : a whole number
+--workers ray:0 : a number of processes, at least 1, or auto, ray or ray:N
 --concurrency 1.5 : a whole number
 --concurrency '' : a whole number
 --per-host 0 : at least 1

@@ -120,7 +120,7 @@ def _workers(value: Any) -> Any:
         from fetcher.parallel.cluster import workers_of_ray
 
         if workers_of_ray(value) is None:
-            raise ConfigError(f"{value!r} is neither ray nor ray:N, such as ray:8")
+            raise refused(value, "must be a number of processes, at least 1, or auto, ray or ray:N")
         return value
     return value if value == "auto" else number_from(1, whole=True)(value)
 
