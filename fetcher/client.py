@@ -20,7 +20,6 @@ from fetcher.errors import ConfigError, FetchError
 from fetcher.event_loop import run_blocking
 from fetcher.found.source import Followed, rules_of
 from fetcher.hosts.standing import HostStanding, longest
-from fetcher.hosts.wait import HostWait
 from fetcher.intake import Row, without_secrets
 from fetcher.middleware.chain import Handlers
 from fetcher.middleware.gate import Gate
@@ -45,6 +44,7 @@ from fetcher.pipeline import Engine, OneByOne, Outcomes, concurrent, fetch_one, 
 from fetcher.request_state import Glance, InFlight, RequestState, WorkerStanding, glance_over, together
 from fetcher.sources import BadRow, ListOptions, read_lists
 from fetcher.stats import Stats
+from fetcher.transport.deferred import DeferredTransport
 from fetcher.transport.descriptors import descriptors_for_connections, most_concurrency
 from fetcher.urls import Target, parse
 
@@ -133,7 +133,7 @@ class Fetcher:
             self._workers, self._worker_middleware = self._what_crosses(extract, transport, on_retry)
         self._given_transport = transport
         self._on_retry = on_retry
-        self._transport: Transport | None = None
+        self._transport: DeferredTransport | None = None
         self._engine: Engine | None = None
         self._handlers: Handlers | None = None
         self._streams: list[Outcomes | OneByOne | ParallelOutcomes] = []
@@ -147,7 +147,9 @@ class Fetcher:
         if self._given_transport is None:
             if not _is_ray(self._workers):  # its connections are on other machines
                 self.config = _within_limits(self.config)
-            self._transport = _open_transport(self.config)
+            self._transport = DeferredTransport(self.config)
+            if self._workers == 1:
+                self._transport.make()
         locate = self._transport.address_of if self._transport is not None else None
         given = self._given_transport
         transport = answering("transport", given, given) if given is not None else self._transport
@@ -175,6 +177,7 @@ class Fetcher:
     async def fetch(self, url: str | Request) -> Page:
         """Fetch one URL and return its page. Raises ``FetchError``."""
         engine = self._running()
+        self._make_ready()
         request = Request(1, url.strip()) if isinstance(url, str) else url
         target = parse(request.url, self.config.default_scheme)
         outcome = await fetch_one(engine, RequestState(without_secrets(request), target))
@@ -298,14 +301,18 @@ class Fetcher:
         glances = [stream.glance(rows) for stream in self._streams]
         if self._lists is not None:
             glances.append(glance_over(self._lists.in_flight(), rows))
-        standings = [standing for stream in self._streams for standing in stream.standings(hosts)]
         return Snapshot(
             together(glances, rows),
-            longest(standings, hosts) if len(self._streams) > 1 else standings,
+            self.standings(hosts),
             [worker for stream in self._streams for worker in stream.crew()],
             self.config.limits,
             self._running().gate.scheduler.shared.paused,
         )
+
+    def standings(self, most: int) -> list[HostStanding]:
+        """Return how the hosts stand whose rows wait or run: the ``most`` of them that will be needed for longest."""
+        standings = [standing for stream in self._streams for standing in stream.standings(most)]
+        return longest(standings, most) if len(self._streams) > 1 else standings
 
     def set_limits(self, **options: Unpack[LimitOptions]) -> None:
         """Change ``concurrency``, ``rate`` or what holds for single ``hosts`` while streams run; what is not named stays.
@@ -343,14 +350,6 @@ class Fetcher:
         for stream in self._streams:
             stream.pause(paused=paused)
 
-    def longest_wait(self) -> HostWait | None:
-        """Return the host that will keep this fetcher's streams waiting longest; ``None`` where none is known to.
-
-        It is not known of rows that are fetched one by one or by other processes (``workers``).
-        """
-        waits = [wait for stream in self._streams if isinstance(stream, Outcomes) and (wait := stream.longest_wait())]
-        return max(waits, key=lambda wait: wait.seconds, default=None)
-
     def stop(self, grace: float = 5.0) -> None:
         """End all streams early: nothing new starts, what is on the wire has ``grace`` seconds to finish."""
         for stream in self._streams:
@@ -362,6 +361,7 @@ class Fetcher:
         """Return the pipeline that a stream runs on."""
         workers = self._workers
         if sequentially or workers == 1:
+            self._make_ready()
             return (sequential if sequentially else concurrent)(engine, urls, ordered=ordered, **how)
         from fetcher.parallel.choosing import choose, within_limits
 
@@ -381,6 +381,7 @@ class Fetcher:
             number = workers
         number = within_limits(number, engine.config.limits, machines=machines)
         if number == 1 and launcher is None:
+            self._make_ready()
             return concurrent(engine, urls, ordered=ordered, **how)
         from fetcher.parallel.parent import parallel
 
@@ -426,6 +427,11 @@ class Fetcher:
                 "of a module; or take one worker"
             )
         return self._workers, tuple(name for name in names if name is not None)
+
+    def _make_ready(self) -> None:
+        """Have the transport made before a row needs it, whose time that would take."""
+        if self._transport is not None:
+            self._transport.make()
 
     def _running(self) -> Engine:
         if self._engine is None:

@@ -12,13 +12,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import msgspec
-
 from fetcher.config import Limits
 from fetcher.errors import FetcherError
 from fetcher.frontier.frontier import Frontier
 from fetcher.hosts.standing import HostStanding, standings_of
-from fetcher.hosts.wait import HostWait
 from fetcher.middleware.gate import Gate
 from fetcher.model import Stage
 from fetcher.request_state import InFlight, RequestState, snapshot_of
@@ -186,14 +183,6 @@ class Dispatcher:
         return standings_of(
             scheduler.table, scheduler.shared, waiting=waiting, running=running, now=self._gate.clock(), most=most
         )
-
-    def longest_wait(self) -> HostWait | None:
-        """Return the host that will be the last, as far as can be told, with what is running of it."""
-        wait = self._frontier.longest_wait(self._gate.clock())
-        if wait is None:
-            return None
-        running = sum(state.target.host == wait.host for state in self.running.values())
-        return msgspec.structs.replace(wait, rows=wait.rows + running)
 
     def stop(self, *, now: bool) -> None:
         """Start nothing more; cancel what is not on the wire, and ``now`` what is. What came in is kept."""

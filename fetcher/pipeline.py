@@ -27,7 +27,6 @@ from fetcher.config import Config, Follow, HostPolicy
 from fetcher.dispatcher import Dispatcher
 from fetcher.errors import FetchError, ParseError, ResourceError, Skipped, SourceError
 from fetcher.hosts.standing import HostStanding
-from fetcher.hosts.wait import HostWait
 from fetcher.intake import Intake, Rejected, Row
 from fetcher.middleware.gate import Gate
 from fetcher.model import Earlier, Exchange, Failure, Outcome, Page, Request, Response, Stage, kept_headers
@@ -405,10 +404,6 @@ class Outcomes:
 
     def pause(self, *, paused: bool) -> None:
         """Pause or go on: the gate does it."""
-
-    def longest_wait(self) -> HostWait | None:
-        """Return the host that will be the last, as far as can be told."""
-        return self._dispatcher.longest_wait()
 
     def stop(self, grace: float = GRACE_SECONDS) -> None:
         """Start nothing new, give what is on the wire ``grace`` seconds, then end. Rows left are pending."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 import pytest
 
 from fetcher.config import Limits, RetryPolicy
+from fetcher.hosts.limits import SharedLimits
+from fetcher.hosts.standing import HostStanding, standing_of, standings_of
 from fetcher.hosts.table import HostTable
-from fetcher.hosts.wait import HostWait, wait_of
 from fetcher.report.live_line import LiveLine
 from fetcher.report.progress import ProgressLine, clock
 from fetcher.stats import Stats
@@ -33,7 +35,7 @@ def line_of(ok: int = 1_199, failed: int = 7, *, listed: int = 2_000, seconds: f
 @pytest.mark.parametrize("columns", range(1, 220))
 def test_it_is_as_wide_as_it_may_be_and_never_wider(columns: int) -> None:
     for line in (line_of(), line_of(1_234_567, 89_012, listed=9_876_543, seconds=40_000)):
-        line.wait = HostWait("a-rather-long-name.example.com", 212, delay=50_000.0)
+        line.slowest = HostStanding("a-rather-long-name.example.com", 212, delay=50_000.0)
         for coloured in (False, True):
             shown = line.as_lines(columns, coloured=coloured)
             assert len(shown) == 2
@@ -87,7 +89,7 @@ def test_before_anything_came_the_time_left_is_open() -> None:
 
 def test_a_slow_host_is_named_where_it_holds_up_the_end() -> None:
     line = line_of()
-    line.wait = HostWait("example.com", 212, delay=5.0)
+    line.slowest = HostStanding("example.com", 200, 12, delay=5.0)
     first, second = line.as_lines(80)
     assert second == "waiting for example.com: 212 rows, one every 5 s"
     assert first.endswith(" 17:35 left"), "211 times 5 s"
@@ -96,23 +98,42 @@ def test_a_slow_host_is_named_where_it_holds_up_the_end() -> None:
 
 def test_a_parked_host_is_named_with_what_is_left_of_it() -> None:
     line = line_of()
-    line.wait = HostWait("example.com", 1, parked=42.0)
+    line.slowest = HostStanding("example.com", 1, parked=42.0)
     assert line.as_lines(80)[1] == "waiting for example.com: 1 row, parked for 42.0 s"
 
 
 def test_a_host_that_others_take_longer_than_is_not_named() -> None:
     line = ProgressLine(100_000, 0.0)
     line.note(10.0, stats_of(1_000, listed=100_000), 100)
-    line.wait = HostWait("example.com", 20, delay=1.0)
+    line.slowest = HostStanding("example.com", 20, delay=1.0)
     assert len(line.as_lines(80)) == 1
-    line.wait = HostWait("example.com", 2, delay=1.0)
+    line.slowest = HostStanding("example.com", 2, delay=1.0)
     line.note(10.0, stats_of(99_998, listed=100_000), 2)
+    assert len(line.as_lines(80)) == 1, "that is over before it is read"
+
+
+def test_a_host_without_free_slots_is_named_where_all_that_is_left_is_its_own() -> None:
+    line = line_of()  # of 794 rows that are left, for eight seconds
+    full = HostStanding("example.com", 600, 6, on_wire=6, limit=6, delay=0.0)
+    line.slowest = full
+    first, second = line.as_lines(80)
+    assert second == "waiting for example.com: 606 rows, 6 at once"
+    assert first.endswith(" 0:08 left"), "how fast it answers is not known, but by the pace"
+    for other in (
+        msgspec.structs.replace(full, waiting=300),  # others have more rows
+        msgspec.structs.replace(full, on_wire=5),  # the run itself has no more slots
+        msgspec.structs.replace(full, waiting=0, running=400),  # it has what there is
+    ):
+        line.slowest = other
+        assert len(line.as_lines(80)) == 1, other
+    line.slowest = full
+    line.note(12.0, stats_of(1_800, listed=2_000), 6)
     assert len(line.as_lines(80)) == 1, "that is over before it is read"
 
 
 def test_a_hostile_name_steers_nothing() -> None:
     line = line_of()
-    line.wait = HostWait("\x1b[31mevil\u202e", 212, delay=5.0)
+    line.slowest = HostStanding("\x1b[31mevil\u202e", 212, delay=5.0)
     assert "\x1b" not in "".join(line.as_lines(80))
 
 
@@ -121,14 +142,19 @@ def test_clocks() -> None:
 
 
 def test_what_is_left_of_a_host() -> None:
-    table = HostTable(Limits(delay=5.0), RetryPolicy())
+    limits = Limits(delay=5.0)
+    table, shared = HostTable(limits, RetryPolicy()), SharedLimits(limits)
     host = table.get("a.example", 0.0)
     host.adjust()
-    assert (wait_of(host, 212, 0.0).delay, wait_of(host, 212, 0.0).seconds) == (5.0, 5.0 * 211)
+
+    def standing(waiting: int, running: int, now: float) -> HostStanding:
+        return standing_of(host, "a.example", shared, waiting=waiting, running=running, now=now)
+
+    assert (standing(200, 12, 0.0).delay, standing(200, 12, 0.0).seconds) == (5.0, 5.0 * 211)
     host.wait_until(4.0)
-    assert wait_of(host, 1, 0.0).parked == 0.0, "that is its delay"
-    host.wait_until(100.0)
-    assert wait_of(host, 3, 10.0).seconds == 100.0
+    assert standing(1, 0, 0.0).parked == 0.0, "that is its delay"
+    host.breaker.wait_until(100.0)
+    assert standing(3, 0, 10.0).seconds == 90.0 + 2 * 5.0
 
 
 class Written:
@@ -175,18 +201,33 @@ def test_what_is_said_in_pieces_stands_above_whole(monkeypatch: pytest.MonkeyPat
 
 def test_a_frontier_knows_the_host_that_will_be_the_last() -> None:
     scheduler, frontier = world_of(delay=2.0)
-    assert frontier.longest_wait(0.0) is None
+
+    def last() -> HostStanding | None:
+        table, shared = scheduler.table, scheduler.shared
+        return next(iter(standings_of(table, shared, waiting=frontier.waiting(1), running={}, now=0.0, most=1)), None)
+
+    assert last() is None
     for name, rows in (("few.example", 2), ("many.example", 40)):
         for _ in range(rows):
             frontier.push(row(name))
     for name in ("few.example", "many.example"):
         scheduler.get(name, 0.0).adjust()
-    wait = frontier.longest_wait(0.0)
-    assert wait is not None
-    assert (wait.host, wait.rows, wait.delay) == ("many.example", 40, 2.0)
+    host = last()
+    assert host is not None
+    assert (host.host, host.left, host.delay) == ("many.example", 40, 2.0)
     late = row("few.example")
     frontier.defer(late, 1_000.0)
-    scheduler.get("few.example", 0.0).wait_until(1_000.0)
-    wait = frontier.longest_wait(0.0)
-    assert wait is not None
-    assert (wait.host, wait.rows, wait.parked) == ("few.example", 3, 1_000.0)
+    scheduler.get("few.example", 0.0).breaker.wait_until(1_000.0)
+    host = last()
+    assert host is not None
+    assert (host.host, host.left, host.parked) == ("few.example", 3, 1_000.0)
+
+
+def test_of_very_many_hosts_some_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fetcher.frontier.frontier.MAX_COMPARED_HOSTS", 3)
+    _, frontier = world_of()
+    for number in range(50):
+        frontier.push(row(f"h{number}.example"))
+    frontier.push(row("h1.example"))
+    assert frontier.waiting(1) == {"h1.example": 2}
+    assert sum(frontier.waiting(50).values()) == 4

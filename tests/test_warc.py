@@ -468,7 +468,7 @@ def inside(outcomes: object) -> Outcomes:
 
 def permits_of(fetcher: Fetcher) -> int:
     assert fetcher._transport is not None
-    return fetcher._transport._bodies._permits.free
+    return fetcher._transport.make()._bodies._permits.free
 
 
 async def test_nothing_is_kept_that_nobody_asks_for(lab: LabServer) -> None:

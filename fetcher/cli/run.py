@@ -269,7 +269,7 @@ class Crawl:
             lambda: len(self._fetcher.in_flight()),
             estimate_total(self._plan),
             tell=None if drawn else self._notices.say,
-            longest_wait=self._fetcher.longest_wait,
+            standings=self._fetcher.standings,
         )
         await stack.enter_async_context(self._progress)
 

@@ -11,13 +11,13 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 
 from fetcher.config import Limits
 from fetcher.frontier.queues import DelayQueue, HostQueue
 from fetcher.frontier.spill import MAX_BATCH_ROWS, Spill
 from fetcher.hosts.limits import block
 from fetcher.hosts.scheduler import DISPATCH, WHEN_ONE_ENDS, Scheduler
-from fetcher.hosts.wait import HostWait, wait_of
 from fetcher.request_state import RequestState
 
 __all__ = ["Frontier"]
@@ -28,7 +28,7 @@ FAST_SPILL_ROWS = (
 )
 SPILL_ROWS_PER_SECOND = 10_000  # and from there on: a list of few hosts must not keep the loop busy with itself
 RECHECK_SECONDS = 0.05  # seconds until that is asked again
-MAX_COMPARED_HOSTS = 1_000  # a look at them takes a millisecond
+MAX_COMPARED_HOSTS = 2_000  # a look at them takes a millisecond
 MAX_DUE_ROWS = 4 * MAX_BATCH_ROWS  # rows taken off the queue before others have their turn
 MIN_REFILL_ROWS = 8  # rows off the disk at a time, however many hosts share the memory
 
@@ -155,10 +155,17 @@ class Frontier:
         return None if due == math.inf else due
 
     def waiting(self, most: int) -> dict[str, int]:
-        """Return the rows that wait by host: of the ``most`` hosts that would be the last."""
+        """Return the rows that wait by host: of the ``most`` hosts that would be the last, and of those with delayed rows.
+
+        Of very many hosts those are compared that are known to be far from done, and some of the others.
+        """
+        queues: Iterable[HostQueue] = self._queues.values()
+        if len(self._queues) > MAX_COMPARED_HOSTS:
+            queues = {*self._favoured, *islice(queues, MAX_COMPARED_HOSTS)}
         counts = self._delayed.count_hosts(MAX_DUE_ROWS)
-        for queue in heapq.nlargest(most, self._queues.values(), key=lambda queue: queue.weight):
-            counts[queue.key] += queue.count
+        largest = heapq.nlargest(most, queues, key=lambda queue: queue.weight)
+        for key in {queue.key for queue in largest} | (counts.keys() & self._queues.keys()):
+            counts[key] += self._queues[key].count
         return dict(counts)
 
     def make_room(self, rows: int, now: float) -> int:
@@ -196,19 +203,6 @@ class Frontier:
                 if idle <= 0:
                     return True
         return False
-
-    def longest_wait(self, now: float) -> HostWait | None:
-        """Return the host whose rows will take longest, as far as its pauses say, then the one with most rows."""
-        queues: Iterable[HostQueue] = self._queues.values()
-        if len(self._queues) > MAX_COMPARED_HOSTS:  # then no single one is all that is left, but for these
-            queues = self._favoured
-        rows = {queue.key: queue.count for queue in queues}
-        if len(self._queues) <= MAX_COMPARED_HOSTS:
-            for key in self._delayed.hosts(MAX_COMPARED_HOSTS):
-                rows[key] = rows.get(key, 0) + 1
-        table = self._scheduler.table
-        waits = [wait_of(host, count, now) for key, count in rows.items() if (host := table.find(key)) is not None]
-        return max(waits, key=lambda wait: (wait.seconds, wait.rows), default=None)
 
     def clear(self) -> None:
         """Give up all rows, for a run that ends early."""

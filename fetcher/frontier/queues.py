@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter, deque
-from collections.abc import Iterator
 from itertools import islice
 
 from fetcher.frontier.spill import MAX_BATCH_ROWS, Spill, SpilledQueue, StoredRow, to_stored
@@ -141,8 +140,8 @@ class DelayQueue:
         return len(self._rows)
 
     def count_hosts(self, most: int) -> Counter[str]:
-        """Count the rows in memory by host, where they are at most so many."""
-        return Counter(state.target.host for *_, state in self._rows) if len(self._rows) <= most else Counter()
+        """Count the rows in memory by host, of at most so many."""
+        return Counter(state.target.host for *_, state in islice(self._rows, most))
 
     def push(self, state: RequestState, due: float) -> None:
         """Take a row until ``due``."""
@@ -190,10 +189,6 @@ class DelayQueue:
         self._rows = staying  # sorted, which is a heap
         self._update_first()
         return len(stored)
-
-    def hosts(self, most: int) -> Iterator[str]:
-        """Yield the host of each row in memory, of at most so many."""
-        return (state.target.host for _, _, state in islice(self._rows, most))
 
     def clear(self) -> None:
         """Give up all rows."""

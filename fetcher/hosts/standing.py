@@ -16,8 +16,6 @@ from fetcher.hosts.table import HostTable
 
 __all__ = ["HostStanding", "longest", "standing_of", "standings_of"]
 
-LEAST_GAP_SECONDS = 0.01  # between two rows of a host that makes nobody wait
-
 
 class HostStanding(msgspec.Struct, frozen=True):
     """One host: ``waiting`` of its rows are known and not started, ``running`` have a task.
@@ -43,8 +41,13 @@ class HostStanding(msgspec.Struct, frozen=True):
 
     @property
     def seconds(self) -> float:
-        """How long it will be needed at least, by its delay alone."""
-        return self.parked + self.left * max(self.delay or 0.0, LEAST_GAP_SECONDS / max(1, self.limit or 1))
+        """The least time that its rows take, as far as its pauses say."""
+        return self.parked + (self.delay or 0.0) * max(0, self.left - 1)
+
+    @property
+    def rounds(self) -> float:
+        """How often all of its slots must be used for what is left."""
+        return self.left / max(1, self.limit or 1)
 
 
 def standings_of(
@@ -66,8 +69,8 @@ def standings_of(
 
 
 def longest(standings: Iterable[HostStanding], most: int) -> list[HostStanding]:
-    """Return those that will be needed for longest, at most ``most``."""
-    return heapq.nlargest(most, standings, key=lambda standing: standing.seconds)
+    """Return those that will be needed for longest, at most ``most``; where no pauses tell, by rows for each slot."""
+    return heapq.nlargest(most, standings, key=lambda standing: (standing.seconds, standing.rounds))
 
 
 def standing_of(

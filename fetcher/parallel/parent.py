@@ -163,6 +163,7 @@ class ParallelOutcomes:
         self._grace: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.TimerHandle | None = None
+        self._looked_for = 0  # hosts of each worker
         self._dealing_soon = False
         self._deaths: list[tuple[float, int]] = []
         self._source_error: SourceError | None = None
@@ -249,14 +250,16 @@ class ParallelOutcomes:
                 process.tell(message)
 
     def _look(self, hosts: int) -> None:
-        """Have the workers tell of their hosts, as long as somebody asks."""
-        self._tell_all(TellHosts(hosts))
+        """Have the workers tell of their hosts, as long as somebody asks: of as many as whoever asks for most wants."""
+        self._looked_for = max(hosts, self._looked_for)
+        self._tell_all(TellHosts(self._looked_for))
         if self._looking is not None:
             self._looking.cancel()
         self._looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look_away)
 
     def _look_away(self) -> None:
         self._looking = None
+        self._looked_for = 0
         self._tell_all(TellHosts(0))
 
     def stop(self, grace: float = GRACE_SECONDS) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from fetcher.hosts.wait import HostWait
+from fetcher.hosts.standing import HostStanding
 from fetcher.report.live_line import LiveLine
 from fetcher.report.rate import RateMeter
 from fetcher.report.summary import human_seconds
@@ -53,7 +53,7 @@ class ProgressLine:
         self.stats = Stats()
         self.busy = 0
         self.now = began
-        self.wait: HostWait | None = None
+        self.slowest: HostStanding | None = None
         self._rate.note(began, done)
         self._pace.note(began, done)
 
@@ -79,7 +79,7 @@ class ProgressLine:
         rows, pace = self.rows, self._pace.rate
         if rows is None or rows < self.stats.done:
             return None
-        held = self.wait.seconds if self.wait is not None else 0.0
+        held = self.slowest.seconds if self.slowest is not None else 0.0
         left = rows - self.stats.done
         if not left:
             return 0.0
@@ -88,24 +88,24 @@ class ProgressLine:
         return max(left / pace, held)
 
     @property
-    def held_up_by(self) -> HostWait | None:
-        """The host for which all will wait in the end, if it is one."""
-        wait, rows = self.wait, self.rows
-        if wait is None:
+    def held_up_by(self) -> HostStanding | None:
+        """The host for which all will wait in the end, if it is one: by its pauses, or because it has no free slot."""
+        host, rows, pace = self.slowest, self.rows, self._pace.rate
+        if host is None:
             return None
-        pace = self._pace.rate
         left = (rows - self.stats.done) if rows is not None else None
-        alone = left is not None and not self.stats.more and 2 * wait.rows > left
-        if wait.seconds >= HELD_UP_SECONDS:
-            others = left / pace if left is not None and pace else 0.0
-            return wait if alone or wait.seconds >= others else None
-        return None
+        alone = left is not None and not self.stats.more and 2 * host.left > left
+        others = left / pace if left is not None and pace else 0.0
+        if host.seconds >= HELD_UP_SECONDS:
+            return host if alone or host.seconds >= others else None
+        full = host.limit is not None and host.on_wire is not None and host.on_wire >= host.limit
+        return host if alone and full and host.waiting and others >= HELD_UP_SECONDS else None
 
     def as_lines(self, columns: int, *, coloured: bool = False) -> list[str]:
         """Return a line of at most so many columns, and a second one where a host holds up the end."""
         lines = [fit(self._pieces(), columns, coloured=coloured, share=self._share)]
-        if (wait := self.held_up_by) is not None:
-            lines.append(_cut(describe_wait(wait), columns))
+        if (host := self.held_up_by) is not None:
+            lines.append(_cut(describe_wait(host), columns))
         return lines
 
     @property
@@ -143,7 +143,7 @@ class ProgressLine:
             f"{rows}: {stats.ok:,} ok, {stats.failed:,} failed{skipped}, "
             f"{self.busy:,} in flight, {self.rate or 0:,.0f} pages/s{left}"
         )
-        return text if (wait := self.held_up_by) is None else f"{text}; {describe_wait(wait)}"
+        return text if (host := self.held_up_by) is None else f"{text}; {describe_wait(host)}"
 
 
 def fit(pieces: Sequence[Piece], columns: int, *, coloured: bool = False, share: float | None = None) -> str:
@@ -196,21 +196,24 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
-def describe_wait(wait: HostWait) -> str:
+def describe_wait(host: HostStanding) -> str:
     """Return what the end waits for: a host, its rows, and what stands between two of them."""
-    facts = [counted(wait.rows, "row")]
-    if wait.delay:
-        facts.append(f"one every {wait.delay:.3g} s")
-    if wait.parked:
-        facts.append(f"parked for {human_seconds(wait.parked)}")
-    return f"waiting for {printable(wait.host, 200)}: {', '.join(facts)}"
+    delay = host.delay or 0.0
+    facts = [counted(host.left, "row")]
+    if delay:
+        facts.append(f"one every {delay:.3g} s")
+    if host.parked > max(1.0, delay):
+        facts.append(f"parked for {human_seconds(host.parked)}")
+    if len(facts) == 1 and host.limit is not None:
+        facts.append(f"{host.limit} at once")
+    return f"waiting for {printable(host.host, 200)}: {', '.join(facts)}"
 
 
 class Progress:
     """Shows how far a run is: a live line on the terminal where ``tell`` is ``None``, else lines that go to ``tell``.
 
-    ``stats`` returns the counts, ``busy`` the number of requests in flight, ``longest_wait`` the host that will be the
-    last. The live line leaves nothing on the terminal.
+    ``stats`` returns the counts, ``busy`` the number of requests in flight, ``standings`` the hosts that will be the last,
+    at most so many. The live line leaves nothing on the terminal.
     """
 
     def __init__(
@@ -220,12 +223,12 @@ class Progress:
         total: int | None,
         *,
         tell: Callable[..., None] | None = None,
-        longest_wait: Callable[[], HostWait | None] = lambda: None,
+        standings: Callable[[int], Sequence[HostStanding]] = lambda _: (),
     ) -> None:
         self._stats = stats
         self._busy = busy
         self._tell = tell
-        self._longest_wait = longest_wait
+        self._standings = standings
         self._line = ProgressLine(total, time.monotonic(), stats().done)
         self._live: LiveLine | None = None
         self._task: asyncio.Task[None] | None = None
@@ -277,7 +280,7 @@ class Progress:
             now = time.monotonic()
             line.note(now, self._stats(), self._busy())
             if now - looked >= LOOK_SECONDS:
-                line.wait, looked = self._longest_wait(), now
+                line.slowest, looked = next(iter(self._standings(1)), None), now
             if self._live is not None:
                 self._live.draw()
             elif self._tell is not None:

@@ -46,7 +46,7 @@ TRANSFER_CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 class Transport:
     """``async (request) -> Response`` over aiohttp. Opens nothing until the first request; ``close`` ends all."""
 
-    def __init__(self, config: Config, *, resolver: Resolver | None = None) -> None:
+    def __init__(self, config: Config, *, resolver: Resolver | None = None, tls: TLSContexts | None = None) -> None:
         self._config = config
         self._proxied = bool(config.proxy)
         self._resolver = resolver or StagedResolver()
@@ -57,7 +57,7 @@ class Transport:
         self._shortage = Shortage()
         self._sessions: dict[Pool, aiohttp.ClientSession] = {}
         self._pools: dict[str, Pool] = {}  # of the rows' own hosts, so far as they were judged
-        self._tls = TLSContexts(config.tls)
+        self._tls = tls or TLSContexts(config.tls)
 
     def allow(self, concurrency: int) -> None:
         """Have place for the connections of so many exchanges at once."""
