@@ -82,7 +82,7 @@ LISTS = [
         "l.csv:1: several columns may hold the URL: Link, Website; say which with --url-column",
         files={"l.csv": b"Link;Website\na.example;b.example\n"}),
     Bad("another scheme", "ftp://127.0.0.1/l", "ftp://127.0.0.1/l: only http:// and https:// URLs can be fetched, and lists read from s3://, gs:// and az://"),
-    Bad("a CSV without the column", "l.csv", "l.csv:1: there is no column 'url'; the columns are: img, name",
+    Bad("a CSV without the column", "l.csv", "l.csv:1: there is no column 'url'; the columns are: img, name; say which has the URL with --url-column",
         files={"l.csv": b"img,name\nhttp://127.0.0.1/,x\n"}),
     Bad("a CSV without the column asked for", "l.csv --url-column href",
         "l.csv:1: there is no column 'href'; the columns are: link, name",

@@ -128,7 +128,11 @@ def test_a_list_that_cannot_be_had_is_named_with_its_code() -> None:
     ("format", "body", "message"),
     [
         ("txt", "<!doctype html>", "http://l/x: is an HTML page, and no list (without --from it is fetched as a page)"),
-        ("csv", "path\nhttp://a/\n", "http://l/x:1: there is no column 'url'; the columns are: path"),
+        (
+            "csv",
+            "path\nhttp://a/\n",
+            "http://l/x:1: there is no column 'url'; the columns are: path; say which has the URL with --url-column",
+        ),
         ("jsonl", "no", "http://l/x:1: is not JSON"),
         ("txt", b"PK\x03\x04 \0", "http://l/x: looks like a binary file (zip or xlsx), not a list of URLs"),
         ("txt", b"\x1f\x8b\x08\0\0", "http://l/x: the gzip data is cut short"),

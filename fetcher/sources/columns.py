@@ -65,7 +65,8 @@ def find_url(names: Sequence[str], url_column: str | None) -> tuple[int, int]:
                 raise SeveralColumnsError(f"several columns may hold the URL: {shown}; say which with --url-column")
             if alike:
                 return alike[0], sure
-    raise ColumnError(f"there is no column {wanted!r}; the columns are: {shown_columns(names)}")
+    step = "; say which has the URL with --url-column" if names and url_column is None else ""
+    raise ColumnError(f"there is no column {wanted!r}; the columns are: {shown_columns(names)}{step}")
 
 
 def find_carried(names: Sequence[str], carry: Sequence[str]) -> list[int]:

@@ -35,6 +35,17 @@ _COMPRESSED = tuple(SUFFIXES)
 _NO_LISTS = frozenset({
     ".json", ".xlsx", ".xls", ".ods", ".xml", ".html", ".htm", ".pdf", ".warc", ".arrow", ".feather",
 })  # fmt: skip
+_STEPS = {
+    ".json": "'jq -c .[]' makes jsonl of an array",
+    ".xlsx": "save the sheet as CSV",
+    ".xls": "save the sheet as CSV",
+    ".ods": "save the sheet as CSV",
+    ".xml": "a sitemap or feed is read with --from sitemap",
+    ".html": "the links of a page on the web are followed with --follow",
+    ".htm": "the links of a page on the web are followed with --follow",
+    ".warc": "the pages of an archive are read with 'fetcher extract'",
+}
+"""What may help where a file is no list, by its suffix."""
 _HTTP = re.compile(r"https?://", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _HOST = re.compile(r"(?P<name>[\w-]+(?:\.[\w-]+)*\.?|\[[0-9a-f:.]+\])(?P<port>:\d{1,5})?", re.IGNORECASE)
@@ -143,5 +154,6 @@ def format_of(path: str, format: str | None) -> str:  # noqa: A002 - the public 
     if suffix in _NO_LISTS:
         texts = ", ".join(known for known, kind in _SUFFIXES.items() if kind not in FILES)
         known = f"{texts} (each also {' or '.join(_COMPRESSED)}), {', '.join(f'.{kind}' for kind in sorted(FILES))}"
-        raise SourceError(f"{path}: a {suffix} file is no list of URLs that can be read: there are {known}")
+        step = f"; {_STEPS[suffix]}" if suffix in _STEPS else ""
+        raise SourceError(f"{path}: a {suffix} file is no list of URLs that can be read: there are {known}{step}")
     return _SUFFIXES.get(suffix, "txt")
