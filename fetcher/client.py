@@ -94,12 +94,19 @@ class Fetcher:
     """A polite, concurrent client for lists of URLs: ``fetch`` one, ``stream`` many, ``run`` into a sink.
 
     Open it with ``async with``; nothing touches the network before the first request. It takes a ``Config``, or the
-    options of one as keywords. ``middleware`` stands
-    around every row, outermost first; ``extract`` makes ``Page.data``; ``transport`` replaces aiohttp; ``on_retry`` is told of each retry before it is
-    waited for. ``workers`` are processes that share the URLs of a stream, a site to one of them each, with
-    ``auto`` as many as its rows and this machine are good for, and with ``ray`` or ``ray:N`` on the machines of the Ray
-    cluster at ``ray_address``; what they call must be found by its name in a module. Raises ``CallableError``, a ``TypeError``, for one of them that cannot be called as it will be, and
-    ``ConfigError`` for an option that is unknown or wrong.
+    options of one as keywords. Raises ``ConfigError`` for an option that is unknown or wrong, and ``CallableError``, a
+    ``TypeError``, for a function that cannot be called as it will be.
+
+    Args:
+        config: the options; keywords win over it.
+        middleware: ``async (request, next) -> Response`` around every row, the outermost first.
+        extract: ``(response) -> data`` makes ``Page.data``.
+        transport: ``async (request) -> Response`` in the place of aiohttp.
+        on_retry: is told of each retry before it is waited for.
+        workers: how many processes share the URLs of a stream, a site to one of them each; ``auto`` for as many as its rows
+            and this machine are good for, ``ray`` or ``ray:N`` for those of a Ray cluster. What they call must be found
+            by its name in a module.
+        ray_address: where the cluster is (``HOST:PORT``, or ``auto``).
 
     >>> async def titles(urls):
     ...     async with Fetcher(concurrency=20) as fetcher, fetcher.stream(urls) as outcomes:

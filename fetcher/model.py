@@ -107,8 +107,9 @@ class Discovery(msgspec.Struct, frozen=True, array_like=True):
 class FoundLinks(msgspec.Struct, frozen=True, array_like=True):
     """The links of one page that may be followed: absolute URLs without fragment, each once, in their order.
 
-    They are kept as one text with line ends between them, which takes less than half of the memory of many. ``dropped`` counts those that were too long, or that there was no room for. ``outside`` says that the page was
-    redirected to where no links are followed. ``guarded`` says that it came from a public address.
+    ``lines`` has them with line ends between them: one text takes less than half of the memory of many. ``dropped`` counts
+    the links that were too long, or that there was no room for. ``outside`` says that the page was redirected to where no
+    links are followed, ``guarded`` that it came from a public address.
     """
 
     lines: str = ""
@@ -125,12 +126,16 @@ class FoundLinks(msgspec.Struct, frozen=True, array_like=True):
 class Request(msgspec.Struct, frozen=True):
     """One row of the list: what is to be fetched, and what must come back with it.
 
-    ``id`` is the ordinal of the row over all inputs, from 1; it is the row's identity. ``url`` is as
-    listed, trimmed. ``headers`` are sent with this request alone. ``fields`` are the row's other columns
-    and go to the output; ``tag`` is the caller's own and never looked into. ``guarded`` says that not the caller
-    lists it but a public host: where private addresses are for listed hosts alone, they are closed to it.
-    ``method`` is what one exchange is asked by: our handlers set it, a row's own is always GET. ``discovery`` is there
-    where links are followed.
+    Attributes:
+        id: the ordinal of the row over all inputs, from 1; it is the row's identity.
+        url: the URL as listed, trimmed.
+        headers: pairs that are sent with this request alone.
+        fields: the row's other columns; they go to the output.
+        tag: the caller's own, of any type; it is never looked into.
+        guarded: whether a public host has listed it, and not the caller: where private addresses are for listed hosts
+            alone, they are closed to it.
+        method: what one exchange asks by. Our handlers set it; a row's own is always ``GET``.
+        discovery: how the row was found, where links are followed.
     """
 
     id: int
@@ -146,9 +151,17 @@ class Request(msgspec.Struct, frozen=True):
 class Response(msgspec.Struct, frozen=True):
     """A whole answer: the head as pairs, the body decoded and bounded.
 
-    ``url`` is the final one, ``headers`` have lower-case names and keep repeats, ``wire_bytes`` is the size
-    of the body before its content codings were undone. ``elapsed`` is seconds on the wire over all attempts
-    and hops. ``truncated`` says that ``body`` was cut at ``max_size``.
+    Attributes:
+        request: what was asked for.
+        url: the final URL, after redirects.
+        status: the status code, from 100 to 999.
+        headers: pairs with names in lower case; repeated ones stand apart.
+        body: the bytes, their content codings undone; at most ``max_size``.
+        wire_bytes: the size of the body before its content codings were undone.
+        redirects: the URLs that redirected, in order.
+        elapsed: seconds on the wire, over all attempts and hops.
+        attempts: how often the row was tried.
+        truncated: whether ``body`` was cut at ``max_size``.
     """
 
     request: Request
@@ -192,19 +205,40 @@ class Message(msgspec.Struct, frozen=True):
 class Page(msgspec.Struct, frozen=True):
     """The good outcome of a request.
 
-    ``length`` is in characters and ``None`` for a body that is no text; ``bytes`` is the decoded body's
-    size; ``links`` counts ``a[href]``; ``robots`` is what the page says to robots of itself (``noindex``), in headers and
-    ``<meta>``, ``refresh`` the URL that it leads its reader to by itself; ``data`` is what the extractor returned. ``elapsed`` is seconds on
-    the wire over all attempts and hops, ``waited`` seconds of backoff, pacing and queues, ``fetched_at``
-    seconds since the epoch. ``content`` are the columns that ``with`` and ``text`` ask for, by their names (``meta``,
-    ``link_list``). ``unconverted`` names the selected fields whose text was not of their type, ``unread`` those whose rule does not read
-    such a body (CSS reads no JSON). ``etag`` and ``last_modified`` are those
-    headers as sent, at most 1,000 characters of each; ``digest`` tells whether a body is another: ``xxh3:`` and 128 bits in
-    hexadecimal of the decoded one. ``headers`` and ``body`` (decoded of its content codings) are kept on request only;
-    ``body_path`` is where the body was put, under the name of its ``digest``, which is ``sha256:…`` then. ``change`` and ``checked_at`` are there where an
-    earlier run is compared with: one whose page still stands is carried over with its ``fetched_at``, and ``checked_at``
-    says when it was last confirmed, in seconds since the epoch. ``messages``, on request too, are those of the row's last try, one for each redirect
-    and the last. ``found`` are the links that are to be followed, until they are rows.
+    Attributes:
+        request: the row.
+        url: the final URL, after redirects.
+        status: the status code of the answer.
+        length: characters of the text; ``None`` for a body that is no text.
+        bytes: size of the decoded body.
+        content_type: the MIME type that the server gave.
+        charset: the encoding of the text, by its WHATWG name.
+        title: the document's title, white space folded.
+        links: number of ``a[href]`` elements.
+        data: what was selected, or what the extractor returned.
+        redirects: the URLs that redirected, in order.
+        elapsed: seconds on the wire, over all attempts and hops.
+        waited: seconds of backoff, pacing and queues.
+        attempts: how often the row was tried; 0 where an earlier run's page stands.
+        fetched_at: when the answer came, in seconds since the epoch.
+        truncated: whether the body was cut at ``max_size``.
+        robots: what the page says to robots of itself (``noindex``), in headers and ``<meta>``.
+        refresh: the URL that the page leads its reader to by itself.
+        preview: the first characters of the text, on request (``preview``).
+        content: the columns that ``with`` and ``text`` ask for, by their names (``meta``, ``link_list``).
+        unconverted: names of the selected fields whose text was not of their type.
+        unread: names of the selected fields whose rule does not read such a body (CSS reads no JSON).
+        headers: the answer's headers, on request (``keep_headers``).
+        body: the decoded body, on request (``keep_body``).
+        body_path: the file that has the body, named by its ``digest``, which is ``sha256:…`` then.
+        etag: that header as sent, at most 1,000 characters.
+        last_modified: the same.
+        digest: tells whether a body is another: ``xxh3:`` and 128 bits of the decoded one in hexadecimal.
+        change: what has changed since an earlier run, where one is compared with.
+        checked_at: when the page was last confirmed, in seconds since the epoch. A page that still stands is carried over
+            with the ``fetched_at`` that it had.
+        messages: on request, those of the row's last try: one for each redirect, and the last.
+        found: the links that are to be followed, until they are rows.
     """
 
     request: Request
@@ -269,7 +303,9 @@ class Page(msgspec.Struct, frozen=True):
 class Failure(msgspec.Struct, frozen=True):
     """The bad outcome of a request: the error, and what was known when it struck.
 
-    The last fields are known only where the page was there and what was to be read out of it was not (``ParseError``).
+    The attributes are those of a ``Page``, but for ``error``, which says what is wrong: ``error.code`` for programs, and a
+    message for people. What was never known is ``None``. ``length``, ``content_type``, ``charset``, ``title``, ``links``,
+    ``robots`` and ``refresh`` are there where a page came, and what was to be read out of it could not be (``ParseError``).
     """
 
     request: Request
@@ -357,8 +393,9 @@ Outcome: TypeAlias = Page | Failure
 def records(outcomes: Iterable[Outcome]) -> Iterator[dict[str, Any]]:
     """Return the record of each outcome as a dict, one after the other, whatever became of the row.
 
-    The option ``explode`` is of outputs: here a row has one record, with all items in its ``data``. Made for data frames. polars looks at a hundred rows to tell what a column is, and ``error`` may be null in all of
-    them: have it look at each.
+    They are made for data frames. polars looks at a hundred rows to tell what a column is, and ``error`` may be null in all
+    of them: have it look at each. The option ``explode`` is of outputs: here a row has one record, with all items in its
+    ``data``.
 
     >>> pandas.DataFrame(records(fetch_all(urls)))  # doctest: +SKIP
     >>> polars.DataFrame(records(fetch_all(urls)), infer_schema_length=None)  # doctest: +SKIP
