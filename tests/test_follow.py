@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -636,9 +638,31 @@ async def test_a_job_of_the_library(tmp_path: Path) -> None:
         assert sorted(site.asked()) == sorted(TREE)
 
 
-async def test_a_list_that_keeps_its_reader_waiting_holds_up_nothing() -> None:
-    import asyncio
+async def test_what_a_job_has_found_alone_is_no_row_of_the_list_too(tmp_path: Path) -> None:
+    asked_twice = threading.Event()
 
+    def pages(path: str) -> LinkedPage | None:
+        if path == "/a":
+            asked_twice.wait(60)
+        return page("/a") if path == "/" else page()
+
+    with LinkedSite(pages) as site:
+        async with Fetcher(robots=False, follow=True) as fetched, Job(fetched, tmp_path / "pages.jsonl") as job:
+
+            async def rows() -> Any:
+                yield site.url("/")
+                async with asyncio.timeout(60):
+                    while job.stats.following is None or not job.stats.following.found:
+                        await asyncio.sleep(0.01)
+                yield site.url("/a")
+                asked_twice.set()
+
+            stats = await job.run(rows())
+        assert (stats.ok, dict(stats.codes)) == (2, {"duplicate": 1})
+        assert site.asked() == {"/": 1, "/a": 1}
+
+
+async def test_a_list_that_keeps_its_reader_waiting_holds_up_nothing() -> None:
     with LinkedSite(TREE) as site:
         gate = asyncio.Event()
 

@@ -421,6 +421,17 @@ async def test_a_larger_share_of_the_slots_lets_those_go_on_who_wait_for_one() -
     assert room.idle()
 
 
+@pytest.mark.parametrize(("known", "delay", "told"), [(False, 0.0, ["a.test"]), (True, 2.0, []), (True, 0.0, [])])
+async def test_rules_that_ask_for_no_delay_are_known_too_and_a_delay_may_change(
+    known: bool, delay: float, told: list[str]
+) -> None:
+    room = Room()
+    host = room.hosts.get("a.test", room.now)
+    host.know_robots(known=known)
+    room.gate.know_robots("a.test", delay)
+    assert (host.robots_known, host.delay, room.told) == (True, delay, told)
+
+
 async def test_robots_and_delays_are_told_by_the_host_key() -> None:
     room = Room(delay=1.0)
     host = room.hosts.get("a.test", room.now)

@@ -714,6 +714,29 @@ async def test_the_files_of_a_job_are_for_their_owner_alone(web: Web, output: Pa
     assert {"ledger.sqlite", "ledger.sqlite-wal", "lock", "parsing"} <= seen
 
 
+async def test_a_job_that_ends_by_an_error_leaves_nothing_open(web: Web, output: Path) -> None:
+    def held() -> list[str]:
+        found = []
+        for number in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):  # what the listing itself had open
+                found.append(os.readlink(f"/proc/self/fd/{number}"))
+        return [name for name in found if name.startswith(str(output.parent))]
+
+    bodies = output.parent / "bodies"
+    async with opened(web, keep_body=True) as fetcher:
+        with pytest.raises(SinkError, match="moved"):
+            async with Job(fetcher, output, body=bodies) as job:
+                await job.run(urls("ab"))
+                assert held() != []
+                output.rename(output.parent / "elsewhere")
+        assert held() == []
+        output.parent.joinpath("elsewhere").rename(output)
+        async with Job(fetcher, output, body=bodies) as job:
+            await job.run(urls("abc"))
+    assert held() == []
+    assert records(output) == pages("abc")
+
+
 async def test_a_clock_that_is_set_back_gives_no_negative_seconds(
     web: Web, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -441,6 +441,47 @@ def traced(folder: str, action: str, log: Path) -> subprocess.CompletedProcess[s
     return done
 
 
+REWRITE = """
+import os, sys
+from fetcher.job import ledger, schema
+from tests.lab.ledger_rows import entry, so_far
+from fetcher.sinks.durable import Mark
+ledger.CHECKPOINT_COMMITS, schema.BUSY_SECONDS = 1, 0.0
+opened = ledger.Ledger.create(sys.argv[1], identity=b"{}", outputs=["a.jsonl"])
+opened.begin_run(1.0)
+opened.commit([entry(1), entry(2, "http_404")], [Mark(2)], so_far(2))
+reader = schema.connect(sys.argv[1], write=False)
+reader.execute("BEGIN")
+reader.execute("SELECT count(*) FROM rows").fetchone()
+os.write(1, b"begin")
+opened.begin_rewrite(["http_404"], [Mark(1)], ["copy"])
+os.write(1, b"end")
+ledger.CHECKPOINT_COMMITS = 10
+opened.commit([entry(3)], [Mark(3)], so_far(3))
+os.write(1, b"more")
+opened.commit([entry(4)], [Mark(4)], so_far(4))
+os.write(1, b"done")
+"""
+
+
+def test_a_rewrite_is_on_the_disk_though_somebody_reads(path: str, tmp_path: Path) -> None:
+    """Copies are put in the place of outputs next: a power failure must not find a ledger that knows of none."""
+    if not shutil.which("strace"):
+        pytest.skip("strace is missing")
+    log = tmp_path / "log"
+    words = ["strace", "-f", "-y", "-qq", "-o", str(log), "-e", "trace=write,pwrite64,fsync,fdatasync"]
+    done = subprocess.run(
+        [*words, sys.executable, "-c", REWRITE, path], env=environment(), cwd=Path(__file__).parents[1],
+        capture_output=True, text=True, timeout=DEADLINE, check=False,
+    )  # fmt: skip
+    if "PTRACE" in done.stderr:
+        pytest.skip("strace may not trace here")
+    assert done.stdout == "beginendmoredone", done.stderr
+    rewriting, _, after = log.read_text().partition('"begin"')[2].partition('"end"')
+    assert rewriting.rindex("sync(") > rewriting.rindex("pwrite64(")
+    assert "sync(" not in after.partition('"more"')[2].partition('"done"')[0]  # but commits wait for no disk
+
+
 def check_consistent(path: str) -> None:
     if os.path.exists(path):
         (mark,), _, rows = read_all(path)
@@ -844,6 +885,17 @@ def test_a_ledger_that_is_no_longer_in_its_place_takes_nothing(path: str, how: s
     if how in ("moved", "replaced"):
         os.replace(f"{path}.away", path)
         assert read_all(path)[0] == [Mark(1, 1, 7)], "put back, it goes on"
+
+
+@pytest.mark.parametrize("checksum", [-1, 2**32, 2**40])
+def test_a_batch_whose_checksum_is_none_is_refused(path: str, checksum: int) -> None:
+    with begun(path) as made:
+        made.commit([entry(1)], [Mark(1)], so_far(1))
+        made.commit([entry(2)], [Mark(2, 1, 7)], so_far(2))
+        made.close()
+    tamper(path, f"UPDATE batches SET checksum = {checksum} WHERE position = 1")
+    with looked_into(path) as opened, pytest.raises(LedgerError, match="where a number from 0 to 4294967295 belongs"):
+        list(opened.batches(0, Mark(2, 1, 7)))
 
 
 def test_one_copy_of_two_is_refused(path: str) -> None:

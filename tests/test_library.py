@@ -46,7 +46,7 @@ from fetcher import (
 )
 from fetcher.config import Limits
 from fetcher.pipeline import Outcomes
-from fetcher.request_state import RequestState
+from fetcher.request_state import RequestState, Requeue, current
 from tests.lab.command import environment
 from tests.lab.held_case import HeldCase
 from tests.lab.server import LabServer, refused_port
@@ -959,6 +959,23 @@ async def test_middleware_may_ask_twice_and_ask_for_something_else(lab: LabServe
     assert [entry.header("x-token") for entry in lab.log].count("token") == 3
     assert len(lab.log) == 9
     assert lab.peak() == 1
+
+
+async def test_a_row_that_goes_back_to_wait_holds_no_memory(lab: LabServer) -> None:
+    held: list[bool] = []
+
+    async def asks_on(request: Request, proceed: Exchange) -> Response:
+        held.append(current.get().holds_memory)
+        response = await proceed(request)  # the first time it has a body in memory, and there is more to ask
+        if len(held) == 1:
+            assert current.get().holds_memory
+            raise Requeue(0.0)
+        return response
+
+    async with opened({"middleware": [asks_on]}) as fetcher:
+        (outcome,) = await drained(fetcher, [lab.url("/bytes?n=200000")])
+        assert outcome.ok
+    assert held == [False, False]
 
 
 @both

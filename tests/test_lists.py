@@ -46,6 +46,28 @@ async def test_a_sitemap_in_a_few_lines(site: SitemapSite) -> None:
     assert [outcome.request.fields for outcome in outcomes] == [{"lastmod": "2024"}] * 2
 
 
+@pytest.mark.parametrize("robots", [True, False])
+async def test_a_sitemap_that_its_robots_txt_names_is_allowed_by_that(
+    robots: bool, site: SitemapSite
+) -> None:  # a case
+    async def moved(exchange: Exchange) -> None:
+        await exchange.reply(status=301, headers=[("Location", other.url("/maps/i.xml"))])
+
+    other = SitemapSite(site.lab, 2)
+    for each in (site, other):
+        each.put("/robots.txt", f"User-agent: *\nDisallow: /maps/\nSitemap: {site.url('/maps/i.xml')}\n")
+        each.put("/maps/i.xml", urlset(each.pages("a")))
+    async with Fetcher(Config.of(robots=robots, retries=0)) as fetcher:
+        assert [outcome.ok for outcome in await crawled(fetcher, site.url("/"))] == [True]
+        site.lab.add("/maps/i.xml", moved, 1)
+        for named in (site.url("/"), other.url("/maps/i.xml")):  # what another origin names is not its own word
+            if robots:
+                with pytest.raises(SourceError, match="robots_denied"):
+                    await crawled(fetcher, named)
+            else:
+                assert [outcome.ok for outcome in await crawled(fetcher, named)] == [True]
+
+
 async def test_without_a_format_read_is_fetchers_read(site: SitemapSite, tmp_path: Path) -> None:
     path = tmp_path / "l.txt"
     path.write_text(site.pages("a")[0])

@@ -6,7 +6,8 @@ Finished rows are recognised, a grown list is fine, a changed one is found.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 
 from fetcher import errors
 from fetcher.errors import ConfigError, FetchError, InvalidURL, Skipped, SourceError
-from fetcher.job.resume import CLASSES, ROWS_A_TURN, ResumeFilter, choose_codes, digest_of
+from fetcher.job.resume import CLASSES, ROWS_A_TURN, FinishedPages, ResumeFilter, choose_codes, digest_of
 from fetcher.model import Request
 from fetcher.sources.rows import BadRow, FinishedRow
+from fetcher.stored.page import Awaited, IsFinished, StoredFile, StoredPage
 
 ADVICE = (
     "a list may grow at its end, not change; give it as it was, write to another output, or begin again with --fresh"
@@ -216,6 +218,67 @@ def test_finished_and_left_make_the_list(finished: set[int], length: int) -> Non
     known = [request for request in listed if request.id in finished]
     left = list(ResumeFilter(done(*known)).left(listed))
     assert sorted([*left, *known], key=lambda request: request.id) == listed
+
+
+# The pages of a file
+
+
+class Stored:
+    """A file of pages, some of which may have to be waited for; ``told`` is what it was given to ask with."""
+
+    def __init__(self, *rows: Request | Awaited) -> None:
+        self.rows = rows
+        self.told: IsFinished | None = None
+
+    def pages(self, is_finished: IsFinished | None = None) -> Iterator[StoredPage | Awaited]:
+        self.told = is_finished
+        return (row if isinstance(row, Awaited) else StoredPage(row) for row in self.rows)
+
+
+def left_of(file: Stored, finished: Iterator[tuple[int, int]], **options: Any) -> list[Any]:
+    found = FinishedPages(finished, **options).left(cast(StoredFile, file))
+    return [row.request if isinstance(row, StoredPage) else row for row in found]
+
+
+def test_pages_that_are_not_finished_are_left_in_the_order_of_the_file() -> None:
+    a, b, c, d = rows(*"abcd")
+    waiting = Awaited(Future())
+    file = Stored(d, b, waiting, a, c)
+    assert left_of(file, done(b, c)) == [d, waiting, a]
+    assert file.told is not None
+    assert [file.told(row) for row in (a, b, c, d)] == [False, True, True, False]
+    assert left_of(file, done()) == [d, b, waiting, a, c]
+    assert file.told is None, "there is nothing to ask"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("abxd", "row 3 of the file is another than the one this job has read"),
+        ("ab", "1 row that this job has read is not in the file any more"),
+        ("a", "2 rows that this job has read are not in the file any more"),
+    ],
+)
+def test_a_file_that_changed_is_refused(names: str, message: str) -> None:
+    _, b, c, _ = rows(*"abcd")
+    with pytest.raises(SourceError) as caught:
+        left_of(Stored(*rows(*names)), done(b, c))
+    assert str(caught.value) == f"{message}: {ADVICE}"
+
+
+@pytest.mark.parametrize("limit", range(5))
+def test_of_a_file_too_a_limit_is_the_last_row(limit: int) -> None:
+    listed = rows(*"abcd")
+    waiting = Awaited(Future())
+    assert (
+        left_of(Stored(listed[0], waiting, *listed[1:]), done(listed[0]), limit=limit)
+        == ([[], [waiting], *([waiting, *listed[1:last]] for last in (2, 3, 4))][limit])
+    )
+
+
+def test_the_loop_gets_a_turn_while_many_pages_are_passed_over() -> None:
+    listed = rows(*map(str, range(2 * ROWS_A_TURN + 1)))
+    assert left_of(Stored(*listed), done(*listed[:-1])) == [FinishedRow(), FinishedRow(), listed[-1]]
 
 
 # Which failures are tried again

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -176,6 +178,14 @@ def test_marks_of_byte_order(codec: str) -> None:
     assert not allows(parse_robots(body, "fetcher"), "/%C5%BC%C3%B3%C5%82%C4%87")
 
 
+def test_one_mark_is_taken_away_and_not_two() -> None:
+    body = b"User-agent: *\nDisallow: /\n"
+    for mark in (b"\xef\xbb\xbf", b"\xef\xbb", b"\xef"):
+        assert not allows(parse_robots(mark + body, "fetcher"), "/x")
+    for mark in (b"\xef\xbb\xbf\xef\xbb", b"\xef\xbb\xbf\xef", b"\xef\xbb\xef"):
+        assert allows(parse_robots(mark + body, "fetcher"), "/x")  # it is no User-agent line, and so none is ours
+
+
 def test_bytes_that_are_no_utf_8_stand_for_themselves() -> None:
     assert not allows(parse_robots(b"User-agent: *\nDisallow: /caf\xe9\n", "fetcher"), "/caf%E9")
 
@@ -189,6 +199,12 @@ def test_500_kib_count_and_a_torn_line_does_not() -> None:
     assert not allows(parse_robots(whole, "fetcher"), "/last")
     assert not allows(parse_robots(whole + b"Disallow: /beyond\n", "fetcher"), "/last")
     assert allows(parse_robots(whole + b"Disallow: /beyond\n", "fetcher"), "/beyond")
+    unended = head + b"\n" + filler + last[:-1]
+    assert len(unended) == MAX_ROBOTS_BYTES
+    assert not allows(parse_robots(unended, "fetcher"), "/last")
+    assert allows(parse_robots(unended + b"/more\n", "fetcher"), "/last")  # which is cut, and so no rule
+    cut = parse_robots(head + b"Allow: /first/not\nAllow: /fi", "fetcher", truncated=True)
+    assert not allows(cut, "/first/no") and allows(cut, "/first/not")  # the line before it is whole
     torn = parse_robots(b"#" + whole, "fetcher")
     assert allows(torn, "/last") and allows(torn, "/las") and allows(torn, "/")
     assert allows(parse_robots(head + b"Disallow: /", "fetcher", truncated=True), "/x")
@@ -292,6 +308,24 @@ def test_a_search_that_can_be_afforded_decides_as_any_and_one_step_less_forbids(
     assert found.find(path) == expected
     monkeypatch.setattr(robots_rules, "MAX_COMPARED_CHARACTERS", cost - 1)
     assert not allows(found, path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Disallow: /same{:06}", "Disallow: /{:03x}/page", "Disallow: /*{}.html$", "Disallow: /{}*and*so*on", "Disallow: /*{:0500}"],
+    ids=["literals", "beginnings", "wildcards", "parts", "texts"],
+)  # fmt: skip
+def test_what_rules_are_said_to_take_is_about_what_they_take(line: str) -> None:
+    body = "\n".join(["User-agent: *", *(line.format(n) for n in range(800))]).encode()
+    parse_robots(body, "fetcher")
+    gc.collect()
+    tracemalloc.start()
+    try:
+        found = parse_robots(body, "fetcher")
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken / 2.5 < found.size < taken * 2.5
 
 
 def test_many_rules_take_few_bytes() -> None:

@@ -303,6 +303,20 @@ async def test_a_job_of_the_library_compares_too(lab: LabServer, tmp_path: Path)
             Job(fetcher, tmp_path / "new.jsonl", max_age=5)
 
 
+async def test_a_shard_keeps_the_earlier_pages_of_its_own_hosts_alone(lab: LabServer, tmp_path: Path) -> None:
+    old, urls = tmp_path / "old.jsonl", [lab.url("/ok", host) for host in range(1, lab.hosts + 1)]
+    async with Fetcher(robots=False) as fetcher, Job(fetcher, old) as job:
+        await job.run(urls)
+    shares = []
+    for number in (1, 2):
+        new = tmp_path / f"new-{number}.jsonl"
+        async with Fetcher(robots=False, shard=f"{number}/2") as fetcher, Job(fetcher, new, since=old) as job:
+            stats = await job.run(urls)
+            assert job.since == f"--since {old}: {stats.ok} pages"
+            shares.append(stats.ok)
+    assert sum(shares) == lab.hosts and 0 not in shares
+
+
 # Age
 
 

@@ -173,8 +173,6 @@ class Gate:
         """Note that the rules of a host are known (until then it has one row), with the Crawl-delay in them."""
         scheduler = self.scheduler
         host = scheduler.get(key, self.clock())
-        if host.robots_known and delay == host.crawl_delay:
-            return  # as with almost every exchange
         if delay != host.crawl_delay:
             scheduler.table.set_crawl_delay(host, delay)
         if not host.robots_known:

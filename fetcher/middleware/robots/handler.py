@@ -49,8 +49,8 @@ class Verdict(msgspec.Struct, frozen=True):
 class Robots:
     """The handler, shared by all runs of a ``Fetcher``; ``exchange`` is ``robots_exchange``'s, ``token`` our name.
 
-    ``gate`` is told the seconds a host's file asks for, at most ``max_crawl_delay``, when an answer has come (0.0 where
-    it asks for none, or could not be had) and again with each exchange, for what is known of hosts may be forgotten.
+    ``gate`` is told the seconds a host's file asks for, at most ``max_crawl_delay`` (0.0 where it asks for none, or could
+    not be had), with each exchange, for what is known of hosts may be forgotten.
     """
 
     def __init__(
@@ -181,8 +181,6 @@ class Robots:
             return known
         if not known.of_hop:
             self._cache.keep(target.origin, known)
-        if known.state is None and self._gate is not None:
-            self._gate.know_robots(target.host, known.delay)
         return known
 
     async def _fetch(self, state: RobotsFetch, before: Known | None) -> Known:
