@@ -31,5 +31,12 @@ find_python() {
 make_environment() {
   local python=$1 folder=$2
   shift 2
-  "$python" -m venv "$folder" && "$folder/bin/python" -m pip install -q "$@"
+  "$python" -m venv "$folder" && install_into "$folder" "$@"
+}
+
+# install_into FOLDER REQUIREMENT...: into an environment. What is never imported need not be compiled.
+install_into() {
+  local folder=$1
+  shift
+  "$folder/bin/python" -m pip install -q --no-compile "$@"
 }

@@ -64,13 +64,13 @@ def test_json_on_stdout_leaves_the_table_to_stderr(tmp_path: Path, site: str) ->
 
 
 def test_quiet_is_the_result_alone(tmp_path: Path, site: str) -> None:
-    done = run("bench", f"{site}/1", "--rounds", "1", "-c", "1", "-q", folder=tmp_path)
+    done = run("bench", f"{site}/1", "--rounds", "1", "-c", "1", "--no-sequential", "-q", folder=tmp_path)
     assert (done.code, done.said) == (0, "")
     assert done.text.startswith(f"{site}/1: 1 row, 1 host")
 
 
 def test_the_picture_is_a_page(tmp_path: Path, site: str) -> None:
-    done = run("bench", f"{site}/1", "--rounds", "1", "-c", "1", "--html", "b.html", folder=tmp_path)
+    done = run("bench", f"{site}/1", "--rounds", "1", "-c", "1", "--no-sequential", "--html", "b.html", folder=tmp_path)
     assert done.code == 0
     assert (tmp_path / "b.html").read_text(encoding="utf-8").lower().startswith("<!doctype html>")
 
@@ -113,20 +113,22 @@ def test_of_many_hosts_the_ten_busiest_are_named(tmp_path: Path) -> None:
 
 
 def test_a_list_smaller_than_asked_is_used_and_said(tmp_path: Path, site: str) -> None:
-    done = run("bench", f"{site}/1", f"{site}/2", "-n", "50", "-c", "2", "--rounds", "1", folder=tmp_path)
+    words = ("-n", "50", "-c", "2", "--rounds", "1", "--no-sequential")
+    done = run("bench", f"{site}/1", f"{site}/2", *words, folder=tmp_path)
     assert done.code == 0
     assert f"fetcher: {site}/1, {site}/2 has 2 rows, not 50: all are used" in done.said
 
 
 def test_rows_that_are_no_urls_are_left_out_and_said(tmp_path: Path, site: str) -> None:
-    done = run("bench", listed(tmp_path, f"{site}/1", "ftp://x/"), "-c", "1", "--rounds", "1", folder=tmp_path)
+    words = ("-c", "1", "--rounds", "1", "--no-sequential")
+    done = run("bench", listed(tmp_path, f"{site}/1", "ftp://x/"), *words, folder=tmp_path)
     assert done.code == 0
     assert "fetcher: warning: 1 row is no URL and was left out: row 2: " in done.said
 
 
 def test_stdin_and_its_format(tmp_path: Path, site: str) -> None:
     rows = f"link\n{site}/1\n".encode()
-    words = ("-", "--from", "csv", "--url-column", "link", "-c", "1", "--rounds", "1")
+    words = ("-", "--from", "csv", "--url-column", "link", "-c", "1", "--rounds", "1", "--no-sequential")
     done = run("bench", *words, folder=tmp_path, stdin=rows)
     assert done.code == 0
     assert done.text.startswith("stdin: 1 row, 1 host")
@@ -134,7 +136,7 @@ def test_stdin_and_its_format(tmp_path: Path, site: str) -> None:
 
 def test_no_secret_of_the_command_line_is_in_the_report(tmp_path: Path, site: str) -> None:
     secrets = ("-u", "me:s3cret", "-H", "Authorization: Bearer s3cret", "-b", "session=s3cret")
-    words = ("--rounds", "1", "-c", "1", "--json", "b.json", "--html", "b.html")
+    words = ("--rounds", "1", "-c", "1", "--no-sequential", "--json", "b.json", "--html", "b.html")
     done = run("bench", f"{site}/1", *secrets, *words, folder=tmp_path)
     assert done.code == 0
     for text in (
@@ -157,7 +159,8 @@ def test_settings_come_from_the_environment_too(tmp_path: Path, site: str) -> No
 def test_a_proxy_of_the_environment_is_not_asked_for_the_built_in_site(tmp_path: Path) -> None:
     with refused_port() as port:
         env = {"HTTP_PROXY": f"http://127.0.0.1:{port}"}
-        done = run("bench", "-n", "3", "-c", "1", "--rounds", "1", "--latency", "0", folder=tmp_path, env=env)
+        words = ("-n", "3", "-c", "1", "--rounds", "1", "--no-sequential", "--latency", "0")
+        done = run("bench", *words, folder=tmp_path, env=env)
     assert done.code == 0
 
 
@@ -223,7 +226,7 @@ def test_a_reader_that_leaves_is_exit_141(tmp_path: Path, site: str) -> None:
     import subprocess
 
     with subprocess.Popen(
-        argv("bench", f"{site}/1", "-c", "1", "--rounds", "1"),
+        argv("bench", f"{site}/1", "-c", "1", "--rounds", "1", "--no-sequential"),
         cwd=tmp_path,
         env=environment(tmp_path),
         stdin=subprocess.DEVNULL,
