@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,12 @@ import pytest
 
 from fetcher import Config, Fetcher, Job, JobLocked, SinkError
 from fetcher.compression import compress, decompress
+from fetcher.sinks.store_parts import PartMark
+from fetcher.sinks.stored_parts import StoredParts
 from fetcher.stats import Stats
 from tests.lab.bucket import KEY, SECRET, Bucket, missing, serving_bucket
 from tests.lab.command import Ended, Running, run
+from tests.lab.held_case import HeldCase
 from tests.lab.server import LabServer
 from tests.sweeps.store import read_part, sweep
 
@@ -50,7 +53,11 @@ class Place:
         self.bucket, self.folder, self.prefix = bucket, folder, prefix
         self.urls = [lab.url("/status/404" if row % 10 == 0 else f"/ok?n={row}") for row in range(1, ROWS + 1)]
         self.url = f"s3://{bucket.name}/{prefix}/"
-        (folder / "urls.txt").write_text("".join(f"{url}\n" for url in self.urls))
+        self.write()
+
+    def write(self) -> None:
+        """Write the list."""
+        (self.folder / "urls.txt").write_text("".join(f"{url}\n" for url in self.urls))
 
     def words(self, form: str, *more: str) -> tuple[str, ...]:
         return ("crawl", "urls.txt", "-o", self.url, "-f", form, "--part-rows", "25", *more)
@@ -390,6 +397,65 @@ def test_a_part_that_another_run_has_put_meanwhile_is_not_overwritten(place: Pla
     with pytest.raises(JobLocked, match="another run"):
         job(place, (30, lambda: bucket.put(name, b"theirs")))
     assert bucket.get(name) == b"theirs"
+
+
+# A store that makes no object on a condition
+
+
+@pytest.mark.parametrize("how", ["ignores", "refuses"])
+def test_a_store_without_conditions_has_one_writer(how: str, lab: LabServer, tmp_path: Path) -> None:
+    """A run that lives is not displaced, what it puts is not overwritten, and the job goes on as with any store."""
+    gate = HeldCase()
+    lab.add("/held", gate)
+    with serving_bucket(how) as plain:
+        place = Place(plain, lab, tmp_path, "pages")
+        place.urls[30:] = [lab.url(f"/held?n={row}") for row in range(30, ROWS)]
+        place.write()
+        with Running(*place.words("jsonl"), folder=tmp_path, env=plain.environment()) as running:
+            while not place.parts("jsonl") and running.process.poll() is None:
+                threading.Event().wait(0.05)
+            second = place.run("jsonl", "--job", "another")
+            assert second.code == 1, second.said
+            assert "another run (process" in second.said
+            running.process.send_signal(signal.SIGKILL)
+            assert "makes no object on a condition" in running.end().said
+        gate.open()
+        place.elsewhere()
+        plain.remove("pages/_job/owner")  # as half a minute does
+        ended = place.run("jsonl")
+        assert ended.code == 0, ended.said
+        assert whole(place.records())
+        again = place.run("jsonl", "--retry-failed")
+        assert again.code == 0, again.said
+        assert whole(place.records())
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("how", ["ignores", "refuses"])
+def test_what_another_has_put_into_a_store_without_conditions_is_seen(
+    how: str, lab: LabServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving_bucket(how) as plain:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", plain.environment()["AWS_ENDPOINT_URL"])
+        name, put_part = "part-00001.jsonl.zst", StoredParts.put_part
+        for prefix in ("before", "behind"):
+            (tmp_path / prefix).mkdir()
+        place = Place(plain, lab, tmp_path / "before", "before")
+        with pytest.raises(JobLocked, match="another run"):
+            job(place, (30, lambda: plain.put(f"before/{name}", b"theirs")))
+        assert plain.get(f"before/{name}") == b"theirs"
+
+        def overwritten(self: StoredParts, part: PartMark, source: str, companions: Collection[str]) -> None:
+            put_part(self, part, source, companions)
+            if part.number == 1:
+                plain.put(f"behind/{name}", b"theirs")
+
+        place = Place(plain, lab, tmp_path / "behind", "behind")
+        with monkeypatch.context() as patched, pytest.raises(JobLocked, match="is not what was put there"):
+            patched.setattr(StoredParts, "put_part", overwritten)
+            job(place)
+        assert job(place).done == ROWS
+        assert whole(place.records())
 
 
 def test_a_small_sweep(tmp_path: Path) -> None:

@@ -419,6 +419,7 @@ class StoreOutput(UploadingOutput):
         self._let_go(part.number)
 
     def _tidy(self) -> None:
+        self.stored.check_written(self._parts.values())
         for number in sorted(self.stored.there.keys() - self._parts.keys()):
             log.warning("%s: is no part any more, for its rows are in others: it is removed", self.stored.shown(number))
             self.stored.remove(number)
@@ -579,7 +580,3 @@ def _blocks_of(path: str) -> Iterator[bytes]:
 
 def _note_of(number: int) -> str:
     return f"{NOTE}{number:09}"
-
-
-def _encode(part: PartMark) -> bytes:
-    return json.dumps(msgspec.to_builtins(part)).encode()

@@ -158,6 +158,15 @@ class StoredParts:
         if not self.matches(part):
             raise _written_by_another(self.shown(number))
 
+    def check_written(self, parts: Collection[PartMark]) -> None:
+        """Look whether all parts are there as they were written, where the store itself lets one overwrite another's."""
+        if self.store.conditional is not False:
+            return
+        self._look()
+        for part in parts:
+            if not self.matches(part):
+                raise _written_by_another(self.shown(part.number))
+
     def disown(self, number: int) -> None:
         """Remove what stands beside a part that is none any more: it says what is no longer so, whatever is put back."""
         self.store.remove(sidecar_name(number))

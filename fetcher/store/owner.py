@@ -1,7 +1,8 @@
 """Who writes to a prefix: one run at a time, by an object that only one can make.
 
 Law 6: two writers would give parts the same names. The object is made on the condition that there is none (``If-None-Match:
-*``). Its owner writes it again every ``BEAT_SECONDS``; whoever finds one that is not its own looks whether that happens, by
+*``); where the store does not know that (some that speak S3 do not), it is looked for before and held against ours a
+little later. Its owner writes it again every ``BEAT_SECONDS``; whoever finds one that is not its own looks whether that happens, by
 its own clock alone: clocks of two machines, or the store's, are never compared. One that is not renewed for
 ``PATIENCE_SECONDS`` belongs to nobody. What an owner that was thought to be dead still tries to put is refused, for a part
 is made on the same condition.
@@ -31,6 +32,9 @@ log = logging.getLogger("fetcher.store")
 BEAT_SECONDS = 5.0
 PATIENCE_SECONDS = 30.0
 LOOK_SECONDS = 1.0
+SETTLE_SECONDS = 2.0
+"""Between looking for an owner and writing, beyond which two may miss each other in a store that knows no condition."""
+
 _TAKEN = "another run goes on with this output, and this one was thought to be dead: its rows are that run's now"
 
 
@@ -64,20 +68,15 @@ class Owner:
         if self._thread is not None:
             return
         ours = self._remember()
-        while True:
-            try:
-                self._store.put(self._name, msgspec.json.encode(self._note), create=True)
-                break
-            except ObjectExistsError:
-                found = self._read()
-            if found is None:
-                continue
+        while (found := self._make()) is not None:
             if found.token == self._note.token:  # the answer to our first try was lost
                 break
             if found.token in ours:
                 self._store.put(self._name, msgspec.json.encode(self._note))
                 break
             self._wait_for_end(found, clock)
+        if not self._has_condition():
+            self._settle()
         self._thread = threading.Thread(target=self._beat, name="fetcher-store-owner", daemon=True)
         self._thread.start()
 
@@ -104,6 +103,44 @@ class Owner:
             found = self._read(patient=False)
             if found is not None and found.token == self._note.token:
                 self._store.remove(self._name, patient=False)
+
+    def _make(self) -> OwnerNote | None:
+        """Make the object; return what is there instead. It is looked for first: some stores would overwrite it."""
+        found = self._read()
+        while found is None:
+            try:
+                self._store.put(self._name, msgspec.json.encode(self._note), create=True)
+            except ObjectExistsError:
+                found = self._read()
+            else:
+                return None
+        return found
+
+    def _has_condition(self) -> bool:
+        """Say whether the store refuses to make what is there: that is tried with our own object."""
+        if self._store.conditional is None:
+            try:
+                self._store.put(self._name, msgspec.json.encode(self._note), create=True)
+            except ObjectExistsError:
+                self._store.conditional = self._store.conditional is None
+            else:
+                self._store.conditional = False
+        return self._store.conditional
+
+    def _settle(self) -> None:
+        """Look once more who the owner is, when another that looked as we did has written. Raises ``JobLocked``."""
+        log.warning(
+            "%s: this store makes no object on a condition (If-None-Match): two runs that begin there in the same second "
+            "may see each other late: give each a prefix of its own",
+            self._store.address,
+        )
+        self._stopping.wait(SETTLE_SECONDS)
+        found = self._read()
+        if found is None or found.token != self._note.token:
+            raise JobLocked(
+                f"{self._store.address}: another run has begun there in the same moment: run one of them again, or write "
+                "to another prefix"
+            )
 
     def _wait_for_end(self, found: OwnerNote, clock: Callable[[], float]) -> None:
         """Look whether the owner lives; return when it is gone, or removed. Raises ``JobLocked``."""

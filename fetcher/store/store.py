@@ -16,6 +16,7 @@ from typing import Any
 from fetcher.files import sync
 from fetcher.store.calls import ObjectExistsError
 from fetcher.store.reading import StoredObject, StoreReader
+from fetcher.store.trouble import is_unknown
 
 __all__ = ["ObjectExistsError", "Store", "StoredObject", "checksum_of", "fetch", "tag_of"]
 
@@ -25,21 +26,35 @@ PIECE_BYTES = 16 * 1024 * 1024
 PIECES_AT_ONCE = 2
 
 
+class UnknownConditionError(Exception):
+    """The store refuses a ``PUT`` on a condition, for it knows none."""
+
+
 class Store(StoreReader):
-    """The prefix at ``url``."""
+    """The prefix at ``url``.
+
+    ``conditional`` says whether the store makes an object on the condition that there is none, ``None`` where that is not
+    known yet. One that does not is asked before: two that do so in the same moment may not see each other.
+    """
+
+    conditional: bool | None = None
 
     def put(self, name: str, data: bytes, *, create: bool = False, patient: bool = True) -> None:
-        """Put an object. Raises ``ObjectExistsError`` where ``create`` finds one, if the store can tell."""
-        mode = "create" if create else "overwrite"
-        self._put(name, lambda files, path: files.pipe_file(path, data, mode=mode), patient=patient)
+        """Put an object. Raises ``ObjectExistsError`` where ``create`` finds one."""
+        self._put(
+            name,
+            lambda files, path, mode: files.pipe_file(path, data, mode=mode),
+            create=create,
+            patient=patient,
+        )
 
     def put_file(self, name: str, source: str, *, create: bool = False) -> None:
         """Put a file, whole. Raises ``ObjectExistsError`` as ``put`` does."""
-        more: dict[str, Any] = {"mode": "create" if create else "overwrite"}
+        more: dict[str, Any] = {}
         if self.scheme == "s3":
-            more |= {"chunksize": PIECE_BYTES, "max_concurrency": PIECES_AT_ONCE}
+            more = {"chunksize": PIECE_BYTES, "max_concurrency": PIECES_AT_ONCE}
         os.stat(source)  # what is missing here is not to be taken for what is missing there
-        self._put(name, lambda files, path: files.put_file(source, path, **more))
+        self._put(name, lambda files, path, mode: files.put_file(source, path, mode=mode, **more), create=create)
 
     def remove(self, name: str, *, patient: bool = True) -> None:
         """Remove an object; one that is not there is no error."""
@@ -79,11 +94,34 @@ class Store(StoreReader):
                 return
             more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
-    def _put(self, name: str, act: Callable[[Any, str], object], *, patient: bool = True) -> None:
+    def _put(
+        self, name: str, act: Callable[[Any, str, str], object], *, create: bool = False, patient: bool = True
+    ) -> None:
+        if create and self.conditional is not False:
+            try:
+                self._put_once(name, lambda files, path: _on_condition(act, files, path), patient=patient)
+            except UnknownConditionError:
+                self.conditional = False
+            else:
+                return
+        if create and self.info(name) is not None:
+            raise ObjectExistsError(self._shown(name))
+        self._put_once(name, lambda files, path: act(files, path, "overwrite"), patient=patient)
+
+    def _put_once(self, name: str, act: Callable[[Any, str], object], *, patient: bool) -> None:
         try:
             self._tried(name, act, patient=patient)
         except FileNotFoundError as error:  # of a bucket that is not there
             raise self._error(self._explained(name, error)) from None
+
+
+def _on_condition(act: Callable[[Any, str, str], object], files: Any, path: str) -> None:
+    try:
+        act(files, path, "create")
+    except Exception as error:
+        if is_unknown(error):
+            raise UnknownConditionError from None
+        raise
 
 
 def checksum_of(store: StoreReader, name: str) -> int:

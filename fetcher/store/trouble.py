@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["code_of", "is_conflict", "is_missing", "is_of_store", "is_transient", "reason_of"]
+__all__ = ["code_of", "is_conflict", "is_missing", "is_of_store", "is_transient", "is_unknown", "reason_of"]
 
 _TRANSIENT_ERRNOS = frozenset({
     errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO), errno.ECONNREFUSED, errno.ECONNRESET, errno.ETIMEDOUT,
@@ -35,6 +35,8 @@ _TRANSIENT_CODES = frozenset({
 _CONFLICTS = frozenset({
     "PreconditionFailed", "ConditionalRequestConflict", "412", "conditionNotMet", "BlobAlreadyExists", "ConditionNotMet",
 })  # fmt: skip
+
+_UNKNOWN = frozenset({"NotImplemented", "501"})
 
 _FULL = frozenset({
     "QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "EntityTooLarge", "StorageFull", "507", "AccountProblem",
@@ -79,6 +81,11 @@ def is_transient(error: BaseException) -> bool:
 def is_conflict(error: BaseException) -> bool:
     """Tell whether an object that was to be made is there."""
     return isinstance(error, FileExistsError) or code_of(error) in _CONFLICTS
+
+
+def is_unknown(error: BaseException) -> bool:
+    """Tell whether the store does not know what it was asked for."""
+    return code_of(error) in _UNKNOWN
 
 
 def is_missing(error: BaseException) -> bool:

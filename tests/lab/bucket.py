@@ -23,6 +23,7 @@ __all__ = ["KEY", "SECRET", "Bucket", "CutLine", "missing", "serving_bucket"]
 
 KEY, SECRET = "AKIAFETCHERTESTKEY00", "s3cr3t/of+the/fetcher/tests/0123456789"
 BUCKET = "lab"
+ROOT = Path(__file__).resolve().parents[2]
 DEADLINE = 60.0
 
 
@@ -151,14 +152,14 @@ class Bucket:
 
 
 @contextmanager
-def serving_bucket() -> Iterator[Bucket]:
-    """Serve a bucket until the block is left."""
+def serving_bucket(how: str = "honours") -> Iterator[Bucket]:
+    """Serve a bucket until the block is left; ``how`` says what a condition is to the server (see ``s3_server``)."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    words = [sys.executable, "-m", "tests.lab.s3_server", str(port), how]
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=kept)
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=kept)
     try:
         _await(port, process)
         import boto3
