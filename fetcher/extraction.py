@@ -58,7 +58,7 @@ class Extraction(Fetcher):
     ) -> AsyncIterator[ReadPages]:
         """Open an async iterator of outcomes, in the order of the pages. ``stats`` go on where earlier runs left them."""
         outcomes = ReadPages(self.reader, self.config, pages, stats=stats)
-        self._streams.append(outcomes)  # type: ignore[arg-type]  # the same contract
+        self._streams.append(outcomes)
         limit = self.config.limits.time
         timer = asyncio.get_running_loop().call_later(limit, outcomes.stop) if limit is not None else None
         try:
@@ -66,7 +66,7 @@ class Extraction(Fetcher):
         finally:
             if timer is not None:
                 timer.cancel()
-            self._streams.remove(outcomes)  # type: ignore[arg-type]  # as above
+            self._streams.remove(outcomes)
             await outcomes.close()
 
 
@@ -75,7 +75,7 @@ async def _refuse(request: Request) -> NoReturn:
 
 
 class ReadPages:
-    """An async iterator of the outcomes of stored pages; ``isolate`` has all of them read in processes of their own."""
+    """The ``OutcomeStream`` of stored pages; ``isolate`` has all of them read in processes of their own."""
 
     def __init__(
         self,
