@@ -28,6 +28,7 @@ __all__ = [
     "detect",
     "prescan",
     "read_media_type",
+    "replace_surrogates",
     "resolve_label",
     "text_of",
 ]
@@ -65,6 +66,7 @@ _TAKEN_FOR_JAPANESE = frozenset({None, "big5-hkscs", "gb18030", "cp949"})
 # The escapes of iso-2022-jp as the Encoding Standard has them; any other makes it something else, as a terminal's log.
 _OTHER_ESCAPE = re.compile(rb"\x1b(?!\$[@B]|\([BIJ]|[$(]?\Z)")
 _JAPANESE_RUN = re.compile(rb"\x1b\$[@B](?:[!-~]{2})+(?=[\x1b\r\n]|\Z)")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _KANA = re.compile(rb"[\xa4\xa5][\xa1-\xf6]")  # of EUC-JP; where GB2312 has kana too, and Big5 and EUC-KR rare signs
 
 
@@ -456,3 +458,8 @@ def _xml_encoding(head: bytes) -> str | None:
     if not found or b"encoding" in declaration[: found.start()]:
         return None
     return _resolve(found[1] or found[2])
+
+
+def replace_surrogates(text: str) -> str:
+    """Return text that can be encoded: lone surrogates, as which bytes of a header that are no UTF-8 are kept, are U+FFFD."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)

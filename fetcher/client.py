@@ -40,7 +40,7 @@ from fetcher.model import (
     check_callable,
 )
 from fetcher.page.reader import Reader, name_of
-from fetcher.pipeline import Engine, OneByOne, Outcomes, concurrent, fetch_one, sequential
+from fetcher.pipeline import Engine, OutcomeStream, concurrent, fetch_one, sequential
 from fetcher.request_state import Glance, InFlight, RequestState, WorkerStanding, glance_over, together
 from fetcher.sources import BadRow, ListOptions, read_lists
 from fetcher.stats import Stats
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from fetcher.found.rows import FoundRows
     from fetcher.lists import ListFetcher
     from fetcher.parallel.cluster import RayCluster
-    from fetcher.parallel.parent import ParallelOutcomes
     from fetcher.parallel.process import Launcher
     from fetcher.sources.network import ListStore
     from fetcher.transport.session import Transport
@@ -143,7 +142,7 @@ class Fetcher:
         self._transport: DeferredTransport | None = None
         self._engine: Engine | None = None
         self._handlers: Handlers | None = None
-        self._streams: list[Outcomes | OneByOne | ParallelOutcomes] = []
+        self._streams: list[OutcomeStream] = []
         self._lists: ListFetcher | None = None
         self._ray_address = ray_address
         self._cluster: RayCluster | None = None
@@ -240,7 +239,7 @@ class Fetcher:
         stats: Stats | None = None,
         spill_folder: str | None = None,
         found: FoundRows | None = None,
-    ) -> AsyncIterator[Outcomes | OneByOne | ParallelOutcomes]:
+    ) -> AsyncIterator[OutcomeStream]:
         """Open an async iterator of outcomes: as they complete, or ``ordered`` as the URLs are.
 
         ``urls`` may be any iterable, endless too: it is read as fast as outcomes are taken. ``sequentially``
@@ -364,7 +363,7 @@ class Fetcher:
 
     async def _flow(
         self, engine: Engine, urls: Iterable[Row] | AsyncIterable[Row], *, ordered: bool, sequentially: bool, **how: Any
-    ) -> AbstractAsyncContextManager[Outcomes | OneByOne | ParallelOutcomes]:
+    ) -> AbstractAsyncContextManager[OutcomeStream]:
         """Return the pipeline that a stream runs on."""
         workers = self._workers
         if sequentially or workers == 1:

@@ -21,7 +21,7 @@ from fetcher.config import Config
 from fetcher.errors import ConnectError, ParseError, ResourceError, Skipped
 from fetcher.hosts.standing import HostStanding
 from fetcher.model import Extractor, Failure, Outcome, Page, Request, Response, kept_headers
-from fetcher.page.parse import add_reading
+from fetcher.page.making import add_reading
 from fetcher.page.reader import Reader
 from fetcher.pipeline import Policies
 from fetcher.request_state import Glance, InFlight, WorkerStanding
@@ -58,7 +58,7 @@ class Extraction(Fetcher):
     ) -> AsyncIterator[ReadPages]:
         """Open an async iterator of outcomes, in the order of the pages. ``stats`` go on where earlier runs left them."""
         outcomes = ReadPages(self.reader, self.config, pages, stats=stats)
-        self._streams.append(outcomes)  # type: ignore[arg-type]  # the same contract
+        self._streams.append(outcomes)
         limit = self.config.limits.time
         timer = asyncio.get_running_loop().call_later(limit, outcomes.stop) if limit is not None else None
         try:
@@ -66,7 +66,7 @@ class Extraction(Fetcher):
         finally:
             if timer is not None:
                 timer.cancel()
-            self._streams.remove(outcomes)  # type: ignore[arg-type]  # as above
+            self._streams.remove(outcomes)
             await outcomes.close()
 
 
@@ -75,7 +75,7 @@ async def _refuse(request: Request) -> NoReturn:
 
 
 class ReadPages:
-    """An async iterator of the outcomes of stored pages; ``isolate`` has all of them read in processes of their own."""
+    """The ``OutcomeStream`` of stored pages; ``isolate`` has all of them read in processes of their own."""
 
     def __init__(
         self,

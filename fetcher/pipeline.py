@@ -9,7 +9,7 @@ slow reader stops the source. An outcome with a body or messages has its part of
     source ─ intake ─▶ dispatcher (frontier, window) ─▶ a task a row: exchange ─▶ queue ─▶ consumer: read ─▶ outcomes
 
 A row's way is ``exchange`` and then ``read``. ``fetch_one`` is the two one after the other; ``concurrent`` puts an
-``asyncio.Queue`` and its consumer between them.
+``asyncio.Queue`` and its consumer between them. ``OutcomeStream`` is the contract.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
 import msgspec
 
@@ -31,7 +31,7 @@ from fetcher.intake import Intake, Rejected, Row
 from fetcher.middleware.gate import Gate
 from fetcher.model import Earlier, Exchange, Failure, Outcome, Page, Request, Response, Stage, kept_headers
 from fetcher.page import changes
-from fetcher.page.parse import add_reading
+from fetcher.page.making import add_reading
 from fetcher.page.reader import Reader
 from fetcher.request_state import (
     Glance,
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Engine",
     "OneByOne",
+    "OutcomeStream",
     "Outcomes",
     "Policies",
     "Wakeup",
@@ -79,6 +80,38 @@ Policies: TypeAlias = tuple[tuple[str, HostPolicy], ...]
 
 SLICE_SECONDS = 0.005  # the consumer parses before the loop may turn
 GRACE_SECONDS = 5.0  # that exchanges on the wire are given to finish when a run is stopped
+
+
+class OutcomeStream(Protocol):
+    """What a stream is, whatever it runs on: an async iterator of outcomes, and what may be asked of the run behind it."""
+
+    stats: Stats
+
+    def __aiter__(self) -> Self: ...
+
+    async def __anext__(self) -> Outcome:
+        """Return the next outcome. Raises ``SourceError`` once all that could be read has its outcome."""
+
+    def in_flight(self) -> list[InFlight]:
+        """Return every running row: its URL, its stage and how long it has been at it."""
+
+    def glance(self, most: int) -> Glance:
+        """Return what is running at a glance, with the ``most`` oldest rows."""
+
+    def standings(self, most: int) -> list[HostStanding]:
+        """Return how the hosts stand whose rows wait or run, at most ``most``."""
+
+    def crew(self) -> list[WorkerStanding]:
+        """Return how the processes stand that it runs, where it runs any."""
+
+    def change(self, config: Config, hosts: Policies) -> None:
+        """Take over other limits, of which the gate knows already; ``hosts`` are those of single hosts that changed."""
+
+    def pause(self, *, paused: bool) -> None:
+        """Send nothing new while ``paused``, where the gate does not see to it."""
+
+    def stop(self, grace: float = ...) -> None:
+        """Start nothing new, give what is on the wire ``grace`` seconds, then end. Rows left are pending."""
 
 
 # One row
@@ -320,7 +353,7 @@ def intake_of(source: Source, config: Config, stats: Stats, found: FoundRows | N
 
 
 class Outcomes:
-    """An async iterator of outcomes, and the run behind it; made by ``concurrent``.
+    """The ``OutcomeStream`` of ``concurrent``.
 
     Leave its ``async with`` early and everything is cancelled; ``stop`` lets what is on the wire finish.
     """
@@ -585,7 +618,7 @@ async def concurrent(
 
 
 class OneByOne:
-    """An async iterator of outcomes with the contract of ``Outcomes``; made by ``sequential``."""
+    """The ``OutcomeStream`` of ``sequential``."""
 
     def __init__(
         self, engine: Engine, source: Source, stats: Stats | None = None, found: FoundRows | None = None

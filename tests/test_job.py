@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-import fetcher.job.job
+import fetcher.job.opening
 import fetcher.job.writer
 from fetcher import Config, ConfigError, Fetcher, FetchError, Request, Response, SinkError, SourceError
 from fetcher.errors import (
@@ -615,7 +615,7 @@ async def test_an_edit_in_the_middle_is_refused(web: Web, output: Path, monkeypa
     said = rf"^{output}: was changed since \(its bytes 0 to \d+ are not those that were written\): put it back"
     with pytest.raises(SinkError, match=said):
         await run(web, output, "abcd")
-    monkeypatch.setattr(fetcher.job.job, "CHECKED_BYTES", 100)
+    monkeypatch.setattr(fetcher.job.opening, "CHECKED_BYTES", 100)
     await run(web, output, "abcd")
     for job in ({"verify": True}, {"retry": ["failed"]}, {"retry": ["4xx"], "verify": True}):
         with pytest.raises(SinkError, match=said):

@@ -23,8 +23,8 @@ import pytest
 from fetcher.config import Config
 from fetcher.errors import ConfigError, FetcherError, SinkError
 from fetcher.job.identity import JobIdentity
-from fetcher.job.job import OpenJob, open_job
 from fetcher.job.ledger import LedgerRow, RunProgress
+from fetcher.job.opening import OpenJob, open_job
 from fetcher.job.paths import folder_for, work_folder
 from fetcher.model import Failure, Outcome, Page, Request
 from fetcher.sinks import JSONLSink, Layout, Mark, check_output, open_job_output, open_sink, sink_for

@@ -16,7 +16,7 @@ import msgspec
 from fetcher.cli.settings import RUN_KEYS, concurrency_within_limits, list_options, make_config
 from fetcher.config import Config, Follow
 from fetcher.errors import ConfigError, SinkError, SourceError
-from fetcher.job.job import check_job_outputs
+from fetcher.job.outputs import check_job_outputs
 from fetcher.job.paths import folder_for, has_earlier, is_job
 from fetcher.job.resume import choose_codes
 from fetcher.model import Extractor, Middleware

@@ -1,9 +1,8 @@
 """A job: a list of URLs fetched into files, that survives whatever ends the process and goes on where it was.
 
 Law 1: the counts are the job's, not the run's. Law 6: what was acknowledged is durable; what was not is redone. A row
-has one record, whatever happens: at the start each output is cut back to what the ledger knows, and the rest is
-fetched. What another program has written is never cut off, and every step can be interrupted and
-done again.
+has one record, whatever happens: at the start each output is cut back to what the ledger knows (``opening``), and the
+rest is fetched.
 """
 
 from __future__ import annotations
@@ -19,52 +18,26 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fetcher.client import Fetcher
-from fetcher.compression import SUFFIXES
-from fetcher.config import Config, Follow
-from fetcher.errors import ConfigError, InvalidURL, LedgerError
+from fetcher.errors import ConfigError, InvalidURL
 from fetcher.found.rows import links_of
 from fetcher.found.source import Followed
 from fetcher.intake import Row
-from fetcher.job.crash_marker import CrashMarker
 from fetcher.job.found_rows import LedgerRows
-from fetcher.job.host_memory import DELAYS, PARKED, delays_of, pauses_of, remember
+from fetcher.job.host_memory import delays_of, pauses_of, remember
 from fetcher.job.identity import JobIdentity
 from fetcher.job.ledger import OK, LedgerRow, RunProgress
-from fetcher.job.lock import Lock
-from fetcher.job.part_ledger import PartsLedger
-from fetcher.job.paths import (
-    BEGIN_AGAIN,
-    CRASH_MARKER,
-    LEDGER,
-    clear_job,
-    copy_of,
-    folder_for,
-    is_job,
-    make_folder,
-    work_folder,
-)
-from fetcher.job.restore import open_ledger, restore
+from fetcher.job.opening import OpenJob, open_job
+from fetcher.job.outputs import bodies_of, body_shown, check_job_outputs, format_shown, layout_of, paths_of
+from fetcher.job.paths import CRASH_MARKER, folder_for, work_folder
 from fetcher.job.resume import FinishedPages, ResumeFilter, ResumeState, choose_codes, digest_of
 from fetcher.job.stored_lists import note_lists
 from fetcher.job.writer import Writer
 from fetcher.model import Outcome, Page
-from fetcher.sinks import (
-    BodyFolder,
-    JobOutput,
-    Layout,
-    Mark,
-    Rewrite,
-    check_store,
-    format_of,
-    needs_messages,
-    open_job_outputs,
-)
-from fetcher.sinks.job_output import LedgerOutput
-from fetcher.sinks.layout import BodyPlace, ItemColumns, body_place
+from fetcher.sinks import JobOutput, Layout, open_job_outputs
+from fetcher.sinks.layout import body_place
 from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
 from fetcher.sources.rows import FinishedRow
 from fetcher.stats import Stats
-from fetcher.store import is_store_url
 from fetcher.stored.page import Awaited, StoredFile, StoredPage
 from fetcher.urls import parse
 
@@ -75,8 +48,6 @@ if TYPE_CHECKING:
 __all__ = ["Job"]
 
 T = TypeVar("T")
-CHECKED_BYTES = 64 * 1024 * 1024
-"""Of the end of each output, looked at when a job is gone on with."""
 
 
 class Job:
@@ -126,12 +97,12 @@ class Job:
         self.stats = Stats()
         self.resume_state = ResumeState()
         self._fetcher = fetcher
-        paths = _paths_of(outputs, format, fetcher.config)
+        paths = paths_of(outputs, format, fetcher.config)
         self.directory = os.fspath(directory) if directory is not None else folder_for(paths)
         self._kept_list: KeptList | None = None
         check_job_outputs(paths, format, fetcher.config, os.fspath(body))
-        self._layout = layout or _layout_of(fetcher, fields, body_place(os.fspath(body)), since=since is not None)
-        self._bodies = _bodies_of(fetcher, os.fspath(body), self.directory)
+        self._layout = layout or layout_of(fetcher, fields, body_place(os.fspath(body)), since=since is not None)
+        self._bodies = bodies_of(fetcher, os.fspath(body), self.directory)
         self._earlier = self._earlier_of(since, max_age, paths)
         self.found: LedgerRows | None = None
         self._outputs: list[JobOutput] = open_job_outputs(
@@ -140,7 +111,7 @@ class Job:
         self._identity = self._identity_of(
             inputs=inputs,
             list_options=list_options,
-            outputs=[_format_of(path, format) for path in paths],
+            outputs=[format_shown(path, format) for path in paths],
             since=None if since is None else os.fspath(since),
         )
         self._inputs = tuple(inputs)
@@ -159,7 +130,7 @@ class Job:
         return JobIdentity.of(
             fetcher.config,
             extract=fetcher.reader.extractor_name,
-            body=_body_shown(layout, self._bodies),
+            body=body_shown(layout, self._bodies),
             csv_bom=layout.byte_order_mark,
             one_table=not layout.free_fields,
             **known,
@@ -383,293 +354,3 @@ class Job:
             with contextlib.suppress(Exception):  # the cancellation is what is raised
                 await running
             raise
-
-
-def _layout_of(fetcher: Fetcher, fields: Sequence[str] | None, place: BodyPlace, *, since: bool) -> Layout:
-    return Layout.of(
-        fetcher.config,
-        place,
-        since=since,
-        fields=None if fields is None else tuple(dict.fromkeys(fields)),
-        select=tuple(dict.fromkeys(fetcher.reader.selected_names)),
-        select_lists=tuple(fetcher.reader.selected_lists),
-        select_types=tuple(fetcher.reader.selected_types),
-        explode=ItemColumns.of(fetcher.reader.explosion),
-    )
-
-
-def _paths_of(outputs: Sequence[str | os.PathLike[str]], given: str | None, config: Config) -> list[str]:
-    """Return the outputs' paths. Raises ``ConfigError`` for one that needs what is not kept."""
-    paths = [os.fspath(path) for path in outputs]
-    for path in paths:
-        if needs_messages(path, given) and not config.keep_messages:
-            raise ConfigError(f"{path}: a WARC is made of the messages themselves: Config.of(keep_messages=True)")
-    return paths
-
-
-def check_job_outputs(paths: Sequence[str], format: str | None, config: Config, body: str) -> None:  # noqa: A002  # the option's own name
-    """Raise ``ConfigError`` for what does not go together with an output in a store."""
-    url = next((path for path in paths if is_store_url(path)), None)
-    if url is None:
-        return
-    if len(paths) > 1:
-        raise ConfigError(
-            f"{url}: an output in a store is a job's only one, for another machine must be able to go on with it alone: "
-            "write the others by a run of their own"
-        )
-    if config.follow.asked:
-        raise ConfigError(f"{url}: rows that are found (--follow) are known to a ledger alone, and not yet to a store")
-    if body_place(body) == "folder":
-        raise ConfigError(
-            f"{url}: bodies in a folder stay on this machine: keep them in the parts, with --body inline or -f warc"
-        )
-    check_store(url, format_of(url, format), config.content.columns)
-
-
-def _bodies_of(fetcher: Fetcher, body: str, directory: str) -> BodyFolder | None:
-    """Return where bodies are stored, if they are. Raises ``ConfigError`` where there will be none, or no place."""
-    place = body_place(body)
-    if place != "none" and not fetcher.config.keep_body:
-        raise ConfigError(f"body: {body!r} needs the bodies of pages: give the fetcher a config with keep_body=True")
-    if place != "folder":
-        return None
-    if os.path.realpath(body) == os.path.realpath(directory):
-        raise ConfigError(f"body: {body} is the folder of the job; name one of its own")
-    return BodyFolder(body, owner=os.path.realpath(directory))
-
-
-def _body_shown(layout: Layout, bodies: BodyFolder | None) -> str:
-    """Return what must not change of where bodies go: a folder may be moved, and another one has not the files."""
-    if bodies is not None:
-        return os.path.basename(os.path.abspath(bodies.path)) + "/"
-    return "inline" if "body" in layout.columns else "none"
-
-
-def _format_of(path: str, given: str | None) -> str:
-    packing = path[path.rfind(".") :].lower()
-    return format_of(path, given) + (packing if packing in SUFFIXES else "")
-
-
-class OpenJob:
-    """A job that is locked and ready: its ledger and crash marker. ``resumed`` says that it had begun before."""
-
-    def __init__(
-        self,
-        lock: Lock,
-        ledger: PartsLedger,
-        marker: CrashMarker,
-        outputs: Sequence[JobOutput],
-        bodies: BodyFolder | None = None,
-        *,
-        resumed: bool = False,
-    ) -> None:
-        self.ledger = ledger
-        self.marker = marker
-        self.resumed = resumed
-        self.parked = ledger.note(PARKED)
-        self.delays = ledger.note(DELAYS)
-        self.retried = 0
-        self._lock = lock
-        self._outputs = outputs
-        self._bodies = bodies
-
-    def end(self, progress: RunProgress, *, complete: bool) -> None:
-        """Close the job cleanly. Raises ``LedgerError``, and ``SinkError`` where an output is no longer in its place."""
-        for output in self._outputs:
-            output.check_place()
-        if complete or any(output.in_store for output in self._outputs):  # another machine may go on
-            marks = [output.complete() for output in self._outputs]
-            self.ledger.commit([], marks, progress, _news_of(self._outputs))
-            for output in self._outputs:
-                output.settle()
-            for asking in _asking(self._outputs):
-                asking.finish(complete=complete)
-        if complete:
-            self.ledger.retry_done()
-        self.marker.close()
-        self.ledger.end_run(progress, exit=None)
-        for output in self._outputs:
-            output.discard()
-        if self._bodies is not None:
-            self._bodies.close()
-        self.ledger.close()
-        self._lock.release()
-
-    def abandon(self) -> None:
-        """Close everything as it is: the next start will put it in order."""
-        _abandon(self.ledger, self.marker, self._outputs, self._lock, self._bodies)
-
-
-def open_job(
-    folder: str,
-    outputs: Sequence[JobOutput],
-    *,
-    bodies: BodyFolder | None = None,
-    identity: JobIdentity,
-    fresh: bool,
-    verify: bool = False,
-    choose: Callable[[str], bool] | None,
-    retry_names: Collection[str] = (),
-    earlier: EarlierPages | None = None,
-    follow: Follow | None = None,
-) -> OpenJob:
-    """Lock the job in ``folder`` and make it ready: its outputs end where the ledger says.
-
-    ``choose`` says which codes to retry, ``retry_names`` what the caller called them. ``verify`` has all bytes of the
-    outputs looked at. ``bodies`` keeps its files whatever happens to the job. ``earlier`` is opened. ``follow`` says which links are followed. Raises ``ConfigError``, ``JobLocked``, ``LedgerError`` and ``SinkError``.
-    """
-    make_folder(folder)
-    lock = Lock(folder)
-    lock.acquire()
-    ledger: PartsLedger | None = None
-    marker: CrashMarker | None = None
-    try:
-        resumed = not fresh and (is_job(folder) or restore(folder, outputs, identity))
-        if resumed:
-            ledger = open_ledger(folder, outputs, identity)
-            _check_identity(ledger, identity, follow)
-            _open_earlier(earlier, folder)
-            if bodies is not None:
-                bodies.open(create=not ledger.tally().ok)
-        else:
-            if bodies is not None:
-                bodies.open()
-            clear_job(folder)
-            _open_earlier(earlier, folder)  # before the ledger: what is wrong with it is none of the job's
-            ledger = _begin(os.path.join(folder, LEDGER), outputs, identity, fresh=fresh, follow=follow)
-        marker = CrashMarker(os.path.join(folder, CRASH_MARKER))
-        opened = OpenJob(lock, ledger, marker, outputs, bodies, resumed=resumed)
-        if resumed:
-            _resume(folder, ledger, marker, outputs, last=None if verify else CHECKED_BYTES)
-            opened.retried = 0 if choose is None else _retry(folder, ledger, outputs, choose, frozenset(retry_names))
-        else:
-            ledger.begin_run(max(0.0, time.time()))
-            marker.clear()
-        return opened
-    except BaseException:
-        _abandon(ledger, marker, outputs, lock, bodies)
-        raise
-
-
-def _open_earlier(earlier: EarlierPages | None, folder: str) -> None:
-    if earlier is not None:
-        earlier.open(folder)
-
-
-def _check_identity(ledger: PartsLedger, identity: JobIdentity, follow: Follow | None) -> None:
-    before = JobIdentity.from_json(ledger.identity, path=ledger.path)
-    before.check(identity)
-    if identity != before:
-        ledger.set_identity(identity.to_json())  # the list has more files
-    if follow is not None:
-        ledger.follow(follow)
-
-
-def _begin(
-    path: str, outputs: Sequence[JobOutput], identity: JobIdentity, *, fresh: bool, follow: Follow | None
-) -> PartsLedger:
-    """Make a new job. The outputs come first: from the ledger on, what is in them is ours."""
-    for output in outputs:
-        output.create(fresh=fresh)
-    names = [output.path for output in outputs]
-    ledger = PartsLedger.create(path, identity=identity.to_json(), outputs=names, follow=follow is not None)
-    for asking in _asking(outputs):
-        asking.attach(ledger, Mark())
-    if follow is not None:
-        ledger.follow(follow)
-    return ledger
-
-
-def _resume(
-    folder: str, ledger: PartsLedger, marker: CrashMarker, outputs: Sequence[JobOutput], *, last: int | None
-) -> None:
-    """Put the outputs in order, and hold their ``last`` bytes, or all, against the checksums of their batches."""
-    marks = ledger.marks()
-    if len(marks) != len(outputs):
-        raise LedgerError(
-            f"{folder}: its ledger is damaged: it knows {len(marks)} outputs of {len(outputs)}; {BEGIN_AGAIN}"
-        )
-    for output in outputs:
-        output.thorough = last is None
-    _finish_rewrite(folder, ledger, outputs, marks)
-    clean = ledger.ended_well
-    for ordinal, (output, mark) in enumerate(zip(outputs, marks, strict=True)):
-        with contextlib.closing(ledger.batches(ordinal, mark, last=last)) as batches:
-            output.resume(mark, clean=clean, batches=batches)
-    ledger.begin_run(max(0.0, time.time()))
-    if clean:
-        marker.clear()
-
-
-def _finish_rewrite(folder: str, ledger: PartsLedger, outputs: Sequence[JobOutput], marks: Sequence[Mark]) -> None:
-    if not ledger.pending_rewrite():
-        return
-    for ordinal, (output, mark) in enumerate(zip(outputs, marks, strict=True)):
-        copy = copy_of(folder, output.path, ordinal)  # not the ledger's word: no other file is moved
-        if os.path.exists(copy):
-            output.adopt(copy, mark, list(ledger.batches(ordinal, mark, last=CHECKED_BYTES)))
-            output.discard()
-    ledger.end_rewrite()
-
-
-def _retry(
-    folder: str,
-    ledger: PartsLedger,
-    outputs: Sequence[JobOutput],
-    choose: Callable[[str], bool],
-    retry_names: frozenset[str],
-) -> int:
-    """Take failures out of the outputs and the ledger, so that they are missing; return how many."""
-    if ledger.retrying and ledger.retry_names == retry_names:  # it was interrupted: what failed again had its turn
-        return 0
-    codes = {code for code in ledger.tally().codes if choose(code)}
-    if not codes:
-        return 0
-    copies: list[str] = []
-    rewrites: list[Rewrite] = []
-    before = ledger.marks()
-    for ordinal, output in enumerate(outputs):
-        copy = copy_of(folder, output.path, ordinal)
-        # Either has a connection of its own, which an error's traceback would keep open.
-        with (
-            contextlib.closing(ledger.order(codes)) as rows,
-            contextlib.closing(ledger.batches(ordinal, before[ordinal])) as written,
-        ):
-            rewrites.append(output.rewrite(copy, rows, written))
-        copies.append(copy)
-    marks = [rewrite.mark for rewrite in rewrites]
-    batches = [rewrite.batches for rewrite in rewrites]
-    retried = ledger.begin_rewrite(
-        codes, marks, copies, batches=batches, retry_names=retry_names, notes=_news_of(outputs)
-    )
-    for output, copy, mark in zip(outputs, copies, marks, strict=True):
-        output.adopt(copy, mark)
-    ledger.end_rewrite()
-    return retried
-
-
-def _asking(outputs: Iterable[JobOutput]) -> list[LedgerOutput]:
-    return [output for output in outputs if isinstance(output, LedgerOutput)]
-
-
-def _news_of(outputs: Iterable[JobOutput]) -> dict[str, bytes]:
-    """Return what the ledger is to keep with the outputs' marks."""
-    return {name: note for output in _asking(outputs) for name, note in output.take_news().items()}
-
-
-def _abandon(
-    ledger: PartsLedger | None,
-    marker: CrashMarker | None,
-    outputs: Sequence[JobOutput],
-    lock: Lock,
-    bodies: BodyFolder | None,
-) -> None:
-    for output in outputs:
-        output.discard()
-    if bodies is not None:
-        bodies.close()
-    if marker is not None:
-        marker.abandon()
-    if ledger is not None:
-        ledger.abandon()
-    lock.release()

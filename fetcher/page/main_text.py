@@ -6,10 +6,10 @@ done with it: so they run in processes of their own. Law 7: a page that they can
 
 from __future__ import annotations
 
-import re
 from importlib.util import find_spec
 from typing import Any
 
+from fetcher.charset import replace_surrogates
 from fetcher.config.policies import Content
 from fetcher.errors import ConfigError, ParseError, missing_extra
 
@@ -17,8 +17,6 @@ __all__ = ["check_library", "is_installed", "main_text"]
 
 _LIBRARIES = {"fast": ("text", ("resiliparse",)), "best": ("article", ("trafilatura", "lxml_html_clean"))}
 """The extra that each needs, and the modules in it."""
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def check_library(content: Content) -> None:
@@ -47,7 +45,7 @@ def main_text(html: str, content: Content) -> str | None:
         raise
     except Exception:  # noqa: BLE001 - whatever a library stumbles over
         return None
-    return _SURROGATE.sub("\ufffd", found or "").strip()
+    return replace_surrogates(found or "").strip()
 
 
 def _by_resiliparse(html: str) -> str:

@@ -19,12 +19,9 @@ what was received and not yet taken. Law 8: the slots and the rate are shared ou
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import struct
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -37,16 +34,15 @@ import msgspec
 from fetcher import errors
 from fetcher.config import Config, Follow
 from fetcher.errors import FetcherError, ResourceError, SourceError
-from fetcher.hosts.remote import RemoteHosts
-from fetcher.hosts.standing import HostStanding, longest
+from fetcher.hosts.standing import HostStanding
 from fetcher.intake import Rejected
 from fetcher.model import Failure, Outcome
 from fetcher.parallel.carried import carried_files
+from fetcher.parallel.crew import SHARE_SECONDS, Crew
 from fetcher.parallel.dealing import Dealing
 from fetcher.parallel.messages import (
     ChangeHosts,
     CrawlSettings,
-    FromParent,
     FromWorker,
     HostNews,
     HostStandings,
@@ -58,16 +54,14 @@ from fetcher.parallel.messages import (
     PauseWorker,
     RowBatch,
     RowValue,
-    ShareOut,
     StopWorker,
-    TellHosts,
     WorkerStatus,
     WorkerTrouble,
     row_of,
     value_of,
 )
+from fetcher.parallel.parsing_marks import ParsingMarks
 from fetcher.parallel.process import END_SECONDS, Launcher, LocalLauncher, WorkerProcess
-from fetcher.parallel.shares import Part, move
 from fetcher.pipeline import GRACE_SECONDS, Engine, Policies, Source, Wakeup, fresh, intake_of
 from fetcher.request_state import Glance, InFlight, RequestState, WorkerStanding, failure_of, glance_over, known_page
 from fetcher.stats import Stats
@@ -79,7 +73,6 @@ __all__ = ["ParallelOutcomes", "parallel"]
 
 log = logging.getLogger("fetcher.workers")
 
-SHARE_SECONDS = 0.1  # between two looks at the shares
 FIRST_ROWS_SECONDS = 0.3  # that the list is read before the first row is given, where it is slow
 MAX_ROWS_A_BATCH = 512
 MAX_BATCH_BYTES = 1024 * 1024  # of rows
@@ -89,37 +82,11 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # beside what bodies take
 DEATHS = 3  # of workers without an outcome in between, within …
 DEATHS_SECONDS = 60.0  # … this, end the run
 MAX_EARLIER_WORKERS = 64  # whose hosts are remembered
-LOOK_SECONDS = 3.0  # after the last question that workers go on to tell of their hosts
 STOP_SECONDS = 2.0  # that a worker which was stopped has to say so
 
 
-class Crew:
-    """The places of the workers: the process in each, its share, and what was last heard of it."""
-
-    def __init__(self, number: int, concurrency: int) -> None:
-        self.processes: list[WorkerProcess | None] = [None] * number
-        self.told = [concurrency // number + (place < concurrency % number) for place in range(number)]
-        self.share_numbers = [0] * number
-        self.before = list(self.told)  # what it was told before that
-        self.statuses: list[WorkerStatus | None] = [None] * number
-        self.running: list[tuple[float, list[InFlight]]] = [(0.0, [])] * number
-        self.standings: list[list[HostStanding]] = [[]] * number
-        self.epoch = 0
-
-    def part(self, place: int) -> Part:
-        """Return the share of a place, with what its process may hold of an earlier one."""
-        status = self.statuses[place]
-        if self.processes[place] is None:
-            return Part(self.told[place], self.told[place], 1)  # there is nobody to hold any
-        if status is None:
-            return Part(self.told[place], max(self.told[place], self.before[place]), self.told[place])
-        if status.share != self.share_numbers[place]:
-            return Part(self.told[place], max(self.told[place], self.before[place], status.held), status.wanted)
-        return Part(self.told[place], max(self.told[place], status.held), status.wanted)
-
-
 class ParallelOutcomes:
-    """An async iterator of outcomes with the contract of ``pipeline.Outcomes``; made by ``parallel``."""
+    """The ``OutcomeStream`` of ``parallel``."""
 
     def __init__(
         self,
@@ -143,13 +110,15 @@ class ParallelOutcomes:
         self._ordered = ordered
         self._intake = intake_of(source, engine.config, self.stats, found)
         self._dealing = Dealing(workers, limits, folder=spill_folder)
-        self._crew = Crew(workers, limits.concurrency)
-        self._remote = [RemoteHosts() for _ in range(workers)]
+        self._crew = Crew(workers, limits)
+        self._epoch = 0
         # What the workers of streams before knew is not forgotten.
-        engine.gate.remote[:] = [*engine.gate.remote[-MAX_EARLIER_WORKERS:], *self._remote]
+        engine.gate.remote[:] = [
+            *engine.gate.remote[-MAX_EARLIER_WORKERS:],
+            *(place.remote for place in self._crew.places),
+        ]
         self._suspects = set(engine.reader.suspects)
-        self._slots = engine.reader.slots
-        self._own_slots: str | None = None
+        self._marks = ParsingMarks(engine.reader.slots)
         self._fields = bool(middleware) or engine.reader.extractor_name is not None
         self._ready: deque[tuple[Outcome, int]] = deque()
         self._ready_bytes = 0
@@ -161,9 +130,6 @@ class ParallelOutcomes:
         self._wakeup = Wakeup()
         self._tasks: list[asyncio.Task[None]] = []
         self._grace: asyncio.TimerHandle | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._looking: asyncio.TimerHandle | None = None
-        self._looked_for = 0  # hosts of each worker
         self._dealing_soon = False
         self._deaths: list[tuple[float, int]] = []
         self._source_error: SourceError | None = None
@@ -197,11 +163,7 @@ class ParallelOutcomes:
 
     def in_flight(self) -> list[InFlight]:
         """Return every row that the workers had running when they last said so, a second ago at most."""
-        now, found = time.monotonic(), []
-        for said, rows in self._crew.running:
-            since = max(0.0, now - said)
-            found += [msgspec.structs.replace(row, age=row.age + since, in_stage=row.in_stage + since) for row in rows]
-        return found
+        return self._crew.in_flight(time.monotonic())
 
     def glance(self, most: int) -> Glance:
         """Return what the workers have running at a glance."""
@@ -209,67 +171,30 @@ class ParallelOutcomes:
 
     def standings(self, most: int) -> list[HostStanding]:
         """Return how the hosts stand, by what the workers said a second ago; the first call has them begin to tell."""
-        self._look(most)
-        known = {standing.host: standing for said in self._crew.standings for standing in said}
-        found: dict[str, HostStanding] = dict(known)
-        for host, rows in self._dealing.waiting(most).items():
-            standing = known.get(host)
-            if standing is None:
-                found[host] = HostStanding(host, rows, why="its worker has said nothing of it yet")
-            else:
-                found[host] = msgspec.structs.replace(standing, waiting=max(0, rows - standing.running))
-        return longest(found.values(), most)
+        self._crew.look(most)
+        return self._crew.standings(most, self._dealing.waiting(most))
 
     def crew(self) -> list[WorkerStanding]:
         """Return how the workers stand."""
-        return [
-            WorkerStanding(
-                place + 1,
-                process.pid if process is not None and process.alive else None,
-                self._crew.told[place],
-                status.held if (status := self._crew.statuses[place]) is not None else self._crew.told[place],
-                len(self._dealing.hands[place].given),
-            )
-            for place, process in enumerate(self._crew.processes)
-        ]
+        return self._crew.workers([len(hand.given) for hand in self._dealing.hands])
 
     def change(self, config: Config, hosts: Policies) -> None:
         """Take over other limits: the shares of the slots and of the rate move, and each worker is told of the hosts."""
         self._engine = msgspec.structs.replace(self._engine, config=config)
         if hosts:
-            self._tell_all(ChangeHosts(hosts))
-        self._move_shares(all_of_them=True)
+            self._crew.tell(ChangeHosts(hosts))
+        self._crew.change(config.limits)
 
     def pause(self, *, paused: bool) -> None:
         """Have the workers send nothing new while ``paused``."""
-        self._tell_all(PauseWorker(paused))
-
-    def _tell_all(self, message: FromParent) -> None:
-        for process in self._crew.processes:
-            if process is not None and process.alive:
-                process.tell(message)
-
-    def _look(self, hosts: int) -> None:
-        """Have the workers tell of their hosts, as long as somebody asks: of as many as whoever asks for most wants."""
-        self._looked_for = max(hosts, self._looked_for)
-        self._tell_all(TellHosts(self._looked_for))
-        if self._looking is not None:
-            self._looking.cancel()
-        self._looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look_away)
-
-    def _look_away(self) -> None:
-        self._looking = None
-        self._looked_for = 0
-        self._tell_all(TellHosts(0))
+        self._crew.tell(PauseWorker(paused))
 
     def stop(self, grace: float = GRACE_SECONDS) -> None:
         """Start nothing new, give what is on the wire ``grace`` seconds, then end. Rows left are pending."""
         if not self._stopping:
             self._stopping = True
             self._tasks[0].cancel()
-        for process in self._crew.processes:
-            if process is not None and process.alive:
-                process.tell(StopWorker(max(0.0, grace)))
+        self._crew.tell(StopWorker(max(0.0, grace)))
         if self._grace is not None:
             self._grace.cancel()
         self._grace = asyncio.get_running_loop().call_later(max(0.0, grace) + STOP_SECONDS, self._end_workers)
@@ -336,13 +261,14 @@ class ParallelOutcomes:
         if self._stopping or self._closing:
             return
         try:
-            for place, process in enumerate(self._crew.processes):
+            for number, place in enumerate(self._crew.places):
+                process = place.process
                 if process is None or not process.alive:
-                    if process is None and self._dealing.hands[place].round:
-                        self._start(place)
+                    if process is None and self._dealing.hands[number].round:
+                        self._start(number)
                         self._deal_soon()
                     continue
-                while rows := self._dealing.take(place, MAX_ROWS_A_BATCH):
+                while rows := self._dealing.take(number, MAX_ROWS_A_BATCH):
                     self._give(process, rows)
         except FetcherError as error:  # of the disk that rows wait on, or of a process that cannot be started
             self._fail(error)
@@ -367,30 +293,25 @@ class ParallelOutcomes:
 
     def _heard(self, process: WorkerProcess, message: FromWorker, size: int) -> asyncio.Future[None] | None:
         """Take in what a worker says; return what it is to wait for before it is listened to again."""
-        place = process.number
-        if self._crew.processes[place] is not process:
+        if not self._crew.has(process):
             return None  # another one has its place
+        place = self._crew.places[process.number]
         match message:
             case OutcomeBatch():
-                self._take_outcomes(place, message, size)
+                self._take_outcomes(process.number, message, size)
                 if self._is_behind():
                     if self._room is None:
                         self._room = asyncio.get_running_loop().create_future()
                     return self._room
             case WorkerStatus():
-                self._crew.statuses[place] = message
-                self._remote[place].on_wire = message.on_wire
-                self._dealing.hands[place].idle = message.wanted <= self._crew.told[place]
-                if message.running is not None:
-                    self._crew.running[place] = time.monotonic(), message.running
-            case HostStandings():
-                self._crew.standings[place] = message.hosts
-            case HostNews():
-                self._remote[place].heard(message.parked, message.delays, message.troubled, time.monotonic())
+                place.heard(message, time.monotonic())
+                self._dealing.hands[process.number].idle = message.wanted <= place.told
+            case HostStandings() | HostNews():
+                place.heard(message, time.monotonic())
             case LogLine():
                 logging.getLogger(message.name).log(message.level, "%s", message.text)
             case WorkerTrouble():
-                self._fail(_error_of(message, place))
+                self._fail(_error_of(message, process.number))
             case LastWord():
                 process.finished = True
                 self._wakeup.wake()
@@ -445,29 +366,25 @@ class ParallelOutcomes:
 
     def _start_worker(self) -> None:
         """Start one more process where there is one more site for it."""
-        processes = self._crew.processes
-        place = next((place for place, process in enumerate(processes) if process is None), None)
-        if place is not None and self._dealing.buckets > place:
-            self._start(place)
+        free = next((number for number, place in enumerate(self._crew.places) if place.process is None), None)
+        if free is not None and self._dealing.buckets > free:
+            self._start(free)
 
-    def _start(self, place: int, suspects: frozenset[int] = frozenset()) -> None:
+    def _start(self, number: int, suspects: frozenset[int] = frozenset()) -> None:
         """Start a process in a place."""
         crew, engine = self._crew, self._engine
-        crew.epoch += 1
-        self._dealing.hands[place].idle = False
-        crew.statuses[place] = None
-        self._remote[place].on_wire = 0
-        crew.running[place] = 0.0, []
-        crew.standings[place] = []
-        crew.share_numbers[place] = 0
+        place = crew.places[number]
+        place.begin_anew()
+        self._epoch += 1
+        self._dealing.hands[number].idle = False
         remote = self._launcher.remote
-        beside = -(-len(crew.processes) // self._launcher.machines)  # workers of one machine
+        beside = -(-len(crew) // self._launcher.machines)  # workers of one machine
         settings = CrawlSettings(
             config=_config_of_worker(engine, beside),
-            number=place,
-            epoch=crew.epoch,
-            concurrency=crew.told[place],
-            rate=self._rate(place),
+            number=number,
+            epoch=self._epoch,
+            concurrency=place.told,
+            rate=crew.rate(place),
             extract=engine.reader.extractor_name,
             middleware=self._middleware,
             parsers=max(1, (engine.config.parsing.parsers or 1) // beside),
@@ -475,7 +392,7 @@ class ParallelOutcomes:
                 os.fsencode(entry) for entry in sys.path if isinstance(entry, str) and not (remote and _is_ours(entry))
             ],
             folder=_working_folder(),
-            slots=None if remote else self._slots,
+            slots=None if remote else self._marks.path,
             suspects=frozenset(self._suspects | suspects),
             compares=engine.earlier is not None,
             parked=engine.gate.parked(),
@@ -485,23 +402,22 @@ class ParallelOutcomes:
             files=carried_files(engine.config) if remote else {},
             paused=engine.gate.scheduler.shared.paused,
         )
-        process = WorkerProcess(
+        place.process = WorkerProcess(
             settings,
             most=MAX_MESSAGE_BYTES + 8 * engine.config.limits.max_size,
             launcher=self._launcher,
             heard=self._heard,
             ended=self._worker_ended,
         )
-        crew.processes[place] = process
         try:
-            process.start()
+            place.process.start()
         except FetcherError as error:
             self._fail(error)
 
     def _worker_ended(self, process: WorkerProcess, trouble: str | None) -> None:
         """Replace a worker that is gone, and give its rows again."""
         place = process.number
-        if self._closing or self._crew.processes[place] is not process or self._bug is not None:
+        if self._closing or not self._crew.has(process) or self._bug is not None:
             return
         if process.finished or self._stopping:
             process.finished = True
@@ -519,7 +435,7 @@ class ParallelOutcomes:
                 )
             )
             return
-        suspect = process.suspect or self._marked_by(place)
+        suspect = process.suspect or self._marks.of(place)
         if suspect:
             self._suspects.add(suspect)
         rows = self._dealing.lost(place)
@@ -528,57 +444,17 @@ class ParallelOutcomes:
         self._start(place)
         self._deal_soon()
 
-    def _marked_by(self, place: int) -> int:
-        """Return the row that a process was parsing when it ended, or 0."""
-        if self._slots is None:
-            return 0
-        with contextlib.suppress(OSError):
-            with open(self._slots, "rb") as file:
-                file.seek(8 * (place + 1))
-                word = file.read(8)
-            if len(word) == 8:
-                return int(struct.unpack("<Q", word)[0])
-        return 0
-
     def _end_workers(self) -> None:
         """End those that have not ended in the time they had."""
-        for process in self._crew.processes:
-            if process is not None and not process.finished:
-                process.kill()
-                process.finished = True
+        for place in self._crew.places:
+            place.kill()
         self._wakeup.wake()
-
-    # Shares
-
-    def _share(self) -> None:
-        """Give slots to those who can use them, and take them from those who cannot."""
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(SHARE_SECONDS, self._share)
-        self._move_shares()
-
-    def _move_shares(self, *, all_of_them: bool = False) -> None:
-        """Tell each worker its share where that is another; ``all_of_them`` where the rate is another."""
-        crew = self._crew
-        parts = [crew.part(place) for place in range(len(crew.processes))]
-        for place, slots in enumerate(move(self._engine.config.limits.concurrency, parts)):
-            process = crew.processes[place]
-            if slots == crew.told[place] and not all_of_them:
-                continue
-            crew.before[place] = parts[place].held
-            crew.told[place] = slots
-            if process is not None and process.alive:
-                crew.share_numbers[place] += 1
-                process.tell(ShareOut(crew.share_numbers[place], slots, self._rate(place)))
-
-    def _rate(self, place: int) -> float | None:
-        limits = self._engine.config.limits
-        return None if limits.rate is None else limits.rate * self._crew.told[place] / limits.concurrency
 
     # The end
 
     def _over(self) -> bool:
         if self._stopping:
-            return all(process is None or process.finished for process in self._crew.processes)
+            return self._crew.finished
         return self._source_ended and self._handed == self._taken
 
     def _fail(self, error: BaseException) -> None:
@@ -597,24 +473,21 @@ class ParallelOutcomes:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        if self._slots is None:  # there is no job that has a file for them
-            descriptor, self._own_slots = tempfile.mkstemp(prefix="fetcher-", suffix=".parsing")
-            os.close(descriptor)
-            self._slots = self._own_slots
+        self._marks.open()
         self._tasks = [loop.create_task(self._take_in())]
         self._tasks[0].add_done_callback(self._task_ended)
-        self._timer = loop.call_later(SHARE_SECONDS, self._share)
+        self._crew.begin()
         return self
 
     async def __aexit__(self, *error: object) -> None:
         self._closing = True
-        for timer in (self._timer, self._grace, self._looking):
-            if timer is not None:
-                timer.cancel()
+        self._crew.close()
+        if self._grace is not None:
+            self._grace.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        processes = [process for process in self._crew.processes if process is not None]
+        processes = self._crew.processes
         # Where all has gone well each tells what it knows of its hosts; else there is nothing worth waiting for.
         well = error[0] is None and self._bug is None and (self._over() or self._stopping)
         for process in processes:
@@ -626,22 +499,11 @@ class ParallelOutcomes:
             await asyncio.gather(*(process.close(grace=END_SECONDS) for process in processes))
         else:
             await asyncio.gather(*(process.close(grace=0.0) for process in processes), return_exceptions=True)
-        for remote in self._remote:
-            remote.on_wire = 0
-        if self._own_slots is None:
-            self._clear_slots(len(self._crew.processes))
-        else:
-            with contextlib.suppress(OSError):
-                os.unlink(self._own_slots)
+        for place in self._crew.places:
+            place.remote.on_wire = 0
+        self._marks.close(len(self._crew), clear=self._bug is None)
         self._dealing.close()
         await self._intake.close()
-
-    def _clear_slots(self, workers: int) -> None:
-        if self._slots is not None and self._bug is None:
-            with contextlib.suppress(OSError), open(self._slots, "r+b") as file:
-                if file.seek(0, os.SEEK_END) > 8:
-                    file.seek(8)
-                    file.write(bytes(8 * workers))
 
 
 @asynccontextmanager
