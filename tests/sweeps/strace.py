@@ -26,6 +26,9 @@ FAULTS = {"KILL": "signal=KILL", "EIO": "error=EIO", "ENOSPC": "error=ENOSPC"}
 """The faults, in strace's words."""
 
 TRACER = ["strace", "-f", "-qq", "-s", "0", "-e", "signal=none"]
+QUICK = "--seccomp-bpf"
+"""Has the kernel stop at the calls that are asked for alone: a fifth of the time in the kernel. A signal is not injected so."""
+
 # A call is counted where it begins: "resumed" is the end of one that was interrupted by another thread's.
 _LINE = re.compile(r"(\d+)\s+(\w+)\((.*)")
 _PATH = re.compile(r'(?<=[<"])(/[^<>"]*)(?=[>"])')
@@ -52,14 +55,15 @@ def missing() -> str:
 
 def counting(trace: Path) -> list[str]:
     """Return the words before a command that have its calls written to ``trace``."""
-    return [*TRACER, "-y", "-e", f"trace={_known(CALLS)}", "-o", str(trace)]
+    return [*TRACER, QUICK, "-y", "-e", f"trace={_known(CALLS)}", "-o", str(trace)]
 
 
 def injecting(point: Point, folder: Path, fault: str, trace: Path) -> list[str]:
     """Return the words before a command that has the fault strike at the point; the calls until then go to ``trace``."""
     call = _known([point.call])
     inject = f"inject={call}:{FAULTS[fault]}:when={point.number}"
-    return [*TRACER, "-P", str(folder / point.file), "-e", f"trace={call}", "-e", inject, "-o", str(trace)]
+    quick = [] if fault == "KILL" else [QUICK]
+    return [*TRACER, *quick, "-P", str(folder / point.file), "-e", f"trace={call}", "-e", inject, "-o", str(trace)]
 
 
 def calls_of(trace: str, folder: Path) -> dict[tuple[str, str], int]:
