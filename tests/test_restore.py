@@ -17,7 +17,7 @@ import pytest
 
 from fetcher import Config, ConfigError, Fetcher, Job, Request, Response, StatusError
 from fetcher.compression import compress, decompress
-from fetcher.errors import LedgerError
+from fetcher.errors import LedgerError, SourceError
 from fetcher.job import restore
 from fetcher.job.paths import LEDGER
 from fetcher.sinks.layout import Layout
@@ -234,3 +234,26 @@ async def test_failures_in_parts_are_tried_again(
     elsewhere = Machine(tmp_path / "elsewhere")
     job = await elsewhere.run("abcde")
     assert (elsewhere.taken(), job.stats.ok) == ("", 5)
+
+
+async def test_a_list_in_a_store_that_is_another_by_now_is_told(
+    shelves: Shelves, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def told(*inputs: str) -> list[str]:
+        config = Config.of(retries=0, robots=False)
+        caplog.clear()
+        async with Fetcher(config, transport=Machine(tmp_path)) as fetcher:
+            async with Job(fetcher, tmp_path / "pages.jsonl", inputs=inputs) as job:
+                await job.run(["http://127.0.0.1/a"])
+        return [record.getMessage() for record in caplog.records if record.name == "fetcher.store"]
+
+    one, two = "s3://lab/one.txt", "s3://lab/two.txt"
+    with pytest.raises(SourceError, match=r"s3://lab/one\.txt: no such object"):
+        await told("urls.txt", one)
+    shelves.objects |= {"lab/one.txt": b"a", "lab/two.txt": b"b"}
+    assert await told("urls.txt", one, two) == []
+    assert await told("urls.txt", one, two) == []
+    shelves.objects["lab/two.txt"] = b"b and more"
+    was = "is not what it was when this job began (1 bytes, now 10)"
+    assert await told("urls.txt", one, two) == [f"{two}: {was}: each row that was fetched is held against it"]
+    assert await told("urls.txt", one, two) == []
