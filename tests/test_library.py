@@ -874,6 +874,22 @@ async def test_a_small_page_is_read_in_this_process(lab: LabServer, sequentially
 
 
 @both
+@pytest.mark.parametrize("follow", [False, True])
+async def test_a_page_whose_links_may_do_harm_is_read_in_a_process_of_its_own(sequentially: bool, follow: bool) -> None:
+    def children() -> set[str]:
+        return {pid for told in Path("/proc/self/task").glob("*/children") for pid in told.read_text().split()}
+
+    async def nested(request: Request) -> Response:
+        return Response(request, request.url, 200, (("content-type", "text/html"),), b"<b>" * 400_000)
+
+    async with opened({"transport": nested}, follow=follow, parse=False) as fetcher:
+        before = children()
+        (page,) = await drained(fetcher, ["http://a.example/"], sequentially=sequentially)
+        assert page.ok
+        assert (children() > before) is follow
+
+
+@both
 async def test_middleware_stands_around_each_row_the_first_outermost(lab: LabServer, sequentially: bool) -> None:
     trail: list[str] = []
 
