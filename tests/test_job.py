@@ -37,6 +37,7 @@ from fetcher.job.job import Job
 from fetcher.job.ledger import Ledger
 from fetcher.job.paths import clear_job
 from fetcher.job.report import report
+from fetcher.job.resume import ResumeState
 from fetcher.model import Page
 from fetcher.sinks import DurableFile
 from tests.lab.desk import plain
@@ -760,6 +761,23 @@ async def test_a_job_that_cannot_begin_leaves_nothing_open_and_no_thread(
     assert set(threads()) <= set(before)
     await run(web, output, "abc", {"since": old, "fresh": True})
     assert records(output) == pages("abc")
+
+
+async def test_how_far_a_job_was_is_told_when_it_is_opened(web: Web, output: Path) -> None:
+    web.trouble["b"] = StatusError(404)
+    told = []
+    for names, options in (
+        ("abc", {"total": 5}), ("abcd", {"total": 5}), ("abcd", {"total": 2}), ("abcd", {}), ("abcd", {"retry": ["404"]}),
+    ):  # fmt: skip
+        job = await run(web, output, names, options)
+        told.append(job.resume_state)
+    assert told == [
+        ResumeState(left=5),
+        ResumeState(resumed=True, done=3, ok=2, left=2),
+        ResumeState(resumed=True, done=4, ok=3, left=0),
+        ResumeState(resumed=True, done=4, ok=3),
+        ResumeState(resumed=True, done=3, ok=3, retried=1),
+    ]
 
 
 async def test_a_clock_that_is_set_back_gives_no_negative_seconds(

@@ -129,6 +129,27 @@ def test_it_shows_its_state_at_a_glance(path: str) -> None:
     opened.close()
 
 
+@pytest.mark.parametrize(("rows", "commits"), [(100, 3), (4, 100)])
+def test_the_journal_is_copied_into_the_ledger_after_so_many_rows_or_commits(
+    path: str, rows: int, commits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "CHECKPOINT_ROWS", rows)
+    monkeypatch.setattr(ledger, "CHECKPOINT_COMMITS", commits)
+    with begun(path) as made:
+        told = []
+        for number in range(3):
+            made.commit([entry(2 * number + 1), entry(2 * number + 2)], [Mark(number + 1)], so_far(2 * number + 2))
+            told.append(repr(made).partition("journal=")[2])
+        first, later = "2 rows in 1 commits>", ["4 rows in 2 commits>", "0 rows in 0 commits>"]
+        assert told == ([first, *later] if commits == 3 else [first, later[1], first])
+
+
+def test_a_ledger_is_told_by_its_68th_byte(path: str) -> None:
+    """Where SQLite has the number of an application."""
+    fill(path)
+    assert Path(path).read_bytes()[68:72] == b"fetc"
+
+
 def test_every_digest_of_four_bytes_comes_back(path: str) -> None:
     digests = [0, 1, 2**31 - 1, 2**31, 2**32 - 1]
     with begun(path) as made:

@@ -977,6 +977,15 @@ async def test_middleware_may_ask_twice_and_ask_for_something_else(lab: LabServe
     assert lab.peak() == 1
 
 
+async def test_who_fetches_one_page_is_told_of_a_middleware_that_sends_it_back() -> None:
+    async def sends_back(request: Request, proceed: Exchange) -> Response:
+        raise Requeue(0.0)
+
+    async with opened({"middleware": [sends_back]}) as fetcher:
+        with pytest.raises(RuntimeError, match="row 1 was sent back, and there is nobody to take it"):
+            await fetcher.fetch("http://a.example/")
+
+
 async def test_a_row_that_goes_back_to_wait_holds_no_memory(lab: LabServer) -> None:
     held: list[bool] = []
 

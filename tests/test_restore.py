@@ -115,6 +115,12 @@ class Machine:
                 " JOIN codes ON codes.id = code JOIN hosts ON hosts.id = host ORDER BY seq"
             ).fetchall()
 
+    def first_run(self) -> tuple[Any, ...]:
+        """Return what the ledger says of its first run."""
+        with closing(sqlite3.connect(self.disk / LEDGER)) as db:
+            found = db.execute("SELECT taken, more, estimate, seconds, ok, bytes FROM runs ORDER BY id").fetchone()
+        return tuple(found)
+
 
 @pytest.fixture
 def shelves(monkeypatch: pytest.MonkeyPatch) -> Shelves:
@@ -145,6 +151,14 @@ async def test_an_empty_disk_knows_all_that_is_in_the_store(
         assert job.stats.pending == 0
         if not asked:
             assert second.rows() == first.rows()
+            assert second.first_run() == (
+                5,
+                1,
+                None,
+                0.0,
+                4,
+                done.stats.bytes,
+            )  # as a run that did not read the list to its end
             assert (job.stats.ok, job.stats.failed, job.stats.bytes) == (4, 1, done.stats.bytes)
             assert dict(job.stats.codes) == {"http_404": 1}
     assert shelves.records() == pages("abcdefgh")

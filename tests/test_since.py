@@ -353,11 +353,15 @@ async def test_the_last_record_of_a_url_counts_and_a_value_of_another_kind_is_no
             {**c, "id": 4, "error": "http_404"},
             {**c, "id": 5, "url": 5},
             {**c, "id": 6, "url": "http://["},
+            {**b, "id": 7, "length": 2**70},
         )))  # fmt: skip
         reset(site)
         async with Job(fetcher, new, since=old) as job:
             stats = await job.run(map(url, "abc"))
-            assert (job.since, stats.ok) == (f"--since {old}: 2 pages", 3)
+            assert (job.since, stats.ok) == (f"--since {old}: 2 pages, and 1 lines that cannot be read", 3)
+        with closing(sqlite3.connect(f"{new}.job/since.sqlite")) as table:
+            (*_, plan), *_ = table.execute("EXPLAIN QUERY PLAN SELECT page FROM pages WHERE key = ?", (b"",))
+        assert "INDEX" in plan, "a page is not looked for in all of them"
     assert site.told == {304: 1, 200: 2}
     told = {record["url"]: record for record in map(json.loads, new.read_text().splitlines())}
     assert [told[url(name)]["change"] for name in "abc"] == ["unchanged", "new", "new"]

@@ -105,6 +105,16 @@ def test_what_a_host_waits_for(
     assert why(hosts) == said
 
 
+@pytest.mark.parametrize("act", [lambda hosts, host: refuse(hosts, host, 30.0), refuse, die])
+def test_a_pause_is_over_when_its_time_has_come(act: Callable[[Scheduler, HostState], object]) -> None:
+    hosts = scheduler_of()
+    host = known(hosts)
+    act(hosts, host)
+    over = max(host.breaker.parked_until, host.breaker.open_until, host.breaker.retry_after_until)
+    assert (why(hosts, now=over - 0.001) != "", why(hosts, now=over)) == (True, "")
+    assert standing(hosts, now=over).parked == 0.0
+
+
 def test_pauses_between_two_requests_are_said_to_be_whose_they_are() -> None:
     hosts = scheduler_of()
     for name in ("slow.example", "asks.example", "bears.example"):
