@@ -52,6 +52,19 @@ async def test_the_others_are_status_errors(status: int, message: str) -> None:
     assert (error.status, error.code, error.message, error.retry_after) == (status, f"http_{status}", message, None)
 
 
+@pytest.mark.parametrize(("name", "passes"), [("If-None-Match", True), ("if-modified-since", True), ("Accept", False)])
+async def test_a_304_is_the_answer_to_whoever_asked_for_it(name: str, passes: bool) -> None:
+    async def proceed(request: Request) -> Response:
+        return Response(request, request.url, 304)
+
+    handle, request = accept(Accept(), lambda: NOW), Request(1, "http://a.example/", ((name, "x"), ("Via", "y")))
+    if passes:
+        assert (await handle(request, proceed)).status == 304
+    else:
+        with pytest.raises(StatusError):
+            await handle(request, proceed)
+
+
 async def test_what_is_accepted_is_for_the_user_to_say() -> None:
     statuses = Config.of(accept="404,5xx").accept
     assert (await answered(404, statuses)).status == 404
@@ -136,6 +149,13 @@ def test_nothing_a_server_says_breaks_it(value: str) -> None:
         ({"X-RateLimit-Remaining": "1", "X-RateLimit-Reset": "30"}, None),
         ({"RateLimit": "limit=100, remaining=7, reset=30"}, None),
         ({"RateLimit": ";;;", "X-RateLimit-Reset": "tomorrow"}, None),
+        ({"RateLimit": "remaining=0"}, None),
+        ({"RateLimit": '"a";r=0, "b";t=9'}, None),
+        ({"RateLimit": '"a";r=0, "b";r=3;t=9'}, None),
+        ({"RateLimit": "reset=30", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "8"}, 8.0),
+        ({"RateLimit-Remaining": "0", "X-RateLimit-Remaining": "5", "X-Rate-Limit-Reset": "6"}, 6.0),
+        ({"X-RateLimit-Reset": "999999999"}, 999_999_999.0),
+        ({"X-RateLimit-Reset": "1000000000"}, 0.0),
         ({}, None),
     ],
 )

@@ -55,12 +55,37 @@ def test_what_may_be_the_pages_fault_counts_when_it_comes_twice() -> None:
     assert adaptive.limit == 5
 
 
-@pytest.mark.parametrize(("answers", "meant"), [(9, True), (10, False)])
-def test_twice_is_within_ten_answers(answers: int, meant: bool) -> None:
+@pytest.mark.parametrize(
+    ("on_wire", "answers", "meant"),
+    [(6, 9, True), (6, 10, False), (2, 9, True), (2, 10, False), (1, 99, True), (1, 100, False)],
+)
+def test_twice_is_within_ten_answers_and_one_by_one_within_a_hundred(on_wire: int, answers: int, meant: bool) -> None:
     adaptive = AdaptiveLimit(6)
-    adaptive.refused(6, 0.0, sure=False)
+    adaptive.refused(on_wire, 0.0, sure=False)
     succeed(adaptive, answers)
-    assert adaptive.refused(6, 0.0, sure=False) is meant
+    assert adaptive.refused(on_wire, 0.0, sure=False) is meant
+
+
+@pytest.mark.parametrize(("successes", "meant"), [(19, True), (20, False)])
+@pytest.mark.parametrize("on_wire", [2, 4])
+def test_a_first_refusal_of_several_at_once_is_meant_until_they_have_settled(
+    on_wire: int, successes: int, meant: bool
+) -> None:
+    adaptive = AdaptiveLimit(6)
+    succeed(adaptive, successes)
+    assert adaptive.refused(on_wire, 0.0, sure=True) is meant
+    assert adaptive.limit == (on_wire - 1 if meant else 6)
+
+
+def test_starts_move_together_by_a_fifth_until_they_are_20_ms_apart() -> None:
+    adaptive, gap = AdaptiveLimit(6), 0.02 / 0.8**4 / 2
+    for _ in range(3):
+        adaptive.refused(1, gap, sure=True)
+    for steps in range(5):
+        assert adaptive.spacing == pytest.approx(2 * gap * 0.8**steps)
+        succeed(adaptive, FIRST_PROBE_SUCCESSES)
+    assert adaptive.spacing == 0.0
+    assert succeed(adaptive, FIRST_PROBE_SUCCESSES) == [2]
 
 
 def test_a_single_refusal_of_what_was_borne_for_long_is_a_race() -> None:

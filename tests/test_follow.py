@@ -638,6 +638,19 @@ async def test_a_job_of_the_library(tmp_path: Path) -> None:
         assert sorted(site.asked()) == sorted(TREE)
 
 
+async def test_a_job_does_not_wait_for_the_next_commit_where_it_needs_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("COMMIT_SECONDS", "FIRST_COMMIT_SECONDS"):
+        monkeypatch.setattr(f"fetcher.job.writer.{name}", 3_600.0)
+    with LinkedSite(TREE) as site:
+        async with asyncio.timeout(60), Fetcher(robots=False, follow=True) as fetched:
+            async with Job(fetched, tmp_path / "pages.jsonl") as job:
+                stats = await job.run([site.url()])
+        assert (stats.input, stats.ok, stats.pending) == (8, 8, 0)
+        assert sorted(site.asked()) == sorted(TREE)
+
+
 async def test_what_a_job_has_found_alone_is_no_row_of_the_list_too(tmp_path: Path) -> None:
     asked_twice = threading.Event()
 

@@ -284,6 +284,17 @@ def test_among_equals_all_take_turns() -> None:
     assert Counter(state.target.host for state in first if state) == dict.fromkeys({f"h{n}" for n in range(20)}, 5)
 
 
+def test_hosts_that_would_be_the_last_stay_the_first_as_long_as_they_would() -> None:
+    _, frontier = world_of(concurrency=4_000, per_host=2_000)
+    for host in ["one", "other"] * 1_000 + [f"h{n % 20}" for n in range(100)]:
+        frontier.push(row(host))
+    for state in [frontier.pop(0.0) for _ in range(1_000)][1:]:  # several times they are chosen anew
+        assert state is not None
+        assert state.target.host in ("one", "other")
+    assert frontier.size == 1_100
+    assert len(pop_all(frontier, 0.0)) == 1_100
+
+
 def test_what_a_host_makes_us_wait_counts_as_much_as_its_rows() -> None:
     hosts, frontier = world_of(concurrency=2, per_host=1)
     for host in ["patient", "patient", *[f"h{n % 10}" for n in range(100)]]:

@@ -302,6 +302,24 @@ def test_a_host_that_never_answered_is_probed_for_a_while_and_then_less_and_less
     assert host.breaker.given_up == f"{host.key} did not answer 20 times without one success"
 
 
+def test_the_rest_of_a_dead_host_is_told_of_and_remembered_until_it_is_given_up() -> None:
+    court = Court(RetryPolicy(backoff=0.5))
+    host = court.host(known=False)
+    for _ in range(2):
+        assert court.hosts.table.parked(court.now) == {}
+        court.fail(host, REFUSED, took=10.0)
+    assert court.hosts.table.parked(court.now) == {host.key: pytest.approx(10.0)}
+    (told,) = court.hosts.table.troubled()
+    assert (told.host, told.parked) == (host.key, pytest.approx(10.0))
+    while not host.breaker.given_up:
+        court.now = host.breaker.open_until
+        court.fail(host, REFUSED, took=10.0)
+    charges, until = host.breaker.charges, host.breaker.open_until
+    court.fail(host, REFUSED, took=10.0)
+    court.hosts.health.park(host, court.now, 60.0)
+    assert (host.breaker.charges, host.breaker.open_until, host.not_before) == (charges, until, 0.0)
+
+
 def test_a_host_that_keeps_us_waiting_rests_for_as_long() -> None:
     court = Court(RetryPolicy(backoff=0.5))
     host = court.host(known=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -126,6 +128,23 @@ def test_of_those_who_refused_the_newest_quarter_is_remembered() -> None:
     assert len(hosts.table) <= MAX_HOSTS // 2 + 1  # or the next would have all of them looked through again
     found = [hosts.table.find(f"h{n}") for n in range(MAX_HOSTS * 3 // 4, MAX_HOSTS)]
     assert all(host is not None and host.breaker.given_up is not None for host in found)
+
+
+def test_hosts_at_work_are_not_looked_through_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fetcher.hosts.table.MAX_HOSTS", 4)
+    hosts, calls = hosts_of(), 0
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        nonlocal calls
+        calls += event == "call" and frame.f_code.co_filename.endswith("table.py")
+
+    sys.setprofile(note)
+    try:
+        for n in range(1_000):
+            hosts.shared.reserve(hosts.get(f"h{n}", NOW))
+    finally:
+        sys.setprofile(None)
+    assert 2_000 <= calls < 3_000
 
 
 def test_when_all_are_at_work_all_are_kept() -> None:

@@ -44,6 +44,23 @@ def test_what_an_older_ledger_does_not_say_was_as_it_is_by_default() -> None:
             assert JobIdentity.from_json(rest) == some, field.name
 
 
+@pytest.mark.parametrize(
+    ("accept", "kept"),
+    [
+        ("200-204,205", "200-205"),
+        ("205,200-204", "200-205"),
+        ("200-204,206", "200-204,206"),
+        ("200-210,201-205", "200-210"),
+    ],
+)
+def test_statuses_are_the_same_however_they_are_given(accept: str, kept: str) -> None:
+    assert identity(Config.of(accept=accept)).accept == kept
+
+
+def test_that_links_are_followed_is_said_where_they_are() -> None:
+    assert [identity(Config.of(follow=follow)).follow for follow in (False, True)] == [False, True]
+
+
 def test_a_file_name_that_is_no_text_is_kept_and_recognised() -> None:
     odd = os.fsdecode(b"caf\xe9.txt")
     some = identity(inputs=[odd])

@@ -37,6 +37,7 @@ from fetcher.job.job import Job
 from fetcher.job.ledger import Ledger
 from fetcher.job.paths import clear_job
 from fetcher.job.report import report
+from fetcher.job.resume import ResumeState
 from fetcher.model import Page
 from fetcher.sinks import DurableFile
 from tests.lab.desk import plain
@@ -714,27 +715,69 @@ async def test_the_files_of_a_job_are_for_their_owner_alone(web: Web, output: Pa
     assert {"ledger.sqlite", "ledger.sqlite-wal", "lock", "parsing"} <= seen
 
 
-async def test_a_job_that_ends_by_an_error_leaves_nothing_open(web: Web, output: Path) -> None:
-    def held() -> list[str]:
-        found = []
-        for number in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError):  # what the listing itself had open
-                found.append(os.readlink(f"/proc/self/fd/{number}"))
-        return [name for name in found if name.startswith(str(output.parent))]
+def held_in(folder: Path) -> list[str]:
+    """Return what this process has open of a folder."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # what the listing itself had open
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+    return [name for name in found if name.startswith(str(folder))]
 
+
+async def test_a_job_that_ends_by_an_error_leaves_nothing_open(web: Web, output: Path) -> None:
     bodies = output.parent / "bodies"
     async with opened(web, keep_body=True) as fetcher:
         with pytest.raises(SinkError, match="moved"):
             async with Job(fetcher, output, body=bodies) as job:
                 await job.run(urls("ab"))
-                assert held() != []
+                assert held_in(output.parent) != []
                 output.rename(output.parent / "elsewhere")
-        assert held() == []
+        assert held_in(output.parent) == []
         output.parent.joinpath("elsewhere").rename(output)
         async with Job(fetcher, output, body=bodies) as job:
             await job.run(urls("abc"))
-    assert held() == []
+    assert held_in(output.parent) == []
     assert records(output) == pages("abc")
+
+
+async def test_a_job_that_cannot_begin_leaves_nothing_open_and_no_thread(
+    web: Web, output: Path, tmp_path: Path
+) -> None:
+    def threads() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith("fetcher-job")]
+
+    old = tmp_path / "old.jsonl"
+    await run(web, old, "ab")
+    await run(web, output, "ab", {"since": old})
+    with contextlib.closing(sqlite3.connect(f"{output}.job/ledger.sqlite", isolation_level=None)) as db:
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('note parked', x'7b')")
+    before = threads()
+    async with opened(web) as fetcher:
+        with pytest.raises(LedgerError, match=r"is damaged \(Input data was truncated\): put it back"):
+            async with Job(fetcher, output, since=old) as job:
+                await job.run(urls("abc"))
+        assert held_in(tmp_path) == []
+    assert web.taken() == list("aabb")
+    assert set(threads()) <= set(before)
+    await run(web, output, "abc", {"since": old, "fresh": True})
+    assert records(output) == pages("abc")
+
+
+async def test_how_far_a_job_was_is_told_when_it_is_opened(web: Web, output: Path) -> None:
+    web.trouble["b"] = StatusError(404)
+    told = []
+    for names, options in (
+        ("abc", {"total": 5}), ("abcd", {"total": 5}), ("abcd", {"total": 2}), ("abcd", {}), ("abcd", {"retry": ["404"]}),
+    ):  # fmt: skip
+        job = await run(web, output, names, options)
+        told.append(job.resume_state)
+    assert told == [
+        ResumeState(left=5),
+        ResumeState(resumed=True, done=3, ok=2, left=2),
+        ResumeState(resumed=True, done=4, ok=3, left=0),
+        ResumeState(resumed=True, done=4, ok=3),
+        ResumeState(resumed=True, done=3, ok=3, retried=1),
+    ]
 
 
 async def test_a_clock_that_is_set_back_gives_no_negative_seconds(

@@ -71,6 +71,20 @@ def test_what_was_kept_is_given_again(tmp_path: Path, suffix: str) -> None:
     kept.close()
 
 
+def test_one_file_is_open_until_it_is_closed(tmp_path: Path, suffix: str) -> None:
+    def files() -> int:
+        links = (Path("/proc/self/fd", number) for number in os.listdir("/proc/self/fd"))
+        return sum(link.is_symlink() and os.readlink(link).startswith(str(tmp_path)) for link in links)
+
+    kept = KeptList(str(tmp_path))
+    for url in ("http://a/1.xml", "http://a/2.xml"):
+        given(kept, url, SECOND)
+        assert files() == 1
+    kept.close()
+    kept.close()
+    assert files() == 0
+
+
 def test_a_document_of_many_frames(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept_list, "FRAME_BYTES", 100)
     many: list[Entry] = [Request(0, f"http://a/{number}") for number in range(1_000)]

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from fetcher.config import Config
 from fetcher.errors import LedgerError
 from fetcher.job import ledger, ledger_reader, schema
 from fetcher.job.ledger import Ledger, LedgerRow, Tally
@@ -126,6 +127,27 @@ def test_it_shows_its_state_at_a_glance(path: str) -> None:
     opened = Ledger.open(path)
     assert repr(opened) == f"<Ledger {path!r} idle: runs=1 done=2 last=2 journal=0 rows in 0 commits>"
     opened.close()
+
+
+@pytest.mark.parametrize(("rows", "commits"), [(100, 3), (4, 100)])
+def test_the_journal_is_copied_into_the_ledger_after_so_many_rows_or_commits(
+    path: str, rows: int, commits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "CHECKPOINT_ROWS", rows)
+    monkeypatch.setattr(ledger, "CHECKPOINT_COMMITS", commits)
+    with begun(path) as made:
+        told = []
+        for number in range(3):
+            made.commit([entry(2 * number + 1), entry(2 * number + 2)], [Mark(number + 1)], so_far(2 * number + 2))
+            told.append(repr(made).partition("journal=")[2])
+        first, later = "2 rows in 1 commits>", ["4 rows in 2 commits>", "0 rows in 0 commits>"]
+        assert told == ([first, *later] if commits == 3 else [first, later[1], first])
+
+
+def test_a_ledger_is_told_by_its_68th_byte(path: str) -> None:
+    """Where SQLite has the number of an application."""
+    fill(path)
+    assert Path(path).read_bytes()[68:72] == b"fetc"
 
 
 def test_every_digest_of_four_bytes_comes_back(path: str) -> None:
@@ -885,6 +907,37 @@ def test_a_ledger_that_is_no_longer_in_its_place_takes_nothing(path: str, how: s
     if how in ("moved", "replaced"):
         os.replace(f"{path}.away", path)
         assert read_all(path)[0] == [Mark(1, 1, 7)], "put back, it goes on"
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("DELETE FROM meta WHERE key = 'seen key'", "no place for rows that are found"),
+        ("UPDATE meta SET value = x'00' WHERE key = 'seen key'", "no place for rows that are found"),
+        ("INSERT INTO meta VALUES ('note following', x'7b')", "damaged or not ours"),
+        (
+            "INSERT INTO meta VALUES ('note following', CAST('{\"found\":1}' AS BLOB))",
+            "1 rows were found, and the last is",
+        ),
+    ],
+)
+def test_what_is_known_of_rows_that_were_found_must_fit(path: str, statement: str, said: str) -> None:
+    rules = Config.of(follow=True).follow
+    Ledger.create(path, identity=IDENTITY, outputs=["a"], follow=True).close()
+    with looked_into(path) as opened:
+        assert opened.unfinished() == 0
+        assert opened.follow(rules).state.found == 0
+        assert opened.unfinished() == 0
+        assert opened.found_rows(0, 10) == []
+    tamper(path, statement)
+    with looked_into(path) as opened, pytest.raises(LedgerError, match=said):
+        opened.follow(rules)
+
+
+def test_a_ledger_of_a_list_alone_has_no_rows_that_were_found(path: str) -> None:
+    fill(path)
+    with looked_into(path) as opened, pytest.raises(LedgerError, match="no place for rows that are found"):
+        opened.follow(Config.of(follow=True).follow)
 
 
 @pytest.mark.parametrize("checksum", [-1, 2**32, 2**40])

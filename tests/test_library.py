@@ -874,6 +874,22 @@ async def test_a_small_page_is_read_in_this_process(lab: LabServer, sequentially
 
 
 @both
+@pytest.mark.parametrize("follow", [False, True])
+async def test_a_page_whose_links_may_do_harm_is_read_in_a_process_of_its_own(sequentially: bool, follow: bool) -> None:
+    def children() -> set[str]:
+        return {pid for told in Path("/proc/self/task").glob("*/children") for pid in told.read_text().split()}
+
+    async def nested(request: Request) -> Response:
+        return Response(request, request.url, 200, (("content-type", "text/html"),), b"<b>" * 400_000)
+
+    async with opened({"transport": nested}, follow=follow, parse=False) as fetcher:
+        before = children()
+        (page,) = await drained(fetcher, ["http://a.example/"], sequentially=sequentially)
+        assert page.ok
+        assert (children() > before) is follow
+
+
+@both
 async def test_middleware_stands_around_each_row_the_first_outermost(lab: LabServer, sequentially: bool) -> None:
     trail: list[str] = []
 
@@ -959,6 +975,15 @@ async def test_middleware_may_ask_twice_and_ask_for_something_else(lab: LabServe
     assert [entry.header("x-token") for entry in lab.log].count("token") == 3
     assert len(lab.log) == 9
     assert lab.peak() == 1
+
+
+async def test_who_fetches_one_page_is_told_of_a_middleware_that_sends_it_back() -> None:
+    async def sends_back(request: Request, proceed: Exchange) -> Response:
+        raise Requeue(0.0)
+
+    async with opened({"middleware": [sends_back]}) as fetcher:
+        with pytest.raises(RuntimeError, match="row 1 was sent back, and there is nobody to take it"):
+            await fetcher.fetch("http://a.example/")
 
 
 async def test_a_row_that_goes_back_to_wait_holds_no_memory(lab: LabServer) -> None:

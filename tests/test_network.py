@@ -23,6 +23,14 @@ def test_five_hosts_at_once_are_our_own_network() -> None:
     assert not network.away(NOW + 61)  # or it will never be back
 
 
+@pytest.mark.parametrize(("seconds", "begins"), [(2.0, True), (2.1, False)])
+def test_at_once_is_within_two_seconds(seconds: float, begins: bool) -> None:
+    network = Network(60.0)
+    for n in range(4):
+        assert not network.failed(f"h{n}", NOW)
+    assert network.failed("last", NOW + seconds) is begins
+
+
 def test_one_host_that_fails_often_is_not() -> None:
     network = Network(60.0)
     assert not any(network.failed("h", NOW + n / 100) for n in range(100))

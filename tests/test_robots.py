@@ -565,6 +565,15 @@ class Scripted:
         return "allowed"
 
 
+@pytest.mark.parametrize("origin", ["http://a", "https://a", "http://a:81", "http://[::1]"])
+async def test_the_path_is_judged_whatever_the_origin(origin: str) -> None:
+    scripted = Scripted("User-agent: *\nDisallow: /no")
+    assert [await scripted.code(f"{origin}{path}") for path in ("/no?x", "/yes", "/robots.txt")] == [
+        "robots_denied", "allowed", "allowed",
+    ]  # fmt: skip
+    assert scripted.asked == [f"{origin}/robots.txt"]
+
+
 async def test_a_good_answer_is_believed_for_a_day() -> None:
     site = Scripted("", DENY)
     assert await site.code() == "allowed"

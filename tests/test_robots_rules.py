@@ -178,6 +178,13 @@ def test_marks_of_byte_order(codec: str) -> None:
     assert not allows(parse_robots(body, "fetcher"), "/%C5%BC%C3%B3%C5%82%C4%87")
 
 
+def test_a_line_counts_up_to_16_664_bytes() -> None:
+    """As the reference parser has it."""
+    (rule,) = [of_all("Disallow: /" + "a" * 20_000).find("/" + "a" * 20_000)]
+    assert rule is not None
+    assert len("Disallow: ") + len(rule.pattern) == 16_664
+
+
 def test_one_mark_is_taken_away_and_not_two() -> None:
     body = b"User-agent: *\nDisallow: /\n"
     for mark in (b"\xef\xbb\xbf", b"\xef\xbb", b"\xef"):

@@ -21,6 +21,7 @@ from pyarrow import parquet
 from warcio.archiveiterator import ArchiveIterator
 
 from fetcher import ConfigError, Fetcher, Job, Page, Request, StatusError
+from fetcher.job import since
 from fetcher.middleware.conditional import conditions_of
 from tests.lab.command import environment, run
 from tests.lab.desk import Desk, plain
@@ -315,6 +316,57 @@ async def test_a_shard_keeps_the_earlier_pages_of_its_own_hosts_alone(lab: LabSe
             assert job.since == f"--since {old}: {stats.ok} pages"
             shares.append(stats.ok)
     assert sum(shares) == lab.hosts and 0 not in shares
+
+
+@pytest.mark.parametrize("rows_a_transaction", [1, 2, 5, 6])
+async def test_an_output_of_any_length_is_read_whole(
+    rows_a_transaction: int, lab: LabServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(since, "ROWS_A_TRANSACTION", rows_a_transaction)
+    names = "abcde"
+    lab.site.own["", "/versioned"] = site = VersionedSite(*names)
+    urls = [lab.url(f"/versioned?n={name}") for name in names]
+    old, new = tmp_path / "old.jsonl", tmp_path / "new.jsonl"
+    async with Fetcher(robots=False) as fetcher:
+        async with Job(fetcher, old) as job:
+            await job.run(urls)
+        reset(site)
+        async with Job(fetcher, new, since=old) as job:
+            stats = await job.run(urls)
+            assert (job.since, dict(stats.changes)) == (f"--since {old}: 5 pages", {"unchanged": 5})
+        assert site.told == {304: 5}
+
+
+async def test_the_last_record_of_a_url_counts_and_a_value_of_another_kind_is_none(
+    lab: LabServer, tmp_path: Path
+) -> None:
+    lab.site.own["", "/versioned"] = site = VersionedSite("a", "b", "c")
+    url = lab.url("/versioned?n={}").format
+    old, new = tmp_path / "old.jsonl", tmp_path / "new.jsonl"
+    async with Fetcher(robots=False) as fetcher:
+        async with Job(fetcher, old) as job:
+            await job.run(map(url, "abc"))
+        a, b, c = sorted(map(json.loads, old.read_text().splitlines()), key=lambda record: str(record["url"]))
+        old.write_text("".join(f"{json.dumps(record)}\n" for record in (
+            {**a, "id": 1, "etag": '"other"'},
+            {**a, "id": 2, "title": ["no text"], "charset": 8},
+            {**c, "id": 4, "error": "http_404"},
+            {**c, "id": 5, "url": 5},
+            {**c, "id": 6, "url": "http://["},
+            {**b, "id": 7, "length": 2**70},
+        )))  # fmt: skip
+        reset(site)
+        async with Job(fetcher, new, since=old) as job:
+            stats = await job.run(map(url, "abc"))
+            assert (job.since, stats.ok) == (f"--since {old}: 2 pages, and 1 lines that cannot be read", 3)
+        with closing(sqlite3.connect(f"{new}.job/since.sqlite")) as table:
+            (*_, plan), *_ = table.execute("EXPLAIN QUERY PLAN SELECT page FROM pages WHERE key = ?", (b"",))
+        assert "INDEX" in plan, "a page is not looked for in all of them"
+    assert site.told == {304: 1, 200: 2}
+    told = {record["url"]: record for record in map(json.loads, new.read_text().splitlines())}
+    assert [told[url(name)]["change"] for name in "abc"] == ["unchanged", "new", "new"]
+    assert (told[url("a")]["title"], told[url("a")]["charset"], told[url("a")]["etag"]) == (None, None, a["etag"])
+    assert told[url("b")]["title"] == b["title"]
 
 
 # Age

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from fetcher.errors import SinkError
 from fetcher.frontier.spill import MAX_BATCH_ROWS, Spill, StoredRow, from_stored, to_stored
-from fetcher.model import Request
+from fetcher.model import Discovery, Request
 from fetcher.request_state import RequestState, Transfer
 from fetcher.urls import parse
 
@@ -112,6 +112,32 @@ def test_what_a_row_has_been_through_comes_back() -> None:
     kept = to_stored(state)
     assert kept is not None
     assert shown(from_stored(kept)) == shown(state)
+
+
+@pytest.mark.parametrize(
+    ("columns", "been"),
+    [
+        ({"guarded": True}, {}),
+        ({"headers": (("a", "b"),)}, {}),
+        ({"fields": {}}, {}),
+        ({"discovery": Discovery(1, 2, "http://a.example/")}, {}),
+        ({"url": "http://me@a.example/"}, {}),
+        ({}, {"began": 5.0}),
+        ({}, {"attempts": 1}),
+        ({}, {"returns": 1, "asked_to_wait": True, "by_get": "http://a.example/"}),
+        ({}, {"attempts": 1, "transfer": Transfer(status=503)}),
+        ({}, {"attempts": 1, "transfer": Transfer(received=0)}),
+    ],
+)
+def test_each_thing_alone_comes_back_with_its_row(columns: dict[str, Any], been: dict[str, Any]) -> None:
+    state = row(3, **columns)
+    for name, value in been.items():
+        setattr(state, name, value)
+    kept = to_stored(state)
+    assert kept is not None
+    assert shown(from_stored(kept)) == shown(state)
+    assert kept.rest is not None
+    assert row(4).transfer is None and frozen(4).rest is None, "most rows have nothing of the kind"
 
 
 def test_every_slot_of_a_row_is_kept_or_needs_not_be() -> None:

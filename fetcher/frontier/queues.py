@@ -187,7 +187,6 @@ class DelayQueue:
             place = self._spill.put_delayed([row for _, row in record], [due for due, _ in record])
             heapq.heappush(self._records, (record[0][0], place))
         self._rows = staying  # sorted, which is a heap
-        self._update_first()
         return len(stored)
 
     def clear(self) -> None:

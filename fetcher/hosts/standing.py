@@ -103,10 +103,10 @@ def _why(host: HostState, shared: SharedLimits, now: float) -> str:
         return "the run is paused"
     if breaker.retry_after_until > now:
         return "it asked to be left alone (Retry-After)"
+    if breaker.open_until > now or (breaker.failures and breaker.parked_until > now):
+        return "it does not answer"
     if breaker.parked_until > now:
         return f"it refused {breaker.charges} times" if breaker.charges > 1 else "it refused a request"
-    if breaker.open_until > now:
-        return "it does not answer"
     if not host.robots_known:
         return "its robots.txt is not read yet"
     if host.delay and host.not_before > now:

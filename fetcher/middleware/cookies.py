@@ -19,7 +19,7 @@ from fetcher.errors import ConfigError, InvalidURL
 from fetcher.model import Pairs
 from fetcher.urls import Target, host_key, registrable_domain
 
-__all__ = ["ChainJar", "Cookie", "CookieFiles"]
+__all__ = ["ChainJar", "Cookie", "CookieFiles", "cookie_date"]
 
 MAX_COOKIES = 300  # in the jar of one chain
 MAX_COOKIE_BYTES = 4_096  # name and value together (RFC 6265, 6.1)
@@ -195,10 +195,8 @@ def _path_of(target: Target) -> str:
 
 
 def _domains_of(host: str) -> Iterator[str]:
-    """Yield the host itself and each domain above it. An address has nothing above it."""
+    """Yield the host itself and each domain above it. What is so above an address is no host key, and has no cookie."""
     yield host
-    if host.startswith("[") or host.replace(".", "").isdigit():
-        return
     while "." in host:
         host = host.partition(".")[2]
         yield host

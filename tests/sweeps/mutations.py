@@ -61,7 +61,8 @@ START_SECONDS = 30.0  # that a mutant may take beside three times its tests
 
 NEAREST: dict[str, tuple[str, ...]] = {
     "hosts": ("test_host_health*", "test_host_table*", "test_scheduler*", "test_breaker*", "test_adaptive*",
-              "test_network.py", "test_gate*", "test_send_gate*", "test_frontier*", "test_dispatcher*"),
+              "test_network.py", "test_gate*", "test_send_gate*", "test_frontier*", "test_dispatcher*", "test_shares*",
+              "test_set_limits*", "test_progress_line*"),
     "frontier": ("test_frontier*", "test_queues*", "test_spill*", "test_dispatcher*"),
     "pipeline": ("test_library*", "test_dispatcher*", "test_warc*", "test_since*", "test_schemes*", "test_follow*",
                  "test_cli_extract*"),
