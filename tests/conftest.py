@@ -1,4 +1,4 @@
-"""What the tests share: their order, a heap that is quick to look through, and a mocked aiohttp that fits the one installed."""
+"""What the tests share: a heap that is quick to look through, and a mocked aiohttp that fits the one installed."""
 
 from __future__ import annotations
 
@@ -18,28 +18,6 @@ settings.load_profile("unhurried")
 def pytest_collection() -> None:
     """Let the tests be read without the garbage collector, which would look through all of them again and again."""
     gc.disable()
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Have each process of xdist begin with its part of the slow tests, so that none of them is the last, and alone.
-
-    It gives each process a block of the tests, in their order.
-    """
-    processes = getattr(config, "workerinput", {}).get("workercount", 1)
-    if processes == 1:
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    others = [item for item in items if not item.get_closest_marker("slow")]
-    left = len(items)
-    items.clear()
-    for process in range(processes):
-        block = slow[process::processes]
-        more = max(0, left // (processes - process) - len(block))
-        items += block + others[:more]
-        del others[:more]
-        left -= len(block) + more
-    items += others
 
 
 def pytest_collection_finish() -> None:

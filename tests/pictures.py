@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.lab.browser import Browser, find
+from tests.lab.browser import Browser, Chromium, find
 from tests.lab.command import Running, argv, environment, run
 from tests.lab.looker import address_of
 
@@ -62,7 +62,11 @@ async def main(folder: Path) -> int:
         print("no chromium in PATH (Debian: apt-get install chromium)", file=sys.stderr)
         return 2
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="fetcher-pictures-") as name, shop(Path(name)) as urls:
+    with (
+        tempfile.TemporaryDirectory(prefix="fetcher-pictures-") as name,
+        shop(Path(name)) as urls,
+        Chromium(program, Path(name) / "profile") as chromium,
+    ):
         ground = Path(name)
         (ground / "urls.txt").write_text("\n".join(urls))
         select = ["--select", "price=.price:price", "--select", "name=h1"]
@@ -79,7 +83,7 @@ async def main(folder: Path) -> int:
             "name=h1",
             *select[:2],
         ]
-        async with Browser(program, ground / "profile") as browser:
+        async with Browser(chromium) as browser:
             with Running(*words, "--live", folder=ground) as crawl:  # killed while it is looked at, and gone on with
                 await browser.visit(await asyncio.to_thread(address_of, crawl))
                 await asyncio.sleep(7)

@@ -112,7 +112,6 @@ async def test_a_wish_that_is_too_long_ends_the_host(mocked: Any) -> None:
     assert asked(mocked) == 1
 
 
-@pytest.mark.slow
 async def test_a_host_that_only_refuses_is_given_up(mocked: Any) -> None:
     answers(mocked, *[429] * 500)
     outcomes = await crawl([URL] * 3, **QUICK | {"host_patience": 60})

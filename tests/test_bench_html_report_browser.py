@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest_asyncio
 from fetcher.bench.html_report import render_html
 from fetcher.bench.results import Mismatch, Report
 from fetcher.drawing.formatting import multiple, percent, significant
-from tests.lab.browser import CONTRAST, OVERFLOW, SMALLEST, Browser, find
+from tests.lab.browser import CONTRAST, OVERFLOW, SMALLEST, Browser, Chromium, find
 from tests.lab.reports import HOSTILE, made
 
 pytestmark = pytest.mark.skipif(find() is None, reason="no chromium in PATH (Debian: apt-get install chromium)")
@@ -31,11 +31,17 @@ HOSTILE_REPORT = msgspec.structs.replace(
 )
 
 
-@pytest_asyncio.fixture
-async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     program = find()
     assert program is not None
-    async with Browser(program, tmp_path / "profile") as opened:
+    with Chromium(program, tmp_path_factory.mktemp("chromium") / "profile") as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def browser(chromium: Chromium) -> AsyncIterator[Browser]:
+    async with Browser(chromium) as opened:
         yield opened
 
 

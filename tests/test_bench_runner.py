@@ -204,7 +204,6 @@ async def test_a_round_that_dies_is_told_with_what_it_said(monkeypatch: pytest.M
 # A bench
 
 
-@pytest.mark.slow
 def test_the_built_in_site_from_end_to_end(logged: Callable[[], list[dict[str, Any]]]) -> None:
     updates: list[ProgressUpdate] = []
     report = compare(n=60, rounds=2, concurrency=[4, 30], latency=(0.02, 0.04), progress=updates.append)
@@ -250,7 +249,6 @@ def test_the_sequential_wall_is_the_sum_of_what_the_site_took(logged: Callable[[
 
 
 @pytest.mark.parametrize("scenario", ["errors", "throttled"])
-@pytest.mark.slow
 def test_trouble_costs_no_page_in_any_mode(scenario: Scenario, logged: Callable[[], list[dict[str, Any]]]) -> None:
     report = compare(n=40, rounds=1, concurrency=[10], scenario=scenario, latency=(0.01, 0.02))
     assert report.complete

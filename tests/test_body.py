@@ -89,7 +89,7 @@ async def test_large_bodies_take_turns_and_those_that_wait_do_not_age(lab: LabSe
 
 def transport_of(fetcher: Fetcher) -> Any:
     assert fetcher._transport is not None
-    return fetcher._transport
+    return fetcher._transport.make()
 
 
 def stages(fetcher: Fetcher) -> list[str]:

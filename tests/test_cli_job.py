@@ -607,7 +607,6 @@ def test_duplicates_are_known_across_runs(desk: Desk) -> None:
     assert desk.stats()["codes"] == {"duplicate": 4}
 
 
-@pytest.mark.slow
 def test_the_first_of_its_kind_is_fetched_though_the_others_are_done(desk: Desk) -> None:
     gate = desk.hold()
     held = desk.urls("x", path="/held")[0]

@@ -40,7 +40,7 @@ class Site:
         return urls
 
     def start(self, *arguments: str, **more: object) -> Running:
-        return Running("crawl", *arguments, folder=self.folder, anew=True, **more)  # type: ignore[arg-type]  # passed on
+        return Running("crawl", *arguments, folder=self.folder, **more)  # type: ignore[arg-type]  # passed on
 
     def until_held(self, requests: int = HELD) -> None:
         """Wait until that many requests stand before the gate."""
@@ -73,7 +73,7 @@ def urls_of(ended: Ended) -> list[str]:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_signal_lets_what_is_in_flight_finish(site: Site, number: int, code: int) -> None:
     urls = site.list(20)
-    with site.start("l.txt", "-c", str(HELD), "--summary", "s.json") as crawl:
+    with site.start("l.txt", "-c", str(HELD), "--summary", "s.json", anew=True) as crawl:
         site.until_held()
         crawl.send(number)
         crawl.until_said(STOPPING)
@@ -178,7 +178,7 @@ def test_the_second_signal_ends_it_now(site: Site) -> None:
     urls = site.list(20)
     quick = site.lab.url("/ok?first")
     (site.folder / "l.txt").write_text("\n".join([quick, *urls]))
-    with site.start("l.txt", "-c", str(HELD), "--summary", "s.json") as crawl:
+    with site.start("l.txt", "-c", str(HELD), "--summary", "s.json", anew=True) as crawl:
         site.until_held()
         crawl.until(lambda crawl: quick.encode() in crawl.out)
         crawl.send(signal.SIGINT)
@@ -193,7 +193,7 @@ def test_the_second_signal_ends_it_now(site: Site) -> None:
 def test_the_third_signal_kills(site: Site) -> None:
     """Nobody reads what is printed, so nothing ends it but force."""
     (site.folder / "l.txt").write_text("".join(f"{site.lab.url('/ok')}?size=20000&n={n}\n" for n in range(30)))
-    with site.start("l.txt", "--preview", "20000", reading=False) as crawl:
+    with site.start("l.txt", "--preview", "20000", reading=False, anew=True) as crawl:
         assert site.lab.site.stats.wait(lambda: len(site.lab.requests("/ok")) == 30, 60)
         crawl.send(signal.SIGINT)
         crawl.until_said(STOPPING)
@@ -515,7 +515,7 @@ def test_a_closed_stdout_ends_it_silently(site: Site) -> None:
     (site.folder / "l.txt").write_text("\n".join([quick, *site.list(20)]))
     reader, writer = os.pipe()
     try:
-        with site.start("l.txt", "-c", str(HELD), "-o", "-", "-o", "pages.csv", stdout=writer) as crawl:
+        with site.start("l.txt", "-c", str(HELD), "-o", "-", "-o", "pages.csv", stdout=writer, anew=True) as crawl:
             os.close(writer)
             writer = -1
             line = os.read(reader, 65_536)
@@ -569,7 +569,7 @@ def test_a_stderr_whose_reader_left_changes_nothing(site: Site) -> None:
 
 def test_sigusr1_shows_what_is_in_flight(site: Site) -> None:
     urls = site.list(HELD)
-    with site.start("l.txt") as crawl:
+    with site.start("l.txt", anew=True) as crawl:
         site.until_held()
         crawl.send(signal.SIGUSR1)
         crawl.until(lambda crawl: crawl.err.count(b"\n") > HELD)

@@ -118,7 +118,6 @@ def test_a_run_that_is_interrupted_is_whole(signals: tuple[int, ...], code: int,
     assert sorted(record["id"] for record in desk.records()) == list(range(1, 401))
 
 
-@pytest.mark.slow
 def test_a_time_limit_holds(desk: Desk) -> None:
     desk.write([desk.lab.url(f"/delay/{10 if n < 60 else 60000}/ok?n={n}", 1 + n % 8) for n in range(200)])
     began = time.monotonic()

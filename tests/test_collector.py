@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import msgspec
-import pytest
 
 from tests.lab.garbage import Found, Kind
 from tests.lab.ports import black_hole
@@ -91,7 +90,6 @@ BARE = (
 """Rows that name no scheme: aiohttp takes none, so there is nothing to compare with."""
 
 
-@pytest.mark.slow
 def test_what_a_row_leaves_for_the_collector() -> None:
     """One test: each process that runs a part of these tests would run all rows."""
     with what_is_left() as found:

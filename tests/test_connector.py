@@ -132,7 +132,7 @@ async def test_a_server_that_speaks_unasked_shifts_no_answers(lab: LabServer) ->
 
 def transport_of(fetcher: Fetcher) -> Any:
     assert fetcher._transport is not None
-    return fetcher._transport
+    return fetcher._transport.make()
 
 
 def idle_connections(fetcher: Fetcher) -> list[Any]:

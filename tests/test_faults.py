@@ -101,7 +101,6 @@ scenarios = st.builds(
 
 @given(scenarios)
 @settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
-@pytest.mark.slow
 def test_one_outcome_a_row_and_nothing_left(scenario: Scenario) -> None:
     run_in_a_loop(scenario)
 

@@ -704,7 +704,6 @@ def test_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(bool(missing()), reason="strace does not work here")
-@pytest.mark.slow
 def test_faults_of_the_ledger_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
     struck, troubles = following.points_struck(
         ["EIO", "ENOSPC", "KILL"], ground=tmp_path, pages=following.Graph(60, 1), sample=6

@@ -114,10 +114,10 @@ async def test_each_hop_is_asked_by_head_and_robots_by_get(lab: LabServer) -> No
 async def test_the_second_question_keeps_the_delay(lab: LabServer) -> None:
     lab.add("/p", by_method(405))
     lab.add("/slow", by_method(404))
-    page = await one(lab.url("/p"), head=True, delay=0.3)
+    page = await one(lab.url("/p"), head=True, delay=0.6)
     assert code_of(page) == 200
     first, second = lab.log
-    assert second.t - first.t >= 0.29
+    assert second.t - first.t >= 0.3  # a busy server notes late that the first has come
     lab.clear()
     page = await one(lab.url("/slow"), head=True, delay=1.2)  # it leaves its task to wait, and goes on by GET
     assert (code_of(page), page.attempts) == (200, 1)

@@ -30,7 +30,7 @@ from fetcher.live.state import (
     WorkerSeen,
 )
 from fetcher.request_state import InFlight
-from tests.lab.browser import CONTRAST, OVERFLOW, SMALLEST, Browser, find
+from tests.lab.browser import CONTRAST, OVERFLOW, SMALLEST, Browser, Chromium, find
 from tests.lab.command import Running
 from tests.lab.desk import Desk
 from tests.lab.held_case import HeldCase
@@ -47,11 +47,17 @@ ROWS = 260  # of a table at once: a state is told once in two seconds
 HOSTILE_TEXT = HOSTILE.replace("\x00", "").replace("\ud800", "")
 
 
-@pytest_asyncio.fixture
-async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     program = find()
     assert program is not None
-    async with Browser(program, tmp_path / "profile") as opened:
+    with Chromium(program, tmp_path_factory.mktemp("chromium") / "profile") as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def browser(chromium: Chromium) -> AsyncIterator[Browser]:
+    async with Browser(chromium) as opened:
         yield opened
 
 

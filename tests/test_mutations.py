@@ -164,7 +164,6 @@ def test_a_report_shows_what_survived() -> None:
     assert last == "12 mutants: 8 killed, 1 out of time, 1 survived, 2 equivalent: 90.0% of those that are not"
 
 
-@pytest.mark.slow
 def test_a_sample_of_the_mutants(tmp_path: Path) -> None:
     """In a process of its own: its forks should be of nothing else."""
     command = [sys.executable, "-m", "tests.sweeps.mutations", *SAMPLED, "--own", "--count", "30", "--seed", "1"]

@@ -264,7 +264,6 @@ class Parking:
     [(signal.SIGKILL, True), (signal.SIGKILL, False), (signal.SIGINT, True)],
     ids=["killed before any row is done", "killed while others go on", "interrupted"],
 )
-@pytest.mark.slow
 def test_a_host_that_was_parked_is_not_asked_early_by_the_next_run(
     lab: LabServer, desk: Desk, end: signal.Signals, alone: bool
 ) -> None:
@@ -309,7 +308,6 @@ def test_a_killed_run_makes_no_crawl_delay_shorter(lab: LabServer, desk: Desk) -
     assert min(gaps) > HARDLY, gaps
 
 
-@pytest.mark.slow
 def test_a_host_that_the_second_run_never_came_to_is_still_parked_for_the_third(lab: LabServer, desk: Desk) -> None:
     parking, gate = Parking(10), HeldCase()
     lab.add("/robots.txt", "")

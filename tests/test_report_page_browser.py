@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from fetcher.report.html_report import render_comparison, render_job
 from fetcher.report.job_page import read_job
-from tests.lab.browser import CONTRAST, OVERFLOW, SMALLEST, Browser, find
+from tests.lab.browser import CONTRAST, OVERFLOW, SMALLEST, Browser, Chromium, find
 from tests.lab.command import run
 from tests.lab.desk import Desk
 from tests.lab.report_scene import HOSTS, make_scene
@@ -39,11 +39,17 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder
 
 
-@pytest_asyncio.fixture
-async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     program = find()
     assert program is not None
-    async with Browser(program, tmp_path / "profile") as opened:
+    with Chromium(program, tmp_path_factory.mktemp("chromium") / "profile") as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def browser(chromium: Chromium) -> AsyncIterator[Browser]:
+    async with Browser(chromium) as opened:
         yield opened
 
 

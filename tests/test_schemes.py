@@ -336,7 +336,6 @@ async def test_a_row_that_has_to_wait_between_its_tries_does_not_repeat_the_firs
 
 
 @pytest.mark.parametrize("robots", [True, False])
-@pytest.mark.slow
 async def test_a_silent_port_makes_room_for_others_and_that_is_its_answer(
     doors: Doors, robots: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,12 +121,12 @@ def test_an_ampersand_in_a_tag_or_at_the_end_is_as_it_was() -> None:
 
 
 def test_ampersands_cost_no_time() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     for unit in (b"&", b"&#", b"<![CDATA[&]]>", b"<![CDATA[", b"]]", b"&amp;"):
         end = b"" if unit != b"<![CDATA[" else b"]]>"
         rows = rows_of(*filled(b"<urlset><url><loc>http://a/", unit, end + b"</loc></url></urlset>", size=8 * MIB))
         assert len(rows) == 1
-    assert time.monotonic() - began < 15  # one or two seconds
+    assert time.process_time() - began < 15  # one or two seconds
 
 
 def test_plain_text() -> None:
@@ -322,9 +322,9 @@ def filled(before: bytes, unit: bytes, after: bytes = b"", *, size: int = MAX_BY
 )  # fmt: skip
 def test_a_bomb_is_bounded_in_time_and_memory(name: str, blocks: object, message: str) -> None:
     assert callable(blocks)
-    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert error_of(blocks()) == message
-    assert time.monotonic() - began < 15  # a second or two
+    assert time.process_time() - began < 15  # a second or two
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30 * 1024  # KiB
 
 

@@ -170,7 +170,6 @@ def test_what_the_server_is_late_to_see_did_not_happen_late(tmp_path: Path) -> N
     assert seen.came <= seen.answered < late
 
 
-@pytest.mark.slow
 def test_a_sample_of_the_sweep(tmp_path: Path) -> None:
     swept = polite.sweep(tmp_path, requests=800, hosts=24, kills=2, seed=1)
     assert swept.clean, polite.report(swept)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 
-import pytest
-
 from tests.lab.odd_replies import KINDS, odd_replies
 from tests.sweeps.replies import cases, judge
 
@@ -16,7 +14,6 @@ def test_there_are_enough_of_them() -> None:
     assert len(odd_replies()) == len(KINDS) * (len(KINDS) + 1) // 2 > 300
 
 
-@pytest.mark.slow
 async def test_a_verdict_does_not_depend_on_the_segments() -> None:
     verdicts = await judge(random.Random(11).sample(list(cases()), CASES))
     assert (verdicts.split(), verdicts.wrong, verdicts.slow) == ([], [], [])

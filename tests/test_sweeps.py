@@ -159,14 +159,12 @@ def test_a_run_that_ends_before_its_point_is_seen() -> None:
     assert not was_injected(TRACE, Point("a.job/ledger", "pwrite64", 2), "EIO")
 
 
-@pytest.mark.slow
 def test_a_sample_of_the_kills(tmp_path: Path) -> None:
     jobs = kill.sweep(6, ground=tmp_path, rows=500)
     assert [trouble for job in jobs for trouble in job.troubles] == [], kill.report(jobs)
     assert sum(len(job.kills) for job in jobs) == 6
 
 
-@pytest.mark.slow
 def test_a_sample_of_the_kills_with_bodies(tmp_path: Path) -> None:
     jobs = kill.sweep(4, ground=tmp_path, rows=500, suffixes=["jsonl", "csv"], bodies=True)
     assert [trouble for job in jobs for trouble in job.troubles] == [], kill.report(jobs)
@@ -174,14 +172,12 @@ def test_a_sample_of_the_kills_with_bodies(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("victim", ["worker", "both"])
-@pytest.mark.slow
 def test_a_sample_of_the_kills_with_workers(victim: Literal["worker", "both"], tmp_path: Path) -> None:
     jobs = kill.sweep(4, ground=tmp_path, rows=500, suffixes=["jsonl", "parquet"], workers=2, victim=victim)
     assert [trouble for job in jobs for trouble in job.troubles] == [], kill.report(jobs)
     assert sum(len(job.kills) + job.workers for job in jobs) == 4
 
 
-@pytest.mark.slow
 def test_a_sample_of_the_calls_with_bodies(tmp_path: Path) -> None:
     if why := missing():
         pytest.skip(why)
@@ -190,7 +186,6 @@ def test_a_sample_of_the_calls_with_bodies(tmp_path: Path) -> None:
     assert len(trials) >= 4
 
 
-@pytest.mark.slow
 def test_a_sample_of_the_calls(tmp_path: Path) -> None:
     if why := missing():
         pytest.skip(why)
@@ -199,7 +194,6 @@ def test_a_sample_of_the_calls(tmp_path: Path) -> None:
     assert len(trials) >= 4
 
 
-@pytest.mark.slow
 def test_a_sample_of_the_calls_on_what_else_a_job_keeps(tmp_path: Path) -> None:
     if why := missing():
         pytest.skip(why)

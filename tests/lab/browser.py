@@ -1,6 +1,7 @@
-"""Owns a headless Chromium for a page under test: what it asked for, what it complained of, and what it shows.
+"""Owns a headless Chromium and its tabs, for a page under test: what it asked for, complained of, and shows.
 
-It is driven by the DevTools protocol over a WebSocket on loopback, with a profile of its own, and ends with the test.
+It is driven by the DevTools protocol over a WebSocket on loopback, has a profile of its own, and ends with its block. Each
+tab has cookies and a cache of its own.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ import asyncio
 import base64
 import contextlib
 import os
+import re
 import shutil
 import signal
+import subprocess
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -60,81 +64,88 @@ SMALLEST = """Math.min(...[...document.querySelectorAll('text, p, td, th, dd, dt
   .filter(e => e.getClientRects().length).map(e => parseFloat(getComputedStyle(e).fontSize)))"""
 
 
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
 def find() -> str | None:
     """The path of a Chromium, or ``None``."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
-class Browser:
-    """One tab of one Chromium. ``requests`` and ``troubles`` collect what happens in it."""
+class Chromium:
+    """A Chromium that runs for a ``with`` block."""
 
     def __init__(self, program: str, profile: Path) -> None:
         self._program = program
         self._profile = profile
+        self.endpoint = ""
+
+    def __enter__(self) -> Self:
+        self._profile.mkdir()
+        said = self._profile / "said.txt"
+        with said.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [self._program, *FLAGS, f"--user-data-dir={self._profile}", "about:blank"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        end = time.monotonic() + DEADLINE
+        while (found := re.search(rb"^DevTools listening on (\S+)\s", said.read_bytes(), re.MULTILINE)) is None:
+            if self._process.poll() is not None or time.monotonic() > end:
+                self._end()
+                raise RuntimeError("Chromium does not listen:\n" + said.read_text(errors="replace")[-2000:])
+            time.sleep(0.02)
+        self.endpoint = found[1].decode()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+class Browser:
+    """One tab of a Chromium. ``requests`` and ``troubles`` collect what happens in it."""
+
+    def __init__(self, chromium: Chromium) -> None:
+        self._chromium = chromium
         self._number = 0
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._loaded = asyncio.Event()
+        self._tab: str | None = None
         self.requests: list[str] = []
         self.troubles: list[str] = []
 
     async def __aenter__(self) -> Self:
-        async with asyncio.timeout(DEADLINE):
-            self._process = await asyncio.create_subprocess_exec(
-                self._program,
-                *FLAGS,
-                f"--user-data-dir={self._profile}",
-                "about:blank",
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
-            try:
-                await self._attach(await self._address())
-            except BaseException:
-                await self._end()
-                raise
+        async with contextlib.AsyncExitStack() as stack:
+            session = await stack.enter_async_context(aiohttp.ClientSession())
+            self._socket = await session.ws_connect(self._chromium.endpoint, max_msg_size=0)
+            stack.push_async_callback(self._socket.close)
+            listener = asyncio.create_task(self._listen())
+            stack.push_async_callback(_cancel, listener)
+            context = (await self.call("Target.createBrowserContext", disposeOnDetach=True))["browserContextId"]
+            made = await self.call("Target.createTarget", url="about:blank", browserContextId=context)
+            attached = await self.call("Target.attachToTarget", targetId=made["targetId"], flatten=True)
+            self._tab = attached["sessionId"]
+            for domain in ("Page", "Network", "Runtime", "Log", "Audits", "Accessibility"):
+                await self.call(f"{domain}.enable")
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._listener.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._listener
-        await self._socket.close()
-        await self._session.close()
-        await self._end()
-
-    async def _address(self) -> str:
-        """The endpoint, which Chromium says on stderr."""
-        assert self._process.stderr is not None
-        said = []
-        async for raw in self._process.stderr:
-            line = raw.decode(errors="replace").strip()
-            said.append(line)
-            if line.startswith("DevTools listening on "):
-                self._drain = asyncio.create_task(self._process.stderr.read())
-                return line.rpartition(" ")[2]
-        raise RuntimeError("Chromium ended before it listened:\n" + "\n".join(said[-10:]))
-
-    async def _attach(self, endpoint: str) -> None:
-        self._session = aiohttp.ClientSession()
-        self._socket = await self._session.ws_connect(endpoint, max_msg_size=0)
-        self._listener = asyncio.create_task(self._listen())
-        self._tab: str | None = None
-        made = await self.call("Target.createTarget", url="about:blank")
-        attached = await self.call("Target.attachToTarget", targetId=made["targetId"], flatten=True)
-        self._tab = attached["sessionId"]
-        for domain in ("Page", "Network", "Runtime", "Log", "Audits", "Accessibility"):
-            await self.call(f"{domain}.enable")
-
-    async def _end(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        await self._process.wait()
-        if drain := getattr(self, "_drain", None):
-            await drain
+        await self._stack.aclose()
 
     async def _listen(self) -> None:
         async for message in self._socket:

@@ -102,6 +102,8 @@ class Exchange:
 
         Raises ConnectionError when the client is gone.
         """
+        if self.writer.transport.is_closing():
+            raise ConnectionResetError("the client is gone")  # uvloop calls it a RuntimeError
         self.writer.write(data.encode("latin-1") if isinstance(data, str) else data)
         await self.writer.drain()
 

@@ -173,7 +173,7 @@ class Striking:
     def _run_again(self) -> None:
         """Give the same command once more: it is complete, and nothing is fetched or changed."""
         since, before = self._site.end(), digest_of(self._output)
-        again = run(self._words, self.job.folder)
+        again = run(self._words, self.job.folder, anew=False)
         fetched = len(self._site.entries(self.job.folder.name, since))
         changed = digest_of(self._output) != before
         if again.code or fetched or changed:

@@ -115,7 +115,8 @@ class Bench:
             self._words += ["--body", str(self._bodies)]
         if scenario == "since":
             earlier = ground / "earlier.jsonl"
-            ran = run(argv("crawl", str(listed), "-o", str(earlier), "-q", "--retries", "0"), self._home, DEADLINE)
+            words = argv("crawl", str(listed), "-o", str(earlier), "-q", "--retries", "0")
+            ran = run(words, self._home, DEADLINE, anew=False)
             assert ran.code == 0, ran.said
             self._words += ["--since", str(earlier)]
         self._prepare()
@@ -178,7 +179,7 @@ class Bench:
         if self.scenario == "resume":
             self._kill_halfway()
         elif self.scenario == "retry":
-            ran = run(self._words, self._home, DEADLINE)
+            ran = run(self._words, self._home, DEADLINE, anew=False)
             assert ran.code == 0, ran.said
         self._folder.rename(self._template)
 
