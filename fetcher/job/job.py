@@ -64,7 +64,7 @@ from fetcher.sinks.layout import BodyPlace, ItemColumns, body_place
 from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
 from fetcher.sources.rows import FinishedRow
 from fetcher.stats import Stats
-from fetcher.store import is_store_url
+from fetcher.store import is_store_url, parse_address
 from fetcher.stored.page import Awaited, StoredFile, StoredPage
 from fetcher.urls import parse
 
@@ -129,7 +129,7 @@ class Job:
         paths = _paths_of(outputs, format, fetcher.config)
         self.directory = os.fspath(directory) if directory is not None else folder_for(paths)
         self._kept_list: KeptList | None = None
-        check_job_outputs(paths, format, fetcher.config, os.fspath(body))
+        check_job_outputs(paths, format, fetcher.config, os.fspath(body), inputs)
         self._layout = layout or _layout_of(fetcher, fields, body_place(os.fspath(body)), since=since is not None)
         self._bodies = _bodies_of(fetcher, os.fspath(body), self.directory)
         self._earlier = self._earlier_of(since, max_age, paths)
@@ -407,7 +407,13 @@ def _paths_of(outputs: Sequence[str | os.PathLike[str]], given: str | None, conf
     return paths
 
 
-def check_job_outputs(paths: Sequence[str], format: str | None, config: Config, body: str) -> None:  # noqa: A002  # the option's own name
+def check_job_outputs(
+    paths: Sequence[str],
+    format: str | None,  # noqa: A002  # the option's own name
+    config: Config,
+    body: str,
+    inputs: Sequence[str] = (),
+) -> None:
     """Raise ``ConfigError`` for what does not go together with an output in a store."""
     url = next((path for path in paths if is_store_url(path)), None)
     if url is None:
@@ -418,11 +424,20 @@ def check_job_outputs(paths: Sequence[str], format: str | None, config: Config, 
             "write the others by a run of their own"
         )
     if config.follow.asked:
-        raise ConfigError(f"{url}: rows that are found (--follow) are known to a ledger alone, and not yet to a store")
+        raise ConfigError(
+            f"{url}: rows that are found (--follow) are known to a ledger alone, and not yet to a store: "
+            "leave out --follow, or write to a folder here (-o pages/ -f parquet) and copy it there when it is complete"
+        )
     if body_place(body) == "folder":
         raise ConfigError(
             f"{url}: bodies in a folder stay on this machine: keep them in the parts, with --body inline or -f warc"
         )
+    place = parse_address(url, ConfigError)
+    for listed in inputs:
+        if is_store_url(listed) and parse_address(listed, ConfigError).is_within(place):
+            raise ConfigError(
+                f"output: {listed} is a list that is to be read, and lies under {url}: write to another prefix"
+            )
     check_store(url, format_of(url, format), config.content.columns)
 
 
