@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -31,7 +32,9 @@ from fetcher.model import Outcome
 from fetcher.parallel.carried import carried_files, placed
 from fetcher.parallel.cluster import workers_of_ray
 from fetcher.parallel.messages import CrawlSettings, encode
-from fetcher.parallel.seam import LENGTH
+from fetcher.parallel.ray_gateway import Bridge, Machines, RefusedError
+from fetcher.parallel.ray_relay import versions
+from fetcher.parallel.seam import LENGTH, open_seam
 from fetcher.spawn import command, environment
 from fetcher.transport.tls import TLSContexts
 from fetcher.urls import parse
@@ -345,6 +348,28 @@ async def test_an_address_where_nobody_answers(silent: bool) -> None:
         with pytest.raises(ConfigError, match=f"ray-address: nobody answers .*{address}"):
             await outcomes_of(["http://127.0.0.1:1/"], workers="ray:1", ray_address=address)
         assert time.monotonic() - began < 5 * 20
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ({"python": "3.4"}, f"has python 3.4, and this one has {versions()['python']}: have the same on all of them"),
+        ({"fetcher": None}, "has fetcher None, and this one has"),
+    ],
+)
+async def test_a_machine_with_another_python_is_refused(
+    there: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hello(self: Bridge, cores: int, patience: float) -> bytes:
+        return json.dumps({**versions(), "machine": "node-7", "pid": 1, "node": "n", **there}).encode()
+
+    monkeypatch.setattr(Bridge, "_hello", hello)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        bridge = Bridge(None, await open_seam(ours, most=1 << 20), 1, Machines(None))
+        with pytest.raises(RefusedError, match=f"the machine node-7 of the cluster {re.escape(said)}"):
+            await bridge._place(True)
+        bridge._seam.close()
 
 
 @pytest.fixture
