@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -23,17 +25,21 @@ from typing import Any
 import pytest
 
 from fetcher import Config, ConfigError, Failure, Fetcher, Page, Response
+from fetcher.compression import decompress
 from fetcher.config import ClientCertificate
 from fetcher.middleware.cookies import CookieFiles
 from fetcher.model import Outcome
 from fetcher.parallel.carried import carried_files, placed
 from fetcher.parallel.cluster import workers_of_ray
 from fetcher.parallel.messages import CrawlSettings, encode
-from fetcher.parallel.seam import LENGTH
+from fetcher.parallel.ray_gateway import Bridge, Machines, RefusedError
+from fetcher.parallel.ray_relay import versions
+from fetcher.parallel.seam import LENGTH, open_seam
 from fetcher.spawn import command, environment
 from fetcher.transport.tls import TLSContexts
 from fetcher.urls import parse
 from tests.lab import command as commands
+from tests.lab.bucket import Bucket, missing, serving_bucket
 from tests.lab.ray_cluster import HAS_RAY, LoopbackCluster, cluster
 from tests.lab.server import LabServer
 
@@ -192,6 +198,112 @@ async def test_another_version_on_the_cluster_is_refused(lab: LabServer, tmp_pat
     assert lab.log == []
 
 
+OWN = """
+def length(response):
+    return {"length": len(response.body)}
+"""
+
+ONCE = """
+import os
+before = os.path.join(os.path.dirname(__file__), "imported")
+if os.path.exists(before):
+    raise ImportError("it is not on this machine")
+open(before, "w").close()
+"""
+
+TOGETHER = {
+    "--since, --body DIR": ["--since", "old.jsonl", "--body", "bodies"],
+    "--follow, --shard": ["--follow", "--depth", "2", "--shard", "2/2"],
+    "--explode": ["--select", "mark[]=a", "--explode", "mark"],
+    "--extract, --isolate": ["--extract", "own:length", "--isolate"],
+}
+UNLIKE = (*TIMES, "checked_at", "id")  # rows that are found are numbered as they are found
+
+
+@needs_ray
+@pytest.mark.parametrize("what", TOGETHER)
+async def test_it_goes_on_with_what_else_is_asked_for(
+    what: str, lab: LabServer, two_nodes: LoopbackCluster, tmp_path: Path
+) -> None:
+    """The records, and the folder of bodies, are those of one process."""
+    urls = [lab.url(f"/ok?n={n}&links={n % 4}&title=t{n}", 1 + n % HOSTS) for n in range(40)]
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "l.txt").write_text("".join(f"{url}\n" for url in urls[:30]))
+    if "--since" in TOGETHER[what]:
+        assert (await crawl_in(tmp_path, "-o", "old.jsonl")).code == 0
+    (tmp_path / "l.txt").write_text("".join(f"{url}\n" for url in urls))
+    found = {}
+    for workers in (["1"], ["ray:2", "--ray-address", two_nodes.address]):
+        output = f"{workers[0][:3]}.jsonl"
+        words = [word.replace("bodies", f"bodies-{workers[0][:3]}") for word in TOGETHER[what]]
+        lab.clear()
+        ended = await crawl_in(tmp_path, "-o", output, *words, "--workers", *workers)
+        assert ended.code == 0, ended.said
+        records = [json.loads(line) for line in (tmp_path / output).read_text().splitlines()]
+        found[output] = (
+            sorted(json.dumps({name: record[name] for name in record if name not in UNLIKE}) for record in records),
+            sorted((entry.host, entry.local) for entry in lab.log),
+        )
+    assert found["1.jsonl"][0] == found["ray.jsonl"][0]
+    assert found["1.jsonl"][1] == found["ray.jsonl"][1], "what was asked of the hosts"
+    assert len(found["1.jsonl"][0]) > 10
+    bodies = [sorted(path.name for path in (tmp_path / name).rglob("*")) for name in ("bodies-1", "bodies-ray")]
+    assert bodies[0] == bodies[1]
+    assert bool(bodies[0]) is ("--body" in TOGETHER[what])
+
+
+@needs_ray
+async def test_an_extractor_that_a_machine_does_not_have_is_told(
+    lab: LabServer, two_nodes: LoopbackCluster, tmp_path: Path
+) -> None:
+    """The parent has imported it; where the worker is it is not found, as on a machine without the file."""
+    (tmp_path / "own.py").write_text(f"{ONCE}{OWN}")
+    (tmp_path / "l.txt").write_text(f"{lab.url('/ok')}\n")
+    words = ("-q", "--extract", "own:length", "--workers", "ray:1", "--ray-address", two_nodes.address)
+    ended = await crawl_in(tmp_path, "-o", "pages.jsonl", *words)
+    assert (ended.code, len(ended.said.splitlines())) == (2, 1), ended.said
+    assert "own:length cannot be loaded by a worker: ImportError: it is not on this machine" in ended.said
+    assert lab.log == []
+
+
+@needs_ray
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+async def test_parts_in_a_store_are_gone_on_with_elsewhere(
+    lab: LabServer, two_nodes: LoopbackCluster, tmp_path: Path
+) -> None:
+    urls = [lab.url(f"/delay/20/ok?n={n}", 1 + n % HOSTS) for n in range(200)]
+    (tmp_path / "l.txt").write_text("".join(f"{url}\n" for url in urls))
+    words = ["-o", "s3://lab/pages/", "-f", "jsonl", "--part-rows", "20"]
+    words += ["--workers", "ray:2", "--ray-address", two_nodes.address]
+    with serving_bucket() as bucket:
+        crawl = ("crawl", "l.txt", *words, "--rate", "40/s")
+        with commands.Running(*crawl, folder=tmp_path, env=bucket.environment(), anew=True) as running:
+            while not parts_in(bucket) and running.process.poll() is None:
+                await asyncio.sleep(0.05)
+            running.process.send_signal(signal.SIGKILL)
+            await asyncio.to_thread(running.process.wait)
+        shutil.rmtree(tmp_path / "pages.job")
+        bucket.remove("pages/_job/owner")  # as half a minute does
+        lab.clear()
+        ended = await crawl_in(tmp_path, *words, **bucket.environment())
+        assert ended.code == 0, ended.said
+        lines = [
+            line
+            for name in parts_in(bucket)
+            for line in b"".join(decompress(iter([bucket.get(f"pages/{name}")]), "zstd", max_block=65536)).splitlines()
+        ]
+    assert sorted(json.loads(line)["url"] for line in lines) == sorted(urls)
+    assert len({entry.local for entry in lab.log}) <= 180, "what stood in the store was not asked for again"
+
+
+def parts_in(bucket: Bucket) -> list[str]:
+    return [name for name in bucket.names("pages/") if name.startswith("part-")]
+
+
+async def crawl_in(folder: Path, *words: str, **env: str) -> commands.Ended:
+    return await asyncio.to_thread(commands.run, "crawl", "l.txt", *words, folder=folder, env=env, anew=True)
+
+
 # What needs no cluster
 
 
@@ -236,6 +348,28 @@ async def test_an_address_where_nobody_answers(silent: bool) -> None:
         with pytest.raises(ConfigError, match=f"ray-address: nobody answers .*{address}"):
             await outcomes_of(["http://127.0.0.1:1/"], workers="ray:1", ray_address=address)
         assert time.monotonic() - began < 5 * 20
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ({"python": "3.4"}, f"has python 3.4, and this one has {versions()['python']}: have the same on all of them"),
+        ({"fetcher": None}, "has fetcher None, and this one has"),
+    ],
+)
+async def test_a_machine_with_another_python_is_refused(
+    there: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hello(self: Bridge, cores: int, patience: float) -> bytes:
+        return json.dumps({**versions(), "machine": "node-7", "pid": 1, "node": "n", **there}).encode()
+
+    monkeypatch.setattr(Bridge, "_hello", hello)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        bridge = Bridge(None, await open_seam(ours, most=1 << 20), 1, Machines(None))
+        with pytest.raises(RefusedError, match=f"the machine node-7 of the cluster {re.escape(said)}"):
+            await bridge._place(True)
+        bridge._seam.close()
 
 
 @pytest.fixture

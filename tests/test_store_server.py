@@ -6,9 +6,11 @@ import asyncio
 import json
 import shutil
 import signal
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +255,17 @@ def test_the_machine_that_comes_back_goes_by_the_store(place: Place) -> None:
     assert "the store knows of more" in ended.said
     assert "all rows were done already" in ended.said
     assert whole(place.records())
+
+
+def test_a_job_that_was_changed_is_told_with_what_to_do(place: Place) -> None:
+    assert place.run("jsonl").code == 0
+    with closing(sqlite3.connect(place.folder / f"{place.prefix}.job" / "ledger.sqlite")) as db, db:
+        db.execute("UPDATE outputs SET state = '{'")
+    ended = place.run("jsonl")
+    assert (ended.code, len(ended.said.splitlines())) == (1, 1), ended.said
+    assert f"remove {place.prefix}.job, and the same command goes on from what is in the store" in ended.said
+    place.elsewhere()  # as it says
+    assert "all rows were done already" in place.run("jsonl").said
 
 
 def test_another_job_at_the_same_prefix_is_refused(place: Place) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.sweeps import polite
+from tests.sweeps import polite, ray
 from tests.sweeps.limiting import limiting, monotonic_of
 from tests.sweeps.limits import DELAY, KINDS, Host, Kind, hosts_of, list_of, settings_of
 from tests.sweeps.politeness import TOLERANCE, Findings, Knowledge, Run, Seen, Sort, judge_host
@@ -192,6 +192,18 @@ def test_what_one_worker_has_read_another_may_not_know() -> None:
     again = page(1.2)  # on the connection that brought the refusal: it was read
     (own, _) = polite.findings_of(hosts, [refused, *others, soon, again], [FIRST], workers=2)
     assert (own.breaches["Retry-After"], own.crossed) == (1, 1)
+
+
+def test_a_host_that_changes_its_worker_is_judged_from_its_next_robots_txt_on() -> None:
+    late = [START, page(2.0), page(10.2), robots(12.0), page(13.0)]  # at 10.2 by the old worker, which has a lease
+    for how in ("kill", "remove"):
+        (own,), moved = ray.findings_of([host(1)], late, FIRST, 10.0, how=how)
+        assert (+own.breaches, moved) == ({}, 1)
+    both = [START, page(2.0), page(11.9, 0.5), robots(12.0), page(13.0)]
+    (own,), moved = ray.findings_of([host(1)], both, FIRST, 10.0, how="remove")
+    assert (own.breaches["at once"], moved) == (1, 1)
+    (own,), moved = ray.findings_of([host(1)], [START, page(2.0), page(13.0)], FIRST, 10.0, how="remove")
+    assert (+own.breaches, moved) == ({}, 0)
 
 
 def test_a_sample_of_the_sweep_with_workers(tmp_path: Path) -> None:

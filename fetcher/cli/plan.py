@@ -144,7 +144,7 @@ def _plan_of(inputs: list[str], settings: Mapping[str, Any], *, lasting: bool) -
         extract=_imported("extract", settings.get("extract")),
         middleware=tuple(_imported("middleware", name) for name in settings.get("middleware") or ()),
     )
-    check_job_outputs(plan.outputs, plan["format"], plan.config, plan["body"])
+    check_job_outputs(plan.outputs, plan["format"], plan.config, plan["body"], plan.inputs)
     if plan.retry and plan.job is None:
         raise ConfigError(
             "retry-failed: needs a job, as --retry-codes does: an output that is a file (-o), without --no-job"

@@ -100,7 +100,7 @@ class Job:
         paths = paths_of(outputs, format, fetcher.config)
         self.directory = os.fspath(directory) if directory is not None else folder_for(paths)
         self._kept_list: KeptList | None = None
-        check_job_outputs(paths, format, fetcher.config, os.fspath(body))
+        check_job_outputs(paths, format, fetcher.config, os.fspath(body), inputs)
         self._layout = layout or layout_of(fetcher, fields, body_place(os.fspath(body)), since=since is not None)
         self._bodies = bodies_of(fetcher, os.fspath(body), self.directory)
         self._earlier = self._earlier_of(since, max_age, paths)

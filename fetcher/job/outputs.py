@@ -14,7 +14,7 @@ from fetcher.config import Config
 from fetcher.errors import ConfigError
 from fetcher.sinks import BodyFolder, Layout, check_store, format_of, needs_messages
 from fetcher.sinks.layout import BodyPlace, ItemColumns, body_place
-from fetcher.store import is_store_url
+from fetcher.store import is_store_url, parse_address
 
 __all__ = ["bodies_of", "body_shown", "check_job_outputs", "format_shown", "layout_of", "paths_of"]
 
@@ -42,7 +42,13 @@ def paths_of(outputs: Sequence[str | os.PathLike[str]], given: str | None, confi
     return paths
 
 
-def check_job_outputs(paths: Sequence[str], format: str | None, config: Config, body: str) -> None:  # noqa: A002  # the option's own name
+def check_job_outputs(
+    paths: Sequence[str],
+    format: str | None,  # noqa: A002  # the option's own name
+    config: Config,
+    body: str,
+    inputs: Sequence[str] = (),
+) -> None:
     """Raise ``ConfigError`` for what does not go together with an output in a store."""
     url = next((path for path in paths if is_store_url(path)), None)
     if url is None:
@@ -53,11 +59,20 @@ def check_job_outputs(paths: Sequence[str], format: str | None, config: Config, 
             "write the others by a run of their own"
         )
     if config.follow.asked:
-        raise ConfigError(f"{url}: rows that are found (--follow) are known to a ledger alone, and not yet to a store")
+        raise ConfigError(
+            f"{url}: rows that are found (--follow) are known to a ledger alone, and not yet to a store: "
+            "leave out --follow, or write to a folder here (-o pages/ -f parquet) and copy it there when it is complete"
+        )
     if body_place(body) == "folder":
         raise ConfigError(
             f"{url}: bodies in a folder stay on this machine: keep them in the parts, with --body inline or -f warc"
         )
+    place = parse_address(url, ConfigError)
+    for listed in inputs:
+        if is_store_url(listed) and parse_address(listed, ConfigError).is_within(place):
+            raise ConfigError(
+                f"output: {listed} is a list that is to be read, and lies under {url}: write to another prefix"
+            )
     check_store(url, format_of(url, format), config.content.columns)
 
 

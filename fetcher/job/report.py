@@ -27,6 +27,8 @@ from fetcher.job.pace import LAST_PACE, MAX_PACE_ROWS, PaceRow
 from fetcher.job.paths import LEDGER, LOCK
 from fetcher.job.schema import JOURNALS, MAX_VALUE_BYTES, attach, connect, damaged, explained, whole
 from fetcher.sinks.escape import printable
+from fetcher.sinks.store_parts import NOTE, decode_part
+from fetcher.store import is_store_url
 
 __all__ = [
     "COMPLETE",
@@ -47,6 +49,7 @@ __all__ = [
 MAX_HOSTS = 1_000
 MAX_RUNS = 1_000
 MAX_OUTPUTS = 1_000
+MAX_PARTS = 1_000_000
 MAX_HOST_CHARACTERS = 255  # a DNS name has 253
 MAX_PATH_CHARACTERS = 4_096
 MIN_TRIED_ROWS = 5  # of a host, for its mean time to be worth showing
@@ -199,9 +202,22 @@ class JobSnapshot:
     def outputs(self) -> list[OutputFigures]:
         """Return the outputs in the order they were given."""
         return [
-            OutputFigures(printable(path, MAX_PATH_CHARACTERS), mark.position or _size_of(path))
+            OutputFigures(printable(path, MAX_PATH_CHARACTERS), mark.position or self._size_of(path))
             for path, mark in zip(self.output_paths(), self._reader.marks(), strict=False)
         ]
+
+    def _size_of(self, path: str) -> int:
+        """Return the size of what is there; of parts in a store what the ledger says of those that are whole."""
+        if not is_store_url(path):
+            return _size_of(path)
+        try:
+            prefix = f"note {NOTE}"
+            notes = self.ask(
+                "SELECT value FROM meta WHERE key >= ? AND key < ? LIMIT ?", prefix, f"{prefix}\uffff", MAX_PARTS
+            )
+            return sum(max(0, decode_part(bytes(note["value"])).size) for note in notes)
+        except (ValueError, TypeError) as error:
+            raise damaged(self.path, str(error)) from error
 
     def runs(self, most: int) -> list[RunFigures]:
         """Return the last ``most`` runs, the oldest first."""

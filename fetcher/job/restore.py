@@ -20,7 +20,7 @@ from fetcher.job.part_ledger import PartsLedger
 from fetcher.job.paths import BEGIN_AGAIN, LEDGER, RESTORED, clear_job
 from fetcher.job.schema import JOURNALS
 from fetcher.sinks.job_output import JobOutput, LedgerOutput, Mark
-from fetcher.sinks.store_parts import PartMark, PartRow, encode_part
+from fetcher.sinks.store_parts import NOTE, PartMark, PartRow, encode_part
 from fetcher.sinks.stored_parts import whole_parts
 
 __all__ = ["open_ledger", "restore"]
@@ -95,7 +95,7 @@ def _attached(ledger: PartsLedger, outputs: Sequence[JobOutput]) -> bool:
 
 
 def _fill(ledger: PartsLedger, output: JobOutput) -> int:
-    from fetcher.sinks.store_output import NOTE, StoreOutput
+    from fetcher.sinks.store_output import StoreOutput
 
     assert isinstance(output, StoreOutput)
     ledger.begin_run(max(0.0, time.time()))

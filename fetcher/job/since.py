@@ -27,7 +27,9 @@ from fetcher.sinks import BodyFolder
 from fetcher.sinks.child_tables import is_companion
 from fetcher.sinks.layout import Layout
 from fetcher.sources.earlier import RecordFile, SelectedName, earlier_format
+from fetcher.sources.stored_parts import stored_parts
 from fetcher.sqlite_files import REPAIR, address, advice_about, guard
+from fetcher.store import is_store_url, parse_address
 from fetcher.urls import parse
 
 __all__ = ["EarlierPages", "EarlierTable", "find_earlier", "key_of", "refuse_kinds"]
@@ -289,8 +291,10 @@ def refuse_kinds(config: Config) -> None:
 def find_earlier(since: str, outputs: Collection[str]) -> str | None:
     """Return the output that ``since`` names: the newest complete one of a pattern, ``None`` where there is none.
 
-    Raises ``ConfigError`` for one of ``outputs``, and ``SourceError`` where there is no file of that name, or none of ours.
+    In a store it is a prefix with parts, or one object. Raises ``ConfigError`` for one of ``outputs``, and ``SourceError`` where there is no file of that name, or none of ours.
     """
+    if is_store_url(since):
+        return _find_stored(since, outputs)
     taken = {os.path.realpath(path) for path in outputs}
     if not glob.has_magic(since) or os.path.exists(since):
         if "\0" in since or not os.path.exists(since):
@@ -307,6 +311,26 @@ def find_earlier(since: str, outputs: Collection[str]) -> str | None:
             earlier_format(path)
             found.append((os.stat(path).st_mtime, path))
     return max(found)[1] if found else None
+
+
+def _find_stored(since: str, outputs: Collection[str]) -> str:
+    """Return the output in a store, once it was seen that it is there."""
+    if glob.has_magic(since):
+        raise ConfigError(
+            f"since: {since}: a pattern is of files here: in a store name one prefix, s3://BUCKET/PREFIX/"
+        )
+    place = parse_address(since, SourceError)
+    for output in outputs:
+        if is_store_url(output) and place.is_within(parse_address(output, SourceError)):
+            raise ConfigError(f"since: {since} is an output of this run; name that of an earlier one")
+    if earlier_format(since) == "parts":
+        stored_parts(since)
+        return since
+    from fetcher.store.reading import StoreReader
+
+    if StoreReader(since, SourceError).info() is None:
+        raise SourceError(f"{since}: no such object (--since)")
+    return since
 
 
 def _is_complete(path: str) -> bool:

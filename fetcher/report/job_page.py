@@ -25,6 +25,7 @@ from fetcher.report.distributions import Distribution
 from fetcher.report.records import READABLE, RecordSums, read_records
 from fetcher.sinks.escape import printable
 from fetcher.sources.earlier import SelectedName, earlier_format
+from fetcher.store import is_store_url
 
 __all__ = ["JobPage", "read_job", "read_shards"]
 
@@ -131,7 +132,7 @@ def _place_of(path: str, folder: str) -> str:
     """Return where an output is: a relative path is that of the command that wrote it, so one beside its job is sought there."""
     folder = folder.rstrip(os.sep)
     name = os.path.basename(path.rstrip(os.sep))
-    if os.path.isabs(path) or os.path.basename(folder) != os.path.basename(folder_for([name])):
+    if is_store_url(path) or os.path.isabs(path) or os.path.basename(folder) != os.path.basename(folder_for([name])):
         return path
     return os.path.join(os.path.dirname(folder), name)
 

@@ -21,7 +21,7 @@ from fetcher.sources.lines import OverlongLine, open_list, whole_lines
 
 __all__ = ["READABLE", "ColumnSums", "Example", "RecordLine", "RecordSums", "read_records", "shown"]
 
-READABLE = ("jsonl", "parquet", "sqlite", "csv", "warc")
+READABLE = ("jsonl", "parquet", "sqlite", "csv", "warc", "parts")
 """The formats that are read again, the fastest first."""
 MAX_EXAMPLES = 3
 MAX_CODES = 200

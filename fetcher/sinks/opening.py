@@ -12,9 +12,11 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from fetcher.errors import ConfigError, SinkError
+from fetcher.errors import ConfigError, FetcherError, SinkError
 from fetcher.files import PLAIN_FLAGS, NotRegularFileError, open_regular
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "check_same_file",
     "descriptor_of",
     "display_name",
+    "explained",
     "is_at",
     "is_special",
     "moved_error",
@@ -151,6 +154,24 @@ def write_error(path: str, what: str, error: OSError) -> SinkError | BrokenPipeE
     if isinstance(error, BrokenPipeError):
         return BrokenPipeError(error.errno, error.strerror, display_name(path))
     return SinkError(f"{display_name(path)}: {what}: {error.strerror or error}")
+
+
+@contextmanager
+def explained(path: str, what: str, changed: Callable[[ValueError], SinkError]) -> Iterator[None]:
+    """Raise what goes wrong within as a ``SinkError`` of the output at ``path`` that says ``what``, and which file of it.
+
+    ``changed`` makes the error of what is not as a job has left it, a ``ValueError``.
+    """
+    try:
+        yield
+    except FetcherError:
+        raise
+    except OSError as error:
+        if error.filename in (None, path):
+            raise write_error(path, what, error) from error
+        raise SinkError(f"{path}: {what}: {error.filename}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise changed(error) from error
 
 
 def is_at(path: str, file: os.stat_result) -> bool:

@@ -11,12 +11,13 @@ import json  # its escapes keep lone surrogates, which the names of columns may 
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any
 
 import msgspec
 
-from fetcher.errors import FetcherError, SinkError
+from fetcher.errors import SinkError
 from fetcher.files import move, sync_folder_of
 from fetcher.model import Outcome
 from fetcher.sinks.child_tables import CHILD_COLUMNS, CHILD_TABLES, ChildTable, child_tables, companion_path
@@ -24,7 +25,7 @@ from fetcher.sinks.explode import exploder_for
 from fetcher.sinks.job_output import Batch, JobOutput, KeptRecords, KeptRow, Mark, RecordsOf, Rewrite
 from fetcher.sinks.journal import Journal, JournalMark
 from fetcher.sinks.layout import Layout
-from fetcher.sinks.opening import RESTORE_ADVICE, check_path, write_error
+from fetcher.sinks.opening import RESTORE_ADVICE, check_path, explained
 from fetcher.sinks.parquet import ParquetTable, child_table, has_rest, page_table
 from fetcher.sinks.parquet_files import FileMark, PartFolder, WholeFile, check_parts, remove_table
 from fetcher.sinks.record import RecordMaker, to_json, well_formed
@@ -388,18 +389,10 @@ class ParquetOutput(JobOutput):
             yield
         self._torn = False
 
-    @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except FetcherError:
-            raise
-        except OSError as error:
-            if error.filename in (None, self.path):
-                raise write_error(self.path, what, error) from error
-            raise SinkError(f"{self.path}: {what}: {error.filename}: {error.strerror or error}") from error
-        except ValueError as error:
-            raise SinkError(f"{self.path}: was changed since ({error}): {RESTORE_ADVICE}") from error
+    def _explained(self, what: str) -> AbstractContextManager[None]:
+        return explained(
+            self.path, what, lambda error: SinkError(f"{self.path}: was changed since ({error}): {RESTORE_ADVICE}")
+        )
 
 
 _pack = msgspec.msgpack.Encoder(enc_hook=str).encode

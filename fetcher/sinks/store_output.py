@@ -18,18 +18,20 @@ import shutil
 from array import array
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from itertools import count, islice
 from typing import Any
 
 import msgspec
 
-from fetcher.errors import ConfigError, FetcherError, SinkError
+from fetcher.errors import ConfigError, SinkError
 from fetcher.files import sync, sync_folder_of
 from fetcher.model import Outcome
 from fetcher.sinks.job_output import Batch, JobOutput, KeptRow, Mark, Rewrite
 from fetcher.sinks.layout import Layout
-from fetcher.sinks.opening import write_error
+from fetcher.sinks.opening import explained
 from fetcher.sinks.store_parts import (
+    NOTE,
     PART_ROWS,
     PartFormat,
     PartLedger,
@@ -53,9 +55,6 @@ log = logging.getLogger("fetcher.store")
 
 PART_BYTES = 512 * 1024 * 1024
 """Bytes of the records of one part, as they are encoded, at which it is full whatever its rows."""
-
-NOTE = "part "
-"""What the names of the ledger's notes about parts begin with."""
 
 _ROWS_A_BLOCK = 1_000
 _BLOCK_BYTES = 256 * 1024
@@ -388,7 +387,7 @@ class StoreOutput(UploadingOutput):
         missing = part.number not in self.stored.there
         what = "is missing in the store" if missing else "was changed since, or what stands beside it is gone"
         lost = self._ledger.forget_rows(part.first, part.last, _note_of(part.number))
-        self.stored.disown(part.number)
+        self.stored.remove(part.number, beside=True)
         log.warning("%s: %s: its %d rows are fetched again", self.stored.shown(part.number), what, lost)
         self._let_go(part.number)
         del self._parts[part.number]
@@ -547,18 +546,17 @@ class StoreOutput(UploadingOutput):
         try:
             return msgspec.convert(json.loads(mark.state), PartsState) if mark.state else None
         except (ValueError, RecursionError) as error:
-            raise SinkError(f"{self.path}: the job does not say how it goes on ({error})") from None
+            raise self._changed(ValueError(f"how it goes on is not said: {error}")) from None
 
-    @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except FetcherError:
-            raise
-        except OSError as error:
-            raise write_error(self.path, what, error) from error
-        except ValueError as error:
-            raise SinkError(f"{self.path}: {what}: {error}") from error
+    def _explained(self, what: str) -> AbstractContextManager[None]:
+        return explained(self.path, f"{what} in {self._folder}", self._changed)
+
+    def _changed(self, error: ValueError) -> SinkError:
+        job = os.path.dirname(self._folder)
+        return SinkError(
+            f"{self.path}: the job in {job} was changed since ({error}): remove {job}, and the same command goes on from "
+            "what is in the store"
+        )
 
 
 def _facts_of(part: PartMark) -> tuple[int, int, int]:

@@ -28,6 +28,7 @@ from fetcher.sinks.stream import StreamSink
 __all__ = [
     "FORMATS",
     "JOB",
+    "NOTE",
     "PART_ROWS",
     "JobNote",
     "PartFormat",
@@ -47,6 +48,9 @@ __all__ = [
 
 JOB = "_job"
 """The folder of a prefix with what is ours and no part."""
+
+NOTE = "part "
+"""What the names of the ledger's notes about parts begin with."""
 
 PART_ROWS = 100_000
 """Rows of one part, where nothing else is asked for: what may have to be fetched again where a disk is lost."""

@@ -167,16 +167,13 @@ class StoredParts:
             if not self.matches(part):
                 raise _written_by_another(self.shown(part.number))
 
-    def disown(self, number: int) -> None:
-        """Remove what stands beside a part that is none any more: it says what is no longer so, whatever is put back."""
+    def remove(self, number: int, *, beside: bool = False) -> None:
+        """Remove a part and what stands beside it; or ``beside`` alone, which says what is no longer so, whatever is put back."""
+        if not beside:
+            self.store.remove(part_name(number, self.suffix))
+            self.there.pop(number, None)
         self.store.remove(sidecar_name(number))
         self.sidecars.discard(number)
-
-    def remove(self, number: int) -> None:
-        """Remove a part, and what stands beside it."""
-        self.store.remove(part_name(number, self.suffix))
-        self.there.pop(number, None)
-        self.disown(number)
 
     def shown(self, number: int) -> str:
         """Return what messages call a part."""

@@ -10,7 +10,7 @@ import csv
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +22,8 @@ from fetcher.sources.children import companions_of, parts_of
 from fetcher.sources.inputs import format_of
 from fetcher.sources.lines import open_list, reason_of
 from fetcher.sources.records import original_cells
+from fetcher.sources.stored_parts import is_prefix, stored_parts
+from fetcher.store import is_store_url
 
 __all__ = ["RecordFile", "SelectedName", "earlier_format"]
 
@@ -47,7 +49,9 @@ class SelectedName(msgspec.Struct, frozen=True):
 
 
 def earlier_format(path: str) -> str:
-    """Return the format of an output of ours at ``path``. Raises ``SourceError`` where it is none."""
+    """Return the format of an output of ours at ``path``; ``parts`` for those in a store. Raises ``SourceError`` where it is none."""
+    if is_prefix(path):
+        return "parts"
     if path.lower().endswith(".warc.gz"):
         return "warc"
     if os.path.isdir(path):
@@ -58,6 +62,8 @@ def earlier_format(path: str) -> str:
             f"{path}: is no output that can be read again: there are .jsonl, .csv (each also .gz and .zst), .parquet, "
             ".sqlite and .warc.gz"
         )
+    if kind == "sqlite" and is_store_url(path):
+        raise SourceError(f"{path}: sqlite is read from a file on this machine: download it, and give the file")
     return kind
 
 
@@ -82,6 +88,9 @@ class RecordFile:
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield each record."""
+        if self._kind == "parts":
+            yield from self._of_parts()
+            return
         rows: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
             "jsonl": self._lines,
             "csv": self._cells,
@@ -102,6 +111,14 @@ class RecordFile:
                 yield record
         except OSError as error:
             raise SourceError(f"{self.path}: {reason_of(error)}") from error
+
+    def _of_parts(self) -> Iterator[dict[str, Any]]:
+        for part in stored_parts(self.path):
+            file = RecordFile(part, self._selected, self._wanted)
+            yield from file.records()
+            self.columns |= file.columns
+            self.names |= file.names
+            self.unread += file.unread
 
     def _check(self, row: Mapping[str, Any]) -> None:
         if "item" in row:
@@ -187,7 +204,7 @@ class RecordFile:
             from fastwarc.warc import ArchiveIterator, WarcRecordType
         except ImportError:
             raise ConfigError(f"{self.path}: {missing_extra('fastwarc', 'warc')}") from None
-        with open(self.path, "rb") as file:
+        with closing(_opened(self.path)) as file:
             for found in ArchiveIterator(file, record_types=WarcRecordType.metadata, parse_http=False):
                 block = found.reader.read(MAX_RECORD_BYTES)
                 record = None
@@ -218,6 +235,15 @@ class RecordFile:
             data = {**found, **(data or {})}
         record["data"] = data
         return record
+
+
+def _opened(path: str) -> Any:
+    """Return what reads the bytes of a file here or in a store."""
+    if not is_store_url(path):
+        return open(path, "rb")
+    from fetcher.store.reading import StoreReader
+
+    return StoreReader(path, SourceError).open()
 
 
 def _column_of(name: str, row: Mapping[str, Any]) -> str | None:

@@ -35,6 +35,11 @@ class StoreAddress(NamedTuple):
         """Return the address of a name within this prefix."""
         return self._replace(key=f"{self.key}/{name}" if self.key else name)
 
+    def is_within(self, other: StoreAddress) -> bool:
+        """Say whether it is another address, or under it."""
+        same = (self.scheme, self.bucket) == (other.scheme, other.bucket)
+        return same and (not other.key or f"{self.key}/".startswith(f"{other.key}/"))
+
     def __str__(self) -> str:
         return f"{self.scheme}://{self.path}"
 

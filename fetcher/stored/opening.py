@@ -11,6 +11,7 @@ from typing import Any
 from fetcher.compression import packing_of_data, packing_of_path
 from fetcher.config import Accept
 from fetcher.errors import SourceError
+from fetcher.store import is_store_url
 from fetcher.stored.page import PassedOver, StoredFile
 from fetcher.stored.records import StoredRecords, json_records
 from fetcher.stored.warc import StoredWARC
@@ -35,6 +36,8 @@ def open_stored(
     ``max_size`` is in bytes of a decoded body. ``accept`` says which statuses of other's archives are pages.
     ``selected`` are names of columns of a SQLite output that are of pages, not of the list. Raises ``SourceError``.
     """
+    if is_store_url(path):
+        raise SourceError(f"{path}: pages are read from a file on this machine: download it, and give the file")
     if os.path.isdir(path):
         return _folder(path, max_size, bodies)
     try:

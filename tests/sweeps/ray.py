@@ -5,13 +5,16 @@ interpreter that has Ray; it exits with 1 when a row is lost or there twice, whe
 something else than it allows, or when no host had to change its worker.
 
 A strike is SIGKILL to each process of a node by its pid, the workers among them, or with ``remove`` what Ray does to a node
-without grace, after which its processes may go on. Law 1: where a host has another worker afterwards, which is seen by its
-robots.txt being asked for again, that is judged as after a kill; all other hosts are judged as if nothing had happened.
+without grace, after which its processes may go on for as long as they have a lease. Law 1: where a host has another worker
+afterwards, which is seen by its robots.txt being asked for again, that is judged as after a kill, from that request on; what
+comes before it is the old worker's. All other hosts are judged as if nothing had happened. With ``remove`` two workers of one host
+are looked for over both, for nobody has cut the old one's connections.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import shutil
 import sys
@@ -25,7 +28,7 @@ from tests.sweeps.judge import judge
 from tests.sweeps.limiting import Limiting, limiting
 from tests.sweeps.limits import Host, hosts_of, list_of
 from tests.sweeps.polite import LOOK, Swept, prepare, report
-from tests.sweeps.politeness import Findings, Knowledge, Run, Seen, Sort, judge_host
+from tests.sweeps.politeness import Findings, Knowledge, Run, Seen, Sort, crowded, judge_host
 from tests.sweeps.processes import scars, started
 
 __all__ = ["findings_of", "sweep"]
@@ -45,13 +48,15 @@ def sweep(ground: Path, made: LoopbackCluster, *, requests: int, hosts: int, see
         moment = random.Random(seed).uniform(0.3, 0.6) * asked
         struck = _run(swept, words, ground, site, made, moment=moment, how=how)
     swept.verdict = judge(ground / "pages.jsonl", rows)
-    swept.found, moved = findings_of(swept.hosts, site.seen(), swept.runs[0], struck)
+    swept.found, moved = findings_of(swept.hosts, site.seen(), swept.runs[0], struck, how=how)
     if moved < FEWEST_MOVED:
         swept.troubles.append(f"{moved} hosts had another worker after the strike, which is too few")
     return swept, moved
 
 
-def findings_of(hosts: Sequence[Host], seen: Sequence[Seen], run: Run, struck: float) -> tuple[list[Findings], int]:
+def findings_of(
+    hosts: Sequence[Host], seen: Sequence[Seen], run: Run, struck: float, *, how: str
+) -> tuple[list[Findings], int]:
     """Judge each host by what it saw, and count those that had another worker after the strike."""
     by_host: dict[int, list[Seen]] = {host.number: [] for host in hosts}
     for one in seen:
@@ -61,10 +66,17 @@ def findings_of(hosts: Sequence[Host], seen: Sequence[Seen], run: Run, struck: f
         own = by_host[host.number]
         asked = [one.came for one in own if one.sort == Sort.ROBOTS and one.status < 429]
         runs = [run]
-        if asked and min(asked) < struck < max(asked):
-            runs = [Run(run.began, struck), Run(struck, run.ended)]
+        again = min((came for came in asked if came > struck), default=None)
+        if again is not None and min(asked) < struck:
+            runs = [Run(run.began, math.nextafter(again, 0.0)), Run(again, run.ended)]
             moved += 1
-        found.append(judge_host(host, own, runs, Knowledge(own)))
+        findings = judge_host(host, own, runs, Knowledge(own))
+        if len(runs) == 2 and how == "remove":
+            own.sort(key=lambda one: one.came)
+            for one, number in crowded(own, host.per_host):
+                if one.came >= struck:
+                    findings.charge("at once", one, f"{number} at once, of two workers perhaps")
+        found.append(findings)
     return found, moved
 
 
