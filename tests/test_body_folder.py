@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from fetcher.errors import ConfigError, DNSError, SinkError
 from fetcher.model import Failure, Outcome, Page, Request
-from fetcher.sinks import BodyFile, BodyFolder, body_folder
-from fetcher.sinks.body_folder import EXTENSIONS, check_body_folder, extension_of
+from fetcher.sinks import body_folder
+from fetcher.sinks.body_folder import EXTENSIONS, BodyFile, BodyFolder, check_body_folder, extension_of
 from fetcher.sinks.body_sink import BodySink
 
 HTML = b"<!doctype html><title>one</title>"

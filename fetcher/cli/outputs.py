@@ -20,8 +20,7 @@ from fetcher.errors import SinkError
 from fetcher.files import write_all
 from fetcher.job.resume import ResumeState
 from fetcher.model import Outcome, Sink
-from fetcher.sinks import BodyFolder, Layout, sink_for
-from fetcher.sinks.body_sink import BodySink
+from fetcher.sinks import Layout, sink_for
 from fetcher.sinks.layout import ItemColumns
 from fetcher.sources import Row, estimate_rows, has_free_fields, is_url_argument, is_url_list, read_lists
 from fetcher.sources.inputs import format_of
@@ -30,6 +29,7 @@ from fetcher.store import is_store_url
 
 if TYPE_CHECKING:
     from fetcher.found.rows import FoundRows
+    from fetcher.sinks.body_sink import BodySink
     from fetcher.sources.network import ListStore
     from fetcher.stored.page import StoredFile
 
@@ -116,6 +116,9 @@ class PlainOutput:
                 sink = sink_for(path, layout, format=plan["format"], fresh=plan["fresh"])
                 self._sinks.append(await stack.enter_async_context(sink))
             if plan.body_place == "folder":
+                from fetcher.sinks.body_folder import BodyFolder  # most runs keep no bodies
+                from fetcher.sinks.body_sink import BodySink
+
                 self._bodies = await stack.enter_async_context(BodySink(BodyFolder(plan["body"]), self._sinks))
             self._stack = stack.pop_all()
         return self
@@ -131,6 +134,7 @@ class PlainOutput:
         if plan["since"] is None:
             return ""
         from fetcher.job.since import EarlierPages
+        from fetcher.sinks.body_folder import BodyFolder
 
         bodies = BodyFolder(plan["body"]) if plan.body_place == "folder" else None
         earlier = EarlierPages(

@@ -21,9 +21,7 @@ from fetcher.job.paths import folder_for, has_earlier, is_job
 from fetcher.job.resume import choose_codes
 from fetcher.model import Extractor, Middleware
 from fetcher.page.reader import Reader
-from fetcher.report.metrics import MetricsPlace, check_metrics
 from fetcher.sinks import Layout, check_output, companions, format_of, may_be_folder, needs_messages
-from fetcher.sinks.body_folder import check_body_folder
 from fetcher.sinks.layout import BodyPlace, body_place
 from fetcher.sinks.opening import check_path, descriptor_of, is_special
 from fetcher.sources import ListOptions, check, is_url_argument
@@ -283,6 +281,8 @@ def _file_of(plan: Plan, what: str) -> str | None:
     """Return the file of the summary or of the metrics, if there is one."""
     value: str | None = plan[what]
     if what == "metrics" and value is not None:
+        from fetcher.report.metrics import MetricsPlace, check_metrics  # most runs tell none
+
         check_metrics()
         return MetricsPlace.of(value).path
     return None if value == "-" else value
@@ -310,6 +310,8 @@ def _check_bodies(plan: Plan) -> None:
             raise ConfigError(f"body: {folder} is an output; name a folder of its own")
     if plan.job is not None and os.path.realpath(plan.job) == place:
         raise ConfigError(f"body: {folder} is the folder of the job; name one of its own")
+    from fetcher.sinks.body_folder import check_body_folder  # most runs keep no bodies
+
     check_body_folder(folder)
 
 

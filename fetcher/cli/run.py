@@ -27,7 +27,6 @@ from fetcher.cli.exits import (
 from fetcher.cli.outputs import estimate_total, open_output, open_source, write_summary
 from fetcher.cli.plan import Plan, make_extraction_plan, make_plan
 from fetcher.cli.redaction import redact
-from fetcher.cli.refusals import with_next_step
 from fetcher.cli.settings import at_most_failed
 from fetcher.cli.signals import CrawlSignals
 from fetcher.cli.unused import warn_of_unused
@@ -36,7 +35,6 @@ from fetcher.errors import ConfigError, FetcherError
 from fetcher.job.resume import ResumeState
 from fetcher.middleware.gate import Gate
 from fetcher.report.notices import Notices
-from fetcher.report.progress import Progress, describe_in_flight
 from fetcher.report.summary import summarize
 from fetcher.sinks.opening import is_special
 from fetcher.stats import Stats
@@ -44,6 +42,7 @@ from fetcher.stats import Stats
 if TYPE_CHECKING:
     from fetcher.cli.live import LiveRun
     from fetcher.report.metrics import Metrics
+    from fetcher.report.progress import Progress
 
 __all__ = ["crawl", "extract"]
 
@@ -78,6 +77,7 @@ def _told(settings: dict[str, Any], act: Callable[[Notices], int]) -> int:
         if not notices.as_json:
             raise
         from fetcher.cli.commands import flags_of_command  # it runs us
+        from fetcher.cli.refusals import with_next_step  # it reads the topics
 
         said = with_next_step(str(error), flags_of_command()) if isinstance(error, ConfigError) else str(error)
         notices.say(said, level="error")
@@ -263,6 +263,8 @@ class Crawl:
             wanted = self._notices.on_terminal and not self._plan["quiet"] and not beside
         if not wanted:
             return
+        from fetcher.report.progress import Progress  # nobody may look
+
         stats = self._stats or Stats()
         self._progress = Progress(
             lambda: stats,
@@ -309,6 +311,8 @@ class Crawl:
             self._fetcher.stop(0)
 
     def _show_in_flight(self) -> None:
+        from fetcher.report.progress import describe_in_flight  # as above
+
         rows = self._fetcher.in_flight()
         self._notices.show(describe_in_flight(rows), in_flight=msgspec.to_builtins(rows))
 

@@ -28,7 +28,6 @@ from fetcher.config.options import (
     texts,
 )
 from fetcher.errors import ConfigError, InvalidURL
-from fetcher.report.metrics import MetricsPlace
 from fetcher.sources.list_options import ListOptions, parse_carry, parse_delimiter, parse_encoding
 from fetcher.transport.descriptors import descriptors_for_connections, most_concurrency, raise_descriptors
 from fetcher.urls import parse
@@ -102,6 +101,8 @@ def _format(value: Any) -> Any:
 def _metrics(value: Any) -> str | None:
     text = str(value) if type(value) is int else _text(value)
     if text is not None:
+        from fetcher.report.metrics import MetricsPlace  # most runs tell none
+
         MetricsPlace.of(text)
     return text
 

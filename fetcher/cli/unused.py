@@ -6,7 +6,6 @@ service called fetcher), and a configuration file with other lists.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -36,6 +35,8 @@ def unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
     known = _known_variables() if given else frozenset()
     shown = []
     for name in sorted(set(given) - known):
+        import difflib  # for a misspelt name alone
+
         endings = [each.removeprefix(_PREFIX) for each in known]
         close = difflib.get_close_matches(name.upper().removeprefix(_PREFIX), endings, n=1)
         shown.append(f"{name} (did you mean {_PREFIX}{close[0]}?)" if close else name)

@@ -7,9 +7,7 @@ read in ``cli/`` alone: a library does not change behind its caller's back.
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, Unpack, get_args
@@ -205,6 +203,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot read the configuration: {reason}") from None
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(f"{path}: over {MAX_FILE_BYTES // 1024 // 1024} MiB: this is no configuration")
+    import tomllib  # most runs have no such file
+
     try:
         return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:  # malformed, no UTF-8, a number of 5,000 digits, nested too deep
@@ -238,6 +238,8 @@ def read_rule_groups(value: Any) -> tuple[tuple[tuple[str, ...], tuple[str, ...]
 
 
 def _nearest(name: str, known: Iterable[str], spelled: str = "-") -> str:
+    import difflib  # for a misspelt name alone
+
     close = difflib.get_close_matches(name.replace("-", "_"), list(known), n=1)
     return f" (did you mean {close[0].replace('_', spelled)!r}?)" if close else ""
 

@@ -7,7 +7,6 @@ what cannot be read raises ``ConfigError`` in words that quote it.
 from __future__ import annotations
 
 import base64
-import difflib
 import fnmatch
 import ipaddress
 import math
@@ -47,6 +46,8 @@ def named(name: str, error: Exception) -> ConfigError:
 
 def nearest(name: Any, known: Collection[str]) -> str:
     """Return what may have been meant, in brackets; ``""`` where nothing is like it."""
+    import difflib  # for a misspelt name alone
+
     close = difflib.get_close_matches(name, known, n=1) if isinstance(name, str) else []
     return f" (did you mean {close[0]}?)" if close else ""
 

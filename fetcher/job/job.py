@@ -19,10 +19,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fetcher.client import Fetcher
 from fetcher.errors import ConfigError, InvalidURL
-from fetcher.found.rows import links_of
 from fetcher.found.source import Followed
 from fetcher.intake import Row
-from fetcher.job.found_rows import LedgerRows
 from fetcher.job.host_memory import delays_of, pauses_of, remember
 from fetcher.job.identity import JobIdentity
 from fetcher.job.ledger import OK, LedgerRow, RunProgress
@@ -38,12 +36,13 @@ from fetcher.sinks.layout import body_place
 from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
 from fetcher.sources.rows import FinishedRow
 from fetcher.stats import Stats
-from fetcher.stored.page import Awaited, StoredFile, StoredPage
 from fetcher.urls import parse
 
 if TYPE_CHECKING:
+    from fetcher.job.found_rows import LedgerRows
     from fetcher.job.kept_list import KeptList
     from fetcher.job.since import EarlierPages
+    from fetcher.stored.page import Awaited, StoredFile, StoredPage
 
 __all__ = ["Job"]
 
@@ -180,6 +179,8 @@ class Job:
         stats.codes = Counter(tally.codes)
         stats.input = stats.done
         if opened.ledger.found is not None:
+            from fetcher.job.found_rows import LedgerRows  # most jobs follow no links
+
             self.found = LedgerRows(
                 opened.ledger.found.rules,
                 stats,
@@ -287,6 +288,8 @@ class Job:
         request = outcome.request
         named = None
         if self.found is not None:
+            from fetcher.found.rows import links_of  # as above
+
             self.found.wrote()
             named = links_of(outcome)
         row = LedgerRow(

@@ -22,11 +22,12 @@ from fetcher.job.lock import Lock
 from fetcher.job.part_ledger import PartsLedger
 from fetcher.job.paths import BEGIN_AGAIN, CRASH_MARKER, LEDGER, clear_job, copy_of, is_job, make_folder
 from fetcher.job.restore import open_ledger, restore
-from fetcher.sinks import BodyFolder, JobOutput, Mark, Rewrite
+from fetcher.sinks import JobOutput, Mark, Rewrite
 from fetcher.sinks.job_output import LedgerOutput
 
 if TYPE_CHECKING:
     from fetcher.job.since import EarlierPages
+    from fetcher.sinks.body_folder import BodyFolder
 
 __all__ = ["CHECKED_BYTES", "OpenJob", "open_job"]
 

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fetcher.client import Fetcher
 from fetcher.compression import SUFFIXES
 from fetcher.config import Config
 from fetcher.errors import ConfigError
-from fetcher.sinks import BodyFolder, Layout, check_store, format_of, needs_messages
+from fetcher.sinks import Layout, check_store, format_of, needs_messages
 from fetcher.sinks.layout import BodyPlace, ItemColumns, body_place
 from fetcher.store import is_store_url, parse_address
+
+if TYPE_CHECKING:
+    from fetcher.sinks.body_folder import BodyFolder
 
 __all__ = ["bodies_of", "body_shown", "check_job_outputs", "format_shown", "layout_of", "paths_of"]
 
@@ -85,6 +89,8 @@ def bodies_of(fetcher: Fetcher, body: str, directory: str) -> BodyFolder | None:
         return None
     if os.path.realpath(body) == os.path.realpath(directory):
         raise ConfigError(f"body: {body} is the folder of the job; name one of its own")
+    from fetcher.sinks.body_folder import BodyFolder  # most runs keep no bodies
+
     return BodyFolder(body, owner=os.path.realpath(directory))
 
 

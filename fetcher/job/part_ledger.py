@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from fetcher.job.ledger import Ledger
 from fetcher.job.schema import SHIFT, damaged, explained, whole
-from fetcher.sinks.store_parts import PartRow
+
+if TYPE_CHECKING:
+    from fetcher.sinks.store_parts import PartRow
 
 __all__ = ["PartsLedger"]
 
@@ -35,6 +38,8 @@ class PartsLedger(Ledger):
 
         May be used in any thread. All rows are looked through for them.
         """
+        from fetcher.sinks.store_parts import PartRow  # most outputs are on this disk
+
         with explained(self.path, "read"), contextlib.closing(self._attach()) as db:
             for row, digest, code, status, size, elapsed, host, attempts in db.execute(_PART_ROWS, (first, last)):
                 if not isinstance(code, str) or not isinstance(host, str):

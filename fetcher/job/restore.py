@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fetcher.errors import LedgerError
 from fetcher.files import move
@@ -20,8 +21,9 @@ from fetcher.job.part_ledger import PartsLedger
 from fetcher.job.paths import BEGIN_AGAIN, LEDGER, RESTORED, clear_job
 from fetcher.job.schema import JOURNALS
 from fetcher.sinks.job_output import JobOutput, LedgerOutput, Mark
-from fetcher.sinks.store_parts import NOTE, PartMark, PartRow, encode_part
-from fetcher.sinks.stored_parts import whole_parts
+
+if TYPE_CHECKING:
+    from fetcher.sinks.store_parts import PartRow
 
 __all__ = ["open_ledger", "restore"]
 
@@ -60,7 +62,7 @@ def restore(folder: str, outputs: Sequence[JobOutput], identity: JobIdentity) ->
     """
     if not any(output.in_store for output in outputs):
         return False
-    from fetcher.sinks.store_output import StoreOutput
+    from fetcher.sinks.store_output import StoreOutput  # most outputs are on this disk
 
     (output,) = outputs
     assert isinstance(output, StoreOutput)
@@ -96,6 +98,8 @@ def _attached(ledger: PartsLedger, outputs: Sequence[JobOutput]) -> bool:
 
 def _fill(ledger: PartsLedger, output: JobOutput) -> int:
     from fetcher.sinks.store_output import StoreOutput
+    from fetcher.sinks.store_parts import NOTE, PartMark, encode_part
+    from fetcher.sinks.stored_parts import whole_parts
 
     assert isinstance(output, StoreOutput)
     ledger.begin_run(max(0.0, time.time()))

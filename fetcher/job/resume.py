@@ -12,7 +12,7 @@ import zlib
 from array import array
 from bisect import bisect_left
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -34,8 +34,10 @@ from fetcher.errors import (
 from fetcher.model import Request
 from fetcher.sources.rows import BadRow, FinishedRow
 from fetcher.stats import counted
-from fetcher.stored.page import StoredFile, StoredPage
 from fetcher.urls import erase_userinfo
+
+if TYPE_CHECKING:
+    from fetcher.stored.page import StoredFile
 
 __all__ = ["CLASSES", "FinishedPages", "ResumeFilter", "ResumeState", "choose_codes", "digest_of"]
 
@@ -179,6 +181,8 @@ class FinishedPages:
 
     def left(self, file: StoredFile) -> Iterator[Any]:
         """Yield what is left. Raises ``SourceError`` at the first row that is another, and where one is gone."""
+        from fetcher.stored.page import StoredPage  # a crawl reads none
+
         finished, passed, count = self._finished, 0, 0
         for page in file.pages(self.is_finished if finished else None):
             if not isinstance(page, StoredPage):

@@ -23,7 +23,7 @@ from fetcher.errors import ConfigError, InvalidURL, LedgerError, SinkError, Sour
 from fetcher.files import PRIVATE, sync, sync_folder_of
 from fetcher.job.paths import BEGIN_AGAIN, SINCE, folder_for, is_job
 from fetcher.model import CONTENT_COLUMNS, RECORD_COLUMNS, Page, Request
-from fetcher.sinks import BodyFolder
+from fetcher.sinks.body_folder import BodyFolder
 from fetcher.sinks.child_tables import is_companion
 from fetcher.sinks.layout import Layout
 from fetcher.sources.earlier import RecordFile, SelectedName, earlier_format

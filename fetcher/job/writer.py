@@ -10,14 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fetcher.found.store import NamedLinks
 from fetcher.job.found_ledger import Discovered
-from fetcher.job.found_rows import LedgerRows
 from fetcher.job.ledger import Ledger, LedgerRow, RunProgress
-from fetcher.sinks import BodyFile, BodyFolder, JobOutput, Mark
+from fetcher.sinks import JobOutput, Mark
 from fetcher.sinks.job_output import LedgerOutput
+
+if TYPE_CHECKING:
+    from fetcher.job.found_rows import LedgerRows
+    from fetcher.sinks.body_folder import BodyFile, BodyFolder
 
 __all__ = ["Writer"]
 

@@ -15,9 +15,7 @@ import msgspec
 from fetcher.config import Accept, Config
 from fetcher.hosts.scheduler import Scheduler
 from fetcher.middleware.accept import accept
-from fetcher.middleware.conditional import Conditional
 from fetcher.middleware.gate import Gate, Locate, has_any_route
-from fetcher.middleware.head import ask_by_head
 from fetcher.middleware.redirects import Redirects
 from fetcher.middleware.retry import Retry
 from fetcher.middleware.robots.fetch import robots_exchange
@@ -58,6 +56,8 @@ class Handlers:
         self._schemes = [Schemes(self.gate, redirects.secrets)] if config.default_scheme == "auto" else []
         handlers += [*self._schemes, redirects]
         if config.head:
+            from fetcher.middleware.head import ask_by_head  # most runs want bodies
+
             handlers.append(ask_by_head)
         if config.robots:
             self.robots = Robots(
@@ -77,6 +77,8 @@ class Handlers:
 
     def comparing(self, earlier: Earlier) -> Exchange:
         """Return the outermost of the same handlers, which ask only for what has changed since ``earlier``."""
+        from fetcher.middleware.conditional import Conditional  # most runs have no earlier one
+
         handlers, place = self._handlers
         handlers = [*handlers[:place], Conditional(earlier), *handlers[place:]]
         return compose(self._middleware, compose(handlers, self._transport), foreign=True)

@@ -12,15 +12,18 @@ Cookies add up instead, and one that was set on the way takes the place of those
 from __future__ import annotations
 
 import base64
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from fetcher.config import Header, Identity
 from fetcher.errors import ConfigError, InvalidURL
-from fetcher.middleware.cookies import ChainJar, CookieFiles
 from fetcher.model import CONDITIONS, Pairs, Request
 from fetcher.urls import Target, host_key
 
-__all__ = ["ChainJar", "Secrets", "may_follow"]
+if TYPE_CHECKING:
+    from fetcher.middleware.cookies import ChainJar, CookieFiles
+
+__all__ = ["Secrets", "may_follow"]
 
 
 def may_follow(name: str) -> bool:
@@ -38,7 +41,11 @@ class Secrets:
         for header in identity.headers:
             if header.host is not None:
                 self._bound.setdefault(_key_of(header.host), []).append(header)
-        self._files = CookieFiles(identity.cookie_files) if identity.cookie_files else None
+        self._files: CookieFiles | None = None
+        if identity.cookie_files:
+            from fetcher.middleware.cookies import CookieFiles  # most runs have none
+
+            self._files = CookieFiles(identity.cookie_files)
         self._none = not (self._everywhere or self._bound or self._files)
 
     def bound_to(self, request: Request, target: Target) -> bool:

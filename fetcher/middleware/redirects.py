@@ -10,16 +10,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from fetcher.config import Config
 from fetcher.errors import FetchError, InvalidURL, RedirectError
-from fetcher.middleware.headers import ChainJar, Secrets
+from fetcher.middleware.headers import Secrets
 from fetcher.model import REDIRECT_STATUSES, Exchange, Request, Response
 from fetcher.refresh import refresh_of
 from fetcher.request_state import Handover, RequestState, current
 from fetcher.urls import Target, join, parse
+
+if TYPE_CHECKING:
+    from fetcher.middleware.cookies import ChainJar
 
 __all__ = ["RedirectChain", "Redirects"]
 
@@ -109,6 +113,8 @@ class Redirects:
         """Move the state to the next hop. Raises ``RedirectError``."""
         if len(state.redirects) >= self._most:
             raise RedirectError("redirect_limit", f"more than {self._most} redirects (max-redirects)")
+        from fetcher.middleware.cookies import ChainJar  # a site without redirects needs none
+
         jar = chain.jar or ChainJar()
         if jar.take(state.target, response.headers):
             chain.jar = jar

@@ -12,8 +12,6 @@ from pathlib import PurePath
 from fetcher.compression import SUFFIXES as COMPRESSED
 from fetcher.errors import ConfigError
 from fetcher.model import Sink
-from fetcher.sinks.batch_sink import BatchSink
-from fetcher.sinks.body_folder import BodyFile, BodyFolder
 from fetcher.sinks.child_tables import ChildTable, child_tables, companion_path
 from fetcher.sinks.durable import DurableFile
 from fetcher.sinks.escape import printable
@@ -29,8 +27,6 @@ __all__ = [
     "COLUMNS",
     "FORMATS",
     "SUFFIXES",
-    "BodyFile",
-    "BodyFolder",
     "DurableFile",
     "JSONLSink",
     "JobOutput",
@@ -108,6 +104,8 @@ def sink_for(
     kind = format_of(path, format)
     if kind in BATCHED:
         text = os.fspath(path)
+        from fetcher.sinks.batch_sink import BatchSink  # a job does without
+
         return BatchSink(text, lambda work: _batched_outputs(text, layout, kind, work), fresh=fresh)
     return stream_sink(path, layout, kind, fresh=fresh)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import csv
-import difflib
 from collections.abc import Callable, Sequence
 from encodings.aliases import aliases
 from typing import Any, Self
@@ -99,6 +97,8 @@ def parse_encoding(value: Any) -> str | None:
         b"a".decode(name, "ignore")  # refuses what encodes no text, such as hex
         codecs.getincrementaldecoder(name)
     except (LookupError, TypeError, ValueError, UnicodeError):
+        import difflib  # for a misspelt name alone
+
         name = str(value).lower().replace("-", "_")
         close = difflib.get_close_matches(name, _FREQUENT, n=1) or difflib.get_close_matches(name, sorted(aliases), n=1)
         hint = f"did you mean {close[0]!r}?" if close else "such as cp1252, which Windows and Excel write"
@@ -115,6 +115,8 @@ def parse_carry(value: Any) -> list[str]:
     (['name', 'city, street'], [])
     """
     if isinstance(value, str):
+        import csv  # most lists carry none
+
         names = next(csv.reader([value.replace("\n", ",")], skipinitialspace=True), [])
     elif isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
         names = list(value)

@@ -19,16 +19,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from fetcher.event_loop import fastest_loop
+from tests.lab.connection import ServerConnection, whole_answer
 
 __all__ = ["Entry", "Refusing", "Scene", "Street", "street"]
 
 ROOT = Path(__file__).resolve().parents[2]
-PHRASES = {200: b"OK", 404: b"Not Found", 429: b"Too Many Requests", 503: b"Service Unavailable"}
+PHRASES = {200: "OK", 404: "Not Found", 429: "Too Many Requests", 503: "Service Unavailable"}
 PAGES = 64  # different ones
 WORDS = "coffee roast origin washed natural kettle grinder filter bloom ratio crema harvest altitude parcel".split()
 
@@ -131,13 +132,13 @@ class Play:
             date = math.ceil(time.time() + float(wish[5:]))
             wish, rest = formatdate(date, usegmt=True), max(0.0, date - time.time())
         self._rests_until = until = now + rest
-        lines = b"" if wish is None else f"Retry-After: {wish}\r\n".encode()
+        lines = "" if wish is None else f"Retry-After: {wish}\r\n"
         return _answer(refusing.status, b"too many", more=lines), until
 
     def robots_of(self, host: str) -> bytes:
         """Return the answer to who asks a host for its robots.txt."""
         text = self.scene.robots
-        return _answer(404, b"") if text is None else _answer(200, text.replace("{host}", host).encode(), b"text/plain")
+        return _answer(404, b"") if text is None else _answer(200, text.replace("{host}", host).encode(), "text/plain")
 
     def latency_of(self, path: str) -> float:
         """Return the seconds a path takes, always the same."""
@@ -145,49 +146,44 @@ class Play:
         return low + (high - low) * zlib.crc32(path.encode()) / 2**32
 
 
-class Conversation(asyncio.Protocol):
-    """One connection: requests in turn, an answer each."""
+class Conversation(ServerConnection):
+    """One connection to a host of the scene."""
 
     def __init__(self, stage: Stage) -> None:
+        super().__init__()
         self._stage = stage
-        self._head = b""
         self._at_work: Play | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        super().connection_made(transport)
         self._host = str(transport.get_extra_info("sockname")[0])
 
     def connection_lost(self, _: Exception | None) -> None:
         self._end()
 
-    def data_received(self, data: bytes) -> None:
-        self._head += data
-        if not self._head.endswith(b"\r\n\r\n"):
-            return
-        path = self._head.split(b" ", 2)[1].decode("latin-1")
-        self._head = b""
+    def asked(self, path: str, head: bytes) -> None:
         play, now = self._stage.play, time.monotonic()
         refusal = play.refusal(self._host, now)
         if refusal is not None:
             assert play.scene.refusing is not None
-            self._transport.write(refusal[0])
+            self.send(refusal[0])
             play.log.append(Entry(now, time.monotonic(), self._host, path, play.scene.refusing.status, refusal[1]))
             return
         if play.scene.refusing is not None and play.scene.refusing.host == self._host:
             self._at_work = play
             play.at_once += 1
-        asyncio.get_running_loop().call_later(play.latency_of(path), self._answer, play, path, now)
+        self.loop.call_later(play.latency_of(path), self._answer, play, path, now)
 
     def _answer(self, play: Play, path: str, came: float) -> None:
         self._end()
-        if self._transport.is_closing():
+        if self.transport.is_closing():
             return
         status = 200
         if path != "/robots.txt":
-            self._transport.write(play.pages[zlib.crc32(path.encode()) % PAGES])
+            self.send(play.pages[zlib.crc32(path.encode()) % PAGES])
         else:
             status = 404 if play.scene.robots is None else 200
-            self._transport.write(play.robots_of(self._host))
+            self.send(play.robots_of(self._host))
         play.log.append(Entry(came, time.monotonic(), self._host, path, status, 0.0))
 
     def _end(self) -> None:
@@ -203,11 +199,8 @@ class Stage:
         self.play = Play(Scene((0.0, 0.0)))
 
 
-def _answer(status: int, body: bytes, kind: bytes = b"text/html; charset=utf-8", more: bytes = b"") -> bytes:
-    return b"HTTP/1.1 %d %s\r\nContent-Type: %s\r\n%sContent-Length: %d\r\n\r\n%s" % (
-        *(status, PHRASES[status], kind, more, len(body)),
-        body,
-    )
+def _answer(status: int, body: bytes, kind: str = "text/html; charset=utf-8", more: str = "") -> bytes:
+    return whole_answer(f"{status} {PHRASES[status]}", body, kind=kind, more=more)
 
 
 def _page(size: int, chance: random.Random) -> bytes:

@@ -15,13 +15,13 @@ import tempfile
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import cast
 
 import msgspec
 
 from fetcher.event_loop import fastest_loop
 from tests.benchmarks.figures import Figure, at_least
 from tests.lab.command import argv, environment
+from tests.lab.connection import ServerConnection, whole_answer
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS = 200
@@ -42,34 +42,23 @@ def robots() -> bytes:
     return b"\n".join(rules)
 
 
-class AttackServer(asyncio.Protocol):
+class AttackServer(ServerConnection):
     """Answers on every host; the last one has the file, where it is ``hostile``."""
 
     hostile = False
     file = robots()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way back."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
-        self._head = b""
-
-    def data_received(self, data: bytes) -> None:
-        """Answer each whole request."""
-        self._head += data
-        while b"\r\n\r\n" in self._head:
-            head, _, self._head = self._head.partition(b"\r\n\r\n")
-            path = head.split(b" ", 2)[1]
-            if path == b"/robots.txt":
-                body = self.file if self.hostile and b"Host: 127.5.9.9" in head else b""
-                self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-            elif path.startswith(b"/there"):
-                port = self._transport.get_extra_info("sockname")[1]
-                location = f"http://127.5.9.9:{port}{PATH}?{path.decode()[6:]}".encode()
-                self._transport.write(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: %b\r\n\r\n" % location)
-            else:
-                self._transport.write(
-                    b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 16\r\n\r\n<title>x</title>"
-                )
+    def asked(self, path: str, head: bytes) -> None:
+        """Answer at once."""
+        if path == "/robots.txt":
+            file = self.file if self.hostile and b"Host: 127.5.9.9" in head else b""
+            self.send(whole_answer("200 OK", file, kind="text/plain"))
+        elif path.startswith("/there"):
+            port = self.transport.get_extra_info("sockname")[1]
+            location = f"Location: http://127.5.9.9:{port}{PATH}?{path[6:]}\r\n"
+            self.send(whole_answer("302 Found", b"", more=location))
+        else:
+            self.send(whole_answer("200 OK", b"<title>x</title>"))
 
 
 async def serve(hostile: bool) -> None:

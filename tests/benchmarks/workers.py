@@ -21,10 +21,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from fetcher.event_loop import fastest_loop
 from tests.lab.command import argv, environment
+from tests.lab.connection import ServerConnection, whole_answer
 from tests.sweeps.processes import workers_of
 
 __all__ = ["Measured", "measure", "serving"]
@@ -45,34 +45,27 @@ class Measured:
     pss: int = 0
 
 
-class Page(asyncio.Protocol):
+class Page(ServerConnection):
     """A connection that answers each request at once: a page, or that there is no robots.txt."""
 
     def __init__(self, page: bytes) -> None:
+        super().__init__()
         self._page = page
-        self._head = b""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
-
-    def data_received(self, data: bytes) -> None:
-        self._head += data
-        if self._head.endswith(b"\r\n\r\n"):
-            missing = b"/robots.txt " in self._head[:20]
-            self._head = b""
-            self._transport.write(MISSING if missing else self._page)
+    def asked(self, path: str, head: bytes) -> None:
+        self.send(MISSING if path == "/robots.txt" else self._page)
 
 
-MISSING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+MISSING = whole_answer("404 Not Found", b"")
 LINE = b"<p class=item><a href=/item/7>An item of the list</a> with a line of text behind it</p>\n"
 
 
 async def serve(size: int) -> None:
     """Serve until standard input ends."""
     body = b"<!doctype html><title>A page of the list</title>" + LINE * (size // len(LINE))
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\n\r\n" % len(body)
+    page = whole_answer("200 OK", body)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Page(head + body), "0.0.0.0", 0, backlog=1_000)
+    server = await loop.create_server(lambda: Page(page), "0.0.0.0", 0, backlog=1_000)
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 

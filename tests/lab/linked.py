@@ -15,11 +15,12 @@ from concurrent.futures import Future
 from html import escape
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self, cast
+from typing import NamedTuple, Self
 from urllib.parse import unquote, urldefrag, urljoin
 
 from selectolax.lexbor import LexborHTMLParser
 
+from tests.lab.connection import ServerConnection, whole_answer
 from tests.lab.ports import bind_hosts, host_address
 
 __all__ = ["LinkedPage", "LinkedSite", "breadth_first", "folder", "page"]
@@ -130,36 +131,26 @@ class LinkedSite:
             server.close()
 
 
-class Visit(asyncio.Protocol):
-    """One connection: requests in turn, an answer each."""
+class Visit(ServerConnection):
+    """One connection to the site."""
 
     def __init__(self, site: LinkedSite) -> None:
+        super().__init__()
         self._site = site
-        self._head = b""
-        self._loop = asyncio.get_running_loop()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._head += data
-        if not self._head.endswith(b"\r\n\r\n"):
-            return
-        head, self._head = self._head.decode("latin-1"), b""
-        path = head.split(" ", 2)[1]
+    def asked(self, path: str, head: bytes) -> None:
         self._site.log.append(path)
-        self._loop.call_later(self._site.latency, self._answer, path, head)
+        self.loop.call_later(self._site.latency, self._answer, path, head)
 
-    def _answer(self, path: str, head: str) -> None:
-        if self._transport.is_closing():
+    def _answer(self, path: str, head: bytes) -> None:
+        if self.transport.is_closing():
             return
         answer = self._site.pages(path) or LinkedPage(b"missing", "text/plain", 404)
         headers: Iterable[tuple[str, str]] = answer.headers
         if self._site.etags and answer.status == 200:
             tag = f'"{hash(answer.body) & 0xFFFFFFFF:x}"'
             headers = (*headers, ("ETag", tag))
-            if tag in head:
+            if tag.encode() in head:
                 answer = LinkedPage(b"", answer.kind, 304)
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-        first = f"HTTP/1.1 {answer.status} X\r\nContent-Type: {answer.kind}\r\nContent-Length: {len(answer.body)}\r\n"
-        self._transport.write(f"{first}{lines}\r\n".encode() + answer.body)
+        self.send(whole_answer(f"{answer.status} X", answer.body, kind=answer.kind, more=lines))

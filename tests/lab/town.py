@@ -16,9 +16,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from fetcher.event_loop import fastest_loop
+from tests.lab.connection import ServerConnection, whole_answer
 
 __all__ = ["Town", "living_in"]
 
@@ -78,50 +79,36 @@ def living_in(before: Sequence[str] = ()) -> Iterator[Town]:
                 process.kill()
 
 
-class Conversation(asyncio.Protocol):
-    """One connection: requests in turn, an answer each."""
+class TownConnection(ServerConnection):
+    """One connection to a living host; ``callers`` are all that are open."""
 
-    def __init__(self, visitors: set[asyncio.Transport] | None = None) -> None:
-        self._visitors = visitors
-        self._head = b""
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, callers: set[asyncio.Transport] | None = None) -> None:
+        super().__init__()
+        self._callers = callers
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        if self._visitors is not None:
-            self._visitors.add(self._transport)
+        super().connection_made(transport)
+        if self._callers is not None:
+            self._callers.add(self.transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._visitors is not None:
-            self._visitors.discard(self._transport)
+        if self._callers is not None:
+            self._callers.discard(self.transport)
 
-    def data_received(self, data: bytes) -> None:
-        self._head += data
-        if not self._head.endswith(b"\r\n\r\n"):
-            return
-        path = self._head.split(b" ", 2)[1].split(b"/")
-        self._head = b""
-        if path[1].isdigit():
-            self._loop.call_later(int(path[1]) / 1000, self._answer, PAGE)
+    def asked(self, path: str, head: bytes) -> None:
+        milliseconds = path.split("/")[1]
+        if milliseconds.isdigit():
+            self.loop.call_later(int(milliseconds) / 1000, self.send, PAGE)
         else:
-            self._answer(MISSING)
-
-    def _answer(self, answer: bytes) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(answer)
+            self.send(MISSING)
 
 
 class Silence(asyncio.Protocol):
     """A connection on which nobody ever says a word."""
 
 
-def _whole(status: str, body: bytes) -> bytes:
-    head = f"HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
-
-
-PAGE = _whole("200 OK", b'<!doctype html><title>town</title><a href="/next">next</a><p>' + b"lorem ipsum " * 150)
-MISSING = _whole("404 Not Found", b"")
+PAGE = whole_answer("200 OK", b'<!doctype html><title>town</title><a href="/next">next</a><p>' + b"lorem ipsum " * 150)
+MISSING = whole_answer("404 Not Found", b"")
 
 
 class Mortal:
@@ -129,21 +116,21 @@ class Mortal:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self._visitors: set[asyncio.Transport] = set()
+        self._callers: set[asyncio.Transport] = set()
         self._server: asyncio.Server | None = None
         self._socket = _bound(address, 0)
         self.port = int(self._socket.getsockname()[1])
 
     async def rise(self) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Conversation(self._visitors), sock=self._socket, backlog=1024)
+        self._server = await loop.create_server(lambda: TownConnection(self._callers), sock=self._socket, backlog=1024)
 
     async def fall(self) -> None:
         if self._server is not None:
             self._server.close()
             self._server = None
-        for visitor in list(self._visitors):
-            visitor.abort()
+        for caller in list(self._callers):
+            caller.abort()
         while True:
             try:
                 self._socket = _bound(self._address, self.port)
@@ -184,7 +171,7 @@ async def serve() -> None:
     loop = asyncio.get_running_loop()
     with ExitStack() as stack:
         ports: dict[str, int] = {}
-        factories: dict[str, Any] = {"living": Conversation, "silent": Silence}
+        factories: dict[str, Any] = {"living": TownConnection, "silent": Silence}
         for kind, factory in factories.items():
             server = await loop.create_server(factory, EVERYWHERE, 0, backlog=1024)
             ports[kind] = server.sockets[0].getsockname()[1]

@@ -19,11 +19,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from fetcher.compression import Compressor
 from fetcher.config import Limits
 from tests.lab.command import argv, environment
+from tests.lab.connection import ServerConnection, whole_answer
 
 UNPACKED = 200 * 1024 * 1024
 SLACK = 64 * 1024 * 1024
@@ -48,31 +49,21 @@ def packed(coding: str) -> bytes:
     return b"".join([*pieces, brotli_stream.finish()])
 
 
-class BombServer(asyncio.Protocol):
+class BombServer(ServerConnection):
     """Answers ``/KIND/CODING/N`` and robots.txt; some hosts have a bomb for the latter."""
 
     bodies: ClassVar[dict[str, bytes]] = {}
     armed = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._head = b""
-
-    def data_received(self, data: bytes) -> None:
-        self._head += data
-        while b"\r\n\r\n" in self._head:
-            head, _, self._head = self._head.partition(b"\r\n\r\n")
-            self._answer(head.decode("latin-1"))
-
-    def _answer(self, head: str) -> None:
-        path = head.split(" ", 2)[1]
+    def asked(self, path: str, head: bytes) -> None:
+        """Answer at once."""
         _, kind, *rest = path.split("/")
         coding = rest[0] if rest else CODINGS[hash(head) % len(CODINGS)]
-        host = head.lower().partition("\r\nhost: ")[2].split("\r\n", 1)[0].partition(":")[0]
+        host = head.lower().partition(b"\r\nhost: ")[2].split(b"\r\n", 1)[0].partition(b":")[0]
         status, more = "200 OK", ""
         bomb = self.armed
         if kind == "robots.txt":
-            bomb = bomb and host.startswith("127.9.1.")
+            bomb = bomb and host.startswith(b"127.9.1.")
         elif kind == "missing":
             status = "404 Not Found"
         elif kind == "moved":
@@ -81,8 +72,7 @@ class BombServer(asyncio.Protocol):
             bomb = False
         body = self.bodies[coding] if bomb else b""
         more += f"Content-Encoding: {coding}\r\n" if bomb else ""
-        reply = f"HTTP/1.1 {status}\r\nContent-Type: text/html\r\n{more}Content-Length: {len(body)}\r\n\r\n"
-        self._transport.write(reply.encode() + body)
+        self.send(whole_answer(status, body, kind="text/html", more=more))
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from fetcher.spawn import when_owner_ends
+from tests.lab.connection import ServerConnection, whole_answer
 from tests.lab.ports import bind_hosts, host_address
 from tests.sweeps.judge import Row
 
@@ -108,72 +109,55 @@ def serving(log: Path) -> Iterator[Site]:
         yield Site(int(process.stdout.readline()), log)
 
 
-class Conversation(asyncio.Protocol):
-    """One connection: requests in turn, an answer each."""
+class Visit(ServerConnection):
+    """One connection to the site."""
 
     def __init__(self, log: int) -> None:
+        super().__init__()
         self._log = log
-        self._head = b""
-        self._loop = asyncio.get_running_loop()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._head += data
-        if not self._head.endswith(b"\r\n\r\n"):
-            return
-        path = self._head.split(b" ", 2)[1].decode("latin-1")
-        self._head = b""
+    def asked(self, path: str, head: bytes) -> None:
         match path.split("/"):
             case ["", "lists", job]:
-                self._transport.write(answer("200 OK", (LISTS / job / "urls.txt").read_bytes()))
+                self.send(whole_answer("200 OK", (LISTS / job / "urls.txt").read_bytes()))
             case ["", _, kind, wait, row] if wait.isdecimal() and row.isdecimal():
                 self._note(">", path)
-                self._loop.call_later(int(wait) / 1000, self._answer, kind, path)
+                self.loop.call_later(int(wait) / 1000, self._answer, kind, path)
             case _:
-                self._transport.write(answer("404 Not Found", b""))
+                self.send(whole_answer("404 Not Found", b""))
 
     def _answer(self, kind: str, path: str) -> None:
-        if self._transport.is_closing():
+        if self.transport.is_closing():
             return
         self._note("<", path)
         if kind == "reset":
-            cast(socket.socket, self._transport.get_extra_info("socket")).setsockopt(
+            cast(socket.socket, self.transport.get_extra_info("socket")).setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
             )
-            self._transport.abort()
+            self.transport.abort()
         elif kind == "hop":
             _, job, _, _, row = path.split("/")
-            self._transport.write(answer("302 Found", b"", f"Location: /{job}/landed/0/{row}\r\n"))
+            self.send(whole_answer("302 Found", b"", more=f"Location: /{job}/landed/0/{row}\r\n"))
         elif kind == "missing":
-            self._transport.write(answer("404 Not Found", b"<title>missing</title>"))
+            self.send(whole_answer("404 Not Found", b"<title>missing</title>"))
         else:
             number = int(path.rpartition("/")[2])
-            self._transport.write(
-                DENSE if kind == "dense" else ordinary(number % FEW if kind == "few" else number // 2)
-            )
+            self.send(DENSE if kind == "dense" else ordinary(number % FEW if kind == "few" else number // 2))
 
     def _note(self, arrow: str, path: str) -> None:
         os.write(self._log, f"{time.monotonic():.6f} {arrow} {path}\n".encode())
 
 
-def answer(status: str, body: bytes, more: str = "") -> bytes:
-    """Return a whole answer of HTTP/1.1, with ``more`` lines in its head."""
-    head = f"HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {len(body)}\r\n{more}\r\n"
-    return head.encode() + body
-
-
 LISTS = Path()  # the log's folder
 LEAD = b"<!doctype html><title>swept</title>"
 FEW = 4
-DENSE = answer("200 OK", LEAD + b"<b>x</b>" * ATOMS)
+DENSE = whole_answer("200 OK", LEAD + b"<b>x</b>" * ATOMS)
 
 
 def ordinary(number: int) -> bytes:
     """Return a page with a body of its number's own, and with as many images as links, up to three."""
     links = b'<a href="/next">next<img src="/next.png" alt=""></a>' * (number % 4)
-    return answer("200 OK", LEAD + links + b"<p>%d " % number + b"lorem ipsum " * 150)
+    return whole_answer("200 OK", LEAD + links + b"<p>%d " % number + b"lorem ipsum " * 150)
 
 
 async def serve(log: int) -> None:
@@ -182,7 +166,7 @@ async def serve(log: int) -> None:
     over = asyncio.Event()
     listeners = bind_hosts(HOSTS)
     for listener in listeners:
-        await loop.create_server(lambda: Conversation(log), sock=listener, backlog=1024)
+        await loop.create_server(lambda: Visit(log), sock=listener, backlog=1024)
 
     def end() -> None:
         loop.call_soon_threadsafe(over.set)
