@@ -99,6 +99,8 @@ class ReadPages:
         self._running = 0
         self._turn = 0.0
         self._stopping = False
+        self._going = asyncio.Event()
+        self._going.set()
 
     def __aiter__(self) -> Self:
         return self
@@ -109,6 +111,11 @@ class ReadPages:
             await asyncio.sleep(0)
             self._turn = time.monotonic() + SLICE_SECONDS
         while not self._stopping and (not self._waiting or (self._running and self._has_room())):
+            if not self._going.is_set():
+                if self._waiting:
+                    break  # what has been read is handed out
+                await self._going.wait()
+                continue
             page = await self._next()
             if page is None:
                 break
@@ -226,11 +233,16 @@ class ReadPages:
         """Take over other limits, of which none is for pages of a file."""
 
     def pause(self, *, paused: bool) -> None:
-        """Go on: nobody is asked."""
+        """Begin with no further page until ``pause(paused=False)``."""
+        if paused:
+            self._going.clear()
+        else:
+            self._going.set()
 
     def stop(self, grace: float = 5.0) -> None:  # noqa: ARG002  (a page takes no longer than its own limit)
         """Begin with no further page."""
         self._stopping = True
+        self._going.set()
 
     async def close(self) -> None:
         """End what is still being read, and the source."""

@@ -53,14 +53,22 @@ class DividedWARC:
         limits = msgspec.structs.replace(config.limits, rows=None, time=None)
         self._config = msgspec.structs.replace(config, limits=limits)
         self._extract = extract
+        self._ranges: Ranges | None = None
+
+    def pids(self) -> list[int]:
+        """Return the processes that read."""
+        return self._ranges.pids() if self._ranges is not None else []
 
     def pages(self, finished: IsFinished | None = None) -> Iterator[StoredPage | Awaited]:
         """Yield the rows. Raises ``SourceError`` and ``ResourceError``."""
         self.broken = PassedOver()
-        ranges = Ranges(self._warc, self._workers, self._config, self._extract, finished=finished, broken=self.broken)
+        self._ranges = ranges = Ranges(
+            self._warc, self._workers, self._config, self._extract, finished=finished, broken=self.broken
+        )
         try:
             yield from self._warc.numbered(ranges.items())
         finally:
+            self._ranges = None
             ranges.close()
 
 
@@ -111,6 +119,10 @@ class Ranges:
             self._broken.add(found.broken)
             self._numbered += sum(isinstance(item, StoredPage) for item in found.items)
             yield from found.items
+
+    def pids(self) -> list[int]:
+        """Return the processes."""
+        return list(self._pool._processes or ())  # noqa: SLF001  (as below)
 
     def close(self) -> None:
         """End the processes."""

@@ -12,8 +12,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from fetcher.drawing.document import DARK, LIGHT
 from fetcher.errors import ConfigError
-from fetcher.live.page import POLICY
+from fetcher.live.page import POLICY, render
 from fetcher.live.server import MAX_STREAMS, Command, LiveServer
 from fetcher.live.state import Eta, LiveState, Point, RowCounts
 
@@ -106,6 +107,16 @@ async def visitor() -> AsyncIterator[Visitor]:
         aiohttp.ClientSession(cookie_jar=jar) as session,
     ):
         yield Visitor(server, session)
+
+
+def test_its_colours_are_those_of_the_reports() -> None:
+    page = render("token")
+    rules = page.partition("<style>")[2].partition("*{")[0]
+    for palette in (LIGHT, DARK):
+        assert "".join(f"--{name}:{value};" for name, value in palette.items()) in rules
+    own = page.partition("<style>")[2].partition("</style>")[0].removeprefix(rules)
+    assert not re.search(r"#[0-9a-f]{3,8}\b[;},]", own), "a colour of its own"
+    assert set(re.findall(r"var\(--([\w-]+)\)", own)) <= LIGHT.keys()
 
 
 async def test_the_token_lets_in_and_gives_a_cookie(visitor: Visitor) -> None:

@@ -30,6 +30,7 @@ from fetcher.topics import advice_for
 from tests.benchmarks.report_page import MAX_MB, make, measure
 from tests.lab.command import run
 from tests.lab.desk import Desk
+from tests.lab.exchange import Case, Exchange
 from tests.lab.report_scene import CODES, HOSTS, NAUGHTY, OPTIONS, make_scene, product
 from tests.lab.server import LabServer
 from tests.test_report import begin, end, entry, make_job, so_far, write
@@ -120,6 +121,15 @@ def scene(lab: LabServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def desk(lab: LabServer, tmp_path: Path) -> Desk:
     return Desk(lab, tmp_path)
+
+
+def page_of(text: str) -> Case:
+    """A case that answers with an HTML page."""
+
+    async def reply(exchange: Exchange) -> None:
+        await exchange.reply(text)
+
+    return reply
 
 
 def told(folder: Path, *names: str) -> tuple[Reading, Any]:
@@ -437,7 +447,7 @@ def test_each_format_tells_the_same(name: str, desk: Desk) -> None:
     )
     ended = desk.crawl(*OPTIONS[3:], to=name)
     assert ended.code == 0, ended.said
-    page = read_job(str(desk.folder / f"{name}.job"))
+    page = read_job(str(desk.folder / f"{name.rstrip('/')}.job"))
     assert page.records.trouble == [], os.listdir(desk.folder)
     assert (page.records.rows, page.records.pages) == (42, 40)
     assert page.records.whole == {"title": 40, "meta": 40}
@@ -447,6 +457,113 @@ def test_each_format_tells_the_same(name: str, desk: Desk) -> None:
     price = page.records.columns["price"]
     assert price.numbers.count == 34
     assert 0 < price.low < price.high
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.csv", "p.sqlite", "p.parquet", "p.warc.gz", "parts/"])
+def test_what_a_file_of_rules_and_a_table_select_is_told(name: str, desk: Desk) -> None:
+    for extra in {"p.parquet": ["pyarrow"], "parts/": ["pyarrow"], "p.warc.gz": ["fastwarc"]}.get(name, []):
+        pytest.importorskip(extra)
+    desk.lab.add(
+        "/shelf",
+        page_of(
+            "<title>Shelf</title><h1>One</h1><p class=cost>12.50 EUR</p><p class=many>7</p><p class=on>yes</p><i>a</i><i>b</i>"
+            "<table><tr><th>Size<th>Left</tr><tr><td>L<td>3</tr></table>"
+        ),
+    )
+    rules = "cost=.cost:price", "many=.many:int", "sale=.on:bool", "marks[]=i", "first=html{head=h1}", "title=h1"
+    (desk.folder / "rules.toml").write_text(f"[[pages]]\nurl = '*/shelf*n=1*'\nselect = {list(rules)}\n")
+    desk.write([desk.lab.url(f"/shelf?n={number}") for number in (*range(10, 20), *range(20, 25))])
+    words = ["--select", "h=h1", "--select-from", "rules.toml", "--table", "table", "--with", "links,text"]
+    parts = ["-f", "parquet", "--part-rows", "4"] if name == "parts/" else []
+    ended = desk.crawl(*words, *parts, to=name)
+    assert ended.code == 0, ended.said
+    page = read_job(str(desk.folder / f"{name.rstrip('/')}.job"))
+    assert page.records.trouble == []
+    columns = page.records.columns
+    filled = {column: sums.filled for column, sums in columns.items()}
+    assert filled == {
+        "h": 15, "table": 15, "cost": 10, "cost_currency": 10, "many": 10, "sale": 10, "marks": 10, "first": 10, "title": 10
+    }  # fmt: skip
+    kinds = {column: [*sums.kinds] for column, sums in columns.items()}
+    assert kinds["cost"] == kinds["many"] == ["number"]
+    assert (kinds["sale"], kinds["marks"], kinds["table"], kinds["first"]) == (
+        ["yes or no"],
+        ["list"],
+        ["list"],
+        ["object"],
+    )
+    assert (columns["cost"].low, columns["many"].high) == (12.5, 7)
+    assert columns["title"].example == "One"
+    assert columns["marks"].example == '["a","b"]'
+    assert columns["table"].example == '[{"Size":"L","Left":"3"}]'
+    assert page.records.whole == {"title": 15, "link_list": 0, "text": 15}
+    assert "cost_currency" in render_job(page)
+
+
+def test_rules_that_cannot_be_read_here_are_told_and_end_no_report(desk: Desk) -> None:
+    desk.pages(1, 2)
+    assert desk.crawl("--select", "h=h1", to="p.csv").code == 0
+    with closing(sqlite3.connect(desk.folder / "p.csv.job" / "ledger.sqlite")) as ledger, ledger:
+        (identity,) = ledger.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()
+        changed = bytes(identity).replace(b"h=h1", b"h=newer:h1{{")
+        ledger.execute("UPDATE meta SET value = ? WHERE key = 'identity'", (changed,))
+    page = read_job(str(desk.folder / "p.csv.job"))
+    assert page.records.rows == 2
+    (trouble,) = page.records.trouble
+    assert trouble.startswith("what was selected is not told: select ")
+    assert "newer" in trouble
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.sqlite", "p.parquet", "p.jsonl"])
+def test_links_and_images_of_tables_of_their_own_are_counted(name: str, desk: Desk) -> None:
+    if name == "p.parquet":
+        pytest.importorskip("pyarrow")
+    desk.lab.add("/linking", page_of("<title>t</title><a href=/a>a</a><a href=/b>b</a>"))
+    desk.lab.add("/plain", page_of("<title>t</title>"))
+    desk.write([desk.lab.url(f"/{kind}?n={number}") for number, kind in enumerate(["plain", "linking"] * 5)])
+    assert desk.crawl("--with", "links,images", to=name).code == 0
+    records = read_job(str(desk.folder / f"{name.rstrip('/')}.job")).records
+    assert (records.trouble, records.whole) == ([], {"title": 10, "link_list": 5, "image_list": 0})
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.sqlite", "p.parquet"])
+def test_a_table_that_has_none_of_our_columns_is_told(name: str, desk: Desk) -> None:
+    if name == "p.parquet":
+        pytest.importorskip("pyarrow")
+    desk.pages(1)
+    assert desk.crawl(to=name).code == 0
+    path = desk.folder / name
+    path.unlink()
+    if name == "p.csv":
+        path.write_text("animal,legs\ncat,4\n")
+    elif name == "p.sqlite":
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("CREATE TABLE animals(legs)")
+    else:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        parquet.write_table(pa.table({"legs": [4]}), path)
+    (trouble,) = read_job(str(desk.folder / f"{name.rstrip('/')}.job")).records.trouble
+    assert "is no output of fetcher" in trouble
+
+
+def test_a_long_record_is_read_and_a_torn_one_is_counted(tmp_path: Path) -> None:
+    line = msgspec.json.encode({"id": 1, "url": "http://a.example/", "error": None, "text": "t" * 200_000})
+    (tmp_path / "p.jsonl").write_bytes(line + b"\n" + line + b"\n" + line[:100_000])
+    sums = read_records(str(tmp_path / "p.jsonl"), content=["text"])
+    assert (sums.rows, sums.whole["text"], sums.unread) == (2, 2, 1)
+
+
+def test_cells_of_a_csv_are_what_they_were(tmp_path: Path) -> None:
+    """Lines within a cell, an apostrophe that keeps a cell from running, and a row that is cut short."""
+    text = 'id,url,status,error,message,title\r\n1,http://a.example/,,\'=code,"two\r\nlines",\r\n2,http://b.ex'
+    (tmp_path / "p.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    sums = read_records(str(tmp_path / "p.csv"))
+    assert {code: [each.message for each in found] for code, found in sums.examples.items()} == {
+        "=code": ["two\r\nlines"]
+    }
+    assert (sums.rows, sums.unread) == (1, 1)
 
 
 def test_columns_codes_and_lines_without_number_are_bounded(tmp_path: Path) -> None:

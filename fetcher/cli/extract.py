@@ -21,7 +21,7 @@ OF_THE_NETWORK = frozenset({
     "cert", "key", "ca_bundle", "insecure", "tls", "proxy", "no_proxy", "http_proxy", "https_proxy", "http_version",
     "private_network", "middleware", "dedupe", "dry_run", "head", "resolve", "dns", "shard", "workers", "follow",
     "follow_css", "depth", "within", "include", "exclude", "max_pages", "max_pages_per_host",
-    "ray_address", "live", "live_at", "live_host", "live_control", "open",
+    "ray_address",
 })  # fmt: skip
 """The options of ``crawl`` that mean nothing here: they are about the list, the hosts and the way to them."""
 

@@ -19,6 +19,7 @@ from fetcher.live.server import Command, LiveServer
 from fetcher.report.notices import Notices
 from fetcher.report.summary import Summary
 from fetcher.stats import Stats
+from fetcher.stored import StoredFile
 
 __all__ = ["LiveRun", "announce"]
 
@@ -31,7 +32,8 @@ EXPOSED = (
 class LiveRun:
     """The page of one run, for an ``async with`` block that ends when all is written and told.
 
-    ``get`` returns a setting of the run; ``stop`` ends it as the first Ctrl-C does. Entering raises ``ConfigError`` where the
+    ``get`` returns a setting of the run; ``stop`` ends it as the first Ctrl-C does; ``stored`` is the file that is read in the
+    place of the network. Entering raises ``ConfigError`` where the
     page cannot be served there.
     """
 
@@ -44,6 +46,7 @@ class LiveRun:
         total: int | None,
         stop: Callable[[], None],
         redact: Callable[[str], str],
+        stored: StoredFile | None = None,
     ) -> None:
         place = LivePlace() if get("live_at") is None else LivePlace.of(get("live_at"))
         self._open = bool(get("open"))
@@ -52,7 +55,10 @@ class LiveRun:
         self._notices = notices
         self._stop = stop
         self._fetcher: Fetcher | None = None
-        self._source = RunSource(name, total=total, redact=redact)
+        self._reads = stored is not None
+        self._source = RunSource(
+            name, total=total, redact=redact, reads=self._reads, pids=getattr(stored, "pids", None) or list
+        )
         self._server = LiveServer(self._source, place, names=get("live_host"), control=self)
         self.saw = self._source.saw
 
@@ -90,20 +96,24 @@ class LiveRun:
         fetcher = self._fetcher
         if fetcher is None:
             raise ConfigError("the run has not begun, or has ended")
+        flying = "the pages that are being read" if self._reads else "what is in flight"
         match command.do:
             case "stop":
                 self._source.stopping = True
                 self._stop()
-                said = "stopping: what is in flight has 5 s to finish"
+                said = f"stopping: {flying} {'are finished' if self._reads else 'has 5 s to finish'}"
             case "pause" | "resume":
                 fetcher.pause(paused=command.do == "pause")
-                said = "paused: what is in flight finishes" if command.do == "pause" else "going on"
+                finish = f"paused: {flying} {'are finished' if self._reads else 'finishes'}"
+                said = finish if command.do == "pause" else "going on"
             case "limits":
                 said = self._limit(fetcher, command)
         self._notices.say(f"by the live page: {said}", level="info", live=command.do)
         return said[0].upper() + said[1:] + "."
 
     def _limit(self, fetcher: Fetcher, command: Command) -> str:
+        if self._reads:
+            raise ConfigError("pages are read out of a file: there are no requests to limit")
         options: LimitOptions = {}
         told: list[str] = []
         if command.concurrency is not None:

@@ -173,10 +173,15 @@ class Crawl:
         self._live = LiveRun(
             plan.__getitem__,
             self._notices,
-            name=plan.outputs[0] if plan.outputs != ["-"] else "fetcher crawl",
+            name=plan.outputs[0]
+            if plan.outputs != ["-"]
+            else "fetcher crawl"
+            if plan.stored is None
+            else "fetcher extract",
             total=estimate_total(plan),
             stop=self.signals.interrupt,
             redact=redact,
+            stored=plan.stored,
         )
         async with self._live:
             return await self._run()

@@ -21,7 +21,19 @@ from typing import TypeAlias
 
 from fetcher.drawing.formatting import escaped
 
-__all__ = ["DARK", "LIGHT", "Tile", "alert", "document", "facts_of", "figure", "page_header", "section", "tiles_of"]
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "Tile",
+    "alert",
+    "document",
+    "facts_of",
+    "figure",
+    "page_header",
+    "palette_rules",
+    "section",
+    "tiles_of",
+]
 
 Tile: TypeAlias = tuple[str, str, float | None, str, str]
 """A main figure: its name, its key, its unrounded value, how it is shown, and a note below (both HTML)."""
@@ -246,6 +258,11 @@ def _style_sheet() -> str:
         f"@media (prefers-color-scheme:dark){{:root:not(:has(#light:checked)){{color-scheme:dark;{_variables(DARK)}}}}}"
         f":root:has(#dark:checked){{color-scheme:dark;{_variables(DARK)}}}{_RULES}"
     )
+
+
+def palette_rules() -> str:
+    """Return the palettes as rules of a style sheet, for a page whose theme is the system's: ``--paper`` and so on."""
+    return f":root{{{_variables(LIGHT)}}}@media (prefers-color-scheme:dark){{:root{{{_variables(DARK)}}}}}"
 
 
 def _variables(palette: Mapping[str, str]) -> str:

@@ -194,6 +194,7 @@
     for (const kind of ["ok", "failed", "skipped", "pending", "input"]) figure(kind, c[kind]);
     put($("more"), c.more ? ", and more" : "");
     if (s.flight) figure("flying", s.flight.count); else put($("flying"), "–");
+    $("flying-tile").hidden = s.kind === "reading";
     if (s.state !== spokenState || Date.now() - spokenAt > 60000 || Date.now() < spokenAt) {
       spokenState = s.state; spokenAt = Date.now();
       put($("spoken"), `${words[s.state]}. ${headline}. ${count(c.failed, "row")} failed. ${lede}`);
@@ -212,6 +213,8 @@
     });
   };
   const hosts = s => {
+    $("hosts").hidden = s.kind === "reading";
+    if (s.kind === "reading") return;
     if (unknown("hosts", s.hosts === null ? NOT_IN_LEDGER : null)) return;
     const job = s.kind === "job";
     const classes = job ? ["wide", "", "", "", ""] : ["wide", "", "", "", "", "", "wide"];
@@ -232,6 +235,8 @@
     }
   };
   const flight = s => {
+    $("flight").hidden = s.kind === "reading";
+    if (s.kind === "reading") return;
     if (unknown("flight", s.flight === null ? NOT_IN_LEDGER : null)) return;
     const f = s.flight;
     put($("flight-note"), f.count ? `${count(f.count, "row")}: ${f.stages.map(([stage, many]) => `${stage} ${whole(many)}`).join(", ")}.${f.rows.length < f.count ? ` The ${f.rows.length} oldest:` : ""}` : "Nothing.");
@@ -254,6 +259,12 @@
       fill("workers", s.shards.map(w => [w.shard, w.state, whole(w.input), whole(w.ok), whole(w.failed), few(w.pages_per_second)]), ["", "word", "", "", "", ""]);
       return;
     }
+    if (s.kind === "reading") {
+      put($("workers").querySelector("caption"), "The processes that read");
+      heads("workers", ["Worker", "Process", "Memory", "Descriptors"], []);
+      fill("workers", s.workers.map(w => [String(w.number), String(w.pid), or(w.memory, size), or(w.descriptors, whole)]), []);
+      return;
+    }
     heads("workers", ["Worker", "Process", "Slots", "Held", "Rows", "Memory", "Descriptors"], []);
     fill("workers", s.workers.map(w => [String(w.number), w.pid === null ? "none yet" : String(w.pid), whole(w.slots), whole(w.held), whole(w.rows), or(w.memory, size), or(w.descriptors, whole)]), []);
   };
@@ -262,7 +273,7 @@
     const m = s.machine, p = s.power;
     const facts = [["Memory", or(m.memory, size)], ["Descriptors", `${or(m.descriptors, whole)}${m.most_descriptors ? ` of ${whole(m.most_descriptors)}` : ""}`],
       ["CPU", or(m.cpu, n => `${(n * 100).toFixed(0)} % of a core`)]];
-    if (p) facts.push(["Requests at once", whole(p.concurrency)], ["To one host", whole(p.per_host)], ["Requests a second", p.rate === null ? "no limit" : `${+p.rate.toPrecision(4)}`]);
+    if (p && p.concurrency !== null) facts.push(["Requests at once", whole(p.concurrency)], ["To one host", whole(p.per_host)], ["Requests a second", p.rate === null ? "no limit" : `${+p.rate.toPrecision(4)}`]);
     const list = $("machine").querySelector("dl");
     if (list.children.length !== facts.length) list.replaceChildren(...facts.map(() => {
       const group = document.createElement("div"); group.append(document.createElement("dt"), document.createElement("dd")); return group;
@@ -276,6 +287,7 @@
     if (!shown) return;
     const pause = $("pause"), paused = s.state === "paused";
     put(pause, paused ? "Go on" : "Pause"); pause.dataset.do = paused ? "resume" : "pause";
+    for (const id of ["set-concurrency", "set-rate", "set-host"]) $(id).hidden = s.power.concurrency === null;
     const limits = `${s.power.concurrency} ${s.power.rate}`;
     if (limits !== shownLimits) {
       shownLimits = limits;
@@ -289,8 +301,9 @@
     if (s.point && (!points.length || s.point[0] > points[points.length - 1][0])) points.push(s.point);
     if (points.length > 1200) points = points.filter((_, at) => at % 2 === 0 || at === points.length - 1);
     chart("pages", "Pages a second", 1, few, "a second");
-    chart("bytes", "Bytes a second", 4, n => n ? size(n) : "0", "a second");
-    if (!unknown("latency", s.latency === null ? (s.kind === "job" || s.final ? "There is no row that was on the wire." : "No row has been on the wire yet.") : null)) latency(s.latency);
+    chart("bytes", "Bytes a second", 4, n => n ? size(n).replace("bytes", "B") : "0", "a second");
+    $("latency").hidden = s.kind === "reading";
+    if (s.kind !== "reading" && !unknown("latency", s.latency === null ? (s.kind === "job" || s.final ? "There is no row that was on the wire." : "No row has been on the wire yet.") : null)) latency(s.latency);
     $("final").hidden = !s.final_text;
     if (s.final_text) put($("summary"), s.final_text);
   };
@@ -331,7 +344,7 @@
     clearTimeout(sure);
     if (stop.classList.contains("sure")) { calm(); ask({do: "stop"}); return; }
     stop.classList.add("sure"); put(stop, "Stop: sure?");
-    answer("What is in flight has 5 s to finish; what is done is kept. Press again to stop.", false);
+    answer(`${state && state.kind === "reading" ? "The pages that are being read are finished" : "What is in flight has 5 s to finish"}; what is done is kept. Press again to stop.`, false);
     sure = setTimeout(calm, 6000);
   });
   const form = (id, command) => $(id).addEventListener("submit", event => { event.preventDefault(); ask({do: "limits", ...command()}); });

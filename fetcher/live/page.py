@@ -10,6 +10,8 @@ import base64
 import hashlib
 from importlib.resources import files
 
+from fetcher.drawing.document import palette_rules
+
 __all__ = ["POLICY", "render"]
 
 _ICON = (
@@ -26,7 +28,7 @@ def _digest(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-_STYLE, _SCRIPT = _read("page.css"), _read("page.js")
+_STYLE, _SCRIPT = palette_rules() + _read("page.css"), _read("page.js")
 _PAGE = _read("page.html").replace("{{style}}", _STYLE).replace("{{script}}", _SCRIPT).replace("{{icon}}", _ICON)
 
 POLICY = (

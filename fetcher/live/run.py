@@ -44,11 +44,19 @@ MAX_MESSAGE_CHARACTERS = 300
 class RunSource:
     """A run that is looked at: give it each outcome with ``saw``, and in the end the summary.
 
-    ``redact`` takes the secrets out of a text. ``total`` is about how many rows the list has.
+    ``redact`` takes the secrets out of a text. ``total`` is about how many rows the list has. One that ``reads`` stored pages
+    has no hosts and no requests; ``pids`` returns the processes that read for it.
     """
 
     def __init__(
-        self, name: str, *, total: int | None = None, control: bool = True, redact: Callable[[str], str] | None = None
+        self,
+        name: str,
+        *,
+        total: int | None = None,
+        control: bool = True,
+        redact: Callable[[str], str] | None = None,
+        reads: bool = False,
+        pids: Callable[[], Sequence[int]] = list,
     ) -> None:
         self.history = History()
         self.marks: list[float] = []
@@ -57,6 +65,8 @@ class RunSource:
         """Whether the buttons do something."""
         self._name = printable(name, MAX_URL_CHARACTERS)
         self._total = total
+        self._reads = reads
+        self._pids = pids
         self._redact = redact or (lambda text: text)
         self._fetcher: Fetcher | None = None
         self._stats = Stats()
@@ -74,7 +84,7 @@ class RunSource:
 
     def saw(self, outcome: Outcome) -> None:
         """Count an outcome."""
-        if outcome.elapsed > 0:
+        if outcome.elapsed > 0 and not self._reads:  # of a stored page it is that of its crawl
             self._latencies.add(outcome.elapsed)
         if isinstance(outcome, Failure) and outcome.error.code != "duplicate":
             self._failures.append((time.monotonic(), outcome))
@@ -109,8 +119,8 @@ class RunSource:
             bytes_per_second=0.0,
             point=Point(round(self._passed(), 2), counts.ok, counts.failed, counts.skipped, counts.bytes, 0),
             eta=msgspec.structs.replace(before.eta, seconds=0.0, how="it has ended"),
-            flight=Flight(0, [], []),
-            hosts=[],
+            flight=None if self._reads else Flight(0, [], []),
+            hosts=None if self._reads else [],
             workers=None,
             latency=self._latencies.as_latency(),
             failures=self._failed(),
@@ -146,7 +156,7 @@ class RunSource:
         pages, _, size = self.history.pace(PACE_SECONDS)
         state = LiveState(
             name=self._name,
-            kind="run",
+            kind="reading" if self._reads else "run",
             state="starting",
             seconds=self._passed(),
             counts=counts,
@@ -160,30 +170,43 @@ class RunSource:
             failures=self._failed(),
             machine=self._machine.look(),
         )
-        return (
-            state
-            if fetcher is None
-            else self._with(state, fetcher.snapshot(hosts=MAX_HOSTS, rows=MAX_RUNNING), fetcher)
-        )
+        if fetcher is None:
+            return state
+        snapshot = fetcher.snapshot(hosts=MAX_HOSTS, rows=MAX_RUNNING)
+        state = self._with_pace(state, snapshot)
+        return self._with_reading(state) if self._reads else self._with_network(state, snapshot, fetcher)
 
-    def _with(self, state: LiveState, snapshot: Snapshot, fetcher: Fetcher) -> LiveState:
-        """Add what a fetcher is doing."""
-        limits = snapshot.limits
+    def _with_pace(self, state: LiveState, snapshot: Snapshot) -> LiveState:
+        """Add how it goes, and when it will end."""
         rows = self.history.pace(ETA_SECONDS)[1]
         how: State = "stopping" if self.stopping else "paused" if snapshot.paused else "running"
-        eta = (
-            Eta(None, "it is paused")
-            if snapshot.paused
-            else estimate(state.counts, rows, snapshot.hosts, limits, over=max(1.0, state.seconds))
-        )
+        if self.stopping:
+            eta = Eta(None, "it is being stopped")
+        elif snapshot.paused:
+            eta = Eta(None, "it is paused")
+        elif self._reads and state.counts.total is None and state.counts.more:
+            eta = Eta(None, "how many pages are in the file is known when it has been read")
+        else:
+            eta = estimate(state.counts, rows, snapshot.hosts, snapshot.limits, over=max(1.0, state.seconds))
+        return msgspec.structs.replace(state, state=how, eta=eta)
+
+    def _with_reading(self, state: LiveState) -> LiveState:
+        """Add what there is where nobody is asked: the processes that read, and that it can be paused."""
+        workers = [
+            WorkerSeen(number, pid, None, None, None, *self._machine.look_at(pid))
+            for number, pid in enumerate(self._pids(), 1)
+        ]
+        return msgspec.structs.replace(state, workers=workers, power=Power(self.control, None, None, None))
+
+    def _with_network(self, state: LiveState, snapshot: Snapshot, fetcher: Fetcher) -> LiveState:
+        """Add what a fetcher is doing."""
+        limits = snapshot.limits
         stages = sorted(snapshot.flight.stages.items(), key=lambda stage: -stage[1])
         point = state.point
         if point is not None:
             point = msgspec.structs.replace(point, on_wire=fetcher.gate.on_wire)
         return msgspec.structs.replace(
             state,
-            state=how,
-            eta=Eta(None, "it is being stopped") if self.stopping else eta,
             point=point,
             flight=Flight(
                 sum(snapshot.flight.stages.values()), stages, [self._shown(row) for row in snapshot.flight.oldest]

@@ -115,31 +115,31 @@ class ResourceUse(msgspec.Struct, frozen=True):
 
 
 class WorkerSeen(msgspec.Struct, frozen=True):
-    """A worker: its process, its share of the slots, the rows it has, and what it uses."""
+    """A worker: its process, its share of the slots, the rows it has (``None`` where it asks nobody), and what it uses."""
 
     number: int
     pid: int | None
-    slots: int
-    held: int
-    rows: int
+    slots: int | None
+    held: int | None
+    rows: int | None
     memory: int | None
     descriptors: int | None
 
 
 class Power(msgspec.Struct, frozen=True):
-    """What may be changed by now, and the limits that hold."""
+    """What may be changed by now, and the limits that hold: none where nobody is asked."""
 
     allowed: bool
-    concurrency: int
+    concurrency: int | None
     rate: float | None
-    per_host: int
+    per_host: int | None
 
 
 class LiveState(msgspec.Struct, frozen=True):
-    """All of it. ``final`` is the summary of a run that has ended, ``trouble`` why nothing newer can be told."""
+    """All of it: of a ``run``, of a ``job`` by its ledger, or of the ``reading`` of stored pages. ``final`` is the summary of a run that has ended, ``trouble`` why nothing newer can be told."""
 
     name: str
-    kind: Literal["run", "job"]
+    kind: Literal["run", "job", "reading"]
     state: State
     seconds: float
     counts: RowCounts

@@ -6,14 +6,14 @@ to three digits. Law 6: nothing is changed, and a run commits undisturbed beside
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
-from fetcher.errors import SourceError
+from fetcher.errors import ConfigError, SourceError
 from fetcher.job.identity import JobIdentity
 from fetcher.job.ledger_reader import OK
 from fetcher.job.pace import PaceRow
@@ -21,6 +21,7 @@ from fetcher.job.paths import folder_for
 from fetcher.job.report import MAX_HOSTS, JobReport, JobSnapshot, figures_of
 from fetcher.job.schema import whole
 from fetcher.job.shards import ShardsReport, in_order, report_shards
+from fetcher.page.select import Selection
 from fetcher.report.distributions import Distribution
 from fetcher.report.records import READABLE, RecordSums, read_records
 from fetcher.sinks.escape import printable
@@ -85,7 +86,11 @@ def read_job(folder: str, *, hosts: int = MAX_HOSTS, into: RecordSums | None = N
         )
         return page
     content = identity.content if identity else ()
-    selected = [each for rule in identity.select for each in _selected(rule)] if identity else []
+    selected: list[SelectedName] = []
+    try:
+        selected = _selected(identity) if identity else []
+    except ConfigError as error:
+        page.records.trouble.append(printable(str(error), 300))
     columns = [_COLUMN_OF.get(name, name) for name in content]
     read_records(source, content=columns, selected=selected, into=page.records)
     return msgspec.structs.replace(page, source=printable(source, 300))
@@ -149,14 +154,20 @@ def _best_of(paths: Sequence[str]) -> str | None:
     return next((path for path in there if os.path.exists(path)), there[0] if there else None)
 
 
-def _selected(rule: str) -> list[SelectedName]:
-    """Return the names that a rule of ``--select`` gives, as far as it can be told without reading the rule itself."""
-    name = rule.partition("=")[0].partition("{")[0]
-    many = name.endswith("[]")
-    kind: Any = rule.rpartition(":")[2] if not many else None
-    name = name.removesuffix("[]")
-    found = [SelectedName(name, kind if kind in ("int", "float", "price", "bool") else None, many=many)]
-    return [*found, SelectedName(f"{name}_currency")] if kind == "price" else found
+def _selected(identity: JobIdentity) -> list[SelectedName]:
+    """Return the names that the rules of a job give, those of ``--select-from`` and ``--table`` too.
+
+    Raises ``ConfigError`` for rules that cannot be read here: a newer version's, or those that need a library.
+    """
+    if not (identity.select or identity.select_from or identity.table is not None):
+        return []
+    try:
+        groups = [ast.literal_eval(group) for group in identity.select_from]
+        selection = Selection.of(identity.select, table=identity.table, groups=groups)
+        columns = selection.columns if identity.explode is None else selection.exploded(identity.explode).columns
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:  # ConfigError is a ValueError
+        raise ConfigError(f"what was selected is not told: {error or type(error).__name__}") from None
+    return [SelectedName(each.name, each.type, each.many, each.plain) for each in columns]
 
 
 _REFUSED = """

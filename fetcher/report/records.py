@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -16,8 +17,17 @@ import msgspec
 from fetcher.errors import ConfigError, SourceError
 from fetcher.model import CONTENT_COLUMNS
 from fetcher.report.distributions import Sampled
-from fetcher.sources.earlier import RecordFile, SelectedName, earlier_format
-from fetcher.sources.lines import OverlongLine, open_list, whole_lines
+from fetcher.sources.earlier import (
+    SelectedName,
+    archived_records,
+    earlier_format,
+    from_json,
+    record_pieces,
+    typed,
+)
+from fetcher.sources.lines import open_list
+from fetcher.sources.stored_parts import stored_parts
+from fetcher.sources.tables import OutputTable, TableColumns
 
 __all__ = ["READABLE", "ColumnSums", "Example", "RecordLine", "RecordSums", "read_records", "shown"]
 
@@ -84,9 +94,10 @@ class ColumnSums:
                 self.example = value[:MAX_CHARACTERS]
         elif kind is int or kind is float:
             self.kinds["number"] += 1
-            number = min(MOST, max(-MOST, value))
-            self.low, self.high = min(self.low, number), max(self.high, number)
-            self.numbers.add(float(number))
+            number = float(value) if -MOST < value < MOST else MOST if value > 0 else -MOST
+            self.low = min(self.low, number)
+            self.high = max(self.high, number)
+            self.numbers.add(number)
         else:
             self.kinds[_KINDS.get(kind, "object")] += 1
             if not self.example:
@@ -180,7 +191,7 @@ def read_records(
     names = [name for name in _CONTENT if name in content]
     sums.whole.update({name: 0 for name in names if name not in sums.whole})
     try:
-        for line in _lines(path, sums, selected):
+        for line in _lines(path, sums, names, selected):
             sums.add(line)
             if names and line.error is None:
                 sums.add_content(line, names)
@@ -189,34 +200,37 @@ def read_records(
     return sums
 
 
-def _lines(path: str, sums: RecordSums, selected: Sequence[SelectedName]) -> Iterator[RecordLine]:
-    if earlier_format(path) == "jsonl":
-        yield from _lines_of_json(path, sums)
-        return
-    file = RecordFile(path, selected, wanted=RecordLine.__struct_fields__)
-    for record in file.records():
-        yield _line_of(record)
-    sums.unread += file.unread
+def _lines(
+    path: str, sums: RecordSums, content: Sequence[str], selected: Sequence[SelectedName]
+) -> Iterator[RecordLine]:
+    kind = earlier_format(path)
+    if kind == "parts":
+        return chain.from_iterable(_lines(part, sums, content, selected) for part in stored_parts(path))
+    if kind == "jsonl":
+        return _lines_of_json(path, sums)
+    return _lines_of_archive(path, sums) if kind == "warc" else _lines_of_table(path, sums, content, selected)
 
 
 def _lines_of_json(path: str, sums: RecordSums) -> Iterator[RecordLine]:
     decoder = msgspec.json.Decoder(RecordLine)
     with open_list(path, encoding=None, nul_allowed=True) as blocks:
-        for piece in whole_lines(blocks):
-            if isinstance(piece, OverlongLine):
+        for piece in record_pieces(blocks):
+            if piece is None:
                 sums.unread += 1
                 continue
             try:
                 found = decoder.decode_lines(piece)
             except (ValueError, RecursionError):
-                yield from _one_by_one(piece, decoder, sums)
+                yield from _one_by_one(piece.split(b"\n"), decoder, sums)
                 continue
             yield from found
 
 
-def _one_by_one(piece: bytes, decoder: msgspec.json.Decoder[RecordLine], sums: RecordSums) -> Iterator[RecordLine]:
-    """Yield the lines of a piece that has one which is no record: the end of a file that is being written, or damage."""
-    for line in piece.split(b"\n"):
+def _one_by_one(
+    lines: Iterable[bytes], decoder: msgspec.json.Decoder[RecordLine], sums: RecordSums
+) -> Iterator[RecordLine]:
+    """Yield those of the lines that are records: the end of a file that is being written is none, and damage."""
+    for line in lines:
         if line.strip():
             try:
                 yield decoder.decode(line)
@@ -224,30 +238,53 @@ def _one_by_one(piece: bytes, decoder: msgspec.json.Decoder[RecordLine], sums: R
                 sums.unread += 1
 
 
-def _line_of(record: dict[str, Any]) -> RecordLine:
-    """Return a record of a table as a line of JSON would be."""
-    line = RecordLine(
-        url=_text(record.get("url")) or "",
-        final_url=_text(record.get("final_url")),
-        status=record.get("status"),
-        title=_text(record.get("title")),
-        content_type=_text(record.get("content_type")),
-        error=_text(record.get("error")),
-        message=_text(record.get("message")),
-        data=record.get("data"),
-        lang=_text(record.get("lang")),
-    )
-    for name in _CONTENT:
-        if name in record and name != "lang" and record[name] and record[name] not in _EMPTY:
-            setattr(line, name, b"1")
-    return line
+def _lines_of_archive(path: str, sums: RecordSums) -> Iterator[RecordLine]:
+    return _one_by_one(archived_records(path), msgspec.json.Decoder(RecordLine), sums)
 
 
-_EMPTY = ("null", "[]", "{}")
+def _lines_of_table(
+    path: str, sums: RecordSums, content: Sequence[str], selected: Sequence[SelectedName]
+) -> Iterator[RecordLine]:
+    """Yield the rows of a table as lines of JSON would be."""
+    table = OutputTable(path)
+    columns = TableColumns(_VALUES, table.known(selected), tuple(content))
+    names = [
+        (each.name, each if each.many or each.type is not None or not each.plain else None) for each in columns.selected
+    ]
+    last = len(_VALUES) + len(names)
+    for row in table.rows(columns):
+        url, status, title, content_type, error, message, data = row[: len(_VALUES)]
+        line = RecordLine(_text(url) or "", None, _whole(status), _text(title), _text(content_type), _text(error))
+        if line.error is not None:
+            line.message = _text(message)
+        else:
+            found = {
+                name: value if each is None else typed(value, each)
+                for (name, each), value in zip(names, row[len(_VALUES) : last], strict=True)
+            }
+            rest = None if data is None else from_json(data)
+            line.data = rest if not found else {**found, **rest} if isinstance(rest, dict) else found
+            for name, holds in zip(content, row[last:], strict=True):
+                if holds:
+                    setattr(line, name, _SOMETHING)
+        yield line
+    sums.unread += table.unread
+
+
+_VALUES = ("url", "status", "title", "content_type", "error", "message", "data")
+_SOMETHING = b"true "
+"""Stands for a value of which only it is known that there is one."""
 
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _whole(value: Any) -> int | None:
+    try:
+        return None if value is None else int(value)
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def shown(value: Any) -> str:

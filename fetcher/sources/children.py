@@ -40,17 +40,24 @@ def parts_of(folder: str) -> list[str]:
 
 
 class Companion:
-    """The rows of a ``child`` table in Parquet ``files``, asked for page by page, in the order of the pages."""
+    """The rows of a ``child`` table in Parquet ``files``, asked for page by page, in the order of the pages.
 
-    def __init__(self, child: ChildTable, files: Sequence[str]) -> None:
+    With ``ids`` nothing is read but which pages have any.
+    """
+
+    def __init__(self, child: ChildTable, files: Sequence[str], *, ids: bool = False) -> None:
         self.child = child
         self._files = files
-        self._rows = self._read()
+        self._rows = self._read_ids() if ids else self._read()
         self._next = next(self._rows, None)
 
     def items(self, record: Mapping[str, Any]) -> list[Any] | None:
         """Return what a page has, whose turn it is."""
         return items_of(self.child, self._take(record.get("id")), record)
+
+    def holds(self, id_: Any) -> bool:
+        """Return whether a page has any, whose turn it is."""
+        return len(list(self._take(id_))) > 0
 
     def end(self, path: str) -> None:
         """See that nothing is left when the output at ``path`` has been read. Raises ``SourceError``."""
@@ -68,8 +75,15 @@ class Companion:
         for file in self._files:
             yield from parquet_records(file)
 
+    def _read_ids(self) -> Iterator[dict[str, Any]]:
+        from fetcher.sources.parquet import parquet_values
 
-def companions_of(path: str) -> list[Companion]:
+        for file in self._files:
+            for (id_,) in parquet_values(file, ("id",)):
+                yield {"id": id_}
+
+
+def companions_of(path: str, *, ids: bool = False) -> list[Companion]:
     """Return what stands beside a Parquet output of ours, a file or a folder. Raises ``SourceError``."""
     from fetcher.sources.parquet import parquet_table
 
@@ -78,5 +92,5 @@ def companions_of(path: str) -> list[Companion]:
         place = companion_path(path, child.name)
         files = parts_of(place) if os.path.isdir(place) else [place] * os.path.isfile(place)
         if files and parquet_table(files[0]) == child.name:
-            found.append(Companion(child, files))
+            found.append(Companion(child, files, ids=ids))
     return found

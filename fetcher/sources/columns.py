@@ -12,6 +12,7 @@ from itertools import islice
 
 __all__ = [
     "DEFAULT_COLUMN",
+    "HOLDS_NOTHING",
     "LESS_LIKELY_NAMES",
     "LIKELY_NAMES",
     "ColumnError",
@@ -23,6 +24,9 @@ __all__ = [
     "looks_like_url",
     "shown_columns",
 ]
+
+HOLDS_NOTHING = ("", "null", "[]", "{}")
+"""What a column of JSON or text says where a page has nothing for it."""
 
 LIKELY_NAMES = frozenset({"uri", "link", "href", "website", "websiteurl", "webpage", "pageurl", "homepage"})
 """What people call the column of URLs, without blanks, marks and capitals."""

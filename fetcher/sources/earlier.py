@@ -25,15 +25,25 @@ from fetcher.sources.records import original_cells
 from fetcher.sources.stored_parts import is_prefix, stored_parts
 from fetcher.store import is_store_url
 
-__all__ = ["RecordFile", "SelectedName", "earlier_format"]
+__all__ = [
+    "MAX_RECORD_BYTES",
+    "RecordFile",
+    "SelectedName",
+    "archived_records",
+    "column_of",
+    "earlier_format",
+    "from_json",
+    "record_pieces",
+    "typed",
+]
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 _NESTED = tuple(name for name in CONTENT_COLUMNS.values() if name not in ("text", "lang"))
 _OWN_COLUMNS = frozenset(RECORD_COLUMNS)
 _WHOLE = ("status", "length", "bytes", "links")
-_ALWAYS = frozenset({"id", "url", "status", "error", "data", "item"})
 _MOMENTS = ("fetched_at", "checked_at")
 _TEXT_TRUE = frozenset({"true", "1", 1})
+_decode = msgspec.json.Decoder().decode
 
 
 class SelectedName(msgspec.Struct, frozen=True):
@@ -67,24 +77,58 @@ def earlier_format(path: str) -> str:
     return kind
 
 
+def archived_records(path: str) -> Iterator[bytes]:
+    """Yield the records of an archive of ours, each as the JSON that it is in there. Raises ``ConfigError`` and ``OSError``."""
+    try:
+        from fastwarc.warc import ArchiveIterator, WarcRecordType
+    except ImportError:
+        raise ConfigError(f"{path}: {missing_extra('fastwarc', 'warc')}") from None
+    with closing(_opened(path)) as file:
+        for found in ArchiveIterator(file, record_types=WarcRecordType.metadata, parse_http=False):
+            yield found.reader.read(MAX_RECORD_BYTES)
+
+
+def record_pieces(blocks: Iterator[bytes]) -> Iterator[bytes | None]:
+    """Yield whole lines, many at once and with their ends; ``None`` for one that is too long."""
+    rest: list[bytes] = []
+    size = 0
+    for block in blocks:
+        end = block.find(b"\n") + 1
+        if not end:
+            size += len(block)
+            rest = [*rest, block] if size <= MAX_RECORD_BYTES else []
+            continue
+        last = block.rfind(b"\n") + 1
+        if size + end > MAX_RECORD_BYTES:
+            yield None
+            piece = block[end:last]
+        else:
+            piece = b"".join([*rest, block[:last]])
+        if piece:
+            yield piece
+        rest = [block[last:]]
+        size = len(rest[0])
+    if size > MAX_RECORD_BYTES:
+        yield None
+    elif size:
+        yield b"".join(rest)
+
+
 class RecordFile:
     """The records of an output of ours. ``columns`` are those that it has, ``names`` those of its data, once it is read.
 
     ``unread`` counts the lines that are no records. ``selected`` are the names of the data in tables, where each has a
-    column of its own. With ``wanted`` a table is read no further than these columns and what was selected, and its moments
-    and nested columns stay as they are written. Raises ``SourceError`` for what is no output of ours, and ``ConfigError`` where a library is
+    column of its own. Raises ``SourceError`` for what is no output of ours, and ``ConfigError`` where a library is
     missing.
     """
 
-    def __init__(self, path: str, selected: Sequence[SelectedName] = (), wanted: Collection[str] | None = None) -> None:
+    def __init__(self, path: str, selected: Sequence[SelectedName] = ()) -> None:
         self.path = path
         self.columns: set[str] = set()
         self.names: set[str] = set()
         self.unread = 0
         self._selected = selected
         self._kind = earlier_format(path)
-        self._wanted = wanted
-        self._own = {name for each in selected for name in (each.name, f"data_{each.name}")}
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield each record."""
@@ -107,14 +151,14 @@ class RecordFile:
                 record = self._of_table(row) if is_table else row
                 if isinstance(record.get("data"), Mapping):
                     self.names.update(record["data"])
-                _convert(record, moments=self._wanted is None)
+                _convert(record)
                 yield record
         except OSError as error:
             raise SourceError(f"{self.path}: {reason_of(error)}") from error
 
     def _of_parts(self) -> Iterator[dict[str, Any]]:
         for part in stored_parts(self.path):
-            file = RecordFile(part, self._selected, self._wanted)
+            file = RecordFile(part, self._selected)
             yield from file.records()
             self.columns |= file.columns
             self.names |= file.names
@@ -128,9 +172,6 @@ class RecordFile:
                 f"{self.path}: is no output of fetcher, or one without the columns that are needed to go by: "
                 "url, final_url, status, error, etag, last_modified and digest"
             )
-
-    def _is_wanted(self, name: str) -> bool:
-        return self._wanted is None or name in self._wanted or name in self._own or name in _ALWAYS
 
     # Formats
 
@@ -162,12 +203,9 @@ class RecordFile:
                 )
                 reader = csv.reader(texts)
                 header = original_cells(next(reader, []))
-                kept = [at for at, name in enumerate(header) if self._is_wanted(name)]
-                names = [header[at] for at in kept]
                 for cells in reader:
                     if len(cells) == len(header):
-                        chosen = original_cells(cells if len(kept) == len(cells) else [cells[at] for at in kept])
-                        yield {name: cell or None for name, cell in zip(names, chosen, strict=True)}
+                        yield {name: cell or None for name, cell in zip(header, original_cells(cells), strict=True)}
                     else:
                         self.unread += 1
         except csv.Error as error:
@@ -181,9 +219,9 @@ class RecordFile:
         parts = parts_of(self.path) if os.path.isdir(self.path) else [self.path]
         if not parts:
             raise SourceError(f"{self.path}: is a folder without .parquet files")
-        companions = [each for each in companions_of(self.path) if self._is_wanted(each.child.column)]
+        companions = companions_of(self.path)
         for part in parts:
-            for row in parquet_rows(part, self._is_wanted):
+            for row in parquet_rows(part):
                 if "id" in row and companions:
                     row |= {each.child.column: each.items(row) for each in companions}
                 yield row
@@ -195,41 +233,35 @@ class RecordFile:
 
         lists = [each.name for each in self._selected if each.many]
         try:
-            yield from sqlite_rows(self.path, lists, self._is_wanted)
+            yield from sqlite_rows(self.path, lists)
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise SourceError(f"{self.path}: cannot be read: {error}") from None
 
     def _warc(self) -> Iterator[dict[str, Any]]:
-        try:
-            from fastwarc.warc import ArchiveIterator, WarcRecordType
-        except ImportError:
-            raise ConfigError(f"{self.path}: {missing_extra('fastwarc', 'warc')}") from None
-        with closing(_opened(self.path)) as file:
-            for found in ArchiveIterator(file, record_types=WarcRecordType.metadata, parse_http=False):
-                block = found.reader.read(MAX_RECORD_BYTES)
-                record = None
-                with suppress(msgspec.DecodeError, UnicodeError, RecursionError):
-                    record = msgspec.json.decode(block)
-                if isinstance(record, dict):
-                    yield record
-                else:
-                    self.unread += 1
+        for block in archived_records(self.path):
+            record = None
+            with suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+                record = msgspec.json.decode(block)
+            if isinstance(record, dict):
+                yield record
+            else:
+                self.unread += 1
 
     # A record of a table
 
     def _of_table(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return a row of a table as a record: what has columns of its own is put together again."""
         record = {name: row[name] for name in row if name in _OWN_COLUMNS}
-        for name in ("headers", "redirects", *_NESTED) if self._wanted is None else ():
+        for name in ("headers", "redirects", *_NESTED):
             if isinstance(record.get(name), str):
-                record[name] = _from_json(record[name])
+                record[name] = from_json(record[name])
         if isinstance(record.get("headers"), list):  # a map of Parquet's
             record["headers"] = dict(record["headers"])
-        data = _from_json(record.get("data"))
+        data = from_json(record.get("data"))
         found = {
-            each.name: _typed(row[column], each)
+            each.name: typed(row[column], each)
             for each in self._selected
-            if (column := _column_of(each.name, row)) is not None
+            if (column := column_of(each.name, row)) is not None
         }
         if found and (data is None or isinstance(data, Mapping)):
             data = {**found, **(data or {})}
@@ -246,20 +278,20 @@ def _opened(path: str) -> Any:
     return StoreReader(path, SourceError).open()
 
 
-def _column_of(name: str, row: Mapping[str, Any]) -> str | None:
-    """Return the column of a selected name: with ``data_`` in front where its own was taken."""
+def column_of(name: str, row: Collection[str]) -> str | None:
+    """Return the column of a selected name, of those of a row: with ``data_`` in front where its own was taken."""
     prefixed = f"data_{name}"
     if prefixed in row:
         return prefixed
     return name if name in row and name not in RECORD_COLUMNS else None
 
 
-def _typed(value: Any, selected: SelectedName) -> Any:
+def typed(value: Any, selected: SelectedName) -> Any:
     """Return a value of a table's column as the run that selected it had it."""
     if selected.many:
-        items = _from_json(value) if isinstance(value, str) else value
+        items = from_json(value) if isinstance(value, str) else value
         one = msgspec.structs.replace(selected, many=False)
-        return [_typed(item, one) for item in items] if isinstance(items, list) else []
+        return [typed(item, one) for item in items] if isinstance(items, list) else []
     if value is None:
         return None
     try:
@@ -271,17 +303,20 @@ def _typed(value: Any, selected: SelectedName) -> Any:
         return value
     if selected.type == "bool":
         return value in _TEXT_TRUE
-    return value if selected.plain else _from_json(value)
+    return value if selected.plain else from_json(value)
 
 
-def _from_json(value: Any) -> Any:
+def from_json(value: Any) -> Any:
+    """Return what a text of JSON says; what is none is returned as it is."""
     if isinstance(value, str):
-        with suppress(msgspec.DecodeError, UnicodeError, RecursionError):
-            return msgspec.json.decode(value)
+        try:
+            return _decode(value)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            pass
     return value
 
 
-def _convert(record: dict[str, Any], *, moments: bool) -> None:
+def _convert(record: dict[str, Any]) -> None:
     """Give the record's own columns their types: numbers, and moments as seconds since the epoch."""
     for name in _WHOLE:
         value = record.get(name)
@@ -290,7 +325,7 @@ def _convert(record: dict[str, Any], *, moments: bool) -> None:
                 record[name] = int(value)
             except (ValueError, TypeError, OverflowError):
                 record[name] = None
-    for name in _MOMENTS if moments else ():
+    for name in _MOMENTS:
         record[name] = _moment(record.get(name))
     record["truncated"] = record.get("truncated") in _TEXT_TRUE
 

@@ -9,7 +9,7 @@ they are in UTF-8, or else a ``data:`` URL (RFC 2397).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -19,7 +19,7 @@ import msgspec
 from fetcher.compression import packing_of_data
 from fetcher.errors import SourceError, missing_extra
 from fetcher.model import Request
-from fetcher.sources.columns import ColumnError, distinct, find_carried, find_url, is_record
+from fetcher.sources.columns import HOLDS_NOTHING, ColumnError, distinct, find_carried, find_url, is_record
 from fetcher.sources.encoding import replaced, text_of_bytes
 from fetcher.sources.lines import reason_of
 from fetcher.sources.list_options import ListOptions
@@ -33,6 +33,7 @@ __all__ = [
     "parquet_records",
     "parquet_rows",
     "parquet_table",
+    "parquet_values",
     "read_parquet",
 ]
 
@@ -62,12 +63,10 @@ def read_parquet(path: str, *, numbers: RowNumbers, options: ListOptions) -> Ite
                         yield _row(next(numbers), listed, fields, f"{path}:row {row}", columns)
 
 
-def parquet_rows(path: str, wanted: Callable[[str], bool] | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the rows of an output of ours, by the names of its columns; those that are ``wanted``. Raises ``SourceError``."""
+def parquet_rows(path: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of an output of ours, by the names of its columns. Raises ``SourceError``."""
     with _open(path) as file:
-        carry = None if wanted is None else tuple(filter(wanted, dict.fromkeys(file.schema_arrow.names)))
-        options = ListOptions(url_column="url", carry=carry)
-        columns = _Columns(path, file, options, whole=True)
+        columns = _Columns(path, file, ListOptions(url_column="url"), whole=True)
         row = 0
         for group in range(file.metadata.num_row_groups):
             size = _batch_size(file.metadata.row_group(group))
@@ -77,6 +76,32 @@ def parquet_rows(path: str, wanted: Callable[[str], bool] | None = None) -> Iter
                     for url, values in columns.rows(batch, row):
                         row += 1
                         yield {**values, columns.url_name: url}
+
+
+def parquet_values(path: str, columns: Sequence[str], held: Sequence[str] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield of each row the values of ``columns``, and whether those of ``held`` hold something.
+
+    No other column is read. What there is not is ``None``, or holds nothing. Raises ``SourceError``.
+    """
+    row = 0
+    with _open(path) as file:
+        listed = set(file.schema_arrow.names)
+        names = [name for name in dict.fromkeys((*columns, *held)) if name in listed]
+        for group in range(file.metadata.num_row_groups):
+            size = _batch_size(file.metadata.row_group(group))
+            with closing(file.iter_batches(size, row_groups=[group], columns=names, use_threads=False)) as batches:
+                while (batch := _next(batches, path, row)) is not None:
+                    there = {name: batch.column(name) for name in names}
+                    nothing = [None] * batch.num_rows
+                    values = [
+                        _values_of(there[name], f"{path}:row {row + 1}: column {name!r}")[0]
+                        if name in there
+                        else nothing
+                        for name in columns
+                    ]
+                    values += [_holds(there[name]) if name in there else nothing for name in held]
+                    row += batch.num_rows
+                    yield from zip(*values, strict=True)
 
 
 def count_parquet(path: str) -> int:
@@ -217,23 +242,44 @@ class _Columns:
 
     def _values(self, batch: Any, name: str, nth: int, row: int) -> list[Any]:
         """Return the values of a column in what JSON can hold."""
-        from pyarrow.compute import CastOptions
-
         array = batch.column([at for at, each in enumerate(batch.schema.names) if each == name][nth])
-        simple = _simple(array.type)
-        try:
-            if simple != array.type:
-                array = array.cast(options=CastOptions(simple, allow_time_truncate=True))
-            values: list[Any] = array.to_pylist()
-        except UnicodeDecodeError:
-            self.undecodable = True
-            return _undecoded(array)
-        except (ArithmeticError, ValueError, TypeError, NotImplementedError) as error:  # ArrowInvalid is a ValueError
-            raise SourceError(
-                f"{self._path}:row {row + 1}: column {name!r} ({_shown(array.type)}) cannot be read: "
-                f"{_first_line(error)} (--carry NAMES leaves columns out)"
-            ) from None
-        return values if _is_plain(simple) else list(map(_plain, values))
+        values, decodable = _values_of(
+            array, f"{self._path}:row {row + 1}: column {name!r}", " (--carry NAMES leaves columns out)"
+        )
+        self.undecodable |= not decodable
+        return values
+
+
+def _values_of(array: Any, where: str, advice: str = "") -> tuple[list[Any], bool]:
+    """Return the values of a column in what JSON can hold, and whether all of its text is UTF-8. Raises ``SourceError``."""
+    from pyarrow.compute import CastOptions
+
+    simple = _simple(array.type)
+    try:
+        if simple != array.type:
+            array = array.cast(options=CastOptions(simple, allow_time_truncate=True))
+        values: list[Any] = array.to_pylist()
+    except UnicodeDecodeError:
+        return _undecoded(array), False
+    except (ArithmeticError, ValueError, TypeError, NotImplementedError) as error:  # ArrowInvalid is a ValueError
+        raise SourceError(f"{where} ({_shown(array.type)}) cannot be read: {_first_line(error)}{advice}") from None
+    return values if _is_plain(simple) else list(map(_plain, values)), True
+
+
+def _holds(array: Any) -> list[bool]:
+    """Return of each value whether it holds something."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    valid = array.is_valid()
+    if _is_text(array.type):
+        nothing = pa.array([value.encode() for value in HOLDS_NOTHING], pa.binary())
+        filled = compute.invert(compute.is_in(array.cast(pa.binary()), nothing))
+        valid = compute.and_(valid, filled)
+    elif pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        valid = compute.and_(valid, compute.greater(compute.list_value_length(array).fill_null(0), 0))
+    found: list[bool] = valid.to_pylist()
+    return found
 
 
 def _batch_size(group: Any) -> int:

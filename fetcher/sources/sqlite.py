@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any
 from urllib.parse import quote_from_bytes
 
@@ -17,16 +18,28 @@ from fetcher.errors import SourceError
 from fetcher.model import Request
 from fetcher.sinks.child_tables import CHILD_TABLES, ChildTable
 from fetcher.sources.children import items_of
-from fetcher.sources.columns import ColumnError, distinct, find_carried, find_url, is_record
+from fetcher.sources.columns import HOLDS_NOTHING, ColumnError, distinct, find_carried, find_url, is_record
 from fetcher.sources.encoding import replaced, text_of_bytes
 from fetcher.sources.lines import reason_of
 from fetcher.sources.list_options import ListOptions
 from fetcher.sources.rows import MAX_ROW_BYTES, TOO_LARGE_ROW, Row, RowNumbers, bad_row, flaw_of_url, read_url
 
-__all__ = ["TABLE", "count_sqlite", "read_sqlite", "sqlite_names", "sqlite_records", "sqlite_rows"]
+__all__ = [
+    "TABLE",
+    "count_sqlite",
+    "read_sqlite",
+    "sqlite_lists",
+    "sqlite_names",
+    "sqlite_records",
+    "sqlite_rows",
+    "sqlite_values",
+]
 
 TABLE = "pages"
 """The table with the rows."""
+
+MAX_ITEMS = 100
+"""Items of a list that are told of a row where it is only looked at: more are never shown."""
 
 _MAGIC = b"SQLite format 3\0"
 _Fields = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -75,10 +88,8 @@ def sqlite_records(path: str, *, max_body: int) -> Iterator[dict[str, Any]]:
         raise SourceError(f"{path}:row {row + 1}: cannot be read: {error}") from None
 
 
-def sqlite_rows(
-    path: str, lists: Sequence[str] = (), wanted: Callable[[str], bool] = lambda _: True
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of an output of ours, by the names of those columns that are ``wanted``; ``lists`` have tables of their own.
+def sqlite_rows(path: str, lists: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """Yield the rows of an output of ours, by the names of its columns; ``lists`` have tables of their own.
 
     Raises ``SourceError`` and ``sqlite3.Error``.
     """
@@ -86,15 +97,8 @@ def sqlite_rows(
         names = _names_of(database, TABLE)
         if "id" not in names:
             raise SourceError(f"{path}: has no table {TABLE!r} with an 'id', which an output of ours has")
-        children = [
-            child
-            for child in CHILD_TABLES
-            if _names_of(database, child.name) == ["id", "position", *(column.name for column in child.columns)]
-        ]
-        tables = {str(name) for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
-        tables -= {child.name for child in children}
-        names = [name for name in names if wanted(name)]
-        children = [child for child in children if wanted(child.column)]
+        children = _children_of(database)
+        tables = _lists_of(database)
         found = {name: table for name in lists for table in (f"data_{name}", name) if table in tables}
         columns = ", ".join(map(_quoted, names))
         for values in database.execute(f"select {columns} from {TABLE} order by id"):  # noqa: S608 - all quoted
@@ -107,6 +111,56 @@ def sqlite_rows(
             yield record
 
 
+def sqlite_values(
+    path: str, columns: Sequence[str], held: Sequence[str] = (), lists: Collection[str] = ()
+) -> Iterator[tuple[Any, ...]]:
+    """Yield of each row the values of ``columns``, and of those of ``held`` 1 or 0: whether they hold something.
+
+    ``lists`` are tables of such columns: their first items are told, as JSON. What there is not is ``None``. Raises
+    ``SourceError`` and ``sqlite3.Error``.
+    """
+    with closing(_open(path)) as database:
+        names = _names_of(database, TABLE)
+        if "id" not in names:
+            raise SourceError(f"{path}: has no table {TABLE!r} with an 'id', which an output of ours has")
+        children = {child.column: child.name for child in _children_of(database)}
+
+        def value_of(name: str) -> str:
+            if name in lists:
+                items = f"select value from {_quoted(name)} where id = {TABLE}.id order by position limit {MAX_ITEMS}"  # noqa: S608 - all quoted
+                return f"(select json_group_array(value) from ({items}))"  # noqa: S608 - as above
+            return _quoted(name) if name in names else "null"
+
+        def holds(name: str) -> str:
+            if name in children:
+                return f"exists(select 1 from {children[name]} where id = {TABLE}.id)"  # noqa: S608 - a name of ours
+            nothing = ", ".join(f"'{value}'" for value in HOLDS_NOTHING)
+            return f"{_quoted(name)} is not null and {_quoted(name)} not in ({nothing})" if name in names else "0"
+
+        wanted = ", ".join([*map(value_of, columns), *map(holds, held)])
+        database.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
+        yield from database.execute(f"select {wanted} from {TABLE}")  # noqa: S608 - all quoted
+
+
+def sqlite_lists(path: str) -> frozenset[str]:
+    """Return the tables of an output of ours that are lists of values. Raises ``SourceError`` and ``sqlite3.Error``."""
+    with closing(_open(path)) as database:
+        return _lists_of(database)
+
+
+def _lists_of(database: sqlite3.Connection) -> frozenset[str]:
+    tables = [str(name) for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
+    return frozenset(name for name in tables if _names_of(database, name) == ["id", "position", "value"])
+
+
+def _children_of(database: sqlite3.Connection) -> list[ChildTable]:
+    return [
+        child
+        for child in CHILD_TABLES
+        if _names_of(database, child.name) == ["id", "position", *(column.name for column in child.columns)]
+    ]
+
+
 def _items_of(database: sqlite3.Connection, child: ChildTable, record: Mapping[str, Any]) -> list[Any] | None:
     """Return the links or images of a page; ``None`` where it is none, or its body could have none."""
     columns = ["id", "position", *(column.name for column in child.columns)]
@@ -116,7 +170,7 @@ def _items_of(database: sqlite3.Connection, child: ChildTable, record: Mapping[s
 
 
 def _names_of(database: sqlite3.Connection, table: str) -> list[str]:
-    return [str(column[1]) for column in database.execute(f"pragma table_info({table})")]
+    return [str(column[1]) for column in database.execute(f"pragma table_info({_quoted(table)})")]
 
 
 def count_sqlite(path: str) -> int:
