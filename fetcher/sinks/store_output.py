@@ -9,27 +9,25 @@ written anew. Law 3: as many parts as ``MAX_WAITING`` wait on the disk, then who
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import secrets
 import shutil
-from array import array
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from itertools import count, islice
+from itertools import count
 from typing import Any
 
 import msgspec
 
 from fetcher.errors import ConfigError, SinkError
-from fetcher.files import sync, sync_folder_of
 from fetcher.model import Outcome
 from fetcher.sinks.job_output import Batch, JobOutput, KeptRow, Mark, Rewrite
 from fetcher.sinks.layout import Layout
 from fetcher.sinks.opening import explained
+from fetcher.sinks.parts_on_disk import PartsOnDisk, see_sidecar
 from fetcher.sinks.store_parts import (
     NOTE,
     PART_ROWS,
@@ -39,15 +37,11 @@ from fetcher.sinks.store_parts import (
     PartRow,
     decode_part,
     encode_part,
-    pack_rows,
-    part_name,
-    read_sidecar,
-    write_sidecar,
 )
+from fetcher.sinks.store_rewrite import PartActs, PartRewriter, planned_rewrites, write_plan
 from fetcher.sinks.stored_parts import StoredParts, check_suffix
 from fetcher.sinks.stream import StreamSink
 from fetcher.sinks.uploads import UploadingOutput, Uploads
-from fetcher.store.store import StoredObject, fetch, tag_of
 
 __all__ = ["PART_BYTES", "StoreOutput"]
 
@@ -55,9 +49,6 @@ log = logging.getLogger("fetcher.store")
 
 PART_BYTES = 512 * 1024 * 1024
 """Bytes of the records of one part, as they are encoded, at which it is full whatever its rows."""
-
-_ROWS_A_BLOCK = 1_000
-_BLOCK_BYTES = 256 * 1024
 
 
 class PartsState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,7 +73,7 @@ class StoreOutput(UploadingOutput):
         super().__init__(url)
         self._format = PartFormat(kind, layout, sink)
         self.stored = StoredParts(url, self._format.suffix, work)
-        self._folder = work
+        self._disk = PartsOnDisk(work, self._format, self.stored.store.scheme)
         self._part_rows = layout.part_rows or PART_ROWS
         self._ledger: PartLedger | None = None
         self._parts: dict[int, PartMark] = {}
@@ -117,7 +108,7 @@ class StoreOutput(UploadingOutput):
             state = self._state_of(mark)
             if state is not None and state.job and state.job != note.job:
                 raise SinkError(
-                    f"{self.path}: holds the parts of another job than {os.path.dirname(self._folder)}: name another folder "
+                    f"{self.path}: holds the parts of another job than {os.path.dirname(self._disk.folder)}: name another folder "
                     "with --job, or another prefix"
                 )
             return self._is_behind(self._known_parts())
@@ -146,7 +137,7 @@ class StoreOutput(UploadingOutput):
                 raise ConfigError(
                     f"{name} exists, and no job of ours says that it is its part; use --fresh to remove it"
                 )
-            shutil.rmtree(self._folder, ignore_errors=True)
+            shutil.rmtree(self._disk.folder, ignore_errors=True)
             self._parts = {}
             self._begin_parts(PartsState(secrets.token_hex(16), 1, 1))
 
@@ -163,7 +154,7 @@ class StoreOutput(UploadingOutput):
             if state is None or not state.job:
                 state = PartsState(secrets.token_hex(16), 1, self._first_free())
             self._begin_parts(state)
-            self.uploads.start([part for part in self._in_order() if os.path.exists(self._local(part.number))])
+            self.uploads.start([part for part in self._in_order() if self._disk.has(part.number)])
 
     def encode(self, outcome: Outcome) -> bytes:
         """Return the record of an outcome, a chunk for ``append``."""
@@ -202,7 +193,9 @@ class StoreOutput(UploadingOutput):
                 if not state.rows:
                     state = msgspec.structs.replace(state, first=self._next)
                 mark = self._inner.append(taken)
-                self._add_rows(state.number, (self._facts.popleft() for _ in range(len(taken))), anew=not state.rows)
+                self._disk.add_rows(
+                    state.number, (self._facts.popleft() for _ in range(len(taken))), anew=not state.rows
+                )
                 self._next += len(taken)
                 self._state = msgspec.structs.replace(state, rows=state.rows + len(taken), bytes=size, mark=mark)
                 if self._state.rows >= self._part_rows or size >= PART_BYTES:
@@ -223,7 +216,7 @@ class StoreOutput(UploadingOutput):
             for part, inner in self._sealed:
                 inner.settle()
                 inner.discard()
-                shutil.rmtree(self._work(part.number), ignore_errors=True)
+                self._disk.clear_work(part.number)
             sealed, self._sealed = [part for part, _ in self._sealed], []
         for part in sealed:
             self.uploads.add(part)
@@ -249,22 +242,7 @@ class StoreOutput(UploadingOutput):
         with self._explained(f"cannot be rewritten by {copy}"):
             if self._state.rows:
                 self._seal()
-            shutil.rmtree(copy, ignore_errors=True)
-            os.mkdir(copy, 0o700)
-            for part in self._in_order():
-                ids = array("q", (row.id if row.kept else -row.id for row in islice(rows, part.rows)))
-                if len(ids) != part.rows:
-                    raise ValueError("fewer rows than its parts have")
-                if any(id_ < 0 for id_ in ids):
-                    path = os.path.join(copy, f"{part.number:09}.kept")
-                    with open(path, "wb") as file:
-                        file.write(ids.tobytes())
-                        file.flush()
-                        sync(file.fileno())
-            if next(rows, None) is not None:
-                raise ValueError("more rows than its parts have")
-            sync_folder_of(os.path.join(copy, "file"))
-            sync_folder_of(copy)
+            write_plan(copy, self._in_order(), rows)
         return Rewrite(self._state.to_mark(), [])
 
     def adopt(self, copy: str, mark: Mark, batches: Collection[Batch] | None = None) -> None:  # noqa: ARG002  # as all
@@ -272,16 +250,11 @@ class StoreOutput(UploadingOutput):
         with self._explained("cannot be rewritten"):
             self.stored.connect()
             self._settle_before_rewrite(mark)
-            for name in sorted(os.listdir(copy)) if os.path.isdir(copy) else []:
-                number = int(name.partition(".")[0])
-                path = os.path.join(copy, name)
-                ids = array("q")
-                with open(path, "rb") as file:
-                    ids.frombytes(file.read())
-                self._rewrite_part(self._parts[number], ids)
-                os.unlink(path)
-            shutil.rmtree(copy, ignore_errors=True)
-            sync_folder_of(copy)
+            assert self._ledger is not None
+            acts = PartActs(self._remember, self._put, self._put_beside, self._lose)
+            rewriter = PartRewriter(self.stored, self._disk, self._ledger, acts)
+            for number, ids in planned_rewrites(copy):
+                rewriter.rewrite(self._parts[number], ids)
 
     def _settle_before_rewrite(self, mark: Mark) -> None:
         """See that all parts but those on this disk are known, and no part is being put meanwhile."""
@@ -289,7 +262,7 @@ class StoreOutput(UploadingOutput):
             self._parts = self._known_parts()
             state = self._state_of(mark)
             assert state is not None
-            self._finish_local()
+            self._disk.finish(self._parts.values())
             self._begin_parts(state)
             return
         self.settle()
@@ -299,16 +272,16 @@ class StoreOutput(UploadingOutput):
 
     def _begin_parts(self, state: PartsState) -> None:
         """Open the part under way."""
-        os.makedirs(self._folder, 0o700, exist_ok=True)
+        os.makedirs(self._disk.folder, 0o700, exist_ok=True)
         self._numbers = (number for number in count(1) if number not in self._parts)
         if not state.rows:  # a number that has become free goes first
             number = next(self._numbers)
             if number != state.number:
-                self._clear(state.number)
+                self._disk.clear(state.number)
                 state = msgspec.structs.replace(state, number=number)
         if self.stored.note is not None:
             state = msgspec.structs.replace(state, job=self.stored.note.job)
-        inner = self._open_inner(state.number)
+        inner = self._disk.open(state.number)
         try:
             if state.mark.position or state.mark.state:
                 inner.resume(state.mark, clean=False)
@@ -324,36 +297,30 @@ class StoreOutput(UploadingOutput):
                 error,
                 lost,
             )
-            self._clear(state.number)
-            inner = self._open_inner(state.number)
+            self._disk.clear(state.number)
+            inner = self._disk.open(state.number)
             inner.create(fresh=True)
             state = PartsState(state.job, state.number, state.first, mark=Mark(state=self._format.fresh_state()))
         self._inner, self._state = inner, state
         if state.rows:
             assert self._ledger is not None
-            with open(self._rows_of(state.number), "wb") as file:
-                file.writelines(_packed(self._ledger.part_rows(state.first, 2**53)))
-
-    def _open_inner(self, number: int) -> JobOutput:
-        return self._format.open(self._local(number), self._work(number))
+            self._disk.add_rows(state.number, self._ledger.part_rows(state.first, 2**53), anew=True)
 
     def _seal(self) -> None:
         """Close the part under way, and begin another."""
         assert self._inner is not None
         inner, state = self._inner, self._state
         mark = inner.complete()
-        size, checksum, tag = tag_of(self._format.lies_at(inner), self.stored.store.scheme)
+        size, checksum, tag = self._disk.facts_of(inner)
         last = self._next - 1 if state.rows else state.first - 1
         part = PartMark(state.number, state.first, last, state.rows, size, checksum, tag, mark)
-        write_sidecar(self._beside(part.number), part, _blocks_of(self._rows_of(part.number)) if part.rows else ())
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._rows_of(part.number))
+        self._disk.seal_rows(part)
         self._parts[part.number] = part
         self.news[_note_of(part.number)] = encode_part(part)
         self._sealed.append((part, inner))
         number = next(self._numbers)
-        self._clear(number)
-        self._inner = self._open_inner(number)
+        self._disk.clear(number)
+        self._inner = self._disk.open(number)
         self._inner.create(fresh=True)
         self._state = PartsState(state.job, number, self._next, mark=Mark(state=self._format.fresh_state()))
 
@@ -373,12 +340,12 @@ class StoreOutput(UploadingOutput):
 
     def _check_parts(self) -> None:
         """See that each part is here or there; forget the rows of those that are not."""
-        self._finish_local()
+        self._disk.finish(self._parts.values())
         for number, part in sorted(self._parts.items()):
             is_there = number in self.stored.sidecars and self.stored.matches(part, thorough=self.thorough)
             if is_there:
-                self._let_go(number)
-            elif not os.path.exists(self._local(number)):
+                self._disk.let_go(number)
+            elif not self._disk.has(number):
                 self._lose(part)
 
     def _lose(self, part: PartMark) -> None:
@@ -389,33 +356,25 @@ class StoreOutput(UploadingOutput):
         lost = self._ledger.forget_rows(part.first, part.last, _note_of(part.number))
         self.stored.remove(part.number, beside=True)
         log.warning("%s: %s: its %d rows are fetched again", self.stored.shown(part.number), what, lost)
-        self._let_go(part.number)
+        self._disk.let_go(part.number)
         del self._parts[part.number]
-
-    def _finish_local(self) -> None:
-        """Put in order the files of parts that were closed when a run was killed: each is whole, under its name or another."""
-        for number, part in self._parts.items():
-            local = self._local(number)
-            folder, name = os.path.split(local)
-            joining = os.path.join(folder, f".{name}.joining")
-            if os.path.exists(joining):
-                if tag_of(joining, self.stored.store.scheme)[:2] == (part.size, part.checksum):
-                    os.replace(joining, local)
-                else:
-                    os.unlink(joining)
-            shutil.rmtree(self._work(number), ignore_errors=True)
-            if os.path.exists(local) and tag_of(local, self.stored.store.scheme)[:2] != (part.size, part.checksum):
-                self._let_go(number)
 
     def _put(self, part: PartMark) -> None:
         """Put a part and what belongs to it, and let go of it here."""
         assert self._ledger is not None
         self.stored.prepare(self._state.job, self._ledger.identity)
-        self._make_sidecar(part)
-        self.stored.put_sidecar(part, self._beside(part.number))
-        local = self._local(part.number)
-        self.stored.put_part(part, local, self._format.companions(local))
-        self._let_go(part.number)
+        see_sidecar(self._disk, part, self._ledger)
+        self.stored.put_sidecar(part, self._disk.beside(part.number))
+        path = self._disk.path_of(part.number)
+        self.stored.put_part(part, path, self._format.companions(path))
+        self._disk.let_go(part.number)
+
+    def _put_beside(self, part: PartMark) -> None:
+        """Put what stands beside a part that is there."""
+        assert self._ledger is not None
+        self.stored.prepare(self._state.job, self._ledger.identity)
+        self.stored.put_sidecar(part, self._disk.beside(part.number))
+        self._disk.let_go(part.number)
 
     def _tidy(self) -> None:
         self.stored.check_written(self._parts.values())
@@ -423,124 +382,10 @@ class StoreOutput(UploadingOutput):
             log.warning("%s: is no part any more, for its rows are in others: it is removed", self.stored.shown(number))
             self.stored.remove(number)
 
-    def _make_sidecar(self, part: PartMark) -> None:
-        """See that the sidecar of a part is on this disk: one that is not whole is made of the ledger."""
-        assert self._ledger is not None
-        try:
-            told, rows = read_sidecar(_blocks_of(self._beside(part.number)), part.number)
-            if told == part and sum(1 for _ in rows) == part.rows:
-                return
-        except (FileNotFoundError, ValueError):
-            pass
-        write_sidecar(self._beside(part.number), part, _packed(self._ledger.part_rows(part.first, part.last)))
-
-    def _rewrite_part(self, part: PartMark, ids: array[int]) -> None:
-        """Write a part without some of its rows, and put it."""
-        local, number = self._local(part.number), part.number
-        kept = sum(id_ > 0 for id_ in ids)
-        if part.rows == kept:
-            return  # it was rewritten, and is put if it is here
-        told = self.stored.sidecar(number)
-        if told is not None and told[0].rows == kept and self.stored.matches(told[0]):
-            self._remember(told[0])
-            self._let_go(number)
-            return
-        rows = list(self._rows_that_stay(part, told, ids))
-        if not self._format.rewrites:
-            self._rewrite_sidecar(msgspec.structs.replace(part, rows=kept), rows)
-            return
-        try:
-            if not os.path.exists(local):
-                fetch(self.stored.store, part_name(number, self._format.suffix), f"{local}.new")
-                os.replace(f"{local}.new", local)
-            if tag_of(local, self.stored.store.scheme)[:2] != (part.size, part.checksum):
-                raise ValueError("its bytes are not those that were written")
-        except (FileNotFoundError, ValueError):
-            self._lose(part)
-            return
-        made = self._without(part, ids, kept)
-        write_sidecar(self._beside(number), made, _packed(rows))
-        self._remember(made)
-        self.stored.there.setdefault(number, StoredObject(0, ""))
-        self._put(made)
-
-    def _rewrite_sidecar(self, part: PartMark, rows: Sequence[PartRow]) -> None:
-        """Write what stands beside a part that keeps its records."""
-        self._remember(part)
-        write_sidecar(self._beside(part.number), part, _packed(rows))
-        if os.path.exists(self._local(part.number)):
-            return  # it is put with the part
-        assert self._ledger is not None
-        self.stored.prepare(self._state.job, self._ledger.identity)
-        self.stored.put_sidecar(part, self._beside(part.number))
-        self._let_go(part.number)
-
-    def _rows_that_stay(
-        self, part: PartMark, told: tuple[PartMark, Iterator[PartRow]] | None, ids: array[int]
-    ) -> Iterator[PartRow]:
-        """Yield what is known of the rows that a part keeps: as beside it, or as in the ledger."""
-        assert self._ledger is not None
-        if told is not None and told[0].rows == part.rows:
-            with contextlib.suppress(ValueError):
-                rows = list(told[1])
-                if [row.id for row in rows] == [abs(id_) for id_ in ids]:
-                    yield from (row for row, id_ in zip(rows, ids, strict=True) if id_ > 0)
-                    return
-        yield from self._ledger.part_rows(part.first, part.last)
-
-    def _without(self, part: PartMark, ids: array[int], kept: int) -> PartMark:
-        """Rewrite the file of a part on this disk; return what it is."""
-        inner = self._open_inner(part.number)
-        try:
-            inner.resume(part.mark, clean=True)
-            copy = f"{self._local(part.number)}.copy"
-            rewrite = inner.rewrite(copy, (KeptRow(abs(id_), id_ > 0) for id_ in ids), None)
-            inner.adopt(copy, rewrite.mark, rewrite.batches)
-            mark = inner.complete()
-            size, checksum, tag = tag_of(self._format.lies_at(inner), self.stored.store.scheme)
-            inner.settle()
-        finally:
-            inner.discard()
-            shutil.rmtree(self._work(part.number), ignore_errors=True)
-        return PartMark(part.number, part.first, part.last, kept, size, checksum, tag, mark)
-
     def _remember(self, part: PartMark) -> None:
         assert self._ledger is not None
         self._parts[part.number] = part
         self._ledger.keep_note(_note_of(part.number), encode_part(part))
-
-    # This disk
-
-    def _local(self, number: int) -> str:
-        return os.path.join(self._folder, part_name(number, self._format.suffix))
-
-    def _beside(self, number: int) -> str:
-        return f"{self._local(number)}.rows"
-
-    def _rows_of(self, number: int) -> str:
-        """Return where the rows of the part under way are: not synced, for the ledger has them."""
-        return f"{self._local(number)}.under-way"
-
-    def _add_rows(self, number: int, rows: Iterable[PartRow], *, anew: bool) -> None:
-        with open(self._rows_of(number), "wb" if anew else "ab") as file:
-            file.write(pack_rows(rows))
-
-    def _work(self, number: int) -> str:
-        return os.path.join(self._folder, f"part-{number:05}.work")
-
-    def _let_go(self, number: int) -> None:
-        local = self._local(number)
-        for path in (local, self._beside(number), self._rows_of(number), *self._format.companions(local)):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-
-    def _clear(self, number: int) -> None:
-        """Remove what a run that was killed has left of a part that the ledger does not know."""
-        self._let_go(number)
-        folder, name = os.path.split(self._local(number))
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(folder, f".{name}.joining"))
-        shutil.rmtree(self._work(number), ignore_errors=True)
 
     def _state_of(self, mark: Mark) -> PartsState | None:
         try:
@@ -549,10 +394,10 @@ class StoreOutput(UploadingOutput):
             raise self._changed(ValueError(f"how it goes on is not said: {error}")) from None
 
     def _explained(self, what: str) -> AbstractContextManager[None]:
-        return explained(self.path, f"{what} in {self._folder}", self._changed)
+        return explained(self.path, f"{what} in {self._disk.folder}", self._changed)
 
     def _changed(self, error: ValueError) -> SinkError:
-        job = os.path.dirname(self._folder)
+        job = os.path.dirname(self._disk.folder)
         return SinkError(
             f"{self.path}: the job in {job} was changed since ({error}): remove {job}, and the same command goes on from "
             "what is in the store"
@@ -561,19 +406,6 @@ class StoreOutput(UploadingOutput):
 
 def _facts_of(part: PartMark) -> tuple[int, int, int]:
     return part.size, part.checksum, part.rows
-
-
-def _packed(rows: Iterable[PartRow]) -> Iterator[bytes]:
-    """Yield rows as they stand in a sidecar, some at a time."""
-    left = iter(rows)
-    while block := pack_rows(islice(left, _ROWS_A_BLOCK)):
-        yield block
-
-
-def _blocks_of(path: str) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            yield block
 
 
 def _note_of(number: int) -> str:
