@@ -58,7 +58,7 @@ class AttackServer(ServerConnection):
             location = f"Location: http://127.5.9.9:{port}{PATH}?{path[6:]}\r\n"
             self.send(whole_answer("302 Found", b"", more=location))
         else:
-            self.send(whole_answer("200 OK", b"<title>x</title>"))
+            self.send(whole_answer("200 OK", b"<title>x</title>", kind="text/html"))
 
 
 async def serve(hostile: bool) -> None:
