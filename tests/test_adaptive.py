@@ -34,6 +34,24 @@ def test_one_more_is_tried_after_a_hundred_then_two_hundred_then_four() -> None:
         assert adaptive.limit == 3
 
 
+def test_what_is_refused_again_and_again_is_tried_after_6_400_at_last() -> None:
+    adaptive = AdaptiveLimit(6)
+    adaptive.refused(4, 0.0, sure=True)
+    waits = []
+    for _ in range(9):
+        waits.append(adaptive.probe_after)
+        assert succeed(adaptive, adaptive.probe_after) == [4]
+        assert adaptive.refused(4, 0.0, sure=True)
+    assert waits == [100, 200, 400, 800, 1_600, 3_200, 6_400, 6_400, 6_400]
+
+
+def test_a_refusal_of_what_was_sent_before_the_limit_fell_moves_no_starts_apart() -> None:
+    adaptive = AdaptiveLimit(6)
+    for on_wire in (3, 2, 2):
+        adaptive.refused(on_wire, 0.1, sure=True)
+    assert (adaptive.limit, adaptive.spacing) == (1, 0.0)
+
+
 def test_what_holds_is_kept_and_the_next_comes_after_a_hundred_again() -> None:
     adaptive = AdaptiveLimit(6)
     adaptive.refused(4, 0.0, sure=True)
@@ -106,7 +124,7 @@ def test_below_one_at_once_the_starts_move_apart_and_together_again() -> None:
     assert adaptive.spacing == pytest.approx(0.2)
     for _ in range(9):
         adaptive.refused(1, 0.1, sure=True)
-    assert adaptive.spacing == MAX_SPACING_SECONDS
+    assert adaptive.spacing == MAX_SPACING_SECONDS == 1.0
     succeed(adaptive, 100 * FIRST_PROBE_SUCCESSES)
     assert (adaptive.limit, adaptive.spacing) == (6, 0.0)
 

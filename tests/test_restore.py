@@ -271,3 +271,21 @@ async def test_a_list_in_a_store_that_is_another_by_now_is_told(
     was = "is not what it was when this job began (1 bytes, now 10)"
     assert await told("urls.txt", one, two) == [f"{two}: {was}: each row that was fetched is held against it"]
     assert await told("urls.txt", one, two) == []
+
+
+@pytest.mark.usefixtures("shelves")
+@pytest.mark.parametrize(
+    ("outputs", "options", "job", "message"),
+    [
+        ([URL, "pages.jsonl"], {}, {}, "an output in a store is a job's only one"),
+        ([URL], {"follow": True}, {}, r"rows that are found \(--follow\)"),
+        ([URL], {"keep_body": True}, {"body": "bodies"}, "bodies in a folder stay on this machine"),
+    ],
+)
+async def test_what_does_not_go_together_with_a_store_is_refused_by_the_job(
+    outputs: list[str], options: dict[str, Any], job: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    async with Fetcher(Config.of(robots=False, **options), transport=Machine(tmp_path)) as fetcher:
+        with pytest.raises(ConfigError, match=message):
+            Job(fetcher, *outputs, directory=tmp_path / "job", format="jsonl", **job)
+    assert list(tmp_path.iterdir()) == []
