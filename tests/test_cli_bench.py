@@ -166,14 +166,14 @@ def test_a_proxy_of_the_environment_is_not_asked_for_the_built_in_site(tmp_path:
 
 @pytest.mark.parametrize("width", [100, 40])
 def test_a_terminal_has_a_bar_and_keeps_nothing_of_it(width: int, tmp_path: Path, site: str) -> None:
-    words = ("bench", f"{site}/1", "-c", "1", "--rounds", "1")
+    words = ("bench", f"{site}/1", "-c", "1", "--rounds", "1", "--no-sequential")
     with Terminal(width) as terminal:
         with Running(*words, folder=tmp_path, stderr=terminal.line, env={"TERM": "xterm"}) as running:
             ended = running.end()
         terminal.hang_up()
         assert ended.code == 0
-        assert "1 of 4" in terminal.written
-        assert not [line for line in terminal.screen.lines if " of 4" in line]
+        assert "1 of 2" in terminal.written
+        assert not [line for line in terminal.screen.lines if " of 2" in line]
         assert terminal.screen.cursor
 
 
@@ -208,8 +208,8 @@ def test_a_list_that_fails_wholly_is_exit_1(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(2, 130), (15, 143)])
 def test_ctrl_c_prints_what_is_complete(number: int, code: int, tmp_path: Path) -> None:
-    words = ("-n", "5", "-c", "2", "--rounds", "1000", "--latency", "0", "--json", "b.json", "--html", "b.html")
-    with Running("bench", *words, folder=tmp_path) as running:
+    words = ("-n", "5", "-c", "2", "--rounds", "1000", "--no-sequential", "--latency", "0")
+    with Running("bench", *words, "--json", "b.json", "--html", "b.html", folder=tmp_path) as running:
         running.until_said("round 2, -c 2")
         running.send(number)
         ended = running.end()

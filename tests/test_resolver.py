@@ -351,7 +351,7 @@ async def test_names_whose_server_never_answers_do_not_hold_the_others_up() -> N
             found = await asyncio.gather(*(resolver.resolve(f"good{n}.example") for n in range(40)))
         assert len(found) == 40
         assert not any(one.done() for one in silent)
-        assert 40 < len(resolver._threads) <= 512
+        assert 40 <= len(resolver._threads) <= 512  # those that are held; the others may have ended by now
     finally:
         end.set()
         await asyncio.gather(*silent)
