@@ -196,7 +196,7 @@ SETTINGS = [
     Bad("a proxy with a port of no use", "l.txt -x http://127.0.0.1:99999", r"--proxy .*:99999: must be an http:// or https:// proxy URL.*",
         files=GOOD),
     Bad("a proxy without a host", "l.txt -x http://", "--proxy http://: must be an http:// or https:// proxy URL", files=GOOD),
-    Bad("an option there is none of", "l.txt --xyzzy", r"--xyzzy: there is no such flag \(see 'fetcher crawl --help'\)", files=GOOD),
+    Bad("an option there is none of", "l.txt --xyzzy", r"--xyzzy: there is no such flag: 'fetcher crawl' has \d+, in the groups .* \(see 'fetcher crawl --help'\)", files=GOOD),
     Bad("a choice there is none of", "l.txt -f xml", "--format xml: must be one of text, jsonl, csv, parquet, sqlite, warc", files=GOOD),
     Bad("a format of lists there is none of", "l.txt --from xml", "--from xml: must be one of txt, csv, tsv, jsonl, parquet, sqlite, sitemap",
         files=GOOD),

@@ -279,7 +279,7 @@ REFUSED = [
     Bad("nowhere.txt", "nowhere.txt: no such file"),
     Bad("l.txt", "l.txt: no URLs in it", files={"l.txt": b"\n"}),
     Bad("l.txt", r"l\.txt: there is no URL to fetch: row 1: .*ftp.*", code=1, files={"l.txt": b"ftp://a.example/\n"}),
-    Bad("l.txt -o x.jsonl", "-o: there is no such flag here: --output is one of another command (see 'fetcher help --output')", files=GOOD),
+    Bad("l.txt -o x.jsonl", "-o: there is no such flag here: --output is one of 'fetcher crawl', 'fetcher extract' (see 'fetcher help --output')", files=GOOD),
     Bad("l.txt --retries x", "retries x: must be a whole number", files=GOOD),
     Bad("l.txt --html no/b.html", "no/b.html: the folder no does not exist", code=1, files=GOOD),
     Bad("l.txt --html .", ".: is a folder", code=1, files=GOOD),

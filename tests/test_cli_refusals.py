@@ -87,7 +87,11 @@ FLAGS = {
     "--user_agent x": "--user-agent", "--url_list x": "--from FORMAT", "--data-raw x": "only GETs", "-d x": "only GETs",
     "--json x": "-f jsonl", "-O": "--body DIR", "--concurency 5": "--concurrency", "--per-hots 5": "--per-host",
     "--max-parallel-requests 5": "--concurrency", "--no-robots-txt": "--no-robots", "--output-document x": "--body DIR",
-    "--recursive": "--follow", "--input-file l.txt": "fetcher crawl FILE", "--http2": "HTTP/1.1", "--zzzz": "fetcher crawl --help",
+    "--recursive": "--follow", "--input-file l.txt": "fetcher crawl FILE", "--http2": "HTTP/1.1", "--zzzz": "'fetcher crawl' has ",
+    "--worker 2": "did you mean --workers?", "--max-rate 5": "did you mean --rate?", "--foo": "in the groups Input, Output, Pace",
+    "--render": "in the groups", "--resme": "nor --resume: perhaps the same command", "--parralel 4": "nor --parallel: it is so anyway",
+    "--sqlite": "did you mean --format sqlite?", "--watch": "did you mean the command 'fetcher watch'?", "--v": "in the groups",
+    "--pages 5": "--pages is one of 'fetcher serve'", "-Z 5": "it is so anyway; how many is -c N", "--tor": "in the groups",
     "-X POST": "must be GET", "-X HEAD": "--head", "--concurrency": "needs a value", "--head=5": "takes no value",
 }  # fmt: skip
 """A flag that there is none of here, and what is said in its place."""
@@ -154,6 +158,36 @@ def test_a_flag_that_there_is_none_of(
 ) -> None:
     said = said_by(["crawl", "l.txt", *words.split()], monkeypatch, capsys)
     assert FLAGS[words] in said
+    assert "(see 'fetcher " in said
+    assert "there is no such flag (see" not in said, "what is allowed is named too"
+
+
+OTHERS = {
+    "report p --worker 2": "--workers is one of 'fetcher crawl', 'fetcher extract' (see 'fetcher help --workers')",
+    "report p --zzzz": "'fetcher report' has --json, --hosts, --errors, --changes, --html, --verbose (see 'fetcher report --help')",
+    "report p -Q": "'fetcher report' has --json",
+    "watch p --opne": "did you mean --open?",
+    "serve --prot 5": "did you mean --port?",
+    "bench --formt csv": "--format is one of 'fetcher crawl'",
+    "bench --zzzz": "in the groups Input, Pace, Retries, Network, Parsing, Run",
+    "completion --zzzz": "'fetcher completion' has none",
+    "completion tcsh": "SHELL tcsh: must be one of bash, zsh, fish",
+    "extract x.warc.gz --concurrency 5": "--concurrency is one of 'fetcher crawl'",
+    "extract": "SOURCE is missing: fetcher extract SOURCE",
+    "report": "JOB|OUTPUT... is missing: fetcher report JOB|OUTPUT...",
+    "--worker 2": "--workers is one of 'fetcher crawl'",
+    "--zzzz": "flags stand behind the command, as in 'fetcher crawl ",
+    "crwl l.txt": "did you mean 'crawl'?",
+}
+"""What is wrong with other commands, and what is said of it."""
+
+
+@pytest.mark.parametrize("words", OTHERS)
+def test_what_is_wrong_with_another_command(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = said_by(words.split(), monkeypatch, capsys)
+    assert OTHERS[words] in said
     assert "(see 'fetcher " in said
 
 

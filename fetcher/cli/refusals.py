@@ -19,6 +19,8 @@ from fetcher.cli.exits import USAGE
 __all__ = ["in_plain_text", "meant_flag", "option_of", "refusal_of", "with_next_step"]
 
 _OPTION = re.compile(r"(?:^|: )(?P<key>[a-z]+(?:-[a-z]+)*)(?=: | .+?: )")
+MOST_LISTED = 16
+"""Flags of a command that are named to somebody who knows none of them."""
 _STEM = 5  # characters by which two words are one
 _COMMON_WORDS = frozenset(
     {"max", "min", "num", "number", "no", "set", "use", "with", "enable", "file", "url", "the", "of"}
@@ -39,7 +41,8 @@ def refusal_of(error: click.ClickException) -> str:
         text = f"{flag}: needs a value{f', {metavar}' if metavar else ''}" if needs else f"{flag}: takes no value"
     elif isinstance(error, click.MissingParameter):
         choices = getattr(getattr(error.param, "type", None), "choices", ())
-        text = f"{_name_of(error.param)} is missing" + (f": one of {', '.join(choices)}" if choices else "")
+        there = f"one of {', '.join(choices)}" if choices else _usage_of(context)
+        text = f"{_name_of(error.param)} is missing" + (f": {there}" if there else "")
     elif isinstance(error, click.BadParameter) and error.param is not None:
         flag = _name_of(error.param)
         text = f"{flag} {error.message.rstrip('.')}" if _has_value(error) else f"{flag}: {error.message.rstrip('.')}"
@@ -75,25 +78,103 @@ def option_of(name: str | None, context: click.Context) -> tuple[str, str]:
 
 def meant_flag(name: str, command: click.Command) -> tuple[str, str]:
     """Return what to say of a flag that there is none of, and the flag of ours that is meant, if one is certain."""
-    known = [each for param in command.params for each in (*param.opts, *param.secondary_opts) if each.startswith("--")]
+    known = _long_names(command)
     ours = topics.LONG_NAMES.get(name, name)
     found = topics.foreign(name) if command.name == "crawl" else []
     if ours in topics.topics("flag") and not found:
-        return f"{name}: there is no such flag here: {ours} is one of another command", ours
-    found = found or topics.foreign(name)
+        return f"{name}: there is no such flag here: {ours} is one of {_owners_of(ours)}", ours
+    found = found or _that_fit(topics.foreign(name), command, known)
     if found:
-        said = [_said_of(owner, ours) for owner, ours in found]
-        owner, ours = found[0]
-        flag = owner if ours.startswith("nothing") and owner else _flag_in(ours)
-        return f"{name}: there is no such flag: {'; '.join(dict.fromkeys(said))}", flag
-    close = [flag for flag in known if flag.startswith(name)] if len(name) > len("--x") else []
-    if len(close) != 1:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    if not close:
-        close = _by_words(name, known)
-    if close:
-        return f"{name}: there is no such flag: did you mean {close[0]}?", close[0]
-    return f"{name}: there is no such flag", ""
+        return _as_foreign(name, found)
+    if close := _near(name, known):
+        return f"{name}: there is no such flag: did you mean {close}?", close
+    if (other := _as_value_or_command(name, command)) is not None:
+        return other
+    words = {word.replace("_", "-"): word for word in topics.foreign_names() if word.startswith("--")}
+    near = difflib.get_close_matches(name.lower(), words, n=1, cutoff=0.85)
+    if near and len(near[0]) > len("--abcd") and (found := _that_fit(topics.foreign(words[near[0]]), command, known)):
+        said, flag = _as_foreign(name, found)
+        return said.replace("no such flag:", f"no such flag, nor {near[0]}:"), flag
+    if (close := _near(name, list(topics.topics("flag")), 0.8)) and close not in known:
+        return f"{name}: there is no such flag here: {close} is one of {_owners_of(close)}", close
+    return f"{name}: there is no such flag: {_what_there_is(command, known)}", ""
+
+
+def _long_names(command: click.Command) -> list[str]:
+    return [
+        each
+        for param in command.params
+        if not getattr(param, "hidden", False)
+        for each in (*param.opts, *param.secondary_opts)
+        if each.startswith("--")
+    ]
+
+
+def _near(name: str, known: list[str], cutoff: float = 0.7) -> str:
+    """Return the flag that is meant by a beginning of it, by its words in another order, or by its letters."""
+    begun = [flag for flag in known if flag.startswith(name)] if len(name) > len("--x") else []
+    if len(begun) == 1:
+        return begun[0]
+    best, likeness = _by_words(name, known)
+    if likeness < 1:
+        bare = {flag.lstrip("-"): flag for flag in known}
+        letters = difflib.get_close_matches(name.lstrip("-").lower(), bare, n=1, cutoff=cutoff)
+        if letters:
+            return bare[letters[0]]
+    return best if likeness >= max(0.5, 2 * cutoff - 0.9) else ""
+
+
+def _that_fit(found: list[tuple[str, str]], command: click.Command, known: list[str]) -> list[tuple[str, str]]:
+    """Return those answers that are of use to a command: of ours alone, the lists have all flags of others."""
+    if command.name in ("crawl", "extract"):
+        return found
+    return [(owner, ours) for owner, ours in found if _flag_in(ours) in known]
+
+
+def _as_foreign(name: str, found: list[tuple[str, str]]) -> tuple[str, str]:
+    said = [_said_of(owner, ours) for owner, ours in found]
+    owner, ours = found[0]
+    flag = owner if ours.startswith("nothing") and owner else _flag_in(ours)
+    return f"{name}: there is no such flag: {'; '.join(dict.fromkeys(said))}", flag
+
+
+def _as_value_or_command(name: str, command: click.Command) -> tuple[str, str] | None:
+    """Return what to say of a flag that is what an option may be, or that is a command."""
+    from fetcher.cli.commands import COMMANDS
+
+    word = name.lstrip("-")
+    for param in sorted(command.params, key=lambda param: param.name != "format"):
+        if isinstance(param, click.Option) and word in getattr(param.type, "choices", ()):
+            flag = _name_of(param)
+            return f"{name}: there is no such flag: did you mean {flag} {word}?", flag
+    if word in COMMANDS and word != command.name:
+        return f"{name}: there is no such flag: did you mean the command 'fetcher {word}'?", ""
+    return None
+
+
+def _owners_of(flag: str) -> str:
+    """Return the commands that have a flag, in words."""
+    from fetcher.cli.commands import COMMANDS, cli
+
+    context = click.Context(cli)
+    commands = [(name, cli.get_command(context, name)) for name in COMMANDS]
+    names = [f"'fetcher {name}'" for name, command in commands if command is not None and flag in _long_names(command)]
+    return ", ".join(names) or "another command"
+
+
+def _what_there_is(command: click.Command, known: list[str]) -> str:
+    """Return in words which flags there are: all where they are few, else their groups."""
+    if isinstance(command, click.Group):
+        return "flags stand behind the command, as in 'fetcher crawl urls.txt -o pages.jsonl'"
+    if not known:
+        return f"'fetcher {command.name}' has none"
+    if len(known) <= MOST_LISTED:
+        return f"'fetcher {command.name}' has {', '.join(known)}"
+    from fetcher.cli.grouped import GROUPS, group_of
+
+    there = {group_of(param) for param in command.params if isinstance(param, click.Option)}
+    groups = [group for group in GROUPS if group in there]
+    return f"'fetcher {command.name}' has {len(known)}, in the groups {', '.join(groups)}"
 
 
 def in_plain_text(text: str) -> str:
@@ -106,21 +187,22 @@ def _said_of(owner: str, ours: str) -> str:
     text = in_plain_text(ours)
     if text.startswith("nothing"):
         return text.partition(": ")[2] or text
+    if text.startswith("is so anyway"):
+        return f"it {text}"
     return f"{owner}'s is here {text}" if owner else f"perhaps {text} is meant"
 
 
-def _by_words(name: str, known: list[str]) -> list[str]:
-    """Return the flag that has the words of this one: its own, or those of another name for it."""
+def _by_words(name: str, known: list[str]) -> tuple[str, float]:
+    """Return the flag that has the words of this one, its own or those of another name for it, and how many of them."""
     words = _stems(name)
-    scores: dict[str, float] = {}
-    for flag in known:
-        scores[flag] = _likeness(words, _stems(flag))
+    scores = {flag: _likeness(words, _stems(flag)) for flag in known}
     for row in topics.synonyms():
         flag = _flag_in(row.ours)
         for word in re.findall(r"--[\w-]+", row.theirs):
-            scores[flag] = max(scores.get(flag, 0.0), _likeness(words, _stems(word)))
+            if flag in scores:
+                scores[flag] = max(scores[flag], _likeness(words, _stems(word)))
     best = max(scores, key=lambda flag: scores[flag], default="")
-    return [best] if best in known and scores[best] >= 0.5 else []
+    return best, scores.get(best, 0.0)
 
 
 def _stems(flag: str) -> frozenset[str]:
@@ -146,6 +228,18 @@ def _name_of(param: click.Parameter | None) -> str:
     if isinstance(param, click.Option):
         return next((name for name in param.opts if name.startswith("--")), param.opts[0])
     return param.metavar or (param.name or "").upper()
+
+
+def _usage_of(context: click.Context | None) -> str:
+    """Return how a command is called, ``""`` where that is not known."""
+    if context is None:
+        return ""
+    return " ".join(
+        (
+            context.command_path,
+            *(_name_of(param) for param in context.command.params if isinstance(param, click.Argument)),
+        )
+    )
 
 
 def _has_value(error: click.BadParameter) -> bool:

@@ -22,6 +22,7 @@ __all__ = [
     "advice_for",
     "find",
     "foreign",
+    "foreign_names",
     "general_name",
     "synonyms",
     "table_rows",
@@ -145,6 +146,12 @@ def foreign(flag: str) -> list[tuple[str, str]]:
         for owner, row in rows
         if any(word.replace("_", "-") == wanted for word in _WORD.findall(row.theirs))
     ]
+
+
+def foreign_names() -> list[str]:
+    """Return the flags that ``foreign`` knows."""
+    rows = [*(row for _, row in _rows_by_owner()), *synonyms()]
+    return [word for row in rows for word in _WORD.findall(row.theirs)]
 
 
 def table_rows(text: str) -> list[TableRow]:
