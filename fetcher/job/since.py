@@ -236,7 +236,7 @@ class EarlierPages:
                 page = _page_of(record)
                 yield key_of(target.wire), page["checked_at"], _encode(page)
             except InvalidURL:
-                continue
+                pass
             except (UnicodeError, OverflowError, TypeError, ValueError):
                 file.unread += 1
 
