@@ -21,10 +21,11 @@ CODES = sorted(
 @pytest.mark.parametrize("code", [*CODES, "http_404", "http_418"])
 def test_each_code_is_told_in_whole_sentences(code: str) -> None:
     advice = advice_for(code)
-    assert advice.meaning[:1].isupper() or advice.meaning[:2] == "--"
+    assert advice.meaning[:1].isupper() or advice.meaning[:3] == "`--"
+    assert advice.do[:1].isupper() or advice.do[:1] == "`"
     assert advice.meaning.endswith(".")
     assert advice.do.endswith(".")
-    assert "`" not in advice.meaning + advice.do
+    assert not (advice.meaning.count("`") % 2 or advice.do.count("`") % 2)
 
 
 def test_no_text_is_for_a_code_that_is_none() -> None:

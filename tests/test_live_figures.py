@@ -8,8 +8,10 @@ from itertools import pairwise
 
 import pytest
 
-from fetcher.config import Limits
-from fetcher.hosts.standing import HostStanding
+from fetcher.config import Limits, RetryPolicy
+from fetcher.hosts.limits import SharedLimits
+from fetcher.hosts.standing import HostStanding, standings_of
+from fetcher.hosts.table import HostTable
 from fetcher.live.figures import MAX_POINTS, History, Latencies, estimate, thinned
 from fetcher.live.machine import MachineWatch, uses
 from fetcher.live.state import Point, RowCounts
@@ -21,6 +23,27 @@ def point(seconds: float, ok: int = 0, size: int = 0) -> Point:
 
 def counts(done: int, taken: int, *, more: bool = False, total: int | None = None) -> RowCounts:
     return RowCounts(taken, done, 0, 0, taken - done, more, 0, total)
+
+
+@pytest.mark.parametrize(
+    ("taken", "next_at", "rate", "why"),
+    [
+        (0, 0.0, 25.0, ""),
+        (4, 0.0, None, "there is no free slot"),
+        (0, 9.0, 25.0, "--rate: 25 a second"),
+        (0, 9.0, None, "our own network rests"),
+    ],
+)
+def test_what_holds_up_all_hosts_is_told_of_each(taken: int, next_at: float, rate: float | None, why: str) -> None:
+    limits = Limits(concurrency=4, rate=rate)
+    table = HostTable(limits, RetryPolicy())
+    shared = SharedLimits(limits)
+    shared.on_wire, shared.rate_next = taken, next_at
+    (standing,) = standings_of(table, shared, waiting={"a.example": 3}, running={}, now=5.0, most=9)
+    assert standing.why == "not asked yet"
+    table.get("a.example", 5.0).robots_known = True
+    (standing,) = standings_of(table, shared, waiting={"a.example": 3}, running={}, now=5.0, most=9)
+    assert standing.why == why
 
 
 def test_a_pace_is_that_of_the_last_seconds() -> None:

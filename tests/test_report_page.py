@@ -33,7 +33,7 @@ from tests.lab.desk import Desk
 from tests.lab.exchange import Case, Exchange
 from tests.lab.report_scene import CODES, HOSTS, NAUGHTY, OPTIONS, make_scene, product
 from tests.lab.server import LabServer
-from tests.test_report import begin, end, entry, make_job, so_far, write
+from tests.test_report import BEGAN, begin, end, entry, make_job, so_far, write
 
 TAGS = {
     "html", "head", "meta", "title", "link", "style", "body", "header", "main", "footer", "section", "div", "p", "strong", "small",
@@ -170,8 +170,8 @@ def test_each_failure_has_examples_and_advice(scene: Path) -> None:
     page, figures = told(scene, "pages.jsonl")
     for code in figures["codes"]:
         advice = advice_for(code)
-        assert f"{advice.meaning} " in page.texts
-        assert advice.do in page.texts
+        assert f"{advice.meaning} {advice.do}".replace("`", "") in "".join(page.texts)
+    assert "`" not in "".join(page.texts)
     for path, code in CODES.items():
         assert any(path in text and text.startswith("http") for text in page.texts), code
 
@@ -383,6 +383,25 @@ def test_a_ledger_that_is_being_written(tmp_path: Path) -> None:
     assert figures["state"] == "running"
     assert " is being worked on: what is told is of its last commit." in page.texts
     assert page.data["input"] == "5"
+
+
+@pytest.mark.parametrize(
+    ("pause", "said"), [(-2, "the clock was set back"), (-1, "under 2 s"), (0, "under 2 s"), (5, "5.00 s")]
+)
+def test_a_pause_is_known_to_the_second(pause: int, said: str, tmp_path: Path) -> None:
+    """A run's beginning is told without its fraction: one that follows at once may seem to begin before the other ends."""
+    from fetcher.job.ledger import Ledger
+
+    folder = tmp_path / "pages.jsonl.job"
+    ledger = begin(folder)
+    write(ledger, [entry(1)], so_far(1, ok=1, seconds=2.0))
+    ledger.abandon()
+    with closing(Ledger.open(str(folder / "ledger.sqlite"))) as again:
+        again.begin_run(BEGAN + 2 + pause)
+        again.commit([entry(2)], again.marks(), so_far(2, ok=1, seconds=1.0))
+        again.end_run(so_far(2, ok=1, seconds=1.0), exit=0)
+    page, _ = told(tmp_path, "pages.jsonl.job")
+    assert said in page.texts
 
 
 def test_a_clock_that_was_set_back_draws_no_nonsense(tmp_path: Path) -> None:

@@ -164,13 +164,14 @@ td small,th small{display:block;color:var(--quiet);font-size:.8125rem;font-weigh
 font-size:.75rem;font-weight:600}
 pre{background:var(--well);padding:.8rem 1rem;border-radius:.4rem;white-space:pre-wrap;overflow-wrap:anywhere;margin:0 0 1.25rem}
 code,pre{font:.875rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace}
+.failure p code{white-space:nowrap}
 .failures{display:grid;grid-template-columns:1fr 1fr;gap:0 3.5rem;margin-top:.8rem}
 .failures>*{min-width:0}
 .failure{border-top:1px solid var(--rule);padding:.8rem 0}
 .failure h3{font-size:1.05rem}
 .failure h3 small{color:var(--quiet);font-weight:400}
 .failure p{margin:.25rem 0;max-width:46rem}
-.failure b{font-weight:600}
+.failure b,.failure b code{font-weight:600}
 .failure ul{margin:.4rem 0 0;padding-left:1.1rem;font-size:.875rem;overflow-wrap:anywhere}
 .failure li small{display:block;color:var(--quiet);font-size:.8125rem}
 .facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(9rem,1fr));gap:1rem 2rem;margin:0}

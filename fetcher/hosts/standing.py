@@ -113,7 +113,16 @@ def _why(host: HostState, shared: SharedLimits, now: float) -> str:
         return _why_slow(host)
     if host.on_wire >= host.limit:
         return _why_full(host)
-    return "there is no free slot" if not shared.has_slot(now) else ""
+    return _why_all(shared, now)
+
+
+def _why_all(shared: SharedLimits, now: float) -> str:
+    """Say why no host at all gets a row just now."""
+    if shared.on_wire >= shared.concurrency:
+        return "there is no free slot"
+    if now < shared.rate_next:
+        return f"--rate: {shared.rate:g} a second" if shared.rate else "our own network rests"
+    return ""
 
 
 def _why_slow(host: HostState) -> str:

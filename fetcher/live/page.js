@@ -209,7 +209,7 @@
     const most = s.codes.length ? s.codes[0][1] : 1;
     fill("codes", s.codes.map(([code, many]) => [code, whole(many), `${(many / done * 100).toFixed(1)} %`]), ["", "", "word"], {
       column: 2, node: () => { const bar = document.createElement("i"); bar.className = "share"; bar.ariaHidden = "true"; return bar; },
-      set: (bar, at) => { bar.style.width = `${s.codes[at][1] / most * 4.5}rem`; },
+      set: (bar, at) => { bar.style.width = `calc(${s.codes[at][1] / most} * var(--bar))`; },
     });
   };
   const hosts = s => {

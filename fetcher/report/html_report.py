@@ -7,6 +7,7 @@ person reads, so that a million rows make a page of some hundred kilobytes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -23,6 +24,7 @@ from fetcher.topics import advice_for
 
 __all__ = ["render_comparison", "render_job", "render_shards"]
 
+_BACKQUOTED = re.compile("`([^`]+)`")
 SHOWN_CODES = 40
 SHOWN_HOSTS = 25
 SHOWN_RUNS = 50
@@ -214,11 +216,16 @@ def _failures(codes: dict[str, int], done: int, records: RecordSums) -> str:
         rows.append(
             f'<div class="failure"><h3><code>{escaped(code, 60)}</code> <data id="code-{escaped(code, 60)}" value="{many}">'
             f"{many:,}</data> <small>{percent(many / max(1, done))}</small></h3>"
-            f"<p>{escaped(advice.meaning)} <b>{escaped(advice.do)}</b></p>{listed}</div>"
+            f"<p>{_with_code(advice.meaning)} <b>{_with_code(advice.do)}</b></p>{listed}</div>"
         )
     rest = len(codes) - SHOWN_CODES
     more = f'<p class="note">{counted(rest, "more code")} in <code>--json</code>.</p>' if rest > 0 else ""
     return section("failures", "What failed, and what to do", f'<div class="failures">{"".join(rows)}</div>{more}')
+
+
+def _with_code(text: str) -> str:
+    """Return a text of ours in HTML: what stands in backquotes is typed, and is not broken at its hyphens."""
+    return _BACKQUOTED.sub(r"<code>\1</code>", escaped(text))
 
 
 # How it went
@@ -238,7 +245,7 @@ def _runs(figures: JobReport) -> str:
     before: float | None = None
     for run in figures.runs:
         began = datetime.fromisoformat(run.began).timestamp()
-        pause = UNKNOWN if before is None else duration(began - before) if began >= before else "the clock was set back"
+        pause = UNKNOWN if before is None else _pause(began - before)
         rows.append(
             [f"{run.number:,}", html_date(run.began), pause, duration(run.seconds), f"{run.ok:,}",
              significant(run.pages_per_second), escaped(ending_of(run, figures))]
@@ -249,6 +256,13 @@ def _runs(figures: JobReport) -> str:
     many = f" (the last {SHOWN_RUNS:,} of {figures.run_count:,})" if figures.run_count > SHOWN_RUNS else ""
     heads = ["Run", "Began", "Pause before", "Time", "Pages", "Pages/s", "How it ended"]
     return section("runs", "Its runs", table(f"Each run{many}", heads, rows[-SHOWN_RUNS:], "runs-table"))
+
+
+def _pause(seconds: float) -> str:
+    """Return the time between two runs; that a run began is known to the second."""
+    if seconds < -1:
+        return "the clock was set back"
+    return "under 2 s" if seconds < 1 else duration(seconds)
 
 
 def _distributions(jobs: Sequence[tuple[str, JobPage]]) -> str:
@@ -422,7 +436,12 @@ def _codes_compared(jobs: Sequence[tuple[str, JobPage]]) -> str:
         counts = [page.figures.codes.get(code, 0) for _, page in jobs]
         cells = [f"{many:,}" for many in counts]
         rows.append(
-            [f"<code>{escaped(code, 60)}</code>", *cells, f"{counts[-1] - counts[0]:+,}", escaped(advice_for(code).do)]
+            [
+                f"<code>{escaped(code, 60)}</code>",
+                *cells,
+                f"{counts[-1] - counts[0]:+,}",
+                _with_code(advice_for(code).do),
+            ]
         )
     heads = ["Code", *(escaped(name, 50) for name, _ in jobs), "Change", "What to do"]
     return (

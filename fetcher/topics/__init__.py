@@ -74,7 +74,7 @@ class Topic(NamedTuple):
 
 
 class Advice(NamedTuple):
-    """What a code means, and what to ``do`` about it: plain text."""
+    """What a code means, and what to ``do`` about it: plain text, with commands and flags in backquotes."""
 
     meaning: str
     do: str
@@ -132,9 +132,9 @@ def advice_for(code: str) -> Advice:
     if topic is None:
         return Advice("A code of your own middleware, or of a newer version.", "Look at the messages below.")
     status = code.removeprefix("http_")
-    do = topic.part("Next").replace("NNN", status if _STATUS.fullmatch(status) else "NNN").replace("`", "")
-    meaning = " ".join(each for each in topic.paragraphs if not each.startswith("Next: ")).replace("`", "")
-    return Advice(meaning, do[:1].upper() + do[1:])
+    do = topic.part("Next").replace("NNN", status if _STATUS.fullmatch(status) else "NNN")
+    meaning = " ".join(each for each in topic.paragraphs if not each.startswith("Next: "))
+    return Advice(meaning, do[:1].upper() + do[1:])  # a command stays as it is, behind its backquote
 
 
 def foreign(flag: str) -> list[tuple[str, str]]:
