@@ -206,9 +206,9 @@ class Fetcher:
         """Return the rows of lists for ``stream``: as ``fetcher.read``, and where a ``format`` is given those of URLs too.
 
         Such lists are fetched as rows are, up to 100 MiB each, and a list on the network or a pipe keeps nobody waiting
-        but who reads it. With ``format="sitemap"`` a host or a URL without a path is a site, whose robots.txt says where
-        its sitemaps are. A ``Job``'s ``kept_list`` as ``kept`` has a resume go by what was read before. The other options
-        are those of ``fetcher.read``. Raises ``ConfigError`` for one of no use; the rows raise ``SourceError``.
+        but who reads it. With ``format="sitemap"`` a host or a URL without a path is a site, whose robots.txt says
+        where its sitemaps are. A ``Job``'s ``kept_list`` as ``kept`` has a resume go by what was read before. The other
+        options are those of ``fetcher.read``. Raises ``ConfigError`` for one of no use; the rows raise ``SourceError``.
 
         >>> async def crawl(site):
         ...     async with Fetcher() as fetcher:
@@ -242,11 +242,12 @@ class Fetcher:
     ) -> AsyncIterator[OutcomeStream]:
         """Open an async iterator of outcomes: as they complete, or ``ordered`` as the URLs are.
 
-        ``urls`` may be any iterable, endless too: it is read as fast as outcomes are taken. ``sequentially``
-        fetches one after the other, for comparison. ``stats`` go on where earlier runs of the same list left them.
-        ``spill_folder`` is where rows wait that memory has no place for, by default where the system has temporary files.
-        ``urls`` of ``fetcher.follow``, or the option ``follow``, have the links of pages followed: ``found`` are then the
-        rows of a ``Job``, by default kept in a temporary file. Leaving the block cancels what is still under way.
+        ``urls`` may be any iterable, endless too: it is read as fast as outcomes are taken. ``sequentially`` fetches
+        one after the other, for comparison. ``stats`` go on where earlier runs of the same list left them.
+        ``spill_folder`` is where rows wait that memory has no place for, by default where the system has temporary
+        files. ``urls`` of ``fetcher.follow``, or the option ``follow``, have the links of pages followed: ``found`` are
+        then the rows of a ``Job``, by default kept in a temporary file. Leaving the block cancels what is still under
+        way.
         """
         engine, stats = self._running(), stats or Stats()
         rules = rules_of(urls, self.config, ordered=ordered)
@@ -323,8 +324,8 @@ class Fetcher:
     def set_limits(self, **options: Unpack[LimitOptions]) -> None:
         """Change ``concurrency``, ``rate`` or what holds for single ``hosts`` while streams run; what is not named stays.
 
-        They are written as a ``Config`` takes them. What is on the wire stays there, and of many slots fewer are used as
-        exchanges end. Raises ``ConfigError`` for what is no limit, and for more than there are file descriptors.
+        They are written as a ``Config`` takes them. What is on the wire stays there, and of many slots fewer are used
+        as exchanges end. Raises ``ConfigError`` for what is no limit, and for more than there are file descriptors.
 
         >>> async def slower(fetcher):
         ...     fetcher.set_limits(concurrency=20, rate="5/s", hosts={"example.com": {"per_host": 1, "delay": 2}})
@@ -541,8 +542,8 @@ def fetch_all(
 
     It takes a ``Config`` or its options as keywords, and whatever else a ``Fetcher`` does. All outcomes are held at
     once, with ``keep_body=True`` their bodies too: for a long list there is ``Fetcher.stream``. Where a loop is running
-    (a notebook) it works in a thread of its own, in which ``urls`` is read; that loop stands still meanwhile, so a server
-    has a ``Fetcher`` instead. Rows that are found (``fetcher.follow``) come behind those of the list.
+    (a notebook) it works in a thread of its own, in which ``urls`` is read; that loop stands still meanwhile, so a
+    server has a ``Fetcher`` instead. Rows that are found (``fetcher.follow``) come behind those of the list.
 
     >>> pages = fetch_all(["https://example.com", "https://example.org"], concurrency=3)  # doctest: +SKIP
     """

@@ -82,7 +82,8 @@ class Window:
 class Dispatcher:
     """The running rows of one stream. ``run_row`` is a row's task.
 
-    ``ended`` is told of each task that a bug ended, and once the stream is closed of each. What changes is noted, and the rows that may start then are started in the next turn of the loop, by one call.
+    ``ended`` is told of each task that a bug ended, and once the stream is closed of each. What changes is noted, and
+    the rows that may start then are started in the next turn of the loop, by one call.
 
     ``ordered``: whoever feeds rows has taken their places in the window, and deferring keeps them. ``spill_folder`` is
     where rows wait that memory has no place for.

@@ -1,7 +1,8 @@
 """Every exception of the package, and which of them are worth another try.
 
-Law 2: three kinds of trouble, three fates. A ``FetchError`` costs one URL and becomes a value; a
-``SourceError``, ``SinkError``, ``LedgerError``, ``ConfigError`` or ``ResourceError`` ends the run; anything else is a bug and propagates.
+Law 2: three kinds of trouble, three fates. A ``FetchError`` costs one URL and becomes a value; a ``SourceError``,
+``SinkError``, ``LedgerError``, ``ConfigError`` or ``ResourceError`` ends the run; anything else is a bug and
+propagates.
 
 ::
 
@@ -148,9 +149,9 @@ class FetchError(FetcherError):
     The fields live in ``args`` and ``__dict__``, so that every error survives pickling unchanged; the text is
     formatted when asked for. ``message`` may quote the web: whoever prints it escapes it.
 
-    ``codes`` are those of a class and of the classes that have it as their first base. ``url`` is the URL the error is about, without
-    userinfo: the hop that failed, where there were redirects. It is ``None`` where there is no valid URL. ``final`` says that
-    the tries it was worth have been made.
+    ``codes`` are those of a class and of the classes that have it as their first base. ``url`` is the URL the error is
+    about, without userinfo: the hop that failed, where there were redirects. It is ``None`` where there is no valid
+    URL. ``final`` says that the tries it was worth have been made.
     """
 
     codes: ClassVar[frozenset[str]] = frozenset()
@@ -193,9 +194,9 @@ class FetchError(FetcherError):
     def detach(self) -> Self:
         """Give up the traceback, the cause and the context, and return the error: from now on it is a value.
 
-        Law 3: tracebacks refer to frames, and those to responses and to errors, in cycles that only the garbage collector
-        frees. So the causes lose theirs too: aiohttp's are in cycles of their own. What is only a context may be an
-        error that the caller is handling. The logger ``fetcher.failures`` tells everything first, at DEBUG.
+        Law 3: tracebacks refer to frames, and those to responses and to errors, in cycles that only the garbage
+        collector frees. So the causes lose theirs too: aiohttp's are in cycles of their own. What is only a context may
+        be an error that the caller is handling. The logger ``fetcher.failures`` tells everything first, at DEBUG.
         """
         if self.__traceback__ is not None and log.isEnabledFor(logging.DEBUG):
             log.debug("%s failed", self.url or "a row", exc_info=self)
@@ -291,8 +292,8 @@ class ProtocolError(FetchError):
 class StatusError(FetchError):
     """A whole answer, with a status that was not to be accepted.
 
-    ``retry_after`` is the server's wish in seconds (RFC 9110, 10.2.3), or ``None``; ``headers`` are those that were to be
-    kept.
+    ``retry_after`` is the server's wish in seconds (RFC 9110, 10.2.3), or ``None``; ``headers`` are those that were to
+    be kept.
     """
 
     headers: tuple[tuple[str, str], ...] = ()

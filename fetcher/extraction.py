@@ -1,8 +1,8 @@
 """Stored pages read again: the way from a file of pages to outcomes, with the contract of a crawl's and no network.
 
 Law 1: each row of the file that is no failure already is read once and ends as one outcome; the order is the file's.
-Law 3: what waits for a parsing process is bounded in pages and bytes. There are no hosts here, no waits and no retries, so
-a page goes straight from the file to the ``Reader``.
+Law 3: what waits for a parsing process is bounded in pages and bytes. There are no hosts here, no waits and no retries,
+so a page goes straight from the file to the ``Reader``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How files are opened, locked, read, written, synced and moved: one way for the whole package.
 
 Laws: where a regular file is expected, anything else is refused, and opening a FIFO does not block (7). A file that was
-created or moved survives a power cut under its name once ``sync_folder_of`` has returned, and a move replaces its target
-whole (6). A lock belongs to the system: it ends with the process that holds it, however that ends.
+created or moved survives a power cut under its name once ``sync_folder_of`` has returned, and a move replaces its
+target whole (6). A lock belongs to the system: it ends with the process that holds it, however that ends.
 
 Everything here raises the ``OSError`` of the system: the caller knows what the file is for and what to do about it.
 """
@@ -62,8 +62,8 @@ PRIVATE: Final = 0o600
 def open_regular(path: str, flags: int, *, follow_links: bool = False, mode: int = 0o666) -> int:
     """Open the regular file at ``path`` with the ``flags`` of ``os.open``, and return its descriptor.
 
-    One that is made has ``mode``, less the umask. Raises ``NotRegularFileError`` for anything else, and ``OSError`` (``ELOOP``) for a link, where the system can tell,
-    unless ``follow_links``.
+    One that is made has ``mode``, less the umask. Raises ``NotRegularFileError`` for anything else, and ``OSError``
+    (``ELOOP``) for a link, where the system can tell, unless ``follow_links``.
     """
     # O_NONBLOCK: opening a FIFO would block until somebody opens its other end.
     descriptor = os.open(path, flags | _NONBLOCK | (0 if follow_links else _NO_LINK), mode)
@@ -180,8 +180,8 @@ def _wait_until_writable(descriptor: int) -> None:
 def sync(descriptor: int) -> None:
     """Bring what was written to an open file to the disk.
 
-    On macOS ``fsync`` ends when the drive has the data in its cache, which a power cut empties: ``F_FULLFSYNC`` waits for
-    the medium (fsync(2) there). File systems over a network may not know it.
+    On macOS ``fsync`` ends when the drive has the data in its cache, which a power cut empties: ``F_FULLFSYNC`` waits
+    for the medium (fsync(2) there). File systems over a network may not know it.
     """
     if not _full_sync(descriptor):
         os.fsync(descriptor)

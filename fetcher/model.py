@@ -107,9 +107,9 @@ class Discovery(msgspec.Struct, frozen=True, array_like=True):
 class FoundLinks(msgspec.Struct, frozen=True, array_like=True):
     """The links of one page that may be followed: absolute URLs without fragment, each once, in their order.
 
-    ``lines`` has them with line ends between them: one text takes less than half of the memory of many. ``dropped`` counts
-    the links that were too long, or that there was no room for. ``outside`` says that the page was redirected to where no
-    links are followed, ``guarded`` that it came from a public address.
+    ``lines`` has them with line ends between them: one text takes less than half of the memory of many. ``dropped``
+    counts the links that were too long, or that there was no room for. ``outside`` says that the page was redirected to
+    where no links are followed, ``guarded`` that it came from a public address.
     """
 
     lines: str = ""
@@ -188,8 +188,8 @@ class Message(msgspec.Struct, frozen=True):
     """One request and its answer as they were on the wire, for a web archive.
 
     ``url`` is what was asked for, ``sent_at`` seconds since the epoch. ``request`` is the head of the request, but for
-    the headers that may hold a secret; ``response`` the head of the answer as it came, empty where none came. ``body`` is
-    what followed it, after the transfer coding and with its content codings; ``truncated`` says why some of it is
+    the headers that may hold a secret; ``response`` the head of the answer as it came, empty where none came. ``body``
+    is what followed it, after the transfer coding and with its content codings; ``truncated`` says why some of it is
     missing (ISO 28500:2017, 5.13). ``address`` is the IP address that was reached, ``None`` behind a proxy.
     """
 
@@ -303,9 +303,10 @@ class Page(msgspec.Struct, frozen=True):
 class Failure(msgspec.Struct, frozen=True):
     """The bad outcome of a request: the error, and what was known when it struck.
 
-    The attributes are those of a ``Page``, but for ``error``, which says what is wrong: ``error.code`` for programs, and a
-    message for people. What was never known is ``None``. ``length``, ``content_type``, ``charset``, ``title``, ``links``,
-    ``robots`` and ``refresh`` are there where a page came, and what was to be read out of it could not be (``ParseError``).
+    The attributes are those of a ``Page``, but for ``error``, which says what is wrong: ``error.code`` for programs,
+    and a message for people. What was never known is ``None``. ``length``, ``content_type``, ``charset``, ``title``,
+    ``links``, ``robots`` and ``refresh`` are there where a page came, and what was to be read out of it could not be
+    (``ParseError``).
     """
 
     request: Request
@@ -393,9 +394,9 @@ Outcome: TypeAlias = Page | Failure
 def records(outcomes: Iterable[Outcome]) -> Iterator[dict[str, Any]]:
     """Return the record of each outcome as a dict, one after the other, whatever became of the row.
 
-    They are made for data frames. polars looks at a hundred rows to tell what a column is, and ``error`` may be null in all
-    of them: have it look at each. The option ``explode`` is of outputs: here a row has one record, with all items in its
-    ``data``.
+    They are made for data frames. polars looks at a hundred rows to tell what a column is, and ``error`` may be null in
+    all of them: have it look at each. The option ``explode`` is of outputs: here a row has one record, with all items
+    in its ``data``.
 
     >>> pandas.DataFrame(records(fetch_all(urls)))  # doctest: +SKIP
     >>> polars.DataFrame(records(fetch_all(urls)), infer_schema_length=None)  # doctest: +SKIP
@@ -431,8 +432,8 @@ Middleware: TypeAlias = Callable[[Request, Exchange], Awaitable[Response]]
 def compose(handlers: Iterable[Middleware], exchange: Exchange, *, foreign: bool = False) -> Exchange:
     """Put handlers around an exchange, the outermost first.
 
-    ``foreign`` ones may call their second parameter anything, and what they return is looked at. Ours are called without
-    a coroutine or a frame of its own: either is felt with each row.
+    ``foreign`` ones may call their second parameter anything, and what they return is looked at. Ours are called
+    without a coroutine or a frame of its own: either is felt with each row.
     """
     for handler in reversed(list(handlers)):
         exchange = _around(handler, exchange) if foreign else partial(handler, proceed=exchange)  # type: ignore[call-arg]  # it is called so in all of ours
@@ -466,8 +467,8 @@ def answering(what: str, function: Any, exchange: Exchange) -> Exchange:
 def check_callable(what: str, function: Any, parameters: Sequence[str], *, asynchronous: bool) -> None:
     """Raise ``CallableError`` where a function of the caller's cannot be called with ``parameters``.
 
-    ``what`` is its role and its name, for the message. That a plain function is to be ``asynchronous`` shows only when it
-    is called, for it may return what another has made.
+    ``what`` is its role and its name, for the message. That a plain function is to be ``asynchronous`` shows only when
+    it is called, for it may return what another has made.
     """
     import inspect  # dear to import, and asyncio has it already where it matters
 

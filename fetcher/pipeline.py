@@ -172,8 +172,8 @@ async def exchange(engine: Engine, state: RequestState) -> Response | FetchError
 async def read(engine: Engine, state: RequestState, response: Response, *, isolated: bool) -> Outcome:
     """Make the outcome of an answer: its page, or the failure to read one out of it, or that it is not to be kept.
 
-    ``isolated`` has it read in a process of its own, where a page can do no harm; else nothing here waits, unless memory
-    is short. Raises ``ResourceError`` where that is so for any page.
+    ``isolated`` has it read in a process of its own, where a page can do no harm; else nothing here waits, unless
+    memory is short. Raises ``ResourceError`` where that is so for any page.
     """
     earlier = None if engine.earlier is None else known_page(state, engine.earlier)
     if earlier is not None and state.not_modified and response.status == 304:
@@ -605,8 +605,8 @@ async def concurrent(
     """Fan the source out: outcomes as they complete, or in the order of the source.
 
     ``ordered`` trades law 5 away: the window counts from the oldest row not yet handed over. ``stats`` may count the
-    rows of earlier runs. ``spill_folder`` is where rows wait that memory has no place for, ``found`` are those that pages
-    name, where links are followed.
+    rows of earlier runs. ``spill_folder`` is where rows wait that memory has no place for, ``found`` are those that
+    pages name, where links are followed.
     """
     async with Outcomes(
         engine, source, ordered=ordered, stats=stats, spill_folder=spill_folder, found=found

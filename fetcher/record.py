@@ -26,8 +26,8 @@ class Record(msgspec.Struct, frozen=True):
     """One line of output. The names and their order are public.
 
     ``length`` is in characters, ``bytes`` decoded, ``elapsed`` and ``waited`` in seconds to the millisecond,
-    ``fetched_at`` UTC in ISO 8601 with milliseconds, or ``None`` where nothing was asked of the network. ``digest`` is the
-    name of a hash, a colon, and the hash of the decoded body in hexadecimal; a failure has none.
+    ``fetched_at`` UTC in ISO 8601 with milliseconds, or ``None`` where nothing was asked of the network. ``digest`` is
+    the name of a hash, a colon, and the hash of the decoded body in hexadecimal; a failure has none.
     """
 
     id: int

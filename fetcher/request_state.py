@@ -68,8 +68,8 @@ EARLIER_BYTES = 16_384  # of a row's messages that are kept while it waits for t
 class Transfer(msgspec.Struct):
     """One request on the wire: where it goes, since when, its clock, and what has come of its answer.
 
-    ``send_gate`` is asked once there is a connection: it returns the seconds to wait still. ``max_bytes`` is how much of
-    the body is wanted, whatever the limit. ``suspect`` says that it was started as one of the suspect hosts' few,
+    ``send_gate`` is asked once there is a connection: it returns the seconds to wait still. ``max_bytes`` is how much
+    of the body is wanted, whatever the limit. ``suspect`` says that it was started as one of the suspect hosts' few,
     ``repeated`` that it goes out once more, on a new connection, for the kept one was gone.
     """
 
@@ -170,15 +170,16 @@ def _is_no_https(error: FetchError, stage: Stage) -> bool:
 class RequestState:
     """One row between its list and its outcome.
 
-    ``attempts`` counts the tries charged to the row, ``returns`` those that somebody else paid for; ``asked_to_wait`` says
-    that a 403 or 529 of its own made its host wait. ``elapsed`` are the seconds on the wire so far, ``began`` the first admission. ``target`` is where the next or present exchange goes; ``chain`` is what the redirect handler must know
-    to go on from there; ``reached`` says whether the last exchange reached a public or a private address.
+    ``attempts`` counts the tries charged to the row, ``returns`` those that somebody else paid for; ``asked_to_wait``
+    says that a 403 or 529 of its own made its host wait. ``elapsed`` are the seconds on the wire so far, ``began`` the
+    first admission. ``target`` is where the next or present exchange goes; ``chain`` is what the redirect handler must
+    know to go on from there; ``reached`` says whether the last exchange reached a public or a private address.
     ``can_requeue`` says that somebody will take the row back. ``trial`` is there while it is found out whether its host
     speaks the scheme that it is asked by, ``by_http`` says that it was asked by http though its URL names no scheme.
-    ``by_get`` is the URL that has refused HEAD, where rows are asked by that.
-    ``messages`` are those of its present try, where they are kept. A row that is ``urgent`` waits for no memory;
-    ``memory_wait`` is what it waits by. ``earlier`` is the page of an earlier run, where one is compared with, and
-    ``not_modified`` says that the last answer was that it still stands.
+    ``by_get`` is the URL that has refused HEAD, where rows are asked by that. ``messages`` are those of its present
+    try, where they are kept. A row that is ``urgent`` waits for no memory; ``memory_wait`` is what it waits by.
+    ``earlier`` is the page of an earlier run, where one is compared with, and ``not_modified`` says that the last
+    answer was that it still stands.
     """
 
     __slots__ = (

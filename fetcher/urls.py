@@ -2,8 +2,8 @@
 
 Law 7: what a redirect or a list says is parsed before it is believed. What is asked for is the standard's
 serialisation, as browsers send it: dot segments are resolved, also as ``%2e``, and what must not stand in a path or a
-query is percent-encoded; escapes that are there stay as they are. robots.txt, duplicates and the address rule are judged
-by the same text.
+query is percent-encoded; escapes that are there stay as they are. robots.txt, duplicates and the address rule are
+judged by the same text.
 """
 
 from __future__ import annotations
@@ -157,7 +157,8 @@ def _refuse_second_scheme(host: str, tail: str) -> None:
 def with_scheme(text: str, default_scheme: str) -> str:
     """Put ``default_scheme`` before a bare domain; ``localhost:8000`` is a host and a port, no scheme.
 
-    For ``auto`` that is https: what is asked first. Raises ``InvalidURL`` for a path alone: the standard would make its first segment the host.
+    For ``auto`` that is https: what is asked first. Raises ``InvalidURL`` for a path alone: the standard would make its
+    first segment the host.
     """
     if default_scheme == "auto":
         default_scheme = "https"

@@ -1,7 +1,7 @@
 """Writes what README and the man page have from ``fetcher/topics``: ``python -m tests.documents``.
 
-In README a table that stands below ``<!-- NAME -->`` is written anew; the page is ``fetcher/topics/fetcher.1``. A test tells when one
-of them is behind.
+In README a table that stands below ``<!-- NAME -->`` is written anew; the page is ``fetcher/topics/fetcher.1``. A test
+tells when one of them is behind.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The live page in a real browser: silent, readable at every width and in both themes, its figures the summary's, its buttons
-felt by the server, and nothing of what the web says ever more than text.
+"""The live page in a real browser: silent, readable at every width and in both themes, its figures the summary's, its
+buttons felt by the server, and nothing of what the web says ever more than text.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``--shard I/N``: a list that several runs divide among them by its sites, each with an output and a ledger of its own.
 
-Law 1: each row of the list is of exactly one shard, those that are no URL too. The server's log is the judge of what was
-fetched.
+Law 1: each row of the list is of exactly one shard, those that are no URL too. The server's log is the judge of what
+was fetched.
 """
 
 from __future__ import annotations

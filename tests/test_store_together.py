@@ -1,7 +1,7 @@
 """An output in a store with each option that changes what stands in it, on a real S3 server; CONTRIBUTING.md has the table.
 
-A job is killed and gone on with, here and by a machine with an empty disk; it retries, grows, and begins again. What does
-not go together is refused before the first request. Skipped, by name, without the extra ``test-store``.
+A job is killed and gone on with, here and by a machine with an empty disk; it retries, grows, and begins again. What
+does not go together is refused before the first request. Skipped, by name, without the extra ``test-store``.
 """
 
 from __future__ import annotations

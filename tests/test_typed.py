@@ -1,7 +1,8 @@
 """What type checkers make of a program that uses the public names: mypy, and basedpyright for those who use pyright.
 
-``typed/public_api.py`` is right, and both say so (basedpyright of the examples too); in ``MISTAKES`` each line that says ``wrong`` is, and both see that.
-Skipped, by name, where a checker is not installed: the tests' own environment has none, ``.ci/run`` has both.
+``typed/public_api.py`` is right, and both say so (basedpyright of the examples too); in ``MISTAKES`` each line that
+says ``wrong`` is, and both see that. Skipped, by name, where a checker is not installed: the tests' own environment has
+none, ``.ci/run`` has both.
 """
 
 from __future__ import annotations

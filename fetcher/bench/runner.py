@@ -72,8 +72,8 @@ def compare(
 ) -> Report:
     """Fetch a list one after another and concurrently, blocking, and report what each took.
 
-    Without ``urls`` it is the built-in site, whose pages take ``latency`` seconds. The other parameters are those
-    of ``plan.Bench``. ``progress`` gets a ``ProgressUpdate`` about ten times a second. Ctrl-C ends it early: ``complete``
+    Without ``urls`` it is the built-in site, whose pages take ``latency`` seconds. The other parameters are those of
+    ``plan.Bench``. ``progress`` gets a ``ProgressUpdate`` about ten times a second. Ctrl-C ends it early: ``complete``
     is then false in the report, as it is when the first round of a list brought no page. Raises ``FetcherError``, and
     ``ConfigError`` for a wrong parameter.
 

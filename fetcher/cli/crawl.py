@@ -172,8 +172,9 @@ def with_options(options: Sequence[Any]) -> Callable[[F], F]:
 def command(context: click.Context, /, config: str | None, demo: bool, **_: Any) -> None:
     """Fetch every URL of the INPUTs: files, '-' for stdin, or URLs.
 
-    Lists are .txt, .csv, .tsv or .jsonl, each also .gz or .zst, .parquet, .sqlite, outputs of earlier runs, and sitemaps (--from sitemap). Prints 'URL -> LENGTH' for each page, or
-    writes the records where -o says. Data goes to stdout, everything else to stderr.
+    Lists are .txt, .csv, .tsv or .jsonl, each also .gz or .zst, .parquet, .sqlite, outputs of earlier runs, and
+    sitemaps (--from sitemap). Prints 'URL -> LENGTH' for each page, or writes the records where -o says. Data goes to
+    stdout, everything else to stderr.
 
     \b
       fetcher crawl urls.txt

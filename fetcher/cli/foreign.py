@@ -1,7 +1,7 @@
 """Flags of curl and wget that a crawl takes though they change nothing, or say what another flag of ours does.
 
-A command copied from a browser as cURL runs as it is pasted. What would do something that we do not do is refused, in our
-words for it.
+A command copied from a browser as cURL runs as it is pasted. What would do something that we do not do is refused, in
+our words for it.
 """
 
 from __future__ import annotations

@@ -32,9 +32,8 @@ EXPOSED = (
 class LiveRun:
     """The page of one run, for an ``async with`` block that ends when all is written and told.
 
-    ``get`` returns a setting of the run; ``stop`` ends it as the first Ctrl-C does; ``stored`` is the file that is read in the
-    place of the network. Entering raises ``ConfigError`` where the
-    page cannot be served there.
+    ``get`` returns a setting of the run; ``stop`` ends it as the first Ctrl-C does; ``stored`` is the file that is read
+    in the place of the network. Entering raises ``ConfigError`` where the page cannot be served there.
     """
 
     def __init__(

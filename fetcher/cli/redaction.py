@@ -1,7 +1,7 @@
 """What this process was told to keep to itself, and how it is kept out of all that it says.
 
-Law 7: a message, a log line or a traceback may quote whatever it likes, so what goes to stderr passes through ``redact``.
-One process runs one command: its secrets are kept here for as long as it lives.
+Law 7: a message, a log line or a traceback may quote whatever it likes, so what goes to stderr passes through
+``redact``. One process runs one command: its secrets are kept here for as long as it lives.
 """
 
 from __future__ import annotations

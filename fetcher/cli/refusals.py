@@ -1,8 +1,8 @@
 """What is wrong with a command line in one line: the flag and its value, what is allowed, and the next step.
 
-All errors of use come through here, click's and our own: ``--concurrency 0: must be at least 1 (see 'fetcher help
---concurrency')``. An error of ours begins with the option that it is about; where it comes from a file or a variable, that
-stands before it.
+All errors of use come through here, click's and our own:
+``--concurrency 0: must be at least 1 (see 'fetcher help --concurrency')``. An error of ours begins with the option that
+it is about; where it comes from a file or a variable, that stands before it.
 """
 
 from __future__ import annotations

@@ -29,9 +29,9 @@ __all__ = ["command"]
 def command(*, jobs: tuple[str, ...], live_at: str | None, live_host: tuple[str, ...], opens: bool, **_: Any) -> None:
     """Show a job on a page in the browser, by its ledger alone: nothing is changed, and a run that works on it is not disturbed.
 
-    JOB is the folder of a job, OUTPUT a file that it writes (then the job is OUTPUT.job). Several, or a pattern in quotes, are
-    the shards of one list: they are added up. What a ledger does not know (what is in flight, the last messages) is left out;
-    the page of 'crawl --live' has it. Ctrl-C ends it.
+    JOB is the folder of a job, OUTPUT a file that it writes (then the job is OUTPUT.job). Several, or a pattern in
+    quotes, are the shards of one list: they are added up. What a ledger does not know (what is in flight, the last
+    messages) is left out; the page of 'crawl --live' has it. Ctrl-C ends it.
 
     \b
       fetcher watch pages.jsonl --open

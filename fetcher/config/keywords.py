@@ -41,12 +41,12 @@ class LimitOptions(TypedDict, total=False):
 class ConfigOptions(TypedDict, total=False):
     """What ``Config.of`` takes, and so do ``Fetcher``, ``fetch`` and ``fetch_all``: the command line's names with ``_``.
 
-    ``keep_body`` keeps each page's body in ``Page.body``: in memory, as long as the page is. ``keep_messages``
-    keeps what was on the wire in ``messages``, for a web archive. ``columns`` and ``explode`` are for outputs.
-    ``parse=False`` leaves ``title``, ``links`` and the robots ``meta`` out: without these a page is parsed only where something
-    is taken out of it.
-    ``with_`` is ``with`` elsewhere, which is a word of Python's own: ``with_="meta,links"``.
-    ``select`` may also be a mapping, of names to selectors: ``{"price": ".price", "images[]": "img@src"}``.
+    ``keep_body`` keeps each page's body in ``Page.body``: in memory, as long as the page is. ``keep_messages`` keeps
+    what was on the wire in ``messages``, for a web archive. ``columns`` and ``explode`` are for outputs.
+    ``parse=False`` leaves ``title``, ``links`` and the robots ``meta`` out: without these a page is parsed only where
+    something is taken out of it. ``with_`` is ``with`` elsewhere, which is a word of Python's own:
+    ``with_="meta,links"``. ``select`` may also be a mapping, of names to selectors:
+    ``{"price": ".price", "images[]": "img@src"}``.
     """
 
     concurrency: int

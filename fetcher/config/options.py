@@ -253,8 +253,8 @@ def _header(text: str, host: str | None = None) -> tuple[str, str]:
 class Header(msgspec.Struct, frozen=True):
     """A request header: for every listed URL, or for one host alone.
 
-    Without ``port`` it goes to every port of the host. A secret (Authorization, Cookie) names its host. The value of one
-    that is for a host is not shown.
+    Without ``port`` it goes to every port of the host. A secret (Authorization, Cookie) names its host. The value of
+    one that is for a host is not shown.
     """
 
     name: str

@@ -212,8 +212,8 @@ class Parsing(msgspec.Struct, frozen=True):
 class Content(msgspec.Struct, frozen=True):
     """What is read out of every page into columns of its own, beside what is selected.
 
-    ``parts`` are named once each. ``text`` is how its text is found, which asks for that part too: all that a person sees
-    (``body``), or the main content alone, by a fast library or by the best.
+    ``parts`` are named once each. ``text`` is how its text is found, which asks for that part too: all that a person
+    sees (``body``), or the main content alone, by a fast library or by the best.
     """
 
     parts: tuple[ContentPart, ...] = ()
@@ -244,11 +244,12 @@ class Content(msgspec.Struct, frozen=True):
 class Follow(msgspec.Struct, frozen=True):
     """Which links of pages become rows: those of ``a`` and ``area``, or of what ``css`` matches.
 
-    ``depth`` is how many links a row may be away from the list, ``None`` for as many as there are. ``within`` says where
-    they may lead: to the ``host`` of the list's row, to its ``site`` (the registrable domain), or to what lies below the
-    folder of its URL (``prefix``). ``include`` and ``exclude`` are globs for the whole URL, or regular expressions behind
-    ``re:``: one of the first must match where there are any, and none of the second. ``max_pages`` is how many rows there may be with those of the
-    list, and ``max_pages_per_host`` the same of one host; rows of the list are fetched whatever these say.
+    ``depth`` is how many links a row may be away from the list, ``None`` for as many as there are. ``within`` says
+    where they may lead: to the ``host`` of the list's row, to its ``site`` (the registrable domain), or to what lies
+    below the folder of its URL (``prefix``). ``include`` and ``exclude`` are globs for the whole URL, or regular
+    expressions behind ``re:``: one of the first must match where there are any, and none of the second. ``max_pages``
+    is how many rows there may be with those of the list, and ``max_pages_per_host`` the same of one host; rows of the
+    list are fetched whatever these say.
     """
 
     links: bool = False

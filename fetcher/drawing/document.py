@@ -7,9 +7,9 @@ of a thing differ in lightness and in dashes, never by colour alone. The theme f
 chooses one, by radio buttons and ``:has()``.
 
 The charts are drawn by a few hundred lines of our own (``svg``) rather than by a plotting library, since that makes the
-better page: plotly puts 4.5 MB of script into each one, matplotlib draws images of a fixed width and one theme whose text
-shrinks on a phone, and both would be a dependency of every installation. A bench of three modes and 200 rows is a page of
-some 50 KB, which follows the reader's theme and can be read by a screen reader.
+better page: plotly puts 4.5 MB of script into each one, matplotlib draws images of a fixed width and one theme whose
+text shrinks on a phone, and both would be a dependency of every installation. A bench of three modes and 200 rows is a
+page of some 50 KB, which follows the reader's theme and can be read by a screen reader.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The rows that were found, as whoever takes rows in sees them: one more source, which ends when nothing can add to it.
 
-Laws: a link counts as ``input`` from the moment that it is a row on (1); what is wrong with where they are kept ends the
-run, and nobody waits for it (2); few of them are in memory (3).
+Laws: a link counts as ``input`` from the moment that it is a row on (1); what is wrong with where they are kept ends
+the run, and nobody waits for it (2); few of them are in memory (3).
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def without_links(outcome: Outcome) -> Outcome:
 class FoundRows(ABC):
     """The rows found by one stream. ``stats`` counts them as they come.
 
-    Whoever takes rows in calls ``gave`` for each that it hands out, of the list too; each outcome is to be ``wrote`` and
-    its row ``settled``, in whatever order. A row of the list is a ``duplicate`` where it was found before.
+    Whoever takes rows in calls ``gave`` for each that it hands out, of the list too; each outcome is to be ``wrote``
+    and its row ``settled``, in whatever order. A row of the list is a ``duplicate`` where it was found before.
     """
 
     def __init__(self, rules: Follow, stats: Stats, *, concurrency: int, unread: int = 0) -> None:

@@ -35,10 +35,10 @@ def follow(
     """Return a source of rows for ``Fetcher.stream``, ``Fetcher.run`` and ``fetch_all``: ``urls``, and what their pages link to.
 
     The rules are those of the options ``follow``, ``follow_css`` and so on, which a ``Job`` goes by: links of ``a`` and
-    ``area`` elements, or of those that match ``css``; at most ``depth`` links away; ``within`` the host, the site or the
-    folder of the URL they began at; ``include`` and ``exclude`` are globs over the whole URL, or regular expressions
-    behind ``re:``. Each URL is one row, whoever names it; those that are found have ids over 10**9, and say where they
-    come from in ``Request.discovery``. Outcomes come as they complete. Raises ``ConfigError``.
+    ``area`` elements, or of those that match ``css``; at most ``depth`` links away; ``within`` the host, the site or
+    the folder of the URL they began at; ``include`` and ``exclude`` are globs over the whole URL, or regular
+    expressions behind ``re:``. Each URL is one row, whoever names it; those that are found have ids over 10**9, and say
+    where they come from in ``Request.discovery``. Outcomes come as they complete. Raises ``ConfigError``.
 
     >>> pages = fetch_all(follow("https://docs.python.org/3/", depth=1), concurrency=3)  # doctest: +SKIP
     """

@@ -1,12 +1,12 @@
 """The rows that were found, and which URLs are known: tables in the ledger of a job, or in a file that ends with its run.
 
-Laws: what is inserted is part of its caller's transaction (6); neither the rows nor the known URLs are in memory, but for a
-bounded cache, and a known URL takes some 30 bytes on disk (3). Whoever makes the pages cannot make two URLs the same: their
-keys are by a hash with a key of the job's own (7).
+Laws: what is inserted is part of its caller's transaction (6); neither the rows nor the known URLs are in memory, but
+for a bounded cache, and a known URL takes some 30 bytes on disk (3). Whoever makes the pages cannot make two URLs the
+same: their keys are by a hash with a key of the job's own (7).
 
-``found`` has a row for each link that became one, ``naming`` one for each page that named some, ``starts`` one for each row
-of the list that they began at. ``seen`` has the key of each URL: 12 bytes of BLAKE2b (RFC 7693), and whether it was found.
-``host_rows`` counts the rows of each host, where that is limited.
+``found`` has a row for each link that became one, ``naming`` one for each page that named some, ``starts`` one for each
+row of the list that they began at. ``seen`` has the key of each URL: 12 bytes of BLAKE2b (RFC 7693), and whether it was
+found. ``host_rows`` counts the rows of each host, where that is limited.
 """
 
 from __future__ import annotations
@@ -92,9 +92,10 @@ class NamedLinks(msgspec.Struct, frozen=True, array_like=True):
 class FollowState(msgspec.Struct):
     """How far the following of links is: kept with the rows.
 
-    ``listed`` URLs of the list are known, ``found`` rows are of links. ``cut`` and ``hosts_cut`` say that links were left
-    for ``max_pages`` and ``max_pages_per_host``; ``dropped`` were too long, or too many of one page. ``outside`` pages were
-    redirected to where no links are followed, such as ``example``; ``starts_outside`` of them are of the list.
+    ``listed`` URLs of the list are known, ``found`` rows are of links. ``cut`` and ``hosts_cut`` say that links were
+    left for ``max_pages`` and ``max_pages_per_host``; ``dropped`` were too long, or too many of one page. ``outside``
+    pages were redirected to where no links are followed, such as ``example``; ``starts_outside`` of them are of the
+    list.
     """
 
     listed: int = 0

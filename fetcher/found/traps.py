@@ -1,7 +1,7 @@
 """Traps: the patterns that most of the links found are of, and what would leave them out.
 
-Law 3: bounded memory: of more patterns than ``MAX_PATTERNS`` the rare ones are forgotten, and whatever is a larger share
-than one in so many is kept (Misra and Gries, "Finding repeated elements", 1982). Law 9: synchronous.
+Law 3: bounded memory: of more patterns than ``MAX_PATTERNS`` the rare ones are forgotten, and whatever is a larger
+share than one in so many is kept (Misra and Gries, "Finding repeated elements", 1982). Law 9: synchronous.
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ __all__ = ["HostStanding", "longest", "standing_of", "standings_of"]
 class HostStanding(msgspec.Struct, frozen=True):
     """One host: ``waiting`` of its rows are known and not started, ``running`` have a task.
 
-    ``on_wire`` of them hold one of its ``limit`` slots, ``delay`` seconds lie between two requests, and it is asked again in
-    ``parked`` seconds; ``why`` says what it waits for, empty where it is being asked. What is not known is ``None``.
+    ``on_wire`` of them hold one of its ``limit`` slots, ``delay`` seconds lie between two requests, and it is asked
+    again in ``parked`` seconds; ``why`` says what it waits for, empty where it is being asked. What is not known is
+    ``None``.
     """
 
     host: str

@@ -34,8 +34,8 @@ _Count = Annotated[int, msgspec.Meta(ge=0)]
 class ChangeReport(msgspec.Struct, frozen=True):
     """How many rows of ``output`` are what since ``since``, and the first URLs of each kind but of unchanged ones.
 
-    ``unlisted`` pages of the earlier run are of no row now; ``None`` while there are rows left. ``since`` is ``None`` where
-    there was no earlier output.
+    ``unlisted`` pages of the earlier run are of no row now; ``None`` while there are rows left. ``since`` is ``None``
+    where there was no earlier output.
     """
 
     output: str

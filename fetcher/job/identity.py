@@ -71,7 +71,9 @@ _TABLES = ("csv", "sqlite", "parquet")
 class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What must not change. ``inputs`` are as shown to people, URLs without user name and password, ``outputs`` formats such as ``jsonl.gz``.
 
-    ``one_table`` says that a table's columns are those of one list. ``accept`` is a text of ranges, ``max_size`` in bytes, ``extract`` the name of the user's function. A ``shard`` has the digest of the public suffix list beside it, by which sites are told.
+    ``one_table`` says that a table's columns are those of one list. ``accept`` is a text of ranges, ``max_size`` in
+    bytes, ``extract`` the name of the user's function. A ``shard`` has the digest of the public suffix list beside it,
+    by which sites are told.
     """
 
     inputs: tuple[str, ...]

@@ -58,12 +58,12 @@ class Job:
     ``fields`` are the list's own columns in a table; a ``layout`` says all that records look like. ``body`` says where
     bodies go: ``none``, ``inline`` for a column, or the path of a folder (see ``BodyFolder``); it needs a config with
     ``keep_body``. ``inputs`` and ``list_options`` (of ``fetcher.sources``) describe the list, for it must not change.
-    ``total`` is about how many rows it has. ``since`` is the output of an earlier run, in a store its prefix, or a pattern of
-    files of which the newest complete one counts: pages are asked for only if they have changed since, records say what has (``change``), and what
-    was confirmed less than ``max_age`` seconds ago is not asked for at all.
-    Where the fetcher follows links, ``found`` are the rows that they become, for ``Fetcher.stream``.
-    ``stats`` are the counts of all runs, ``resume_state`` says how far the job was when it was opened. ``kept_list``
-    keeps lists that are read over the network, for ``Fetcher.read(…, kept=job.kept_list)``.
+    ``total`` is about how many rows it has. ``since`` is the output of an earlier run, in a store its prefix, or a
+    pattern of files of which the newest complete one counts: pages are asked for only if they have changed since,
+    records say what has (``change``), and what was confirmed less than ``max_age`` seconds ago is not asked for at all.
+    Where the fetcher follows links, ``found`` are the rows that they become, for ``Fetcher.stream``. ``stats`` are the
+    counts of all runs, ``resume_state`` says how far the job was when it was opened. ``kept_list`` keeps lists that are
+    read over the network, for ``Fetcher.read(…, kept=job.kept_list)``.
 
     >>> async def mirror(urls):
     ...     async with Fetcher() as fetcher, Job(fetcher, "pages.jsonl") as job:

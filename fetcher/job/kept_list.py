@@ -1,9 +1,9 @@
 """What was read over the network as a list, kept in the job: a resume goes by what was read, not by what is there now.
 
 ``JOB/list.jsonl.zst``, or ``.gz`` where Zstandard is not installed, is JSON Lines in whole frames. A document (a
-sitemap, a robots.txt, a list) is its entries in their order, and a last frame that names it. Law 6: a document is on the
-disk, whole, before the first of its rows is handed out; one whose last frame is missing was never handed out, and is cut
-off and asked for again. Law 3: one frame is held at a time.
+sitemap, a robots.txt, a list) is its entries in their order, and a last frame that names it. Law 6: a document is on
+the disk, whole, before the first of its rows is handed out; one whose last frame is missing was never handed out, and
+is cut off and asked for again. Law 3: one frame is held at a time.
 
 The rows may have secrets in their URLs: the file is its owner's alone.
 """
@@ -42,8 +42,8 @@ _LAST = b'{"end":'
 class KeptList:
     """The lists of a job, in the order they were read: a ``ListStore`` whose file is opened when it is first asked.
 
-    One thread asks; ``close`` is called by another, and from then on nothing is written. Raises ``LedgerError`` where the
-    file cannot be read or written.
+    One thread asks; ``close`` is called by another, and from then on nothing is written. Raises ``LedgerError`` where
+    the file cannot be read or written.
     """
 
     def __init__(self, folder: str) -> None:

@@ -59,8 +59,8 @@ class LedgerRow(msgspec.Struct, frozen=True):
 class RunProgress(msgspec.Struct, frozen=True):
     """How far a run is. ``taken`` rows of the list over the whole job; ``seconds``, ``ok``, ``bytes`` of this run.
 
-    ``more`` says that the list was not read to its end; ``estimate`` is how many rows it has, if that is known. ``on_wire``
-    requests are under way ``at`` that moment, in seconds since the epoch.
+    ``more`` says that the list was not read to its end; ``estimate`` is how many rows it has, if that is known.
+    ``on_wire`` requests are under way ``at`` that moment, in seconds since the epoch.
     """
 
     taken: int
@@ -190,8 +190,8 @@ class Ledger(FoundLedger):
     ) -> int:
         """Add finished rows, in the order of their records, and how far each output reaches now: all or nothing.
 
-        ``notes`` are kept by name, the last of each, for the next run. What was ``discovered`` on the pages of these rows
-        becomes rows too: returns how many.
+        ``notes`` are kept by name, the last of each, for the next run. What was ``discovered`` on the pages of these
+        rows becomes rows too: returns how many.
         """
         added = 0
         with self._transaction():

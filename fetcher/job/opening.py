@@ -101,7 +101,8 @@ def open_job(
     """Lock the job in ``folder`` and make it ready: its outputs end where the ledger says.
 
     ``choose`` says which codes to retry, ``retry_names`` what the caller called them. ``verify`` has all bytes of the
-    outputs looked at. ``bodies`` keeps its files whatever happens to the job. ``earlier`` is opened. ``follow`` says which links are followed. Raises ``ConfigError``, ``JobLocked``, ``LedgerError`` and ``SinkError``.
+    outputs looked at. ``bodies`` keeps its files whatever happens to the job. ``earlier`` is opened. ``follow`` says
+    which links are followed. Raises ``ConfigError``, ``JobLocked``, ``LedgerError`` and ``SinkError``.
     """
     make_folder(folder)
     lock = Lock(folder)

@@ -1,12 +1,12 @@
 """How fast a job went over its life: a bounded number of its commits, noted in its ledger as they are made.
 
-Law 3: there are at most 5,000 rows, however long a job lasts and however often it is gone on with. Two rows stand
-apart by at least a 2,500th of the job's life: a commit that comes sooner moves the last row on instead, and when there are
-too many, rows that stand too near to the one before go. As each counts what its run has done so far, no sum is lost with
-them: a row less is a stretch that is longer. Law 9: which rows stay is decided by a plain function.
+Law 3: there are at most 5,000 rows, however long a job lasts and however often it is gone on with. Two rows stand apart
+by at least a 2,500th of the job's life: a commit that comes sooner moves the last row on instead, and when there are
+too many, rows that stand too near to the one before go. As each counts what its run has done so far, no sum is lost
+with them: a row less is a stretch that is longer. Law 9: which rows stay is decided by a plain function.
 
-``seconds`` are those of the run's own clock, which no setting of the time moves; ``at`` is what the system's clock said,
-in seconds since the epoch.
+``seconds`` are those of the run's own clock, which no setting of the time moves; ``at`` is what the system's clock
+said, in seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ class PaceLog:
 def too_many(rows: Sequence[tuple[int, int, float]], spacing: float) -> list[int]:
     """Return the ids of the rows that go, of ``(id, run, seconds)``: at most half of a full table stays.
 
-    A row goes that stands less than ``spacing`` seconds behind the one before that stays; the last row of a run stays, as
-    long as there are not too many runs.
+    A row goes that stands less than ``spacing`` seconds behind the one before that stays; the last row of a run stays,
+    as long as there are not too many runs.
     """
     gone: list[int] = []
     stays: list[int] = []

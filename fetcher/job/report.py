@@ -334,13 +334,13 @@ class RunReport(msgspec.Struct, frozen=True):
 class JobReport(msgspec.Struct, frozen=True):
     """How a job stands.
 
-    ``state`` is ``running`` (by the process ``pid``, if that is known), ``complete`` (nothing is left), ``stopped`` (the
-    last run ended cleanly and left rows) or ``interrupted`` (it was killed). ``input`` counts the rows taken from
+    ``state`` is ``running`` (by the process ``pid``, if that is known), ``complete`` (nothing is left), ``stopped``
+    (the last run ended cleanly and left rows) or ``interrupted`` (it was killed). ``input`` counts the rows taken from
     the list, ``estimate`` those it has, if that is known, ``left`` those without an outcome: ``None`` where the list
     goes on and its length is not known. ``codes`` are failures and skipped rows, most first. ``seconds`` and
     ``pages_per_second`` are of all runs, ``last_pages_per_second`` of the last; ``runs`` the last thousand of
-    ``run_count``. ``slowest`` and ``failing`` are up to a thousand hosts each, of ``hosts``; ``troubled`` are those that
-    were slow, throttled, parked or denied in the last run. ``shard`` is the share of its list that the job is.
+    ``run_count``. ``slowest`` and ``failing`` are up to a thousand hosts each, of ``hosts``; ``troubled`` are those
+    that were slow, throttled, parked or denied in the last run. ``shard`` is the share of its list that the job is.
     """
 
     job: str

@@ -1,7 +1,7 @@
 """A job whose disk is empty, or behind: its ledger is made again of what stands in the store beside the parts.
 
-Law 6: the ledger comes into being whole, by a rename, or not at all: a kill leaves a file that the next start makes anew.
-Law 1: a row counts where its part does. Law 3: one part's rows are read at a time.
+Law 6: the ledger comes into being whole, by a rename, or not at all: a kill leaves a file that the next start makes
+anew. Law 1: a row counts where its part does. Law 3: one part's rows are read at a time.
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ _ADVICE = (
 class ResumeState(msgspec.Struct, frozen=True):
     """How far a job was when it was opened: ``done`` rows, ``ok`` of them pages, and ``retried`` no longer done.
 
-    ``suspect`` is the row whose page was being parsed when the last process died, 0 for none; ``left`` is about how many
-    rows are left, where that is known.
+    ``suspect`` is the row whose page was being parsed when the last process died, 0 for none; ``left`` is about how
+    many rows are left, where that is known.
     """
 
     resumed: bool = False

@@ -2,16 +2,17 @@
 
 Laws: the tables found are exactly ours, without a trigger, a view or a column more, before anything is read or written;
 no link is followed, no value of the file may ask for more memory than a ledger needs: lengths are looked at before
-values are; nobody but its owner may read it; every error names the path, what happened and what to do (6, 7). A ledger comes into being whole, by a rename, or not at all.
+values are; nobody but its owner may read it; every error names the path, what happened and what to do (6, 7). A ledger
+comes into being whole, by a rename, or not at all.
 
 ``rows`` has one row for each finished row of the list: ``seq`` orders the records in the outputs, ``digest`` is shifted
 by 2**31 so that it fits four bytes, ``elapsed`` is in milliseconds. ``runs`` has one row for each run, ``codes`` and
-``hosts`` the names. ``outputs`` says how far each output is committed; its ``name`` and ``copy`` are file names as bytes.
-``batches`` has one row for each batch of an output: the position it ends at, and the CRC-32 of its bytes. ``pace`` says
-how far each run was at some of its commits (``pace.py``).
-Where links are followed there are the tables of ``found/store.py`` as well, and the format is the next one. A ledger of
-before ``pace`` is read as it is, and gets that table, and the format that has it, with its next run: an older version
-would take the table for damage, and so tells that it is older.
+``hosts`` the names. ``outputs`` says how far each output is committed; its ``name`` and ``copy`` are file names as
+bytes. ``batches`` has one row for each batch of an output: the position it ends at, and the CRC-32 of its bytes.
+``pace`` says how far each run was at some of its commits (``pace.py``). Where links are followed there are the tables
+of ``found/store.py`` as well, and the format is the next one. A ledger of before ``pace`` is read as it is, and gets
+that table, and the format that has it, with its next run: an older version would take the table for damage, and so
+tells that it is older.
 """
 
 from __future__ import annotations

@@ -47,9 +47,9 @@ class ShardFigures(msgspec.Struct, frozen=True):
 class ShardsReport(msgspec.Struct, frozen=True):
     """How the shards of a list stand together: the sums of what ``JobReport`` has of each.
 
-    ``state`` is ``complete`` where all are and none is ``missing``. ``left`` is ``None`` where it is not known of each, or
-    one is missing. ``seconds`` is the longest of them, and ``pages_per_second`` the sum, as of runs side by side. Rows that
-    are no URL count as a host of each shard that has such. ``notes`` say in words what does not fit.
+    ``state`` is ``complete`` where all are and none is ``missing``. ``left`` is ``None`` where it is not known of each,
+    or one is missing. ``seconds`` is the longest of them, and ``pages_per_second`` the sum, as of runs side by side.
+    Rows that are no URL count as a host of each shard that has such. ``notes`` say in words what does not fit.
     """
 
     of: int

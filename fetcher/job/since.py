@@ -1,8 +1,8 @@
 """The pages of an earlier run, to compare with: its output is read once into a table on the disk of the job.
 
-Laws: neither the output nor the table is held in memory (3). The table gets its name when it is whole and on the disk, so
-that a run that goes on compares with what the first one did, whatever has become of the output (6). Nothing in the output
-is believed to be of its type (7).
+Laws: neither the output nor the table is held in memory (3). The table gets its name when it is whole and on the disk,
+so that a run that goes on compares with what the first one did, whatever has become of the output (6). Nothing in the
+output is believed to be of its type (7).
 """
 
 from __future__ import annotations
@@ -291,7 +291,8 @@ def refuse_kinds(config: Config) -> None:
 def find_earlier(since: str, outputs: Collection[str]) -> str | None:
     """Return the output that ``since`` names: the newest complete one of a pattern, ``None`` where there is none.
 
-    In a store it is a prefix with parts, or one object. Raises ``ConfigError`` for one of ``outputs``, and ``SourceError`` where there is no file of that name, or none of ours.
+    In a store it is a prefix with parts, or one object. Raises ``ConfigError`` for one of ``outputs``, and
+    ``SourceError`` where there is no file of that name, or none of ours.
     """
     if is_store_url(since):
         return _find_stored(since, outputs)

@@ -1,6 +1,7 @@
 """Lists that lie in a store, and what they were when a job began: one that is another by now is told.
 
-Law 6: whether a row is another is judged row by row, for a list may grow; this says in time that somebody has touched it.
+Law 6: whether a row is another is judged row by row, for a list may grow; this says in time that somebody has touched
+it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Who may see the page, and who may press its buttons. Plain functions of what a request says.
 
-Law 7: a request is believed only what another site in the same browser cannot make it say. Whoever knows the token in the
-path gets a cookie that scripts cannot read and other sites cannot send; what changes something needs the token as a header
-too, and the Origin of this page. The Host header must be a name that is meant: a name of somebody else's that resolves to
-our address (DNS rebinding) is refused.
+Law 7: a request is believed only what another site in the same browser cannot make it say. Whoever knows the token in
+the path gets a cookie that scripts cannot read and other sites cannot send; what changes something needs the token as a
+header too, and the Origin of this page. The Host header must be a name that is meant: a name of somebody else's that
+resolves to our address (DNS rebinding) is refused.
 """
 
 from __future__ import annotations

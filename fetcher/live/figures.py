@@ -1,7 +1,7 @@
 """The figures that the page adds to a run's own: its pace over time, how long rows take, when it will end.
 
-Law 3: the history and the latencies are bounded, however long a run is. Law 9: plain values, the clock a parameter; and a
-clock that is set back makes no rate below zero.
+Law 3: the history and the latencies are bounded, however long a run is. Law 9: plain values, the clock a parameter; and
+a clock that is set back makes no rate below zero.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the page shows of a job by its ledger alone: also after a crash, and while a run works on it elsewhere.
 
-Law 6: the ledger is only read, at one moment of it each time. What is dear to read is read less often. Where it cannot be read
-any more (a run begins again, a folder is moved) the last that was seen stays, with the reason.
+Law 6: the ledger is only read, at one moment of it each time. What is dear to read is read less often. Where it cannot
+be read any more (a run begins again, a folder is moved) the last that was seen stays, with the reason.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def _count(latencies: Latencies, view: JobSnapshot) -> None:
 def _life_of(paces: Sequence[Sequence[PaceRow]]) -> tuple[list[Point], list[float]]:
     """Return how far the jobs were together over their life, and when runs began: by the runs' own clocks, one after another.
 
-    Shards run side by side, so for several the system's clock says what was at one time; where it was set back, time stands.
+    Shards run side by side, so for several the system's clock says what was at one time; where it was set back, time
+    stands.
     """
     moments: list[tuple[float, int, PaceRow, PaceRow | None]] = []
     marks: list[float] = []

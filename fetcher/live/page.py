@@ -1,7 +1,7 @@
 """The page itself: one answer with its style and its script in it, and the policy that lets nothing else run.
 
-Law 7: what comes from the web is put into the page as text, by ``textContent`` alone; were it not, the policy knows our script
-and our style by their digests, and nothing else. The page asks nobody but the server it came from.
+Law 7: what comes from the web is put into the page as text, by ``textContent`` alone; were it not, the policy knows our
+script and our style by their digests, and nothing else. The page asks nobody but the server it came from.
 """
 
 from __future__ import annotations

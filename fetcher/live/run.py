@@ -44,8 +44,8 @@ MAX_MESSAGE_CHARACTERS = 300
 class RunSource:
     """A run that is looked at: give it each outcome with ``saw``, and in the end the summary.
 
-    ``redact`` takes the secrets out of a text. ``total`` is about how many rows the list has. One that ``reads`` stored pages
-    has no hosts and no requests; ``pids`` returns the processes that read for it.
+    ``redact`` takes the secrets out of a text. ``total`` is about how many rows the list has. One that ``reads`` stored
+    pages has no hosts and no requests; ``pids`` returns the processes that read for it.
     """
 
     def __init__(

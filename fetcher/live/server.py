@@ -1,9 +1,9 @@
 """The server of the page, on ``aiohttp.web`` and the loop of the run: the page, a stream of events, and the buttons.
 
-One state is built a second, as long as somebody looks, and the same bytes go to all who do; a state that is dear to build, of
-a core or beside what the run itself needs, is built less often. Law 3: there are at most 20 streams, each waits for the
-latest state alone, and a browser that does not read is dropped. Law 7: see ``access.py``; nothing is stored by the browser,
-and the page may ask nobody but us.
+One state is built a second, as long as somebody looks, and the same bytes go to all who do; a state that is dear to
+build, of a core or beside what the run itself needs, is built less often. Law 3: there are at most 20 streams, each
+waits for the latest state alone, and a browser that does not read is dropped. Law 7: see ``access.py``; nothing is
+stored by the browser, and the page may ask nobody but us.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class _Viewer:
 class LiveServer:
     """Serves the page of a ``source`` at a ``place``, for an ``async with`` block.
 
-    ``names`` are hosts it may be asked as, ``control`` does what the buttons say (without one there are none). Entering raises
-    ``ConfigError`` where the place cannot be had. When the block ends, those who look get the last state first.
+    ``names`` are hosts it may be asked as, ``control`` does what the buttons say (without one there are none). Entering
+    raises ``ConfigError`` where the place cannot be had. When the block ends, those who look get the last state first.
     """
 
     def __init__(

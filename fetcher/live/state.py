@@ -1,7 +1,7 @@
 """What the page shows at one moment. ``None`` is what cannot be known: the page shows it as such, and not as nothing.
 
-Law 3: every list has a bound, so that a state takes some ten kilobytes, however large the run is. Law 7: every text that
-comes from the web or a list is escaped by whoever makes a state.
+Law 3: every list has a bound, so that a state takes some ten kilobytes, however large the run is. Law 7: every text
+that comes from the web or a list is escaped by whoever makes a state.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Asks for a page only if it has changed (RFC 9110, 13): with the validators that an earlier run was given.
 
-Law 7: what a server once sent is sent back only where it can be a validator, and to the very URL that it came from: never
-to another hop of the chain. A 304 is an answer to whoever asked with a condition, and to nobody else.
+Law 7: what a server once sent is sent back only where it can be a validator, and to the very URL that it came from:
+never to another hop of the chain. A 304 is an answer to whoever asked with a condition, and to nobody else.
 """
 
 from __future__ import annotations

@@ -265,7 +265,8 @@ class Gate:
     def _broken_off(self, host: HostState, state: RequestState, began: float, now: float) -> BaseException:
         """Return what ends a silent exchange that made room for others: its row goes back.
 
-        One that is to find its scheme has learnt it the second time: where slots are short a slow host gets two chances.
+        One that is to find its scheme has learnt it the second time: where slots are short a slow host gets two
+        chances.
         """
         unspoken = state.trial.broken_off(state) if state.trial is not None and state.returns else None
         if unspoken is not None:

@@ -1,9 +1,9 @@
 """Which headers a hop may carry. Law 7: secrets stay with their origin.
 
-A header given for a host goes to that host alone, at every port unless one is named, and not from https down to http. Of the headers
-meant for the listed URL only ``User-Agent`` and ``Accept*`` follow a redirect to another origin, and its conditions
-(``If-None-Match``) none at all. Userinfo in
-a listed URL is Basic credentials for its origin; in a ``Location`` it is dropped.
+A header given for a host goes to that host alone, at every port unless one is named, and not from https down to http.
+Of the headers meant for the listed URL only ``User-Agent`` and ``Accept*`` follow a redirect to another origin, and its
+conditions (``If-None-Match``) none at all. Userinfo in a listed URL is Basic credentials for its origin; in a
+``Location`` it is dropped.
 
 Where the same header is given twice the narrower one wins: for all < for a host < in the URL < for the row.
 Cookies add up instead, and one that was set on the way takes the place of those of its name.

@@ -47,7 +47,8 @@ class Redirects:
     """The handler: 301, 302, 303, 307 and 308 with a ``Location``, up to ``max_redirects`` hops (RFC 9110, 15.4).
 
     With ``follow_refresh`` a page that leads on by itself is one more hop. ``secrets`` decides what each hop carries.
-    ``home`` says whether a host is ours to ask; where it is ``None`` all are. It raises ``Handover`` for one that is not.
+    ``home`` says whether a host is ours to ask; where it is ``None`` all are. It raises ``Handover`` for one that is
+    not.
     """
 
     def __init__(self, config: Config, *, home: Callable[[str], bool] | None = None) -> None:

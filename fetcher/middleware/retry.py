@@ -1,11 +1,11 @@
 """Another try: tenacity's strategies decide whether and when; the waiting is done here or in the frontier.
 
 Whose fault a failure is decides who pays. 429, 503 with ``Retry-After`` and a failed connect to a port that has
-answered before are charged to the *host*, which slows or is parked; the row keeps its attempts, as it does where our own
-network is away. A 403 or 529 with a ``Retry-After`` makes its host wait, once for each row. Law 1: each time a row begins
-again at the host's cost is counted, and the twentieth is its last. Anything else, a connection that broke over the
-request included, costs the row an attempt: one URL that kills its connection does not park its host. Law 4: a backoff
-over a second leaves the task; a shorter one holds no slot.
+answered before are charged to the *host*, which slows or is parked; the row keeps its attempts, as it does where our
+own network is away. A 403 or 529 with a ``Retry-After`` makes its host wait, once for each row. Law 1: each time a row
+begins again at the host's cost is counted, and the twentieth is its last. Anything else, a connection that broke over
+the request included, costs the row an attempt: one URL that kills its connection does not park its host. Law 4: a
+backoff over a second leaves the task; a shorter one holds no slot.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ SWEEP_SECONDS = 0.5  # between two looks
 class StallMonitor:
     """All rows on the wire by their tasks, the oldest first, looked through as long as there are any.
 
-    The gate puts each row into ``on_wire`` with its transfer, and takes it out: a middleware may have several of one row
-    under way. ``recovered`` is told of a host whose first answer has begun.
+    The gate puts each row into ``on_wire`` with its transfer, and takes it out: a middleware may have several of one
+    row under way. ``recovered`` is told of a host whose first answer has begun.
     """
 
     def __init__(

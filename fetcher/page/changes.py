@@ -1,7 +1,8 @@
 """What has changed: a page beside the one that an earlier run recorded under the same URL.
 
-A page is ``new`` where the earlier run had none, ``changed`` or ``unchanged`` by its data where something is selected, else
-by its text where that is asked for, else by its body; a row is ``gone`` that had a page and answers 404 or 410. Where nothing can be compared it counts as changed.
+A page is ``new`` where the earlier run had none, ``changed`` or ``unchanged`` by its data where something is selected,
+else by its text where that is asked for, else by its body; a row is ``gone`` that had a page and answers 404 or 410.
+Where nothing can be compared it counts as changed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What is read out of a page into columns of its own (``with``, ``text``), off the one tree that title and links come from.
 
-What the columns need of the whole page is looked for in one search. A column of a body that cannot have it is null; a page
-that could and does not gives an empty mapping or list.
+What the columns need of the whole page is looked for in one search. A column of a body that cannot have it is null; a
+page that could and does not gives an empty mapping or list.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class ParsedBody(Protocol):
 class PageContent:
     """Reads the columns that are asked for of one page.
 
-    ``document`` is ``None`` for a body that is no text. After ``read``, ``links`` is the number of ``a[href]`` where they
-    were looked for, and ``unconverted`` names the columns of which something could not be read.
+    ``document`` is ``None`` for a body that is no text. After ``read``, ``links`` is the number of ``a[href]`` where
+    they were looked for, and ``unconverted`` names the columns of which something could not be read.
     """
 
     def __init__(self, content: Content, document: ParsedBody | None) -> None:

@@ -2,8 +2,8 @@
 
 A text that says something else converts to ``None``; it is counted, and never guessed. ``int`` and ``float`` are the
 first number of a text: ``1.234,50 €`` and ``1,234.50 USD`` are both 1234.5, and one separator with three digits behind
-it parts thousands (``1,234``), but for the point of a ``float`` (``1.234``). ``date`` gives ISO 8601, a date alone where
-no time was given; one that does not name its year, month and day is none.
+it parts thousands (``1,234``), but for the point of a ``float`` (``1.234``). ``date`` gives ISO 8601, a date alone
+where no time was given; one that does not name its year, month and day is none.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which links of a page are to be followed: found where the page is parsed, by rules that need nothing but the page.
 
-Laws: what is found in one page is bounded, whatever it names (3); a link is parsed before it is believed, and a user name
-in it is dropped (7); what says nofollow, for itself or for all of its page, is not followed (8).
+Laws: what is found in one page is bounded, whatever it names (3); a link is parsed before it is believed, and a user
+name in it is dropped (7); what says nofollow, for itself or for all of its page, is not followed (8).
 """
 
 from __future__ import annotations

@@ -138,8 +138,8 @@ def only_text(element: LexborNode) -> str | None:
 def inner_lines(root: LexborNode) -> str:
     """Return the text of ``root`` and all within as a person sees it: each paragraph, row or list item on a line.
 
-    Cells of a row have tabs between them, the text of ``pre`` keeps its lines and spaces; elsewhere white space is folded,
-    and there are no empty lines.
+    Cells of a row have tabs between them, the text of ``pre`` keeps its lines and spaces; elsewhere white space is
+    folded, and there are no empty lines.
     """
     marked = [node for node in root.traverse() if node.tag_id in PARTING]
     hidden = _hiding_among(root, marked)

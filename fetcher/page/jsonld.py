@@ -1,8 +1,8 @@
 """The JSON-LD of a page, read as it is meant: the column ``jsonld``.
 
-A third of the web's is no JSON: a comma too many, a comment, a line end within a text, two objects one behind the other.
-So what is no JSON is repaired, and what cannot be repaired is kept as its text and counted. Law 3: memory and time are
-bounded: what is longer than ``MAX_CHARACTERS``, on one page together, is not looked into.
+A third of the web's is no JSON: a comma too many, a comment, a line end within a text, two objects one behind the
+other. So what is no JSON is repaired, and what cannot be repaired is kept as its text and counted. Law 3: memory and
+time are bounded: what is longer than ``MAX_CHARACTERS``, on one page together, is not looked into.
 """
 
 from __future__ import annotations

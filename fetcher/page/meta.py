@@ -1,7 +1,8 @@
 """What a page says of itself in its head, as one mapping: the column ``meta``; and its language, the column ``lang``.
 
-Law 3: memory is bounded: at most ``MAX_ELEMENTS`` are looked at, and the URLs made of them have a bound together. Law 7:
-what is no language, no date and no URL is not made into one: a language is left out, the others stay as they are written.
+Law 3: memory is bounded: at most ``MAX_ELEMENTS`` are looked at, and the URLs made of them have a bound together. Law
+7: what is no language, no date and no URL is not made into one: a language is left out, the others stay as they are
+written.
 """
 
 from __future__ import annotations
@@ -57,9 +58,10 @@ _ICONS = frozenset({"icon", "apple-touch-icon", "apple-touch-icon-precomposed", 
 def read_meta(elements: Sequence[LexborNode], headings: Sequence[LexborNode], urls: BoundedURLs) -> dict[str, Any]:
     """Return what the ``meta`` and ``link`` elements of a page say; what it does not say is left out.
 
-    ``language`` is added by the caller. ``description``, ``canonical``, ``robots``, ``author``, ``published`` and ``modified`` (ISO 8601 where they convert)
-    are texts, ``og``, ``twitter``, ``article`` and the other ``_GROUPS`` mappings of a property's rest to its text, or to a list of several;
-    ``h1``, ``feeds``, ``icons`` and ``keywords`` lists, ``hreflang`` a mapping of languages to URLs. URLs are absolute.
+    ``language`` is added by the caller. ``description``, ``canonical``, ``robots``, ``author``, ``published`` and
+    ``modified`` (ISO 8601 where they convert) are texts, ``og``, ``twitter``, ``article`` and the other ``_GROUPS``
+    mappings of a property's rest to its text, or to a list of several; ``h1``, ``feeds``, ``icons`` and ``keywords``
+    lists, ``hreflang`` a mapping of languages to URLs. URLs are absolute.
     """
     found: dict[str, Any] = {}
     ranks: dict[str, int] = {}

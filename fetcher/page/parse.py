@@ -311,8 +311,8 @@ def read_body(
 ) -> Reading:
     """Read what a record shows out of a body, and what ``extract`` or else ``select`` finds in it.
 
-    ``preview`` is in characters, ``content`` says what is read into columns of its own, ``search`` which links are to be
-    followed. A page whose tree no ``columns`` need is not parsed. Raises ``ParseError`` with what was read before.
+    ``preview`` is in characters, ``content`` says what is read into columns of its own, ``search`` which links are to
+    be followed. A page whose tree no ``columns`` need is not parsed. Raises ``ParseError`` with what was read before.
     """
     kind = kind_of(response)
     document = parse(response) if kind != "binary" else None
@@ -435,9 +435,9 @@ def read_headers(response: Response) -> Reading:
 def _robots_of(response: Response, head: Sequence[LexborNode]) -> str | None:
     """Return what a page says to robots of itself, joined by commas (``noindex, nofollow``), or ``None`` for nothing.
 
-    It is said in ``X-Robots-Tag`` headers and in the ``<meta name="robots">`` of ``head``, which may have other elements
-    between them. A header may name the robot it is for (``otherbot: noindex``); that stands as it is. A reservation
-    against text and data mining is one more word.
+    It is said in ``X-Robots-Tag`` headers and in the ``<meta name="robots">`` of ``head``, which may have other
+    elements between them. A header may name the robot it is for (``otherbot: noindex``); that stands as it is. A
+    reservation against text and data mining is one more word.
     """
     said = [value for name, value in response.headers if name == "x-robots-tag"]
     for node in [node for node in head if node.tag == "meta"][:MAX_ROBOTS_METAS]:

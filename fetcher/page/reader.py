@@ -83,8 +83,8 @@ class Reader:
 
     ``processes`` are those that it may parse in, where that is another number than the config's.
 
-    Raises ``ConfigError`` for a rule that is no selector, for an extractor beside rules or of the wrong shape, and where
-    the extractor is to run in other processes and cannot be found there by its name.
+    Raises ``ConfigError`` for a rule that is no selector, for an extractor beside rules or of the wrong shape, and
+    where the extractor is to run in other processes and cannot be found there by its name.
     """
 
     def __init__(self, config: Config, extract: Extractor | None = None, *, processes: int | None = None) -> None:

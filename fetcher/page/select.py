@@ -45,8 +45,8 @@ class SelectedColumn(msgspec.Struct, frozen=True):
 class Explosion(msgspec.Struct, frozen=True):
     """What becomes of one name where its items are lines of their own.
 
-    ``columns`` are those of all data then, ``fields`` the fields of a record with the names of their columns, ``beside``
-    the lists that have a value for each item too: the currencies of prices.
+    ``columns`` are those of all data then, ``fields`` the fields of a record with the names of their columns,
+    ``beside`` the lists that have a value for each item too: the currencies of prices.
     """
 
     name: str
@@ -172,11 +172,10 @@ class Selection(msgspec.Struct, frozen=True):
         """Return each field: a value, a list for ``NAME[]``, or ``None`` where nothing matched.
 
         Without a ``tree`` the body is no page: ``json:`` reads it. ``url`` is the page's final one, which its links are
-        resolved against; ``text`` gives its text, ``None`` where it is none, ``base`` its ``base[href]``. Text is that of
-        the element as a person sees it (see ``inner_text``). A
-        list leaves out the matches that do not have what is asked for. The names of fields that did not convert are
-        added to ``unconverted``, and to ``unread`` those whose rule does not read such a body: ``json:`` reads no page, and
-        the others nothing else.
+        resolved against; ``text`` gives its text, ``None`` where it is none, ``base`` its ``base[href]``. Text is that
+        of the element as a person sees it (see ``inner_text``). A list leaves out the matches that do not have what is
+        asked for. The names of fields that did not convert are added to ``unconverted``, and to ``unread`` those whose
+        rule does not read such a body: ``json:`` reads no page, and the others nothing else.
         """
         if base is None:
 

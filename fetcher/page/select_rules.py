@@ -36,8 +36,8 @@ class FieldRule(msgspec.Struct, frozen=True):
     """One field: where it is looked for, what is taken of it, and what that is converted to.
 
     ``expression`` is CSS, XPath or, for ``json``, JMESPath on a body of JSON. ``pick`` says what is taken of an element
-    and ``argument`` names the attribute or the path; ``as_written`` leaves a URL as it stands in the page. ``many`` takes
-    all matches. ``rules`` are those of a record.
+    and ``argument`` names the attribute or the path; ``as_written`` leaves a URL as it stands in the page. ``many``
+    takes all matches. ``rules`` are those of a record.
     """
 
     name: str

@@ -1,9 +1,9 @@
 """The microdata and the RDFa of a page: the columns ``microdata`` and ``rdfa``, by extruct, which is an extra.
 
-Microdata (WHATWG HTML, 5) is read as extruct has it, with ``content`` of any element, which schema.org's own examples use.
-RDFa 1.1 (W3C) is read by pyRdfa into expanded JSON-LD (W3C), of which blank nodes are nested where they are referred to.
-turbohtml, which needs no other library and takes a hundredth of the time, leaves out what has no ``typeof``, and ``rel``:
-most of the W3C's own examples.
+Microdata (WHATWG HTML, 5) is read as extruct has it, with ``content`` of any element, which schema.org's own examples
+use. RDFa 1.1 (W3C) is read by pyRdfa into expanded JSON-LD (W3C), of which blank nodes are nested where they are
+referred to. turbohtml, which needs no other library and takes a hundredth of the time, leaves out what has no
+``typeof``, and ``rel``: most of the W3C's own examples.
 
 Each parses the page again, so they run in processes of their own, and a page without the attributes is not given to
 them. Law 3: what is read out of one page is bounded. Law 7: a page that they cannot read is no bug, and fails no row;
@@ -119,8 +119,8 @@ def _without_roles(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _nested(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a graph with its blank nodes where they are referred to once, and in an order of its own.
 
-    Their names are random and the nodes' order is a set's: two readings of one page would differ. Those that keep a name,
-    as several refer to them, are named by their place.
+    Their names are random and the nodes' order is a set's: two readings of one page would differ. Those that keep a
+    name, as several refer to them, are named by their place.
     """
     blank = {node["@id"]: node for node in nodes if node["@id"].startswith(_BLANK)}
     referred = Counter(name for node in nodes for name in _references(node))

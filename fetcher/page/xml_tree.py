@@ -1,8 +1,8 @@
 """XML (RSS, Atom, sitemaps, SVG) as a tree that the same selectors read.
 
-An HTML parser takes ``<link>https://…</link>`` for a void element, and CDATA for a comment. So expat reads the document, and
-its elements are put below the ``body`` of an empty page, names in lower case, ``media:content`` with its prefix.
-Law 7: a document that declares entities is not read, nothing is fetched, and what is nested deeper than
+An HTML parser takes ``<link>https://…</link>`` for a void element, and CDATA for a comment. So expat reads the
+document, and its elements are put below the ``body`` of an empty page, names in lower case, ``media:content`` with its
+prefix. Law 7: a document that declares entities is not read, nothing is fetched, and what is nested deeper than
 ``MAX_DEPTH`` is left out.
 """
 

@@ -61,8 +61,8 @@ async def choose(
 ) -> tuple[int, Iterable[Row] | AsyncIterable[Row]]:
     """Look at the first rows of a list; return how many workers it is worth, and all rows.
 
-    A list that may keep its reader waiting (a pipe, the network) is not looked at: one worker, as where the outcomes are
-    wanted in its order.
+    A list that may keep its reader waiting (a pipe, the network) is not looked at: one worker, as where the outcomes
+    are wanted in its order.
     """
     if ordered or isinstance(rows, AsyncIterable) or (available := cores()) < 2:
         return 1, rows

@@ -1,7 +1,7 @@
 """Workers on the machines of a Ray cluster, as the parent starts them: by way of a process that speaks to Ray.
 
-Nothing of Ray is in this process. A worker's socket goes to the gateway, and there it is what a worker of this machine has
-for its standard input. Law 7: of the crawl nothing stands on the gateway's command line or in its environment.
+Nothing of Ray is in this process. A worker's socket goes to the gateway, and there it is what a worker of this machine
+has for its standard input. Law 7: of the crawl nothing stands on the gateway's command line or in its environment.
 """
 
 from __future__ import annotations

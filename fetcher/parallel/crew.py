@@ -1,6 +1,7 @@
 """The crew of a run: the process in each worker's place, its share, and how it and its hosts stand by its own word.
 
-Law 3, law 8: the slots and the rate are shared out, never more than there are. Which rows a worker has is not known here.
+Law 3, law 8: the slots and the rate are shared out, never more than there are. Which rows a worker has is not known
+here.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """Which worker asks a site, and which rows it is given next: decided in the parent, without waiting.
 
-A site falls to one of 4,096 buckets by its hash, and a bucket belongs to one worker from its first row to the end of the
-run, so that a host's state, connections and pace are one process's. Which worker that is depends on the rows that are
-known by then: the look-ahead is divided as evenly as its sites allow, and a bucket that is seen later goes to whoever has
-the fewest rows. (By the hash alone one of two workers would have 58 of 100 sites as often as not.)
+A site falls to one of 4,096 buckets by its hash, and a bucket belongs to one worker from its first row to the end of
+the run, so that a host's state, connections and pace are one process's. Which worker that is depends on the rows that
+are known by then: the look-ahead is divided as evenly as its sites allow, and a bucket that is seen later goes to
+whoever has the fewest rows. (By the hash alone one of two workers would have 58 of 100 sites as often as not.)
 
-Law 1: a row is waiting here, or given and not yet ended; what was given to a worker that died waits again. Law 3: what is
-given is bounded, and of what waits only the look-ahead is in memory. Law 5: a host has few rows given until it has shown
-that it ends them, so that slow hosts do not fill a worker; where a worker has too little to do the list is read on, and
-what it has for the others goes to disk. Law 9: synchronous.
+Law 1: a row is waiting here, or given and not yet ended; what was given to a worker that died waits again. Law 3: what
+is given is bounded, and of what waits only the look-ahead is in memory. Law 5: a host has few rows given until it has
+shown that it ends them, so that slow hosts do not fill a worker; where a worker has too little to do the list is read
+on, and what it has for the others goes to disk. Law 9: synchronous.
 """
 
 from __future__ import annotations

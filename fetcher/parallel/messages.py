@@ -1,9 +1,9 @@
 """What the parent and a worker say to each other, and how rows and outcomes become values that cross.
 
 Law 1: a row is a value with all that it has been through, so that it can go on anywhere; its ``key`` is the parent's,
-and what the caller put on it (``tag``) stays there. Law 7: what a worker says is decoded by these schemas and by no other
-means, for it reads hostile pages. What msgpack cannot carry (a lone surrogate, an integer of a hundred digits) crosses
-as JSON.
+and what the caller put on it (``tag``) stays there. Law 7: what a worker says is decoded by these schemas and by no
+other means, for it reads hostile pages. What msgpack cannot carry (a lone surrogate, an integer of a hundred digits)
+crosses as JSON.
 """
 
 from __future__ import annotations
@@ -220,9 +220,10 @@ def _chain_of(value: ChainValue) -> RedirectChain:
 class CrawlSettings(msgspec.Struct, array_like=True, frozen=True, tag="settings"):
     """What a worker begins with: the first thing it is told.
 
-    ``parsers`` are the processes it may parse in. ``extract`` and ``middleware`` are names (``module:name``), ``path`` and ``folder`` the parent's ``sys.path`` and
-    working directory. ``slots`` is the file of crash markers, ``number`` says which slot is the worker's. ``compares`` says
-    that rows come with the pages of an earlier run. ``level`` is from what on it tells what it logs.
+    ``parsers`` are the processes it may parse in. ``extract`` and ``middleware`` are names (``module:name``), ``path``
+    and ``folder`` the parent's ``sys.path`` and working directory. ``slots`` is the file of crash markers, ``number``
+    says which slot is the worker's. ``compares`` says that rows come with the pages of an earlier run. ``level`` is
+    from what on it tells what it logs.
 
     ``remote`` says that the worker may be on another machine: it has paths of its own, ``path`` comes behind them, and
     ``files`` are the contents of those that the config names.

@@ -6,14 +6,14 @@
                             ▲   (waiting rows, on disk)  worker 2: concurrent         │
                             └────── rows whose next hop is another worker's site ◀────┘
 
-The parent reads the list, numbers, parses and deduplicates its rows, and keeps what the caller put on them: a row crosses
-as a value, and its outcome is joined with it again. It alone writes, so that law 6 needs nothing new. Each worker runs
-``concurrent`` for its sites; a hop to a site of another comes back as a value and goes on there.
+The parent reads the list, numbers, parses and deduplicates its rows, and keeps what the caller put on them: a row
+crosses as a value, and its outcome is joined with it again. It alone writes, so that law 6 needs nothing new. Each
+worker runs ``concurrent`` for its sites; a hop to a site of another comes back as a value and goes on there.
 
 Law 1: a row is in the list, waiting, given to a worker, or ended; an outcome of a row that the worker does not have is
-dropped, so that what is fetched twice is told once. Law 2: what ends a worker's run ends this one; a worker that dies is
-replaced and its rows are given again. Law 3: rows and bytes are bounded both ways: what a worker has, what waits, and
-what was received and not yet taken. Law 8: the slots and the rate are shared out, never more than there are.
+dropped, so that what is fetched twice is told once. Law 2: what ends a worker's run ends this one; a worker that dies
+is replaced and its rows are given again. Law 3: rows and bytes are bounded both ways: what a worker has, what waits,
+and what was received and not yet taken. Law 8: the slots and the rate are shared out, never more than there are.
 """
 
 from __future__ import annotations

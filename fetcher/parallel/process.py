@@ -2,8 +2,8 @@
 
 Where it runs is its ``Launcher``'s business, which gives a socket and what stands for the process at its other end. On
 this machine that is a new interpreter, never a fork: the parent has threads and a loop. Law 6: a worker that is gone is
-told by the end of its seam, and that end comes only when it has stopped. Signals of the terminal are for the parent alone:
-a worker has a session of its own.
+told by the end of its seam, and that end comes only when it has stopped. Signals of the terminal are for the parent
+alone: a worker has a session of its own.
 """
 
 from __future__ import annotations

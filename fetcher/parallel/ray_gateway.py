@@ -10,7 +10,8 @@ and what it keeps of its driver (the command line above all) holds no secret: th
 one call is on its way. Law 6: a worker's seam is closed when the worker has stopped, and not before:
 either its relay has said so, or it has been told nothing for as long as its lease. Law 8: so no site has two workers.
 
-Its standard input is a socket of the parent's: by it come the ends of the workers' sockets, and by its end, the parent's.
+Its standard input is a socket of the parent's: by it come the ends of the workers' sockets, and by its end, the
+parent's.
 """
 
 from __future__ import annotations

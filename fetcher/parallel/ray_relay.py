@@ -2,8 +2,9 @@
 
 The worker is the same process as on the parent's machine, a child of the actor's, so that a page that kills it does not
 kill what can tell of it. Law 7: all that crosses is bytes; the actor's constructor takes nothing, so that nothing of a
-crawl lies in Ray's books, and what it passes on it does not look into. Law 3: what waits here is bounded, and a worker whose
-outcomes nobody takes stands still. Law 8: it ends when nobody has called for ``LEASE_SECONDS``, and so does the worker.
+crawl lies in Ray's books, and what it passes on it does not look into. Law 3: what waits here is bounded, and a worker
+whose outcomes nobody takes stands still. Law 8: it ends when nobody has called for ``LEASE_SECONDS``, and so does the
+worker.
 
 Ray itself is not imported here: ``ray_gateway.py`` makes an actor of the class.
 """

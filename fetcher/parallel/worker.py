@@ -1,8 +1,8 @@
 """A worker: a process that runs ``concurrent`` for the sites it is given, until it is told that there are no more rows.
 
-On another machine it is the same process, and a relay stands beside it (``ray_relay.py``), which gives it a file for its
-crash marker (``--marker FILE``) and a lease (``--lease SECONDS``): it ends when it has been told nothing for so long, not
-even an empty batch.
+On another machine it is the same process, and a relay stands beside it (``ray_relay.py``), which gives it a file for
+its crash marker (``--marker FILE``) and a lease (``--lease SECONDS``): it ends when it has been told nothing for so
+long, not even an empty batch.
 
 Law 1: a row that came in goes out as an outcome, or as a value that another worker goes on with. Law 4: what waits here
 holds what it would hold in one process. Law 8: a host that is not of its sites is never asked; its slots and its rate
@@ -123,7 +123,8 @@ class SentPages:
 class Worker:
     """What a process has: the engine, the rows on their way in and the outcomes on their way out.
 
-    ``marker`` is the file and the place in it that says which row is parsed; ``lease`` the seconds of silence that end it.
+    ``marker`` is the file and the place in it that says which row is parsed; ``lease`` the seconds of silence that end
+    it.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """The page of a job, of the shards of a list, or of several jobs side by side: what is on it, and in which order.
 
-Law 1: its figures are those of ``--json``, unrounded in the value of a ``data`` element. Law 7: what comes from the web,
-from a list or from a ledger is text, put into the page through ``escaped`` and in no other way. Tables are cut to what a
-person reads, so that a million rows make a page of some hundred kilobytes.
+Law 1: its figures are those of ``--json``, unrounded in the value of a ``data`` element. Law 7: what comes from the
+web, from a list or from a ledger is text, put into the page through ``escaped`` and in no other way. Tables are cut to
+what a person reads, so that a million rows make a page of some hundred kilobytes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """All that the page of a job shows: its figures, its pace and its distributions out of the ledger, its rows out of an output.
 
-Law 1: the figures are those of ``job.report``, of one moment. Law 3: the database does the sums, and rounds what it counts
-to three digits. Law 6: nothing is changed, and a run commits undisturbed beside it.
+Law 1: the figures are those of ``job.report``, of one moment. Law 3: the database does the sums, and rounds what it
+counts to three digits. Law 6: nothing is changed, and a run commits undisturbed beside it.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ MAX_HOST_CHARACTERS = 255
 class JobPage(msgspec.Struct, frozen=True):
     """What is told of one job. ``asked`` are its options with their values, ``pace`` is ``None`` where that is not known.
 
-    ``latency`` are the milliseconds on the wire of each page with its number, ``failed_latency`` those of what failed after
-    a try, ``sizes`` the bytes of pages. ``refused`` are hosts with the number of URLs that their robots.txt forbids.
-    ``records`` is what an output says, ``made`` when all this was read, in UTC.
+    ``latency`` are the milliseconds on the wire of each page with its number, ``failed_latency`` those of what failed
+    after a try, ``sizes`` the bytes of pages. ``refused`` are hosts with the number of URLs that their robots.txt
+    forbids. ``records`` is what an output says, ``made`` when all this was read, in UTC.
     """
 
     figures: JobReport

@@ -1,7 +1,7 @@
 """What a run tells a Prometheus server while it goes on: its counts, under ``/metrics`` of a port or in a file.
 
-The counts are those of ``Stats``, looked at when they are asked for: a row pays for two histograms and nothing else. There
-is no label for a host, so the number of series is bounded whatever the list (law 3). Names follow OpenTelemetry's
+The counts are those of ``Stats``, looked at when they are asked for: a row pays for two histograms and nothing else.
+There is no label for a host, so the number of series is bounded whatever the list (law 3). Names follow OpenTelemetry's
 conventions for HTTP clients where there is one: https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
 """
 
@@ -54,9 +54,9 @@ class MetricsPlace(msgspec.Struct, frozen=True):
 class Metrics:
     """The metrics of one stream. Enter it, and have each outcome pass through ``observed``.
 
-    ``stats`` and ``in_flight`` (the number of requests under way) are asked at each scrape, from another thread. ``total`` is
-    about how many rows the list has.
-    Entering raises ``ConfigError`` where the place cannot be used, or the extra is not installed.
+    ``stats`` and ``in_flight`` (the number of requests under way) are asked at each scrape, from another thread.
+    ``total`` is about how many rows the list has. Entering raises ``ConfigError`` where the place cannot be used, or
+    the extra is not installed.
 
     >>> async def crawl(fetcher, urls):
     ...     async with fetcher.stream(urls) as outcomes:

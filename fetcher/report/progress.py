@@ -212,8 +212,8 @@ def describe_wait(host: HostStanding) -> str:
 class Progress:
     """Shows how far a run is: a live line on the terminal where ``tell`` is ``None``, else lines that go to ``tell``.
 
-    ``stats`` returns the counts, ``busy`` the number of requests in flight, ``standings`` the hosts that will be the last,
-    at most so many. The live line leaves nothing on the terminal.
+    ``stats`` returns the counts, ``busy`` the number of requests in flight, ``standings`` the hosts that will be the
+    last, at most so many. The live line leaves nothing on the terminal.
     """
 
     def __init__(

@@ -110,8 +110,8 @@ _KINDS = {bool: "yes or no", list: "list", dict: "object"}
 class RecordSums:
     """What the records of an output come to. ``pages`` are those of them without an error.
 
-    ``trouble`` says in words why not all of it was read. ``columns`` are those that were selected, ``whole`` those of which
-    only the number is told: title, and what was asked for with ``--with``.
+    ``trouble`` says in words why not all of it was read. ``columns`` are those that were selected, ``whole`` those of
+    which only the number is told: title, and what was asked for with ``--with``.
     """
 
     def __init__(self) -> None:

@@ -23,15 +23,15 @@ class Summary(msgspec.Struct, frozen=True):
     """The final counts: ``input = ok + failed + skipped + pending``; ``more`` rows were never read.
 
     ``seconds`` is the wall time of this run, ``bytes`` the decoded bodies, ``codes`` the failures by code, most first;
-    ``earlier`` of the pages were there before this run. ``hosts`` are those that were slow, throttled, parked or denied.
-    ``by_http`` of this run's rows named no scheme and were asked by http.
-    ``notes`` say what was done otherwise than was asked. ``fields`` has for each selected one the ``pages`` it was looked
-    for on, on how many it was ``found``, and where its text was not of its type (``unconverted``); ``content`` the same of
-    the columns that are read out of pages: ``found`` says on how many that could be done.
-    ``changes`` counts what became of the pages of an earlier run (``--since``), by this run.
-    ``shard`` is the share of the list that its rows are, and ``listed`` how many rows of all shards were read.
-    ``found`` of the rows are links that were followed; there is ``more`` too where a limit left links out.
-    ``unread`` names the selected fields whose rule can read none of the bodies that it saw, with the types of these.
+    ``earlier`` of the pages were there before this run. ``hosts`` are those that were slow, throttled, parked or
+    denied. ``by_http`` of this run's rows named no scheme and were asked by http. ``notes`` say what was done otherwise
+    than was asked. ``fields`` has for each selected one the ``pages`` it was looked for on, on how many it was
+    ``found``, and where its text was not of its type (``unconverted``); ``content`` the same of the columns that are
+    read out of pages: ``found`` says on how many that could be done. ``changes`` counts what became of the pages of an
+    earlier run (``--since``), by this run. ``shard`` is the share of the list that its rows are, and ``listed`` how
+    many rows of all shards were read. ``found`` of the rows are links that were followed; there is ``more`` too where a
+    limit left links out. ``unread`` names the selected fields whose rule can read none of the bodies that it saw, with
+    the types of these.
     """
 
     input: int

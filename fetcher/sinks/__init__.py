@@ -242,8 +242,8 @@ def check_output(
 ) -> None:
     """Check before a run, changing nothing, that ``open_sink`` and entering its sink would succeed.
 
-    ``columns`` are those that records have beyond the usual ones. Raises ``ConfigError`` for an unknown format or a file that would be overwritten, ``SinkError`` for a path that
-    cannot be written.
+    ``columns`` are those that records have beyond the usual ones. Raises ``ConfigError`` for an unknown format or a
+    file that would be overwritten, ``SinkError`` for a path that cannot be written.
     """
     text = os.fspath(path)
     kind = format_of(text, format)

@@ -1,9 +1,9 @@
 """A folder of bodies: each in a file that is named by what is in it, so that equal ones are stored once.
 
 Laws: a body is whole and on the disk under its name before a record names it: it is written under another name, synced,
-renamed, and its folder is synced (6). No name is made of what the web says: it is the body's own SHA-256, and an extension
-from a table of ours (7). What a killed run was writing is removed by the next one (6), and by nobody while that run
-lives: two jobs may share a folder.
+renamed, and its folder is synced (6). No name is made of what the web says: it is the body's own SHA-256, and an
+extension from a table of ours (7). What a killed run was writing is removed by the next one (6), and by nobody while
+that run lives: two jobs may share a folder.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ BATCH_SECONDS = 0.5  # from a batch's first outcome to its storing
 class BodySink:
     """Store the bodies of outcomes in ``folder``, a batch at a time, and hand the outcomes on to open ``sinks``.
 
-    An error, of the folder or of a sink, is raised by the next ``write`` or when it is left; nothing is handed on after it.
+    An error, of the folder or of a sink, is raised by the next ``write`` or when it is left; nothing is handed on after
+    it.
     """
 
     def __init__(self, folder: BodyFolder, sinks: Sequence[Sink]) -> None:

@@ -1,7 +1,7 @@
 """The tables beside ``pages``: a row for each link (``links``) and each image (``images``) that a page has.
 
-They are what the columns ``link_list`` and ``image_list`` say, where a format is a table with types: SQLite and Parquet.
-``id`` is that of the page, ``position`` counts from 0 in the order of the page.
+They are what the columns ``link_list`` and ``image_list`` say, where a format is a table with types: SQLite and
+Parquet. ``id`` is that of the page, ``position`` counts from 0 in the order of the page.
 
 Law 7: an item that is not as a reader of ours makes it costs itself or its value, never the record.
 """

@@ -1,8 +1,8 @@
 """CSV: a table with its columns fixed at the start, by RFC 4180, in UTF-8.
 
 Law 7: no cell runs. What a spreadsheet would take for a formula gets an apostrophe in front (OWASP, "CSV Injection");
-plain numbers stay. Nothing is lost by it: where a cell is apostrophes and then one of those characters, the first apostrophe is always
-ours, and a reader may take it off.
+plain numbers stay. Nothing is lost by it: where a cell is apostrophes and then one of those characters, the first
+apostrophe is always ours, and a reader may take it off.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 class CSVSink(StreamSink):
     """Write each outcome as a row: the columns of a record, then the list's own, then one for each selected name.
 
-    ``layout.fields`` names the list's own columns; without it the first outcome's are taken, and ``()`` means none. A name
-    that is taken already gets ``row_`` in front, a selected one ``data_``. Where a row may have more than these
+    ``layout.fields`` names the list's own columns; without it the first outcome's are taken, and ``()`` means none. A
+    name that is taken already gets ``row_`` in front, a selected one ``data_``. Where a row may have more than these
     columns, that is written as JSON in ``fields`` and ``data``: no value is dropped.
     """
 

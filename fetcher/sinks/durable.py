@@ -1,8 +1,8 @@
 """An output that is appended to batch by batch and can be cut back to the end of any batch.
 
 Laws: a batch is on the disk before its mark is given out, and whole members only are compressed, so that every mark is
-a safe place to cut (6); an output that is not as its mark and the checksums of its batches say is refused and left as it
-is, never cut (2), and so is one that is no longer the file at its path; a copy without some of the records is made a
+a safe place to cut (6); an output that is not as its mark and the checksums of its batches say is refused and left as
+it is, never cut (2), and so is one that is no longer the file at its path; a copy without some of the records is made a
 block and a member at a time, however large the output is (3).
 """
 
@@ -65,7 +65,8 @@ class DurableFile(JobOutput):
     def resume(self, mark: Mark, *, clean: bool, batches: Iterable[Batch] | None = None) -> None:
         """Open the file, check it against ``mark`` and cut off what was not committed, which ``clean`` says is nothing.
 
-        ``batches`` are those whose checksums are looked at, by default the last. Raises ``SinkError``, with the file as it was, where it is missing, cannot be opened or was changed since.
+        ``batches`` are those whose checksums are looked at, by default the last. Raises ``SinkError``, with the file as
+        it was, where it is missing, cannot be opened or was changed since.
         """
         try:
             self._sink.restore(mark.state)
@@ -109,8 +110,8 @@ class DurableFile(JobOutput):
         """Write to ``copy`` the records of those ``rows`` that are kept, byte for byte; return what the copy is.
 
         The file itself stays as it is, and is held against the checksums of ``batches``, which are all. Raises
-        ``SinkError`` where it is otherwise, where there are more or fewer records than rows, or where ``copy`` could not
-        be written or later ``adopt``-ed.
+        ``SinkError`` where it is otherwise, where there are more or fewer records than rows, or where ``copy`` could
+        not be written or later ``adopt``-ed.
         """
         folder = os.path.dirname(os.path.realpath(self.path))
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -136,7 +137,8 @@ class DurableFile(JobOutput):
     def adopt(self, copy: str, mark: Mark, batches: Collection[Batch] | None = None) -> None:
         """Put ``copy`` in the file's place and go on at ``mark``; a copy that is gone was adopted before.
 
-        ``batches`` of it are looked at, by default the last. Raises ``SinkError`` where the copy, or what is in its place, is not what ``mark`` says.
+        ``batches`` of it are looked at, by default the last. Raises ``SinkError`` where the copy, or what is in its
+        place, is not what ``mark`` says.
         """
         self.discard()
         try:

@@ -1,7 +1,7 @@
 """Items as lines of their own (``--explode NAME``): one outcome becomes several, with the same id.
 
-Law 1: a row without items, or that failed, has one line. Law 3: what the items do not say themselves stands in each line,
-so the lines of one row are bounded by its bytes; what is beyond is left out.
+Law 1: a row without items, or that failed, has one line. Law 3: what the items do not say themselves stands in each
+line, so the lines of one row are bounded by its bytes; what is beyond is left out.
 """
 
 from __future__ import annotations

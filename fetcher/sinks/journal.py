@@ -1,7 +1,8 @@
 """A journal of batches that are committed and not yet where they belong: frames in files of a folder, cut back at a mark.
 
 Law 6: a frame is on the disk when ``sync`` returns its mark, and is known by a checksum of its own; what a kill leaves
-behind the mark is cut off by the next ``open``. Law 3: a file is as large as what is to be held in memory of it at once.
+behind the mark is cut off by the next ``open``. Law 3: a file is as large as what is to be held in memory of it at
+once.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class JournalMark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Journal:
     """Frames in the files of ``folder``, which is made for the first and removed when there is none left.
 
-    ``mark`` is where it stands. Raises ``ValueError`` where a file is not as it was written, and the system's ``OSError``.
+    ``mark`` is where it stands. Raises ``ValueError`` where a file is not as it was written, and the system's
+    ``OSError``.
     """
 
     def __init__(self, folder: str, mark: JournalMark = JournalMark()) -> None:  # noqa: B008  (it is frozen)

@@ -54,12 +54,12 @@ class Layout(msgspec.Struct, frozen=True):
     """What the records of a run look like; the same for all its outputs.
 
     ``columns`` are the record's own, in their order. ``fields`` are the columns of the list, ``None`` where they are
-    those of the first row; ``select`` the names of what is selected. ``free_fields`` and ``free_data`` say that a row may
-    have other values than those: a table then has a column of JSON for the rest. ``select_lists`` are the names of ``select`` whose
-    values are lists, ``select_types`` what the values of some are (``int``, ``float``, ``price``, ``date``, ``bool``).
-    ``explode`` says of what each item has a line of its own: ``select`` are the columns of a table then.
-    ``head`` says that pages were asked for without their bodies.
-    ``byte_order_mark`` is for a CSV, ``part_rows`` how many rows one file of a folder has at most.
+    those of the first row; ``select`` the names of what is selected. ``free_fields`` and ``free_data`` say that a row
+    may have other values than those: a table then has a column of JSON for the rest. ``select_lists`` are the names of
+    ``select`` whose values are lists, ``select_types`` what the values of some are (``int``, ``float``, ``price``,
+    ``date``, ``bool``). ``explode`` says of what each item has a line of its own: ``select`` are the columns of a table
+    then. ``head`` says that pages were asked for without their bodies. ``byte_order_mark`` is for a CSV, ``part_rows``
+    how many rows one file of a folder has at most.
     """
 
     columns: tuple[str, ...] = DEFAULT_COLUMNS

@@ -1,7 +1,7 @@
 """What an output's path means (standard output, a descriptor, a file, a FIFO or a device), and how it is opened.
 
-Laws: a file that exists is never overwritten unless that is asked for (``fresh``), and only opening it cuts it (6). What
-is wrong with a path ends the run, with an error that names it (2).
+Laws: a file that exists is never overwritten unless that is asked for (``fresh``), and only opening it cuts it (6).
+What is wrong with a path ends the run, with an error that names it (2).
 """
 
 from __future__ import annotations

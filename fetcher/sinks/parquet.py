@@ -184,7 +184,8 @@ class ParquetTable:
 class TableFile:
     """A Parquet file being written to an open ``descriptor``: tables are put together until they are a row group.
 
-    ``size`` and ``checksum`` (CRC-32, begun at the one given) are those of all bytes, once it is closed; ``rows`` counts.
+    ``size`` and ``checksum`` (CRC-32, begun at the one given) are those of all bytes, once it is closed; ``rows``
+    counts.
     """
 
     def __init__(self, descriptor: int, table: ParquetTable, checksum: int = 0) -> None:

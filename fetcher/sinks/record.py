@@ -26,8 +26,8 @@ class ItemPage(Page, frozen=True):
 class RecordMaker:
     """Makes records of the ``columns`` that are asked for: ``values`` in their order, ``record`` as a struct.
 
-    A body is text where it is one, and else a ``data:`` URI (RFC 2397); for a format that is ``binary`` it is its bytes,
-    and what is nested in ``content`` is JSON.
+    A body is text where it is one, and else a ``data:`` URI (RFC 2397); for a format that is ``binary`` it is its
+    bytes, and what is nested in ``content`` is JSON.
     """
 
     def __init__(self, columns: Sequence[str], *, binary: bool = False) -> None:

@@ -1,11 +1,12 @@
 """SQLite: a database with the table ``pages``, one for each list of a page's, and one that knows the batches.
 
-Laws: a batch and its number in ``fetcher_batches`` are one transaction, on the disk before its mark is given out; the one
-that the ledger does not know is deleted by the next ``resume`` (6). A database that is not as its mark and the checksums
-of its batches say is refused and left as it is (2). Rows are read back one at a time, however many there are (3).
+Laws: a batch and its number in ``fetcher_batches`` are one transaction, on the disk before its mark is given out; the
+one that the ledger does not know is deleted by the next ``resume`` (6). A database that is not as its mark and the
+checksums of its batches say is refused and left as it is (2). Rows are read back one at a time, however many there are
+(3).
 
-A mark's ``position`` is the number of the last batch: the bytes of all chunks up to its end, so that what is looked at of
-the end of an output is as much as in the other formats. A batch without a record counts as one byte.
+A mark's ``position`` is the number of the last batch: the bytes of all chunks up to its end, so that what is looked at
+of the end of an output is as much as in the other formats. A batch without a record counts as one byte.
 """
 
 from __future__ import annotations

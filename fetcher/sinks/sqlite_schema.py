@@ -5,7 +5,8 @@ they clash or are SQLite's own they get a prefix (7); a value is stored as it is
 whether it was changed (6).
 
 ``pages`` has the record's columns, then ``host``, then the list's own and one for each selected name. ``NAME[]`` has a
-table of its own: ``id`` of the page, ``position`` from 0, and ``value``. So have links and images (``child_tables.py``).
+table of its own: ``id`` of the page, ``position`` from 0, and ``value``. So have links and images
+(``child_tables.py``).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """An output in a store: parts that are finished on the disk of the job, put there whole, and then let go of here.
 
-Law 6: a row is in the ledger when its record is on this disk, in the part under way or in one that waits to be put; a part
-leaves the disk when it is in the store. So after a kill each row is in one of them, and what waits is put by the next run.
-What the ledger knows of a row stands in the store too, beside its part: a machine with an empty disk goes on from there. A
-part that is missing or was changed is told, and its rows are missing then: they are fetched again, and the part is
-written anew. Law 3: as many parts as ``MAX_WAITING`` wait on the disk, then whoever writes waits.
+Law 6: a row is in the ledger when its record is on this disk, in the part under way or in one that waits to be put; a
+part leaves the disk when it is in the store. So after a kill each row is in one of them, and what waits is put by the
+next run. What the ledger knows of a row stands in the store too, beside its part: a machine with an empty disk goes on
+from there. A part that is missing or was changed is told, and its rows are missing then: they are fetched again, and
+the part is written anew. Law 3: as many parts as ``MAX_WAITING`` wait on the disk, then whoever writes waits.
 """
 
 from __future__ import annotations

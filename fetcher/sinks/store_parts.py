@@ -1,9 +1,9 @@
 """The parts of an output that lies in a store: their names, what is known of each, and the rows that stand beside it.
 
-``PREFIX/part-00017.parquet`` is a part, ``PREFIX/_job/part-00017.rows`` its sidecar: gzip, a first line that says what the
-part is (``PartMark``), and a line for each of its rows with what a ledger knows of it. Readers of tables pass over names
-that begin with an underscore. Law 6: the sidecar is there first, and the part is the commit: a part counts where it is as
-its sidecar says. Law 7: what is read is checked and bounded.
+``PREFIX/part-00017.parquet`` is a part, ``PREFIX/_job/part-00017.rows`` its sidecar: gzip, a first line that says what
+the part is (``PartMark``), and a line for each of its rows with what a ledger knows of it. Readers of tables pass over
+names that begin with an underscore. Law 6: the sidecar is there first, and the part is the commit: a part counts where
+it is as its sidecar says. Law 7: what is read is checked and bounded.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ _SIDECAR = re.compile(r"part-([0-9]{5,9})\.rows", re.ASCII)
 class PartMark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A finished part: its rows are those of the numbers ``first`` to ``last`` in the ledger that wrote it.
 
-    ``checksum`` is the CRC-32 of its bytes, ``tag`` what the store should call them, ``mark`` that of the output that it was.
+    ``checksum`` is the CRC-32 of its bytes, ``tag`` what the store should call them, ``mark`` that of the output that
+    it was.
     """
 
     number: int

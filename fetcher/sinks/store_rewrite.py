@@ -1,7 +1,7 @@
 """Parts in a store that are written again without some of their rows, one after the other.
 
-Law 6: which rows leave which parts is written down before the first is touched; a part that is done with is told by what
-stands beside it, so a kill in between goes on where it was. Law 3: the ids of one part are read at a time.
+Law 6: which rows leave which parts is written down before the first is touched; a part that is done with is told by
+what stands beside it, so a kill in between goes on where it was. Law 3: the ids of one part are read at a time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The parts that are in a store: what is there and whose it is, and how a part is put, or found to be another.
 
-Laws: a part is put where there is none, on that condition, unless it was there when we came: what another writer has put
-is not overwritten (6). Whether a part is as it was written is told by its size and what the store calls its bytes; where
-that says nothing, its bytes are read (2).
+Laws: a part is put where there is none, on that condition, unless it was there when we came: what another writer has
+put is not overwritten (6). Whether a part is as it was written is told by its size and what the store calls its bytes;
+where that says nothing, its bytes are read (2).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _WRITTEN = re.compile(r"part-[0-9]{5,9}\.(jsonl\.zst|csv\.gz|parquet|warc\.gz|cd
 class StoredParts:
     """The parts under ``url`` with this ``suffix``; ``folder`` is where the job keeps what belongs to its output.
 
-    ``there`` are those that are in the store, ``sidecars`` the numbers that have one, ``note`` says whose they are. Raises
-    ``SinkError``, and ``JobLocked`` where another run is writing.
+    ``there`` are those that are in the store, ``sidecars`` the numbers that have one, ``note`` says whose they are.
+    Raises ``SinkError``, and ``JobLocked`` where another run is writing.
     """
 
     def __init__(self, url: str, suffix: str, folder: str) -> None:

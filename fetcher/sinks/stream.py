@@ -55,13 +55,13 @@ class OutputStream:
 
     A regular file is written in blocks of at least 64 KiB, at the latest a second after a ``write``. Pipes, terminals
     and devices are written by a thread, at the latest a tenth of a second after; with 256 KiB on the way ``write``
-    waits. Leaving writes what is left, waits for it to arrive, syncs a regular file to the disk and closes it. One that is
-    no longer the file at ``path`` is an error.
+    waits. Leaving writes what is left, waits for it to arrive, syncs a regular file to the disk and closes it. One that
+    is no longer the file at ``path`` is an error.
 
     What is ``packed`` is compressed already. A file that is made has ``mode``, less the umask.
 
-    Entering raises ``SinkError`` or ``ConfigError`` as ``opening.open_output`` does. Every failure to write is raised by
-    the next ``write`` or at the exit: ``SinkError``, or ``BrokenPipeError`` where the reader is gone.
+    Entering raises ``SinkError`` or ``ConfigError`` as ``opening.open_output`` does. Every failure to write is raised
+    by the next ``write`` or at the exit: ``SinkError``, or ``BrokenPipeError`` where the reader is gone.
     """
 
     def __init__(
@@ -192,10 +192,10 @@ class OutputStream:
 class StreamSink(ABC):
     """A sink that makes bytes of each outcome and writes them to one ``OutputStream``.
 
-    Raises what ``OutputStream`` raises. Where its output is a job's, a ``DurableFile`` writes in its place and asks it for
-    what makes the format: ``encode``, ``preamble``, ``state``, ``restore`` and ``split``. One that ``packs_itself`` returns
-    records that are compressed, whole members each; its files have ``mode``. One that ``explodes`` writes several records
-    of an outcome, which have its id (``id_of``).
+    Raises what ``OutputStream`` raises. Where its output is a job's, a ``DurableFile`` writes in its place and asks it
+    for what makes the format: ``encode``, ``preamble``, ``state``, ``restore`` and ``split``. One that ``packs_itself``
+    returns records that are compressed, whole members each; its files have ``mode``. One that ``explodes`` writes
+    several records of an outcome, which have its id (``id_of``).
     """
 
     packs_itself = False

@@ -1,6 +1,7 @@
 """Parts that wait to be put into a store, and the thread that does it.
 
-Law 3: as many as ``MAX_WAITING`` wait, then whoever brings one waits. Law 2: what goes wrong is raised by the next call.
+Law 3: as many as ``MAX_WAITING`` wait, then whoever brings one waits. Law 2: what goes wrong is raised by the next
+call.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Web archives: WARC 1.1 (ISO 28500:2017), a gzip member for each record, and the CDXJ that says where they are.
 
-A row has a request and a response record for each message that was kept of it, and one metadata record: its record as in
-JSON Lines. What another try of a row gives is appended; its last metadata record counts. A response is as it came, after
-the transfer coding: where its head said otherwise, those lines are called ``X-Archive-Orig-…``, and ``Content-Length`` is
-that of what is stored. Its content codings are left on.
+A row has a request and a response record for each message that was kept of it, and one metadata record: its record as
+in JSON Lines. What another try of a row gives is appended; its last metadata record counts. A response is as it came,
+after the transfer coding: where its head said otherwise, those lines are called ``X-Archive-Orig-…``, and
+``Content-Length`` is that of what is stored. Its content codings are left on.
 
 Laws: each record is a member of its own, so that the file can be cut between any two (6). Request records have no
 credential, and since answers may set cookies the file is for its owner alone (7). The index is sorted on the disk (3).
@@ -490,7 +490,8 @@ def _answers_of(path: str, size: int) -> Iterator[ArchivedResponse]:
 def surt_of(url: str) -> str:
     """Return the key of a URL by which archives sort: the host from behind, all in lower case, arguments in order.
 
-    ``com,example)/a?b=1&c=2``: what the ``surt`` library of the Internet Archive returns, but for session ids, which stay.
+    ``com,example)/a?b=1&c=2``: what the ``surt`` library of the Internet Archive returns, but for session ids, which
+    stay.
     """
     target = parse(url)
     rest = target.wire[target.wire.index("/", len(target.scheme) + 3) :].lower()

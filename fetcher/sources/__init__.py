@@ -157,7 +157,8 @@ _TABLES = frozenset({"csv", "tsv"})
 def has_free_fields(inputs: Sequence[str], options: ListOptions = DEFAULT_OPTIONS) -> bool:
     """Tell whether a row may have other fields than the first one: JSON, and outputs of ours that hold them as JSON.
 
-    Streams, and lists on the network, are not looked into. Never raises: what is wrong with a list is what ``check`` finds.
+    Streams, and lists on the network, are not looked into. Never raises: what is wrong with a list is what ``check``
+    finds.
     """
     for source in inputs:
         try:

@@ -1,7 +1,8 @@
 """The outputs of earlier runs, read whole: each record as the columns that it has, in the types that a run gives them.
 
-Laws: a record at a time is in memory, of at most 16 MB (3); what cannot be read of a file of lines, such as the end of one
-that is half written, is passed over and counted, and everything else that is wrong with a file is a ``SourceError`` (2).
+Laws: a record at a time is in memory, of at most 16 MB (3); what cannot be read of a file of lines, such as the end of
+one that is half written, is passed over and counted, and everything else that is wrong with a file is a ``SourceError``
+(2).
 """
 
 from __future__ import annotations

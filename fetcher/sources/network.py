@@ -1,10 +1,10 @@
 """Lists that are on the network: one file, or the sitemaps of a site, each asked for when its turn comes.
 
 No client is imported here: whoever wants such a list gives a ``FetchList``, and perhaps a ``ListStore`` that keeps what
-was read. Laws: each row is handed out once, whatever a list does: a sitemap that lists itself, or others without end, is
-bounded in depth and number, and each bound that is met is a bad row or an error, never a silence (1, 3). What keeps a
-sitemap of an index from being read for now ends the run, but not before all others were read; what will not pass costs a
-bad row that names it (2).
+was read. Laws: each row is handed out once, whatever a list does: a sitemap that lists itself, or others without end,
+is bounded in depth and number, and each bound that is met is a bad row or an error, never a silence (1, 3). What keeps
+a sitemap of an index from being read for now ends the run, but not before all others were read; what will not pass
+costs a bad row that names it (2).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Reads Parquet: a table with typed columns, of which only those that are needed are read.
 
-Laws: no more than a few megabytes of a row group are in memory, however large it is written (3); a row has no more than a
-mebibyte of values (3); what becomes of a type that JSON has not is said in ``_simple``, and nothing is dropped: moments
-are ISO 8601, in UTC where they have a time zone, decimals are text, durations are seconds, and bytes are the text that
-they are in UTF-8, or else a ``data:`` URL (RFC 2397).
+Laws: no more than a few megabytes of a row group are in memory, however large it is written (3); a row has no more than
+a mebibyte of values (3); what becomes of a type that JSON has not is said in ``_simple``, and nothing is dropped:
+moments are ISO 8601, in UTC where they have a time zone, decimals are text, durations are seconds, and bytes are the
+text that they are in UTF-8, or else a ``data:`` URL (RFC 2397).
 """
 
 from __future__ import annotations

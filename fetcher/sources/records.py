@@ -1,6 +1,7 @@
 """The output of an earlier run as a list: its ``url`` is the URL, and what it carried is carried on.
 
-A record's own columns (``status``, ``title`` …) are what the earlier run found, and no fields, unless asked for by name.
+A record's own columns (``status``, ``title`` …) are what the earlier run found, and no fields, unless asked for by
+name.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Reads one sitemap: XML of sitemaps.org (a list of pages, or an index of sitemaps), plain text, RSS 2.0 or Atom.
 
-Laws: one entry is held at a time, and no part of a document is held longer than ``MAX_TOKEN_BYTES``, whatever it expands
-to (3). The document is the web's (7): a DTD of its own is refused, so no entity is ever expanded and no file or address
-is ever opened; its nesting, its size and the length of each text are bounded. What is wrong with the whole document is
-a ``SourceError``, what is wrong with one entry a ``BadRow`` (2).
+Laws: one entry is held at a time, and no part of a document is held longer than ``MAX_TOKEN_BYTES``, whatever it
+expands to (3). The document is the web's (7): a DTD of its own is refused, so no entity is ever expanded and no file or
+address is ever opened; its nesting, its size and the length of each text are bounded. What is wrong with the whole
+document is a ``SourceError``, what is wrong with one entry a ``BadRow`` (2).
 
 Namespaces are not looked up, for many sitemaps have them wrong or do not declare them: an element counts by its name,
 its place, and the prefix it shares with the element around it. So ``image:loc`` in a ``url`` is no ``loc`` of it. An
@@ -231,7 +231,8 @@ def _with_ampersands(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """Write ``&amp;`` for each ``&`` that begins no reference, outside of CDATA sections, where it is text already.
 
     So are names that XML does not know (``&nbsp;``), for no DTD is read that could declare them. Well-formed documents
-    come as they are, but for their comments: what looks there like the start of a CDATA section only hides some from us.
+    come as they are, but for their comments: what looks there like the start of a CDATA section only hides some from
+    us.
     """
     rest = b""
     inside = False  # a CDATA section

@@ -1,7 +1,7 @@
 """Reads SQLite: the table ``pages`` of an output of ours, or of any database that has one with a column of URLs.
 
-The file is only read, a row at a time, in the order of ``id`` where there is one, else as the rows lie. Text is whatever
-its column says it is; bytes are the text that they are in UTF-8, or else a ``data:`` URL (RFC 2397).
+The file is only read, a row at a time, in the order of ``id`` where there is one, else as the rows lie. Text is
+whatever its column says it is; bytes are the text that they are in UTF-8, or else a ``data:`` URL (RFC 2397).
 """
 
 from __future__ import annotations

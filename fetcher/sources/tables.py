@@ -1,8 +1,8 @@
 """The outputs of earlier runs that are tables, read by column: of each row nothing but the values that are asked for.
 
-Laws: a row at a time is in memory, or a few megabytes of a row group (3); what cannot be read of a file of lines is passed
-over and counted, and everything else that is wrong with a file is a ``SourceError`` (2). A column of which only it is
-asked whether it holds something is not made values of Python, where the format allows it.
+Laws: a row at a time is in memory, or a few megabytes of a row group (3); what cannot be read of a file of lines is
+passed over and counted, and everything else that is wrong with a file is a ``SourceError`` (2). A column of which only
+it is asked whether it holds something is not made values of Python, where the format allows it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """An iterator that may block, read in a thread and iterated over in the event loop.
 
 Laws: an item is there a millisecond after the thread has it, at the latest; the thread is at most ``size`` items ahead
-(law 3); closing never waits for a thread that is blocked in a read; what the iterator raises is raised to whoever reads.
+(law 3); closing never waits for a thread that is blocked in a read; what the iterator raises is raised to whoever
+reads.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Calls of a store: each blocks, and is tried again after an error that may pass.
 
-Law 2: an error that may pass is tried again with backoff for ``PATIENCE`` seconds, any other is one line of ours; what is no
-error of a store is a bug, and passed on. Law 7: no text of the library's is in that line.
+Law 2: an error that may pass is tried again with backoff for ``PATIENCE`` seconds, any other is one line of ours; what
+is no error of a store is a bug, and passed on. Law 7: no text of the library's is in that line.
 """
 
 from __future__ import annotations

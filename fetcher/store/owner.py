@@ -1,11 +1,11 @@
 """Who writes to a prefix: one run at a time, by an object that only one can make.
 
-Law 6: two writers would give parts the same names. The object is made on the condition that there is none (``If-None-Match:
-*``); where the store does not know that (some that speak S3 do not), it is looked for before and held against ours a
-little later. Its owner writes it again every ``BEAT_SECONDS``; whoever finds one that is not its own looks whether that happens, by
-its own clock alone: clocks of two machines, or the store's, are never compared. One that is not renewed for
-``PATIENCE_SECONDS`` belongs to nobody. What an owner that was thought to be dead still tries to put is refused, for a part
-is made on the same condition.
+Law 6: two writers would give parts the same names. The object is made on the condition that there is none
+(``If-None-Match: *``); where the store does not know that (some that speak S3 do not), it is looked for before and held
+against ours a little later. Its owner writes it again every ``BEAT_SECONDS``; whoever finds one that is not its own
+looks whether that happens, by its own clock alone: clocks of two machines, or the store's, are never compared. One that
+is not renewed for ``PATIENCE_SECONDS`` belongs to nobody. What an owner that was thought to be dead still tries to put
+is refused, for a part is made on the same condition.
 """
 
 from __future__ import annotations

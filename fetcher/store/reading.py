@@ -1,7 +1,7 @@
 """Objects of a store, read: told of, listed, streamed, and by ranges for whoever seeks in them.
 
-Law 3: some megabytes of an object are held, whatever its size. Law 2: an object that is changed while it is read is found
-out, block by block. Nothing is decided by the store's clock.
+Law 3: some megabytes of an object are held, whatever its size. Law 2: an object that is changed while it is read is
+found out, block by block. Nothing is decided by the store's clock.
 """
 
 from __future__ import annotations

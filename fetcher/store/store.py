@@ -1,7 +1,7 @@
 """A prefix in a store that is written to: objects are put whole, and removed.
 
-Laws: what is put is there whole or not at all, for the file is finished before: a stream into the store would commit half
-of it where it is interrupted (6). A file is sent in pieces, so that memory does not hold it (3).
+Laws: what is put is there whole or not at all, for the file is finished before: a stream into the store would commit
+half of it where it is interrupted (6). A file is sent in pieces, so that memory does not hold it (3).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class UnknownConditionError(Exception):
 class Store(StoreReader):
     """The prefix at ``url``.
 
-    ``conditional`` says whether the store makes an object on the condition that there is none, ``None`` where that is not
-    known yet. One that does not is asked before: two that do so in the same moment may not see each other.
+    ``conditional`` says whether the store makes an object on the condition that there is none, ``None`` where that is
+    not known yet. One that does not is asked before: two that do so in the same moment may not see each other.
     """
 
     conditional: bool | None = None

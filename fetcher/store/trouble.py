@@ -1,6 +1,7 @@
 """What an error of a store means: whether it may pass, and what is said of it in one line.
 
-Law 7: the text of an error may quote a request, so that of the library is never passed on: the codes that stores have are.
+Law 7: the text of an error may quote a request, so that of the library is never passed on: the codes that stores have
+are.
 """
 
 from __future__ import annotations

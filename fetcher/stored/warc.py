@@ -1,8 +1,9 @@
 """Pages out of web archives: our own, with all that the crawl knew of a row, and those of others.
 
 In an archive of ours a row is what its last metadata record says (``fetcher/sinks/warc.py``), and its page the response
-before that. Where several were put together (``cat``), the rows of each have numbers behind those of the one before. A row that failed may have been tried again further behind, so failures are handed out at the end. In other
-archives each response is a row, numbered in the order of the file.
+before that. Where several were put together (``cat``), the rows of each have numbers behind those of the one before. A
+row that failed may have been tried again further behind, so failures are handed out at the end. In other archives each
+response is a row, numbered in the order of the file.
 
 fastwarc reads the records. A record is handed out once the next one has begun: only then has its member's checksum been
 looked at. Behind damage the next record is looked for.

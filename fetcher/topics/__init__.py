@@ -1,8 +1,8 @@
 """What the docs say, by name: a paragraph for each code, flag, format, column and exit code, and for some subjects.
 
 One source for README's tables, ``fetcher help`` and the man page: the Markdown files in this folder. In each of them
-``## NAME`` begins what is said of a name; ``# GROUP`` stands over the flags that belong together. A flag, code, format or
-column without one is found by a test, which says in which file it is missing.
+``## NAME`` begins what is said of a name; ``# GROUP`` stands over the flags that belong together. A flag, code, format
+or column without one is found by a test, which says in which file it is missing.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Reads one body: bounded by ``max_size``, by the memory all bodies share, and by the exchange's deadline.
 
-Law 3: a body grows freely to 64 KB; beyond that it needs one of ``memory // max_size`` permits. While it
-waits for one it reads nothing and its clocks stand still; none waits for a second permit, nor does a row whose outcome
-is waited for by those who hold them all.
-Law 7: what the server says of the size is a hint and never believed.
+Law 3: a body grows freely to 64 KB; beyond that it needs one of ``memory // max_size`` permits. While it waits for one
+it reads nothing and its clocks stand still; none waits for a second permit, nor does a row whose outcome is waited for
+by those who hold them all. Law 7: what the server says of the size is a hint and never believed.
 """
 
 from __future__ import annotations
@@ -115,8 +114,8 @@ class Permits:
 class Bodies:
     """All bodies of one transport, and the memory they share.
 
-    Where outcomes keep them (``keeps``) the small ones count as well: once those hold a quarter of the memory, every body
-    needs a permit before it is read. Where messages are kept, a body may be there twice.
+    Where outcomes keep them (``keeps``) the small ones count as well: once those hold a quarter of the memory, every
+    body needs a permit before it is read. Where messages are kept, a body may be there twice.
     """
 
     def __init__(self, limits: Limits, *, keep_body: bool = False, keep_messages: bool = False) -> None:
@@ -202,8 +201,8 @@ class Bodies:
     ) -> tuple[Decoder, list[bytes], int]:
         """Read a body as it is on the wire, to its end or until it is too large, and decode it then.
 
-        Beyond 64 KB it needs a permit. ``how`` are its codings and the limit. Returned are the decoder, what it gave, and
-        the bytes on the wire.
+        Beyond 64 KB it needs a permit. ``how`` are its codings and the limit. Returned are the decoder, what it gave,
+        and the bytes on the wire.
         """
         recording = state.transfer.recording if state is not None and state.transfer is not None else None
         chunks: list[bytes] = []

@@ -1,9 +1,9 @@
 """Owns how a name becomes addresses: the system's own look-up, in threads of its own, remembered for a while.
 
-Law 3: the memory of names, the addresses kept of each and the threads are bounded, whatever the list or a
-name server says. Law 5: names are looked up 64 at a time, those nobody waits for any more are not begun, and
-a name being looked up is never looked up twice at once. A look-up that takes long, for a name server that never
-answers holds its thread for half a minute, is not counted among the 64. Law 9: the clock and the look-up are parameters.
+Law 3: the memory of names, the addresses kept of each and the threads are bounded, whatever the list or a name server
+says. Law 5: names are looked up 64 at a time, those nobody waits for any more are not begun, and a name being looked up
+is never looked up twice at once. A look-up that takes long, for a name server that never answers holds its thread for
+half a minute, is not counted among the 64. Law 9: the clock and the look-up are parameters.
 """
 
 from __future__ import annotations

@@ -112,10 +112,10 @@ def _end_of_heads(raw: bytes, number: int) -> int:
 class ResponseParser:
     """The answer to one request, byte by byte, with the methods of aiohttp's parser that its connection calls.
 
-    ``make`` makes one of aiohttp's; ``spoil`` is told that the connection must not be used again. ``begin`` makes it ready
-    for the answer to the next request. Only where it is
-    ``lenient`` heads are mended; it is not with the answer to a CONNECT. ``final`` is the message of the final answer,
-    ``head`` its head as it came, where ``keep_head`` asks for it.
+    ``make`` makes one of aiohttp's; ``spoil`` is told that the connection must not be used again. ``begin`` makes it
+    ready for the answer to the next request. Only where it is ``lenient`` heads are mended; it is not with the answer
+    to a CONNECT. ``final`` is the message of the final answer, ``head`` its head as it came, where ``keep_head`` asks
+    for it.
     """
 
     __slots__ = (

@@ -2,7 +2,8 @@
 
 Run it with ``python -m tests.benchmarks.away [--how here|there|dropped] [--hosts few|many|new] [--no-robots]``; it
 needs network namespaces, and exits with 1 where a row failed. The cable is pulled in three ways: within a list of few
-hosts, all of them known by then; of many, of which new ones come meanwhile; and of a row each. Half of the many have names.
+hosts, all of them known by then; of many, of which new ones come meanwhile; and of a row each. Half of the many have
+names.
 """
 
 from __future__ import annotations

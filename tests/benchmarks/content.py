@@ -2,7 +2,8 @@
 
 Run it with ``python -m tests.benchmarks.content [FOLDER] [--pages N]``; FOLDER has HTML files, Debian's python3-doc by
 default. The rounds are interleaved and the best of each is taken: what disturbs one only adds to it. It exits with 1
-where a column costs more than is asked. A second parser (``fast``, ``best``, ``microdata``, ``rdfa``) is measured alone, in one process.
+where a column costs more than is asked. A second parser (``fast``, ``best``, ``microdata``, ``rdfa``) is measured
+alone, in one process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Owns what processes are worth to ``fetcher extract``: ``python -m tests.benchmarks.extracting [--pages N] [--rounds N]``.
 
-A web archive of so many pages is read by one process and by two, and two archives with a half of them each are read by two
-commands at the same time, which is the bound. The rounds are interleaved; of each the best is taken.
+A web archive of so many pages is read by one process and by two, and two archives with a half of them each are read by
+two commands at the same time, which is the bound. The rounds are interleaved; of each the best is taken.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Owns the hosts that politeness is measured on: a server in a process of its own, told before each run what they bear.
 
 Every address of 127.0.0.0/8 is a host, all of them at one port. A request is answered when its latency is over; one
-that is refused, at once.
-Law 1: the log has when each request came and when its answer went, in seconds of the monotonic clock. Law 2: the
-server ends with whoever started it.
+that is refused, at once. Law 1: the log has when each request came and when its answer went, in seconds of the
+monotonic clock. Law 2: the server ends with whoever started it.
 """
 
 from __future__ import annotations

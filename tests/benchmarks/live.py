@@ -1,8 +1,8 @@
 """What the live page costs a run: the CPU of its own handlers with one page open, and that of the whole run without it.
 
-``python -m tests.benchmarks.live [ROWS] [ROUNDS]``: the built-in site without latency in a process of its own, fetched into a
-JSON Lines file by one process, with nobody looking, with one page open, and without the page at all, in turn. Asked is that
-the handlers take at most one percent of the CPU of the run; what whole runs take in relation is told.
+``python -m tests.benchmarks.live [ROWS] [ROUNDS]``: the built-in site without latency in a process of its own, fetched
+into a JSON Lines file by one process, with nobody looking, with one page open, and without the page at all, in turn.
+Asked is that the handlers take at most one percent of the CPU of the run; what whole runs take in relation is told.
 """
 
 from __future__ import annotations

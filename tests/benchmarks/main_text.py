@@ -2,8 +2,8 @@
 
 Run it with ``python -m tests.benchmarks.main_text FOLDER``: FOLDER is ``tests/`` of trafilatura's repository, with
 ``evaldata.json``. What is counted is what its authors count: pieces of text that must be in the answer, and pieces that
-must not. ``--manual`` is a folder of Sphinx pages, Debian's python3-doc by default: which share of the distinct words of
-the document's own part is kept, and which share of what is kept is of that part.
+must not. ``--manual`` is a folder of Sphinx pages, Debian's python3-doc by default: which share of the distinct words
+of the document's own part is kept, and which share of what is kept is of that part.
 """
 
 from __future__ import annotations

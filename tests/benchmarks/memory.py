@@ -1,9 +1,9 @@
 """Owns what a long list costs in memory: the peak of ``fetcher crawl`` over a short list and over one eight times as long.
 
-Run it with ``python -m tests.benchmarks.memory [ROWS]``; the long list has ROWS (160,000), the short one an eighth. Tiny
-pages of 200 hosts, default settings, robots.txt on, the server in a process of its own. Then the same where a third of
-the rows are 404s and a third belong to hosts that refuse connections. It exits with 1 where the long list takes more
-than ``MAX_RATIO`` of the short one, or more than ``MAX_MB``.
+Run it with ``python -m tests.benchmarks.memory [ROWS]``; the long list has ROWS (160,000), the short one an eighth.
+Tiny pages of 200 hosts, default settings, robots.txt on, the server in a process of its own. Then the same where a
+third of the rows are 404s and a third belong to hosts that refuse connections. It exits with 1 where the long list
+takes more than ``MAX_RATIO`` of the short one, or more than ``MAX_MB``.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Run it with ``python -m tests.benchmarks.parquet [ROWS] [--alone]``; the long list has ROWS (1,000,000), the short one a
 fifth. Tiny pages of 200 hosts, default settings, the server in a process of its own. ``--alone`` writes made-up rows to
-the output without a crawl: a minute, not half an hour. It exits with 1 where the long list takes more than ``MAX_RATIO``
-of the short one, or more than ``MAX_MB``.
+the output without a crawl: a minute, not half an hour. It exits with 1 where the long list takes more than
+``MAX_RATIO`` of the short one, or more than ``MAX_MB``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Owns what the parts of the engine cost: the gate, the frontier, one decision, one exchange without a network.
 
-Run it with ``python -m tests.benchmarks.parts``; it prints the microseconds of each, the best of several rounds. They are
-for comparison: run it before a change and after it, in turn, on the same machine.
+Run it with ``python -m tests.benchmarks.parts``; it prints the microseconds of each, the best of several rounds. They
+are for comparison: run it before a change and after it, in turn, on the same machine.
 """
 
 from __future__ import annotations

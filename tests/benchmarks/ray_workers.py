@@ -1,9 +1,9 @@
 """Owns what a cluster costs: ``python -m tests.benchmarks.ray_workers [--rows N] [--hosts N] [--rounds N] [--bytes N]``.
 
-One list is crawled on this machine by ``--workers 2`` and by ``--workers ray:2`` in turn, the latter on a cluster that runs
-already: of one node here, with a core for each worker. What is asked for is that Ray has 0.85 of the other's pages per
-second at least, by the median of the rounds' ratios, from the first record to the last; the whole run, with the start of
-interpreters and actors, stands beside it. The server shares the cores, so only ratios say something.
+One list is crawled on this machine by ``--workers 2`` and by ``--workers ray:2`` in turn, the latter on a cluster that
+runs already: of one node here, with a core for each worker. What is asked for is that Ray has 0.85 of the other's pages
+per second at least, by the median of the rounds' ratios, from the first record to the last; the whole run, with the
+start of interpreters and actors, stands beside it. The server shares the cores, so only ratios say something.
 """
 
 from __future__ import annotations

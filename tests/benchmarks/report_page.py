@@ -1,9 +1,9 @@
 """Owns what the page of a large job costs: seconds, memory, and how large it is.
 
-Run it with ``python -m tests.benchmarks.report_page [--rows 1000000] [--format jsonl] [--folder DIR]``. It makes up a job of
-so many rows (500 hosts, one in twenty failed, three runs of which two were killed, four selected fields), and runs ``fetcher
-report --html`` on it. It exits with 1 where that takes over ``MAX_SECONDS`` of CPU, ``MAX_MB`` or a page over ``MAX_PAGE_MB``;
-the seconds of the clock are told too, for a machine that does nothing else.
+Run it with ``python -m tests.benchmarks.report_page [--rows 1000000] [--format jsonl] [--folder DIR]``. It makes up a
+job of so many rows (500 hosts, one in twenty failed, three runs of which two were killed, four selected fields), and
+runs ``fetcher report --html`` on it. It exits with 1 where that takes over ``MAX_SECONDS`` of CPU, ``MAX_MB`` or a page
+over ``MAX_PAGE_MB``; the seconds of the clock are told too, for a machine that does nothing else.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Owns what one host's hostile robots.txt costs the others: ``python -m tests.benchmarks.robots_attack [--rounds N]``.
 
-One host has a robots.txt of 490 KB, patterns that are slow to look for in one path of 2,430 characters; 50 rows of the list
-have that path, and 50 of other hosts are redirected to it. The others' speed is compared with the same list where that
-host's file is empty, in interleaved rounds, best against best. It exits with 1 where they keep less than 0.95 of it.
+One host has a robots.txt of 490 KB, patterns that are slow to look for in one path of 2,430 characters; 50 rows of the
+list have that path, and 50 of other hosts are redirected to it. The others' speed is compared with the same list where
+that host's file is empty, in interleaved rounds, best against best. It exits with 1 where they keep less than 0.95 of
+it.
 """
 
 from __future__ import annotations

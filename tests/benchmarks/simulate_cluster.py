@@ -1,12 +1,12 @@
 """Owns a cluster on paper: ``python -m tests.benchmarks.simulate_cluster [--seed N] [--sites N] [--skew S] [--per-host N]``.
 
-A list in random order flows through parents, workers and hosts in steps of time: the list is read as fast as somebody can
-fetch what it names, each host is asked no faster than politeness allows, and what comes too fast for its host waits on the
-parent's disk. It tells how long lists of 10^8 and 10^9 rows take, and what holds them up. Nothing is fetched; the figures
-below were measured, and the hosts are drawn from the seed.
+A list in random order flows through parents, workers and hosts in steps of time: the list is read as fast as somebody
+can fetch what it names, each host is asked no faster than politeness allows, and what comes too fast for its host waits
+on the parent's disk. It tells how long lists of 10^8 and 10^9 rows take, and what holds them up. Nothing is fetched;
+the figures below were measured, and the hosts are drawn from the seed.
 
-Hosts: sizes by a power law of their rank, the largest with about one row of a hundred; latency log-normal, a quarter of a
-second in the median; one host in thirty asks for a delay between 1 and 10 seconds in its robots.txt.
+Hosts: sizes by a power law of their rank, the largest with about one row of a hundred; latency log-normal, a quarter of
+a second in the median; one host in thirty asks for a delay between 1 and 10 seconds in its robots.txt.
 """
 
 from __future__ import annotations

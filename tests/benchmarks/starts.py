@@ -1,14 +1,15 @@
 """Owns a record of what the engine starts when: seeded worlds played in virtual time, a line for each exchange.
 
-Run it with ``python -m tests.benchmarks.starts --out FILE`` before a change of what decides, and with ``--against FILE``
-after it: it says which worlds differ and where each first does, and exits with 1 if any does. ``--show WORLD`` tells
-one world's story, and ``--crowd`` plays the one in which hosts are forgotten. ``--lab`` runs the engine on real sockets
-in real time instead, for figures that are compared with a tolerance, on a machine that is not busy.
+Run it with ``python -m tests.benchmarks.starts --out FILE`` before a change of what decides, and with
+``--against FILE`` after it: it says which worlds differ and where each first does, and exits with 1 if any does.
+``--show WORLD`` tells one world's story, and ``--crowd`` plays the one in which hosts are forgotten. ``--lab`` runs the
+engine on real sockets in real time instead, for figures that are compared with a tolerance, on a machine that is not
+busy.
 
 A world is a ``Fetcher`` with a scripted transport, and all that happens in it is drawn from its number and ``--seed``.
 A line of the record is ``WORLD TIME HOST ROW PATH TRY``: the transport was called, for the so-maniest time with this
-URL; row 0 is a robots.txt. ``held`` and ``turned away`` say that with a connection in hand a request had to wait, or had
-to go back. Each world ends with what is told of its hosts and with its outcomes by code.
+URL; row 0 is a robots.txt. ``held`` and ``turned away`` say that with a connection in hand a request had to wait, or
+had to go back. Each world ends with what is told of its hosts and with its outcomes by code.
 
 Law 1: two plays of one world are equal, in any process. Law 2: nothing private is touched, and what is not public
 goes through the few functions under "Adapter", so that the same file runs before a change and after it.
@@ -134,9 +135,9 @@ def _short(value: object) -> str:
 class World:
     """All that is drawn of one world: the settings, the hosts, the list, and who reads how.
 
-    ``source`` is how the list comes, ``leave`` how it ends early, after ``patience`` outcomes. ``singles`` are rows that
-    are fetched by themselves meanwhile. ``addressed`` hosts share addresses, ``again`` a second fetcher goes on. On an
-    ``island`` the system never knows a route to the world at large.
+    ``source`` is how the list comes, ``leave`` how it ends early, after ``patience`` outcomes. ``singles`` are rows
+    that are fetched by themselves meanwhile. ``addressed`` hosts share addresses, ``again`` a second fetcher goes on.
+    On an ``island`` the system never knows a route to the world at large.
     """
 
     number: int

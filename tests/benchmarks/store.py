@@ -1,7 +1,8 @@
 """Owns what a store costs: ``python -m tests.benchmarks.store [--rows N] [--rounds N] [--part-rows N] [--format parquet|jsonl]``.
 
 One list is crawled into a folder of parts on this disk (Parquet), or a file (jsonl), and into parts in an S3 server on
-loopback, in pairs that take turns. Said is the CPU of our process alone, of each the median, and the median of the ratios.
+loopback, in pairs that take turns. Said is the CPU of our process alone, of each the median, and the median of the
+ratios.
 """
 
 from __future__ import annotations

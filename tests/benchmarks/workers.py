@@ -1,9 +1,9 @@
 """Owns what workers are worth: ``python -m tests.benchmarks.workers [--rows N] [--hosts N] [--rounds N] [--bytes N]``.
 
-One list is crawled into a job, in turn by one process, by ``--workers 2``, by ``auto``, and by two runs at the same time
-over the halves of its hosts, which is the bound. The server shares the cores, so only the ratios say something: of each
-the median over the rounds. Beside the wall time stand the CPU seconds of all processes, what the parent spends on a row
-(from the first records on), and the memory of a worker that is its own (PSS).
+One list is crawled into a job, in turn by one process, by ``--workers 2``, by ``auto``, and by two runs at the same
+time over the halves of its hosts, which is the bound. The server shares the cores, so only the ratios say something: of
+each the median over the rounds. Beside the wall time stand the CPU seconds of all processes, what the parent spends on
+a row (from the first records on), and the memory of a worker that is its own (PSS).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What pages say of themselves beside extruct, the field's own reader: over 400 pages nothing that it finds is missing.
 
-The pages are those of Python's manual as Debian has it, of the built-in shop, of a suite where it is, and made ones with what the
-web writes into heads; without the manual there are more of the made ones.
+The pages are those of Python's manual as Debian has it, of the built-in shop, of a suite where it is, and made ones
+with what the web writes into heads; without the manual there are more of the made ones.
 """
 
 from __future__ import annotations

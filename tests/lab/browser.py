@@ -1,7 +1,7 @@
 """Owns a headless Chromium and its tabs, for a page under test: what it asked for, complained of, and shows.
 
-It is driven by the DevTools protocol over a WebSocket on loopback, has a profile of its own, and ends with its block. Each
-tab has cookies and a cache of its own.
+It is driven by the DevTools protocol over a WebSocket on loopback, has a profile of its own, and ends with its block.
+Each tab has cookies and a cache of its own.
 """
 
 from __future__ import annotations

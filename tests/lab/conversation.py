@@ -1,7 +1,7 @@
 """Owns one accepted socket from its first byte to its last: requests in turn, an answer each.
 
-Law 1: whatever ends it, the transport is closed before it returns.
-Law 2: what a client does wrong ends the connection; what a case does wrong is kept among the site's bugs.
+Law 1: whatever ends it, the transport is closed before it returns. Law 2: what a client does wrong ends the connection;
+what a case does wrong is kept among the site's bugs.
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ KINDS: dict[str, tuple[str, str]] = {
 class Doors:
     """The running hosts: ``names`` are kinds by name, ``asked`` counts requests by (scheme, name, path).
 
-    ``connections`` are counted by (what stands there, name). A name is found after ``look_up_seconds``. A name is ``KIND-ANYTHING.door.test``.
+    ``connections`` are counted by (what stands there, name). A name is found after ``look_up_seconds``. A name is
+    ``KIND-ANYTHING.door.test``.
     """
 
     def __init__(self) -> None:

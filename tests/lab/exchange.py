@@ -70,8 +70,9 @@ class WireReader(asyncio.StreamReader):
 class Exchange:
     """One request that has come, and the means to answer it well or badly.
 
-    ``rest`` is the path below the case's own, ``query`` the rest of the target, ``params`` what it says, ``body`` the request's. The connection goes
-    on after the case unless it called ``close`` or ``reset``, or the client asked for its end.
+    ``rest`` is the path below the case's own, ``query`` the rest of the target, ``params`` what it says, ``body`` the
+    request's. The connection goes on after the case unless it called ``close`` or ``reset``, or the client asked for
+    its end.
     """
 
     def __init__(

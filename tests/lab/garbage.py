@@ -1,7 +1,8 @@
 """Owns the look at what the garbage collector alone could free after rows have run: a process of its own.
 
-Run with ``python -m tests.lab.garbage``: a JSON list of ``Kind`` on standard input, a JSON list of ``Found`` on standard
-output. Law 1: nothing but what runs is measured: the server is in another process, and the collector is off meanwhile.
+Run with ``python -m tests.lab.garbage``: a JSON list of ``Kind`` on standard input, a JSON list of ``Found`` on
+standard output. Law 1: nothing but what runs is measured: the server is in another process, and the collector is off
+meanwhile.
 """
 
 from __future__ import annotations

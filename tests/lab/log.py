@@ -1,9 +1,8 @@
 """Keeps what the lab's server saw: its connections and its requests, in the order they came.
 
-Law 1: an exchange is in flight from the moment its head is complete until its case has returned or its client
-has left, whichever is first; both are noted inside the loop step that learns of them, so that a client which
-sends its next request after an answer is never counted twice.
-Law 2: written by the server's loop alone, read from any thread.
+Law 1: an exchange is in flight from the moment its head is complete until its case has returned or its client has left,
+whichever is first; both are noted inside the loop step that learns of them, so that a client which sends its next
+request after an answer is never counted twice. Law 2: written by the server's loop alone, read from any thread.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Owns raw replies as odd servers send them: what is odd comes in kinds, and two kinds can be put together.
 
-Law 1: each whole body carries the path that it is for, so that a page that was answered to another row is seen. Law 2: a
-reply is bytes and nothing else; who sends it, in which segments and up to where, is somebody else's.
+Law 1: each whole body carries the path that it is for, so that a page that was answered to another row is seen. Law 2:
+a reply is bytes and nothing else; who sends it, in which segments and up to where, is somebody else's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Owns a Ray cluster of two nodes on this machine, in processes of its own, of which one may be struck down.
 
-Run as a program it starts as many nodes as its first word says, prints the address, and does what its standard input says, a word a line, until that ends:
-``kill`` ends all processes of the second node by SIGKILL, ``remove`` has Ray take it away without grace, ``add`` has another.
+Run as a program it starts as many nodes as its first word says, prints the address, and does what its standard input
+says, a word a line, until that ends: ``kill`` ends all processes of the second node by SIGKILL, ``remove`` has Ray take
+it away without grace, ``add`` has another.
 """
 
 from __future__ import annotations

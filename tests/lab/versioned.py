@@ -12,7 +12,8 @@ BODY_BYTES = 20_000
 class VersionedSite:
     """A case for ``lab.add``: the page ``?n=NAME`` in its version of ``versions``, or 404 where that is ``None``.
 
-    ``by`` says which validators there are: ``etag``, ``date``, ``both`` or ``none``. ``sent`` are bytes of bodies, ``told`` counts the answers.
+    ``by`` says which validators there are: ``etag``, ``date``, ``both`` or ``none``. ``sent`` are bytes of bodies,
+    ``told`` counts the answers.
     """
 
     def __init__(self, *names: str, by: str = "etag") -> None:

@@ -1,8 +1,8 @@
 """Owns the sweep of ``fetcher extract``: what reads a web archive again is killed at random times, and taken up again.
 
-Run it with ``python -m tests.sweeps.extracting [KILLS] [--pages N] [--folder DIR] [--workers N] [--seed N]``; it exits with 1
-when a page is lost, there twice, or other than the crawl made it. The pages are the HTML files of a folder, Debian's
-python3-doc by default, as often as it takes.
+Run it with ``python -m tests.sweeps.extracting [KILLS] [--pages N] [--folder DIR] [--workers N] [--seed N]``; it exits
+with 1 when a page is lost, there twice, or other than the crawl made it. The pages are the HTML files of a folder,
+Debian's python3-doc by default, as often as it takes.
 """
 
 from __future__ import annotations

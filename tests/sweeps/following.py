@@ -4,9 +4,9 @@ Run it with ``python -m tests.sweeps.following [KILLS] [--pages N | --folder DIR
 [--sample K]``; it exits with 1 when a row that was found is lost or there twice. Faults need strace.
 
 The site is a graph of pages without an end to walk to, in which most links are named many times, or the HTML files of a
-folder, such as Debian's python3-doc. The judges are the ledger
-(each row that was found has its one outcome, and the ids leave no gap), the output (each page once, as by a walk over the
-graph) and the server's log (nothing else was asked for).
+folder, such as Debian's python3-doc. The judges are the ledger (each row that was found has its one outcome, and the
+ids leave no gap), the output (each page once, as by a walk over the graph) and the server's log (nothing else was asked
+for).
 """
 
 from __future__ import annotations

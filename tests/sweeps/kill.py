@@ -1,8 +1,8 @@
 """Owns the kill sweep: jobs struck by SIGKILL at uniform times of their clock, each resumed until it is complete.
 
-Run it with ``python -m tests.sweeps.kill [KILLS] [--rows N] [--format jsonl …] [--seed N] [--at-once N] [--bodies]
-[--workers N --victim worker]``; it exits
-with 1 when a row is lost, is there twice or is torn, or when a kill cost more than it may.
+Run it with
+``python -m tests.sweeps.kill [KILLS] [--rows N] [--format jsonl …] [--seed N] [--at-once N] [--bodies] [--workers N --victim worker]``;
+it exits with 1 when a row is lost, is there twice or is torn, or when a kill cost more than it may.
 
 A job's clock is the time its runs have run, from the start of the interpreter on. The times of its kills are drawn
 from the whole of it, so that the last commit and the cleaning up are struck as well as the start.
@@ -124,8 +124,8 @@ def sweep(
 ) -> list[Job]:
     """Strike that many times and return the jobs; the folders of those with troubles are left in ``ground``.
 
-    With ``bodies`` those of the pages are kept in a folder, and looked at. Of a job with several ``workers`` the ``victim``
-    may be one of them.
+    With ``bodies`` those of the pages are kept in a folder, and looked at. Of a job with several ``workers`` the
+    ``victim`` may be one of them.
     """
     with serving(ground / "site.log") as site:
         swept = Sweep(

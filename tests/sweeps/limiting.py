@@ -2,8 +2,7 @@
 
 Law 1: a request came when the kernel took the packet that ends its head, was answered before its answer is handed to
 the kernel, and left when the kernel took the end of its connection, all in seconds of the monotonic clock: what this
-process is late for is charged to nobody.
-Law 2: the server ends with whoever started it, and its log is whole then.
+process is late for is charged to nobody. Law 2: the server ends with whoever started it, and its log is whole then.
 """
 
 from __future__ import annotations

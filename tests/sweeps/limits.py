@@ -66,8 +66,9 @@ KINDS = (
 class Host:
     """One host: its number (1 is 127.0.0.1), its kind, and what of its kind is its own.
 
-    ``own_delay`` is what the configuration says, ``crawl_delay`` what robots.txt does, 0.0 where nothing. ``asked`` are the rows that make
-    a request, ``denied`` those that must not. Of the answers ``refusing`` is the share that is no page.
+    ``own_delay`` is what the configuration says, ``crawl_delay`` what robots.txt does, 0.0 where nothing. ``asked`` are
+    the rows that make a request, ``denied`` those that must not. Of the answers ``refusing`` is the share that is no
+    page.
     """
 
     number: int

@@ -1,12 +1,13 @@
 """Owns the sweep of mutants: small changes in the core, each run against the tests nearest to it.
 
-Run it with ``python -m tests.sweeps.mutations [--count N] [--seed S] [--jobs J] [--own] [PART ...]``; it exits with 1 when a
-mutant survives that is not listed. A part is a name of ``NEAREST``, or in it (``middleware/accept``); without one all
-are changed.
+Run it with ``python -m tests.sweeps.mutations [--count N] [--seed S] [--jobs J] [--own] [PART ...]``; it exits with 1
+when a mutant survives that is not listed. A part is a name of ``NEAREST``, or in it (``middleware/accept``); without
+one all are changed.
 
 Law 1: the checkout is never changed, but a copy of it for each job. Law 2: a mutant is drawn by a hash of what it is
 known by, so that a change elsewhere draws no other. Law 3: a mutant is judged by the tests that run its function, the
-quickest of the nearest files first, for as long as ``BUDGET_SECONDS`` of them; what takes far longer than that is killed.
+quickest of the nearest files first, for as long as ``BUDGET_SECONDS`` of them; what takes far longer than that is
+killed.
 
 mutmut turns each function into a trampoline, which tests of pickling, names and sizes see, and draws no sample;
 cosmic-ray changes the checkout itself and starts an interpreter, with all of pytest, for each mutant.

@@ -1,8 +1,9 @@
 """Owns one proof: bodies that unpack to far more than they are cost no memory: ``python -m tests.sweeps.packed_bombs [N]``.
 
 N rows (1,000), a quarter each: pages, 404s, redirects, and pages behind a robots.txt, all of them and the list itself
-bombs in gzip, deflate, br and zstd that unpack to ``UNPACKED`` bytes. The peak of the crawl is compared with that of the
-same rows without bombs; it exits with 1 where it is more than ``SLACK`` plus ``Limits.memory`` above, or a row is missing.
+bombs in gzip, deflate, br and zstd that unpack to ``UNPACKED`` bytes. The peak of the crawl is compared with that of
+the same rows without bombs; it exits with 1 where it is more than ``SLACK`` plus ``Limits.memory`` above, or a row is
+missing.
 """
 
 from __future__ import annotations

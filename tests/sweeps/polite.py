@@ -1,7 +1,9 @@
 """Owns the politeness sweep: one job over hosts with mixed limits, killed and resumed, judged by the server's log.
 
-Run it with ``python -m tests.sweeps.polite [--requests N] [--hosts N] [--kills N] [--seed N] [--workers N] [--moved SHARE]``; it exits with 1 when
-a host was asked more, sooner or for something else than it allows, or when a row is lost or there twice.
+Run it with
+``python -m tests.sweeps.polite [--requests N] [--hosts N] [--kills N] [--seed N] [--workers N] [--moved SHARE]``; it
+exits with 1 when a host was asked more, sooner or for something else than it allows, or when a row is lost or there
+twice.
 
 A kill is SIGKILL to all processes of the run but its workers, at a time drawn uniformly from the requests of the job.
 """

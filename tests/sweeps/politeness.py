@@ -4,8 +4,8 @@ Law 1: a request is judged by when it came, and an answer binds from when it was
 functions over the log, and know nothing of the crawler.
 
 A request is early where its sender knew that it should wait. It did when it had sent anything on a connection whose
-answer before was that refusal or was sent after it, to whichever host of its process: answers are read in the order they
-come. What came before that was on its way when the refusal was.
+answer before was that refusal or was sent after it, to whichever host of its process: answers are read in the order
+they come. What came before that was on its way when the refusal was.
 """
 
 from __future__ import annotations

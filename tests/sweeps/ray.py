@@ -1,14 +1,14 @@
 """Owns the sweep of a cluster: a job whose workers are on two nodes, of which one is struck midway, judged by the servers.
 
-Run it with ``python -m tests.sweeps.ray [--requests N] [--hosts N] [--rounds N] [--seed N] [--how kill|remove]``, with an
-interpreter that has Ray; it exits with 1 when a row is lost or there twice, when a host was asked more, sooner or for
-something else than it allows, or when no host had to change its worker.
+Run it with ``python -m tests.sweeps.ray [--requests N] [--hosts N] [--rounds N] [--seed N] [--how kill|remove]``, with
+an interpreter that has Ray; it exits with 1 when a row is lost or there twice, when a host was asked more, sooner or
+for something else than it allows, or when no host had to change its worker.
 
-A strike is SIGKILL to each process of a node by its pid, the workers among them, or with ``remove`` what Ray does to a node
-without grace, after which its processes may go on for as long as they have a lease. Law 1: where a host has another worker
-afterwards, which is seen by its robots.txt being asked for again, that is judged as after a kill, from that request on; what
-comes before it is the old worker's. All other hosts are judged as if nothing had happened. With ``remove`` two workers of one host
-are looked for over both, for nobody has cut the old one's connections.
+A strike is SIGKILL to each process of a node by its pid, the workers among them, or with ``remove`` what Ray does to a
+node without grace, after which its processes may go on for as long as they have a lease. Law 1: where a host has
+another worker afterwards, which is seen by its robots.txt being asked for again, that is judged as after a kill, from
+that request on; what comes before it is the old worker's. All other hosts are judged as if nothing had happened. With
+``remove`` two workers of one host are looked for over both, for nobody has cut the old one's connections.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Sends odd replies, whole and cut at each byte, in segments of 1, 7 and all bytes, and judges what is made of them.
 
-Run it with ``python -m tests.sweeps.replies [--sample N] [--seed S]``; it exits with 1 where a verdict depends on how TCP
-cut the bytes, a page is another row's, or an exchange takes longer than its timeouts. Behind each odd reply a plain page
-is asked of the same host: whatever the connection still holds must not become its page.
+Run it with ``python -m tests.sweeps.replies [--sample N] [--seed S]``; it exits with 1 where a verdict depends on how
+TCP cut the bytes, a page is another row's, or an exchange takes longer than its timeouts. Behind each odd reply a plain
+page is asked of the same host: whatever the connection still holds must not become its page.
 """
 
 from __future__ import annotations

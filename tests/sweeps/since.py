@@ -1,7 +1,8 @@
 """Owns the sweep of ``--since``: a site that has changed a little is fetched again by a run that is killed over and over.
 
-Run it with ``python -m tests.sweeps.since [KILLS] [--pages N] [--format jsonl …] [--seed N]``; it exits with 1 where a row is
-lost, is there twice, or has another ``change`` than the site's own history says, and where fewer kills were struck.
+Run it with ``python -m tests.sweeps.since [KILLS] [--pages N] [--format jsonl …] [--seed N]``; it exits with 1 where a
+row is lost, is there twice, or has another ``change`` than the site's own history says, and where fewer kills were
+struck.
 
 Of the pages of the first run a fiftieth has changed, a hundredth is gone from the list, and as many are new there; the
 list is shuffled. A kill comes at a random moment of a run, so that some strike while the earlier output is read.

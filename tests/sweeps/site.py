@@ -1,7 +1,7 @@
 """Owns the site of the sweeps: a fast server in a process of its own, whose log outlives whoever is killed.
 
-A path is ``/JOB/KIND/MILLISECONDS/ROW``: how it is answered, after how long, and for which row; ``/lists/JOB`` is a list.
-Law 1: the log has a line when a request's head has come, and one before its answer goes, in seconds of the
+A path is ``/JOB/KIND/MILLISECONDS/ROW``: how it is answered, after how long, and for which row; ``/lists/JOB`` is a
+list. Law 1: the log has a line when a request's head has come, and one before its answer goes, in seconds of the
 monotonic clock, which all processes of a machine share. Law 2: the server ends with whoever started it.
 """
 
@@ -62,8 +62,8 @@ class Site:
     ) -> list[Row]:
         """Return a list in an order of its own: pages after ``latency`` ms, and the ``SHARES``, slow ones ten times.
 
-        ``dense`` is the share of pages with so many tags that they are parsed in a process of their own. Of the others two
-        at a time have the same body, or with ``few`` for ``page`` all of them have one of ``FEW``.
+        ``dense`` is the share of pages with so many tags that they are parsed in a process of their own. Of the others
+        two at a time have the same body, or with ``few`` for ``page`` all of them have one of ``FEW``.
         """
         chance = random.Random(f"{job} {seed}")
         kinds = [kind for kind, share in {**SHARES, "dense": dense}.items() for _ in range(round(share * count))]

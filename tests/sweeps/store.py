@@ -1,7 +1,8 @@
 """Owns the sweep of a store: a job whose parts lie in S3, killed, cut off, and in the end gone on with by an empty disk.
 
-Run it with ``python -m tests.sweeps.store [KILLS] [--rows N] [--part-rows N] [--format parquet|jsonl|csv] [--seed N]
-[--no-cuts]``; it exits with 1 when a row is lost or is there twice, or when a part cannot be read by pyarrow or by duckdb.
+Run it with
+``python -m tests.sweeps.store [KILLS] [--rows N] [--part-rows N] [--format parquet|jsonl|csv] [--seed N] [--no-cuts]``;
+it exits with 1 when a row is lost or is there twice, or when a part cannot be read by pyarrow or by duckdb.
 
 The server is moto's, behind a line that is cut for ten seconds once, and once for good, until the run gives up.
 """

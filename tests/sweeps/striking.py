@@ -1,8 +1,7 @@
 """Owns one job that is struck by SIGKILL and resumed by the same command until it is complete, and what it left.
 
 Law 1: the signal goes to the fetcher's own process, or to one of its workers; whatever else it has started must notice
-by itself.
-Law 2: everything is looked at: the output, the exit codes, stderr, the server's log, and the processes.
+by itself. Law 2: everything is looked at: the output, the exit codes, stderr, the server's log, and the processes.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Owns the sweep of the calls: a job of 200 rows, or of ``--rows N``, is struck at each call to the kernel that writes its files.
 
-Run it with ``python -m tests.sweeps.syscalls [--fault KILL …] [--scenario fresh …] [--format jsonl …] [--only FILES]
-[--each K] [--sample K] [--at-once N] [--rows N] [--bodies]``; it needs strace, and exits with 1 where a job was not taken
-up again, or not as it must be.
+Run it with
+``python -m tests.sweeps.syscalls [--fault KILL …] [--scenario fresh …] [--format jsonl …] [--only FILES] [--each K] [--sample K] [--at-once N] [--rows N] [--bodies]``;
+it needs strace, and exits with 1 where a job was not taken up again, or not as it must be.
 
-For every file, call and N until an N that no thread comes to; with ``--each K`` the first call of each kind on each file,
-the last, and each K-th between them, which takes hours less. ``KILL``: the same command completes the job.
+For every file, call and N until an N that no thread comes to; with ``--each K`` the first call of each kind on each
+file, the last, and each K-th between them, which takes hours less. ``KILL``: the same command completes the job.
 ``EIO`` and ``ENOSPC``: it ends with an error that names the path, and the same command then completes the job. What
 SQLite itself lets fail (``BORNE``) may go unnoticed, and the job must be whole then too.
 """
@@ -45,17 +45,17 @@ DEADLINE = 60.0
 ENDLESS = 2_000  # calls of one kind on one file
 
 BORNE = {"openat": ("-wal", ".job"), "fdatasync": (".job",), "unlink": ("/lock",)}
-"""Calls, and the ends of the files' names, where a failure may go unnoticed: SQLite opens what it cannot open for writing
-for reading, and passes over a folder in which it cannot bring the name of a new file to the disk. A run that is done
-with a folder of bodies may leave its lock there: the next one removes it."""
+"""Calls, and the ends of the files' names, where a failure may go unnoticed: SQLite opens what it cannot open for
+writing for reading, and passes over a folder in which it cannot bring the name of a new file to the disk. A run that is
+done with a folder of bodies may leave its lock there: the next one removes it."""
 
 BORNE_BY_FORMAT = {
     "sqlite": {"fdatasync": "", "openat": "", "unlink": r"pages\.sqlite-(wal|shm)"},
     "warc.gz": {"openat": r"pages\.warc\.gz\.job/output\.0", "unlinkat": r"pages\.warc\.gz\.job/output\.0"},
 }
-"""The same by the format of the output, and the whole names. The folder of a database is opened and synced by SQLite, and by
-us behind it (``fsync``); a log whose content is in the database is left where it cannot be removed, as is the folder in
-which the index of an archive was sorted."""
+"""The same by the format of the output, and the whole names. The folder of a database is opened and synced by SQLite,
+and by us behind it (``fsync``); a log whose content is in the database is left where it cannot be removed, as is the
+folder in which the index of an archive was sorted."""
 
 
 class Aim(NamedTuple):
@@ -278,7 +278,8 @@ def sweep(
 ) -> list[Trial]:
     """Strike at every point, at ``each`` so many, or at a ``sample`` that is spread over all; return what became of each.
 
-    ``only`` is a regular expression for the files that are struck. With ``bodies`` those of the pages are kept in a folder; there are few of them, for each file is struck by itself.
+    ``only`` is a regular expression for the files that are struck. With ``bodies`` those of the pages are kept in a
+    folder; there are few of them, for each file is struck by itself.
     """
     kinds = [(scenario, suffix) for scenario in scenarios for suffix in suffixes]
     with serving(ground / "site.log") as site, ThreadPoolExecutor(at_once) as pool:

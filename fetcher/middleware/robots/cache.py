@@ -34,8 +34,8 @@ class Known(msgspec.Struct):
     """What is known of one origin's file until ``until`` (monotonic seconds).
 
     ``rules`` or the ``error`` that its rows end with; with a ``state`` neither is known yet: it goes on then.
-    ``of_hop``: the error holds for rows that came by a redirect, and says nothing of others. With a ``trial`` it says that
-    the host does not speak the scheme that the trial is of, and holds for that alone.
+    ``of_hop``: the error holds for rows that came by a redirect, and says nothing of others. With a ``trial`` it says
+    that the host does not speak the scheme that the trial is of, and holds for that alone.
     """
 
     source: str

@@ -49,8 +49,8 @@ class Verdict(msgspec.Struct, frozen=True):
 class Robots:
     """The handler, shared by all runs of a ``Fetcher``; ``exchange`` is ``robots_exchange``'s, ``token`` our name.
 
-    ``gate`` is told the seconds a host's file asks for, at most ``max_crawl_delay`` (0.0 where it asks for none, or could
-    not be had), with each exchange, for what is known of hosts may be forgotten.
+    ``gate`` is told the seconds a host's file asks for, at most ``max_crawl_delay`` (0.0 where it asks for none, or
+    could not be had), with each exchange, for what is known of hosts may be forgotten.
     """
 
     def __init__(
