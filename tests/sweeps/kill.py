@@ -1,7 +1,8 @@
 """Owns the kill sweep: jobs struck by SIGKILL at uniform times of their clock, each resumed until it is complete.
 
 Run it with
-``python -m tests.sweeps.kill [KILLS] [--rows N] [--format jsonl …] [--seed N] [--at-once N] [--bodies] [--workers N --victim worker]``;
+``python -m tests.sweeps.kill [KILLS] [--rows N] [--format jsonl …] [--seed N] [--at-once N] [--bodies]
+[--workers N --victim worker]``;
 it exits with 1 when a row is lost, is there twice or is torn, or when a kill cost more than it may.
 
 A job's clock is the time its runs have run, from the start of the interpreter on. The times of its kills are drawn

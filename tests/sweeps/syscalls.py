@@ -1,7 +1,8 @@
 """Owns the sweep of the calls: a job of 200 rows, or of ``--rows N``, is struck at each call to the kernel that writes its files.
 
 Run it with
-``python -m tests.sweeps.syscalls [--fault KILL …] [--scenario fresh …] [--format jsonl …] [--only FILES] [--each K] [--sample K] [--at-once N] [--rows N] [--bodies]``;
+``python -m tests.sweeps.syscalls [--fault KILL …] [--scenario fresh …] [--format jsonl …] [--only FILES] [--each K]
+[--sample K] [--at-once N] [--rows N [--hurried]] [--bodies]``;
 it needs strace, and exits with 1 where a job was not taken up again, or not as it must be.
 
 For every file, call and N until an N that no thread comes to; with ``--each K`` the first call of each kind on each
@@ -24,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.lab.command import argv
 from tests.sweeps.judge import FORMATS, judge, output_words
@@ -92,7 +93,15 @@ class Bench:
     """A place where one run after the other is struck, each from the same beginnings."""
 
     def __init__(
-        self, site: Site, ground: Path, scenario: str, suffix: str, *, bodies: bool = False, rows: int = ROWS
+        self,
+        site: Site,
+        ground: Path,
+        scenario: str,
+        suffix: str,
+        *,
+        bodies: bool = False,
+        rows: int = ROWS,
+        hurried: bool = False,
     ) -> None:
         ground.mkdir(parents=True)
         self.scenario = scenario
@@ -104,7 +113,8 @@ class Bench:
         self._trace = ground / "trace.txt"
         self._output = self._folder / f"pages.{suffix}"
         self._bodies = self._folder / "bodies" if bodies else None
-        latency = (LATENCY[0] * ROWS // rows, LATENCY[1] * ROWS // rows)  # as many commits, however few the rows
+        slower = 1 if hurried else ROWS // rows  # as many commits, however few the rows
+        latency = (LATENCY[0] * slower, LATENCY[1] * slower)
         self._rows = site.rows(ground.name, rows, seed=1, latency=latency, page="few" if bodies else "page")
         listed = ground / "urls.txt"
         listed.write_text("".join(f"{row.url}\n" for row in self._rows))
@@ -206,14 +216,12 @@ class Bench:
 class Benches:
     """The benches for each scenario and format, as many as work at once; one is lent to one striker at a time."""
 
-    def __init__(
-        self, site: Site, ground: Path, kinds: Sequence[tuple[str, str]], at_once: int, *, bodies: bool, rows: int
-    ) -> None:
+    def __init__(self, site: Site, ground: Path, kinds: Sequence[tuple[str, str]], at_once: int, **how: Any) -> None:
         self._free: dict[tuple[str, str], SimpleQueue[Bench]] = {kind: SimpleQueue() for kind in kinds}
         makings = [(kind, f"{kind[0]}-{kind[1].replace('/', '-parts')}-{n}") for kind in kinds for n in range(at_once)]
         with ThreadPoolExecutor(at_once) as pool:
             for kind, bench in pool.map(
-                lambda made: (made[0], Bench(site, ground / made[1], *made[0], bodies=bodies, rows=rows)), makings
+                lambda made: (made[0], Bench(site, ground / made[1], *made[0], **how)), makings
             ):
                 self._free[kind].put(bench)
 
@@ -275,15 +283,16 @@ def sweep(
     at_once: int = 6,
     bodies: bool = False,
     rows: int = ROWS,
+    hurried: bool = False,
 ) -> list[Trial]:
     """Strike at every point, at ``each`` so many, or at a ``sample`` that is spread over all; return what became of each.
 
     ``only`` is a regular expression for the files that are struck. With ``bodies`` those of the pages are kept in a
-    folder; there are few of them, for each file is struck by itself.
+    folder; there are few of them, for each file is struck by itself. ``hurried`` rows come as fast however few they are.
     """
     kinds = [(scenario, suffix) for scenario in scenarios for suffix in suffixes]
     with serving(ground / "site.log") as site, ThreadPoolExecutor(at_once) as pool:
-        benches = Benches(site, ground, kinds, at_once, bodies=bodies, rows=rows)
+        benches = Benches(site, ground, kinds, at_once, bodies=bodies, rows=rows, hurried=hurried)
         counts = zip(kinds, pool.map(benches.count, kinds), strict=True)
         series = [
             Series(*kind, fault, file, call, count)
@@ -344,6 +353,7 @@ def main() -> int:
     parser.add_argument(
         "--rows", type=int, default=ROWS, help="of a job; fewer are slower, so that it commits as often"
     )
+    parser.add_argument("--hurried", action="store_true", help="few rows come as fast as many, and commit less often")
     parser.add_argument("--bodies", action="store_true", help="keep the bodies of pages in a folder")
     wanted = parser.parse_args()
     if why := missing():
@@ -362,6 +372,7 @@ def main() -> int:
         at_once=wanted.at_once,
         bodies=wanted.bodies,
         rows=wanted.rows,
+        hurried=wanted.hurried,
     )
     shutil.rmtree(ground)
     print(f"jobs of {wanted.rows} rows, in {time.monotonic() - began:.0f} s")
