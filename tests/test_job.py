@@ -743,8 +743,8 @@ async def test_a_job_that_ends_by_an_error_leaves_nothing_open(web: Web, output:
 async def test_a_job_that_cannot_begin_leaves_nothing_open_and_no_thread(
     web: Web, output: Path, tmp_path: Path
 ) -> None:
-    def threads() -> list[str]:
-        return [thread.name for thread in threading.enumerate() if thread.name.startswith("fetcher-job")]
+    def threads() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name.startswith("fetcher-job")}
 
     old = tmp_path / "old.jsonl"
     await run(web, old, "ab")
@@ -758,7 +758,9 @@ async def test_a_job_that_cannot_begin_leaves_nothing_open_and_no_thread(
                 await job.run(urls("abc"))
         assert held_in(tmp_path) == []
     assert web.taken() == list("aabb")
-    assert set(threads()) <= set(before)
+    for thread in threads() - before:  # it was told to end, and nobody waited for it
+        thread.join(30)
+    assert threads() <= before
     await run(web, output, "abc", {"since": old, "fresh": True})
     assert records(output) == pages("abc")
 
