@@ -25,7 +25,7 @@ import msgspec
 
 __all__ = ["EVERYTHING", "Rule", "Rules"]
 
-MAX_COMPARED_CHARACTERS = 400_000  # in searches for wildcards, for one URL: some 0.4 ms
+MAX_COMPARED_CHARACTERS = 400_000  # in searches for wildcards, for one URL: at most 0.8 ms
 MAX_ESCAPES = 1_000  # of a path that are put in order
 PATTERN_COST = 40  # characters that could be compared in the time that a pattern takes besides
 NO_RULE = 1 << 30  # a rank beyond that of any rule
@@ -150,7 +150,7 @@ class Rules:
         """Search as long as that can be afforded.
 
         To look for text takes as long as to compare it wherever its last character stands: at most n + k * m for k of
-        those in n characters.
+        those in n characters. Where none stands the text is not looked for.
         """
         stands: dict[str, int] = {}  # how often a character does
         left = MAX_COMPARED_CHARACTERS
@@ -161,10 +161,10 @@ class Rules:
             often = stands.get(last)
             if often is None:
                 often = stands[last] = path.count(last)
-            left -= PATTERN_COST + len(path) // 4 + often * len(needle)
+            left -= PATTERN_COST + (len(path) + often * len(needle) if often else 0)
             if left < 0:
                 return self._last_refusal(best)
-            if needle in path:
+            if often and needle in path:
                 parts = self._globs[place]
                 left -= sum(PATTERN_COST + path.count(part[-1:]) * len(part) for part in parts)
                 if left < 0:
