@@ -192,9 +192,8 @@ def moved_error(path: str, file: os.stat_result) -> SinkError:
 def check_same_file(path: str, descriptor: int) -> None:
     """Raise ``SinkError`` unless the open file is still the one at ``path``."""
     try:
-        found = os.fstat(descriptor)
-        if not is_at(path, found):
-            raise moved_error(path, found)
+        if not is_at(path, os.fstat(descriptor)):
+            raise moved_error(path, os.fstat(descriptor))  # as it is now: it may just have been deleted
     except OSError as error:
         raise write_error(path, "cannot be found again", error) from error
 

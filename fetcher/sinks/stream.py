@@ -158,9 +158,9 @@ class OutputStream:
         if not self._regular or self._error is not None or descriptor_of(self.path) is not None:
             return
         try:
-            found = os.fstat(self._descriptor)
-            if not is_at(self.path, found):
-                self._error = moved_error(self.path, found)
+            if not is_at(self.path, os.fstat(self._descriptor)):
+                # As it is now: it may just have been deleted.
+                self._error = moved_error(self.path, os.fstat(self._descriptor))
         except OSError as error:
             self._error = error
 
