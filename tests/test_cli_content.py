@@ -7,6 +7,7 @@ import io
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_every_format_has_the_same_columns(desk: Desk) -> None:
         {name: (row[name] or None) if name in plain else json.loads(row[name] or "null") for name in COLUMNS}
         for row in rows
     ] == expected
-    with sqlite3.connect(desk.folder / "p.sqlite") as db:
+    with closing(sqlite3.connect(desk.folder / "p.sqlite")) as db:
         found = db.execute(f"SELECT {', '.join(COLUMNS_OF_TABLES)} FROM pages ORDER BY id").fetchall()
         (title,) = db.execute("SELECT json_extract(meta, '$.og.title') FROM pages WHERE id = 1").fetchone()
     assert title == "Kettle"
