@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from fetcher.parallel.cluster import RayCluster
     from fetcher.parallel.process import Launcher
     from fetcher.sources.network import ListStore
-    from fetcher.transport.session import Transport
 
 __all__ = ["Fetcher", "Snapshot", "fetch", "fetch_all", "judge_by_either", "robots_judge"]
 
@@ -154,11 +153,13 @@ class Fetcher:
             if not _is_ray(self._workers):  # its connections are on other machines
                 self.config = _within_limits(self.config)
             self._transport = DeferredTransport(self.config)
-            if self._workers == 1:
-                self._transport.make()
         locate = self._transport.address_of if self._transport is not None else None
         given = self._given_transport
-        transport = answering("transport", given, given) if given is not None else self._transport
+        transport: Exchange | None = self._transport
+        if given is not None:
+            transport = answering("transport", given, given)
+        elif self._transport is not None and self._workers == 1:
+            transport = self._transport.make()
         assert transport is not None
         self._handlers = Handlers(self.config, self._middleware, transport, locate=locate, on_retry=self._on_retry)
         self._engine = Engine(self.config, self._handlers.exchange, self.reader, self._handlers.gate)
@@ -484,16 +485,10 @@ def _within_limits(config: Config) -> Config:
     return msgspec.structs.replace(config, limits=msgspec.structs.replace(limits, concurrency=allowed))
 
 
-def _open_transport(config: Config) -> Transport:
-    from fetcher.transport.session import Transport  # aiohttp is dear to import
-
-    return Transport(config)
-
-
 @asynccontextmanager
 async def robots_judge(config: Config) -> AsyncIterator[Callable[[Target], Awaitable[Verdict]]]:
     """Open what asks the robots.txt of a URL's origin, at the pace of a crawl, whatever ``config`` says of robots."""
-    transport = _open_transport(config)
+    transport = DeferredTransport(config)
     handlers = Handlers(msgspec.structs.replace(config, robots=True), (), transport, locate=transport.address_of)
     try:
         assert handlers.robots is not None

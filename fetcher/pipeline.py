@@ -31,7 +31,7 @@ from fetcher.intake import Intake, Rejected, Row
 from fetcher.middleware.gate import Gate
 from fetcher.model import Earlier, Exchange, Failure, Outcome, Page, Request, Response, Stage, kept_headers
 from fetcher.page import changes
-from fetcher.page.making import add_reading
+from fetcher.page.page_builder import add_reading
 from fetcher.page.reader import Reader
 from fetcher.request_state import (
     Glance,

@@ -67,7 +67,7 @@ CONFINED = {
     "fsspec": ["fetcher.store.*"],
     "prometheus_client": ["fetcher.report.metrics."],
     "ray": ["fetcher.parallel.ray_gateway."],
-    "xxhash": ["fetcher.page.making."],
+    "xxhash": ["fetcher.page.page_builder."],
     "selectolax": ["fetcher.page.*"],
     "click": ["fetcher.cli.*"],
     "pyarrow": ["fetcher.sinks.parquet.", "fetcher.sources.parquet."],

@@ -41,7 +41,7 @@ def known(hosts: Scheduler, name: str = NAME) -> HostState:
 def test_a_host_that_nobody_asked_has_rows_and_nothing_else() -> None:
     found = standing(scheduler_of(), waiting=4, running=1)
     assert found == HostStanding(NAME, 4, 1, why="not asked yet")
-    assert (found.left, found.seconds, found.rounds) == (5, 0.0, 5.0)
+    assert (found.left, found.seconds, found.rows_per_slot) == (5, 0.0, 5.0)
 
 
 def test_a_host_that_is_being_asked_waits_for_nothing() -> None:
@@ -49,7 +49,7 @@ def test_a_host_that_is_being_asked_waits_for_nothing() -> None:
     host = known(hosts)
     hosts.shared.take(host, NOW)
     assert standing(hosts, running=1) == HostStanding(NAME, 9, 1, on_wire=1, limit=3, delay=0.0, requests=1)
-    assert standing(hosts, running=1).rounds == pytest.approx(10 / 3)
+    assert standing(hosts, running=1).rows_per_slot == pytest.approx(10 / 3)
 
 
 def refuse(hosts: Scheduler, host: HostState, wish: float | None = None) -> None:

@@ -46,8 +46,8 @@ class HostStanding(msgspec.Struct, frozen=True):
         return self.parked + (self.delay or 0.0) * max(0, self.left - 1)
 
     @property
-    def rounds(self) -> float:
-        """How often all of its slots must be used for what is left."""
+    def rows_per_slot(self) -> float:
+        """Rows that are left for each of its slots."""
         return self.left / max(1, self.limit or 1)
 
 
@@ -71,7 +71,7 @@ def standings_of(
 
 def longest(standings: Iterable[HostStanding], most: int) -> list[HostStanding]:
     """Return those that will be needed for longest, at most ``most``; where no pauses tell, by rows for each slot."""
-    return heapq.nlargest(most, standings, key=lambda standing: (standing.seconds, standing.rounds))
+    return heapq.nlargest(most, standings, key=lambda standing: (standing.seconds, standing.rows_per_slot))
 
 
 def standing_of(

@@ -1,7 +1,7 @@
 """Asks by HEAD (RFC 9110, 9.3.2), and once more by GET where a server refuses that.
 
-Law 8: the second request is an exchange like any other: it goes through robots.txt, the gate and the host's pace. Law
-1: a refusal of HEAD is no answer: 404 and 403 count only once GET has said the same.
+Law 8: the second request is an exchange like any other: it goes through robots.txt, the gate and the host's pace.
+Law 1: a refusal of HEAD is no answer: 404 and 403 count only once GET has said the same.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a page says of itself in its head, as one mapping: the column ``meta``; and its language, the column ``lang``.
 
-Law 3: memory is bounded: at most ``MAX_ELEMENTS`` are looked at, and the URLs made of them have a bound together. Law
-7: what is no language, no date and no URL is not made into one: a language is left out, the others stay as they are
+Law 3: memory is bounded: at most ``MAX_ELEMENTS`` are looked at, and the URLs made of them have a bound together.
+Law 7: what is no language, no date and no URL is not made into one: a language is left out, the others stay as they are
 written.
 """
 

@@ -23,7 +23,7 @@ from fetcher.config import Config, Content
 from fetcher.errors import ConfigError, ParseError, Skipped
 from fetcher.model import Extractor, Page, Response, check_callable, kept_headers
 from fetcher.page.denial import denied_by
-from fetcher.page.making import page_of
+from fetcher.page.page_builder import page_of
 from fetcher.page.parse import TREE_COLUMNS, Reading, extract_from, kind_of, read_body, read_head, read_headers
 
 if TYPE_CHECKING:

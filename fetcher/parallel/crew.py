@@ -22,7 +22,7 @@ from fetcher.request_state import InFlight, WorkerStanding
 __all__ = ["SHARE_SECONDS", "Crew", "WorkerPlace"]
 
 SHARE_SECONDS = 0.1  # between two looks at the shares
-LOOK_SECONDS = 3.0  # after the last question that workers go on to tell of their hosts
+ASKED_SECONDS = 3.0  # after the last question that workers go on to tell of their hosts
 
 
 class WorkerPlace:
@@ -91,8 +91,8 @@ class Crew:
         self.places = [WorkerPlace(slots // number + (place < slots % number)) for place in range(number)]
         self._limits = limits
         self._sharing: asyncio.TimerHandle | None = None
-        self._looking: asyncio.TimerHandle | None = None
-        self._looked_for = 0  # hosts of each worker
+        self._asking: asyncio.TimerHandle | None = None
+        self._asked_hosts = 0  # hosts of each worker
 
     def __len__(self) -> int:
         return len(self.places)
@@ -124,7 +124,7 @@ class Crew:
 
     def close(self) -> None:
         """Share no more, and ask no more."""
-        for timer in (self._sharing, self._looking):
+        for timer in (self._sharing, self._asking):
             if timer is not None:
                 timer.cancel()
 
@@ -165,17 +165,17 @@ class Crew:
             found += [msgspec.structs.replace(row, age=row.age + since, in_stage=row.in_stage + since) for row in rows]
         return found
 
-    def look(self, hosts: int) -> None:
+    def ask_for_standings(self, hosts: int) -> None:
         """Have the workers tell of their hosts, as long as somebody asks: of as many as whoever asks for most wants."""
-        self._looked_for = max(hosts, self._looked_for)
-        self.tell(TellHosts(self._looked_for))
-        if self._looking is not None:
-            self._looking.cancel()
-        self._looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look_away)
+        self._asked_hosts = max(hosts, self._asked_hosts)
+        self.tell(TellHosts(self._asked_hosts))
+        if self._asking is not None:
+            self._asking.cancel()
+        self._asking = asyncio.get_running_loop().call_later(ASKED_SECONDS, self._ask_no_more)
 
-    def _look_away(self) -> None:
-        self._looking = None
-        self._looked_for = 0
+    def _ask_no_more(self) -> None:
+        self._asking = None
+        self._asked_hosts = 0
         self.tell(TellHosts(0))
 
     def standings(self, most: int, waiting: Mapping[str, int]) -> list[HostStanding]:

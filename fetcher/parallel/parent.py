@@ -171,7 +171,7 @@ class ParallelOutcomes:
 
     def standings(self, most: int) -> list[HostStanding]:
         """Return how the hosts stand, by what the workers said a second ago; the first call has them begin to tell."""
-        self._crew.look(most)
+        self._crew.ask_for_standings(most)
         return self._crew.standings(most, self._dealing.waiting(most))
 
     def crew(self) -> list[WorkerStanding]:

@@ -11,9 +11,10 @@ import os
 import struct
 import tempfile
 
-__all__ = ["ParsingMarks"]
+__all__ = ["MARK", "ParsingMarks"]
 
-_MARK = struct.Struct("<Q")
+MARK = struct.Struct("<Q")
+"""A row's id in the file, or 0, as ``job/crash_marker.py`` has it."""
 
 
 class ParsingMarks:
@@ -36,10 +37,10 @@ class ParsingMarks:
             return 0
         with contextlib.suppress(OSError):
             with open(self.path, "rb") as file:
-                file.seek(_MARK.size * (worker + 1))
-                word = file.read(_MARK.size)
-            if len(word) == _MARK.size:
-                return int(_MARK.unpack(word)[0])
+                file.seek(MARK.size * (worker + 1))
+                word = file.read(MARK.size)
+            if len(word) == MARK.size:
+                return int(MARK.unpack(word)[0])
         return 0
 
     def close(self, workers: int, *, clear: bool) -> None:
@@ -54,6 +55,6 @@ class ParsingMarks:
 
     def _clear(self, path: str, workers: int) -> None:
         with open(path, "r+b") as file:
-            if file.seek(0, os.SEEK_END) > _MARK.size:
-                file.seek(_MARK.size)
-                file.write(bytes(_MARK.size * workers))
+            if file.seek(0, os.SEEK_END) > MARK.size:
+                file.seek(MARK.size)
+                file.write(bytes(MARK.size * workers))

@@ -26,6 +26,7 @@ from collections import deque
 from pathlib import Path
 
 from fetcher import __version__
+from fetcher.parallel.parsing_marks import MARK
 from fetcher.parallel.process import how_it_ended, wait_for_end
 from fetcher.parallel.seam import LENGTH, SocketSeam, open_seam
 from fetcher.spawn import command, environment
@@ -36,7 +37,6 @@ LEASE_SECONDS = 5.0  # without a word of the parent, after which a worker must h
 MAX_WAITING_BYTES = 8 * 1024 * 1024
 ENOUGH_BYTES = 256 * 1024  # for which nobody waits for more
 LAST_SECONDS = 1.0  # between the end of a worker's connection and its own
-MARKER = struct.Struct("<Q")
 MORE, OVER = b"+", b"."
 """How an answer begins: with batches behind it, or with how the worker has ended."""
 
@@ -72,7 +72,7 @@ class Relay:
         self._heard = loop.time()
         self._folder = tempfile.mkdtemp(prefix="fetcher-")
         marker = os.path.join(self._folder, "parsing")
-        Path(marker).write_bytes(bytes(MARKER.size))  # noqa: ASYNC240  (a moment)
+        Path(marker).write_bytes(bytes(MARK.size))  # noqa: ASYNC240  (a moment)
         ours, theirs = socket.socketpair()
         variables = environment()
         variables["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
@@ -143,7 +143,7 @@ class Relay:
     def _marked(self) -> int:
         """Return the row that the worker was parsing."""
         with contextlib.suppress(OSError, struct.error), open(os.path.join(self._folder, "parsing"), "rb") as file:
-            return int(MARKER.unpack(file.read(MARKER.size))[0])
+            return int(MARK.unpack(file.read(MARK.size))[0])
         return 0
 
     async def _watch(self) -> None:

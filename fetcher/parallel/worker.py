@@ -18,7 +18,6 @@ import os
 import pkgutil
 import signal
 import socket
-import struct
 import sys
 import threading
 import time
@@ -60,6 +59,7 @@ from fetcher.parallel.messages import (
     row_of,
     value_of,
 )
+from fetcher.parallel.parsing_marks import MARK
 from fetcher.parallel.seam import SocketSeam, open_seam
 from fetcher.pipeline import Engine, Outcomes, concurrent
 from fetcher.request_state import RequestState
@@ -76,7 +76,6 @@ SNAPSHOT_STATUSES = 10  # of which one tells what is running, and what is known 
 MAX_RUNNING = 2_000
 LOOKAHEAD = 10_000_000  # rows: the parent bounds what is here
 ORPHAN_SECONDS = 3.0
-MARKER_BYTES = 8
 GRACE_TURNS = 4  # in which what has come is read, before a lease is held to be over: the loop may have stood still
 
 
@@ -407,7 +406,7 @@ def _marking(reader: Reader, marker: tuple[str, int] | None, suspects: frozenset
         return
     path, slot = marker
     descriptor = open_regular(path, os.O_RDWR)
-    place, pack = MARKER_BYTES * slot, struct.Struct("<Q").pack
+    place, pack = MARK.size * slot, MARK.pack
 
     def mark(row: int) -> None:
         os.pwrite(descriptor, pack(row), place)

@@ -122,6 +122,7 @@ class Owner:
             try:
                 self._store.put(self._name, msgspec.json.encode(self._note), create=True)
             except ObjectExistsError:
+                # Set by now where the store has refused the condition itself, and what was there was looked for instead.
                 self._store.conditional = self._store.conditional is None
             else:
                 self._store.conditional = False
