@@ -89,7 +89,7 @@ FLAGS = {
     "--max-parallel-requests 5": "--concurrency", "--no-robots-txt": "--no-robots", "--output-document x": "--body DIR",
     "--recursive": "--follow", "--input-file l.txt": "fetcher crawl FILE", "--http2": "HTTP/1.1", "--zzzz": "'fetcher crawl' has ",
     "--worker 2": "did you mean --workers?", "--max-rate 5": "did you mean --rate?", "--foo": "in the groups Input, Output, Pace",
-    "--render": "in the groups", "--resme": "nor --resume: perhaps the same command", "--parralel 4": "nor --parallel: it is so anyway",
+    "--render": "in the groups", "--resme": "nor --resume: here the same command", "--parralel 4": "nor --parallel: it is so anyway",
     "--sqlite": "did you mean --format sqlite?", "--watch": "did you mean the command 'fetcher watch'?", "--v": "in the groups",
     "--pages 5": "--pages is one of 'fetcher serve'", "-Z 5": "it is so anyway; how many is -c N", "--tor": "in the groups",
     "-X POST": "must be GET", "-X HEAD": "--head", "--concurrency": "needs a value", "--head=5": "takes no value",

@@ -189,7 +189,9 @@ def _said_of(owner: str, ours: str) -> str:
         return text.partition(": ")[2] or text
     if text.startswith("is so anyway"):
         return f"it {text}"
-    return f"{owner}'s is here {text}" if owner else f"perhaps {text} is meant"
+    if owner:
+        return f"{owner}'s is here {text}"
+    return f"perhaps {text} is meant" if text.startswith("-") else f"here {text}"
 
 
 def _by_words(name: str, known: list[str]) -> tuple[str, float]:
