@@ -15,9 +15,8 @@ from itertools import islice
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-__all__ = ["PARTING", "TEXT", "inner_lines", "inner_text", "only_text", "tag_ids"]
+__all__ = ["PARTING", "TEXT", "inner_lines", "inner_text", "tag_ids"]
 
-_AROUND = range(8)  # elements, one within the other, around a text
 _KNOWN_IDS = 1_000  # lexbor's own ids of tags; those it does not know have others, in each document
 
 
@@ -115,24 +114,6 @@ def _texts_within(root: LexborNode, hidden: Collection[int], max_nodes: int | No
             if not passed:
                 break
     return "".join(parts)
-
-
-def only_text(element: LexborNode) -> str | None:
-    """Return the text of an element with nothing but a text in it, or an element or two around one; else ``None``.
-
-    Most links are such. Whether an element around the text hides itself by an attribute is not looked at.
-    """
-    node = element.first_child
-    for _ in _AROUND:
-        if node is None:
-            return ""
-        tag = node.tag_id
-        if node.next is not None or tag in PARTING:
-            return None
-        if tag == TEXT:
-            return " ".join((node.text_content or "").split())
-        node = node.first_child
-    return None
 
 
 def inner_lines(root: LexborNode) -> str:

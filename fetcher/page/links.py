@@ -11,7 +11,7 @@ from typing import Any
 
 from selectolax.lexbor import LexborNode
 
-from fetcher.page.inner_text import PARTING, TEXT, inner_text, only_text
+from fetcher.page.inner_text import PARTING, TEXT, inner_text
 from fetcher.page.page_urls import BoundedURLs, shortened
 from fetcher.urls import MAX_URL
 
@@ -21,6 +21,7 @@ MAX_TEXT_NODES = 1_000  # of a link that its text is made of: links may be neste
 MAX_SRCSET_CHARACTERS = 65_536
 RECORD_CHARACTERS = 64  # that the names of a record count as
 
+_AROUND = range(8)  # elements, one within the other, around a text
 _UNKNOWN: Any = object()
 _NO_LINKS = ("javascript:", "data:", "vbscript:", "about:")
 _LAZY = ("data-src", "data-lazy-src", "data-original", "data-lazy")  # where scripts keep the true address
@@ -33,8 +34,7 @@ def read_links(anchors: Sequence[LexborNode], urls: BoundedURLs) -> list[dict[st
     leads to the registrable domain of the page. In XML, ``link`` elements are links too.
     """
     links: list[dict[str, Any]] = []
-    known: dict[str, tuple[str, bool] | None] = {}
-    resolve, is_internal, own = urls.base.resolve, urls.is_internal, urls.own
+    known: dict[str, tuple[str, bool, int] | None] = {}
     left = urls.left
     for anchor in anchors:
         attributes = anchor.attributes
@@ -43,35 +43,49 @@ def read_links(anchors: Sequence[LexborNode], urls: BoundedURLs) -> list[dict[st
             reference = inner_text(anchor) if anchor.tag == "link" else ""
         target = known.get(reference, _UNKNOWN)
         if target is _UNKNOWN:  # a page links to most of what it links to more than once
-            url = resolve(reference)
-            if url is None or len(url) > MAX_URL:
-                target = None
-            elif url.startswith(own):
-                target = url, True
-            else:
-                target = None if url.startswith(_NO_LINKS) else (url, is_internal(url))
-            known[reference] = target
+            target = known[reference] = _target_of(reference, urls)
         if target is None:
             continue
-        url, internal = target
-        child = anchor.first_child
+        url, internal, size = target
+        # Most links are a text, or an element or two around one, and so are read here, without a call.
         text: str | None = None
-        if child is None:
-            text = ""
-        elif child.next is None:
-            tag = child.tag_id
-            if tag == TEXT:  # most links
-                text = " ".join((child.text_content or "").split())
-            elif tag not in PARTING:
-                text = only_text(child)
+        node = anchor.first_child
+        for _ in _AROUND:
+            if node is None:
+                text = ""
+                break
+            if node.next is not None:
+                break
+            tag = node.tag_id
+            if tag == TEXT:
+                text = node.text_content or ""
+                if " " in text or not text.isprintable():  # all other white space is not printable
+                    text = " ".join(text.split())
+                break
+            if tag in PARTING:
+                break
+            node = node.first_child
         if text is None:
             text = inner_text(anchor, max_nodes=MAX_TEXT_NODES)
-        left -= len(url) + len(text) + RECORD_CHARACTERS
+        left -= size + len(text)
         if left < 0:
             break
         links.append({"url": url, "text": text, "rel": attributes.get("rel"), "internal": internal})
     urls.left = left
     return links
+
+
+def _target_of(reference: str, urls: BoundedURLs) -> tuple[str, bool, int] | None:
+    """Return a reference as an absolute URL, whether it is internal, and the room for its record; ``None`` for no link."""
+    url = urls.base.resolve(reference)
+    if url is None or len(url) > MAX_URL:
+        return None
+    internal = url.startswith(urls.own)
+    if not internal:
+        if url.startswith(_NO_LINKS):
+            return None
+        internal = urls.is_internal(url)
+    return url, internal, len(url) + RECORD_CHARACTERS
 
 
 def read_images(images: Sequence[LexborNode], urls: BoundedURLs) -> list[dict[str, Any]]:
