@@ -74,6 +74,31 @@ BAD_ROWS: list[tuple[str, str | bytes, tuple[Any, ...]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("content", "shown", "step"),
+    [
+        ("url,name\na.example,a\n", "url,name", "csv"),
+        ("\n# a comment\nName; Page URL\na;a.example\n", "Name; Page URL", "csv"),
+        ("id\tlink\n1\ta.example\n", "id\tlink", "tsv"),
+        ('\ufeff"Company","Website"\r\n"a","a.example"\r\n', '"Company","Website"', "csv"),
+        ("rank|domain\n1|a.example\n", "rank|domain", "csv"),
+        ("site,link,href\na,b,c\n", "site,link,href", "csv --url-column NAME"),
+    ],
+)
+def test_a_table_by_the_name_of_a_text_list_is_refused(content: str, shown: str, step: str) -> None:
+    refusal = f"l.txt: the first line ({shown}) is the header of a table: read it with --from {step}"
+    with pytest.raises(SourceError, match=f"^{re.escape(refusal)}$"):
+        rows_of("l.txt", content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["example,url.example\n", "a.example\nurl,name\n", "localhost\n", "url\n", "one,two\n", "a.example/x,url\n"],
+)
+def test_what_may_be_a_url_is_no_header(content: str) -> None:
+    assert len(rows_of("l.txt", content)) == len(content.splitlines())
+
+
 @pytest.mark.parametrize(("name", "content", "expected"), BAD_ROWS, ids=[row[2][-1][:50] for row in BAD_ROWS])
 def test_a_bad_row_is_a_row(name: str, content: str | bytes, expected: tuple[Any, ...]) -> None:
     bad, good = rows_of(name, content)

@@ -2,15 +2,19 @@
 
 Blank lines, and lines that begin with ``#`` after trimming, are no rows. Lines end in LF or CRLF. U+FEFF at the start
 of a line, and quotes or ``<>`` around the whole of it, are no part of the URL. A tab, a carriage return or a second URL
-within a line makes the row a bad one, for a URL parser would make one URL of two.
+within a line makes the row a bad one, for a URL parser would make one URL of two. A list whose first line is the header
+of a table (``url,name``) is refused: each of its lines would be asked for as if it were a URL.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 
+from fetcher.errors import SourceError
 from fetcher.model import Request
+from fetcher.sources.columns import ColumnError, SeveralColumnsError, find_url
 from fetcher.sources.encoding import ListEncoding
 from fetcher.sources.lines import TOO_LONG, OverlongLine, whole_lines
 from fetcher.sources.rows import BYTE_ORDER_MARK, Row, RowNumbers, bad_row, flaw_within, listed_url
@@ -22,11 +26,16 @@ __all__ = ["read_text"]
 _SUSPECT = ("\t", BYTE_ORDER_MARK, '"', "'", "<", "\u201c", "\u2018", " http", " HTTP")
 _HINTS = {"has a tab within": " (is it a .tsv?)", "has a second URL behind a blank": " (one URL a line)"}
 
+# Names of columns: words, with nothing that a URL of more than one word has.
+_HEADER = re.compile(r"[\"']?[^\W\d][\w -]*[\"']?(?:\s*([,;\t|])\s*[\"']?[^\W\d][\w -]*[\"']?)+")
+
 
 def read_text(blocks: Iterator[bytes], *, name: str, numbers: RowNumbers, encoding: ListEncoding) -> Iterator[Row]:
-    """Yield the rows of a text list; ``name`` is what messages call it."""
+    """Yield the rows of a text list; ``name`` is what messages call it. Raises ``SourceError`` for a table."""
     line = 1
     for piece in whole_lines(blocks):
+        if line == 1 and isinstance(piece, bytes):
+            _refuse_table(piece, name)
         if isinstance(piece, OverlongLine):
             yield from _judged([piece.start], name, line, numbers, encoding, flaw=TOO_LONG)
             line += 1
@@ -37,6 +46,27 @@ def read_text(blocks: Iterator[bytes], *, name: str, numbers: RowNumbers, encodi
         else:
             yield from map(Request, islice(numbers, len(urls)), urls)
         line += piece.count(b"\n") + 1
+
+
+def _refuse_table(piece: bytes, name: str) -> None:
+    """Raise ``SourceError`` where the first line names columns, one of them that of a URL."""
+    lines = (line.strip() for line in piece.decode(errors="replace").split("\n"))
+    header = next((line for line in lines if line and not line.startswith("#")), "").lstrip(BYTE_ORDER_MARK)
+    match = _HEADER.fullmatch(header)
+    if match is None:
+        return
+    names = [cell.strip().strip("\"'") for cell in header.split(match[1])]
+    try:
+        at, _ = find_url(names, None)
+    except SeveralColumnsError:
+        at = None
+    except ColumnError:
+        return
+    kind = "tsv" if match[1] == "\t" else "csv"
+    column = " --url-column NAME" if at is None else ""
+    raise SourceError(
+        f"{name}: the first line ({header[:80]}) is the header of a table: read it with --from {kind}{column}"
+    )
 
 
 def _plain_urls(piece: bytes) -> list[str] | None:
