@@ -1,13 +1,18 @@
 """Owns what a long list costs in memory: the peak of ``fetcher crawl`` over a short list and over one eight times as long.
 
 Run it with ``python -m tests.benchmarks.memory [ROWS]``; the long list has ROWS (160,000), the short one an eighth.
-Tiny pages of 200 hosts, default settings, robots.txt on, the server in a process of its own. Then the same where a
-third of the rows are 404s and a third belong to hosts that refuse connections. It exits with 1 where the long list
-takes more than ``MAX_RATIO`` of the short one, or more than ``MAX_MB``.
+Tiny pages of 200 hosts, one process, robots.txt on, the server in a process of its own. Then the same where a third of
+the rows are 404s and a third belong to hosts that refuse connections. It exits with 1 where the long list takes more
+than ``MAX_RATIO`` of the short one, or more than ``MAX_MB``.
+
+Both are measured with default settings as well, which give these lists two workers on a machine with two cores. The
+figure is the parent's then. It makes no requests and begins lower, and takes some 40,000 rows until it has all that it
+will have: only ``MAX_MB`` is asked of it.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -40,8 +45,8 @@ def third_each(town: Town, row: int) -> str:
     return town.url("refused", address, row, 0)
 
 
-def peak_of(town: Town, url: Callable[[Town, int], str], rows: int) -> tuple[float, float]:
-    """Crawl a list; return the peak of the process in MB (10^6 bytes), and the seconds it took."""
+def peak_of(town: Town, url: Callable[[Town, int], str], rows: int, workers: str) -> tuple[float, float]:
+    """Crawl a list with so many ``--workers``; return the peak of the process in MB (10^6 bytes), and the seconds it took."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with open(folder / "urls.txt", "w") as urls:
@@ -49,7 +54,7 @@ def peak_of(town: Town, url: Callable[[Town, int], str], rows: int) -> tuple[flo
         began = time.monotonic()
         with open(folder / "said.txt", "wb") as said:
             process = subprocess.Popen(
-                argv("crawl", "urls.txt", "-o", "pages.jsonl", "--no-progress"),
+                argv("crawl", "urls.txt", "-o", "pages.jsonl", "--no-progress", "--workers", workers),
                 cwd=folder,
                 env=environment(folder, FETCHER_ROBOTS="1"),
                 stdin=subprocess.DEVNULL,
@@ -71,18 +76,18 @@ def main() -> int:
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
     good = True
     with living_in() as town:
-        for name, url in (("pages", page), ("a third each of pages, 404s and refused", third_each)):
-            short, short_wall = peak_of(town, url, rows // 8)
-            long, long_wall = peak_of(town, url, rows)
-            ratio = long / short
-            holds = ratio <= MAX_RATIO and long < MAX_MB
-            good = good and holds
-            print(
-                f"{name}: {rows // 8} rows {short:.1f} MB ({short_wall:.0f} s), {rows} rows {long:.1f} MB "
-                f"({long_wall:.0f} s), ratio {ratio:.2f} (at most {MAX_RATIO}, under {MAX_MB:g} MB): "
-                f"{'ok' if holds else 'too much'}",
-                flush=True,
-            )
+        for workers, most in (("1", MAX_RATIO), ("auto", math.inf)):
+            for name, url in (("pages", page), ("a third each of pages, 404s and refused", third_each)):
+                short, short_wall = peak_of(town, url, rows // 8, workers)
+                long, long_wall = peak_of(town, url, rows, workers)
+                holds = long <= most * short and long < MAX_MB
+                good = good and holds
+                asked = f"at most {most}, under {MAX_MB:g} MB" if most < math.inf else f"under {MAX_MB:g} MB"
+                print(
+                    f"--workers {workers}, {name}: {rows // 8} rows {short:.1f} MB ({short_wall:.0f} s), {rows} rows "
+                    f"{long:.1f} MB ({long_wall:.0f} s), ratio {long / short:.2f} ({asked}): {'ok' if holds else 'too much'}",
+                    flush=True,
+                )
     return 0 if good else 1
 
 
