@@ -58,6 +58,7 @@ class Transport:
         self._sessions: dict[Pool, aiohttp.ClientSession] = {}
         self._pools: dict[str, Pool] = {}  # of the rows' own hosts, so far as they were judged
         self._tls = tls or TLSContexts(config.tls)
+        self._exchange = self._converse if self._kept_headers is None else self._record
 
     def allow(self, concurrency: int) -> None:
         """Have place for the connections of so many exchanges at once."""
@@ -152,7 +153,8 @@ class Transport:
 
     # The exchange
 
-    async def _exchange(self, request: Request, state: RequestState | None, pool: Pool) -> Response:
+    async def _record(self, request: Request, state: RequestState | None, pool: Pool) -> Response:
+        """Make an exchange, and keep its messages where it is for a row's outcome."""
         transfer = state.transfer if state is not None else None
         if self._kept_headers is None or state is None or transfer is None or not _is_of_a_row(state):
             return await self._converse(request, state, pool)
