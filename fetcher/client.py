@@ -18,9 +18,7 @@ from fetcher.config import Config, ConfigOptions, Follow, LimitOptions, Limits, 
 from fetcher.config.options import named, refused
 from fetcher.errors import ConfigError, FetchError
 from fetcher.event_loop import run_blocking
-from fetcher.found.source import Followed, rules_of
-from fetcher.hosts.standing import HostStanding, longest
-from fetcher.intake import Row, without_secrets
+from fetcher.intake import Followed, Row, without_secrets
 from fetcher.middleware.chain import Handlers
 from fetcher.middleware.gate import Gate
 from fetcher.middleware.robots.handler import Verdict
@@ -50,6 +48,7 @@ from fetcher.urls import Target, parse
 
 if TYPE_CHECKING:
     from fetcher.found.rows import FoundRows
+    from fetcher.hosts.standing import HostStanding
     from fetcher.lists import ListFetcher
     from fetcher.parallel.cluster import RayCluster
     from fetcher.parallel.process import Launcher
@@ -251,7 +250,7 @@ class Fetcher:
         way.
         """
         engine, stats = self._running(), stats or Stats()
-        rules = rules_of(urls, self.config, ordered=ordered)
+        rules = _rules_of(urls, self.config, ordered=ordered)
         if rules is not None:
             engine = msgspec.structs.replace(engine, follow=rules)
             found = _found_rows(rules, found, stats, self.config)
@@ -320,7 +319,11 @@ class Fetcher:
     def standings(self, most: int) -> list[HostStanding]:
         """Return how the hosts stand whose rows wait or run: the ``most`` of them that will be needed for longest."""
         standings = [standing for stream in self._streams for standing in stream.standings(most)]
-        return longest(standings, most) if len(self._streams) > 1 else standings
+        if len(self._streams) <= 1:
+            return standings
+        from fetcher.hosts.standing import longest  # as a rule there is one stream
+
+        return longest(standings, most)
 
     def set_limits(self, **options: Unpack[LimitOptions]) -> None:
         """Change ``concurrency``, ``rate`` or what holds for single ``hosts`` while streams run; what is not named stays.
@@ -464,6 +467,18 @@ def _is_ray(workers: Any) -> bool:
     return workers_of_ray(workers) is not None
 
 
+def _rules_of(source: object, config: Config, *, ordered: bool = False) -> Follow | None:
+    """Return by which rules links are followed, ``None`` where they are not. Raises ``ConfigError`` with ``ordered``."""
+    rules = source.rules if isinstance(source, Followed) else config.follow if config.follow.asked else None
+    if rules is not None and ordered:
+        raise ConfigError(
+            "ordered: rows that are found have no place in the order of the list: leave out ordered or follow"
+        )
+    if rules is not None and config.head:
+        raise ConfigError("follow: links are read in a page's body, and by HEAD there is none: leave one out")
+    return rules
+
+
 def _found_rows(rules: Follow, found: FoundRows | None, stats: Stats, config: Config) -> FoundRows:
     """Return what keeps the rows that are found: a job's where that follows by the same rules."""
     from fetcher.found.rows import TemporaryRows  # most runs follow no links
@@ -545,7 +560,7 @@ def fetch_all(
 
     async def main() -> list[Outcome]:
         async with Fetcher(config, **options) as fetcher:
-            ordered = rules_of(urls, fetcher.config) is None
+            ordered = _rules_of(urls, fetcher.config) is None
             async with fetcher.stream(urls, ordered=ordered) as outcomes:
                 listed = [outcome async for outcome in outcomes]
         return listed if ordered else sorted(listed, key=lambda outcome: outcome.request.id)

@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fetcher.config import Limits
 from fetcher.errors import FetcherError
 from fetcher.frontier.frontier import Frontier
-from fetcher.hosts.standing import HostStanding, standings_of
 from fetcher.middleware.gate import Gate
 from fetcher.model import Stage
 from fetcher.request_state import InFlight, RequestState, snapshot_of
+
+if TYPE_CHECKING:
+    from fetcher.hosts.standing import HostStanding
 
 __all__ = ["Dispatcher", "Window"]
 
@@ -178,6 +180,8 @@ class Dispatcher:
 
     def standings(self, most: int) -> list[HostStanding]:
         """Return how the hosts stand whose rows wait or run, at most ``most``."""
+        from fetcher.hosts.standing import standings_of  # nobody may look
+
         scheduler = self._gate.scheduler
         running = Counter(state.target.host for state in self.running.values())
         waiting = self._frontier.waiting(most)

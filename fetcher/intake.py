@@ -16,7 +16,7 @@ from typing import Any, Self, TypeAlias
 import msgspec
 
 from fetcher.buckets import Shard
-from fetcher.config import Config
+from fetcher.config import Config, Follow
 from fetcher.errors import FetchError, InvalidURL, Skipped
 from fetcher.model import Request
 from fetcher.request_state import RequestState
@@ -24,7 +24,7 @@ from fetcher.sources.rows import BadRow, FinishedRow
 from fetcher.stats import Stats
 from fetcher.urls import Target, erase_userinfo, hide_userinfo, identity, parse
 
-__all__ = ["Intake", "Rejected", "Row", "without_secrets"]
+__all__ = ["Followed", "Intake", "Rejected", "Row", "without_secrets"]
 
 Row: TypeAlias = str | Request | BadRow | FinishedRow | RequestState
 
@@ -34,6 +34,13 @@ CACHE = 8 * 1024 * 1024  # bytes of what has been seen that stay in memory
 
 _TURN = FinishedRow()  # nothing to fetch: it gives the event loop a turn
 _NOWHERE = Target("", "http", "", 0)
+
+
+class Followed(msgspec.Struct, frozen=True):
+    """Rows, and by which ``rules`` the links of their pages become rows too; made by ``fetcher.follow``."""
+
+    rows: Iterable[Row] | AsyncIterable[Row]
+    rules: Follow
 
 
 class Rejected(msgspec.Struct, frozen=True):

@@ -26,11 +26,9 @@ import msgspec
 from fetcher.config import Config, Follow, HostPolicy
 from fetcher.dispatcher import Dispatcher
 from fetcher.errors import FetchError, ParseError, ResourceError, Skipped, SourceError
-from fetcher.hosts.standing import HostStanding
 from fetcher.intake import Intake, Rejected, Row
 from fetcher.middleware.gate import Gate
 from fetcher.model import Earlier, Exchange, Failure, Outcome, Page, Request, Response, Stage, kept_headers
-from fetcher.page import changes
 from fetcher.page.page_builder import add_reading
 from fetcher.page.reader import Reader
 from fetcher.request_state import (
@@ -55,6 +53,7 @@ from fetcher.stats import Stats
 
 if TYPE_CHECKING:
     from fetcher.found.rows import FoundRows
+    from fetcher.hosts.standing import HostStanding
     from fetcher.page.found_links import LinkSearch
 
 __all__ = [
@@ -200,6 +199,8 @@ async def read(engine: Engine, state: RequestState, response: Response, *, isola
         page = msgspec.structs.replace(page, request=state.request)
     if engine.earlier is None:
         return page
+    from fetcher.page import changes  # most runs have no earlier one
+
     return changes.compared(page, earlier, response.body, by_data=engine.reader.makes_data)
 
 
@@ -217,6 +218,8 @@ async def _page_of(
 
 def _carried(state: RequestState, earlier: Page, response: Response | None) -> Page:
     """Return the page of an earlier run that still stands, by a 304 or, without one, because it is not old."""
+    from fetcher.page import changes  # as above
+
     known = Page(state.request, earlier.url, earlier.status, attempts=0)
     if response is not None:
         known = msgspec.structs.replace(
@@ -247,7 +250,11 @@ def fresh(engine: Engine, state: RequestState) -> Page | None:
 def _failed(engine: Engine, state: RequestState, error: FetchError) -> Failure:
     """Return the failure of a row that was asked for."""
     failure = failure_of(state, error)
-    return failure if engine.earlier is None else changes.failed(failure, known_page(state, engine.earlier))
+    if engine.earlier is None:
+        return failure
+    from fetcher.page import changes  # as above
+
+    return changes.failed(failure, known_page(state, engine.earlier))
 
 
 async def fetch_one(engine: Engine, state: RequestState) -> Outcome:

@@ -66,9 +66,39 @@ def to_record(outcome: Any) -> Record:
 
     Text is taken as it is: ``to_json`` makes it well-formed.
     """
-    if outcome.ok:
-        return _record_of_page(outcome)
     request = outcome.request
+    if not outcome.ok:
+        return _record_of_failure(request, outcome)
+    return Record(
+        request.id,
+        request.url,
+        outcome.url,
+        outcome.status,
+        outcome.length,
+        outcome.bytes,
+        outcome.content_type,
+        outcome.charset,
+        outcome.title,
+        outcome.links,
+        outcome.redirects,
+        outcome.attempts,
+        max(0.0, round(outcome.elapsed, 3)),  # a clock may be set back
+        max(0.0, round(outcome.waited, 3)),
+        timestamp(outcome.fetched_at),
+        None,
+        None,
+        outcome.truncated,
+        outcome.robots,
+        outcome.refresh,
+        outcome.etag,
+        outcome.last_modified,
+        outcome.digest,
+        without_secrets(request.fields),
+        outcome.data,
+    )
+
+
+def _record_of_failure(request: Any, outcome: Any) -> Record:
     return Record(
         id=request.id,
         url=request.url,
@@ -82,8 +112,8 @@ def to_record(outcome: Any) -> Record:
         links=outcome.links,
         redirects=outcome.redirects,
         attempts=outcome.attempts,
-        elapsed=_seconds(outcome.elapsed),
-        waited=_seconds(outcome.waited),
+        elapsed=max(0.0, round(outcome.elapsed, 3)),
+        waited=max(0.0, round(outcome.waited, 3)),
         fetched_at=timestamp(outcome.fetched_at),
         error=outcome.error.code,
         message=outcome.error.message or None,
@@ -95,37 +125,6 @@ def to_record(outcome: Any) -> Record:
         digest=None,
         fields=without_secrets(request.fields),
         data=None,
-    )
-
-
-def _record_of_page(page: Any) -> Record:
-    request = page.request
-    return Record(
-        request.id,
-        request.url,
-        page.url,
-        page.status,
-        page.length,
-        page.bytes,
-        page.content_type,
-        page.charset,
-        page.title,
-        page.links,
-        page.redirects,
-        page.attempts,
-        _seconds(page.elapsed),
-        _seconds(page.waited),
-        timestamp(page.fetched_at),
-        None,
-        None,
-        page.truncated,
-        page.robots,
-        page.refresh,
-        page.etag,
-        page.last_modified,
-        page.digest,
-        without_secrets(request.fields),
-        page.data,
     )
 
 
@@ -222,10 +221,6 @@ def _encodable(value: Any, above: tuple[int, ...]) -> Any:
         return _encodable(msgspec.to_builtins(value, enc_hook=_fallback, str_keys=True), above)
     except _ENCODING_ERRORS:
         return well_formed(str(value))
-
-
-def _seconds(duration: float) -> float:
-    return round(duration, 3) if duration > 0 else 0.0  # a clock may be set back
 
 
 def timestamp(moment: float) -> str | None:

@@ -18,6 +18,9 @@ IDLE = {
     "fetcher.sinks.csv_format", "fetcher.sinks.body_folder", "fetcher.sinks.batch_sink", "fetcher.middleware.cookies",
     "fetcher.middleware.conditional", "fetcher.report.metrics", "fetcher.report.progress", "fetcher.topics",
     "fetcher.page.select", "fetcher.live.run", "fetcher.parallel.parent", "fetcher.extraction",
+    "fetcher.found.source", "fetcher.found.store", "fetcher.hosts.remote", "fetcher.hosts.standing", "fetcher.job.restore",
+    "fetcher.job.stored_lists", "fetcher.page.changes", "fetcher.page.denial", "fetcher.sinks.child_tables",
+    "fetcher.sinks.explode", "fetcher.sinks.writer_thread", "fetcher.sources.columns", "fetcher.transport.recording",
 }  # fmt: skip
 """What a plain crawl has no use for: each costs its part of the start."""
 

@@ -165,9 +165,24 @@ class Crawl:
 
     async def run(self) -> int:
         """Fetch everything and return the exit code."""
-        if not self._plan.wants_live:
-            return await self._run()
-        from fetcher.cli.live import LiveRun
+        async with self._open_live() if self._plan.wants_live else contextlib.nullcontext():
+            began = time.monotonic()
+            try:
+                with self.signals.handled():
+                    await self._drain()
+                code = self._exit_code()
+            except (FetcherError, BrokenPipeError) as error:
+                self._close(time.monotonic() - began, exit_of(error), error)
+                raise
+            except BaseException as error:
+                self._close(time.monotonic() - began, None, error)
+                raise
+            self._close(time.monotonic() - began, code)
+            return code
+
+    def _open_live(self) -> LiveRun:
+        """Return the page on which the run is looked at."""
+        from fetcher.cli.live import LiveRun  # most runs have none
 
         plan = self._plan
         self._live = LiveRun(
@@ -183,24 +198,7 @@ class Crawl:
             redact=redact,
             stored=plan.stored,
         )
-        async with self._live:
-            return await self._run()
-
-    async def _run(self) -> int:
-        began = time.monotonic()
-        code: int | None = None
-        try:
-            with self.signals.handled():
-                await self._drain()
-            code = self._exit_code()
-        except (FetcherError, BrokenPipeError) as error:
-            self._close(time.monotonic() - began, exit_of(error), error)
-            raise
-        except BaseException as error:
-            self._close(time.monotonic() - began, None, error)
-            raise
-        self._close(time.monotonic() - began, code)
-        return code
+        return self._live
 
     async def _drain(self) -> None:
         self._opening = opening = asyncio.current_task()

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Sequence
 
-import msgspec
-
-from fetcher.config import Config, Follow
+from fetcher.config import Config
 from fetcher.config.policies import Within
-from fetcher.errors import ConfigError
-from fetcher.intake import Row
+from fetcher.intake import Followed, Row
 
-__all__ = ["Followed", "follow", "rules_of"]
-
-
-class Followed(msgspec.Struct, frozen=True):
-    """Rows, and by which ``rules`` the links of their pages become rows too; made by ``follow``."""
-
-    rows: Iterable[Row] | AsyncIterable[Row]
-    rules: Follow
+__all__ = ["follow"]
 
 
 def follow(
@@ -56,15 +46,3 @@ def follow(
 
     check_rules(config.follow)
     return Followed([urls] if isinstance(urls, str) else urls, config.follow)
-
-
-def rules_of(source: object, config: Config, *, ordered: bool = False) -> Follow | None:
-    """Return by which rules links are followed, ``None`` where they are not. Raises ``ConfigError`` with ``ordered``."""
-    rules = source.rules if isinstance(source, Followed) else config.follow if config.follow.asked else None
-    if rules is not None and ordered:
-        raise ConfigError(
-            "ordered: rows that are found have no place in the order of the list: leave out ordered or follow"
-        )
-    if rules is not None and config.head:
-        raise ConfigError("follow: links are read in a page's body, and by HEAD there is none: leave one out")
-    return rules

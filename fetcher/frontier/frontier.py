@@ -103,14 +103,8 @@ class Frontier:
         """Take the next row that may start now; its host has promised it a place."""
         if self._delayed.first <= now:
             self._take_due(now)
-        timed = self._timed
-        while timed and timed[0][0] <= now:
-            due, key = heapq.heappop(timed)
-            queue = self._queues.get(key)
-            if queue is not None and queue.due == due:
-                queue.due = math.inf
-                if not queue.in_round:
-                    self._enter_round(queue)
+        if self._timed and self._timed[0][0] <= now:
+            self._end_waits(now)
         scheduler = self._scheduler
         shared = scheduler.shared
         while (turn := self._favoured_round or self._round) and shared.has_room(now):
@@ -126,9 +120,22 @@ class Frontier:
                 queue.gap = opens - queue.started if queue.started else 0.0
                 if opens < queue.due:
                     queue.due = opens
-                    heapq.heappush(timed, (opens, queue.key))
+                    heapq.heappush(self._timed, (opens, queue.key))
                 continue
-            state = self._take(queue, now)
+            if not queue.returned and not queue.rows:
+                self._refill(queue)
+            state = queue.pop()
+            self.size -= 1
+            self._memory -= 1
+            queue.started = now
+            self._until_favoured -= 1
+            if self._until_favoured < 0:
+                self._favour()
+            if queue.count:
+                queue.in_round = True
+                (self._favoured_round if queue.favoured else self._round).append(queue)
+            else:
+                del self._queues[queue.key]
             shared.reserve(host)
             state.admit(host, now)
             return state
@@ -215,25 +222,22 @@ class Frontier:
         self._spill.close()
         self.size = self._memory = 0
 
-    def _take(self, queue: HostQueue, now: float) -> RequestState:
-        """Take the next row of a queue, and put the queue where it belongs."""
-        if not queue.returned and not queue.rows:
-            self._relieve()
-            share = max(MIN_REFILL_ROWS, min(MAX_BATCH_ROWS, self._lookahead // len(self._queues)))
-            self._memory += queue.refill(self._spill, share)
-        state = queue.pop()
-        self.size -= 1
-        self._memory -= 1
-        queue.started = now
-        self._until_favoured -= 1
-        if self._until_favoured < 0:
-            self._favour()
-        if queue.count:
-            queue.in_round = True
-            (self._favoured_round if queue.favoured else self._round).append(queue)
-        else:
-            del self._queues[queue.key]
-        return state
+    def _end_waits(self, now: float) -> None:
+        """Put the hosts back into the round whose time has come."""
+        timed = self._timed
+        while timed and timed[0][0] <= now:
+            due, key = heapq.heappop(timed)
+            queue = self._queues.get(key)
+            if queue is not None and queue.due == due:
+                queue.due = math.inf
+                if not queue.in_round:
+                    self._enter_round(queue)
+
+    def _refill(self, queue: HostQueue) -> None:
+        """Read rows of a queue back that has none in memory."""
+        self._relieve()
+        share = max(MIN_REFILL_ROWS, min(MAX_BATCH_ROWS, self._lookahead // len(self._queues)))
+        self._memory += queue.refill(self._spill, share)
 
     def _enter_round(self, queue: HostQueue) -> None:
         queue.in_round = True

@@ -6,14 +6,17 @@ Law 6: they are written in the transaction of the records of those pages. Law 7:
 from __future__ import annotations
 
 import sqlite3
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from fetcher.config import Follow
-from fetcher.found.store import KEY_BYTES, LISTED_IDS, FollowState, FoundStore, ListedURL, NamedLinks
 from fetcher.job.ledger_reader import MAX_NOTE_BYTES, LedgerReader
 from fetcher.job.schema import FOLLOWING_FORMATS, SEEN_KEY, damaged, explained, whole
 from fetcher.model import Request
+
+if TYPE_CHECKING:
+    from fetcher.found.store import FoundStore, ListedURL, NamedLinks
 
 __all__ = ["Discovered", "FoundLedger"]
 
@@ -37,10 +40,14 @@ class FoundLedger(LedgerReader):
             (version,) = db.execute("PRAGMA user_version").fetchone()
             self._follows = version in FOLLOWING_FORMATS
         if self._follows:
+            from fetcher.found.store import LISTED_IDS  # most jobs follow no links
+
             self._last_listed = LISTED_IDS
 
     def follow(self, rules: Follow) -> FoundStore:
         """Return the rows that are found, by ``rules``: from now on a commit takes what is discovered."""
+        from fetcher.found.store import KEY_BYTES, LISTED_IDS, FollowState, FoundStore  # as above
+
         key = self.blob(SEEN_KEY, KEY_BYTES)
         if not self._follows or key is None or len(key) != KEY_BYTES:
             raise damaged(self.path, "no place for rows that are found")
@@ -60,6 +67,8 @@ class FoundLedger(LedgerReader):
         """Count the rows that were found and have no outcome yet."""
         if self.found is None:
             return 0
+        from fetcher.found.store import LISTED_IDS  # as above
+
         with explained(self.path, "read"):
             (done,) = self._db.execute("SELECT count(*) FROM rows WHERE id > ?", (LISTED_IDS,)).fetchone()
         return self.found.state.found - whole(self.path, done, 0, self.found.state.found)

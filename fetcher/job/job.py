@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fetcher.client import Fetcher
 from fetcher.errors import ConfigError, InvalidURL
-from fetcher.found.source import Followed
-from fetcher.intake import Row
+from fetcher.intake import Followed, Row
 from fetcher.job.host_memory import delays_of, pauses_of, remember
 from fetcher.job.identity import JobIdentity
 from fetcher.job.ledger import OK, LedgerRow, RunProgress
@@ -28,7 +27,6 @@ from fetcher.job.opening import OpenJob, open_job
 from fetcher.job.outputs import bodies_of, body_shown, check_job_outputs, format_shown, layout_of, paths_of
 from fetcher.job.paths import CRASH_MARKER, folder_for, work_folder
 from fetcher.job.resume import FinishedPages, ResumeFilter, ResumeState, choose_codes, digest_of
-from fetcher.job.stored_lists import note_lists
 from fetcher.job.writer import Writer
 from fetcher.model import Outcome, Page
 from fetcher.sinks import JobOutput, Layout, open_job_outputs
@@ -36,6 +34,7 @@ from fetcher.sinks.layout import body_place
 from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
 from fetcher.sources.rows import FinishedRow
 from fetcher.stats import Stats
+from fetcher.store import is_store_url
 from fetcher.urls import parse
 
 if TYPE_CHECKING:
@@ -326,7 +325,10 @@ class Job:
             earlier=self._earlier,
             follow=self._fetcher.config.follow if self._fetcher.config.follow.asked else None,
         )
-        note_lists(self._opened.ledger, self._inputs)
+        if any(map(is_store_url, self._inputs)):
+            from fetcher.job.stored_lists import note_lists  # most lists are on this disk
+
+            note_lists(self._opened.ledger, self._inputs)
         return self._opened
 
     def _host_of(self, url: str) -> str:

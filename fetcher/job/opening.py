@@ -21,7 +21,6 @@ from fetcher.job.ledger import RunProgress
 from fetcher.job.lock import Lock
 from fetcher.job.part_ledger import PartsLedger
 from fetcher.job.paths import BEGIN_AGAIN, CRASH_MARKER, LEDGER, clear_job, copy_of, is_job, make_folder
-from fetcher.job.restore import open_ledger, restore
 from fetcher.sinks import JobOutput, Mark, Rewrite
 from fetcher.sinks.job_output import LedgerOutput
 
@@ -110,9 +109,9 @@ def open_job(
     ledger: PartsLedger | None = None
     marker: CrashMarker | None = None
     try:
-        resumed = not fresh and (is_job(folder) or restore(folder, outputs, identity))
+        resumed = not fresh and (is_job(folder) or _is_restored(folder, outputs, identity))
         if resumed:
-            ledger = open_ledger(folder, outputs, identity)
+            ledger = _open_ledger(folder, outputs, identity)
             _check_identity(ledger, identity, follow)
             _open_earlier(earlier, folder)
             if bodies is not None:
@@ -135,6 +134,21 @@ def open_job(
     except BaseException:
         _abandon(ledger, marker, outputs, lock, bodies)
         raise
+
+
+def _is_restored(folder: str, outputs: Sequence[JobOutput], identity: JobIdentity) -> bool:
+    """Say whether the ledger could be made again of what stands in a store, where another machine began the job."""
+    if not any(output.in_store for output in outputs):
+        return False
+    from fetcher.job.restore import restore  # most outputs are on this disk
+
+    return restore(folder, outputs, identity)
+
+
+def _open_ledger(folder: str, outputs: Sequence[JobOutput], identity: JobIdentity) -> PartsLedger:
+    from fetcher.job.restore import open_ledger  # a new job has none yet
+
+    return open_ledger(folder, outputs, identity)
 
 
 def _open_earlier(earlier: EarlierPages | None, folder: str) -> None:

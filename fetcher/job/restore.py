@@ -60,8 +60,6 @@ def restore(folder: str, outputs: Sequence[JobOutput], identity: JobIdentity) ->
 
     Raises ``ConfigError`` where what must not change has changed.
     """
-    if not any(output.in_store for output in outputs):
-        return False
     from fetcher.sinks.store_output import StoreOutput  # most outputs are on this disk
 
     (output,) = outputs

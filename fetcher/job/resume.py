@@ -75,7 +75,8 @@ def digest_of(request: Request) -> int:
 
     The user name and password of a URL are not in them.
     """
-    url = erase_userinfo(request.url).encode("utf-8", "surrogatepass")
+    shown = erase_userinfo(request.url) if "@" in request.url else request.url
+    url = shown.encode("utf-8", "surrogatepass")
     if request.fields is None and not request.headers:
         return zlib.crc32(url)
     return zlib.crc32(_encode((request.fields, request.headers)), zlib.crc32(url))

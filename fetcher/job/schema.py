@@ -26,7 +26,6 @@ from functools import cache
 
 from fetcher.errors import LedgerError
 from fetcher.files import PRIVATE, move, sync_file
-from fetcher.found import store
 from fetcher.job import pace
 from fetcher.sinks.escape import printable
 from fetcher.sqlite_files import BUSY_SECONDS, JOURNALS, REPAIR, address, advice_about, guard, is_busy
@@ -175,7 +174,9 @@ def make(path: str, identity: bytes, outputs: list[bytes], *, follow: bool = Fal
             for table in _tables(follow=follow, paced=True):
                 db.execute(table)
             if follow:
-                db.execute(f"INSERT INTO meta VALUES ('{SEEN_KEY}', ?)", (os.urandom(store.KEY_BYTES),))  # noqa: S608  (a name of ours)
+                from fetcher.found.store import KEY_BYTES  # most jobs follow no links
+
+                db.execute(f"INSERT INTO meta VALUES ('{SEEN_KEY}', ?)", (os.urandom(KEY_BYTES),))  # noqa: S608  (a name of ours)
             db.execute("INSERT INTO meta VALUES ('identity', ?)", (identity,))
             db.executemany("INSERT INTO outputs VALUES (?, ?, 0, 0, 0, '', NULL)", enumerate(outputs))
             db.execute(f"PRAGMA application_id={APPLICATION}")
@@ -239,7 +240,7 @@ def _check(path: str, db: sqlite3.Connection) -> None:
         raise damaged(path, "other tables than ours")
     if db.execute("PRAGMA journal_mode").fetchone() != ("wal",):
         raise damaged(path, "no write-ahead log")
-    for query in (*_LENGTHS, *(store.LENGTHS if follow else ()), *((pace.LENGTHS,) if paced else ())):
+    for query in _lengths(follow=follow, paced=paced):
         (longest,) = db.execute(query).fetchone()
         if type(longest) is not int or longest > 0:
             raise damaged(path, "a value longer than any of ours")
@@ -271,7 +272,21 @@ it would read those it comes by, however long they are.
 
 
 def _tables(*, follow: bool, paced: bool) -> tuple[str, ...]:
-    return (*TABLES, *(store.TABLES if follow else ()), *((pace.TABLE,) if paced else ()))
+    tables = (*TABLES, pace.TABLE) if paced else TABLES
+    if not follow:
+        return tables
+    from fetcher.found import store  # as above
+
+    return (*tables, *store.TABLES)
+
+
+def _lengths(*, follow: bool, paced: bool) -> tuple[str, ...]:
+    lengths = (*_LENGTHS, pace.LENGTHS) if paced else _LENGTHS
+    if not follow:
+        return lengths
+    from fetcher.found import store  # as above
+
+    return (*lengths, *store.LENGTHS)
 
 
 @cache

@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
-from fetcher.found.store import NamedLinks
 from fetcher.job.found_ledger import Discovered
 from fetcher.job.ledger import Ledger, LedgerRow, RunProgress
 from fetcher.sinks import JobOutput, Mark
 from fetcher.sinks.job_output import LedgerOutput
 
 if TYPE_CHECKING:
+    from fetcher.found.store import NamedLinks
     from fetcher.job.found_rows import LedgerRows
     from fetcher.sinks.body_folder import BodyFile, BodyFolder
 

@@ -13,18 +13,21 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from fetcher.config import HostPolicy
 from fetcher.errors import FetchError, Skipped, StatusError
 from fetcher.hosts.health import NO_ROUTE_ERRNOS, REFUSALS, failure_kind
 from fetcher.hosts.limits import count_repeat, set_share
-from fetcher.hosts.remote import RemoteHosts, worst
 from fetcher.hosts.scheduler import CONNECT, CONNECT_IN_PLACE, GIVEN_UP, SEND, Scheduler, must_go_back
 from fetcher.hosts.state import HostReport, HostState
 from fetcher.middleware.accept import wished_wait
 from fetcher.middleware.stalls import StallMonitor
 from fetcher.model import Exchange, Request, Response, Stage
 from fetcher.request_state import RequestState, Requeue, Transfer, current
+
+if TYPE_CHECKING:
+    from fetcher.hosts.remote import RemoteHosts
 
 __all__ = ["Gate", "Locate", "has_any_route"]
 
@@ -214,7 +217,11 @@ class Gate:
     def troubled(self) -> list[HostReport]:
         """Return the hosts that were slow, throttled, parked or denied, the worst first, at most 1,000."""
         found = self.scheduler.table.troubled()
-        return worst([*found, *(report for each in self.remote for report in each.troubled)]) if self.remote else found
+        if not self.remote:
+            return found
+        from fetcher.hosts.remote import worst  # most runs are in one process
+
+        return worst([*found, *(report for each in self.remote for report in each.troubled)])
 
     # Shares, where several processes have one limit
 

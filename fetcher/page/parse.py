@@ -11,7 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Collection, Sequence
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
@@ -91,6 +91,13 @@ _TO_ROBOTS = frozenset({"robots", TDM_RESERVATION})
 _UNSET: Any = object()
 
 
+class Head(NamedTuple):
+    """What is read in the head of a page: its first ``title``, and the meta elements that speak ``to_robots``, in order."""
+
+    title: LexborNode | None = None
+    to_robots: Sequence[LexborNode] = ()
+
+
 class Document:
     """The text and the tree of a response's body, made lazily; that of XML has its elements below the body.
 
@@ -116,7 +123,7 @@ class Document:
         content_type = content_type_of(response)
         self.charset, self._start, self._text = detect(response.body, content_type)
         self._tree: LexborHTMLParser | None = None
-        self._head: list[LexborNode] | None = None
+        self._head: Head | None = None
         self._title: str | None = _UNSET
         self._links: int = _UNSET
         self._base: LexborNode | None = _UNSET
@@ -153,19 +160,29 @@ class Document:
         return self._tree
 
     @property
-    def head(self) -> list[LexborNode]:
-        """The titles of the head and what it says to robots, in their order."""
+    def head(self) -> Head:
+        """What the head says: the title, and what is for robots."""
         if self._head is None:
+            title: LexborNode | None = None
+            to_robots: list[LexborNode] = []
             head = self.tree.head
             # To begin a search takes longer than to go through most heads.
-            self._head = [node for node in head.traverse() if _is_told_in_head(node)] if head is not None else []
+            for node in head.traverse() if head is not None else ():
+                tag = node.tag_id
+                if tag == _TITLE:
+                    title = node if title is None else title
+                elif tag == _META and (node.attributes.get("name") or "").lower() in _TO_ROBOTS:
+                    to_robots.append(node)
+            self._head = Head(title, to_robots)
         return self._head
 
     @property
     def title(self) -> str | None:
         """What ``document.title`` says: ASCII whitespace stripped and collapsed; ``None`` without a title."""
         if self._title is _UNSET:
-            node = self.tree.css_first("title") if self.is_xml else _find_title(self.head, self.tree)
+            node = self.tree.css_first("title") if self.is_xml else self.head.title
+            if node is None and not self.is_xml:
+                node = _find_title(self.tree)
             self._title = None if node is None else _SPACES.sub(" ", node.text(deep=False)).strip(" ")
         return self._title
 
@@ -200,17 +217,8 @@ class Document:
         return self.response.body[self._start :] if self._start else self.response.body
 
 
-def _is_told_in_head(node: LexborNode) -> bool:
-    """Tell whether an element is a title, or a meta element that speaks to robots."""
-    tag = node.tag_id
-    return tag == _TITLE or (tag == _META and (node.attributes.get("name") or "").lower() in _TO_ROBOTS)
-
-
-def _find_title(head: list[LexborNode], tree: LexborHTMLParser) -> LexborNode | None:
-    """Return the first HTML title element: those of SVG images, never in the head, have the same name."""
-    for node in head:
-        if node.tag == "title":
-            return node
+def _find_title(tree: LexborHTMLParser) -> LexborNode | None:
+    """Return the first HTML title element of a page with none in its head: those of SVG images have the same name."""
     first = tree.css_first("title")
     if first is None or _is_html(first):
         return first
@@ -255,8 +263,11 @@ def content_type_of(response: Response) -> str | None:
 
     Which of them counts is for ``read_media_type`` to say: servers, and the programs behind them, each add one.
     """
-    values = [value for name, value in response.headers if name == "content-type"]
-    return ", ".join(values) if values else None
+    said = None
+    for name, value in response.headers:
+        if name == "content-type":
+            said = value if said is None else f"{said}, {value}"
+    return said
 
 
 def kind_of(response: Response) -> Kind:
@@ -325,7 +336,7 @@ def read_body(
             more = _read_content(document, kind, content, unconverted, count_links="links" in columns)
         if page and "links" in columns:
             links = _count_links(page, select)
-        robots = _robots_of(response, page.head if page and "robots" in columns else ())
+        robots = _robots_of(response, page.head.to_robots if page and "robots" in columns else ())
         found = None if search is None else _links_of(page, response, search)
         # The extractor last: it may do as it likes with the tree.
         if extract is not None:
@@ -369,7 +380,7 @@ def _links_of(page: Document | None, response: Response, search: LinkSearch) -> 
         return None
     from fetcher.page.found_links import find_links  # most runs follow none
 
-    said = _robots_of(response, page.head)
+    said = _robots_of(response, page.head.to_robots)
     return find_links(page.tree, response.url, len(response.body), said, search)
 
 
@@ -432,21 +443,25 @@ def read_headers(response: Response) -> Reading:
     )
 
 
-def _robots_of(response: Response, head: Sequence[LexborNode]) -> str | None:
+def _robots_of(response: Response, metas: Sequence[LexborNode]) -> str | None:
     """Return what a page says to robots of itself, joined by commas (``noindex, nofollow``), or ``None`` for nothing.
 
-    It is said in ``X-Robots-Tag`` headers and in the ``<meta name="robots">`` of ``head``, which may have other
-    elements between them. A header may name the robot it is for (``otherbot: noindex``); that stands as it is. A
-    reservation against text and data mining is one more word.
+    It is said in ``X-Robots-Tag`` headers and in the ``metas`` of its head. A header may name the robot it is for
+    (``otherbot: noindex``); that stands as it is. A reservation against text and data mining is one more word.
     """
-    said = [value for name, value in response.headers if name == "x-robots-tag"]
-    for node in [node for node in head if node.tag == "meta"][:MAX_ROBOTS_METAS]:
+    said, reservation = list[str](), None
+    for name, value in response.headers:
+        if name == "x-robots-tag":
+            said.append(value)
+        elif name == TDM_RESERVATION and reservation is None:
+            reservation = value
+    for node in metas[:MAX_ROBOTS_METAS]:
         content = node.attributes.get("content") or ""
         if (node.attributes.get("name") or "").lower() == "robots":
             said.append(content)
         elif content.strip() == "1":
             said.append(TDM_RESERVATION)
-    if response.header(TDM_RESERVATION) == "1":
+    if reservation == "1":
         said.append(TDM_RESERVATION)
     if not said:
         return None

@@ -22,7 +22,6 @@ import msgspec
 from fetcher.config import Config, Content
 from fetcher.errors import ConfigError, ParseError, Skipped
 from fetcher.model import Extractor, Page, Response, check_callable, kept_headers
-from fetcher.page.denial import denied_by
 from fetcher.page.page_builder import page_of
 from fetcher.page.parse import TREE_COLUMNS, Reading, extract_from, kind_of, read_body, read_head, read_headers
 
@@ -175,7 +174,12 @@ class Reader:
 
     def denies(self, robots: str) -> bool:
         """Say whether a page that says this to robots is not to be kept (``skip_when``)."""
-        return bool(self._skip_when) and denied_by(robots, self._skip_when, self.token) is not None
+        return bool(self._skip_when) and self._denied_by(robots) is not None
+
+    def _denied_by(self, robots: str) -> str | None:
+        from fetcher.page.denial import denied_by  # most runs keep every page
+
+        return denied_by(robots, self._skip_when, self.token)
 
     @property
     def makes_data(self) -> bool:
@@ -269,7 +273,7 @@ class Reader:
         raise ParseError("parse_crash", "parsing it takes more memory than a process of its own is given")
 
     def _page_of(self, response: Response, reading: Reading, *, waited: float, fetched_at: float) -> Page:
-        if self._skip_when and reading.robots and (word := denied_by(reading.robots, self._skip_when, self.token)):
+        if self._skip_when and reading.robots and (word := self._denied_by(reading.robots)):
             denied = Skipped("page_denied", f"the page says {word!r} of itself (--skip-when)")
             denied.reading = reading
             raise denied

@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from fetcher.compression import SUFFIXES as COMPRESSED
 from fetcher.errors import ConfigError
 from fetcher.model import Sink
-from fetcher.sinks.child_tables import ChildTable, child_tables, companion_path
 from fetcher.sinks.durable import DurableFile
 from fetcher.sinks.escape import printable
 from fetcher.sinks.job_output import JobOutput, Mark, Rewrite
@@ -22,6 +22,9 @@ from fetcher.sinks.opening import check_path, display_name, is_special
 from fetcher.sinks.record import COLUMNS, Record, to_json, to_record
 from fetcher.sinks.stream import OutputStream, StreamSink, compressor_for
 from fetcher.store import is_store_url
+
+if TYPE_CHECKING:
+    from fetcher.sinks.child_tables import ChildTable
 
 __all__ = [
     "COLUMNS",
@@ -151,6 +154,8 @@ def open_job_outputs(
     outputs: list[JobOutput] = []
     for path in [os.fspath(each) for each in paths]:
         outputs.append(open_job_output(path, layout, work=work(len(outputs)), format=format))
+        if format_of(path, format) != "parquet":  # no other has tables that are files of their own
+            continue
         for child, place in companions(path, layout.columns, format=format):
             outputs.append(_companion(place, layout, child, work=work(len(outputs))))
     return outputs
@@ -163,6 +168,11 @@ def companions(
     format: str | None = None,  # noqa: A002  # the option's own name
 ) -> list[tuple[ChildTable, str]]:
     """Return what stands beside an output at ``path`` for records with these columns, and where: tables of Parquet."""
+    columns = tuple(columns)
+    if not columns:
+        return []
+    from fetcher.sinks.child_tables import child_tables, companion_path  # most runs have no such columns
+
     children = child_tables(columns)
     if not children or is_store_url(path) or format_of(path, format) != "parquet":
         return []
@@ -333,7 +343,11 @@ def check_store(url: str, kind: str, columns: Iterable[str] = ()) -> None:
     from fetcher.store.calls import StoreCalls
 
     StoreCalls(url, ConfigError).check_installed()
-    if kind == "parquet" and (children := child_tables(columns)):
+    if kind != "parquet":
+        return
+    from fetcher.sinks.child_tables import child_tables  # of a format that may have some
+
+    if children := child_tables(columns):
         raise ConfigError(
             f"{url}: the rows of {', '.join(child.name for child in children)} are a table of their own, and in a store "
             "Parquet has one alone: write jsonl, or leave them out"

@@ -17,7 +17,6 @@ from io import BytesIO
 from fetcher.compression import compress, decompress, packing_of_path
 from fetcher.errors import FetcherError, SinkError
 from fetcher.files import READ_BYTES, create_like, move, read_range, sync, sync_folder_of, write_all
-from fetcher.model import Outcome
 from fetcher.sinks.job_output import Batch, JobOutput, KeptRecords, KeptRow, Mark, Rewrite
 from fetcher.sinks.opening import RESTORE_ADVICE, already_exists, check_same_file, open_for_job, write_error
 from fetcher.sinks.stream import StreamSink
@@ -43,6 +42,7 @@ class DurableFile(JobOutput):
         super().__init__(path)
         self._packing = None if sink.packs_itself else packing_of_path(path)
         self._sink = sink
+        self.encode = sink.encode
         self._descriptor = -1
         self._mark = Mark()
         self._torn = False
@@ -81,10 +81,6 @@ class DurableFile(JobOutput):
             if not mark.position:
                 sync_folder_of(self.path)
         self._take(descriptor, mark)
-
-    def encode(self, outcome: Outcome) -> bytes:
-        """Return the record of ``outcome``, a chunk for ``append``."""
-        return self._sink.encode(outcome)
 
     def append(self, chunks: list[bytes]) -> Mark:
         """Write a batch of records, the preamble before the first, to the disk; return the new mark.

@@ -7,7 +7,7 @@ ledger knows of all that an output has, but for one batch at most, which ``resum
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -104,6 +104,9 @@ class JobOutput(ABC):
     in_store = False
     """Whether its parts lie in a store, where another machine may go on with them."""
 
+    encode: Callable[[Outcome], bytes]
+    """Returns the record of an outcome, a chunk for ``append``."""
+
     def __init__(self, path: str) -> None:
         self.path = path
         self.thorough = False
@@ -122,10 +125,6 @@ class JobOutput(ABC):
 
         ``batches`` are those whose checksums are looked at, where the format has any; ``None`` is the last.
         """
-
-    @abstractmethod
-    def encode(self, outcome: Outcome) -> bytes:
-        """Return the record of ``outcome``, a chunk for ``append``."""
 
     @abstractmethod
     def append(self, chunks: list[bytes]) -> Mark:

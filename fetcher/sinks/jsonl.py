@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from fetcher.model import Outcome
-from fetcher.sinks.explode import exploder_for
 from fetcher.sinks.layout import DEFAULT_LAYOUT, Layout
 from fetcher.sinks.record import RecordMaker, to_json
 from fetcher.sinks.stream import StreamSink
+
+if TYPE_CHECKING:
+    from fetcher.sinks.explode import Exploder
 
 __all__ = ["JSONLSink"]
 
@@ -22,8 +25,12 @@ class JSONLSink(StreamSink):
     def __init__(self, path: str | os.PathLike[str], layout: Layout = DEFAULT_LAYOUT, *, fresh: bool = False) -> None:
         super().__init__(path, layout, fresh=fresh)
         self._record = RecordMaker(layout.columns).record
-        self._exploder = exploder_for(layout, flat=False)
-        self.explodes = self._exploder is not None
+        self._exploder: Exploder | None = None
+        self.explodes = layout.explode is not None
+        if self.explodes:
+            from fetcher.sinks.explode import Exploder  # most rows are one line
+
+            self._exploder = Exploder(layout, flat=False)
 
     def encode(self, outcome: Outcome) -> bytes:
         """Return one line, its newline included; or one for each item."""

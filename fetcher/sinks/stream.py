@@ -13,7 +13,7 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from fetcher.compression import Compressor, packing_of_path
 from fetcher.errors import ConfigError
@@ -21,7 +21,9 @@ from fetcher.files import write_all
 from fetcher.model import Outcome
 from fetcher.sinks.layout import DEFAULT_LAYOUT, Layout
 from fetcher.sinks.opening import descriptor_of, is_at, moved_error, open_output, write_error
-from fetcher.sinks.writer_thread import WriterThread
+
+if TYPE_CHECKING:
+    from fetcher.sinks.writer_thread import WriterThread
 
 __all__ = ["OutputStream", "StreamSink", "compressor_for"]
 
@@ -88,7 +90,7 @@ class OutputStream:
         self._descriptor = await open_output(self.path, fresh=self._fresh, mode=self._mode)
         self._regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
         if not self._regular:
-            self._thread = WriterThread(self._descriptor, self._on_written)
+            self._thread = self._open_thread()
         self._loop = asyncio.get_running_loop()
         return self
 
@@ -100,11 +102,16 @@ class OutputStream:
             self._timer.cancel()
         self._flush(end=True)
         self._check_place()
-        thread = self._thread or WriterThread(self._descriptor, self._on_written, sync=True)
+        thread = self._thread or self._open_thread(sync=True)
         thread.close()
         await thread.closed.wait()
         if self._error is not None and (kind is None or not self._error_raised):
             raise self._failure()
+
+    def _open_thread(self, *, sync: bool = False) -> WriterThread:
+        from fetcher.sinks.writer_thread import WriterThread  # the output of a job is written by its own
+
+        return WriterThread(self._descriptor, self._on_written, sync=sync)
 
     async def write(self, data: bytes) -> None:
         """Take one whole record; wait while the reader is too far behind."""

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, BinaryIO
 from fetcher.compression import MAGIC_BYTES, packing_of_data
 from fetcher.errors import SourceError
 from fetcher.model import Request
-from fetcher.sources.columns import is_record
 from fetcher.sources.encoding import ListEncoding
 from fetcher.sources.inputs import FILES, FORMATS, format_of, is_url_argument, is_url_list
 from fetcher.sources.lines import list_name, open_list, reason_of, text_blocks
@@ -166,13 +165,12 @@ def has_free_fields(inputs: Sequence[str], options: ListOptions = DEFAULT_OPTION
             kind = "txt" if is_url_argument(source) and not on_network else format_of(source, options.format)
             if kind == "jsonl":
                 return True
-            if (
-                kind not in ("txt", "sitemap")
-                and not on_network
-                and not _is_stream(source)
-                and is_record(names := header_of(source, kind, options))
-                and "fields" in names
-            ):
+            if kind in ("txt", "sitemap") or on_network or _is_stream(source):
+                continue
+            from fetcher.sources.columns import is_record  # most lists have no columns
+
+            names = header_of(source, kind, options)
+            if is_record(names) and "fields" in names:
                 return True
         except (OSError, ValueError, sqlite3.Error, SourceError):
             continue

@@ -14,7 +14,6 @@ from itertools import islice
 
 from fetcher.errors import SourceError
 from fetcher.model import Request
-from fetcher.sources.columns import ColumnError, SeveralColumnsError, find_url
 from fetcher.sources.encoding import ListEncoding
 from fetcher.sources.lines import TOO_LONG, OverlongLine, whole_lines
 from fetcher.sources.rows import BYTE_ORDER_MARK, Row, RowNumbers, bad_row, flaw_within, listed_url
@@ -55,6 +54,8 @@ def _refuse_table(piece: bytes, name: str) -> None:
     match = _HEADER.fullmatch(header)
     if match is None:
         return
+    from fetcher.sources.columns import ColumnError, SeveralColumnsError, find_url  # most lists have no columns
+
     names = [cell.strip().strip("\"'") for cell in header.split(match[1])]
     try:
         at, _ = find_url(names, None)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fetcher.errors import FetcherError, missing_extra
-from fetcher.store.address import EXTRAS, LIBRARIES, parse_address
+from fetcher.store import EXTRAS, LIBRARIES, parse_address
 from fetcher.store.trouble import code_of, is_conflict, is_missing, is_of_store, is_transient, reason_of
 
 __all__ = ["ObjectExistsError", "StoreCalls"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import msgspec
@@ -21,8 +21,10 @@ from fetcher.errors import TooLarge
 from fetcher.model import Stage
 from fetcher.request_state import RequestState, Transfer
 from fetcher.transport.decoding import Decoder
-from fetcher.transport.recording import Cut, Recording
 from fetcher.transport.watchdog import Watch
+
+if TYPE_CHECKING:
+    from fetcher.transport.recording import Cut, Recording
 
 __all__ = ["Bodies", "Body", "TransferDecoder", "note_cut", "skim"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import yarl
@@ -24,13 +24,15 @@ from fetcher.transport.address import BlockedAddress, blocked_address, classify,
 from fetcher.transport.body import Bodies, Body, TransferDecoder, note_cut, skim
 from fetcher.transport.connector import ConnectionBudget, Pool, StagedResolver, open_session
 from fetcher.transport.descriptors import Shortage, descriptors_for_connections, out_of_descriptors, out_of_memory
-from fetcher.transport.recording import Cut, HeaderFilter, Recording, cut_by
 from fetcher.transport.resolver import Resolver
 from fetcher.transport.response_parser import transfer_codings
 from fetcher.transport.tls import TLSContexts
 from fetcher.transport.translate import translate
 from fetcher.transport.watchdog import Watch, Watchdog
 from fetcher.urls import parse
+
+if TYPE_CHECKING:
+    from fetcher.transport.recording import Cut, HeaderFilter
 
 __all__ = ["Transport"]
 
@@ -51,13 +53,19 @@ class Transport:
         self._proxied = bool(config.proxy)
         self._resolver = resolver or StagedResolver()
         self._bodies = Bodies(config.limits, keep_body=config.keep_body, keep_messages=config.keep_messages)
-        self._kept_headers = HeaderFilter(config.identity) if config.keep_messages else None
         self._watchdog = Watchdog(config.timeouts)
         self._budget = ConnectionBudget(config.limits.concurrency, descriptors_for_connections())
         self._shortage = Shortage()
         self._sessions: dict[Pool, aiohttp.ClientSession] = {}
         self._pools: dict[str, Pool] = {}  # of the rows' own hosts, so far as they were judged
         self._tls = tls or TLSContexts(config.tls)
+        self._exchange = self._converse
+        self._kept_headers: HeaderFilter | None = None
+        if config.keep_messages:
+            from fetcher.transport.recording import HeaderFilter  # as below
+
+            self._kept_headers = HeaderFilter(config.identity)
+            self._exchange = self._record
 
     def allow(self, concurrency: int) -> None:
         """Have place for the connections of so many exchanges at once."""
@@ -152,7 +160,10 @@ class Transport:
 
     # The exchange
 
-    async def _exchange(self, request: Request, state: RequestState | None, pool: Pool) -> Response:
+    async def _record(self, request: Request, state: RequestState | None, pool: Pool) -> Response:
+        """Make an exchange, and keep its messages where it is for a row's outcome."""
+        from fetcher.transport.recording import Recording, cut_by  # for web archives alone
+
         transfer = state.transfer if state is not None else None
         if self._kept_headers is None or state is None or transfer is None or not _is_of_a_row(state):
             return await self._converse(request, state, pool)
