@@ -24,7 +24,7 @@ from fetcher.middleware.gate import Gate
 from fetcher.middleware.robots.handler import Verdict
 from fetcher.middleware.schemes import may_do_without_tls
 from fetcher.model import (
-    Earlier,
+    EarlierRun,
     Exchange,
     Extractor,
     Failure,
@@ -282,7 +282,7 @@ class Fetcher:
             return outcomes.stats
 
     @contextmanager
-    def comparing(self, earlier: Earlier) -> Iterator[None]:
+    def comparing(self, earlier: EarlierRun) -> Iterator[None]:
         """Within the block pages are compared with those of an earlier run, and asked for only if they have changed."""
         engine = self._running()
         assert self._handlers is not None
@@ -311,7 +311,7 @@ class Fetcher:
         return Snapshot(
             together(glances, rows),
             self.standings(hosts),
-            [worker for stream in self._streams for worker in stream.crew()],
+            [worker for stream in self._streams for worker in stream.worker_standings()],
             self.config.limits,
             self._running().gate.scheduler.shared.paused,
         )
@@ -344,7 +344,7 @@ class Fetcher:
                     f"concurrency: {limits.concurrency} is more than the limit of file descriptors allows: {allowed} at "
                     "most; raise that limit (ulimit -n) before the run, or take fewer"
                 )
-        least = max((len(stream.crew()) for stream in self._streams), default=1)
+        least = max((len(stream.worker_standings()) for stream in self._streams), default=1)
         if limits.concurrency < least:
             raise ConfigError(f"concurrency: {limits.concurrency} is fewer than one for each of {least} workers")
         if self._transport is not None:

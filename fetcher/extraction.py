@@ -27,7 +27,7 @@ from fetcher.pipeline import Policies
 from fetcher.request_state import Glance, InFlight, WorkerStanding
 from fetcher.sources.rows import FinishedRow
 from fetcher.stats import Stats
-from fetcher.stored import Awaited, StoredPage
+from fetcher.stored import RowsBeingRead, StoredPage
 
 __all__ = ["Extraction", "ReadPages"]
 
@@ -49,7 +49,7 @@ class Extraction(Fetcher):
     @asynccontextmanager
     async def stream(  # type: ignore[override]  # its rows are pages
         self,
-        pages: Iterable[StoredPage | FinishedRow | Awaited],
+        pages: Iterable[StoredPage | FinishedRow | RowsBeingRead],
         *,
         ordered: bool = True,  # noqa: ARG002  (it always is)
         stats: Stats | None = None,
@@ -81,7 +81,7 @@ class ReadPages:
         self,
         reader: Reader,
         config: Config,
-        pages: Iterable[StoredPage | FinishedRow | Awaited],
+        pages: Iterable[StoredPage | FinishedRow | RowsBeingRead],
         *,
         stats: Stats | None = None,
         isolate: bool = False,
@@ -91,7 +91,7 @@ class ReadPages:
         self.stats = stats or Stats()
         self._reader = reader
         self._config = config
-        self._pages: Iterator[StoredPage | FinishedRow | Awaited] = iter(pages)
+        self._pages: Iterator[StoredPage | FinishedRow | RowsBeingRead] = iter(pages)
         self._left = config.limits.rows
         self._isolate = isolate
         self._waiting: deque[tuple[StoredPage, Outcome | asyncio.Task[Outcome]]] = deque()
@@ -146,7 +146,7 @@ class ReadPages:
                 if self._stopping:
                     return None
                 continue
-            if isinstance(row, Awaited):
+            if isinstance(row, RowsBeingRead):
                 waited = asyncio.wrap_future(row.future)
                 await asyncio.wait([waited])
                 if not waited.cancelled():
@@ -225,7 +225,7 @@ class ReadPages:
         """Return nothing: no host is asked."""
         return []
 
-    def crew(self) -> list[WorkerStanding]:
+    def worker_standings(self) -> list[WorkerStanding]:
         """Return nothing: see ``standings``."""
         return []
 

@@ -24,7 +24,7 @@ from fetcher.errors import ResourceError
 from fetcher.extraction import ReadPages
 from fetcher.model import Extractor
 from fetcher.page.reader import Reader
-from fetcher.stored.page import Awaited, IsFinished, PassedOver, StoredPage
+from fetcher.stored.page import IsFinished, PassedOverCounts, RowsBeingRead, StoredPage
 from fetcher.stored.warc import BegunArchive, FailedRow, Found, StoredWARC
 
 __all__ = ["DividedWARC"]
@@ -37,7 +37,7 @@ class ReadRange(msgspec.Struct, frozen=True):
     """What a process found in a range. Of pages that were only to be counted there is the request alone."""
 
     items: list[Found]
-    broken: PassedOver
+    broken: PassedOverCounts
 
 
 class DividedWARC:
@@ -45,7 +45,7 @@ class DividedWARC:
 
     def __init__(self, warc: StoredWARC, workers: int, config: Config, extract: Extractor | None) -> None:
         self.path = warc.path
-        self.broken = PassedOver()
+        self.broken = PassedOverCounts()
         self.total = warc.total
         self.fields, self.free_fields = warc.fields, warc.free_fields
         self._warc = warc
@@ -59,9 +59,9 @@ class DividedWARC:
         """Return the processes that read."""
         return self._ranges.pids() if self._ranges is not None else []
 
-    def pages(self, finished: IsFinished | None = None) -> Iterator[StoredPage | Awaited]:
+    def pages(self, finished: IsFinished | None = None) -> Iterator[StoredPage | RowsBeingRead]:
         """Yield the rows. Raises ``SourceError`` and ``ResourceError``."""
-        self.broken = PassedOver()
+        self.broken = PassedOverCounts()
         self._ranges = ranges = Ranges(
             self._warc, self._workers, self._config, self._extract, finished=finished, broken=self.broken
         )
@@ -83,7 +83,7 @@ class Ranges:
         extract: Extractor | None,
         *,
         finished: IsFinished | None,
-        broken: PassedOver,
+        broken: PassedOverCounts,
     ) -> None:
         self._warc = warc
         self._workers = workers
@@ -97,13 +97,13 @@ class Ranges:
         self._isolate = False
         self._pool = self._open_pool()
 
-    def items(self) -> Iterator[Found | Awaited]:
+    def items(self) -> Iterator[Found | RowsBeingRead]:
         """Yield what is found, range by range; while one is being read, that it must be waited for."""
         self._fill()
         while self._under_way:
             start, counted, future = self._under_way[0]
             if not future.done():
-                yield Awaited(future)
+                yield RowsBeingRead(future)
                 continue
             try:
                 found = future.result()
@@ -202,7 +202,7 @@ class RangeReader:
 
     def read(self, start: int, end: int, *, count: bool, isolate: bool) -> ReadRange:
         """Read a range, or only ``count`` the pages in it."""
-        self._warc.broken = broken = PassedOver()
+        self._warc.broken = broken = PassedOverCounts()
         scanned = self._warc.scan(start, end)
         if count:
             items: list[Found] = [

@@ -1,4 +1,4 @@
-"""What becomes of a row before it is a request: numbered, dealt to its shard, parsed, told from its duplicates, counted.
+"""What becomes of a row before it is a request: numbered, assigned to its shard, parsed, told from its duplicates, counted.
 
 Law 1: a row that is no URL, or the second of its kind, is an outcome too; one of another shard is none of this run's.
 Law 3: rows are taken one by one, and what has been seen is remembered on disk beyond a few megabytes.

@@ -27,7 +27,7 @@ __all__ = [
     "RECORD_COLUMNS",
     "Change",
     "Discovery",
-    "Earlier",
+    "EarlierRun",
     "Exchange",
     "Extractor",
     "Failure",
@@ -404,7 +404,7 @@ def records(outcomes: Iterable[Outcome]) -> Iterator[dict[str, Any]]:
     return (outcome.record() for outcome in outcomes)
 
 
-class Earlier(Protocol):
+class EarlierRun(Protocol):
     """The pages of an earlier run, by URL. ``max_age``: those confirmed less seconds ago are not asked for again."""
 
     max_age: float | None

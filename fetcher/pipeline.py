@@ -28,7 +28,7 @@ from fetcher.dispatcher import Dispatcher
 from fetcher.errors import FetchError, ParseError, ResourceError, Skipped, SourceError
 from fetcher.intake import Intake, Rejected, Row
 from fetcher.middleware.gate import Gate
-from fetcher.model import Earlier, Exchange, Failure, Outcome, Page, Request, Response, Stage, kept_headers
+from fetcher.model import EarlierRun, Exchange, Failure, Outcome, Page, Request, Response, Stage, kept_headers
 from fetcher.page.page_builder import add_reading
 from fetcher.page.reader import Reader
 from fetcher.request_state import (
@@ -100,7 +100,7 @@ class OutcomeStream(Protocol):
     def standings(self, most: int) -> list[HostStanding]:
         """Return how the hosts stand whose rows wait or run, at most ``most``."""
 
-    def crew(self) -> list[WorkerStanding]:
+    def worker_standings(self) -> list[WorkerStanding]:
         """Return how the processes stand that it runs, where it runs any."""
 
     def change(self, config: Config, hosts: Policies) -> None:
@@ -129,7 +129,7 @@ class Engine(msgspec.Struct, frozen=True):
     handle: Exchange
     reader: Reader
     gate: Gate
-    earlier: Earlier | None = None
+    earlier: EarlierRun | None = None
     leave: Callable[[RequestState], None] | None = None
     follow: Follow | None = None
 
@@ -434,7 +434,7 @@ class Outcomes:
         """Return how the hosts stand whose rows wait or run, at most ``most``."""
         return self._dispatcher.standings(most)
 
-    def crew(self) -> list[WorkerStanding]:
+    def worker_standings(self) -> list[WorkerStanding]:
         """Return how the processes stand that it runs: none, for it is in this one."""
         return []
 
@@ -672,7 +672,7 @@ class OneByOne:
         """Return how the hosts stand: there is one row at a time, and none is waited for."""
         return []
 
-    def crew(self) -> list[WorkerStanding]:
+    def worker_standings(self) -> list[WorkerStanding]:
         """Return how the processes stand that it runs: none."""
         return []
 

@@ -1,7 +1,7 @@
 """One row on its way: ``RequestState``, what of it is on the wire (``Transfer``), and ``Requeue``, which sends it back.
 
 ``Handover`` sends it back to where it came from, for another process to go on with.
-``Trial`` is how it is found out whether the row's host speaks the scheme that it is asked by.
+``SchemeTrial`` is how it is found out whether the row's host speaks the scheme that it is asked by.
 
 These are the only mutable values, owned by the row's task; each field has one module that writes it. The current
 state is a context variable, for it must cross code that passes no parameters of ours (the resolver, the socket
@@ -32,7 +32,7 @@ from fetcher.errors import (
     TLSError,
 )
 from fetcher.hosts.state import HostState
-from fetcher.model import UNDER_WAY, Earlier, Failure, Message, Page, Request, Stage
+from fetcher.model import UNDER_WAY, EarlierRun, Failure, Message, Page, Request, Stage
 from fetcher.urls import Target
 
 __all__ = [
@@ -42,8 +42,8 @@ __all__ = [
     "InFlight",
     "RequestState",
     "Requeue",
+    "SchemeTrial",
     "Transfer",
-    "Trial",
     "WorkerStanding",
     "current",
     "enter",
@@ -94,7 +94,7 @@ class Transfer(msgspec.Struct):
         self.status = self.received = None
 
 
-class Trial:
+class SchemeTrial:
     """Whether a host speaks a scheme, found out by the first exchange of a row whose URL names none.
 
     Such an exchange is nobody's attempt, and where the host does not speak the scheme it is charged to nobody.
@@ -237,7 +237,7 @@ class RequestState:
         self.elapsed = elapsed  # middleware/gate.py
         self.transfer = transfer  # middleware/gate.py
         self.chain: Any = None  # middleware/redirects.py
-        self.trial: Trial | None = None  # middleware/schemes.py
+        self.trial: SchemeTrial | None = None  # middleware/schemes.py
         self.by_http = False  # middleware/schemes.py
         self.by_get: str | None = None  # middleware/head.py
         self.ended = ended  # pipeline.py
@@ -347,7 +347,7 @@ def is_guarded(state: RequestState | None) -> bool:
     return state.reached != "private" if state.redirects else state.request.guarded
 
 
-def known_page(state: RequestState, earlier: Earlier) -> Page | None:
+def known_page(state: RequestState, earlier: EarlierRun) -> Page | None:
     """Return the page that an earlier run had of a row, which is looked for once."""
     if state.earlier == "unknown":
         state.earlier = earlier.find(state.first.wire)

@@ -16,6 +16,7 @@ from fetcher.errors import FetchError, StatusError
 from fetcher.middleware.cookies import ChainJar
 from fetcher.middleware.redirects import RedirectChain
 from fetcher.model import Failure, FoundLinks, Message, Page, Request
+from fetcher.parallel.channel import open_channel
 from fetcher.parallel.messages import (
     CrawlSettings,
     KnownPage,
@@ -28,7 +29,6 @@ from fetcher.parallel.messages import (
     row_of,
     value_of,
 )
-from fetcher.parallel.seam import open_seam
 from fetcher.request_state import RequestState, Transfer
 from fetcher.urls import parse
 
@@ -193,7 +193,7 @@ def test_a_row_with_a_lone_surrogate_crosses() -> None:
 
 async def test_batches_cross_the_seam_and_it_has_an_end() -> None:
     ours, theirs = socket.socketpair()
-    one, other = await open_seam(ours, most=100), await open_seam(theirs, most=100)
+    one, other = await open_channel(ours, most=100), await open_channel(theirs, most=100)
     await one.send(b"first")
     await one.send(encode(NoMoreRows()))
     assert await other.receive() == b"first"
@@ -211,7 +211,7 @@ async def test_batches_cross_the_seam_and_it_has_an_end() -> None:
 
 async def test_who_is_behind_makes_the_other_wait() -> None:
     ours, theirs = socket.socketpair()
-    one, other = await open_seam(ours, most=1 << 30), await open_seam(theirs, most=1 << 30)
+    one, other = await open_channel(ours, most=1 << 30), await open_channel(theirs, most=1 << 30)
     sent = 0
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1):

@@ -16,7 +16,7 @@ from fetcher.report.census import Census, HostRows, SiteRows
 from fetcher.report.forecast import (
     Forecast,
     HostShare,
-    Least,
+    LeastTime,
     NamesSampled,
     RobotsSampled,
     Sharing,
@@ -36,30 +36,30 @@ def hosts_of(**rows: int) -> list[HostRows]:
 
 def test_the_host_with_the_most_rows_sets_the_time() -> None:
     least = least_time(hosts_of(a=41, b=3), 44, Limits(delay=0.5))
-    assert least == Least(20.0, "delay", "a")
+    assert least == LeastTime(20.0, "delay", "a")
 
 
 def test_one_row_takes_no_time() -> None:
-    assert least_time(hosts_of(a=1, b=1), 2, Limits(delay=5)) == Least(0.0, "delay", "a")
+    assert least_time(hosts_of(a=1, b=1), 2, Limits(delay=5)) == LeastTime(0.0, "delay", "a")
 
 
 def test_a_rate_is_for_all() -> None:
-    assert least_time(hosts_of(a=5, b=3), 800, Limits(delay=0.5, rate=4.0)) == Least(200.0, "rate")
+    assert least_time(hosts_of(a=5, b=3), 800, Limits(delay=0.5, rate=4.0)) == LeastTime(200.0, "rate")
 
 
 def test_a_host_that_asks_for_more_may_set_it_with_fewer_rows() -> None:
     least = least_time(hosts_of(a=40, b=10), 50, Limits(delay=0.5), delays={"b": 10.0}, ahead=1)
-    assert least == Least(100.0, "delay", "b")
+    assert least == LeastTime(100.0, "delay", "b")
     least = least_time(hosts_of(a=40, b=10), 50, Limits(delay=0.5), delays={"b": 0.1})
-    assert least == Least(19.5, "delay", "a")
+    assert least == LeastTime(19.5, "delay", "a")
 
 
 def test_without_a_delay_only_a_latency_that_was_measured_says_something() -> None:
     assert least_time(hosts_of(a=600, b=3), 603, Limits()) is None
     least = least_time(hosts_of(a=600, b=3), 603, Limits(per_host=6), latencies={"b": 0.1, "c": 0.2, "d": 0.3})
-    assert least == Least(20.0, "per_host", "a")
+    assert least == LeastTime(20.0, "per_host", "a")
     least = least_time(hosts_of(a=6, b=3), 10_000, Limits(per_host=6, concurrency=10), latencies={"b": 0.2})
-    assert least == Least(200.0, "concurrency")
+    assert least == LeastTime(200.0, "concurrency")
 
 
 def test_an_empty_list_takes_no_time() -> None:
@@ -205,7 +205,7 @@ FORECAST = Forecast(
     ],
     names=NamesSampled(50, 42, {f"gone{n}.example": "Name or service not known" for n in range(8)}),
     robots=RobotsSampled(50, 40, 7, {"robots_unreachable": 3}, {"h1": 5.0}),
-    least=Least(499_999.5, "delay", "large.example"),
+    least=LeastTime(499_999.5, "delay", "large.example"),
 )
 
 
@@ -228,16 +228,16 @@ def test_it_is_told_in_words() -> None:
     ("least", "said"),
     [
         (None, "as fast as the hosts answer: neither --delay nor --rate sets a least time"),
-        (Least(5.0, "rate"), "at least 5.0 s, set by --rate"),
-        (Least(5.0, "concurrency"), "at least 5.0 s, set by --concurrency and the latency of the sample"),
+        (LeastTime(5.0, "rate"), "at least 5.0 s, set by --rate"),
+        (LeastTime(5.0, "concurrency"), "at least 5.0 s, set by --concurrency and the latency of the sample"),
         (
-            Least(5.0, "per_site", "shop.example"),
+            LeastTime(5.0, "per_site", "shop.example"),
             "at least 5.0 s, set by shop.example (all its hosts, --per-site and their latency)",
         ),
-        (Least(5.0, "per_host", "h1"), "at least 5.0 s, set by h1 (233 rows, --per-host and its latency)"),
+        (LeastTime(5.0, "per_host", "h1"), "at least 5.0 s, set by h1 (233 rows, --per-host and its latency)"),
     ],
 )
-def test_what_sets_the_time_is_named(least: Least | None, said: str) -> None:
+def test_what_sets_the_time_is_named(least: LeastTime | None, said: str) -> None:
     import msgspec
 
     last = msgspec.structs.replace(FORECAST, least=least).as_text().split("\n")[-1]

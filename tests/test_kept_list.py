@@ -13,7 +13,7 @@ from fetcher.errors import LedgerError, SourceError
 from fetcher.job import kept_list
 from fetcher.job.kept_list import KeptList
 from fetcher.model import Request
-from fetcher.sources.network import Broken, Entry, Late
+from fetcher.sources.network import BrokenEntry, DelayedEntry, Entry
 from fetcher.sources.rows import bad_row
 from fetcher.sources.sitemap import Sitemap
 from tests.lab.desk import plain
@@ -25,9 +25,9 @@ FIRST: list[Entry] = [
     bad_row(0, "x" * 3_000, "http://a/s.xml:4: is long"),
     Sitemap("http://a/2.xml", robots=False),
     Sitemap("http://a/3.xml", guessed=True),
-    Broken("http://a/s.xml:9: ends in the middle"),
+    BrokenEntry("http://a/s.xml:9: ends in the middle"),
 ]
-SECOND: list[Entry] = [Late("http://a/2.xml: http_503")]
+SECOND: list[Entry] = [DelayedEntry("http://a/2.xml: http_503")]
 
 
 @pytest.fixture(params=["zst", "gz"])

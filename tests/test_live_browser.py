@@ -20,13 +20,13 @@ from fetcher.live.server import LiveServer
 from fetcher.live.state import (
     Eta,
     FailureSeen,
-    Flight,
     Latency,
     LiveState,
     Point,
     Power,
     ResourceUse,
     RowCounts,
+    RunningRows,
     WorkerSeen,
 )
 from fetcher.request_state import InFlight
@@ -107,7 +107,9 @@ def made(texts: Sequence[str] = ("plain",), **changes: Any) -> LiveState:
         other_codes=3,
         point=Point(100.0, 1986, 11, 2, 9_000_000, 20),
         eta=Eta(130.0, f"{text}: 212 rows, one every 5 s"),
-        flight=Flight(len(texts), [(text, 1)], [InFlight(n, each, each, 1.5, 0.5, 0) for n, each in enumerate(texts)]),
+        flight=RunningRows(
+            len(texts), [(text, 1)], [InFlight(n, each, each, 1.5, 0.5, 0) for n, each in enumerate(texts)]
+        ),
         hosts=[
             HostStanding(each, 212, 1, on_wire=1, limit=6, delay=5.0, parked=9.0, requests=7, why=each)
             for each in texts

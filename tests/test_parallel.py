@@ -51,7 +51,7 @@ async def outcomes_of(urls: Any, *, workers: int, **options: Any) -> list[Outcom
 
 def processes_of(outcomes: Any) -> list[int]:
     assert isinstance(outcomes, ParallelOutcomes)
-    return [each.pid for each in outcomes._crew.processes if each is not None and each.pid is not None]
+    return [each.pid for each in outcomes._pool.processes if each is not None and each.pid is not None]
 
 
 def mixed(lab: LabServer) -> list[str]:

@@ -30,11 +30,11 @@ from fetcher.config import ClientCertificate
 from fetcher.middleware.cookies import CookieFiles
 from fetcher.model import Outcome
 from fetcher.parallel.carried import carried_files, placed
+from fetcher.parallel.channel import LENGTH, open_channel
 from fetcher.parallel.cluster import workers_of_ray
 from fetcher.parallel.messages import CrawlSettings, encode
 from fetcher.parallel.ray_gateway import Bridge, Machines, RefusedError
 from fetcher.parallel.ray_relay import versions
-from fetcher.parallel.seam import LENGTH, open_seam
 from fetcher.spawn import command, environment
 from fetcher.transport.tls import TLSContexts
 from fetcher.urls import parse
@@ -366,10 +366,10 @@ async def test_a_machine_with_another_python_is_refused(
     monkeypatch.setattr(Bridge, "_hello", hello)
     ours, theirs = socket.socketpair()
     with theirs:
-        bridge = Bridge(None, await open_seam(ours, most=1 << 20), 1, Machines(None))
+        bridge = Bridge(None, await open_channel(ours, most=1 << 20), 1, Machines(None))
         with pytest.raises(RefusedError, match=f"the machine node-7 of the cluster {re.escape(said)}"):
             await bridge._place(True)
-        bridge._seam.close()
+        bridge._channel.close()
 
 
 @pytest.fixture

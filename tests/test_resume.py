@@ -18,7 +18,7 @@ from fetcher.errors import ConfigError, FetchError, InvalidURL, Skipped, SourceE
 from fetcher.job.resume import CLASSES, ROWS_A_TURN, FinishedPages, ResumeFilter, choose_codes, digest_of
 from fetcher.model import Request
 from fetcher.sources.rows import BadRow, FinishedRow
-from fetcher.stored.page import Awaited, IsFinished, StoredFile, StoredPage
+from fetcher.stored.page import IsFinished, RowsBeingRead, StoredFile, StoredPage
 
 ADVICE = (
     "a list may grow at its end, not change; give it as it was, write to another output, or begin again with --fresh"
@@ -226,13 +226,13 @@ def test_finished_and_left_make_the_list(finished: set[int], length: int) -> Non
 class Stored:
     """A file of pages, some of which may have to be waited for; ``told`` is what it was given to ask with."""
 
-    def __init__(self, *rows: Request | Awaited) -> None:
+    def __init__(self, *rows: Request | RowsBeingRead) -> None:
         self.rows = rows
         self.told: IsFinished | None = None
 
-    def pages(self, is_finished: IsFinished | None = None) -> Iterator[StoredPage | Awaited]:
+    def pages(self, is_finished: IsFinished | None = None) -> Iterator[StoredPage | RowsBeingRead]:
         self.told = is_finished
-        return (row if isinstance(row, Awaited) else StoredPage(row) for row in self.rows)
+        return (row if isinstance(row, RowsBeingRead) else StoredPage(row) for row in self.rows)
 
 
 def left_of(file: Stored, finished: Iterator[tuple[int, int]], **options: Any) -> list[Any]:
@@ -242,7 +242,7 @@ def left_of(file: Stored, finished: Iterator[tuple[int, int]], **options: Any) -
 
 def test_pages_that_are_not_finished_are_left_in_the_order_of_the_file() -> None:
     a, b, c, d = rows(*"abcd")
-    waiting = Awaited(Future())
+    waiting = RowsBeingRead(Future())
     file = Stored(d, b, waiting, a, c)
     assert left_of(file, done(b, c)) == [d, waiting, a]
     assert file.told is not None
@@ -269,7 +269,7 @@ def test_a_file_that_changed_is_refused(names: str, message: str) -> None:
 @pytest.mark.parametrize("limit", range(5))
 def test_of_a_file_too_a_limit_is_the_last_row(limit: int) -> None:
     listed = rows(*"abcd")
-    waiting = Awaited(Future())
+    waiting = RowsBeingRead(Future())
     assert (
         left_of(Stored(listed[0], waiting, *listed[1:]), done(listed[0]), limit=limit)
         == ([[], [waiting], *([waiting, *listed[1:last]] for last in (2, 3, 4))][limit])

@@ -29,7 +29,7 @@ from fetcher.middleware.gate import Gate
 from fetcher.middleware.headers import Secrets
 from fetcher.model import Exchange, Failure, Outcome, Page, Request, Response, Stage
 from fetcher.report.summary import summarize
-from fetcher.request_state import RequestState, Transfer, Trial, current
+from fetcher.request_state import RequestState, SchemeTrial, Transfer, current
 from fetcher.stats import Stats
 from fetcher.urls import parse
 from tests.lab.crawl import code_of
@@ -245,7 +245,7 @@ async def test_a_host_is_no_more_suspect_for_a_silent_port() -> None:
     config = Config()
     gate = Gate(Scheduler(config.limits, config.retry))
     state = RequestState(Request(1, "example.com"), SECURE)
-    state.trial = Trial(SECURE.origin, lambda: None, patience=3.0)
+    state.trial = SchemeTrial(SECURE.origin, lambda: None, patience=3.0)
     host = gate.scheduler.get(SECURE.host, gate.clock())
 
     async def silent(request: Request) -> Response:
@@ -341,13 +341,13 @@ async def test_a_silent_port_makes_room_for_others_and_that_is_its_answer(
 ) -> None:
     monkeypatch.setattr(schemes, "TRIAL_SECONDS", 5.0)  # the share of those that are silent may have it
     ended: list[FetchError | None] = []
-    broken_off = Trial.broken_off
+    broken_off = SchemeTrial.broken_off
 
-    def noted(trial: Trial, state: RequestState) -> FetchError | None:
+    def noted(trial: SchemeTrial, state: RequestState) -> FetchError | None:
         ended.append(broken_off(trial, state))
         return ended[-1]
 
-    monkeypatch.setattr(Trial, "broken_off", noted)
+    monkeypatch.setattr(SchemeTrial, "broken_off", noted)
     rows = [f"silent-{n}.door.test/0/{n}" for n in range(6)] + [f"both-{n}.door.test/0/{n}" for n in range(6)]
     outcomes = await crawled(doors, rows, robots=robots, concurrency=4)
     assert [fate(outcome) for outcome in outcomes] == [("http", 200)] * 6 + [("https", 200)] * 6
@@ -479,7 +479,7 @@ def told(target: Any, error: FetchError, stage: Stage, *, slow: bool = False, st
     state = RequestState(Request(1, "example.com"), target)
     state.enter(stage)
     state.transfer = Transfer(status=status)
-    trial = Trial(target.origin, lambda: None, slow=slow)
+    trial = SchemeTrial(target.origin, lambda: None, slow=slow)
     unspoken = trial.failed(state, error)
     assert unspoken is (trial.error is error)
     assert not (unspoken and trial.spoken)
@@ -530,7 +530,7 @@ def test_what_an_error_says_of_http(
 
 def test_an_error_of_another_origin_says_nothing() -> None:
     state = RequestState(Request(1, "example.com"), SECURE)
-    trial = Trial(SECURE.origin, lambda: None)
+    trial = SchemeTrial(SECURE.origin, lambda: None)
     state.follow(parse("https://elsewhere.example"))
     assert not trial.failed(state, ConnectError("connect_refused", str(errno.ECONNREFUSED)))
     assert (trial.spoken, trial.error) == (False, None)

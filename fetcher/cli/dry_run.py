@@ -40,7 +40,7 @@ from fetcher.stats import Stats, counted
 from fetcher.transport.resolver import Resolver
 from fetcher.urls import Target, identity, parse
 
-__all__ = ["Judge", "Judged", "dry_run"]
+__all__ = ["Judge", "URLVerdict", "dry_run"]
 
 LARGEST_HOSTS = 20  # shown, and asked in any case
 SAMPLED_HOSTS = 50  # asked in all
@@ -50,7 +50,7 @@ SAMPLE_SECONDS = 20.0  # for the whole sample: once for names, once for robots.t
 ROWS_BETWEEN_NOTICES = 5_000_000  # while the list is counted
 
 
-class Judged(Protocol):
+class URLVerdict(Protocol):
     """What robots.txt says of one URL: whether it may be fetched, and the seconds between two requests."""
 
     @property
@@ -64,7 +64,7 @@ class Judged(Protocol):
         ...
 
 
-Judge: TypeAlias = Callable[[Target], Awaitable[Judged]]
+Judge: TypeAlias = Callable[[Target], Awaitable[URLVerdict]]
 """Asks the robots.txt of a URL's origin. Raises ``FetchError`` where it cannot be had."""
 
 OpenJudge: TypeAlias = Callable[[Config], AbstractAsyncContextManager[Judge]]

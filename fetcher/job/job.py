@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from fetcher.job.found_rows import LedgerRows
     from fetcher.job.kept_list import KeptList
     from fetcher.job.since import EarlierPages
-    from fetcher.stored.page import Awaited, StoredFile, StoredPage
+    from fetcher.stored.page import RowsBeingRead, StoredFile, StoredPage
 
 __all__ = ["Job"]
 
@@ -253,7 +253,7 @@ class Job:
         unfinished = ResumeFilter(self._opened.ledger.finished(), limit=config.limits.rows, passing=config.dedupe)
         return unfinished.left_async(rows) if isinstance(rows, AsyncIterable) else unfinished.left(rows)
 
-    def left_pages(self, file: StoredFile) -> Iterator[StoredPage | FinishedRow | Awaited]:
+    def left_pages(self, file: StoredFile) -> Iterator[StoredPage | FinishedRow | RowsBeingRead]:
         """Return the pages of a file that are still to be read, as a source for ``Extraction.stream``."""
         assert self._opened is not None
         limit = self._fetcher.config.limits.rows

@@ -23,7 +23,7 @@ from fetcher.errors import LedgerError, SourceError, missing_extra
 from fetcher.files import PRIVATE, READ_BYTES, open_regular, sync, sync_folder_of, write_all
 from fetcher.job.paths import BEGIN_AGAIN, KEPT_LIST
 from fetcher.model import Request
-from fetcher.sources.network import Broken, Entry, Late
+from fetcher.sources.network import BrokenEntry, DelayedEntry, Entry
 from fetcher.sources.rows import BadRow, bad_row
 from fetcher.sources.sitemap import NO_NUMBER, Sitemap
 
@@ -206,7 +206,7 @@ def _line_of(entry: Entry) -> bytes:
         return _encode({
             "sitemap": entry.url, "robots": entry.robots, "guessed": entry.guessed, "guarded": entry.guarded,
         })  # fmt: skip
-    return _encode({"broken" if isinstance(entry, Broken) else "late": entry.message})
+    return _encode({"broken" if isinstance(entry, BrokenEntry) else "late": entry.message})
 
 
 def _entry_of(row: dict[str, Any]) -> Entry:
@@ -216,7 +216,7 @@ def _entry_of(row: dict[str, Any]) -> Entry:
         return Request(NO_NUMBER, row["url"], (), row.get("fields"), guarded=row.get("guarded", False))
     if "sitemap" in row:
         return Sitemap(row["sitemap"], row["robots"], row["guessed"], row["guarded"])
-    return Broken(row["broken"]) if "broken" in row else Late(row["late"])
+    return BrokenEntry(row["broken"]) if "broken" in row else DelayedEntry(row["late"])
 
 
 def _encode(value: Any) -> bytes:

@@ -63,7 +63,7 @@ class EarlierTable(msgspec.Struct, frozen=True):
 
 
 class EarlierPages:
-    """The pages of the output that ``since`` names, for a ``Fetcher`` to compare with: see ``model.Earlier``.
+    """The pages of the output that ``since`` names, for a ``Fetcher`` to compare with: see ``model.EarlierRun``.
 
     ``since`` is a path, or a pattern of which the newest complete output counts that is none of ``outputs``. Opening it
     makes the table in ``folder`` where there is none. ``about`` says in words what there is.

@@ -14,7 +14,7 @@ from fetcher.config import Limits
 from fetcher.hosts.standing import HostStanding
 from fetcher.live.state import Eta, Latency, Point, RowCounts
 from fetcher.report.census import HostRows
-from fetcher.report.forecast import Least, least_time
+from fetcher.report.forecast import LeastTime, least_time
 from fetcher.stats import counted
 
 __all__ = ["History", "Latencies", "estimate", "thinned"]
@@ -128,15 +128,15 @@ def estimate(
     return Eta(seconds, f"{about}{counted(left, 'row')} left, by the pace of the last {min(over, ETA_SECONDS):.0f} s")
 
 
-def _least(hosts: Sequence[HostStanding], left: int, limits: Limits) -> Least | None:
+def _least(hosts: Sequence[HostStanding], left: int, limits: Limits) -> LeastTime | None:
     slow = [host for host in hosts if host.left and (host.delay or host.parked)]
     rows = [HostRows(host.host, host.left, "") for host in slow]
     found = least_time(rows, left, limits, delays={host.host: host.delay or 0.0 for host in slow})
-    parked = [Least(host.parked + (host.left - 1) * (host.delay or 0.0), "delay", host.host) for host in slow]
+    parked = [LeastTime(host.parked + (host.left - 1) * (host.delay or 0.0), "delay", host.host) for host in slow]
     return max([*parked, *([found] if found is not None else [])], key=lambda least: least.seconds, default=None)
 
 
-def _by_host(least: Least, hosts: Sequence[HostStanding]) -> str:
+def _by_host(least: LeastTime, hosts: Sequence[HostStanding]) -> str:
     host = next(host for host in hosts if host.host == least.host)
     pace = f", one every {host.delay:g} s" if host.delay else ""
     rest = f", left alone for {host.parked:.0f} s more" if host.parked else ""

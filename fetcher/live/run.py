@@ -21,11 +21,11 @@ from fetcher.live.state import (
     MAX_RUNNING,
     Eta,
     FailureSeen,
-    Flight,
     LiveState,
     Point,
     Power,
     RowCounts,
+    RunningRows,
     State,
     WorkerSeen,
 )
@@ -119,7 +119,7 @@ class RunSource:
             bytes_per_second=0.0,
             point=Point(round(self._passed(), 2), counts.ok, counts.failed, counts.skipped, counts.bytes, 0),
             eta=msgspec.structs.replace(before.eta, seconds=0.0, how="it has ended"),
-            flight=None if self._reads else Flight(0, [], []),
+            flight=None if self._reads else RunningRows(0, [], []),
             hosts=None if self._reads else [],
             workers=None,
             latency=self._latencies.as_latency(),
@@ -208,7 +208,7 @@ class RunSource:
         return msgspec.structs.replace(
             state,
             point=point,
-            flight=Flight(
+            flight=RunningRows(
                 sum(snapshot.flight.stages.values()), stages, [self._shown(row) for row in snapshot.flight.oldest]
             ),
             hosts=[

@@ -24,7 +24,7 @@ from fetcher.live.access import Access, is_loopback
 from fetcher.live.page import POLICY, render
 from fetcher.live.place import LivePlace
 from fetcher.live.state import LiveState, Point
-from fetcher.live.timing import Timed
+from fetcher.live.timing import TimedAwaitable
 
 __all__ = ["Command", "Control", "LiveServer", "Source"]
 
@@ -265,7 +265,7 @@ class LiveServer:
         used = time.process_time()
         while True:
             began, before = time.monotonic(), self.cpu_seconds
-            await Timed(self._build_one(), self._count)
+            await TimedAwaitable(self._build_one(), self._count)
             spent, since, used = self.cpu_seconds - before, used, time.process_time()
             dear = spent * LEAST_SHARE > used - since
             pause = max(2 * STATE_SECONDS if dear else STATE_SECONDS, min(LEAST_SHARE * spent, MAX_STATE_SECONDS))
@@ -278,7 +278,7 @@ class LiveServer:
         self.cpu_seconds += seconds
 
     async def _timed(self, request: web.BaseRequest) -> web.StreamResponse:
-        return await Timed(self._handle(request), self._count)
+        return await TimedAwaitable(self._handle(request), self._count)
 
     def _offer(self, state: LiveState, *, last: bool = False) -> None:
         data = self._event("state", state)

@@ -22,13 +22,13 @@ __all__ = [
     "MAX_RUNNING",
     "Eta",
     "FailureSeen",
-    "Flight",
     "Latency",
     "LiveState",
     "Point",
     "Power",
     "ResourceUse",
     "RowCounts",
+    "RunningRows",
     "WorkerSeen",
 ]
 
@@ -76,7 +76,7 @@ class Eta(msgspec.Struct, frozen=True):
     how: str
 
 
-class Flight(msgspec.Struct, frozen=True):
+class RunningRows(msgspec.Struct, frozen=True):
     """What is in flight: how many rows by stage, and those that have been at it for longest."""
 
     count: int
@@ -149,7 +149,7 @@ class LiveState(msgspec.Struct, frozen=True):
     other_codes: int
     point: Point | None
     eta: Eta
-    flight: Flight | None = None
+    flight: RunningRows | None = None
     hosts: list[HostStanding] | list[HostFigures] | None = None
     known_hosts: int | None = None
     latency: Latency | None = None

@@ -6,12 +6,12 @@ import time
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Timed"]
+__all__ = ["TimedAwaitable"]
 
 T = TypeVar("T")
 
 
-class Timed(Generic[T]):
+class TimedAwaitable(Generic[T]):
     """Awaits ``inner``, and hands the seconds of CPU of each of its steps to ``spent``."""
 
     def __init__(self, inner: Awaitable[T], spent: Callable[[float], None]) -> None:

@@ -21,7 +21,7 @@ from fetcher.middleware.retry import Retry
 from fetcher.middleware.robots.fetch import robots_exchange
 from fetcher.middleware.robots.handler import Robots
 from fetcher.middleware.schemes import Schemes
-from fetcher.model import Earlier, Exchange, Middleware, Request, Response, RetryHook, compose
+from fetcher.model import EarlierRun, Exchange, Middleware, Request, Response, RetryHook, compose
 from fetcher.request_state import current
 
 __all__ = ["Handlers"]
@@ -75,7 +75,7 @@ class Handlers:
         self._transport = transport
         self._on_retry = on_retry
 
-    def comparing(self, earlier: Earlier) -> Exchange:
+    def comparing(self, earlier: EarlierRun) -> Exchange:
         """Return the outermost of the same handlers, which ask only for what has changed since ``earlier``."""
         from fetcher.middleware.conditional import Conditional  # most runs have no earlier one
 

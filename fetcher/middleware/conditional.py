@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 
 import msgspec
 
-from fetcher.model import CONDITIONS, Earlier, Exchange, Page, Pairs, Request, Response
+from fetcher.model import CONDITIONS, EarlierRun, Exchange, Page, Pairs, Request, Response
 from fetcher.request_state import current, known_page, leads_on
 
 __all__ = ["Conditional", "conditions_of"]
@@ -24,7 +24,7 @@ _TAG = re.compile(r'(?:W/)?"[!#-~]*"|[!#-)+-~][!#-+\--~]*')
 class Conditional(msgspec.Struct, frozen=True):
     """The handler of each hop: it adds the conditions, where this hop is the page that ``earlier`` knows."""
 
-    earlier: Earlier
+    earlier: EarlierRun
 
     async def __call__(self, request: Request, proceed: Exchange) -> Response:
         """Ask for one hop, and note whether it has not changed."""

@@ -20,7 +20,7 @@ from fetcher.errors import ConnectError, FetchError, FetchTimeout, TLSError
 from fetcher.middleware.gate import Gate
 from fetcher.middleware.headers import Secrets
 from fetcher.model import Exchange, Request, Response, Stage
-from fetcher.request_state import RequestState, Trial, current
+from fetcher.request_state import RequestState, SchemeTrial, current
 from fetcher.urls import Target, lacks_scheme, parse
 
 __all__ = ["Schemes", "may_do_without_tls"]
@@ -109,7 +109,7 @@ class Schemes:
         state = row.state
         try:
             if finding is None:
-                state.trial = trial = Trial(
+                state.trial = trial = SchemeTrial(
                     row.secure.origin, partial(self._found, row.key, "https"), patience=TRIAL_SECONDS
                 )
                 try:
@@ -122,7 +122,7 @@ class Schemes:
                 self._keep(row.key, Finding(None, slow=slow))
             else:
                 slow = finding.slow
-            state.trial = trial = Trial(row.plain.origin, partial(self._found, row.key, "http"), slow=slow)
+            state.trial = trial = SchemeTrial(row.plain.origin, partial(self._found, row.key, "http"), slow=slow)
             try:
                 return await row.by_http()
             except FetchError as error:
@@ -184,7 +184,7 @@ def may_do_without_tls(error: FetchError) -> bool:
     return isinstance(error, ConnectError | TLSError) and error.code != "tls_verify"
 
 
-def _is_unspoken(trial: Trial, state: RequestState, error: FetchError) -> bool:
+def _is_unspoken(trial: SchemeTrial, state: RequestState, error: FetchError) -> bool:
     """Whether a row failed for want of its scheme: by its own exchange, or by what is known of its robots.txt."""
     if trial.error is not None:
         return True

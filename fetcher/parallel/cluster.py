@@ -17,9 +17,9 @@ import tempfile
 from typing import IO, Any, Self
 
 from fetcher.errors import ConfigError, ResourceError, missing_extra
+from fetcher.parallel.channel import LENGTH
 from fetcher.parallel.messages import CrawlSettings
 from fetcher.parallel.process import wait_for_end
-from fetcher.parallel.seam import LENGTH
 from fetcher.spawn import command, environment
 
 __all__ = ["RayCluster", "workers_of_ray"]
@@ -39,12 +39,12 @@ def workers_of_ray(value: Any) -> int | None:
 
 
 class _Remote:
-    """A worker that is somewhere: it ends when our end of its seam is closed."""
+    """A worker that is somewhere: it ends when our end of its channel is closed."""
 
     pid = None
 
     def __init__(self, end: socket.socket) -> None:
-        self._end = end  # a second descriptor of the seam's socket
+        self._end = end  # a second descriptor of the channel's socket
         self._code: int | None = None
 
     def poll(self) -> int | None:

@@ -35,16 +35,16 @@ __all__ = [
     "FromWorker",
     "HostNews",
     "HostStandings",
-    "LastWord",
+    "LimitShare",
     "LogLine",
     "NoMoreRows",
     "OutcomeBatch",
     "PauseWorker",
     "RowBatch",
     "RowValue",
-    "ShareOut",
     "StopWorker",
     "TellHosts",
+    "WorkerFinished",
     "WorkerGone",
     "WorkerStatus",
     "WorkerTrouble",
@@ -256,7 +256,7 @@ class RowBatch(msgspec.Struct, array_like=True, frozen=True, tag="rows"):
     rows: list[RowValue]
 
 
-class ShareOut(msgspec.Struct, array_like=True, frozen=True, tag="share"):
+class LimitShare(msgspec.Struct, array_like=True, frozen=True, tag="share"):
     """The part of the slots and of the rate that is the worker's now; ``number`` counts what it is told."""
 
     number: int
@@ -293,7 +293,7 @@ class NoMoreRows(msgspec.Struct, array_like=True, frozen=True, tag="finish"):
 
 
 FromParent: TypeAlias = (
-    CrawlSettings | RowBatch | ShareOut | ChangeHosts | PauseWorker | TellHosts | StopWorker | NoMoreRows
+    CrawlSettings | RowBatch | LimitShare | ChangeHosts | PauseWorker | TellHosts | StopWorker | NoMoreRows
 )
 
 
@@ -359,7 +359,7 @@ class WorkerTrouble(msgspec.Struct, array_like=True, frozen=True, tag="trouble")
     text: str
 
 
-class LastWord(msgspec.Struct, array_like=True, frozen=True, tag="ended"):
+class WorkerFinished(msgspec.Struct, array_like=True, frozen=True, tag="ended"):
     """The last word: all has been said."""
 
     epoch: int
@@ -374,7 +374,7 @@ class WorkerGone(msgspec.Struct, array_like=True, frozen=True, tag="gone"):
 
 
 FromWorker: TypeAlias = (
-    OutcomeBatch | WorkerStatus | HostNews | HostStandings | LogLine | WorkerTrouble | LastWord | WorkerGone
+    OutcomeBatch | WorkerStatus | HostNews | HostStandings | LogLine | WorkerTrouble | WorkerFinished | WorkerGone
 )
 
 

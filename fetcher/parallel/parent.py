@@ -2,7 +2,7 @@
 
 ::
 
-    source ─ intake ─▶ dealing: who asks which site ─▶ worker 1: concurrent ─▶ outcomes ─▶ joined with their rows ─▶ …
+    source ─ intake ─▶ assigner: who asks which site ─▶ worker 1: concurrent ─▶ outcomes ─▶ joined with their rows ─▶ …
                             ▲   (waiting rows, on disk)  worker 2: concurrent         │
                             └────── rows whose next hop is another worker's site ◀────┘
 
@@ -37,9 +37,8 @@ from fetcher.errors import FetcherError, ResourceError, SourceError
 from fetcher.hosts.standing import HostStanding
 from fetcher.intake import Rejected
 from fetcher.model import Failure, Outcome
+from fetcher.parallel.assignment import RowAssigner
 from fetcher.parallel.carried import carried_files
-from fetcher.parallel.crew import SHARE_SECONDS, Crew
-from fetcher.parallel.dealing import Dealing
 from fetcher.parallel.messages import (
     ChangeHosts,
     CrawlSettings,
@@ -47,7 +46,6 @@ from fetcher.parallel.messages import (
     HostNews,
     HostStandings,
     KnownPage,
-    LastWord,
     LogLine,
     NoMoreRows,
     OutcomeBatch,
@@ -55,6 +53,7 @@ from fetcher.parallel.messages import (
     RowBatch,
     RowValue,
     StopWorker,
+    WorkerFinished,
     WorkerStatus,
     WorkerTrouble,
     row_of,
@@ -62,6 +61,7 @@ from fetcher.parallel.messages import (
 )
 from fetcher.parallel.parsing_marks import ParsingMarks
 from fetcher.parallel.process import END_SECONDS, Launcher, LocalLauncher, WorkerProcess
+from fetcher.parallel.worker_pool import SHARE_SECONDS, WorkerPool
 from fetcher.pipeline import GRACE_SECONDS, Engine, Policies, Source, Wakeup, fresh, intake_of
 from fetcher.request_state import Glance, InFlight, RequestState, WorkerStanding, failure_of, glance_over, known_page
 from fetcher.stats import Stats
@@ -109,13 +109,13 @@ class ParallelOutcomes:
         self._middleware = tuple(middleware)
         self._ordered = ordered
         self._intake = intake_of(source, engine.config, self.stats, found)
-        self._dealing = Dealing(workers, limits, folder=spill_folder)
-        self._crew = Crew(workers, limits)
+        self._assigner = RowAssigner(workers, limits, folder=spill_folder)
+        self._pool = WorkerPool(workers, limits)
         self._epoch = 0
         # What the workers of streams before knew is not forgotten.
         engine.gate.remote[:] = [
             *engine.gate.remote[-MAX_EARLIER_WORKERS:],
-            *(place.remote for place in self._crew.places),
+            *(place.remote for place in self._pool.places),
         ]
         self._suspects = set(engine.reader.suspects)
         self._marks = ParsingMarks(engine.reader.slots)
@@ -130,7 +130,7 @@ class ParallelOutcomes:
         self._wakeup = Wakeup()
         self._tasks: list[asyncio.Task[None]] = []
         self._grace: asyncio.TimerHandle | None = None
-        self._dealing_soon = False
+        self._assigning_soon = False
         self._deaths: list[tuple[float, int]] = []
         self._source_error: SourceError | None = None
         self._bug: BaseException | None = None
@@ -163,7 +163,7 @@ class ParallelOutcomes:
 
     def in_flight(self) -> list[InFlight]:
         """Return every row that the workers had running when they last said so, a second ago at most."""
-        return self._crew.in_flight(time.monotonic())
+        return self._pool.in_flight(time.monotonic())
 
     def glance(self, most: int) -> Glance:
         """Return what the workers have running at a glance."""
@@ -171,30 +171,30 @@ class ParallelOutcomes:
 
     def standings(self, most: int) -> list[HostStanding]:
         """Return how the hosts stand, by what the workers said a second ago; the first call has them begin to tell."""
-        self._crew.ask_for_standings(most)
-        return self._crew.standings(most, self._dealing.waiting(most))
+        self._pool.ask_for_standings(most)
+        return self._pool.standings(most, self._assigner.waiting(most))
 
-    def crew(self) -> list[WorkerStanding]:
+    def worker_standings(self) -> list[WorkerStanding]:
         """Return how the workers stand."""
-        return self._crew.workers([len(hand.given) for hand in self._dealing.hands])
+        return self._pool.workers([len(load.given) for load in self._assigner.loads])
 
     def change(self, config: Config, hosts: Policies) -> None:
         """Take over other limits: the shares of the slots and of the rate move, and each worker is told of the hosts."""
         self._engine = msgspec.structs.replace(self._engine, config=config)
         if hosts:
-            self._crew.tell(ChangeHosts(hosts))
-        self._crew.change(config.limits)
+            self._pool.tell(ChangeHosts(hosts))
+        self._pool.change(config.limits)
 
     def pause(self, *, paused: bool) -> None:
         """Have the workers send nothing new while ``paused``."""
-        self._crew.tell(PauseWorker(paused))
+        self._pool.tell(PauseWorker(paused))
 
     def stop(self, grace: float = GRACE_SECONDS) -> None:
         """Start nothing new, give what is on the wire ``grace`` seconds, then end. Rows left are pending."""
         if not self._stopping:
             self._stopping = True
             self._tasks[0].cancel()
-        self._crew.tell(StopWorker(max(0.0, grace)))
+        self._pool.tell(StopWorker(max(0.0, grace)))
         if self._grace is not None:
             self._grace.cancel()
         self._grace = asyncio.get_running_loop().call_later(max(0.0, grace) + STOP_SECONDS, self._end_workers)
@@ -215,10 +215,10 @@ class ParallelOutcomes:
                 elif compares and (page := fresh(self._engine, row)) is not None:
                     self._deliver(row, page, 0)
                 else:
-                    self._dealing.push(row)
+                    self._assigner.push(row)
                     self._start_worker()
                     if self._intake.pause:
-                        self._deal_soon()
+                        self._assign_soon()
                 if self._intake.pause:
                     await self._needed()
         except SourceError as error:
@@ -234,41 +234,41 @@ class ParallelOutcomes:
         while True:
             if self._is_behind():
                 await self._taken_some()
-            elif (self._ordered and self._taken - self._handed >= self._window) or self._dealing.is_full(
+            elif (self._ordered and self._taken - self._handed >= self._window) or self._assigner.is_full(
                 time.monotonic()
             ):
                 self._begin()
-                self._deal_soon()
+                self._assign_soon()
                 self._space = asyncio.get_running_loop().create_future()
                 await asyncio.wait([self._space], timeout=SHARE_SECONDS)
             else:
                 return
 
     def _begin(self) -> None:
-        self._dealing.begin()
-        self._deal_soon()
+        self._assigner.begin()
+        self._assign_soon()
 
     # Rows out, outcomes in
 
-    def _deal_soon(self) -> None:
-        if not self._dealing_soon:
-            self._dealing_soon = True
-            asyncio.get_running_loop().call_soon(self._deal)
+    def _assign_soon(self) -> None:
+        if not self._assigning_soon:
+            self._assigning_soon = True
+            asyncio.get_running_loop().call_soon(self._assign)
 
-    def _deal(self) -> None:
+    def _assign(self) -> None:
         """Give each worker what it may have, and have the list read on where that was not enough."""
-        self._dealing_soon = False
+        self._assigning_soon = False
         if self._stopping or self._closing:
             return
         try:
-            for number, place in enumerate(self._crew.places):
+            for number, place in enumerate(self._pool.places):
                 process = place.process
                 if process is None or not process.alive:
-                    if process is None and self._dealing.hands[number].round:
+                    if process is None and self._assigner.loads[number].round:
                         self._start(number)
-                        self._deal_soon()
+                        self._assign_soon()
                     continue
-                while rows := self._dealing.take(number, MAX_ROWS_A_BATCH):
+                while rows := self._assigner.take(number, MAX_ROWS_A_BATCH):
                     self._give(process, rows)
         except FetcherError as error:  # of the disk that rows wait on, or of a process that cannot be started
             self._fail(error)
@@ -293,9 +293,9 @@ class ParallelOutcomes:
 
     def _heard(self, process: WorkerProcess, message: FromWorker, size: int) -> asyncio.Future[None] | None:
         """Take in what a worker says; return what it is to wait for before it is listened to again."""
-        if not self._crew.has(process):
+        if not self._pool.has(process):
             return None  # another one has its place
-        place = self._crew.places[process.number]
+        place = self._pool.places[process.number]
         match message:
             case OutcomeBatch():
                 self._take_outcomes(process.number, message, size)
@@ -305,14 +305,14 @@ class ParallelOutcomes:
                     return self._room
             case WorkerStatus():
                 place.heard(message, time.monotonic())
-                self._dealing.hands[process.number].idle = message.wanted <= place.told
+                self._assigner.loads[process.number].idle = message.wanted <= place.told
             case HostStandings() | HostNews():
                 place.heard(message, time.monotonic())
             case LogLine():
                 logging.getLogger(message.name).log(message.level, "%s", message.text)
             case WorkerTrouble():
                 self._fail(_error_of(message, process.number))
-            case LastWord():
+            case WorkerFinished():
                 process.finished = True
                 self._wakeup.wake()
         return None
@@ -320,7 +320,7 @@ class ParallelOutcomes:
     def _take_outcomes(self, place: int, message: OutcomeBatch, size: int) -> None:
         self.stats.by_http += message.by_http
         each = size // max(1, len(message.pages) + len(message.failures))
-        ended = self._dealing.ended
+        ended = self._assigner.ended
         outcomes: list[Outcome] = [*message.pages, *message.failures]
         for outcome in outcomes:
             state = ended(place, outcome.request.tag)
@@ -329,10 +329,10 @@ class ParallelOutcomes:
         for value in message.handed_over:
             state = ended(place, value.key)
             if state is not None:
-                self._dealing.push_again(row_of(value, state.request))
+                self._assigner.push_again(row_of(value, state.request))
         if message.pages or message.failures:
             self._deaths.clear()
-        self._deal_soon()
+        self._assign_soon()
 
     def _deliver(self, state: RequestState, outcome: Outcome, size: int) -> None:
         if isinstance(outcome, Failure):
@@ -366,25 +366,25 @@ class ParallelOutcomes:
 
     def _start_worker(self) -> None:
         """Start one more process where there is one more site for it."""
-        free = next((number for number, place in enumerate(self._crew.places) if place.process is None), None)
-        if free is not None and self._dealing.buckets > free:
+        free = next((number for number, place in enumerate(self._pool.places) if place.process is None), None)
+        if free is not None and self._assigner.buckets > free:
             self._start(free)
 
     def _start(self, number: int, suspects: frozenset[int] = frozenset()) -> None:
         """Start a process in a place."""
-        crew, engine = self._crew, self._engine
-        place = crew.places[number]
+        pool, engine = self._pool, self._engine
+        place = pool.places[number]
         place.begin_anew()
         self._epoch += 1
-        self._dealing.hands[number].idle = False
+        self._assigner.loads[number].idle = False
         remote = self._launcher.remote
-        beside = -(-len(crew) // self._launcher.machines)  # workers of one machine
+        beside = -(-len(pool) // self._launcher.machines)  # workers of one machine
         settings = CrawlSettings(
             config=_config_of_worker(engine, beside),
             number=number,
             epoch=self._epoch,
             concurrency=place.told,
-            rate=crew.rate(place),
+            rate=pool.rate(place),
             extract=engine.reader.extractor_name,
             middleware=self._middleware,
             parsers=max(1, (engine.config.parsing.parsers or 1) // beside),
@@ -417,7 +417,7 @@ class ParallelOutcomes:
     def _worker_ended(self, process: WorkerProcess, trouble: str | None) -> None:
         """Replace a worker that is gone, and give its rows again."""
         place = process.number
-        if self._closing or not self._crew.has(process) or self._bug is not None:
+        if self._closing or not self._pool.has(process) or self._bug is not None:
             return
         if process.finished or self._stopping:
             process.finished = True
@@ -438,15 +438,15 @@ class ParallelOutcomes:
         suspect = process.suspect or self._marks.of(place)
         if suspect:
             self._suspects.add(suspect)
-        rows = self._dealing.lost(place)
+        rows = self._assigner.lost(place)
         about = f"; row {suspect} was being parsed, and is parsed apart now" if suspect else ""
         log.warning("worker %d is replaced: %s; %d rows are given again%s", place + 1, reason, rows, about)
         self._start(place)
-        self._deal_soon()
+        self._assign_soon()
 
     def _end_workers(self) -> None:
         """End those that have not ended in the time they had."""
-        for place in self._crew.places:
+        for place in self._pool.places:
             place.kill()
         self._wakeup.wake()
 
@@ -454,7 +454,7 @@ class ParallelOutcomes:
 
     def _over(self) -> bool:
         if self._stopping:
-            return self._crew.finished
+            return self._pool.finished
         return self._source_ended and self._handed == self._taken
 
     def _fail(self, error: BaseException) -> None:
@@ -476,18 +476,18 @@ class ParallelOutcomes:
         self._marks.open()
         self._tasks = [loop.create_task(self._take_in())]
         self._tasks[0].add_done_callback(self._task_ended)
-        self._crew.begin()
+        self._pool.begin()
         return self
 
     async def __aexit__(self, *error: object) -> None:
         self._closing = True
-        self._crew.close()
+        self._pool.close()
         if self._grace is not None:
             self._grace.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        processes = self._crew.processes
+        processes = self._pool.processes
         # Where all has gone well each tells what it knows of its hosts; else there is nothing worth waiting for.
         well = error[0] is None and self._bug is None and (self._over() or self._stopping)
         for process in processes:
@@ -499,10 +499,10 @@ class ParallelOutcomes:
             await asyncio.gather(*(process.close(grace=END_SECONDS) for process in processes))
         else:
             await asyncio.gather(*(process.close(grace=0.0) for process in processes), return_exceptions=True)
-        for place in self._crew.places:
+        for place in self._pool.places:
             place.remote.on_wire = 0
-        self._marks.close(len(self._crew), clear=self._bug is None)
-        self._dealing.close()
+        self._marks.close(len(self._pool), clear=self._bug is None)
+        self._assigner.close()
         await self._intake.close()
 
 

@@ -2,7 +2,7 @@
 
 Where it runs is its ``Launcher``'s business, which gives a socket and what stands for the process at its other end. On
 this machine that is a new interpreter, never a fork: the parent has threads and a loop. Law 6: a worker that is gone is
-told by the end of its seam, and that end comes only when it has stopped. Signals of the terminal are for the parent
+told by the end of its channel, and that end comes only when it has stopped. Signals of the terminal are for the parent
 alone: a worker has a session of its own.
 """
 
@@ -18,8 +18,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from fetcher.errors import ResourceError
+from fetcher.parallel.channel import Channel, open_channel
 from fetcher.parallel.messages import CrawlSettings, FromParent, FromWorker, WorkerGone, decode_from_worker, encode
-from fetcher.parallel.seam import Seam, open_seam
 from fetcher.spawn import command, environment
 
 __all__ = ["Launched", "Launcher", "LocalLauncher", "WorkerProcess", "how_it_ended", "wait_for_end"]
@@ -57,7 +57,7 @@ class Launcher(Protocol):
     machines: int
 
     def launch(self, settings: CrawlSettings, most: int) -> tuple[socket.socket, Launched]:
-        """Start one and return our end of its seam, whose batches have at most ``most`` bytes. Raises ``ResourceError``."""
+        """Start one and return our end of its channel, whose batches have at most ``most`` bytes. Raises ``ResourceError``."""
         ...
 
 
@@ -68,7 +68,7 @@ class LocalLauncher:
     machines = 1
 
     def launch(self, settings: CrawlSettings, most: int) -> tuple[socket.socket, Launched]:
-        """See ``Launcher.launch``. The process is told its settings by the seam, and what comes is bounded where it comes."""
+        """See ``Launcher.launch``. The process is told its settings by the channel, and what comes is bounded where it comes."""
         del settings, most
         ours, theirs = socket.socketpair()
         try:
@@ -169,11 +169,11 @@ class WorkerProcess:
     async def _talk(self, end: socket.socket) -> None:
         """Listen until the end of it."""
         trouble: str | None = None
-        seam = await open_seam(end, most=self._most)
-        telling = asyncio.get_running_loop().create_task(self._tell(seam))
+        channel = await open_channel(end, most=self._most)
+        telling = asyncio.get_running_loop().create_task(self._tell(channel))
         self._tasks.append(telling)
         try:
-            while (batch := await seam.receive()) is not None:
+            while (batch := await channel.receive()) is not None:
                 message = decode_from_worker(batch)
                 if isinstance(message, WorkerGone):
                     self._gone = message
@@ -187,7 +187,7 @@ class WorkerProcess:
         finally:
             telling.cancel()
             self.alive = False
-            seam.close()
+            channel.close()
         process = self._process
         if process is not None:  # its end follows that of its connection
             await wait_for_end(process, LAST_SECONDS)
@@ -195,10 +195,10 @@ class WorkerProcess:
             process.wait()
         self._ended(self, trouble)
 
-    async def _tell(self, seam: Seam) -> None:
+    async def _tell(self, channel: Channel) -> None:
         with contextlib.suppress(ConnectionError):  # its end is noted by who listens
             while True:
-                await seam.send(await self._outgoing.get())
+                await channel.send(await self._outgoing.get())
 
 
 def how_it_ended(code: int | None) -> str:

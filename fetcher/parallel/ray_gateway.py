@@ -7,7 +7,7 @@
 
 Ray is imported here and nowhere else, so that its threads, its signal handlers and what it prints are not the parent's,
 and what it keeps of its driver (the command line above all) holds no secret: this one's has none. Law 3: of each worker
-one call is on its way. Law 6: a worker's seam is closed when the worker has stopped, and not before:
+one call is on its way. Law 6: a worker's channel is closed when the worker has stopped, and not before:
 either its relay has said so, or it has been told nothing for as long as its lease. Law 8: so no site has two workers.
 
 Its standard input is a socket of the parent's: by it come the ends of the workers' sockets, and by its end, the
@@ -28,9 +28,9 @@ from collections import Counter
 from typing import Any
 
 from fetcher import event_loop
+from fetcher.parallel.channel import LENGTH, SocketChannel, open_channel
 from fetcher.parallel.messages import LogLine, WorkerGone, WorkerTrouble, encode
 from fetcher.parallel.ray_relay import LEASE_SECONDS, MORE, Relay, versions
-from fetcher.parallel.seam import LENGTH, SocketSeam, open_seam
 
 __all__ = ["main"]
 
@@ -103,9 +103,9 @@ class Machines:
 class Bridge:
     """One worker: from the parent's socket to its actor, and back."""
 
-    def __init__(self, ray: Any, seam: SocketSeam, workers: int, machines: Machines) -> None:
+    def __init__(self, ray: Any, channel: SocketChannel, workers: int, machines: Machines) -> None:
         self._ray = ray
-        self._seam = seam
+        self._channel = channel
         self._machines = machines
         self._node: str | None = None
         self._pause = max(PAUSE_SECONDS, PAUSE_PER_WORKER * workers)
@@ -119,7 +119,7 @@ class Bridge:
         """Begin, go on until one of the two is over, and close."""
         gone: WorkerGone | None = None
         try:
-            first = await self._seam.receive()
+            first = await self._channel.receive()
             if first is None:
                 return
             start = json.loads(first)
@@ -142,7 +142,7 @@ class Bridge:
                     self._ray.kill(self._actor, no_restart=True)
             if gone is not None:
                 await self._say(encode(gone))
-            self._seam.close()
+            self._channel.close()
 
     async def _work(self, start: dict[str, Any]) -> WorkerGone:
         """Return how the worker has ended, once it has."""
@@ -213,7 +213,7 @@ class Bridge:
 
     async def _read(self) -> None:
         """Take in what the parent says, until it is gone or wants the worker's end."""
-        while (batch := await self._seam.receive()) is not None:
+        while (batch := await self._channel.receive()) is not None:
             async with self._changed:
                 await self._changed.wait_for(lambda: len(self._pending) < MAX_PENDING_BYTES)
                 self._pending += LENGTH.pack(len(batch))
@@ -228,7 +228,7 @@ class Bridge:
                 del self._pending[:DELIVERED_BYTES]
                 self._changed.notify_all()
             whole = not self._pending
-            most = 0 if self._seam.is_behind else COLLECTED_BYTES
+            most = 0 if self._channel.is_behind else COLLECTED_BYTES
             pause = self._pause if whole else 0.0
             call = asyncio.ensure_future(self._told_by(self._actor.exchange.remote(data, pause, most), ANSWER_SECONDS))
             try:
@@ -242,7 +242,7 @@ class Bridge:
                 over = json.loads(bytes(answer[1:]))
                 return WorkerGone(self._epoch, over["reason"], over["row"])
             if len(answer) > 1:
-                self._seam.pass_on(bytes(answer[1:]))
+                self._channel.pass_on(bytes(answer[1:]))
 
     async def _told_by(self, reference: Any, seconds: float) -> Any:
         """Note that the worker is told something now, and wait for the answer."""
@@ -254,7 +254,7 @@ class Bridge:
 
     async def _say(self, batch: bytes | bytearray) -> None:
         with contextlib.suppress(ConnectionError):
-            await self._seam.send(batch)
+            await self._channel.send(batch)
 
     async def _log(self, level: int, text: str) -> None:
         await self._say(encode(LogLine("fetcher.workers", level, f"a worker of Ray's: {text}")))
@@ -362,8 +362,8 @@ class Gateway:
             task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, end: socket.socket) -> None:
-        seam = await open_seam(end, most=1 << 40)
-        await Bridge(self._ray, seam, self._workers, self._machines).run()
+        channel = await open_channel(end, most=1 << 40)
+        await Bridge(self._ray, channel, self._workers, self._machines).run()
 
 
 def _tell(control: socket.socket, message: dict[str, Any]) -> None:

@@ -26,9 +26,9 @@ from collections import deque
 from pathlib import Path
 
 from fetcher import __version__
+from fetcher.parallel.channel import LENGTH, SocketChannel, open_channel
 from fetcher.parallel.parsing_marks import MARK
 from fetcher.parallel.process import how_it_ended, wait_for_end
-from fetcher.parallel.seam import LENGTH, SocketSeam, open_seam
 from fetcher.spawn import command, environment
 
 __all__ = ["LEASE_SECONDS", "MORE", "OVER", "Relay", "versions"]
@@ -52,7 +52,7 @@ class Relay:
     def __init__(self) -> None:
         self._folder = ""
         self._process: subprocess.Popen[bytes] | None = None
-        self._seam: SocketSeam | None = None
+        self._channel: SocketChannel | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._frames: deque[bytes] = deque()
         self._size = 0
@@ -83,14 +83,14 @@ class Relay:
                 env=variables,
                 start_new_session=True,
             )
-        self._seam = await open_seam(ours, most=most)
-        self._tasks = [loop.create_task(self._listen(self._seam)), loop.create_task(self._watch())]
+        self._channel = await open_channel(ours, most=most)
+        self._tasks = [loop.create_task(self._listen(self._channel)), loop.create_task(self._watch())]
 
     async def deliver(self, data: bytes) -> None:
         """Pass on what the parent says: whole batches, or parts of one in their order. Nobody waits here."""
         self._heard = asyncio.get_running_loop().time()
-        if self._seam is not None and self._over is None:
-            self._seam.pass_on(data)
+        if self._channel is not None and self._over is None:
+            self._channel.pass_on(data)
 
     async def exchange(self, data: bytes, pause: float, most: int) -> bytes:
         """Pass on what the parent says; a little later return what the worker has said, or how it has ended.
@@ -116,11 +116,11 @@ class Relay:
         self._room.set()
         return b"".join(taken)
 
-    async def _listen(self, seam: SocketSeam) -> None:
+    async def _listen(self, channel: SocketChannel) -> None:
         """Take in what the worker says, until its end, and see how that came."""
         reason = ""
         try:
-            while (frame := await seam.receive()) is not None:
+            while (frame := await channel.receive()) is not None:
                 while self._size >= MAX_WAITING_BYTES:
                     self._room.clear()
                     await self._room.wait()

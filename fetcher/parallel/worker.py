@@ -36,22 +36,23 @@ from fetcher.model import Middleware, Outcome, Page
 from fetcher.page.messages import is_plain
 from fetcher.page.reader import Reader
 from fetcher.parallel.carried import placed
+from fetcher.parallel.channel import SocketChannel, open_channel
 from fetcher.parallel.messages import (
     ChangeHosts,
     CrawlSettings,
     FromWorker,
     HostNews,
     HostStandings,
-    LastWord,
+    LimitShare,
     LogLine,
     NoMoreRows,
     OutcomeBatch,
     PauseWorker,
     RowBatch,
     RowValue,
-    ShareOut,
     StopWorker,
     TellHosts,
+    WorkerFinished,
     WorkerStatus,
     WorkerTrouble,
     decode_from_parent,
@@ -60,7 +61,6 @@ from fetcher.parallel.messages import (
     value_of,
 )
 from fetcher.parallel.parsing_marks import MARK
-from fetcher.parallel.seam import SocketSeam, open_seam
 from fetcher.pipeline import Engine, Outcomes, concurrent
 from fetcher.request_state import RequestState
 from fetcher.transport.descriptors import raise_descriptors
@@ -80,7 +80,7 @@ GRACE_TURNS = 4  # in which what has come is read, before a lease is held to be 
 
 
 class SentPages:
-    """The pages of an earlier run, as they came with their rows. ``Earlier`` for the handlers and the reader."""
+    """The pages of an earlier run, as they came with their rows. ``EarlierRun`` for the handlers and the reader."""
 
     max_age: float | None = None
 
@@ -107,15 +107,15 @@ class SentPages:
             self._standing.discard(id(self._pages.pop(url, None)))
 
     def find(self, url: str) -> Page | None:
-        """See ``Earlier.find``."""
+        """See ``EarlierRun.find``."""
         return self._pages.get(url)
 
     def confirmed(self, url: str) -> float | None:  # noqa: ARG002  (the parent has looked)
-        """See ``Earlier.confirmed``: the parent has asked for those rows that need not be fetched."""
+        """See ``EarlierRun.confirmed``: the parent has asked for those rows that need not be fetched."""
         return None
 
     def stands_for(self, page: Page) -> bool:
-        """See ``Earlier.stands_for``."""
+        """See ``EarlierRun.stands_for``."""
         return id(page) in self._standing
 
 
@@ -129,13 +129,13 @@ class Worker:
     def __init__(
         self,
         settings: CrawlSettings,
-        seam: SocketSeam,
+        channel: SocketChannel,
         *,
         marker: tuple[str, int] | None = None,
         lease: float | None = None,
     ) -> None:
         self._settings = settings
-        self._seam = seam
+        self._channel = channel
         self._marker = marker
         self._lease = lease
         self._heard = time.monotonic()
@@ -197,7 +197,7 @@ class Worker:
                             await self._send_outcomes()
             await self._send_outcomes()
             await self._send(self._hosts())
-            await self._send(LastWord(settings.epoch))
+            await self._send(WorkerFinished(settings.epoch))
         finally:
             for task in tasks:
                 task.remove_done_callback(_end_by)
@@ -217,14 +217,14 @@ class Worker:
 
     async def _listen(self) -> None:
         """Take in what the parent says, until it is gone."""
-        while (batch := await self._seam.receive()) is not None:
+        while (batch := await self._channel.receive()) is not None:
             self._heard = time.monotonic()
             if not batch:
                 continue  # somebody is there
             message = decode_from_parent(batch)
             if isinstance(message, RowBatch):
                 self._take(message)
-            elif isinstance(message, ShareOut):
+            elif isinstance(message, LimitShare):
                 assert self._engine is not None
                 self._share, self._slots = message.number, message.concurrency
                 self._engine.gate.set_share(message.concurrency, message.rate)
@@ -347,7 +347,7 @@ class Worker:
     async def _send(self, message: FromWorker) -> None:
         batch = encode(message)
         async with self._sending:
-            await self._seam.send(batch)
+            await self._channel.send(batch)
 
     # What is told
 
@@ -429,12 +429,12 @@ def _imported(option: str, name: str) -> Any:
         raise ConfigError(f"{option}: {name} cannot be loaded by a worker: {type(error).__name__}: {error}") from None
 
 
-class _Telling(logging.Handler):
+class _LogForwarder(logging.Handler):
     """Has what is logged here told by the parent. Law 3: at most so many lines wait."""
 
-    def __init__(self, seam: SocketSeam, level: int) -> None:
+    def __init__(self, channel: SocketChannel, level: int) -> None:
         super().__init__(level)
-        self._seam = seam
+        self._channel = channel
         self._tasks: set[asyncio.Task[None]] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -444,7 +444,7 @@ class _Telling(logging.Handler):
         with contextlib.suppress(RuntimeError):  # of another thread, or after the end
             text = self.format(record)
             task = asyncio.get_running_loop().create_task(
-                self._seam.send(encode(LogLine(record.name, record.levelno, text)))
+                self._channel.send(encode(LogLine(record.name, record.levelno, text)))
             )
             self._tasks.add(task)
             task.add_done_callback(self._sent)
@@ -457,8 +457,8 @@ class _Telling(logging.Handler):
 
 async def serve(end: socket.socket, marker: str | None = None, lease: float | None = None) -> None:
     """Take the settings, do what is to be done, and tell what ends it."""
-    seam = await open_seam(end, most=1 << 40)  # what the parent says is as large as it says
-    while not (first := await seam.receive()):
+    channel = await open_channel(end, most=1 << 40)  # what the parent says is as large as it says
+    while not (first := await channel.receive()):
         if first is None:
             return
     settings = decode_from_parent(first)
@@ -466,19 +466,19 @@ async def serve(end: socket.socket, marker: str | None = None, lease: float | No
     _settle(settings)
     logger = logging.getLogger("fetcher")
     logger.setLevel(settings.level)
-    logger.addHandler(_Telling(seam, settings.level))
+    logger.addHandler(_LogForwarder(channel, settings.level))
     logger.propagate = False
     slot = (settings.slots, settings.number + 1) if settings.slots is not None else None
     if marker is not None:
         slot = marker, 0
     try:
-        await Worker(settings, seam, marker=slot, lease=lease).run()
+        await Worker(settings, channel, marker=slot, lease=lease).run()
     except FetcherError as error:
-        await seam.send(encode(WorkerTrouble(settings.epoch, type(error).__name__, str(error))))
+        await channel.send(encode(WorkerTrouble(settings.epoch, type(error).__name__, str(error))))
     except Exception as error:  # noqa: BLE001 - a bug is the parent's to raise
         text = "".join(traceback.format_exception(error))
-        await seam.send(encode(WorkerTrouble(settings.epoch, type(error).__name__, text)))
-    seam.close()
+        await channel.send(encode(WorkerTrouble(settings.epoch, type(error).__name__, text)))
+    channel.close()
 
 
 def _settle(settings: CrawlSettings) -> None:

@@ -24,7 +24,7 @@ __all__ = [
     "Forecast",
     "Group",
     "HostShare",
-    "Least",
+    "LeastTime",
     "NamesSampled",
     "RobotsSampled",
     "Sharing",
@@ -42,7 +42,7 @@ Group: TypeAlias = tuple[Literal["per_site", "per_address"], str]
 """A limit, and the site or address it is shared at."""
 
 
-class Least(msgspec.Struct, frozen=True):
+class LeastTime(msgspec.Struct, frozen=True):
     """At least so many ``seconds``, and what sets them; ``host`` where it is one host, site or address."""
 
     seconds: float
@@ -95,7 +95,7 @@ class Forecast(msgspec.Struct, frozen=True):
     largest: list[HostShare]
     names: NamesSampled | None
     robots: RobotsSampled | None
-    least: Least | None
+    least: LeastTime | None
     shard: str | None = None
     listed: int | None = None
 
@@ -148,7 +148,7 @@ class Forecast(msgspec.Struct, frozen=True):
             return "time      as fast as the hosts answer: neither --delay nor --rate sets a least time"
         return f"time      at least {human_seconds(self.least.seconds)}, set by {self._reason(self.least)}"
 
-    def _reason(self, least: Least) -> str:
+    def _reason(self, least: LeastTime) -> str:
         if least.host is None:
             return "--rate" if least.set_by == "rate" else "--concurrency and the latency of the sample"
         if least.set_by in ("per_site", "per_address"):
@@ -179,7 +179,7 @@ def least_time(
     latencies: Mapping[str, float] | None = None,
     sharing: Sequence[Sharing] = (),
     ahead: int = 0,
-) -> Least | None:
+) -> LeastTime | None:
     """Return the least seconds that ``requests`` take, ``hosts`` being those with the most rows, and what sets them.
 
     ``delays`` and ``at_once`` are those of hosts that differ from ``limits``, ``latencies`` what was measured,
@@ -188,21 +188,21 @@ def least_time(
     """
     known = latencies or {}
     usual = median(known.values()) if known else 0.0
-    found: list[Least] = []
+    found: list[LeastTime] = []
     for host in hosts:
         delay = (delays or {}).get(host.host, limits.delay)
         most = (at_once or {}).get(host.host, limits.per_host)
         latency = known.get(host.host, usual)
         if delay:
-            found.append(Least((host.rows - 1 + ahead) * delay + latency, "delay", host.host))
+            found.append(LeastTime((host.rows - 1 + ahead) * delay + latency, "delay", host.host))
         if latency:
-            found.append(Least((host.rows + ahead) * latency / most, "per_host", host.host))
+            found.append(LeastTime((host.rows + ahead) * latency / most, "per_host", host.host))
     if usual:
-        found += [Least(_seconds_of(group, known, usual, ahead), group.limit, group.name) for group in sharing]
+        found += [LeastTime(_seconds_of(group, known, usual, ahead), group.limit, group.name) for group in sharing]
     if limits.rate:
-        found.append(Least(requests / limits.rate, "rate"))
+        found.append(LeastTime(requests / limits.rate, "rate"))
     if usual:
-        found.append(Least(requests * usual / limits.concurrency, "concurrency"))
+        found.append(LeastTime(requests * usual / limits.concurrency, "concurrency"))
     return max(found, key=lambda least: least.seconds, default=None)
 
 

@@ -31,10 +31,10 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_ROWS",
     "MAX_SITEMAPS",
-    "Broken",
+    "BrokenEntry",
+    "DelayedEntry",
     "Entry",
     "FetchList",
-    "Late",
     "ListBody",
     "ListStore",
     "NetworkLists",
@@ -87,13 +87,13 @@ class FetchList(Protocol):
         ...
 
 
-class Broken(msgspec.Struct, frozen=True):
+class BrokenEntry(msgspec.Struct, frozen=True):
     """The last entry of a list that cannot be read, or not to its end."""
 
     message: str
 
 
-class Late(msgspec.Struct, frozen=True):
+class DelayedEntry(msgspec.Struct, frozen=True):
     """The only entry of a list that could not be had, and perhaps can be later."""
 
     message: str
@@ -101,7 +101,7 @@ class Late(msgspec.Struct, frozen=True):
 
 L = TypeVar("L", bound=Location)
 
-Entry: TypeAlias = Location | Broken | Late
+Entry: TypeAlias = Location | BrokenEntry | DelayedEntry
 """What a list on the network gives. Rows have no number yet."""
 
 
@@ -145,7 +145,7 @@ def read_network_list(
         yield from _unless_broken(_guarded(found) if answer.guarded else found, name, required=True)
 
     for entry in network.document(url, produce):
-        if isinstance(entry, Broken):
+        if isinstance(entry, BrokenEntry):
             raise SourceError(entry.message)
         if isinstance(entry, Request | BadRow):
             yield entry
@@ -213,12 +213,12 @@ class _Walk:
             for entry in self._document(listed, asked):
                 if isinstance(entry, Sitemap):
                     found.append(entry)
-                elif isinstance(entry, Late):
+                elif isinstance(entry, DelayedEntry):
                     if not (last and asked):
                         late.append(listed)
                     elif self._error is None:
                         self._error = asked[0]
-                elif isinstance(entry, Broken):
+                elif isinstance(entry, BrokenEntry):
                     if listed.required:
                         raise SourceError(entry.message)
                     yield bad_row(NO_NUMBER, without_userinfo(listed.sitemap.url), entry.message)
@@ -272,9 +272,9 @@ class _Walk:
                 raise SourceError(message) from None
             if error.retryable or error.code in _MAY_PASS:
                 asked.append(SourceError(message))
-                yield Late(message)
+                yield DelayedEntry(message)
             else:
-                yield Broken(message)
+                yield BrokenEntry(message)
             return
         blocks = unpacked(_blocks_of(answer.body), name, believed=False)
         locations = read_sitemap(blocks, name=name, base=answer.url)
@@ -321,7 +321,7 @@ def _asked(network: NetworkLists, url: str, name: str) -> ListBody:
 
 
 def _unless_broken(found: Iterator[Location], name: str, *, required: bool) -> Iterator[Entry]:
-    """Yield what was found; at an error ``Broken``, or where it is ``required`` and nothing was, raise ``SourceError``."""
+    """Yield what was found; at an error ``BrokenEntry``, or where it is ``required`` and nothing was, raise ``SourceError``."""
     some = False
     try:
         for location in found:
@@ -331,7 +331,7 @@ def _unless_broken(found: Iterator[Location], name: str, *, required: bool) -> I
         message = str(error) if isinstance(error, SourceError) else f"{name}: {reason_of(error)}"
         if required and not some:
             raise SourceError(message) from None
-        yield Broken(message)
+        yield BrokenEntry(message)
 
 
 def _guarded(found: Iterator[L]) -> Iterator[L]:

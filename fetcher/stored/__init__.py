@@ -8,6 +8,6 @@ what stands in a file is no more trusted than what comes from the web.
 from __future__ import annotations
 
 from fetcher.stored.opening import open_stored
-from fetcher.stored.page import Awaited, IsFinished, PassedOver, StoredFile, StoredPage
+from fetcher.stored.page import IsFinished, PassedOverCounts, RowsBeingRead, StoredFile, StoredPage
 
-__all__ = ["Awaited", "IsFinished", "PassedOver", "StoredFile", "StoredPage", "open_stored"]
+__all__ = ["IsFinished", "PassedOverCounts", "RowsBeingRead", "StoredFile", "StoredPage", "open_stored"]

@@ -12,7 +12,7 @@ from fetcher.compression import packing_of_data, packing_of_path
 from fetcher.config import Accept
 from fetcher.errors import SourceError
 from fetcher.store import is_store_url
-from fetcher.stored.page import PassedOver, StoredFile
+from fetcher.stored.page import PassedOverCounts, StoredFile
 from fetcher.stored.records import StoredRecords, json_records
 from fetcher.stored.warc import StoredWARC
 
@@ -64,11 +64,11 @@ def open_stored(
 
 
 def _jsonl(path: str, max_size: int, bodies: str | None) -> StoredFile:
-    def records(broken: PassedOver) -> Iterator[Mapping[str, Any]]:
+    def records(broken: PassedOverCounts) -> Iterator[Mapping[str, Any]]:
         return json_records(path, max_line=_ROW_BYTES * max_size, broken=broken)
 
     names: dict[str, None] = {}
-    for record in islice(records(PassedOver()), LOOKED_AT):
+    for record in islice(records(PassedOverCounts()), LOOKED_AT):
         names |= dict.fromkeys(record)
     if not names:
         raise SourceError(f"{path}: holds no pages: give {KINDS}")
@@ -78,7 +78,7 @@ def _jsonl(path: str, max_size: int, bodies: str | None) -> StoredFile:
 def _parquet(path: str, files: list[str], max_size: int, bodies: str | None) -> StoredFile:
     from fetcher.sources.parquet import count_parquet, parquet_fields, parquet_names, parquet_records
 
-    def records(broken: PassedOver) -> Iterator[Mapping[str, Any]]:  # noqa: ARG001  (such a file is whole, or none)
+    def records(broken: PassedOverCounts) -> Iterator[Mapping[str, Any]]:  # noqa: ARG001  (such a file is whole, or none)
         for file in files:
             yield from parquet_records(file)
 
@@ -105,7 +105,7 @@ def _sqlite(path: str, max_size: int, bodies: str | None, selected: Collection[s
 
     from fetcher.sources.sqlite import count_sqlite, sqlite_names, sqlite_records
 
-    def records(broken: PassedOver) -> Iterator[Mapping[str, Any]]:  # noqa: ARG001  (such a file is whole, or none)
+    def records(broken: PassedOverCounts) -> Iterator[Mapping[str, Any]]:  # noqa: ARG001  (such a file is whole, or none)
         return sqlite_records(path, max_body=max_size)
 
     try:

@@ -16,9 +16,9 @@ from fetcher.model import Failure, Outcome, Pairs, Request, Response
 from fetcher.stats import counted
 
 __all__ = [
-    "Awaited",
     "IsFinished",
-    "PassedOver",
+    "PassedOverCounts",
+    "RowsBeingRead",
     "SeenIds",
     "StoredFile",
     "StoredPage",
@@ -63,7 +63,7 @@ class StoredPage(msgspec.Struct, frozen=True):
         )
 
 
-class Awaited(msgspec.Struct, frozen=True):
+class RowsBeingRead(msgspec.Struct, frozen=True):
     """Stands among the rows where the next ones are being read elsewhere: ``future`` is done when they are there."""
 
     future: Future[Any]
@@ -73,7 +73,7 @@ IsFinished: TypeAlias = Callable[[Request], bool]
 """Tells of a row whether an earlier run has finished it."""
 
 
-class PassedOver:
+class PassedOverCounts:
     """Counts what was passed over, by reason."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class PassedOver:
         self.bodiless = 0
         self.strange = 0
 
-    def add(self, other: PassedOver) -> None:
+    def add(self, other: PassedOverCounts) -> None:
         """Count what another has counted too."""
         for name, number in vars(other).items():
             setattr(self, name, getattr(self, name) + number)
@@ -113,14 +113,14 @@ class StoredFile(Protocol):
     """A file with pages, opened by ``open_stored``. ``broken`` counts as ``pages`` are read, ``total`` is about how many there are."""
 
     path: str
-    broken: PassedOver
+    broken: PassedOverCounts
     total: int | None
     fields: tuple[str, ...] | None
     """The columns of the list that all rows have, ``None`` where they are those of the first row."""
     free_fields: bool
     """Whether a row may have other ones."""
 
-    def pages(self, finished: IsFinished | None = None) -> Iterator[StoredPage | Awaited]:
+    def pages(self, finished: IsFinished | None = None) -> Iterator[StoredPage | RowsBeingRead]:
         """Yield the rows in the order of the file, no ``request.id`` twice. Raises ``SourceError``.
 
         Those that are ``finished`` are needed by their request alone.

@@ -26,7 +26,7 @@ from fetcher.sources.records import RecordTable, fields_of
 from fetcher.stored.page import (
     MAX_ID,
     IsFinished,
-    PassedOver,
+    PassedOverCounts,
     SeenIds,
     StoredPage,
     failure_from,
@@ -49,7 +49,7 @@ class BodyFiles:
         self._path = path
         self._max_size = max_size
 
-    def read(self, name: str, broken: PassedOver) -> bytes | None:
+    def read(self, name: str, broken: PassedOverCounts) -> bytes | None:
         """Return a body; ``None``, and counted, where it is not there, too large or not what its name says."""
         match = _BODY_PATH.fullmatch(name)
         if match is None:
@@ -92,7 +92,7 @@ class StoredRecords:
     def __init__(
         self,
         path: str,
-        records: Callable[[PassedOver], Iterator[Mapping[str, Any]]],
+        records: Callable[[PassedOverCounts], Iterator[Mapping[str, Any]]],
         names: Collection[str],
         *,
         max_size: int,
@@ -101,7 +101,7 @@ class StoredRecords:
         total: int | None = None,
     ) -> None:
         self.path = path
-        self.broken = PassedOver()
+        self.broken = PassedOverCounts()
         self.total = total
         self._records = records
         self._max_size = max_size
@@ -122,7 +122,7 @@ class StoredRecords:
 
     def pages(self, finished: IsFinished | None = None) -> Iterator[StoredPage]:  # noqa: ARG002  (all are read to be passed over)
         """Yield the rows. Raises ``SourceError``."""
-        self.broken = broken = PassedOver()
+        self.broken = broken = PassedOverCounts()
         seen = SeenIds(self.path)
         for ordinal, record in enumerate(self._records(broken), 1):
             number = whole_number(record["id"]) if "id" in record else ordinal
@@ -220,7 +220,7 @@ def _headers_of(record: Mapping[str, Any]) -> Pairs:
     return tuple(headers)
 
 
-def json_records(path: str, *, max_line: int, broken: PassedOver) -> Iterator[dict[str, Any]]:
+def json_records(path: str, *, max_line: int, broken: PassedOverCounts) -> Iterator[dict[str, Any]]:
     """Yield the objects of a file of JSON Lines, packed or not; what is none is counted. Raises ``SourceError``."""
     decode = msgspec.json.Decoder().decode
     for line in _lines(path, max_line, broken):
@@ -237,7 +237,7 @@ def json_records(path: str, *, max_line: int, broken: PassedOver) -> Iterator[di
             broken.strange += 1
 
 
-def _lines(path: str, max_line: int, broken: PassedOver) -> Iterator[bytes]:
+def _lines(path: str, max_line: int, broken: PassedOverCounts) -> Iterator[bytes]:
     """Yield the lines; of one that is too long nothing is kept."""
     parts: list[bytes] = []
     size = 0

@@ -31,9 +31,9 @@ from fetcher.stored.http_message import decoded, parse_message
 from fetcher.stored.members import end_of_member, end_of_record, find_record, is_empty
 from fetcher.stored.page import (
     MAX_ID,
-    Awaited,
     IsFinished,
-    PassedOver,
+    PassedOverCounts,
+    RowsBeingRead,
     SeenIds,
     StoredPage,
     failure_from,
@@ -124,7 +124,7 @@ class StoredWARC:
         if importlib.util.find_spec("fastwarc") is None:
             raise SourceError(f"{path}: {missing_extra('fastwarc', 'warc')}")
         self.path = path
-        self.broken = PassedOver()
+        self.broken = PassedOverCounts()
         self.total: int | None = None
         self._max_size = max_size
         self._accept = accept
@@ -135,25 +135,25 @@ class StoredWARC:
         self.fields: tuple[str, ...] | None = None if self.ours else ()
         self.numbers = RowNumbers()
 
-    def pages(self, finished: IsFinished | None = None) -> Iterator[StoredPage | Awaited]:  # noqa: ARG002  (all are read to be passed over)
+    def pages(self, finished: IsFinished | None = None) -> Iterator[StoredPage | RowsBeingRead]:  # noqa: ARG002  (all are read to be passed over)
         """Yield the rows. Raises ``SourceError``."""
-        self.broken = PassedOver()
+        self.broken = PassedOverCounts()
         return self.numbered(self.scan())
 
-    def numbered(self, items: Iterable[Found | Awaited]) -> Iterator[StoredPage | Awaited]:
+    def numbered(self, items: Iterable[Found | RowsBeingRead]) -> Iterator[StoredPage | RowsBeingRead]:
         """Yield the rows that ``scan`` has found: none twice, and what failed at the end. Raises ``SourceError``."""
         return self._numbered_ours(items) if self.ours else self._numbered_others(items)
 
-    def _numbered_others(self, items: Iterable[Found | Awaited]) -> Iterator[StoredPage | Awaited]:
+    def _numbered_others(self, items: Iterable[Found | RowsBeingRead]) -> Iterator[StoredPage | RowsBeingRead]:
         number = 0
         for item in items:
             if isinstance(item, StoredPage):
                 number += 1
                 yield item if item.request.id == number else item.renumbered(number)
-            elif isinstance(item, Awaited):
+            elif isinstance(item, RowsBeingRead):
                 yield item
 
-    def _numbered_ours(self, items: Iterable[Found | Awaited]) -> Iterator[StoredPage | Awaited]:
+    def _numbered_ours(self, items: Iterable[Found | RowsBeingRead]) -> Iterator[StoredPage | RowsBeingRead]:
         seen = SeenIds(self.path)
         self.numbers = numbers = RowNumbers()
         with _Failures(self.path) as failures:
@@ -167,7 +167,7 @@ class StoredWARC:
                     if number in seen:
                         seen.add(number)  # raises
                     failures.put(msgspec.structs.replace(item, number=number))
-                elif isinstance(item, Awaited):
+                elif isinstance(item, RowsBeingRead):
                     yield item
                 else:
                     numbers.begin()
@@ -314,7 +314,7 @@ class StoredWARC:
 
     def _is_ours(self) -> bool:
         """Tell whose archive it is by its first records. Raises ``SourceError`` where there are none."""
-        broken = PassedOver()
+        broken = PassedOverCounts()
         found = False
         for count, record in enumerate(self._records(broken, 0, every=True)):
             found = True
@@ -328,7 +328,7 @@ class StoredWARC:
             raise SourceError(f"{self.path}: is no WARC: there is no whole record in it")
         return False
 
-    def _records(self, broken: PassedOver, begin: int, *, every: bool = False) -> Iterator[ArchiveRecord]:
+    def _records(self, broken: PassedOverCounts, begin: int, *, every: bool = False) -> Iterator[ArchiveRecord]:
         """Yield the records that are whole; ``every`` has others than those that matter too."""
         from fastwarc.warc import ArchiveIterator, WarcRecordType
 
@@ -371,7 +371,7 @@ class StoredWARC:
         """Return where the record at ``at`` ends, with ``size`` bytes in its block, ``None`` where it is not whole."""
         return end_of_member(file, at) if self._packed else end_of_record(file, at, size)
 
-    def _taken(self, record: Any, broken: PassedOver, *, every: bool) -> ArchiveRecord | None:
+    def _taken(self, record: Any, broken: PassedOverCounts, *, every: bool) -> ArchiveRecord | None:
         """Return a record with its block, ``None`` for one that is passed over. Raises ``OSError`` where it is damaged."""
         headers = record.headers
         kind = (headers.get("WARC-Type") or "").lower()
@@ -410,7 +410,7 @@ class StoredWARC:
         with self._open() as file, contextlib.suppress(OSError):
             file.seek(start)
             for record in ArchiveIterator(file, record_types=WarcRecordType.any_type, parse_http=False):
-                return self._taken(record, PassedOver(), every=False)
+                return self._taken(record, PassedOverCounts(), every=False)
         return None
 
     def _open(self) -> BinaryIO:

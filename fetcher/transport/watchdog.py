@@ -16,10 +16,10 @@ from fetcher.model import Stage
 from fetcher.request_state import RequestState
 from fetcher.transport.translate import out_of_time
 
-__all__ = ["Heard", "Watch", "Watchdog"]
+__all__ = ["Watch", "Watchdog", "WatchedConnection"]
 
 
-class Heard(Protocol):
+class WatchedConnection(Protocol):
     """A connection: when bytes came last (monotonic seconds), and how many of the head; whether it served before."""
 
     heard: float
@@ -40,7 +40,7 @@ class Watch:
         self._state = state
         self._expired: FetchError | None = None
         self._paused_at: float | None = None
-        self.connection: Heard | None = None  # connecting has a limit of its own
+        self.connection: WatchedConnection | None = None  # connecting has a limit of its own
         self._since = 0.0
 
     def __enter__(self) -> Self:
@@ -62,7 +62,7 @@ class Watch:
         if kind is not None and issubclass(kind, asyncio.CancelledError):
             raise self._expired from None
 
-    def listen(self, connection: Heard | None) -> None:
+    def listen(self, connection: WatchedConnection | None) -> None:
         """Note that the request goes out on this connection, or that there is none yet."""
         self.connection = connection
         self._since = monotonic()

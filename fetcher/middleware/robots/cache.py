@@ -18,7 +18,7 @@ from fetcher.errors import FetchError
 from fetcher.middleware.robots.fetch import RobotsFetch
 from fetcher.middleware.robots.parse import parse_robots
 from fetcher.middleware.robots.rules import EVERYTHING, Rules
-from fetcher.request_state import Trial
+from fetcher.request_state import SchemeTrial
 
 __all__ = ["Known", "RobotsCache"]
 
@@ -46,7 +46,7 @@ class Known(msgspec.Struct):
     delay: float = 0.0
     state: RobotsFetch | None = None
     of_hop: bool = False
-    trial: Trial | None = None
+    trial: SchemeTrial | None = None
 
 
 class RobotsCache:

@@ -19,7 +19,7 @@ from fetcher.middleware.redirects import Redirects
 from fetcher.middleware.retry import Retry
 from fetcher.middleware.robots.parse import MAX_ROBOTS_BYTES
 from fetcher.model import Exchange, Middleware, Request, Response, compose
-from fetcher.request_state import RequestState, Trial, current, is_guarded
+from fetcher.request_state import RequestState, SchemeTrial, current, is_guarded
 from fetcher.urls import Target, parse
 
 __all__ = ["PATH", "RobotsFetch", "robots_exchange", "trial_of"]
@@ -29,7 +29,7 @@ MAX_ROBOTS_REDIRECTS = 5  # RFC 9309, 2.3.1.2
 FINAL_STATUSES = Accept(((200, 428), (430, 499)))  # neither a reason to ask again nor to stay away
 
 
-def trial_of(asker: RequestState | None, target: Target) -> Trial | None:
+def trial_of(asker: RequestState | None, target: Target) -> SchemeTrial | None:
     """Return the trial of the row's scheme that a robots.txt of ``target`` is the first exchange of."""
     trial = asker.trial if asker is not None else None
     return trial if trial is not None and not trial.spoken and trial.origin == target.origin else None

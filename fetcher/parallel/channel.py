@@ -1,6 +1,6 @@
-"""The seam between the parent and a worker: a batch is sent, a batch is received, and there is an end. No more than that.
+"""The channel between the parent and a worker: a batch is sent, a batch is received, and there is an end. No more than that.
 
-Whoever implements ``Seam`` may stand where the socket stands: an actor on another machine too. Law 3: a batch that is
+Whoever implements ``Channel`` may stand where the socket stands: an actor on another machine too. Law 3: a batch that is
 larger than it may be is an error, and ``send`` waits while the other end is behind. Law 7: what crosses is bytes, and
 whoever receives them decodes them by a schema: nothing is pickled.
 """
@@ -12,7 +12,7 @@ import socket
 import struct
 from typing import Protocol
 
-__all__ = ["LENGTH", "Seam", "SocketSeam", "open_seam"]
+__all__ = ["LENGTH", "Channel", "SocketChannel", "open_channel"]
 
 LENGTH = struct.Struct("!Q")
 """What stands before each batch on its way."""
@@ -20,7 +20,7 @@ LENGTH = struct.Struct("!Q")
 MAX_BUFFERED_BYTES = 1024 * 1024  # that are on their way before ``send`` waits
 
 
-class Seam(Protocol):
+class Channel(Protocol):
     """One end of it."""
 
     async def send(self, batch: bytes | bytearray) -> None:
@@ -36,7 +36,7 @@ class Seam(Protocol):
         ...
 
 
-class SocketSeam:
+class SocketChannel:
     """A stream socket, with the length of each batch before it. A batch has at most ``most`` bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: int) -> None:
@@ -46,9 +46,9 @@ class SocketSeam:
         writer.transport.set_write_buffer_limits(high=MAX_BUFFERED_BYTES)
 
     async def send(self, batch: bytes | bytearray) -> None:
-        """See ``Seam.send``."""
+        """See ``Channel.send``."""
         if self._writer.is_closing():
-            raise ConnectionResetError("the seam is closed")
+            raise ConnectionResetError("the channel is closed")
         # Not ``writelines``: up to Python 3.12.8 and 3.13.1 asyncio's never told whoever waits in ``drain`` that the
         # buffer was full (CVE-2024-12254), so that a batch after another was taken until the memory was used up.
         self._writer.write(LENGTH.pack(len(batch)) + batch)
@@ -65,7 +65,7 @@ class SocketSeam:
             self._writer.write(data)
 
     async def receive(self) -> bytes | None:
-        """See ``Seam.receive``."""
+        """See ``Channel.receive``."""
         try:
             (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
             if length > self._most:
@@ -75,12 +75,12 @@ class SocketSeam:
             return None
 
     def close(self) -> None:
-        """See ``Seam.close``."""
+        """See ``Channel.close``."""
         self._writer.close()
 
 
-async def open_seam(end: socket.socket, *, most: int) -> SocketSeam:
-    """Make a seam of one end of a pair of sockets. The socket is the seam's from now on."""
+async def open_channel(end: socket.socket, *, most: int) -> SocketChannel:
+    """Make a channel of one end of a pair of sockets. The socket is the channel's from now on."""
     end.setblocking(False)
     reader, writer = await asyncio.open_connection(sock=end, limit=MAX_BUFFERED_BYTES)
-    return SocketSeam(reader, writer, most)
+    return SocketChannel(reader, writer, most)

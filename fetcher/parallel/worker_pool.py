@@ -1,4 +1,4 @@
-"""The crew of a run: the process in each worker's place, its share, and how it and its hosts stand by its own word.
+"""The pool of a run: the process in each worker's place, its share, and how it and its hosts stand by its own word.
 
 Law 3, law 8: the slots and the rate are shared out, never more than there are. Which rows a worker has is not known
 here.
@@ -14,12 +14,12 @@ import msgspec
 from fetcher.config.policies import Limits
 from fetcher.hosts.remote import RemoteHosts
 from fetcher.hosts.standing import HostStanding, longest
-from fetcher.parallel.messages import FromParent, HostNews, HostStandings, ShareOut, TellHosts, WorkerStatus
+from fetcher.parallel.messages import FromParent, HostNews, HostStandings, LimitShare, TellHosts, WorkerStatus
 from fetcher.parallel.process import WorkerProcess
 from fetcher.parallel.shares import Part, move
 from fetcher.request_state import InFlight, WorkerStanding
 
-__all__ = ["SHARE_SECONDS", "Crew", "WorkerPlace"]
+__all__ = ["SHARE_SECONDS", "WorkerPlace", "WorkerPool"]
 
 SHARE_SECONDS = 0.1  # between two looks at the shares
 ASKED_SECONDS = 3.0  # after the last question that workers go on to tell of their hosts
@@ -83,7 +83,7 @@ class WorkerPlace:
         return Part(self.told, max(self.told, status.held), status.wanted)
 
 
-class Crew:
+class WorkerPool:
     """All workers' places, and how the limits are divided between them; ``places`` are in the order of their numbers."""
 
     def __init__(self, number: int, limits: Limits) -> None:
@@ -153,7 +153,7 @@ class Crew:
             place.told = told
             if place.process is not None and place.process.alive:
                 place.share_number += 1
-                place.tell(ShareOut(place.share_number, told, self.rate(place)))
+                place.tell(LimitShare(place.share_number, told, self.rate(place)))
 
     # How they stand
 

@@ -22,7 +22,7 @@ from fetcher.frontier.queues import HostQueue
 from fetcher.frontier.spill import MAX_BATCH_ROWS, Spill
 from fetcher.request_state import RequestState
 
-__all__ = ["Dealing"]
+__all__ = ["RowAssigner"]
 
 FIRST_ALLOWANCE = 16  # rows of a host that a worker has at once, until it has ended some
 MAX_ALLOWANCE = 512
@@ -32,7 +32,7 @@ ROWS_PER_SECOND = 10_000  # and from there on
 ROWS_A_LOOK = 256  # read between two looks at the disk
 
 
-class DealtHost:
+class AssignedHost:
     """A host with rows that wait or are given: ``out`` of these, ``allowance`` at most."""
 
     __slots__ = ("allowance", "bucket", "out", "queue")
@@ -44,7 +44,7 @@ class DealtHost:
         self.allowance = FIRST_ALLOWANCE
 
 
-class Hand:
+class WorkerLoad:
     """What a worker has: the rows given to it, by their keys, and in ``round`` its hosts that may be given more.
 
     ``idle`` says that it has slots that none of them can use; it is so where there is no process yet.
@@ -53,27 +53,27 @@ class Hand:
     __slots__ = ("buckets", "given", "idle", "round", "waiting")
 
     def __init__(self) -> None:
-        self.given: dict[int, tuple[RequestState, DealtHost]] = {}
-        self.round: deque[DealtHost] = deque()
+        self.given: dict[int, tuple[RequestState, AssignedHost]] = {}
+        self.round: deque[AssignedHost] = deque()
         self.waiting = 0
         self.buckets = 0
         self.idle = True
 
     @property
-    def load(self) -> tuple[int, int]:
+    def weight(self) -> tuple[int, int]:
         """By which the next bucket goes to one of them."""
         return self.waiting + len(self.given), self.buckets
 
 
-class Dealing:
+class RowAssigner:
     """The rows of a run between its list and its workers. ``folder`` is where those go that memory has no place for."""
 
     def __init__(self, workers: int, limits: Limits, *, folder: str | None = None) -> None:
-        self.hands = [Hand() for _ in range(workers)]
+        self.loads = [WorkerLoad() for _ in range(workers)]
         self.most_given = max(MIN_GIVEN, limits.lookahead // workers)
         self._lookahead = limits.lookahead
         self._spill = Spill(folder)
-        self._hosts: dict[str, DealtHost] = {}
+        self._hosts: dict[str, AssignedHost] = {}
         self._owner = [-1] * BUCKETS
         self._unowned: list[int] = []  # buckets with rows, before the first row is given
         self._counts: dict[int, int] = {}  # their rows
@@ -88,12 +88,12 @@ class Dealing:
     @property
     def buckets(self) -> int:
         """How many buckets have a row, or had one."""
-        return len(self._unowned) + sum(hand.buckets for hand in self.hands)
+        return len(self._unowned) + sum(load.buckets for load in self.loads)
 
     @property
     def given(self) -> int:
         """How many rows the workers have."""
-        return sum(len(hand.given) for hand in self.hands)
+        return sum(len(load.given) for load in self.loads)
 
     # Rows in
 
@@ -117,7 +117,7 @@ class Dealing:
         """Whether no further row of the list is needed now."""
         if self._memory < self._lookahead:
             return False
-        if not self._began or not any(self._lacks(hand) for hand in self.hands):
+        if not self._began or not any(self._lacks(load) for load in self.loads):
             return True
         if self._reading_since is None:
             self._reading_since, self._spilled_by_then = now, self._spill.written
@@ -137,8 +137,8 @@ class Dealing:
         self._began = True
         for bucket in sorted(self._unowned, key=lambda bucket: -self._counts[bucket]):
             self._own(bucket)
-            hand = self.hands[self._owner[bucket]]
-            hand.waiting += self._counts[bucket]
+            load = self.loads[self._owner[bucket]]
+            load.waiting += self._counts[bucket]
         self._unowned.clear()
         self._counts.clear()
         for host in self._hosts.values():
@@ -154,13 +154,13 @@ class Dealing:
 
     def take(self, worker: int, most: int) -> list[RequestState]:
         """Give a worker its next rows, host by host in turn: at most so many."""
-        hand = self.hands[worker]
+        load = self.loads[worker]
         taken: list[RequestState] = []
-        passed: list[DealtHost] = []
+        passed: list[AssignedHost] = []
         crowded = self._returned > self._lookahead
-        room = min(most, self.most_given - len(hand.given))
-        while hand.round and len(taken) < room:
-            host = hand.round.popleft()
+        room = min(most, self.most_given - len(load.given))
+        while load.round and len(taken) < room:
+            host = load.round.popleft()
             queue = host.queue
             if host.out >= host.allowance:
                 queue.in_round = False
@@ -170,20 +170,20 @@ class Dealing:
                 continue
             state = self._pop(queue)
             host.out += 1
-            hand.waiting -= 1
-            hand.given[state.order] = state, host
+            load.waiting -= 1
+            load.given[state.order] = state, host
             taken.append(state)
             if queue.count:
-                hand.round.append(host)
+                load.round.append(host)
             else:
                 queue.in_round = False
-        hand.round.extend(passed)
+        load.round.extend(passed)
         return taken
 
     def ended(self, worker: int, key: int) -> RequestState | None:
         """Note that a row is no longer the worker's, and return it; ``None`` for one that it has not."""
-        hand = self.hands[worker]
-        entry = hand.given.pop(key, None)
+        load = self.loads[worker]
+        entry = load.given.pop(key, None)
         if entry is None:
             return None
         state, host = entry
@@ -200,8 +200,8 @@ class Dealing:
 
     def lost(self, worker: int) -> int:
         """Take back all that a worker had, which is no more; return how many rows that are."""
-        hand = self.hands[worker]
-        given = list(hand.given)
+        load = self.loads[worker]
+        given = list(load.given)
         for key in given:
             state = self.ended(worker, key)
             if state is not None:
@@ -211,21 +211,21 @@ class Dealing:
     def close(self) -> None:
         """Give up all rows."""
         self._hosts.clear()
-        for hand in self.hands:
-            hand.round.clear()
-            hand.given.clear()
+        for load in self.loads:
+            load.round.clear()
+            load.given.clear()
         self._spill.close()
 
     # Within
 
-    def _lacks(self, hand: Hand) -> bool:
-        return hand.idle and not hand.round and len(hand.given) < self.most_given
+    def _lacks(self, load: WorkerLoad) -> bool:
+        return load.idle and not load.round and len(load.given) < self.most_given
 
-    def _host(self, key: str) -> DealtHost:
+    def _host(self, key: str) -> AssignedHost:
         host = self._hosts.get(key)
         if host is None:
             bucket = bucket_of(key)
-            host = self._hosts[key] = DealtHost(key, bucket)
+            host = self._hosts[key] = AssignedHost(key, bucket)
             if self._owner[bucket] < 0:
                 if self._began:
                     self._own(bucket)
@@ -236,21 +236,21 @@ class Dealing:
         return host
 
     def _own(self, bucket: int) -> None:
-        hand = min(self.hands, key=lambda hand: hand.load)
-        hand.buckets += 1
-        self._owner[bucket] = self.hands.index(hand)
+        load = min(self.loads, key=lambda load: load.weight)
+        load.buckets += 1
+        self._owner[bucket] = self.loads.index(load)
 
-    def _enter(self, host: DealtHost) -> None:
+    def _enter(self, host: AssignedHost) -> None:
         if not self._began:
             self._counts[host.bucket] += 1
             return
-        self.hands[self._owner[host.bucket]].waiting += 1
+        self.loads[self._owner[host.bucket]].waiting += 1
         if not host.queue.in_round and host.out < host.allowance:
             self._enter_round(host)
 
-    def _enter_round(self, host: DealtHost) -> None:
+    def _enter_round(self, host: AssignedHost) -> None:
         host.queue.in_round = True
-        self.hands[self._owner[host.bucket]].round.append(host)
+        self.loads[self._owner[host.bucket]].round.append(host)
 
     def _pop(self, queue: HostQueue) -> RequestState:
         if queue.returned:
