@@ -46,7 +46,6 @@ class DividedWARC:
     def __init__(self, warc: StoredWARC, workers: int, config: Config, extract: Extractor | None) -> None:
         self.path = warc.path
         self.broken = PassedOverCounts()
-        self.total = warc.total
         self.fields, self.free_fields = warc.fields, warc.free_fields
         self._warc = warc
         self._workers = workers
@@ -54,6 +53,11 @@ class DividedWARC:
         self._config = msgspec.structs.replace(config, limits=limits)
         self._extract = extract
         self._ranges: Ranges | None = None
+
+    @property
+    def total(self) -> int | None:
+        """About how many rows there are."""
+        return self._warc.total
 
     def pids(self) -> list[int]:
         """Return the processes that read."""

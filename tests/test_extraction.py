@@ -27,7 +27,7 @@ from warcio.warcwriter import WARCWriter
 from fetcher.config import Accept
 from fetcher.extraction_workers import RANGE_BYTES
 from fetcher.stored import StoredPage
-from fetcher.stored.warc import Found, StoredWARC
+from fetcher.stored.warc import SAMPLE_BYTES, Found, StoredWARC
 from tests.lab.command import Ended, Running, run
 from tests.lab.server import Exchange, LabServer
 from tests.sweeps import extracting
@@ -578,6 +578,22 @@ def test_a_page_that_kills_its_process_costs_itself(big: Path, tmp_path: Path) -
     assert ended.code == 0, ended.said
     failed = {number: row["error"] for number, row in records(tmp_path / "a.jsonl").items() if row["error"]}
     assert failed == {701: "parse_crash"}
+
+
+def test_how_many_rows_an_archive_has_is_told_by_its_beginning(crawled: Path, big: Path, tmp_path: Path) -> None:
+    def total(path: Path) -> int | None:
+        return StoredWARC(str(path), max_size=10**7, accept=Accept()).total
+
+    assert (crawled / "pages.warc.gz").stat().st_size < SAMPLE_BYTES
+    assert total(crawled / "pages.warc.gz") == len(records(crawled / "pages.jsonl"))
+    assert (big / "big.warc.gz").stat().st_size > 4 * SAMPLE_BYTES
+    assert total(big / "big.warc.gz") == pytest.approx(2_000, rel=0.02)
+    large = tmp_path / "large.warc"  # one page that has no room in what is looked at, and another
+    large.write_bytes(member("http://a/1", answer(b"x" * SAMPLE_BYTES)) + member("http://a/2", answer(b"")))
+    assert total(large) == 1
+    none = tmp_path / "none.warc"
+    none.write_bytes(b"WARC/1.0\r\nWARC-Type: warcinfo\r\nContent-Length: 0\r\n\r\n\r\n\r\n")
+    assert total(none) is None
 
 
 def test_what_several_processes_do_not_read(crawled: Path) -> None:

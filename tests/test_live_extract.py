@@ -58,7 +58,7 @@ def test_it_shows_what_applies_and_pauses_and_goes_on(folder: Path) -> None:
         assert state["workers"] == []
         assert state["power"] == {"allowed": True, "concurrency": None, "rate": None, "per_host": None}
         assert state["machine"]["memory"] > 1_000_000
-        assert state["eta"] == {"seconds": None, "how": "how many pages are in the file is known when it has been read"}
+        assert state["counts"]["total"] == ROWS
         assert looker.do(do="limits", concurrency="3") == (
             400,
             "pages are read out of a file: there are no requests to limit",

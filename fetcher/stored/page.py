@@ -110,15 +110,19 @@ class PassedOverCounts:
 
 
 class StoredFile(Protocol):
-    """A file with pages, opened by ``open_stored``. ``broken`` counts as ``pages`` are read, ``total`` is about how many there are."""
+    """A file with pages, opened by ``open_stored``. ``broken`` counts as ``pages`` are read."""
 
     path: str
     broken: PassedOverCounts
-    total: int | None
     fields: tuple[str, ...] | None
     """The columns of the list that all rows have, ``None`` where they are those of the first row."""
     free_fields: bool
     """Whether a row may have other ones."""
+
+    @property
+    def total(self) -> int | None:
+        """About how many rows there are, ``None`` where that cannot be told without reading them."""
+        ...
 
     def pages(self, finished: IsFinished | None = None) -> Iterator[StoredPage | RowsBeingRead]:
         """Yield the rows in the order of the file, no ``request.id`` twice. Raises ``SourceError``.

@@ -18,7 +18,8 @@ import hashlib
 import importlib.util
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from functools import cached_property
 from typing import Any, BinaryIO, TypeAlias
 
 import msgspec
@@ -46,6 +47,7 @@ __all__ = ["BegunArchive", "FailedRow", "Found", "StoredWARC"]
 
 MAX_HEAD_BYTES = 1024 * 1024  # of a record, beside its body
 FIRST_RECORDS = 50  # in which it shows whose archive it is
+SAMPLE_BYTES = 256 * 1024  # of the file, by which its rows are estimated
 _OURS = b"software: fetcher/"
 _WANTED = ("warcinfo", "response", "metadata", "revisit")
 
@@ -125,7 +127,6 @@ class StoredWARC:
             raise SourceError(f"{path}: {missing_extra('fastwarc', 'warc')}")
         self.path = path
         self.broken = PassedOverCounts()
-        self.total: int | None = None
         self._max_size = max_size
         self._accept = accept
         with self._open() as file:
@@ -134,6 +135,20 @@ class StoredWARC:
         self.ours = self.free_fields = self._is_ours()
         self.fields: tuple[str, ...] | None = None if self.ours else ()
         self.numbers = RowNumbers()
+
+    @cached_property
+    def total(self) -> int | None:
+        """About how many rows there are, by those that begin in the first ``SAMPLE_BYTES``; ``None`` where none does."""
+        rows, size = 0, os.path.getsize(self.path)
+        looked_at = size
+        kind = "metadata" if self.ours else "response"
+        with contextlib.closing(self._records(PassedOverCounts(), 0, every=self.ours)) as records:
+            for record in records:
+                if record.start >= SAMPLE_BYTES:
+                    looked_at = record.start
+                    break
+                rows += record.kind == kind
+        return round(rows * size / looked_at) if rows else None
 
     def pages(self, finished: IsFinished | None = None) -> Iterator[StoredPage | RowsBeingRead]:  # noqa: ARG002  (all are read to be passed over)
         """Yield the rows. Raises ``SourceError``."""
@@ -328,7 +343,9 @@ class StoredWARC:
             raise SourceError(f"{self.path}: is no WARC: there is no whole record in it")
         return False
 
-    def _records(self, broken: PassedOverCounts, begin: int, *, every: bool = False) -> Iterator[ArchiveRecord]:
+    def _records(
+        self, broken: PassedOverCounts, begin: int, *, every: bool = False
+    ) -> Generator[ArchiveRecord, None, None]:
         """Yield the records that are whole; ``every`` has others than those that matter too."""
         from fastwarc.warc import ArchiveIterator, WarcRecordType
 
