@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fetcher.hosts.scheduler import Scheduler
 from fetcher.middleware.gate import Gate
 from fetcher.request_state import RequestState
 from fetcher.stats import Stats
+from fetcher.urls import parse
 
 DEADLINE = 30.0
 
@@ -93,7 +95,63 @@ async def test_however_many_hosts_are_told_of_rows_are_started_once_in_a_turn(mo
     dispatcher.close()
 
 
+def row(host: str, number: int) -> RequestState:
+    url = f"http://{host}/{number}"
+    return RequestState(Request(number, url), parse(url), number)
+
+
+def dispatcher_of(
+    limits: Limits, run_row: Callable[[RequestState], Coroutine[Any, Any, None]]
+) -> tuple[Dispatcher, Scheduler]:
+    scheduler = Scheduler(limits, RetryPolicy())
+    bugs: list[BaseException | None] = []
+    return Dispatcher(Gate(scheduler), limits, run_row, bugs.append, ordered=False), scheduler
+
+
+async def test_what_comes_after_the_end_is_not_started() -> None:
+    started: list[RequestState] = []
+
+    async def run(state: RequestState) -> None:
+        started.append(state)
+
+    dispatcher, _ = dispatcher_of(Limits(), run)
+    dispatcher.push(row("a.example", 1))
+    dispatcher.source_ended()
+    dispatcher.close()
+    dispatcher.push(row("b.example", 2))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert started == []
+    assert not dispatcher.running
+
+
 # Beyond the look-ahead
+
+
+async def test_a_reader_that_is_not_waiting_is_given_no_more_than_the_look_ahead() -> None:
+    """Six rows fill the slots, so the reader is not asked for more; when they have ended it is on its way already."""
+    ended = 0
+
+    async def run(state: RequestState) -> None:
+        nonlocal ended
+        ended += 1
+
+    dispatcher, scheduler = dispatcher_of(Limits(lookahead=100, concurrency=6), run)
+    scheduler.health.park(scheduler.get("parked.example", 0.0), time.monotonic(), 60.0)
+    for number in range(100):
+        dispatcher.push(row(f"h{number}.example" if number < 6 else "parked.example", number))
+    assert dispatcher.full
+    await dispatcher.space()
+    while ended < 6 or dispatcher.running:
+        await asyncio.sleep(0)
+    assert not dispatcher.full
+    for number in range(100, 106):
+        assert not dispatcher.full
+        dispatcher.push(row("parked.example", number))
+    assert dispatcher.full
+    await dispatcher.space()  # there are slots for other hosts
+    assert not dispatcher.full
+    dispatcher.close()
 
 
 class Slow:
@@ -263,6 +321,31 @@ async def test_the_window_is_bounded_and_in_order() -> None:
     assert (window.free, window.open) == (2, True)
     with pytest.raises(ValueError, match="more places"):
         window.release()
+
+
+async def test_more_at_once_have_a_wider_window() -> None:
+    answered = 0
+
+    async def transport(request: Request) -> Response:
+        nonlocal answered
+        answered += 1
+        return Response(request, request.url, 200)
+
+    async def all_are_answered() -> int:
+        before = -1
+        while before < answered:
+            before = answered
+            for _ in range(200):
+                await asyncio.sleep(0)
+        return answered
+
+    urls = [f"http://h{n % 200}.example/{n}" for n in range(4_000)]
+    async with asyncio.timeout(DEADLINE), Fetcher(Config.of(robots=False), transport=transport) as fetcher:
+        async with fetcher.stream(urls) as outcomes:
+            assert await all_are_answered() == fetcher.config.limits.window == 1_000
+            fetcher.set_limits(concurrency=150)
+            assert (await anext(outcomes)).ok  # nobody looks for rows to start while nobody takes outcomes
+            assert await all_are_answered() == fetcher.config.limits.window + 1 == 1_501
 
 
 async def test_rows_of_the_callers_own_stay_in_memory_and_are_bounded() -> None:

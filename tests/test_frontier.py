@@ -203,6 +203,16 @@ def test_what_was_cleared_is_gone() -> None:
     assert (frontier.size, frontier.pop(99.0), frontier.due(0.0)) == (0, None, None)
 
 
+def test_what_was_cleared_is_gone_of_the_hosts_that_go_first_too() -> None:
+    _, frontier = world_of()
+    for host in ["h0", *["large"] * 40, *(f"h{n}" for n in range(1, 10))]:
+        frontier.push(row(host))
+    assert [state.target.host for state in (frontier.pop(0.0), frontier.pop(0.0)) if state] == ["h0", "large"]
+    frontier.clear()
+    assert (frontier.size, frontier.held, frontier.waiting(9)) == (0, 0, {})
+    assert (frontier.pop(99.0), frontier.due(0.0)) == (None, None)
+
+
 def test_asking_again_and_again_leaves_nothing_behind() -> None:
     hosts, frontier = world_of()
     host = hosts.get("a", 0.0)
@@ -262,6 +272,13 @@ def test_the_host_with_by_far_the_most_rows_goes_first() -> None:
 
 
 SMALL = ["small1", "small2", "small3"]
+
+
+def test_over_twice_the_mean_is_by_far_the_most() -> None:
+    _, frontier = world_of()
+    for host in [*(f"h{n}" for n in range(10)), *["large"] * 3]:
+        frontier.push(row(host))
+    assert [state.target.host for state in pop_all(frontier, 0.0)][:5] == ["h0", *["large"] * 3, "h1"]
 
 
 def test_no_more_hosts_go_first_than_half_of_the_slots_are_enough_for() -> None:
@@ -409,6 +426,7 @@ def test_a_list_without_an_end_is_not_copied_without_an_end(monkeypatch: pytest.
     while read < 16_000:
         for _ in range(room := frontier.make_room(100, now)):
             frontier.push(row("a"))
+        assert room in (0, 100)
         read += room
         frontier.pop(now)
         if not room:

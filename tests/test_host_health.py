@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fetcher.config import Limits, RetryPolicy
+from fetcher.config import HostPolicy, Limits, RetryPolicy
 from fetcher.errors import (
     ConnectError,
     DNSError,
@@ -25,7 +25,7 @@ from fetcher.errors import (
 from fetcher.hosts.breaker import MAX_CHARGES, STEADY_CHARGES
 from fetcher.hosts.health import SILENT_SECONDS, FailureKind, failure_kind
 from fetcher.hosts.network import MIN_FAILED_HOSTS
-from fetcher.hosts.scheduler import CONNECT_IN_PLACE, DISPATCH, Scheduler
+from fetcher.hosts.scheduler import CONNECT_IN_PLACE, DISPATCH, Scheduler, Step
 from fetcher.hosts.state import HostState
 from fetcher.middleware.gate import has_any_route
 from fetcher.model import Stage
@@ -214,6 +214,15 @@ def test_a_429_where_there_is_one_at_a_time_is_a_growing_pause() -> None:
     assert pauses == pytest.approx([0.5, 1.0, 2.0, 4.0])
 
 
+def test_a_429_where_there_should_be_one_at_a_time_is_a_pause_whatever_is_still_under_way() -> None:
+    court = Court(RetryPolicy(backoff=0.5))
+    host = court.host()
+    court.start(host, 3)
+    court.hosts.table.set_policy(host.key, HostPolicy(per_host=1))
+    court.answer(host, 429)
+    assert (host.on_wire, host.breaker.charges, host.breaker.parked_until) == (2, 1, court.now + 0.5)
+
+
 def test_a_503_parks_where_there_is_one_at_a_time_only_if_it_speaks_of_waiting() -> None:
     court = Court(RetryPolicy(backoff=0.5))
     host = court.host(known=False)
@@ -235,6 +244,16 @@ def test_a_wish_parks_and_a_second_one_soon_after_lowers() -> None:
     court.start(host, 6)
     court.answer(host, 429, wish=2.0)
     assert host.limit == 5
+
+
+def test_a_host_that_asks_to_be_left_alone_has_nothing_and_is_charged_with_nothing() -> None:
+    court = Court()
+    host = court.host()
+    court.health.asked_to_wait(host, court.now, 3.0)
+    assert {court.hosts.decide(host, step, court.now) for step in Step} == {court.now + 3.0}
+    assert host.breaker.charges == 0
+    (report,) = court.hosts.table.troubled()
+    assert (report.refused, report.parked) == (1, pytest.approx(3.0))
 
 
 def test_what_a_host_did_is_counted() -> None:

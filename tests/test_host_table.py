@@ -233,6 +233,16 @@ def test_those_in_trouble_are_told_of_the_worst_first() -> None:
     assert len(found) == MAX_REPORTED == 1_000
 
 
+def test_every_sort_of_trouble_counts_for_who_is_the_worst() -> None:
+    hosts = hosts_of()
+    plain = hosts.table.counts(hosts.get("plain", NOW))
+    plain.refused, plain.failed, plain.slow, plain.denied, plain.parked = 2, 2, 2, 2, 2.0
+    for name in ("refused", "failed", "slow", "denied", "parked"):
+        counts = hosts.table.counts(hosts.get(name, NOW))
+        setattr(counts, name, 11)
+    assert [report.host for report in hosts.table.troubled()][-1] == "plain"
+
+
 def test_what_another_process_says_of_its_hosts_holds_from_when_it_was_said() -> None:
     remote = RemoteHosts()
     assert (remote.parked(NOW), remote.delays, remote.troubled) == ({}, {}, [])

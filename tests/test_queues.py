@@ -134,8 +134,8 @@ def test_the_weight_is_the_time_a_host_needs_alone() -> None:
     for _ in range(10):
         fast.push(row())
     slow.push(row())
-    slow.gap = 30.0
-    assert slow.weight == 30.0 > fast.weight
+    slow.gap = 0.5
+    assert slow.weight == 0.5 > fast.weight > 0.0
 
 
 # The shelf
@@ -198,7 +198,8 @@ def test_what_is_due_on_disk_comes_in_parts(spill: Spill) -> None:
     shelf.unload(5 * MAX_BATCH_ROWS)
     assert len(shelf.pop(8.0, MAX_BATCH_ROWS)) == MAX_BATCH_ROWS
     assert 8.0 < shelf.next(8.0) < 8.1
-    assert len(shelf.pop(8.0, 10**6)) == 4 * MAX_BATCH_ROWS
+    assert len(shelf.pop(8.0, MAX_BATCH_ROWS + 1)) == 2 * MAX_BATCH_ROWS
+    assert len(shelf.pop(8.0, 10**6)) == 2 * MAX_BATCH_ROWS
     assert shelf.next(8.0) == math.inf
 
 

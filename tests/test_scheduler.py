@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetcher.config import Limits, RetryPolicy
+from fetcher.config import HostPolicy, Limits, RetryPolicy
 from fetcher.hosts.health import FailureKind
 from fetcher.hosts.limits import MAX_CATCH_UP_SECONDS, RECHECK_RESERVED_SECONDS, block
 from fetcher.hosts.scheduler import (
@@ -447,6 +447,17 @@ def test_the_delay_is_from_start_to_start() -> None:
     assert may_start(hosts, hosts.get("b", NOW), NOW)
 
 
+def test_a_host_that_nobody_has_asked_is_asked_at_once_whatever_its_delay_is() -> None:
+    """Also where time begins at zero, as on a machine that has just booted."""
+    hosts = hosts_of(max_crawl_delay=300.0)
+    host = hosts.get("a", 0.0)
+    hosts.table.set_crawl_delay(host, 60.0)
+    assert hosts.decide(host, DISPATCH, 0.0) <= 0.0
+    hosts.table.set_policy("a", HostPolicy(delay=90.0))
+    assert host.delay == 90.0
+    assert hosts.decide(host, DISPATCH, 0.0) <= 0.0
+
+
 def test_reservations_take_their_turns_in_the_delay() -> None:
     hosts = hosts_of(delay=2.0)
     (host,) = known(hosts, "a")
@@ -662,6 +673,18 @@ def test_with_nobody_else_at_work_suspects_have_half() -> None:
     assert hosts.shared.suspects_share == 2
 
 
+@pytest.mark.parametrize(("concurrency", "most"), [(1, 1), (2, 1), (3, 1), (5, 2)])
+def test_of_few_slots_too_suspects_leave_half_to_others(concurrency: int, most: int) -> None:
+    hosts = hosts_of(concurrency=concurrency)
+    for n in range(concurrency):
+        host = hosts.get(f"d{n}", NOW)
+        hosts.shared.set_suspect(host, suspect=True)
+        if may_start(hosts, host, NOW):
+            hosts.shared.take(host, NOW)
+    assert hosts.shared.on_wire == most
+    assert hosts.shared.suspects_share == most
+
+
 def test_even_of_few_slots_one_may_be_a_suspects() -> None:
     hosts = hosts_of(concurrency=2)
     hosts.shared.take(hosts.get("good", NOW), NOW)
@@ -732,6 +755,19 @@ def test_those_behind_one_address_share_its_limit() -> None:
     hosts.finish(b)
     hosts.finish(a)
     assert [group.on_wire + group.ahead for host in (a, b, c) for group in host.groups] == [0, 0, 0]
+
+
+def test_all_that_a_host_has_under_way_counts_for_an_address_that_is_learnt_then() -> None:
+    hosts = hosts_of(per_address=3, per_host=3)
+    a, b = known(hosts, "a.example", "b.example")
+    hosts.shared.take(a, NOW)
+    hosts.shared.reserve(a)
+    hosts.wait(a, "another")
+    for host in (a, b):
+        hosts.table.locate(host, "192.0.2.1")
+    assert hosts.decide(b, DISPATCH, NOW) == NOW + RECHECK_SHARED_SECONDS
+    hosts.leave(a, "another")
+    assert hosts.decide(b, DISPATCH, NOW) <= NOW
 
 
 @given(st.lists(st.tuples(st.sampled_from("swpdxlz"), st.integers(0, 5)), max_size=200))

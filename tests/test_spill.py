@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -112,6 +113,16 @@ def test_what_a_row_has_been_through_comes_back() -> None:
     kept = to_stored(state)
     assert kept is not None
     assert shown(from_stored(kept)) == shown(state)
+
+
+@pytest.mark.parametrize(("attempts", "most"), [(0, 64), (1, 128)])
+def test_a_row_on_disk_is_small(attempts: int, most: int) -> None:
+    """Where millions wait, what is written of each with its URL is a matter of gigabytes: no names of fields."""
+    state = row(10**6)
+    state.attempts, state.began, state.ended, state.elapsed = attempts, 1234.25, 1240.0, 1.5
+    if not attempts:
+        state.began = 0.0
+    assert len(msgspec.msgpack.encode(to_stored(state))) < most
 
 
 @pytest.mark.parametrize(

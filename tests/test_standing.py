@@ -133,6 +133,19 @@ def test_pauses_between_two_requests_are_said_to_be_whose_they_are() -> None:
     assert why(hosts, "bears.example") == "it bears one in 0.08 s"
 
 
+@pytest.mark.parametrize(
+    ("limits", "said"), [({"rate": 2.0}, "--rate: 2 a second"), ({}, "our own network rests")], ids=["rate", "network"]
+)
+def test_what_all_hosts_wait_for_is_over_when_its_time_has_come(limits: dict[str, Any], said: str) -> None:
+    hosts = scheduler_of(**limits)
+    rest(hosts, known(hosts))
+    if not limits:
+        hosts.shared.rest_until(NOW + 0.5)
+    over = hosts.shared.rate_next
+    assert over == pytest.approx(NOW + 0.5, abs=0.1)
+    assert (why(hosts, now=over - 0.001), why(hosts, now=over)) == (said, "")
+
+
 def test_one_that_is_probed_has_one_at_once() -> None:
     hosts = scheduler_of()
     host = known(hosts)
