@@ -140,7 +140,6 @@ class Dispatcher:
         self._reader_waits = self.full
         self._changed()
         while self.full:
-            self._reader_waits = True
             self._space.clear()
             await self._space.wait()
         self._reader_waits = False

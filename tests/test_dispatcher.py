@@ -144,7 +144,8 @@ async def test_a_reader_that_is_not_waiting_is_given_no_more_than_the_look_ahead
     await dispatcher.space()
     while ended < 6 or dispatcher.running:
         await asyncio.sleep(0)
-    assert not dispatcher.full
+    for _ in range(5):
+        await asyncio.sleep(0)
     for number in range(100, 106):
         assert not dispatcher.full
         dispatcher.push(row("parked.example", number))
