@@ -675,6 +675,15 @@ async def test_what_a_job_has_found_alone_is_no_row_of_the_list_too(tmp_path: Pa
         assert site.asked() == {"/": 1, "/a": 1}
 
 
+async def test_a_job_that_goes_on_knows_the_only_row_that_it_has_found(tmp_path: Path) -> None:
+    with LinkedSite({"/": page("/a"), "/a": page()}) as site:
+        for paths, codes in ((["/"], {}), (["/", "/a"], {"duplicate": 1})):
+            async with Fetcher(robots=False, follow=True) as fetched, Job(fetched, tmp_path / "pages.jsonl") as job:
+                stats = await job.run([site.url(path) for path in paths])
+            assert (stats.ok, dict(stats.codes)) == (2, codes)
+        assert site.asked() == {"/": 1, "/a": 1}
+
+
 async def test_a_list_that_keeps_its_reader_waiting_holds_up_nothing() -> None:
     with LinkedSite(TREE) as site:
         gate = asyncio.Event()

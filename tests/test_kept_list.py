@@ -87,11 +87,30 @@ def test_one_file_is_open_until_it_is_closed(tmp_path: Path, suffix: str) -> Non
 
 def test_a_document_of_many_frames(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept_list, "FRAME_BYTES", 100)
+    monkeypatch.setattr(kept_list, "MAX_FRAME_BYTES", 150)  # law 3: a frame and the line that filled it, not the list
     many: list[Entry] = [Request(0, f"http://a/{number}") for number in range(1_000)]
     kept = KeptList(str(tmp_path))
     assert given(kept, "http://a/s.xml", many) == many
     kept.close()
     assert again(KeptList(str(tmp_path)), "http://a/s.xml") == many
+
+
+@pytest.mark.parametrize("too_large", [False, True])
+def test_a_frame_that_is_larger_than_any_of_ours_is_damaged(
+    tmp_path: Path, suffix: str, too_large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = KeptList(str(tmp_path))
+    large: list[Entry] = [Request(0, "http://a/" + "x" * 1_000)]
+    given(kept, "http://a/s.xml", large)
+    kept.close()
+    line, _ = plain(tmp_path / f"list.jsonl.{suffix}").splitlines(keepends=True)
+    monkeypatch.setattr(kept_list, "MAX_FRAME_BYTES", len(line) - too_large)
+    kept = KeptList(str(tmp_path))
+    if too_large:
+        assert given(kept, "http://a/s.xml", FIRST[:1]) == FIRST[:1]  # asked for again
+    else:
+        assert again(kept, "http://a/s.xml") == large
+    kept.close()
 
 
 def test_a_kill_at_any_byte_loses_no_document_that_was_handed_out(

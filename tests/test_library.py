@@ -824,6 +824,23 @@ async def test_in_flight_tells_url_stage_and_age(lab: LabServer) -> None:
             assert fetcher.in_flight() == []
 
 
+@both
+async def test_a_snapshot_tells_what_runs_and_that_there_are_no_workers(lab: LabServer, sequentially: bool) -> None:
+    gate = HeldCase()
+    lab.add("/held", gate)
+    urls = [lab.url("/held"), lab.url("/ok")]
+    async with opened() as fetcher, fetcher.stream(urls, sequentially=sequentially) as outcomes:
+        reading = asyncio.create_task(anext(outcomes))
+        await lab.until(lambda: len(lab.log) == 1)
+        snapshot = fetcher.snapshot()
+        assert snapshot.workers == []
+        assert [(host.running, host.on_wire) for host in snapshot.hosts] == ([] if sequentially else [(1, 1)])
+        fetcher.set_limits(concurrency=1)  # as many as there are processes
+        assert fetcher.snapshot().limits.concurrency == 1
+        gate.open()
+        assert [outcome.ok for outcome in [await reading, *[outcome async for outcome in outcomes]]] == [True, True]
+
+
 async def test_a_page_that_was_parsed_in_a_process_of_its_own_is_in_flight_no_more() -> None:
     async def large(request: Request) -> Response:
         body = b"<title>large</title>" + b"<p>x" * 400_000

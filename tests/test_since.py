@@ -20,7 +20,7 @@ import pytest
 from pyarrow import parquet
 from warcio.archiveiterator import ArchiveIterator
 
-from fetcher import ConfigError, Fetcher, Job, Page, Request, StatusError
+from fetcher import ConfigError, Fetcher, Job, Page, Request, Response, StatusError
 from fetcher.job import since
 from fetcher.middleware.conditional import conditions_of
 from tests.lab.command import environment, run
@@ -390,6 +390,38 @@ def test_what_was_confirmed_lately_is_carried_over_unasked(desk: Desk) -> None:
     assert desk.crawl("--since", "new.jsonl", "--max-age", "1h", to="newer.jsonl").code == 0
     assert site.told == {}, "b was confirmed, though not fetched, within the hour"
     assert desk.stats()["bytes"] == 0
+
+
+class Known:
+    """An earlier page of every URL, confirmed at one time."""
+
+    max_age = 60.0
+
+    def __init__(self, confirmed_at: float) -> None:
+        self._confirmed_at = confirmed_at
+
+    def find(self, url: str) -> Page:
+        return Page(Request(0, url), url, 200, etag='"1"')
+
+    def confirmed(self, url: str) -> float:
+        return self._confirmed_at
+
+    def stands_for(self, page: Page) -> bool:
+        return page.ok
+
+
+@pytest.mark.parametrize(("age", "attempts"), [(-0.5, 1), (0.0, 0), (59.5, 0), (60.0, 1)])
+async def test_lately_is_less_than_so_long_ago_and_not_in_the_future(
+    age: float, attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def transport(request: Request) -> Response:
+        return Response(request, request.url, 304)
+
+    monkeypatch.setattr("time.time", lambda: 1_700_000_000.0)
+    async with Fetcher(robots=False, transport=transport) as fetcher:
+        with fetcher.comparing(Known(1_700_000_000.0 - age)):
+            found = await fetcher.fetch("http://a.example/")
+    assert (found.attempts, found.change) == (attempts, "unchanged")
 
 
 # Which output
