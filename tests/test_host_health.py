@@ -195,8 +195,9 @@ def test_a_429_without_a_wish_lowers_what_is_at_once_and_parks_nobody() -> None:
     assert host.limit == 4
 
 
-def test_a_429_among_two_at_once_parks_nobody() -> None:
-    court = Court()
+@pytest.mark.parametrize("per_host", [2, 6])
+def test_a_429_among_two_at_once_parks_nobody(per_host: int) -> None:
+    court = Court(per_host=per_host)
     host = court.host()
     court.start(host, 2)
     court.answer(host, 429)
@@ -280,6 +281,42 @@ def test_one_broken_page_does_not_slow_its_host() -> None:
         while host.on_wire:
             court.answer(host)
     assert (host.limit, host.breaker.given_up, host.breaker.parked_until) == (6, None, 0.0)
+
+
+@pytest.mark.parametrize(("at_once", "limit"), [(1, 6), (2, 1), (3, 2)])
+def test_one_that_says_itself_how_long_to_wait_bears_less_only_where_it_had_several_at_once(
+    at_once: int, limit: int
+) -> None:
+    court = Court()
+    host = court.host()
+    for _ in range(2):
+        court.start(host, at_once)
+        court.answer(host, 429, wish=2.0)
+        while host.on_wire:
+            court.answer(host)
+        court.now += 3.0
+    assert host.limit == limit
+
+
+@pytest.mark.parametrize(("at_once", "limit"), [(1, 6), (2, 1), (3, 2)])
+def test_a_silence_is_load_only_where_there_were_several_at_once(at_once: int, limit: int) -> None:
+    court = Court()
+    host = court.host()
+    for expected in (6, limit):
+        court.fail(host, SILENCE, Stage.WAITING, since=court.start(host, at_once))
+        assert (host.limit, host.breaker.half_open, host.breaker.charges) == (expected, False, 0)
+        while host.on_wire:
+            court.answer(host)
+        court.answer(host)
+
+
+def test_a_second_silence_in_a_row_is_a_rest_however_many_are_under_way() -> None:
+    court = Court(RetryPolicy(backoff=0.5))
+    host = court.host()
+    for charges in (0, 1):
+        court.fail(host, SILENCE, Stage.WAITING, since=court.start(host, 3), took=2.0)
+        assert (host.breaker.half_open, host.breaker.charges) == (charges > 0, charges)
+    assert (host.limit, host.breaker.open_until) == (1, court.now + 2.0)
 
 
 def test_timeouts_under_load_count_too() -> None:
@@ -434,15 +471,29 @@ def test_a_head_is_an_answer() -> None:
     assert host.limit == 6
 
 
-def test_room_is_made_only_where_the_slots_are_gone() -> None:
+@pytest.mark.parametrize("reserved", [False, True])
+def test_room_is_made_only_where_the_slots_are_gone(reserved: bool) -> None:
     court = Court(concurrency=24)
     for n in range(23):
         host = court.host(f"dead{n}.test", known=False)
         began = court.start(host)
         court.health.silent(host, Stage.CONNECTING, began, began + 3)
     assert court.hosts.shared.excess_of_suspects == 0
-    court.start(court.host("good.test"))
+    good = court.host("good.test")
+    if reserved:
+        court.hosts.shared.reserve(good)
+    else:
+        court.start(good)
     assert court.hosts.shared.excess_of_suspects == 21
+
+
+def test_no_room_is_made_by_those_who_hold_no_more_than_their_share() -> None:
+    court = Court(concurrency=24)
+    for n in range(2):
+        court.hosts.shared.set_suspect(host := court.host(f"dead{n}.test", known=False), suspect=True)
+        court.start(host)
+    court.start(court.host("good.test"), 22)
+    assert court.hosts.shared.excess_of_suspects == 0
 
 
 def test_what_was_sent_is_broken_off_only_where_silence_is_rare() -> None:
@@ -454,6 +505,12 @@ def test_what_was_sent_is_broken_off_only_where_silence_is_rare() -> None:
     for n in range(6):
         court.answer(court.host(f"slow{n}.test", known=False), took=3.0)
     assert not court.health.may_break_off(new, Stage.WAITING)
+    for n in range(100):
+        court.answer(court.host(f"quick{n}.test", known=False))
+    assert court.health.may_break_off(new, Stage.WAITING)
+    for n in range(100):  # and what is quick does not add up
+        court.answer(court.host(f"more{n}.test", known=False))
+    assert court.health.may_break_off(new, Stage.WAITING)
 
 
 # Our own network

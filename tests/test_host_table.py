@@ -11,7 +11,7 @@ import pytest
 from fetcher.config import HostPolicy, Limits, RetryPolicy
 from fetcher.hosts.remote import RemoteHosts, worst
 from fetcher.hosts.scheduler import Scheduler
-from fetcher.hosts.state import HostReport, HostState, fold
+from fetcher.hosts.state import HostReport, HostState, fold, unfold
 from fetcher.hosts.table import MAX_REPORTED
 
 NOW = 1_000.0
@@ -84,6 +84,14 @@ def test_a_host_that_rests_is_remembered_in_a_few_bytes(monkeypatch: pytest.Monk
     assert (again.own_delay, again.delay, again.limit) == (7.0, 7.0, 1)
     hosts.health.park(again, NOW + 70, None)
     assert again.breaker.given_up is not None  # its patience was not forgotten
+
+
+def test_of_failures_beyond_count_it_is_remembered_that_there_were_many() -> None:
+    host, again = hosts_of().get("a", NOW), hosts_of().get("a", NOW)
+    for _ in range(1_000):
+        host.breaker.failed(NOW)
+    unfold(again, fold(host))
+    assert again.breaker.failures == 255
 
 
 def test_of_too_many_that_rest_those_that_rest_longest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

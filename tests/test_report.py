@@ -175,6 +175,19 @@ def test_a_run_that_has_not_committed_says_what_the_one_before_said(folder: Path
     assert [(run.ok, run.clean) for run in seen.runs] == [(2, False), (0, False)]
 
 
+@pytest.mark.parametrize(("taken", "told_of"), [(2, (10, 8, False)), (3, (3, 1, True))])
+def test_a_run_that_read_nothing_of_the_list_says_what_the_one_before_said(
+    taken: int, told_of: tuple[int, int, bool], folder: Path
+) -> None:
+    """Two rows have their outcome: who has taken no more has read nothing, and one row more is the list's."""
+    ledger = begin(folder)
+    write(ledger, [entry(1), entry(2)], so_far(10, ok=2))
+    ledger.begin_run(BEGAN + 60)
+    end(ledger, so_far(taken, more=True), code=2)
+    seen = told(folder)
+    assert (seen.input, seen.pending, seen.more) == told_of
+
+
 def test_all_runs_and_the_last(folder: Path) -> None:
     ledger = begin(folder)
     write(ledger, [entry(1), entry(2)], so_far(4, seconds=1.0, ok=2))

@@ -187,6 +187,20 @@ def delay_with_rows_ahead() -> Situation:
     return hosts, host
 
 
+def delay_since_the_last_start_and_no_slot() -> Situation:
+    hosts = hosts_of(delay=2.0, per_host=1)
+    (host,) = known(hosts, "a")
+    hosts.shared.take(host, NOW)
+    return hosts, host
+
+
+def delay_is_over_and_no_slot() -> Situation:
+    hosts = hosts_of(delay=2.0, per_host=1)
+    (host,) = known(hosts, "a")
+    hosts.shared.take(host, NOW - 2.0)
+    return hosts, host
+
+
 def parked() -> Situation:
     hosts = hosts_of(RetryPolicy(backoff=1.0))
     (host,) = known(hosts, "a")
@@ -236,6 +250,8 @@ TABLE: list[tuple[Callable[[], Situation], tuple[float | str, ...]]] = [
     (others_wait_for_the_group, (SHARED, AT_ONCE, AT_ONCE, AT_ONCE)),
     (delay_since_the_last_start, (NOW + 2.0, NOW + 2.0, NOW + 2.0, AT_ONCE)),
     (delay_with_rows_ahead, (NOW + 4.0, AT_ONCE, AT_ONCE, AT_ONCE)),
+    (delay_since_the_last_start_and_no_slot, (ENDS, NOW + 2.0, NOW + 2.0, AT_ONCE)),
+    (delay_is_over_and_no_slot, (ENDS, ENDS, ENDS, AT_ONCE)),
     (parked, (NOW + 1.0, NOW + 1.0, NOW + 1.0, AT_ONCE)),
     (asked_to_be_left_alone, (NOW + 9.0, NOW + 9.0, NOW + 9.0, NOW + 9.0)),
     (delay_since_the_last_sending, (AT_ONCE, AT_ONCE, AT_ONCE, NOW + 2.0)),
@@ -373,6 +389,37 @@ def test_a_host_with_anything_under_way_is_not_idle(at_work: str) -> None:
     assert host.awaited
 
 
+def test_a_host_that_rests_is_not_idle_until_its_time_has_come() -> None:
+    hosts = hosts_of()
+    host = hosts.get("a", NOW)
+    hosts.health.park(host, NOW, 5.0)
+    assert (host.idle(NOW + 4.9), host.idle(NOW + 5.0)) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("robots", "answered", "suspect", "awaited"),
+    [
+        (False, False, False, True),  # its first answer
+        (False, True, False, False),
+        (True, True, False, True),  # its robots.txt
+        (True, False, False, True),
+        (False, False, True, False),  # it may never come
+        (True, True, True, False),
+    ],
+)
+def test_what_may_come_at_any_moment_is_a_first_answer_or_robots_txt(
+    robots: bool, answered: bool, suspect: bool, awaited: bool
+) -> None:
+    hosts = Scheduler(Limits(), RetryPolicy(), robots=robots)
+    host = hosts.get("a", NOW)
+    if answered:
+        host.answered(80)
+    hosts.shared.set_suspect(host, suspect=suspect)
+    assert not host.awaited
+    hosts.shared.take(host, NOW)
+    assert host.awaited is awaited
+
+
 def test_both_slots_are_taken_and_given_back_together() -> None:
     hosts = hosts_of(concurrency=3, per_host=2)
     a, b = known(hosts, "a", "b")
@@ -458,6 +505,17 @@ def test_a_host_that_nobody_has_asked_is_asked_at_once_whatever_its_delay_is() -
     assert hosts.decide(host, DISPATCH, 0.0) <= 0.0
 
 
+def test_the_delay_counts_from_when_a_request_was_sent_too() -> None:
+    hosts = hosts_of(delay=2.0)
+    (host,) = known(hosts, "a")
+    hosts.shared.take(host, NOW)
+    host.sent(NOW + 1.0)
+    assert hosts.decide(host, DISPATCH, NOW) == NOW + 3.0
+    hosts.health.park(host, NOW + 1.0, 9.0)
+    host.sent(NOW + 1.5)
+    assert hosts.decide(host, DISPATCH, NOW) == NOW + 10.0
+
+
 def test_reservations_take_their_turns_in_the_delay() -> None:
     hosts = hosts_of(delay=2.0)
     (host,) = known(hosts, "a")
@@ -511,6 +569,7 @@ def test_there_is_room_from_when_time_alone_makes_it() -> None:
     hosts.finish(host)
     assert hosts.shared.room_at(NOW) == hosts.shared.rate_next
     assert hosts.shared.has_room(hosts.shared.rate_next)
+    assert hosts.shared.room_at(hosts.shared.rate_next) is None
     hosts.shared.reserve(host)
     assert hosts.shared.room_at(NOW) == NOW + RECHECK_RESERVED_SECONDS  # it may come to nothing
     hosts.shared.unreserve(host)
@@ -521,7 +580,48 @@ def test_there_is_room_from_when_time_alone_makes_it() -> None:
     )  # the gate's turn comes first
 
 
+def test_behind_what_is_reserved_is_asked_again_soon_for_it_may_come_to_nothing() -> None:
+    shared = hosts_of(rate=2.0).shared
+    host = hosts_of().get("a", NOW)
+    shared.reserve(host)
+    assert not shared.has_room(NOW)
+    assert shared.room_at(NOW) == NOW + RECHECK_RESERVED_SECONDS
+    shared.rest_until(NOW + 0.2)
+    assert shared.room_at(NOW) == NOW + 0.2
+    shared.paused = True
+    assert shared.room_at(NOW) is None
+
+
+def test_time_that_has_come_is_no_time_to_wait_for() -> None:
+    shared = hosts_of().shared
+    shared.rest_until(NOW + 1.0)
+    assert (shared.room_at(NOW), shared.room_at(NOW + 1.0)) == (NOW + 1.0, None)
+
+
 # The queue of the gate
+
+
+def test_hosts_whose_time_comes_at_once_go_in_the_order_of_arrival() -> None:
+    hosts = hosts_of()
+    for key in "abc":
+        hosts.health.park(hosts.get(key, NOW), NOW, 5.0)
+        hosts.wait(hosts.get(key, NOW), key)
+    assert hosts.next_through(NOW) == ([], NOW + 5.0)
+    assert hosts.next_through(NOW + 5.0) == (["a", "b", "c"], None)
+
+
+def test_who_gives_slots_back_is_told_whether_somebody_waits() -> None:
+    hosts = hosts_of(per_host=1)
+    a, b = known(hosts, "a", "b")
+    hosts.shared.take(a, NOW)
+    assert not hosts.finish(a)
+    hosts.health.park(b, NOW, 5.0)
+    hosts.wait(b, "b")
+    hosts.shared.take(a, NOW)
+    assert hosts.finish(a)  # it may go through
+    hosts.next_through(NOW)
+    hosts.shared.take(a, NOW)
+    assert hosts.finish(a)  # it waits for its time
 
 
 def test_waiters_go_through_one_host_after_the_other() -> None:

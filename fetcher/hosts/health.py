@@ -193,8 +193,7 @@ class HealthTracker:
         breaker.failed(now)
         if not unconnected and host.on_wire > 1 and breaker.failures < 2:
             self._slow_down(host, now, sure=False)
-            return
-        if unconnected and known:
+        elif unconnected and known:
             breaker.trip()  # one at a time until it answers
             self.park(host, now, None)
         elif breaker.failures >= 2:
