@@ -103,7 +103,17 @@ def test_starts_move_together_by_a_fifth_until_they_are_20_ms_apart() -> None:
         assert adaptive.spacing == pytest.approx(2 * gap * 0.8**steps)
         succeed(adaptive, FIRST_PROBE_SUCCESSES)
     assert adaptive.spacing == 0.0
-    assert succeed(adaptive, FIRST_PROBE_SUCCESSES) == [2]
+    assert succeed(adaptive, FIRST_PROBE_SUCCESSES - 1) == []
+    assert succeed(adaptive, 1) == [2]
+
+
+def test_a_host_that_refuses_the_only_one_of_two_is_asked_one_by_one_first() -> None:
+    adaptive = AdaptiveLimit(2)
+    found = []
+    for _ in range(3):
+        adaptive.refused(1, 0.1, sure=True)
+        found.append((adaptive.limit, adaptive.spacing))
+    assert found == [(2, 0.0), (1, 0.0), (1, 0.2)]
 
 
 def test_a_single_refusal_of_what_was_borne_for_long_is_a_race() -> None:

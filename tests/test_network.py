@@ -49,7 +49,8 @@ def test_hosts_that_fail_while_others_answer_are_not(answers: int, begins: bool)
     network = Network(60.0)
     for n in range(MIN_FAILED_HOSTS - 1):
         network.failed(f"h{n}", NOW)
-    network.answers += answers
+    for _ in range(answers):
+        network.answered(NOW)
     assert network.failed("last", NOW) is begins
 
 
@@ -80,7 +81,7 @@ def test_it_is_doubtful_while_the_last_news_is_bad() -> None:
     network.failed("h", NOW)
     assert network.doubtful(NOW + FAILURE_WINDOW_SECONDS)
     assert not network.doubtful(NOW + FAILURE_WINDOW_SECONDS + 0.1)
-    network.answers += 1
+    network.answered(NOW)
     assert not network.doubtful(NOW)
 
 
@@ -88,6 +89,7 @@ def test_without_a_route_it_is_away_until_there_is_one() -> None:
     network = Network(60.0)
     assert [network.lost_route(NOW + n) for n in range(3)] == [True, False, False]
     assert network.away(NOW + 3)
+    assert not network.away(NOW + 60.0)  # its patience is over
     assert network.probe_pause(NOW + 3, NOW + 3, 0.25) == 0.25
     assert network.found_route()
     assert not network.away(NOW + 3)

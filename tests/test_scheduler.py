@@ -499,10 +499,10 @@ def test_a_host_that_nobody_has_asked_is_asked_at_once_whatever_its_delay_is() -
     hosts = hosts_of(max_crawl_delay=300.0)
     host = hosts.get("a", 0.0)
     hosts.table.set_crawl_delay(host, 60.0)
-    assert hosts.decide(host, DISPATCH, 0.0) <= 0.0
+    assert all(hosts.decide(host, step, 0.0) <= 0.0 for step in STEPS)
     hosts.table.set_policy("a", HostPolicy(delay=90.0))
     assert host.delay == 90.0
-    assert hosts.decide(host, DISPATCH, 0.0) <= 0.0
+    assert all(hosts.decide(host, step, 0.0) <= 0.0 for step in STEPS)
 
 
 def test_the_delay_counts_from_when_a_request_was_sent_too() -> None:
@@ -599,6 +599,16 @@ def test_time_that_has_come_is_no_time_to_wait_for() -> None:
 
 
 # The queue of the gate
+
+
+def test_the_gate_asks_again_for_those_alone_who_wait_for_time() -> None:
+    hosts = hosts_of(concurrency=1, rate=1.0)
+    a, b = known(hosts, "a", "b")
+    hosts.shared.take(a, NOW)
+    assert hosts.next_through(NOW) == ([], None)  # nobody waits
+    hosts.wait(b, "b")
+    assert hosts.next_through(NOW) == ([], hosts.shared.rate_next)
+    assert hosts.next_through(hosts.shared.rate_next) == ([], None)  # what it waits for is the end of another
 
 
 def test_hosts_whose_time_comes_at_once_go_in_the_order_of_arrival() -> None:
@@ -821,6 +831,8 @@ def test_a_site_has_its_limit_over_all_its_hosts() -> None:
     hosts.finish(b)
     hosts.tell_blocked()
     assert told == ["site.example"]
+    hosts.tell_blocked()
+    assert not hosts.shared.freed  # nobody is left to be told
 
 
 def test_whose_row_has_got_a_slot_of_the_site_need_not_be_told_of_the_next() -> None:
@@ -846,7 +858,9 @@ def test_those_behind_one_address_share_its_limit() -> None:
     hosts.table.locate(a, "192.0.2.1")
     hosts.table.locate(b, "192.0.2.1")
     hosts.table.locate(c, "192.0.2.2")
+    assert not d.located
     hosts.table.locate(d, None)
+    assert all(host.located for host in (a, b, c, d))
     assert may_start(hosts, b, NOW)
     hosts.shared.take(b, NOW)
     assert not may_start(hosts, a, NOW)

@@ -395,7 +395,7 @@ def test_what_was_confirmed_lately_is_carried_over_unasked(desk: Desk) -> None:
 class Known:
     """An earlier page of every URL, confirmed at one time."""
 
-    max_age = 60.0
+    max_age: float | None = 60.0
 
     def __init__(self, confirmed_at: float) -> None:
         self._confirmed_at = confirmed_at

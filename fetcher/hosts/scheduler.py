@@ -107,7 +107,7 @@ class Scheduler:
         if breaker.given_up is not None:
             return GIVEN_UP
         if step is SEND:
-            return max(breaker.retry_after_until, host.sent_at + host.delay if host.delay else 0.0)
+            return max(breaker.retry_after_until, host.sent_at + host.delay if host.delay and host.sent_at else 0.0)
         not_before = host.not_before
         if step is DISPATCH:
             ahead = host.reserved + len(host.waiters)
