@@ -229,6 +229,7 @@ def test_a_delay_is_remembered_only_until_the_rules_of_the_host_are_known() -> N
         hosts = Scheduler(Limits(), RetryPolicy(), robots=robots)
         hosts.table.restore({}, NOW, {"a": 2.0})
         assert hosts.get("a", NOW).delay == delay
+        assert hosts.get("b", NOW).delay == 0.0  # of it nothing is remembered
 
 
 def test_those_in_trouble_are_told_of_the_worst_first() -> None:
