@@ -16,6 +16,6 @@ def test_there_are_enough_of_them() -> None:
 
 async def test_a_verdict_does_not_depend_on_the_segments() -> None:
     verdicts = await judge(random.Random(11).sample(list(cases()), CASES))
-    assert (verdicts.split(), verdicts.wrong, verdicts.slow) == ([], [], [])
+    assert (verdicts.split(), verdicts.wrong, list(verdicts.slow)) == ([], [], [])
     assert len(verdicts.by_case) == CASES
     assert {"200", "malformed_response", "truncated", "bad_encoding"} <= set(verdicts.codes)

@@ -52,7 +52,7 @@ class Verdicts:
     def __init__(self) -> None:
         self.by_case: dict[Case, dict[int, str]] = {}
         self.wrong: list[str] = []
-        self.slow: list[str] = []
+        self.slow: dict[str, Case] = {}
         self.codes: Counter[str] = Counter()
         self.exchanges = 0
 
@@ -61,11 +61,12 @@ class Verdicts:
         return [f"{case}: {found}" for case, found in self.by_case.items() if len(set(found.values())) > 1]
 
     def starved(self) -> list[Case]:
-        """Return those of them that ran out of time in some kind of segments: a machine may have stood still."""
+        """Return the cases that ran out of time in some kind of segments alone: the machine may have stood still."""
+        slow = set(self.slow.values())
         return [
             case
             for case, found in self.by_case.items()
-            if len(set(found.values())) > 1 and not TIME_OUTS.isdisjoint(found.values())
+            if case in slow or (len(set(found.values())) > 1 and not TIME_OUTS.isdisjoint(found.values()))
         ]
 
     @property
@@ -117,6 +118,18 @@ class OddServer:
 
 
 async def judge(listed: Sequence[Case]) -> Verdicts:
+    """Return what is made of each case. Those that ran out of time are judged once more, and what is found then counts."""
+    verdicts = await _judge(listed)
+    if starved := verdicts.starved():
+        print(f"{len(starved)} ran out of time in some kind of segments alone, and are judged once more")
+        again = await _judge(starved)
+        verdicts.by_case.update(again.by_case)
+        verdicts.wrong += again.wrong
+        verdicts.slow = again.slow
+    return verdicts
+
+
+async def _judge(listed: Sequence[Case]) -> Verdicts:
     """Fetch each case in each kind of segments, and behind it a plain page of the same host."""
     verdicts = Verdicts()
     server = OddServer(listed)
@@ -144,17 +157,18 @@ async def _work(
     for number, segment in work:
         case = server.listed[number]
         path = f"/odd/{number}-{segment}"  # as long whatever the segments are: the cut is at the same byte
-        verdict = await _fetch(fetcher, origin, path, f"{case} in segments of {SEGMENTS[segment]}", verdicts)
+        what = f"{case} in segments of {SEGMENTS[segment]}"
+        verdict = await _fetch(fetcher, origin, path, what, case, verdicts)
         await server.sent(path).wait()
         await asyncio.sleep(ARRIVAL_SECONDS)
         verdicts.by_case.setdefault(case, {})[segment] = verdict
         verdicts.codes[verdict] += 1
         plain = f"/plain/{number}-{segment}"
-        if (verdict := await _fetch(fetcher, origin, plain, f"behind {case}", verdicts)) != "200":
-            verdicts.wrong.append(f"the page behind {case} in segments of {SEGMENTS[segment]} is {verdict}")
+        if (verdict := await _fetch(fetcher, origin, plain, f"the page behind {what}", case, verdicts)) != "200":
+            verdicts.wrong.append(f"the page behind {what} is {verdict}")
 
 
-async def _fetch(fetcher: Fetcher, origin: str, path: str, what: str, verdicts: Verdicts) -> str:
+async def _fetch(fetcher: Fetcher, origin: str, path: str, what: str, case: Case, verdicts: Verdicts) -> str:
     began = time.monotonic()
     verdicts.exchanges += 1
     try:
@@ -168,7 +182,7 @@ async def _fetch(fetcher: Fetcher, origin: str, path: str, what: str, verdicts: 
         if page.title != path and not (page.bytes < len(whole) and whole.startswith(f"<title>{page.title or ''}")):
             verdicts.wrong.append(f"{what}: the title is {page.title!r}, {page.bytes} bytes")
     if time.monotonic() - began > TIMEOUT + 1:
-        verdicts.slow.append(what)
+        verdicts.slow[what] = case
     return verdict
 
 
@@ -183,12 +197,6 @@ def main() -> int:
         listed = random.Random(words.seed).sample(listed, words.sample)
     began = time.monotonic()
     verdicts = asyncio.run(judge(listed))
-    if starved := verdicts.starved():
-        print(f"{len(starved)} ran out of time in some kind of segments alone, and are judged once more")
-        again = asyncio.run(judge(starved))
-        verdicts.by_case.update(again.by_case)
-        verdicts.wrong += again.wrong
-        verdicts.slow += again.slow
     split = verdicts.split()
     print(
         f"{len({case.name for case in listed})} replies, {len(listed)} cases, {verdicts.exchanges} exchanges in "
