@@ -158,21 +158,26 @@ async def _work(
         case = server.listed[number]
         path = f"/odd/{number}-{segment}"  # as long whatever the segments are: the cut is at the same byte
         what = f"{case} in segments of {SEGMENTS[segment]}"
-        verdict = await _fetch(fetcher, origin, path, what, case, verdicts)
+        verdict = await _fetch(fetcher, origin + path, what, case, verdicts)
         await server.sent(path).wait()
         await asyncio.sleep(ARRIVAL_SECONDS)
         verdicts.by_case.setdefault(case, {})[segment] = verdict
         verdicts.codes[verdict] += 1
         plain = f"/plain/{number}-{segment}"
-        if (verdict := await _fetch(fetcher, origin, plain, f"the page behind {what}", case, verdicts)) != "200":
-            verdicts.wrong.append(f"the page behind {what} is {verdict}")
+        behind = f"the page behind {what}"
+        verdict = await _fetch(fetcher, origin + plain, behind, case, verdicts)
+        if verdict in TIME_OUTS:
+            verdicts.slow[behind] = case
+        elif verdict != "200":
+            verdicts.wrong.append(f"{behind} is {verdict}")
 
 
-async def _fetch(fetcher: Fetcher, origin: str, path: str, what: str, case: Case, verdicts: Verdicts) -> str:
+async def _fetch(fetcher: Fetcher, url: str, what: str, case: Case, verdicts: Verdicts) -> str:
+    path = "/" + url.split("/", 3)[3]
     began = time.monotonic()
     verdicts.exchanges += 1
     try:
-        page = await fetcher.fetch(origin + path)
+        page = await fetcher.fetch(url)
     except FetchError as error:
         verdict = error.code
     else:
