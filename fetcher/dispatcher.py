@@ -140,6 +140,7 @@ class Dispatcher:
         self._reader_waits = self.full
         self._changed()
         while self.full:
+            self._reader_waits = True  # also where what was granted has gone while rows were started
             self._space.clear()
             await self._space.wait()
         self._reader_waits = False
