@@ -139,6 +139,11 @@ def test_its_time_is_linear(piece: str) -> None:
     assert time.monotonic() - began < 20  # a few hundredths of a second; over a minute, were it quadratic
 
 
+def test_of_white_space_the_blank_alone_is_printable() -> None:
+    """By which links are known whose text need not be folded."""
+    assert [mark for mark in map(chr, range(0x110000)) if mark.isspace() and mark.isprintable()] == [" "]
+
+
 # By lines
 
 

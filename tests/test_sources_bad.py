@@ -4,6 +4,8 @@ import gzip
 import io
 import os
 import re
+import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ from backports import zstd
 
 from fetcher.errors import SourceError
 from fetcher.sources import BadRow, ListOptions, check, read
+from fetcher.sources.encoding import ListEncoding
 from fetcher.sources.lines import MAX_LINE_BYTES
+from fetcher.sources.text import read_text
 from tests.test_sources import put, rows_of
 
 
@@ -97,6 +101,21 @@ def test_a_table_by_the_name_of_a_text_list_is_refused(content: str, shown: str,
 )
 def test_what_may_be_a_url_is_no_header(content: str) -> None:
     assert len(rows_of("l.txt", content)) == len(content.splitlines())
+
+
+def test_a_header_is_found_however_the_list_comes() -> None:
+    data = b"# a comment\n\nurl,name\na.example,a\n"
+    for size in range(1, len(data) + 1):
+        blocks = (data[at : at + size] for at in range(0, len(data), size))
+        with pytest.raises(SourceError, match="is the header of a table"):
+            list(read_text(blocks, name="stdin", numbers=count(1), encoding=ListEncoding("stdin")))
+
+
+@pytest.mark.parametrize("line", ["a" + " " * 60_000 + ".", "a, " * 20_000 + ".", '"a"' + " " * 60_000 + "b."])
+def test_a_long_first_line_takes_no_longer_than_another(line: str) -> None:
+    began = time.monotonic()
+    assert len(rows_of("l.txt", line)) == 1
+    assert time.monotonic() - began < 5  # a hundredth of a second; half a minute, were it quadratic
 
 
 @pytest.mark.parametrize(("name", "content", "expected"), BAD_ROWS, ids=[row[2][-1][:50] for row in BAD_ROWS])

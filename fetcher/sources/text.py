@@ -25,16 +25,19 @@ __all__ = ["read_text"]
 _SUSPECT = ("\t", BYTE_ORDER_MARK, '"', "'", "<", "\u201c", "\u2018", " http", " HTTP")
 _HINTS = {"has a tab within": " (is it a .tsv?)", "has a second URL behind a blank": " (one URL a line)"}
 
-# Names of columns: words, with nothing that a URL of more than one word has.
-_HEADER = re.compile(r"[\"']?[^\W\d][\w -]*[\"']?(?:\s*([,;\t|])\s*[\"']?[^\W\d][\w -]*[\"']?)+")
+# Names of columns: words, with nothing that a URL of more than one word has. What is passed is not looked at again, so
+# that a line of blanks takes no longer than another.
+_NAME = r"""["']?[^\W\d][\w -]*+["']? *+"""
+_HEADER = re.compile(rf"{_NAME}(?:([,;\t|]) *+{_NAME})+")
 
 
 def read_text(blocks: Iterator[bytes], *, name: str, numbers: RowNumbers, encoding: ListEncoding) -> Iterator[Row]:
     """Yield the rows of a text list; ``name`` is what messages call it. Raises ``SourceError`` for a table."""
     line = 1
+    begun = False  # a line that is no comment was there
     for piece in whole_lines(blocks):
-        if line == 1 and isinstance(piece, bytes):
-            _refuse_table(piece, name)
+        if not begun and isinstance(piece, bytes):
+            begun = _refuse_table(piece, name)
         if isinstance(piece, OverlongLine):
             yield from _judged([piece.start], name, line, numbers, encoding, flaw=TOO_LONG)
             line += 1
@@ -47,13 +50,16 @@ def read_text(blocks: Iterator[bytes], *, name: str, numbers: RowNumbers, encodi
         line += piece.count(b"\n") + 1
 
 
-def _refuse_table(piece: bytes, name: str) -> None:
-    """Raise ``SourceError`` where the first line names columns, one of them that of a URL."""
+def _refuse_table(piece: bytes, name: str) -> bool:
+    """Raise ``SourceError`` where the first line names columns, one of them that of a URL.
+
+    Return whether there was a line that is neither blank nor a comment.
+    """
     lines = (line.strip() for line in piece.decode(errors="replace").split("\n"))
     header = next((line for line in lines if line and not line.startswith("#")), "").lstrip(BYTE_ORDER_MARK)
     match = _HEADER.fullmatch(header)
     if match is None:
-        return
+        return bool(header)
     from fetcher.sources.columns import ColumnError, SeveralColumnsError, find_url  # most lists have no columns
 
     names = [cell.strip().strip("\"'") for cell in header.split(match[1])]
@@ -62,7 +68,7 @@ def _refuse_table(piece: bytes, name: str) -> None:
     except SeveralColumnsError:
         at = None
     except ColumnError:
-        return
+        return True
     kind = "tsv" if match[1] == "\t" else "csv"
     column = " --url-column NAME" if at is None else ""
     raise SourceError(

@@ -139,8 +139,11 @@ class StoredWARC:
     @cached_property
     def total(self) -> int | None:
         """About how many rows there are, by those that begin in the first ``SAMPLE_BYTES``; ``None`` where none does."""
-        rows, size = 0, os.path.getsize(self.path)
-        looked_at = size
+        try:
+            size = looked_at = os.path.getsize(self.path)
+        except OSError:  # whoever reads it will say so
+            return None
+        rows = 0
         kind = "metadata" if self.ours else "response"
         with contextlib.closing(self._records(PassedOverCounts(), 0, every=self.ours)) as records:
             for record in records:
