@@ -154,14 +154,10 @@ class Fetcher:
             self._transport = DeferredTransport(self.config)
         locate = self._transport.address_of if self._transport is not None else None
         given = self._given_transport
-        transport: Exchange | None = self._transport
-        if given is not None:
-            transport = answering("transport", given, given)
-        elif self._transport is not None and self._workers == 1:
-            transport = self._transport.make()
+        transport: Exchange | None = self._transport if given is None else answering("transport", given, given)
         assert transport is not None
         self._handlers = Handlers(self.config, self._middleware, transport, locate=locate, on_retry=self._on_retry)
-        self._engine = Engine(self.config, self._handlers.exchange, self.reader, self._handlers.gate)
+        self._engine = Engine(self.config, self._handlers.exchange(), self.reader, self._handlers.gate)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -182,8 +178,7 @@ class Fetcher:
 
     async def fetch(self, url: str | Request) -> Page:
         """Fetch one URL and return its page. Raises ``FetchError``."""
-        engine = self._running()
-        self._make_ready()
+        engine = self._ready(self._running())
         request = Request(1, url.strip()) if isinstance(url, str) else url
         target = parse(request.url, self.config.default_scheme)
         outcome = await fetch_one(engine, RequestState(without_secrets(request), target))
@@ -286,7 +281,7 @@ class Fetcher:
         """Within the block pages are compared with those of an earlier run, and asked for only if they have changed."""
         engine = self._running()
         assert self._handlers is not None
-        self._engine = msgspec.structs.replace(engine, handle=self._handlers.comparing(earlier), earlier=earlier)
+        self._engine = msgspec.structs.replace(engine, handle=self._handlers.exchange(earlier), earlier=earlier)
         try:
             yield
         finally:
@@ -372,8 +367,7 @@ class Fetcher:
         """Return the pipeline that a stream runs on."""
         workers = self._workers
         if sequentially or workers == 1:
-            self._make_ready()
-            return (sequential if sequentially else concurrent)(engine, urls, ordered=ordered, **how)
+            return (sequential if sequentially else concurrent)(self._ready(engine), urls, ordered=ordered, **how)
         from fetcher.parallel.choosing import choose, within_limits
 
         launcher: Launcher | None = None
@@ -392,8 +386,7 @@ class Fetcher:
             number = workers
         number = within_limits(number, engine.config.limits, machines=machines)
         if number == 1 and launcher is None:
-            self._make_ready()
-            return concurrent(engine, urls, ordered=ordered, **how)
+            return concurrent(self._ready(engine), urls, ordered=ordered, **how)
         from fetcher.parallel.parent import parallel
 
         return parallel(
@@ -439,10 +432,15 @@ class Fetcher:
             )
         return self._workers, tuple(name for name in names if name is not None)
 
-    def _make_ready(self) -> None:
-        """Have the transport made before a row needs it, whose time that would take."""
-        if self._transport is not None:
-            self._transport.make()
+    def _ready(self, engine: Engine) -> Engine:
+        """Return the engine over a transport that is made before a row needs it, whose time that would take."""
+        handlers, deferred = self._handlers, self._transport
+        if deferred is None or handlers is None or handlers.transport is not deferred:
+            return engine
+        handlers.transport = deferred.make()
+        handle = handlers.exchange(engine.earlier)
+        self._engine = msgspec.structs.replace(self._running(), handle=handle)
+        return msgspec.structs.replace(engine, handle=handle)
 
     def _running(self) -> Engine:
         if self._engine is None:

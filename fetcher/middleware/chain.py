@@ -30,7 +30,7 @@ Origin: TypeAlias = tuple[str, str, int]
 
 
 class Handlers:
-    """``exchange`` is the outermost of them, ``gate`` the innermost; both live until ``close``.
+    """``gate`` is the innermost of them; all live until ``close``. ``transport`` is what they are put around.
 
     ``locate`` says which address a host has, where that is known, ``home`` which hosts are ours to ask.
     """
@@ -68,20 +68,20 @@ class Handlers:
             )
             handlers.append(self.robots)
         handlers.append(self.gate)
-        self.exchange = compose(middleware, compose(handlers, transport), foreign=True)
+        self.transport = transport
         self._handlers = handlers, handlers.index(redirects) + 1
         self._config = config
         self._middleware = middleware
-        self._transport = transport
         self._on_retry = on_retry
 
-    def comparing(self, earlier: EarlierRun) -> Exchange:
-        """Return the outermost of the same handlers, which ask only for what has changed since ``earlier``."""
-        from fetcher.middleware.conditional import Conditional  # most runs have no earlier one
-
+    def exchange(self, earlier: EarlierRun | None = None) -> Exchange:
+        """Return the outermost handler; with ``earlier`` they ask only for what has changed since that run."""
         handlers, place = self._handlers
-        handlers = [*handlers[:place], Conditional(earlier), *handlers[place:]]
-        return compose(self._middleware, compose(handlers, self._transport), foreign=True)
+        if earlier is not None:
+            from fetcher.middleware.conditional import Conditional  # most runs have no earlier one
+
+            handlers = [*handlers[:place], Conditional(earlier), *handlers[place:]]
+        return compose(self._middleware, compose(handlers, self.transport), foreign=True)
 
     def list_exchange(self, *, most: int, named_by: Origin | None = None) -> Exchange:
         """Return the handlers for a list of URLs: ``most`` bytes of it are wanted, and any 2xx is one.
@@ -110,7 +110,7 @@ class Handlers:
             self.gate,
             enough,
         ]
-        return compose(self._middleware, compose(handlers, self._transport), foreign=True)
+        return compose(self._middleware, compose(handlers, self.transport), foreign=True)
 
     async def close(self) -> None:
         """Give up what is being asked for, and stop the timers."""

@@ -107,9 +107,9 @@ class Document:
     __slots__ = (
         "__weakref__",
         "_base",
+        "_bytes",
         "_head",
         "_links",
-        "_start",
         "_text",
         "_title",
         "_tree",
@@ -121,7 +121,8 @@ class Document:
     def __init__(self, response: Response) -> None:
         self.response = response
         content_type = content_type_of(response)
-        self.charset, self._start, self._text = detect(response.body, content_type)
+        self.charset, start, self._text = detect(response.body, content_type)
+        self._bytes = response.body[start:] if start else response.body
         self._tree: LexborHTMLParser | None = None
         self._head: Head | None = None
         self._title: str | None = _UNSET
@@ -211,10 +212,6 @@ class Document:
     def note_links(self, number: int) -> None:
         """Take the number of links from who has looked for them already."""
         self._links = number
-
-    @property
-    def _bytes(self) -> bytes:
-        return self.response.body[self._start :] if self._start else self.response.body
 
 
 def _find_title(tree: LexborHTMLParser) -> LexborNode | None:
@@ -335,7 +332,9 @@ def read_body(
         if content is not None:
             more = _read_content(document, kind, content, unconverted, count_links="links" in columns)
         if page and "links" in columns:
-            links = _count_links(page, select)
+            if select is not None and select.needs_base:
+                page.find_links_and_base()
+            links = page.links
         robots = _robots_of(response, page.head.to_robots if page and "robots" in columns else ())
         found = None if search is None else _links_of(page, response, search)
         # The extractor last: it may do as it likes with the tree.
@@ -360,12 +359,6 @@ def read_body(
         found=found,
         unread=tuple(sorted(unread)),
     )
-
-
-def _count_links(page: Document, select: Selection | None) -> int:
-    if select is not None and select.needs_base:
-        page.find_links_and_base()
-    return page.links
 
 
 def _known(response: Response, *, robots: str | None, **read: Any) -> Reading:

@@ -175,9 +175,9 @@ class Worker:
             )
         reader = Reader(config, extract, processes=settings.parsers)
         earlier = self._sent if settings.compares else None
-        handle = handlers.exchange if earlier is None else handlers.comparing(earlier)
+        follow = config.follow if config.follow.asked else None
         self._engine = engine = Engine(
-            config, handle, reader, handlers.gate, earlier, self._leave, config.follow if config.follow.asked else None
+            config, handlers.exchange(earlier), reader, handlers.gate, earlier, self._leave, follow
         )
         handlers.gate.restore(settings.parked, settings.delays)
         handlers.gate.set_share(settings.concurrency, settings.rate)
