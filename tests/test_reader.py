@@ -28,6 +28,8 @@ from fetcher.page.reader import (
     MAX_BYTES_HERE,
     MAX_TAGS_HERE,
     SAFE_BYTES,
+    SAMPLE_BYTES,
+    SAMPLED_BYTES,
     Reader,
     looks_dangerous,
     name_of,
@@ -510,11 +512,34 @@ def prose(size: int) -> bytes:
         (b"<a " + b" ".join(b"a%d=1" % n for n in range(50_000)) + b">", True),
         (b"<title>" + b"x" * 5000 + prose(60_000), False),
         (b"<p title='" + b"x" * LONG_TAG_BYTES + b"'>" + prose(SAFE_BYTES), True),
-        (b"<" * (MAX_TAGS_HERE - 1) + b"x>" * SAFE_BYTES, False),
-        (b"<" * MAX_TAGS_HERE + b">" + b"x>" * SAFE_BYTES, True),
+        (b"<b>some" * (MAX_TAGS_HERE - 1), False),
+        (b"<b>some" * MAX_TAGS_HERE, True),
+        (b"<b>" * 40_000 + b"some words > " * 5_000, True),  # they are hidden from hardly any 16 looks
+        (prose(SAMPLED_BYTES)[:-10] + b"words > " * 5_000 + b"<", True),
+        (b"words > " * (SAMPLED_BYTES // 8) + b"<b>" * (MAX_TAGS_HERE - 1), False),
+        (b"words > " * (SAMPLED_BYTES // 8) + b"<b>" * MAX_TAGS_HERE, True),  # few looks would come upon these
     ],
 )
 def test_bombs_look_dangerous_and_pages_do_not(body: bytes, dangerous: bool) -> None:
+    assert looks_dangerous(body) is dangerous
+
+
+@pytest.mark.parametrize(
+    ("tags", "looks_at", "dangerous"),
+    [
+        # In the first 256 bytes of 185 KB there are so few that all of it would have 7,225, or 7,947.
+        (10, 0.0, False),
+        (11, 0.0, True),
+        (SAMPLE_BYTES, 0.0, True),
+        (SAMPLE_BYTES, 1.0, False),
+    ],
+)
+def test_what_few_samples_show_is_reckoned_for_the_whole_page(
+    tags: int, looks_at: float, dangerous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = b"<" * tags + b"x" * (SAMPLE_BYTES - tags)
+    body = start + b"<b>" * (MAX_TAGS_HERE) + b"some words > " * 11_900
+    monkeypatch.setattr(reader_module, "random", lambda: looks_at)
     assert looks_dangerous(body) is dangerous
 
 
