@@ -357,7 +357,7 @@ def _may_have_many_tags(body: bytes) -> bool:
     width = size - SAMPLE_BYTES
     tags = 0
     for _ in range(SAMPLES):
-        at = int(random() * width)
+        at = int(random() * width)  # noqa: S311 - no secret: it need only not be known before
         tags += body.count(b"<", at, at + SAMPLE_BYTES)
     return tags * size >= MAX_SAMPLED_TAGS * SAMPLES * SAMPLE_BYTES
 
