@@ -27,6 +27,11 @@ find_python() {
   return 1
 }
 
+# need_uv: has uv at hand in an environment of its own. It installs in 5 s what takes pip 40; without it pip does.
+need_uv() {
+  [ -x .venv-ci/uv/bin/uv ] || { python3 -m venv .venv-ci/uv && .venv-ci/uv/bin/python -m pip install -q uv; } || true
+}
+
 # make_environment PYTHON FOLDER REQUIREMENT...
 make_environment() {
   local python=$1 folder=$2
@@ -38,5 +43,9 @@ make_environment() {
 install_into() {
   local folder=$1
   shift
-  "$folder/bin/python" -m pip install -q --no-compile "$@"
+  if [ -x .venv-ci/uv/bin/uv ]; then
+    .venv-ci/uv/bin/uv pip install -q --python "$folder/bin/python" "$@"
+  else
+    "$folder/bin/python" -m pip install -q --no-compile "$@"
+  fi
 }

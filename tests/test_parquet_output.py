@@ -647,7 +647,7 @@ class Striker:
 
 EVERY = "FETCHER_SAMPLE" in os.environ and not os.environ["FETCHER_SAMPLE"]
 FIRST_AND_STEP = (
-    {"kill": (1, 1), "EIO": (1, 1), "ENOSPC": (1, 1)} if EVERY else {"kill": (3, 7), "EIO": (6, 17), "ENOSPC": (9, 29)}
+    {"kill": (1, 1), "EIO": (1, 1), "ENOSPC": (1, 1)} if EVERY else {"kill": (3, 13), "EIO": (6, 31), "ENOSPC": (9, 47)}
 )
 """Which calls are struck: every one with ``FETCHER_SAMPLE=``, which takes minutes, else some."""
 

@@ -83,7 +83,7 @@ def test_images_without_end_cost_no_more_than_a_look() -> None:
 
 def test_links_are_anchors_with_a_target() -> None:
     html = "<a href=x>1</a><a name=y>2</a><a href>3</a><link href=z><template><a href=t></a></template><area href=q>"
-    assert parse(respond(html)).links == 2
+    assert parse(respond(html)).count_links() == 2
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_an_extractor_shares_the_tree() -> None:
     def extract(response: Response) -> int:
         documents.append(parse(response))
         trees.extend(parse(response).tree for _ in range(2))
-        return parse(response).links
+        return parse(response).count_links()
 
     page = read(respond("<a href=x>"), extract)
     assert page.data == 1

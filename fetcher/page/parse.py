@@ -188,26 +188,23 @@ class Document:
         return self._title
 
     @property
-    def links(self) -> int:
-        """The number of ``a[href]``, in XML of ``link`` elements too."""
-        if self._links is _UNSET:
-            self._links = len(self.tree.css("a[href],link" if self.is_xml else "a[href]"))
-        return self._links
-
-    @property
     def base(self) -> LexborNode | None:
         """The first ``base[href]``: what references are relative to."""
         if self._base is _UNSET:
             self._base = self.tree.css_first("base[href]")
         return self._base
 
-    def find_links_and_base(self) -> None:
-        """Look for both at once, where nobody has looked for links yet."""
-        if self._links is _UNSET and not self.is_xml:
-            found = self.tree.css("a[href],base[href]")
-            bases = [node for node in found if node.tag_id == _BASE]
-            self._links = len(found) - len(bases)
-            self._base = bases[0] if bases else None
+    def count_links(self, *, with_base: bool = False) -> int:
+        """Return the number of ``a[href]``, in XML of ``link`` elements too; ``with_base`` looks for the base as well."""
+        if self._links is _UNSET:
+            if with_base and not self.is_xml:
+                found = self.tree.css("a[href],base[href]")
+                bases = [node for node in found if node.tag_id == _BASE]
+                self._links = len(found) - len(bases)
+                self._base = bases[0] if bases else None
+            else:
+                self._links = len(self.tree.css("a[href],link" if self.is_xml else "a[href]"))
+        return self._links
 
     def note_links(self, number: int) -> None:
         """Take the number of links from who has looked for them already."""
@@ -332,9 +329,7 @@ def read_body(
         if content is not None:
             more = _read_content(document, kind, content, unconverted, count_links="links" in columns)
         if page and "links" in columns:
-            if select is not None and select.needs_base:
-                page.find_links_and_base()
-            links = page.links
+            links = page.count_links(with_base=select is not None and select.needs_base)
         robots = _robots_of(response, page.head.to_robots if page and "robots" in columns else ())
         found = None if search is None else _links_of(page, response, search)
         # The extractor last: it may do as it likes with the tree.

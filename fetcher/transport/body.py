@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import ContentLengthError, HttpProcessingError
 from fetcher.config import Limits
 from fetcher.errors import TooLarge
 from fetcher.model import Stage
-from fetcher.request_state import RequestState
+from fetcher.request_state import RequestState, Transfer
 from fetcher.transport.decoding import Decoder
 from fetcher.transport.watchdog import Watch
 
@@ -146,10 +146,7 @@ class Bodies:
         Raises ``TooLarge`` (unless ``truncate`` is set) and ``ProtocolError`` for a coding that does not hold.
         """
         transfer = state.transfer if state is not None else None
-        limit, cut = self._limits.max_size, self._limits.truncate
-        if transfer is not None and transfer.max_bytes is not None:
-            watch.extend(min(transfer.max_bytes / limit, MAX_EXTENSION))  # for many bytes there is more time
-            limit, cut = transfer.max_bytes, True
+        limit, cut = self._bounds(transfer, watch)
         codings = ", ".join(response.headers.getall("Content-Encoding", ()))
         decoder = Decoder(codings, limit) if codings else None
         if not cut and decoder is None and (response.content_length or 0) > limit:
@@ -193,6 +190,13 @@ class Bodies:
         if recording is not None and decoder is None:
             recording.chunks = [data]  # not twice in memory
         return Body(data, wire, truncated=truncated)
+
+    def _bounds(self, transfer: Transfer | None, watch: Watch) -> tuple[int, bool]:
+        """Return how many bytes are wanted, and whether a body is cut there; where that is many, it gets more time."""
+        if transfer is None or transfer.max_bytes is None:
+            return self._limits.max_size, self._limits.truncate
+        watch.extend(min(transfer.max_bytes / self._limits.max_size, MAX_EXTENSION))
+        return transfer.max_bytes, True
 
     async def _read_packed(
         self, response: aiohttp.ClientResponse, how: tuple[str, int], state: RequestState | None, watch: Watch

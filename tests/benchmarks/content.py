@@ -115,7 +115,7 @@ def main() -> int:
     gc.freeze()  # as the command line does
     gc.set_threshold(50_000, 20, 50)
     pages = bodies(wanted.folder, wanted.pages)
-    links = sum(parse(_response(body)).links for body in pages)
+    links = sum(parse(_response(body)).count_links() for body in pages)
     size = sum(map(len, pages)) / len(pages) / 1000
     print(f"{len(pages)} pages of {wanted.folder}: {size:.0f} kB and {links / len(pages):.0f} links each")
     best = best_of(pages, wanted.rounds)
