@@ -1,4 +1,4 @@
-"""A plugin for pytest that runs one test in so many: ``FETCHER_SAMPLE=2/15`` takes the second of each fifteen."""
+"""A plugin for pytest that runs one test in so many: ``FETCHER_SAMPLE=2/30`` takes the second of each thirty."""
 
 from __future__ import annotations
 
