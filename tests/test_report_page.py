@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import os
@@ -19,13 +20,14 @@ import msgspec
 import pytest
 
 from fetcher.drawing.document import document
+from fetcher.errors import SourceError
 from fetcher.hosts.state import HostReport
 from fetcher.job.lock import Lock
 from fetcher.job.report import HostFigures, OutputFigures
 from fetcher.report.html_report import render_comparison, render_job, render_shards
 from fetcher.report.job_page import JobPage, read_job, read_shards
 from fetcher.report.records import MAX_CODES, MAX_COLUMNS, RecordLine, RecordSums, read_records
-from fetcher.sources.earlier import SelectedName
+from fetcher.sources.earlier import SelectedName, earlier_format
 from fetcher.topics import advice_for
 from tests.benchmarks.report_page import MAX_MB, make, measure
 from tests.lab.command import run
@@ -451,6 +453,36 @@ def test_a_page_is_written_over_an_older_one(tmp_path: Path) -> None:
 
 
 # Outputs of all kinds
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "sqlite", "parquet", "warc"])
+def test_an_output_whose_name_says_no_format_is_known_by_its_first_bytes(kind: str, desk: Desk) -> None:
+    for extra in {"parquet": ["pyarrow"], "warc": ["fastwarc"]}.get(kind, []):
+        pytest.importorskip(extra)
+    desk.write([desk.lab.url(f"/ok?n={number}") for number in range(3)])
+    ended = desk.crawl("-f", kind, to="pages")
+    assert ended.code == 0, ended.said
+    page = read_job(str(desk.folder / "pages.job"))
+    assert (page.records.rows, page.records.pages, page.records.trouble) == (3, 3, [])
+    assert earlier_format(str(desk.folder / "pages")) == kind
+    ended = desk.crawl("--since", "pages", to="new.jsonl")
+    assert (ended.code, "--since pages: 3 pages\n" in ended.said) == (0, True), ended.said
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"", b"http://a.example/\n", b'{"url": "a"}', b"url,id\n", b"\x1f\x8bno gzip", gzip.compress(b'{"id":1}\n')],
+)
+def test_what_is_no_output_of_ours_under_a_name_that_says_nothing_is_refused(start: bytes, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(start)
+    with pytest.raises(SourceError, match="mine: is no output that can be read again"):
+        earlier_format(str(tmp_path / "mine"))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SourceError, match="pipe: is no output that can be read again"):
+        earlier_format(str(tmp_path / "pipe"))
 
 
 @pytest.mark.parametrize(

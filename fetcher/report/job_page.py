@@ -148,7 +148,7 @@ def _best_of(paths: Sequence[str]) -> str | None:
     for path in paths:
         try:
             kinds.setdefault(earlier_format(path), path)
-        except SourceError:  # text, or a name without a suffix
+        except SourceError:  # text
             continue
     there = [kinds[kind] for kind in READABLE if kind in kinds]
     return next((path for path in there if os.path.exists(path)), there[0] if there else None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import os
 import sqlite3
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import datetime
@@ -18,6 +19,7 @@ from typing import Any
 import msgspec
 
 from fetcher.errors import ConfigError, SourceError, missing_extra
+from fetcher.files import open_regular
 from fetcher.model import CONTENT_COLUMNS, RECORD_COLUMNS
 from fetcher.sources.children import companions_of, parts_of
 from fetcher.sources.inputs import format_of
@@ -39,6 +41,9 @@ __all__ = [
 ]
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
+MAX_MAGIC_BYTES = 512
+_MAGIC = {b"PAR1": "parquet", b"SQLite format 3\0": "sqlite", b"WARC/": "warc", b'{"id":': "jsonl", b"id,": "csv"}
+_GZIP_MAGIC = b"\x1f\x8b"
 _NESTED = tuple(name for name in CONTENT_COLUMNS.values() if name not in ("text", "lang"))
 _OWN_COLUMNS = frozenset(RECORD_COLUMNS)
 _WHOLE = ("status", "length", "bytes", "links")
@@ -68,6 +73,8 @@ def earlier_format(path: str) -> str:
     if os.path.isdir(path):
         return "parquet"
     kind = format_of(path, None)
+    if kind == "txt" and not is_store_url(path) and (found := _format_by_bytes(path)) is not None:
+        return found
     if kind not in ("jsonl", "csv", "parquet", "sqlite"):
         raise SourceError(
             f"{path}: is no output that can be read again: there are .jsonl, .csv (each also .gz and .zst), .parquet, "
@@ -76,6 +83,21 @@ def earlier_format(path: str) -> str:
     if kind == "sqlite" and is_store_url(path):
         raise SourceError(f"{path}: sqlite is read from a file on this machine: download it, and give the file")
     return kind
+
+
+def _format_by_bytes(path: str) -> str | None:
+    """Return the format that a file of ours begins as, where its name says nothing; ``None`` for a file of another kind."""
+    try:
+        descriptor = open_regular(path, os.O_RDONLY, follow_links=True)
+    except OSError:  # whoever reads it says so
+        return None
+    with open(descriptor, "rb") as file:
+        start = file.read(MAX_MAGIC_BYTES)
+    if start.startswith(_GZIP_MAGIC):  # of ours, an archive alone is compressed whatever its name
+        with suppress(zlib.error):
+            inside = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(start, MAX_MAGIC_BYTES)
+            return "warc" if inside.startswith(b"WARC/") else None
+    return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
 
 
 def archived_records(path: str) -> Iterator[bytes]:
