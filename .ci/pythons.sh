@@ -43,9 +43,7 @@ make_environment() {
 install_into() {
   local folder=$1
   shift
-  if [ -x .venv-ci/uv/bin/uv ]; then
-    .venv-ci/uv/bin/uv pip install -q --python "$folder/bin/python" "$@"
-  else
+  # What pip is told of its index (pip.conf) uv does not read.
+  [ -x .venv-ci/uv/bin/uv ] && .venv-ci/uv/bin/uv pip install -q --python "$folder/bin/python" "$@" ||
     "$folder/bin/python" -m pip install -q --no-compile "$@"
-  fi
 }
