@@ -27,6 +27,8 @@ from warcio.warcwriter import WARCWriter
 from fetcher.config import Accept
 from fetcher.extraction_workers import RANGE_BYTES
 from fetcher.stored import StoredPage
+from fetcher.stored.opening import SAMPLE_BYTES as LINES_SAMPLE_BYTES
+from fetcher.stored.opening import open_stored
 from fetcher.stored.warc import SAMPLE_BYTES, Found, StoredWARC
 from tests.lab.command import Ended, Running, run
 from tests.lab.server import Exchange, LabServer
@@ -594,6 +596,21 @@ def test_how_many_rows_an_archive_has_is_told_by_its_beginning(crawled: Path, bi
     none = tmp_path / "none.warc"
     none.write_bytes(b"WARC/1.0\r\nWARC-Type: warcinfo\r\nContent-Length: 0\r\n\r\n\r\n\r\n")
     assert total(none) is None
+
+
+def test_how_many_rows_lines_have_is_told_by_the_first_of_them(tmp_path: Path) -> None:
+    def total(name: str, content: bytes) -> int | None:
+        (tmp_path / name).write_bytes(content)
+        return open_stored(str(tmp_path / name)).total
+
+    line = b'{"id":1,"url":"http://a/","body":"%s"}\n'
+    assert total("few.jsonl", line % b"x" * 7) == 7
+    assert total("cut.jsonl", line % b"x" * 7 + (line % b"x")[:20]) == pytest.approx(7.5, abs=0.5)
+    many = b"".join(line % (b"x" * (1_000 + 10 * (number % 50))) for number in range(4_000))
+    assert len(many) > 4 * LINES_SAMPLE_BYTES
+    assert total("many.jsonl", many) == pytest.approx(4_000, rel=0.02)
+    assert total("large.jsonl", line % (b"x" * LINES_SAMPLE_BYTES)) is None
+    assert total("packed.jsonl.gz", gzip.compress(many)) is None
 
 
 def test_what_several_processes_do_not_read(crawled: Path) -> None:

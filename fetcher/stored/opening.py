@@ -19,6 +19,7 @@ from fetcher.stored.warc import StoredWARC
 __all__ = ["open_stored"]
 
 KINDS = "a .warc or .warc.gz, or a .jsonl, .parquet or .sqlite of ours with bodies"
+SAMPLE_BYTES = 1024 * 1024  # of a file of lines, by which its rows are estimated: a line has a whole page
 LOOKED_AT = 100  # records of JSON Lines: the columns of a failure are those of a page
 _ROW_BYTES = 16  # of a line, for each byte of its body: "\u0000" takes six, and there is more in it than the body
 
@@ -72,7 +73,23 @@ def _jsonl(path: str, max_size: int, bodies: str | None) -> StoredFile:
         names |= dict.fromkeys(record)
     if not names:
         raise SourceError(f"{path}: holds no pages: give {KINDS}")
-    return StoredRecords(path, records, names, own={}, max_size=max_size, bodies=bodies)
+    total = _estimated_lines(path)
+    return StoredRecords(path, records, names, own={}, max_size=max_size, bodies=bodies, total=total)
+
+
+def _estimated_lines(path: str) -> int | None:
+    """Return about how many lines a file has, by its first ``SAMPLE_BYTES``.
+
+    ``None`` where none ends there, and for a file that is packed.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(SAMPLE_BYTES)
+            size = os.fstat(file.fileno()).st_size
+    except OSError:  # whoever reads it will say so
+        return None
+    end = start.rfind(b"\n") + 1
+    return round(start.count(b"\n") * size / end) if end and packing_of_data(start[:4]) is None else None
 
 
 def _parquet(path: str, files: list[str], max_size: int, bodies: str | None) -> StoredFile:
