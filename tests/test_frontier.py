@@ -242,6 +242,24 @@ def test_with_a_rate_no_more_is_reserved_than_the_rate_allows() -> None:
     assert frontier.pop(hosts.shared.rate_next) is not None
 
 
+def test_how_long_a_host_makes_us_wait_is_from_start_to_start() -> None:
+    """By that it is known which host will be the last."""
+    hosts, frontier = world_of()
+    for key, delay, rows in (("slow", 50.0, 4), ("many", 5.0, 11)):
+        hosts.table.set_crawl_delay(hosts.get(key, 0.0), delay)
+        for _ in range(rows):
+            frontier.push(row(key))
+    assert len(pop_all(frontier, 1_000.0)) == 2
+    assert frontier.waiting(1) == {"slow": 3}  # for 150 s, the other for 50
+
+
+def test_what_came_back_unasked_for_leaves_no_more_than_the_look_ahead_in_memory() -> None:
+    _, frontier = world_of(lookahead=100)
+    for number in range(201):
+        frontier.defer(row(f"{number % 3}"), 1e9 + number)
+    assert (frontier.size, frontier.held) == (201, 100)
+
+
 def test_with_a_delay_a_host_is_asked_again_while_its_row_is_on_the_wire() -> None:
     hosts, frontier = world_of(delay=1.0, per_host=3)
     for _ in range(3):

@@ -12,7 +12,7 @@ from fetcher.config import HostPolicy, Limits, RetryPolicy
 from fetcher.hosts.remote import RemoteHosts, worst
 from fetcher.hosts.scheduler import Scheduler
 from fetcher.hosts.state import HostReport, HostState, fold, unfold
-from fetcher.hosts.table import MAX_REPORTED
+from fetcher.hosts.table import MAX_REPORTED, HostTable
 
 NOW = 1_000.0
 MAX_HOSTS = 8_192  # here: an eighth of what it is
@@ -118,6 +118,35 @@ def test_as_long_as_there_is_place_all_that_rest_are_remembered(monkeypatch: pyt
             hosts.health.park(hosts.get(f"{kind}{n}", when), when, seconds)
     assert not any(key.startswith("short") for key in hosts.table._folded)  # their time has come
     assert [hosts.get(f"long{n}", NOW + 10).not_before for n in range(5)] == [NOW + 260] * 5
+
+
+def test_few_that_rest_are_all_remembered_where_the_time_of_the_others_has_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fetcher.hosts.table.MAX_HOSTS", 4)
+    monkeypatch.setattr("fetcher.hosts.table.MAX_FOLDED", 8)
+    hosts = hosts_of()
+    for number, (kind, delay) in enumerate([("long", 30.0)] * 3 + [("short", 3.5)] * 25):
+        host = hosts.get(f"{kind}{number}", NOW + number)
+        hosts.table.set_crawl_delay(host, delay)
+        hosts.shared.take(host, NOW + number)
+        hosts.finish(host)
+    assert [hosts.get(f"long{n}", NOW + 28).not_before for n in range(3)] == [NOW + 30.0, NOW + 31.0, NOW + 32.0]
+
+
+def test_hosts_are_looked_through_when_there_are_many_and_not_with_each_that_is_new() -> None:
+    hosts = hosts_of()
+    for n in range(MAX_HOSTS + 1):
+        hosts.get(f"h{n}", NOW)
+    assert len(hosts.table) == 1  # of all that nothing depends on, the newest is left
+    for n in range(MAX_HOSTS - 1):
+        hosts.get(f"new{n}", NOW)
+    assert len(hosts.table) == MAX_HOSTS
+
+
+def test_where_nobody_asks_for_robots_txt_a_host_has_all_its_slots() -> None:
+    assert HostTable(Limits(), RetryPolicy()).get("a", NOW).robots_known
+    assert not HostTable(Limits(), RetryPolicy(), robots=True).get("a", NOW).robots_known
 
 
 def test_those_who_refused_are_not_remembered_for_ever() -> None:

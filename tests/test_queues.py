@@ -109,6 +109,13 @@ def test_a_line_on_disk_is_small(spill: Spill) -> None:
     assert (queue.held, queue.rows, queue.returned, queue.tail) == (0, None, None, None)
 
 
+def test_as_many_new_rows_as_one_write_takes_are_written(spill: Spill) -> None:
+    queue = HostQueue("a.example")
+    queue.push(row())
+    queue.cut(spill, 0)
+    assert [queue.push(row()) for _ in range(MAX_BATCH_ROWS)] == [False] * (MAX_BATCH_ROWS - 1) + [True]
+
+
 def test_what_cannot_leave_stays_and_counts(spill: Spill) -> None:
     queue = HostQueue("a.example")
     for number in range(6):

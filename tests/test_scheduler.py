@@ -634,6 +634,16 @@ def test_who_gives_slots_back_is_told_whether_somebody_waits() -> None:
     assert hosts.finish(a)  # it waits for its time
 
 
+def test_who_waits_for_a_full_host_is_not_asked_again_before_one_of_its_own_ends() -> None:
+    hosts = hosts_of(per_host=1)
+    (a,) = known(hosts, "a")
+    hosts.shared.take(a, NOW)
+    hosts.wait(a, "a2")
+    assert not hosts.shared.at_gate
+    assert hosts.finish(a)
+    assert list(hosts.shared.at_gate) == [a]
+
+
 def test_waiters_go_through_one_host_after_the_other() -> None:
     hosts = hosts_of(concurrency=5, per_host=2)
     known(hosts, "a", "b", "c")
