@@ -45,8 +45,9 @@ from fetcher import (
     parse,
 )
 from fetcher.config import Limits
-from fetcher.pipeline import Outcomes
-from fetcher.request_state import RequestState, Requeue, current
+from fetcher.model import Stage
+from fetcher.pipeline import Outcomes, concurrent
+from fetcher.request_state import Handover, RequestState, Requeue, current
 from tests.lab.command import environment
 from tests.lab.held_case import HeldCase
 from tests.lab.server import LabServer, refused_port
@@ -1018,6 +1019,46 @@ async def test_a_row_that_goes_back_to_wait_holds_no_memory(lab: LabServer) -> N
         (outcome,) = await drained(fetcher, [lab.url("/bytes?n=200000")])
         assert outcome.ok
     assert held == [False, False]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("keep_body", [False, True])
+async def test_outcomes_that_nobody_takes_hold_memory_for_bodies_alone_and_until_the_stream_is_left(
+    lab: LabServer, keep_body: bool, ordered: bool
+) -> None:
+    states: list[RequestState] = []
+    lab.add("/held", held := HeldCase())
+
+    async def noting(request: Request, proceed: Exchange) -> Response:
+        states.append(current.get())
+        response = await proceed(request)
+        assert current.get().holds_memory  # a large body does, until it is read
+        return response
+
+    urls = [lab.url(f"/bytes?n=300000&row={row}") for row in range(6)]
+    urls.insert(0 if ordered else len(urls), lab.url("/held?size=300000"))
+    async with opened({"middleware": [noting]}, keep_body=keep_body) as fetcher:
+        async with fetcher.stream(urls, ordered=ordered) as outcomes:
+            assert isinstance(outcomes, Outcomes)
+            while len([state for state in states if state.stage is Stage.QUEUED]) < 6 or outcomes._queue.qsize():
+                await asyncio.sleep(0.01)
+            assert len([state for state in states if state.holds_memory]) == (6 if keep_body else 0)
+        assert [state for state in states if state.holds_memory] == []
+    held.open()
+
+
+async def test_a_stream_whose_last_row_goes_on_elsewhere_ends() -> None:
+    left: list[RequestState] = []
+
+    async def goes_on_elsewhere(request: Request) -> Response:
+        await asyncio.sleep(0.05)  # the source has ended
+        raise Handover
+
+    async with opened() as fetcher:
+        engine = msgspec.structs.replace(fetcher._running(), handle=goes_on_elsewhere, leave=left.append)
+        async with concurrent(engine, ["http://a.example/", "http://b.example/"]) as outcomes:
+            assert [outcome async for outcome in outcomes] == []
+    assert sorted(state.request.id for state in left) == [1, 2]
 
 
 @both
