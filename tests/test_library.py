@@ -745,6 +745,16 @@ async def test_stop_lets_what_is_on_the_wire_finish(lab: LabServer) -> None:
         assert len(await drained(fetcher, listed(lab, 9))) == 9
 
 
+async def test_any_grace_lets_what_is_on_the_wire_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once: list[bool] = []
+    async with opened() as fetcher, fetcher.stream([]) as outcomes:
+        assert isinstance(outcomes, Outcomes)
+        monkeypatch.setattr(outcomes._dispatcher, "stop", lambda *, now: at_once.append(now))
+        outcomes.stop(0.5)
+        outcomes.stop(0)
+    assert at_once == [False, True]
+
+
 async def test_stop_wakes_who_waits_for_a_row_that_never_comes() -> None:
     state: list[str] = []
     async with opened() as fetcher, fetcher.stream(waiting_source([], state)) as outcomes:
