@@ -12,9 +12,11 @@ import pytest
 from fetcher.client import Fetcher
 from fetcher.config import Config
 from fetcher.model import Page, Request, Stage
+from fetcher.pipeline import Outcomes
 from fetcher.request_state import RequestState, current
 from fetcher.transport.session import Transport
 from tests.lab.crawl import code_of, crawl, one
+from tests.lab.held_case import HeldCase
 from tests.lab.server import Exchange, LabServer
 
 MB = 1 << 20
@@ -127,6 +129,23 @@ async def test_at_most_as_many_bodies_grow_as_memory_allows(lab: LabServer) -> N
     with pytest.raises(asyncio.CancelledError):
         await looking
     assert 1 <= max(grown) <= 2
+
+
+async def test_in_order_a_row_whose_turn_comes_waits_for_no_memory_that_those_behind_it_hold(lab: LabServer) -> None:
+    first, second = HeldCase(), HeldCase()
+    lab.add("/first", first)
+    lab.add("/second", second)
+    urls = [lab.url("/first", 1), lab.url("/second?size=300000", 2), lab.url("/bytes?n=300000", 3)]
+    config = Config.of(robots=False, keep_body=True, memory="1M", max_size="1M")
+    async with asyncio.timeout(30), Fetcher(config) as fetcher, fetcher.stream(urls, ordered=True) as outcomes:
+        assert isinstance(outcomes, Outcomes)
+        reading = asyncio.create_task(anext(outcomes))
+        await lab.until(lambda: 3 in outcomes._held)  # it holds all of the memory
+        second.open()
+        await lab.until(lambda: "waiting for memory" in stages(fetcher))
+        first.open()
+        seen = [await reading, *[outcome async for outcome in outcomes]]
+    assert [outcome.request.id for outcome in seen] == [1, 2, 3]
 
 
 async def test_a_connection_that_breaks_while_its_body_waits_for_memory_is_a_failure(lab: LabServer) -> None:
