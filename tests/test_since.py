@@ -602,7 +602,7 @@ def test_a_report_tells_what_has_changed(desk: Desk) -> None:
     site = site_of(desk, "a", "b", "c", "d")
     desk.crawl(to="old.csv")
     site.versions |= {"b": 2, "c": None, "e": 1}
-    desk.write(desk.urls("e", "c", "b", "a", "a", path="/versioned"))
+    desk.write([*desk.urls("e", "c", "b", "a", "a", path="/versioned"), "ftp://of-no-page.example/"])
     desk.crawl("--since", "old.csv", "--limit", "2", to="new.jsonl")
     desk.crawl("--since", "old.csv", to="new.jsonl")
     told = run("report", "new.jsonl", "--changes", folder=desk.folder)
