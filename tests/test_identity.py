@@ -23,6 +23,12 @@ def identity(config: Config | None = None, **changed: Any) -> JobIdentity:
     return JobIdentity.of(config or Config(), **(given | changed))
 
 
+def test_a_table_has_the_columns_of_one_list_where_that_is_said() -> None:
+    assert not identity(outputs=["csv"]).one_table
+    assert identity(outputs=["csv.gz"], one_table=True).one_table
+    assert not identity(outputs=["jsonl"], one_table=True).one_table
+
+
 def test_an_identity_comes_back_as_it_was() -> None:
     config = Config.of(
         select=["h=h1", "p=.price"], accept="2xx,404", dedupe=True, max_size="1M", truncate=True, preview=9
