@@ -130,6 +130,22 @@ def test_runs_without_number_are_bounded_too() -> None:
     assert last == 2 * MAX_PACE_ROWS - 1
 
 
+def test_a_table_is_filled_before_any_row_goes() -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        db.execute(TABLE)
+        db.execute("CREATE TABLE runs(seconds REAL NOT NULL)")
+        log = PaceLog(db, 1)
+        for second in range(MAX_PACE_ROWS):
+            log.note(BEGAN, float(second), (1, 0, 0, 1), 1)
+        assert db.execute("SELECT count(*) FROM pace").fetchone() == (MAX_PACE_ROWS,)
+
+
+def test_of_as_many_runs_as_half_a_table_takes_all_are_told() -> None:
+    runs = [(number, number, 0.5) for number in range(1, MAX_PACE_ROWS // 2 + 2)]
+    assert too_many(runs, 10.0) == []
+    assert len(too_many([*runs, (0, 0, 0.5)], 10.0)) > 1
+
+
 def test_which_rows_go() -> None:
     rows = [(1, 1, 0.1), (2, 1, 1.0), (3, 1, 2.0), (4, 1, 3.0), (5, 1, 3.1), (6, 2, 0.2), (7, 2, 5.0)]
     assert too_many(rows, 2.0) == [1, 2, 4, 6]
