@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +294,16 @@ def test_two_shards_of_two_lists_are_not_added_up(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\(shard 2/2\) is of another list than .*\(shard 1/2\): INPUT 1 is m\.txt"):
         report_shards(folders, hosts=1)
     assert report_shards(folders[:1], hosts=1).missing == ["2/2"]
+
+
+@pytest.mark.parametrize("share", [b"1/x", b"x/2", b"1/"])
+def test_a_damaged_share_is_no_shard(share: bytes, tmp_path: Path) -> None:
+    folder = make_shard(tmp_path / "1", 1, [])
+    with closing(sqlite3.connect(tmp_path / "1" / "ledger.sqlite", isolation_level=None)) as db:
+        (identity,) = db.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()
+        db.execute("UPDATE meta SET value = ? WHERE key = 'identity'", (identity.replace(b"1/2", share),))
+    with pytest.raises(ConfigError, match="1 is no shard of a list"):
+        report_shards([folder], hosts=1)
 
 
 def test_a_view_is_of_one_moment(folder: Path) -> None:

@@ -19,6 +19,7 @@ from fetcher import Config, ConfigError, Fetcher, Job, Request, Response, Status
 from fetcher.compression import compress, decompress
 from fetcher.errors import LedgerError, SourceError
 from fetcher.job import restore
+from fetcher.job.part_ledger import PartsLedger
 from fetcher.job.paths import LEDGER
 from fetcher.sinks.layout import Layout
 
@@ -118,7 +119,9 @@ class Machine:
     def first_run(self) -> tuple[Any, ...]:
         """Return what the ledger says of its first run."""
         with closing(sqlite3.connect(self.disk / LEDGER)) as db:
-            found = db.execute("SELECT taken, more, estimate, seconds, ok, bytes FROM runs ORDER BY id").fetchone()
+            found = db.execute(
+                "SELECT clean, taken, more, estimate, seconds, ok, bytes FROM runs ORDER BY id"
+            ).fetchone()
         return tuple(found)
 
 
@@ -152,6 +155,7 @@ async def test_an_empty_disk_knows_all_that_is_in_the_store(
         if not asked:
             assert second.rows() == first.rows()
             assert second.first_run() == (
+                1,
                 5,
                 1,
                 None,
@@ -178,7 +182,9 @@ def cut(data: bytes) -> bytes:
     return compress(b"".join(lines[:-1]), "gzip")
 
 
-async def test_a_part_that_is_not_as_it_was_put_is_fetched_again(shelves: Shelves, tmp_path: Path) -> None:
+async def test_a_part_that_is_not_as_it_was_put_is_fetched_again(
+    shelves: Shelves, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await Machine(tmp_path / "one").run("abcde")
     whole = dict(shelves.objects)
     for number, (path, spoiled, asked) in enumerate([
@@ -192,8 +198,14 @@ async def test_a_part_that_is_not_as_it_was_put_is_fetched_again(shelves: Shelve
         assert other.taken() == asked
         assert shelves.records() == pages("abcde")
     shelves.objects = {**whole, shelves.beside(2): cut(whole[shelves.beside(2)])}
+    left: list[PartsLedger] = []
+    monkeypatch.setattr(PartsLedger, "abandon", lambda ledger: left.append(ledger))
     with pytest.raises(LedgerError, match=r"what stands beside part 2 is damaged \(.*remove that part"):
         await Machine(tmp_path / "last").run("abcde")
+    monkeypatch.undo()
+    assert left, "its file stays open"
+    for ledger in left:
+        ledger.abandon()
 
 
 async def test_parts_that_went_are_fetched_again_here_too(shelves: Shelves, tmp_path: Path) -> None:

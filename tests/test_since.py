@@ -598,6 +598,13 @@ def test_what_has_no_whole_pages_is_refused(desk: Desk, words: list[str]) -> Non
     assert (ended.code, "since: compares" in ended.said, site.told) == (2, True, {})
 
 
+def test_a_pattern_finds_an_output_without_a_job_too(desk: Desk) -> None:
+    site_of(desk, "a")
+    assert desk.crawl("--no-job", to="pages-1.jsonl").code == 0
+    ended = desk.crawl("--since", "pages-*", to="new.jsonl")
+    assert "--since pages-1.jsonl: 1 pages\n" in ended.said, ended.said
+
+
 def test_a_report_tells_what_has_changed(desk: Desk) -> None:
     site = site_of(desk, "a", "b", "c", "d")
     desk.crawl(to="old.csv")
