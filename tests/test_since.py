@@ -598,6 +598,11 @@ def test_what_has_no_whole_pages_is_refused(desk: Desk, words: list[str]) -> Non
     assert (ended.code, "since: compares" in ended.said, site.told) == (2, True, {})
 
 
+def test_in_a_store_no_pattern_is_looked_for() -> None:
+    with pytest.raises(ConfigError, match="a pattern is of files here: in a store name one prefix"):
+        since.find_earlier("s3://bucket/pages-*/", [])
+
+
 def test_a_pattern_finds_an_output_without_a_job_too(desk: Desk) -> None:
     site_of(desk, "a")
     assert desk.crawl("--no-job", to="pages-1.jsonl").code == 0
