@@ -105,6 +105,19 @@ async def test_news_of_hosts_are_kept_without_a_row(thread: ThreadPoolExecutor) 
     assert ledger.batches == [(0, {"parked": b"2"})]
 
 
+async def test_news_of_hosts_are_kept_though_no_row_is_finished(
+    thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "COMMIT_SECONDS", 0.01)
+    ledger, notes = Committed(), {"parked": b"1"}
+    writer = writer_of(ledger, thread, notes)
+    for word in (b"2", b"3"):
+        notes["parked"] = word
+        await ledger.until(len(ledger.batches) + 1)
+        assert ledger.batches[-1] == (0, {"parked": word})
+    await writer.close()
+
+
 async def test_what_the_last_run_noted_of_hosts_is_not_noted_again(thread: ThreadPoolExecutor) -> None:
     ledger = Committed()
     await writer_of(ledger, thread, {"parked": b"1"}).close()
