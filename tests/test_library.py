@@ -705,6 +705,15 @@ async def test_cancelling_the_reader_cancels_everything(lab: LabServer, sequenti
         assert (await fetcher.fetch(lab.url("/ok"))).ok
 
 
+async def test_a_robots_txt_that_is_being_asked_for_is_given_up_with_the_fetcher(lab: LabServer) -> None:
+    lab.add("/robots.txt", HeldCase())
+    async with opened(robots=True) as fetcher:
+        async with fetcher.stream([lab.url("/ok")]):
+            await lab.until(lambda: len(lab.requests("/robots.txt")) == 1)
+        assert len(own_tasks()) == 1  # others may wait for it
+    assert own_tasks() == []
+
+
 def test_an_interrupt_ends_it_all() -> None:
     gate, before = HeldCase(), alive()
     with LabServer.in_thread() as lab:
