@@ -425,6 +425,16 @@ async def test_lately_is_less_than_so_long_ago_and_not_in_the_future(
     assert (found.attempts, found.change) == (attempts, "unchanged")
 
 
+async def test_a_304_to_a_condition_of_the_row_s_own_is_no_word_on_the_earlier_page() -> None:
+    async def transport(request: Request) -> Response:
+        return Response(request, request.url, 304)
+
+    async with Fetcher(robots=False, transport=transport) as fetcher:
+        with fetcher.comparing(Known(0.0)):
+            found = await fetcher.fetch(Request(1, "http://a.example/", headers=(("If-None-Match", '"2"'),)))
+    assert (found.status, found.change) == (304, "changed")
+
+
 # Which output
 
 
