@@ -106,6 +106,16 @@ async def test_the_slot_of_a_row_that_is_cancelled_in_the_same_instant_goes_to_t
     assert room.wire.most == 1
 
 
+async def test_who_pauses_twice_has_paused_since_the_first_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room()
+    excused: list[float] = []
+    monkeypatch.setattr(room.hosts.table, "excuse", excused.append)
+    for now, paused in ((1000.0, False), (1010.0, True), (1020.0, True), (1040.0, False), (1050.0, False)):
+        room.now = now
+        room.gate.pause(paused=paused)
+    assert (excused, room.told) == ([30.0], [""])
+
+
 async def test_whoever_gives_up_waiting_is_forgotten() -> None:
     room = Room(concurrency=1)
     tasks = [asyncio.create_task(room.go(room.state(n))) for n in range(3)]
