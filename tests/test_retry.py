@@ -113,6 +113,31 @@ async def test_the_last_try_at_a_host_that_never_answered_is_far_from_the_others
     assert state.attempts == tries
 
 
+@pytest.mark.parametrize(
+    ("seconds", "can_requeue", "in_place"), [(1.0, True, True), (5.0, True, False), (5.0, False, True)]
+)
+async def test_a_long_wait_is_in_place_where_nobody_takes_the_row_back(
+    seconds: float, can_requeue: bool, in_place: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backoff, "after", lambda _, error, attempts: seconds if attempts == 1 else None)
+    hosts = Scheduler(Limits(), POLICY)
+    hosts.get("a.test", 1_000.0).answered(81)
+    state = RequestState(Request(1, "http://a.test:81/"), parse("http://a.test:81/"))
+    state.can_requeue = can_requeue
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def times_out(_: Request) -> Response:
+        raise errors.FetchTimeout("read_timeout")
+
+    current.set(state)
+    with pytest.raises(errors.FetchTimeout if in_place else Requeue):
+        await Retry(POLICY, Gate(hosts, lambda: 1_000.0), sleep)(state.request, times_out)
+    assert slept == ([seconds] if in_place else [])
+
+
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize(
     ("error", "blame"),
