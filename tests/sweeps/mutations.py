@@ -456,7 +456,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--own", action="store_true", help="run a module's own test file alone, which is quick")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1))  # tests wait for most of their time
     wanted = parser.parse_args()
     for part in wanted.parts:
         if part.partition("/")[0] not in NEAREST or not all(path.exists() for path in sources_of(part)):
