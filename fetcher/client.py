@@ -154,7 +154,11 @@ class Fetcher:
             self._transport = DeferredTransport(self.config)
         locate = self._transport.address_of if self._transport is not None else None
         given = self._given_transport
-        transport: Exchange | None = self._transport if given is None else answering("transport", given, given)
+        transport: Exchange | None = self._transport
+        if given is not None:
+            transport = answering("transport", given, given)
+        elif self._transport is not None and self._workers == 1:
+            transport = self._transport.make()
         assert transport is not None
         self._handlers = Handlers(self.config, self._middleware, transport, locate=locate, on_retry=self._on_retry)
         self._engine = Engine(self.config, self._handlers.exchange(), self.reader, self._handlers.gate)

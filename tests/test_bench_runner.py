@@ -227,9 +227,9 @@ def test_the_built_in_site_from_end_to_end(logged: Callable[[], list[dict[str, A
         assert sorted(sample.id for sample in round_.samples) == list(range(1, len(round_.samples) + 1))
     assert [mode.most_in_flight for mode in report.modes] == [1, 4, 30]
     assert report.recommended == 30
-    # Twenty-five times is what thirty slots should bring: of that a busy machine has left a seventh.
+    # Twenty-five times is what thirty slots should bring; a fifth of it on a machine that is busy.
     assert report.modes[2].speed_up is not None
-    assert report.modes[2].speed_up.median > 1.5
+    assert report.modes[2].speed_up.median > 5
     assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
     complete = [update for update in updates if update.round is not None]
     assert [update.number for update in complete] == list(range(1, 10))
