@@ -714,7 +714,7 @@ async def test_a_robots_txt_that_is_being_asked_for_is_given_up_with_the_fetcher
     assert own_tasks() == []
 
 
-def test_with_one_process_all_is_imported_before_the_first_row() -> None:
+def test_with_one_process_all_is_imported_before_the_first_row(tmp_path: Path) -> None:
     """Its time, a fifth of a second, would be the row's, and that of the first round of a bench."""
     program = (
         "import asyncio, sys\nfrom fetcher import Fetcher\n"
@@ -722,7 +722,9 @@ def test_with_one_process_all_is_imported_before_the_first_row() -> None:
         "print(asyncio.run(main()))"
     )
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True, timeout=DEADLINE)
+    done = subprocess.run(
+        command, env=environment(tmp_path), capture_output=True, text=True, check=True, timeout=DEADLINE
+    )
     assert done.stdout == "True\n"
 
 
