@@ -486,6 +486,17 @@ def test_what_is_no_output_of_ours_under_a_name_that_says_nothing_is_refused(sta
         earlier_format(str(tmp_path / "mine"))
 
 
+def test_a_csv_with_a_mark_before_it_is_known_too(desk: Desk) -> None:
+    desk.write([desk.lab.url("/ok")])
+    assert desk.crawl("-f", "csv", "--csv-bom", to="pages").code == 0
+    assert read_job(str(desk.folder / "pages.job")).records.pages == 1
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="is no output that can be read again"):
+        earlier_format(str(tmp_path / "mi\0ne"))
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(SourceError, match="pipe: is no output that can be read again"):

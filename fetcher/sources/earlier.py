@@ -7,6 +7,7 @@ one that is half written, is passed over and counted, and everything else that i
 
 from __future__ import annotations
 
+import codecs
 import csv
 import os
 import sqlite3
@@ -18,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from fetcher.compression import packing_of_data
 from fetcher.errors import ConfigError, SourceError, missing_extra
 from fetcher.files import open_regular
 from fetcher.model import CONTENT_COLUMNS, RECORD_COLUMNS
@@ -43,7 +45,6 @@ __all__ = [
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 MAX_MAGIC_BYTES = 512
 _MAGIC = {b"PAR1": "parquet", b"SQLite format 3\0": "sqlite", b"WARC/": "warc", b'{"id":': "jsonl", b"id,": "csv"}
-_GZIP_MAGIC = b"\x1f\x8b"
 _NESTED = tuple(name for name in CONTENT_COLUMNS.values() if name not in ("text", "lang"))
 _OWN_COLUMNS = frozenset(RECORD_COLUMNS)
 _WHOLE = ("status", "length", "bytes", "links")
@@ -89,14 +90,15 @@ def _format_by_bytes(path: str) -> str | None:
     """Return the format that a file of ours begins as, where its name says nothing; ``None`` for a file of another kind."""
     try:
         descriptor = open_regular(path, os.O_RDONLY, follow_links=True)
-    except OSError:  # whoever reads it says so
+    except (OSError, ValueError):  # a NUL in the name; whoever reads it says so
         return None
     with open(descriptor, "rb") as file:
         start = file.read(MAX_MAGIC_BYTES)
-    if start.startswith(_GZIP_MAGIC):  # of ours, an archive alone is compressed whatever its name
+    if packing_of_data(start[:4]) == "gzip":  # of ours, an archive alone is compressed whatever its name
         with suppress(zlib.error):
             inside = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(start, MAX_MAGIC_BYTES)
             return "warc" if inside.startswith(b"WARC/") else None
+    start = start.removeprefix(codecs.BOM_UTF8)  # --csv-bom
     return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
 
 
