@@ -197,15 +197,9 @@ def test_lines_have_the_words_of_the_text(parts: list[str]) -> None:
 
 
 def test_the_time_of_lines_is_linear() -> None:
-    def seconds(count: int) -> float:
-        body = LexborHTMLParser("<div><b>" * count + "x").body
-        assert body is not None
-        took = []
-        for _ in range(3):
-            began = time.process_time()
-            inner_lines(body)
-            took.append(time.process_time() - began)
-        return min(took)
-
-    # Eight times as many take eight times as long, or a little more as the cache is left; 64 times, were it quadratic.
-    assert seconds(8_000) < 30 * max(seconds(1_000), 0.001)
+    """32,000 elements deep it takes 0.15 s of the processor; a look at all that are open for each, a minute."""
+    body = LexborHTMLParser("<div><b>" * 32_000 + "x").body
+    assert body is not None
+    began = time.process_time()
+    assert inner_lines(body) == "x"
+    assert time.process_time() - began < 2

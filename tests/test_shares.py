@@ -49,6 +49,13 @@ def test_small_differences_are_left_alone() -> None:
     assert move(100, [Part(52, 52, 100), Part(48, 48, 100)]) == [52, 48]
 
 
+def test_a_slot_that_one_cannot_use_goes_to_who_lacks_it() -> None:
+    """Each has four hosts, of one request at once: of eight slots all are used, however they were first shared out."""
+    assert move(8, [Part(5, 5, 5), Part(3, 3, 6)]) == [4, 3], "it is taken back first"
+    assert move(8, [Part(4, 4, 5), Part(3, 3, 6)]) == [4, 4]
+    assert move(8, [Part(5, 5, 5), Part(3, 3, 3)]) == [5, 3], "nobody lacks it"
+
+
 @pytest.mark.parametrize("seed", range(100))
 def test_there_are_never_more_than_there_are(seed: int) -> None:
     """Workers that obey late, and report late, hold together at most what there is at every moment."""

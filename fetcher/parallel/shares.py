@@ -42,11 +42,15 @@ def divide(total: int, wanted: Sequence[int]) -> list[int]:
 
 
 def move(total: int, parts: Sequence[Part]) -> list[int]:
-    """Return what each worker is to be told now. Small differences are left alone."""
+    """Return what each worker is to be told now.
+
+    Small differences are left alone, unless one lacks what another has and cannot use: that slot would be idle for good.
+    """
     goals = divide(total, [part.wanted for part in parts])
     slack = max(1, total // (10 * len(parts)))
     whole = sum(part.told for part in parts) == total  # else there are more of them now, or fewer
-    if whole and all(abs(goal - part.told) <= slack for goal, part in zip(goals, parts, strict=True)):
+    idle = any(part.wanted <= part.told for part in parts) and any(part.wanted > part.told for part in parts)
+    if whole and not idle and all(abs(goal - part.told) <= slack for goal, part in zip(goals, parts, strict=True)):
         goals = [part.told for part in parts]
     told = [min(goal, part.told) for goal, part in zip(goals, parts, strict=True)]
     free = total - sum(max(now, part.held) for now, part in zip(told, parts, strict=True))
