@@ -23,9 +23,17 @@ from fetcher.urls import parse
 DEADLINE = 30.0
 
 
-async def test_the_only_row_comes_back_after_a_wait_that_left_its_task() -> None:
-    asked = 0
+async def test_the_only_row_comes_back_after_a_wait_that_left_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = woken = 0
     stages: set[str] = set()
+    time_has_come = Dispatcher._time_has_come
+
+    def counted(dispatcher: Dispatcher) -> None:
+        nonlocal woken
+        woken += 1
+        time_has_come(dispatcher)
+
+    monkeypatch.setattr(Dispatcher, "_time_has_come", counted)
 
     async def transport(request: Request) -> Response:
         nonlocal asked
@@ -47,6 +55,7 @@ async def test_the_only_row_comes_back_after_a_wait_that_left_its_task() -> None
     assert (asked, outcome.attempts) == (2, 2)
     assert outcome.waited > 1.0
     assert "" in stages, "the row never left its task"
+    assert 1 <= woken <= 3, "the timer goes off when the time has come, and not over and over until then"
 
 
 async def test_a_row_that_waits_keeps_no_place_in_the_window() -> None:

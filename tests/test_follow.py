@@ -638,13 +638,14 @@ async def test_a_job_of_the_library(tmp_path: Path) -> None:
         assert sorted(site.asked()) == sorted(TREE)
 
 
+@pytest.mark.parametrize("concurrency", [4, 100])
 async def test_a_job_does_not_wait_for_the_next_commit_where_it_needs_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    concurrency: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("COMMIT_SECONDS", "FIRST_COMMIT_SECONDS"):
         monkeypatch.setattr(f"fetcher.job.writer.{name}", 3_600.0)
     with LinkedSite(TREE) as site:
-        async with asyncio.timeout(60), Fetcher(robots=False, follow=True) as fetched:
+        async with asyncio.timeout(60), Fetcher(robots=False, follow=True, concurrency=concurrency) as fetched:
             async with Job(fetched, tmp_path / "pages.jsonl") as job:
                 stats = await job.run([site.url()])
         assert (stats.input, stats.ok, stats.pending) == (8, 8, 0)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.config import Limits, RetryPolicy
-from fetcher.frontier.frontier import Frontier
+from fetcher.frontier.frontier import RECHECK_SECONDS, Frontier
 from fetcher.hosts.limits import MAX_CATCH_UP_SECONDS, RECHECK_RESERVED_SECONDS
 from fetcher.hosts.scheduler import CONNECT, DISPATCH, GIVEN_UP, MAX_WAIT_IN_TASK_SECONDS, Scheduler, must_go_back
 from fetcher.hosts.state import HostState
@@ -493,6 +493,23 @@ def test_no_room_is_made_while_first_answers_may_take_all_slots() -> None:
     assert frontier.make_room(5, due) == 5
     hosts.get("b", due).answered(80)
     assert len(pop_all(frontier, due)) == 5
+    frontier.clear()
+
+
+def test_hosts_that_may_take_all_slots_are_looked_at_again_soon() -> None:
+    limits = Limits(lookahead=12, concurrency=10, per_host=6)
+    hosts = Scheduler(limits, RETRY)
+    frontier = Frontier(hosts, limits)
+    for n in range(12):
+        frontier.push(row("ab"[n % 2]))
+    for state in pop_all(frontier, 0.0):
+        hosts.shared.unreserve(reserved(state))
+        hosts.shared.take(reserved(state), 0.0)
+        frontier.host_free(state.target.host)
+    assert pop_all(frontier, 0.0) == []
+    assert frontier.make_room(5, 0.0) == 0
+    assert frontier.make_room(5, RECHECK_SECONDS / 2) == 0
+    assert frontier.due(RECHECK_SECONDS / 2) == RECHECK_SECONDS
     frontier.clear()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ from fetcher.errors import (
     TooLarge,
 )
 from fetcher.hosts.breaker import MAX_CHARGES, STEADY_CHARGES
-from fetcher.hosts.health import SILENT_SECONDS, FailureKind, failure_kind
+from fetcher.hosts.health import MAX_SLOW_SHARE, SILENT_SECONDS, FailureKind, failure_kind
 from fetcher.hosts.network import MIN_FAILED_HOSTS
 from fetcher.hosts.scheduler import CONNECT_IN_PLACE, DISPATCH, Scheduler, Step
 from fetcher.hosts.state import HostState
@@ -612,3 +613,12 @@ def test_where_nobody_ever_answered_it_says_nothing_either() -> None:
 
 def test_a_route_is_told_without_a_word_to_anybody() -> None:
     assert has_any_route() in (True, False)
+
+
+def test_silence_is_rare_below_its_bound() -> None:
+    court = Court()
+    new = court.host("new.test", known=False)
+    court.health.slow_share = MAX_SLOW_SHARE
+    assert not court.health.may_break_off(new, Stage.WAITING)
+    court.health.slow_share = math.nextafter(MAX_SLOW_SHARE, 0)
+    assert court.health.may_break_off(new, Stage.WAITING)

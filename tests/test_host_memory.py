@@ -81,3 +81,7 @@ def test_a_note_that_is_none_is_named(note: bytes) -> None:
 def test_no_host_has_rested_for_less_than_no_time() -> None:
     with pytest.raises(LedgerError, match="less than no time"):
         pauses_of(None, b'{"a": 3.0, "b": -1.0}', THEN, 300.0, path="a.job")
+
+
+def test_a_host_may_have_rested_for_no_time() -> None:
+    assert pauses_of(None, b'{"a": 3.0, "b": 0.0}', THEN, 300.0, path="a.job") == {"a": 3.0, "b": 0.0}

@@ -253,6 +253,12 @@ def test_what_is_parked_is_parked_in_the_next_run() -> None:
     assert second.table.parked(later) == {"parked": 40.0, "crawl": 10.0, "told": 7.0}
 
 
+def test_of_a_parking_is_told_what_is_left_however_short() -> None:
+    hosts = hosts_of()
+    hosts.health.park(hosts.get("parked", NOW), NOW, 60.0)
+    assert hosts.table.parked(NOW + 59.75) == {"parked": 0.25}
+
+
 def test_a_delay_is_remembered_only_until_the_rules_of_the_host_are_known() -> None:
     for robots, delay in ((True, 2.0), (False, 0.0)):
         hosts = Scheduler(Limits(), RetryPolicy(), robots=robots)

@@ -220,3 +220,9 @@ def test_whether_pages_are_parsed_must_not_change_where_a_record_has_a_title() -
     with pytest.raises(ConfigError, match="parse was off when this job began, and is on"):
         identity(unparsed).check(identity())
     identity(unparsed, outputs=["text"]).check(identity(outputs=["text"]))
+
+
+def test_what_was_asked_for_is_told_without_what_goes_without_saying() -> None:
+    assert list(identity().asked()) == []
+    some = identity(Config.of(dedupe=True, max_size="1M"), list_options=ListOptions(format="csv"))
+    assert dict(some.asked()) == {"--dedupe": "on", "--max-size": "1048576", "--from": "csv"}

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from fetcher.client import Fetcher
 from fetcher.config import Config
 from fetcher.errors import ParseError
 from fetcher.model import Extractor, Request, Response
@@ -263,6 +264,20 @@ async def test_closing_ends_what_is_under_way() -> None:
             "the parsers were closed"
         ] * 40
         assert await said(reader, "say again") == "again"
+
+
+async def test_a_run_stopped_at_once_waits_for_no_page() -> None:
+    async def transport(request: Request) -> Response:
+        return Response(request, request.url, 200, body=b"loop ")
+
+    config = Config.of(robots=False, isolate=True, parsers=1, parse_timeout=600)
+    async with asyncio.timeout(DEADLINE), Fetcher(config, transport=transport, extract=extractors.obey) as fetcher:
+        async with fetcher.stream(["http://127.0.0.1/"]) as outcomes:
+            rest = asyncio.ensure_future(anext(outcomes, None))
+            await until(lambda: any(row.stage == "parsing" for row in fetcher.in_flight()))
+            fetcher.stop(0)
+            assert await rest is None
+            assert outcomes.stats.pending == 1
 
 
 async def test_closing_while_a_process_starts_leaves_none() -> None:

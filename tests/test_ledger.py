@@ -196,6 +196,14 @@ def test_a_row_that_comes_twice_ends_the_run_and_leaves_the_batch_out(path: str)
     assert read_all(path)[2] == [(1, digest(1)), (2, digest(2))]
 
 
+@pytest.mark.parametrize("checksum", [0, 2**32 - 1])
+def test_any_checksum_is_kept(path: str, checksum: int) -> None:
+    with begun(path) as made:
+        made.commit([entry(1)], [Mark(5, 5, checksum)], so_far(1))
+    with looked_into(path) as opened:
+        assert opened.marks() == [Mark(5, 5, checksum)]
+
+
 def test_a_new_identity_stays(path: str) -> None:
     fill(path)
     opened = Ledger.open(path)

@@ -226,6 +226,14 @@ def test_a_queue_keeps_its_order(steps: list[tuple[str, int]]) -> None:
         spill.close()
 
 
+@pytest.mark.parametrize(("rows", "taken"), [(20, 20), (21, 10)])
+def test_a_batch_is_parted_only_where_it_has_over_twice_what_is_asked_for(spill: Spill, rows: int, taken: int) -> None:
+    spilled = spill.spilled()
+    spill.append(spilled, list(map(frozen, range(rows))))
+    assert len(spill.take(spilled, 10)) == taken
+    assert len(spill.take(spilled, rows)) == rows - taken
+
+
 def test_rows_on_the_shelf_keep_their_times(spill: Spill) -> None:
     place = spill.put_delayed([frozen(1), frozen(2)], [5.0, 7.5])
     assert [(due, state.order) for due, state in spill.get_delayed(place)] == [(5.0, 1), (7.5, 2)]
