@@ -63,6 +63,35 @@ def test_a_second_live_process_is_named(tmp_path: Path) -> None:
     lock.release()
 
 
+def test_who_holds_it_for_an_instant_alone_refuses_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a report does, which looks whether a run goes on."""
+    other, pauses = Lock(str(tmp_path)), 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal pauses
+        pauses += 1
+        assert 0 < seconds <= 0.1
+        if pauses == 2:
+            other.release()
+
+    monkeypatch.setattr("fetcher.job.lock.time.sleep", sleep)
+    other.acquire()
+    lock = Lock(str(tmp_path))
+    lock.acquire()
+    lock.release()
+    assert pauses == 2
+
+
+def test_who_is_refused_hears_so_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other, pauses = Lock(str(tmp_path)), list[float]()
+    monkeypatch.setattr("fetcher.job.lock.time.sleep", pauses.append)
+    other.acquire()
+    with pytest.raises(JobLocked):
+        Lock(str(tmp_path)).acquire()
+    other.release()
+    assert sum(pauses) < 0.2
+
+
 def test_a_lock_left_by_a_killed_process_refuses_nobody(tmp_path: Path) -> None:
     for _ in range(3):
         with hold(tmp_path) as holder:
