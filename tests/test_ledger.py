@@ -22,6 +22,7 @@ from fetcher.config import Config
 from fetcher.errors import LedgerError
 from fetcher.job import ledger, ledger_reader, schema
 from fetcher.job.ledger import Ledger, LedgerRow, Tally
+from fetcher.job.part_ledger import PartsLedger
 from fetcher.job.schema import FORMAT
 from fetcher.sinks.durable import Batch, Mark
 from fetcher.spawn import environment
@@ -194,6 +195,25 @@ def test_a_row_that_comes_twice_ends_the_run_and_leaves_the_batch_out(path: str)
         made.commit([entry(2, "novel", host="new.example")], [Mark(3)], so_far(2))
         assert made.tally().codes == {"novel": 1}
     assert read_all(path)[2] == [(1, digest(1)), (2, digest(2))]
+
+
+@pytest.mark.parametrize("value", [-1, 2**53 + 1, 2**62, 1.0, True, None, "1"])
+def test_what_is_no_number_of_ours_is_refused(value: object) -> None:
+    assert schema.whole("a.job", 2**53) == 2**53
+    with pytest.raises(LedgerError, match=f"a number from 0 to {2**53} belongs"):
+        schema.whole("a.job", value)
+
+
+def test_rows_of_parts_that_are_gone_are_forgotten(path: str) -> None:
+    made = PartsLedger.create(path, identity=IDENTITY, outputs=["s3://lab/pages/"])
+    made.begin_run(1.0)
+    made.commit([entry(row) for row in range(1, 6)], [Mark(5)], so_far(5))
+    assert made.forget_rows(2, 4, "") == 3
+    assert (made.done, made.last) == (2, 5)
+    assert made.forget_rows(5, 9, "") == 1
+    assert (made.done, made.last) == (1, 1)
+    assert list(made.finished()) == [(1, digest(1))]
+    made.abandon()
 
 
 @pytest.mark.parametrize("checksum", [0, 2**32 - 1])
