@@ -132,3 +132,15 @@ def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     path = str(tmp_path / "no" / "parsing")
     with pytest.raises(LedgerError, match=f"^{path}: cannot open: No such file or directory$"):
         CrashMarker(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "suspects", "suspect"),
+    [([0], set(), 0), ([1], {1}, 1), ([0, 1, 0, 9], {1, 9}, 1), ([0] * 8, set(), 0)],
+)
+def test_the_rows_in_it_are_suspects(tmp_path: Path, rows: list[int], suspects: set[int], suspect: int) -> None:
+    path = tmp_path / "parsing"
+    path.write_bytes(b"".join(row.to_bytes(8, "little") for row in rows))
+    marker = CrashMarker(str(path))
+    assert (marker.suspects, marker.suspect) == (suspects, suspect)
+    marker.close()

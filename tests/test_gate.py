@@ -11,8 +11,9 @@ from fetcher.config import Limits, RetryPolicy
 from fetcher.errors import ConnectError, Skipped, StatusError
 from fetcher.hosts.health import SILENT_SECONDS
 from fetcher.hosts.limits import block
+from fetcher.hosts.remote import RemoteHosts
 from fetcher.hosts.scheduler import DISPATCH, Scheduler
-from fetcher.hosts.state import HostState
+from fetcher.hosts.state import HostReport, HostState
 from fetcher.middleware.gate import Gate
 from fetcher.middleware.stalls import SWEEP_SECONDS
 from fetcher.model import Request, Response, Stage
@@ -462,3 +463,13 @@ async def test_what_is_parked_can_be_written_down_and_restored() -> None:
     with pytest.raises(Requeue) as caught:
         await later.go(later.state(1, can_requeue=True))
     assert caught.value.due == later.now + 60.0
+
+
+@pytest.mark.parametrize("remotes", [0, 2])
+def test_hosts_with_trouble_are_told_of_by_all_processes(remotes: int) -> None:
+    room = Room()
+    for number in range(remotes):
+        remote = RemoteHosts()
+        remote.heard({}, {}, [HostReport(f"there{number}.test", refused=number + 1)], room.now)
+        room.gate.remote.append(remote)
+    assert [report.host for report in room.gate.troubled()] == [f"there{n}.test" for n in reversed(range(remotes))]

@@ -9,9 +9,10 @@ import pytest
 from fetcher import Config, Fetcher, RetryDetails, errors
 from fetcher.config import Accept, Limits, RetryPolicy
 from fetcher.errors import RETRYABLE, FetchError, StatusError
+from fetcher.hosts.health import HealthTracker
 from fetcher.hosts.scheduler import Scheduler
 from fetcher.middleware.gate import Gate
-from fetcher.middleware.retry import Backoff, Retry
+from fetcher.middleware.retry import NETWORK_PAUSE_SECONDS, Backoff, Retry
 from fetcher.model import Request, Response
 from fetcher.request_state import RequestState, Requeue, current
 from fetcher.urls import parse
@@ -111,6 +112,46 @@ async def test_the_last_try_at_a_host_that_never_answered_is_far_from_the_others
     far = 10 * policy.backoff
     assert (later.value.due >= now + far) == (tries == 4 and not answered)
     assert state.attempts == tries
+
+
+async def test_a_row_whose_host_asks_to_wait_goes_back_until_then() -> None:
+    hosts = Scheduler(Limits(), POLICY)
+    state = RequestState(Request(1, "http://a.test/"), parse("http://a.test/"))
+    state.can_requeue = True
+    asked = 0
+
+    async def throttled(_: Request) -> Response:
+        nonlocal asked
+        asked += 1
+        raise StatusError(403, retry_after=20.0)
+
+    current.set(state)
+    with pytest.raises(Requeue) as later:
+        await Retry(POLICY, Gate(hosts, lambda: 1_000.0))(state.request, throttled)
+    assert (later.value.due, asked, state.attempts) == (1_020.0, 1, 0)
+
+
+async def test_while_our_own_network_is_away_a_row_is_tried_again_after_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(HealthTracker, "blame", lambda *_: "network")
+    state = RequestState(Request(1, "http://a.test/"), parse("http://a.test/"))
+    slept: list[float] = []
+    asked = 0
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def away(_: Request) -> Response:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            return Response(state.request, "http://a.test/", 200)
+        raise errors.ConnectError("connect_failed", "no route")
+
+    current.set(state)
+    answer = await Retry(POLICY, Gate(Scheduler(Limits(), POLICY), lambda: 1_000.0), sleep)(state.request, away)
+    assert (answer.status, slept, state.attempts) == (200, [NETWORK_PAUSE_SECONDS], 0)
 
 
 @pytest.mark.parametrize(

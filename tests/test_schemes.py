@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -526,6 +528,43 @@ def test_what_an_error_says_of_http(
     error: FetchError, stage: Stage, slow: bool, status: int | None, expected: str
 ) -> None:
     assert told(PLAIN_TARGET, error, stage, slow=slow, status=status) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "may"),
+    [
+        (ConnectError("connect_refused"), True),
+        (ConnectTimeout(), True),
+        (TLSError("tls_protocol"), True),
+        (TLSTimeout(), True),
+        (TLSError("tls_verify"), False),
+        (FetchTimeout("read_timeout"), False),
+        (DNSError("dns_not_found"), False),
+        (ProtocolError("empty_reply"), False),
+    ],
+)
+def test_only_what_may_mean_that_a_host_speaks_http_alone_has_it_asked_by_that(error: FetchError, may: bool) -> None:
+    assert schemes.may_do_without_tls(error) is may
+
+
+async def test_what_was_tried_leaves_nothing_behind() -> None:
+    tried: list[weakref.ref[FetchError]] = []
+
+    async def transport(request: Request) -> Response:
+        error = ConnectError("connect_refused", "no")
+        tried.append(weakref.ref(error))
+        raise error
+
+    gc.disable()
+    try:
+        async with Fetcher(Config.of(robots=False, retries=0), transport=transport) as fetcher:
+            async with fetcher.stream(["example.com"]) as outcomes:
+                (outcome,) = [outcome async for outcome in outcomes]
+            assert isinstance(outcome, Failure)
+            assert [ref() is outcome.error for ref in tried] == [False, False, True]
+            assert [ref() for ref in tried[:2]] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_an_error_of_another_origin_says_nothing() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fetcher.errors import SinkError
 from fetcher.found.store import NamedLinks
 from fetcher.job import writer as writer_module
 from fetcher.job.ledger import LedgerRow, RunProgress
@@ -79,6 +80,22 @@ async def test_so_many_rows_are_a_batch(thread: ThreadPoolExecutor, monkeypatch:
     await ledger.until(2)
     await writer.close()
     assert [rows for rows, _ in ledger.batches] == [3, 3, 1]
+
+
+async def test_who_waits_for_a_batch_hears_what_became_of_it(
+    thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(Committed):
+        def commit(self, rows: Any, marks: Any, progress: Any, news: Mapping[str, bytes], **_: Any) -> int:
+            raise SinkError("no space left")
+
+    monkeypatch.setattr(writer_module, "MAX_BATCH_ROWS", 1)
+    writer = writer_of(Full(), thread)
+    await writer.write(ROW, [])
+    with pytest.raises(SinkError, match="no space left"):
+        await writer.write(ROW, [])
+    with pytest.raises(SinkError, match="no space left"):
+        await writer.close()
 
 
 async def test_the_links_that_pages_name_fill_a_batch_too(
