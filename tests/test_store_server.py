@@ -244,6 +244,18 @@ def test_parts_that_are_missing_or_changed_are_told_and_written_again(place: Pla
     assert whole(place.records())
 
 
+def test_a_part_that_is_missing_costs_its_own_rows_where_the_ledger_was_made_again_too(
+    place: Place, bucket: Bucket
+) -> None:
+    assert place.run("jsonl").code == 0
+    place.elsewhere()
+    assert "all rows were done already" in place.run("jsonl").said
+    bucket.remove(f"{place.prefix}/part-00001.jsonl.zst")
+    ended = place.run("jsonl")
+    assert "part-00001.jsonl.zst: is missing in the store: its 25 rows are fetched again" in ended.said
+    assert whole(place.records())
+
+
 def test_the_machine_that_comes_back_goes_by_the_store(place: Place) -> None:
     assert place.run("jsonl", "--limit", "30").code == 0
     job = place.folder / f"{place.prefix}.job"
