@@ -1,4 +1,4 @@
-"""A plugin for pytest that runs one test in so many: ``FETCHER_SAMPLE=2/30`` takes the second of each thirty."""
+"""A plugin for pytest that runs one test in so many: ``FETCHER_SAMPLE=2/40`` takes the second of each forty."""
 
 from __future__ import annotations
 
