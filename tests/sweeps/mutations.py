@@ -71,7 +71,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "job": ("test_job*", "test_resume*", "test_ledger*", "test_durable*", "test_report*", "test_cli_job*", "test_cli_retry*",
             "test_since*", "test_follow*", "test_kept_list*", "test_shard*", "test_cli_bodies*"),
     "middleware": ("test_gate*", "test_send_gate*", "test_retry*", "test_accept*", "test_redirects*", "test_headers*",
-                   "test_robots*", "test_polite*", "test_lists*", "test_since*", "test_library*"),
+                   "test_refresh*", "test_robots*", "test_polite*", "test_lists*", "test_since*", "test_library*"),
 }  # fmt: skip
 """What is changed, and the tests nearest to it, the nearest first; those named after a module are nearer still."""
 
