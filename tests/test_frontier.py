@@ -258,6 +258,7 @@ def test_what_came_back_unasked_for_leaves_no_more_than_the_look_ahead_in_memory
     for number in range(201):
         frontier.defer(row(f"{number % 3}"), 1e9 + number)
     assert (frontier.size, frontier.held) == (201, 100)
+    frontier.clear()
 
 
 def test_with_a_delay_a_host_is_asked_again_while_its_row_is_on_the_wire() -> None:
