@@ -95,7 +95,9 @@ def parse(listed: str, default_scheme: str = "https") -> Target:
     if match is not None and len(listed) <= MAX_URL:
         prefix, tail = match.groups()
         scheme, host, port, serial = _authority(prefix)
-        return Target(serial + tail if tail[:1] == "/" else f"{serial}/{tail}", scheme, host, port)
+        wire = serial + tail if tail[:1] == "/" else f"{serial}/{tail}"
+        # Most URLs are listed as they are sent: a row that waits need not hold both.
+        return Target(listed if wire == listed and type(listed) is str else wire, scheme, host, port)
     return _parse_slowly(_complete(listed, default_scheme))
 
 

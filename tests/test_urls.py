@@ -440,3 +440,16 @@ def test_a_base_with_very_many_folders_above_stays_small() -> None:
     for up in range(200):
         assert base.resolve("../" * up + "x") == resolve(base.url, "../" * up + "x")
     assert len(base._folders) < 100
+
+
+def test_a_url_that_is_sent_as_it_is_listed_is_held_once() -> None:
+    class Text(str):
+        """As NumPy's texts are."""
+
+        __slots__ = ()
+
+    listed = "http://example.com/a?b"
+    assert parse(listed).wire is listed
+    assert parse("http://example.com").wire == "http://example.com/"
+    wire = parse(Text(listed)).wire
+    assert (wire, type(wire)) == (listed, str)

@@ -26,7 +26,7 @@ from fetcher.urls import Target
 __all__ = ["MAX_BATCH_ROWS", "Spill", "SpilledQueue", "StoredRow", "from_stored", "to_stored"]
 
 MAX_BATCH_ROWS = 256  # rows of a record at most
-CACHE_BYTES = 4 * 1024 * 1024  # bytes of the file that stay in memory
+CACHE_BYTES = 1024 * 1024  # of the file that stay in memory; with more it is no faster
 MIN_FREE_BYTES = 256 * 1024 * 1024  # bytes of the disk that are left to others: a twentieth of it where that is less
 
 _MIDDLE = 1 << 31  # a spilled queue grows to both sides of it
