@@ -477,7 +477,8 @@ def test_room_is_made_by_hosts_of_one_row_each() -> None:
     frontier.clear()
 
 
-def test_no_room_is_made_while_first_answers_may_take_all_slots() -> None:
+def world_before_first_answers() -> tuple[Scheduler, Frontier]:
+    """Two hosts, of which each has its first request on the wire: the rest of their rows will need all other slots."""
     limits = Limits(lookahead=12, concurrency=10, per_host=6)
     hosts = Scheduler(limits, RETRY)
     frontier = Frontier(hosts, limits)
@@ -486,6 +487,11 @@ def test_no_room_is_made_while_first_answers_may_take_all_slots() -> None:
     for state in pop_all(frontier, 0.0):  # one of each
         hosts.shared.unreserve(reserved(state))
         hosts.shared.take(reserved(state), 0.0)
+    return hosts, frontier
+
+
+def test_no_room_is_made_while_first_answers_may_take_all_slots() -> None:
+    hosts, frontier = world_before_first_answers()
     assert frontier.make_room(5, 0.0) == 0
     due = frontier.due(0.0)
     assert due is not None
@@ -498,15 +504,9 @@ def test_no_room_is_made_while_first_answers_may_take_all_slots() -> None:
 
 
 def test_hosts_that_may_take_all_slots_are_looked_at_again_soon() -> None:
-    limits = Limits(lookahead=12, concurrency=10, per_host=6)
-    hosts = Scheduler(limits, RETRY)
-    frontier = Frontier(hosts, limits)
-    for n in range(12):
-        frontier.push(row("ab"[n % 2]))
-    for state in pop_all(frontier, 0.0):
-        hosts.shared.unreserve(reserved(state))
-        hosts.shared.take(reserved(state), 0.0)
-        frontier.host_free(state.target.host)
+    _, frontier = world_before_first_answers()
+    for host in "ab":
+        frontier.host_free(host)
     assert pop_all(frontier, 0.0) == []
     assert frontier.make_room(5, 0.0) == 0
     assert frontier.make_room(5, RECHECK_SECONDS / 2) == 0

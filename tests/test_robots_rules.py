@@ -246,6 +246,9 @@ def test_500_kib_count_and_a_torn_line_does_not() -> None:
 )
 def test_delays(lines: str, delay: float) -> None:
     assert of_all(*lines.split("\n")).delay == delay
+
+
+def test_without_rules_there_is_no_delay() -> None:
     assert Rules([]).delay == 0.0
 
 
