@@ -21,7 +21,7 @@ from fetcher.event_loop import run_blocking
 from fetcher.intake import Followed, Row, without_secrets
 from fetcher.middleware.chain import Handlers
 from fetcher.middleware.gate import Gate
-from fetcher.middleware.robots.handler import Verdict
+from fetcher.middleware.robots import Verdict
 from fetcher.middleware.schemes import may_do_without_tls
 from fetcher.model import (
     EarlierRun,
@@ -42,7 +42,7 @@ from fetcher.pipeline import Engine, OutcomeStream, concurrent, fetch_one, seque
 from fetcher.request_state import Glance, InFlight, RequestState, WorkerStanding, glance_over, together
 from fetcher.sources import BadRow, ListOptions, read_lists
 from fetcher.stats import Stats
-from fetcher.transport.deferred import DeferredTransport
+from fetcher.transport import DeferredTransport
 from fetcher.transport.descriptors import descriptors_for_connections, most_concurrency
 from fetcher.urls import Target, parse
 
@@ -372,7 +372,7 @@ class Fetcher:
         workers = self._workers
         if sequentially or workers == 1:
             return (sequential if sequentially else concurrent)(self._ready(engine), urls, ordered=ordered, **how)
-        from fetcher.parallel.choosing import choose, within_limits
+        from fetcher.worker_count import choose, within_limits
 
         launcher: Launcher | None = None
         machines = 1

@@ -21,7 +21,7 @@ from fetcher.config import Config
 from fetcher.errors import ConnectError, ParseError, ResourceError, Skipped
 from fetcher.hosts.standing import HostStanding
 from fetcher.model import Extractor, Failure, Outcome, Page, Request, Response, kept_headers
-from fetcher.page.page_builder import add_reading
+from fetcher.page.parse import add_reading
 from fetcher.page.reader import Reader
 from fetcher.pipeline import Policies
 from fetcher.request_state import Glance, InFlight, WorkerStanding

@@ -29,7 +29,7 @@ from fetcher.errors import FetchError, ParseError, ResourceError, Skipped, Sourc
 from fetcher.intake import Intake, Rejected, Row
 from fetcher.middleware.gate import Gate
 from fetcher.model import EarlierRun, Exchange, Failure, Outcome, Page, Request, Response, Stage, kept_headers
-from fetcher.page.page_builder import add_reading
+from fetcher.page.parse import add_reading
 from fetcher.page.reader import Reader
 from fetcher.request_state import (
     Glance,

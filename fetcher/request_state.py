@@ -85,7 +85,7 @@ class Transfer(msgspec.Struct):
     recording: Any = None
     # By transport/body.py: bytes of the decoded body.
     received: int | None = None
-    # By middleware/robots/fetch.py:
+    # By middleware/robots.py:
     max_bytes: int | None = None
 
     def begin(self, clock: Any) -> None:

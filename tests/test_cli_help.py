@@ -12,8 +12,7 @@ import pytest
 
 from fetcher import errors, topics
 from fetcher.cli import exits
-from fetcher.cli.commands import COMMANDS, cli
-from fetcher.cli.grouped import GROUPS, group_of
+from fetcher.cli.commands import COMMANDS, GROUPS, cli, group_of
 from fetcher.cli.manual import manual
 from fetcher.errors import RETRYABLE, FetchError
 from fetcher.model import Failure, Page

@@ -224,7 +224,7 @@ def commands() -> list[click.Command]:
 
 
 def aliases() -> dict[str, tuple[str, ...]]:
-    from fetcher.cli.foreign import ALIASES
+    from fetcher.cli.crawl import ALIASES
 
     return ALIASES
 

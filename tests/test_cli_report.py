@@ -12,7 +12,7 @@ import pytest
 
 from fetcher.cli.report import lay_out
 from fetcher.hosts.state import HostReport
-from fetcher.job.lock import Lock
+from fetcher.job.opening import Lock
 from fetcher.job.report import HostFigures, JobReport, OutputFigures, RunReport, report
 from tests.lab.command import argv, environment, run
 from tests.test_report import begin, end, entry, make_job, so_far, write

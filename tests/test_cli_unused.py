@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fetcher.cli.unused import unknown_variables, unused_list_options
+from fetcher.cli.settings import unknown_variables, unused_list_options
 from tests.lab.command import environment, run
 from tests.lab.ports import refused_port
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from fetcher.errors import ProtocolError
 from fetcher.transport import codings as backends
-from fetcher.transport.decoding import Decoder, accept_encoding
+from fetcher.transport.codings import Decoder, accept_encoding
 from tests.lab.suites import suite
 
 MIB = 1024 * 1024
@@ -337,7 +337,7 @@ def test_memory_of_the_process_stays_small_under_bombs(backend: str) -> None:
     program = (
         "import gzip, resource, sys, zlib\n"
         f"sys.modules.update({ {} if backend == 'isal' else {'isal.isal_zlib': None} })\n"
-        "from fetcher.transport.decoding import Decoder\n"
+        "from fetcher.transport.codings import Decoder\n"
         "def overflows(codings, body):\n"
         "    decoder = Decoder(codings, 1 << 20)\n"
         "    for piece in decoder.pieces(body): pass\n"

@@ -16,7 +16,7 @@ from fetcher.cli.dry_run import Judge, dry_run
 from fetcher.cli.plan import make_plan
 from fetcher.config import Config
 from fetcher.errors import ConfigError, ConnectError, SinkError, Skipped
-from fetcher.report.notices import Notices
+from fetcher.terminal import Notices
 from fetcher.urls import Target
 
 

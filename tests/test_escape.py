@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetcher.sinks.escape import printable
+from fetcher.terminal import printable
 from tests.lab.suites import suite
 
 STEERING = {

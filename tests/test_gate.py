@@ -14,8 +14,7 @@ from fetcher.hosts.limits import block
 from fetcher.hosts.remote import RemoteHosts
 from fetcher.hosts.scheduler import DISPATCH, Scheduler
 from fetcher.hosts.state import HostReport, HostState
-from fetcher.middleware.gate import Gate
-from fetcher.middleware.stalls import SWEEP_SECONDS
+from fetcher.middleware.gate import SWEEP_SECONDS, Gate
 from fetcher.model import Request, Response, Stage
 from fetcher.request_state import RequestState, Requeue, current
 from fetcher.urls import parse

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fetcher.config import Config, Header, Identity
 from fetcher.errors import ConfigError
 from fetcher.middleware.cookies import MAX_COOKIE_BYTES, MAX_COOKIES, ChainJar, CookieFiles, cookie_date
-from fetcher.middleware.headers import Secrets
+from fetcher.middleware.redirects import Secrets
 from fetcher.model import Request
 from fetcher.urls import parse
 

@@ -21,8 +21,7 @@ import pytest
 from fetcher.config import Config
 from fetcher.errors import LedgerError
 from fetcher.job import ledger, ledger_reader, schema
-from fetcher.job.ledger import Ledger, LedgerRow, Tally
-from fetcher.job.part_ledger import PartsLedger
+from fetcher.job.ledger import Ledger, LedgerRow, PartsLedger, Tally
 from fetcher.job.schema import FORMAT
 from fetcher.sinks.durable import Batch, Mark
 from fetcher.spawn import environment

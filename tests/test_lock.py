@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from fetcher.errors import JobLocked, LedgerError
-from fetcher.job.lock import Lock
+from fetcher.job.opening import Lock
 from fetcher.spawn import environment
 
 DEADLINE = 60
 
 HOLDER = """
 import sys
-from fetcher.job.lock import Lock
+from fetcher.job.opening import Lock
 lock = Lock(sys.argv[1])
 lock.acquire()
 print("held", flush=True)
@@ -74,7 +74,7 @@ def test_who_holds_it_for_an_instant_alone_refuses_nobody(tmp_path: Path, monkey
         if pauses == 2:
             other.release()
 
-    monkeypatch.setattr("fetcher.job.lock.time.sleep", sleep)
+    monkeypatch.setattr("fetcher.job.opening.time.sleep", sleep)
     other.acquire()
     lock = Lock(str(tmp_path))
     lock.acquire()
@@ -84,7 +84,7 @@ def test_who_holds_it_for_an_instant_alone_refuses_nobody(tmp_path: Path, monkey
 
 def test_who_is_refused_hears_so_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other, pauses = Lock(str(tmp_path)), list[float]()
-    monkeypatch.setattr("fetcher.job.lock.time.sleep", pauses.append)
+    monkeypatch.setattr("fetcher.job.opening.time.sleep", pauses.append)
     other.acquire()
     with pytest.raises(JobLocked):
         Lock(str(tmp_path)).acquire()
@@ -196,9 +196,9 @@ def test_a_failure_is_told_and_gives_the_lock_back(tmp_path: Path, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(f"fetcher.job.lock.os.{call}", fail)
+        patched.setattr(f"fetcher.job.opening.os.{call}", fail)
         if call == "lstat":
-            patched.setattr("fetcher.job.lock.os.path.islink", lambda path: False)
+            patched.setattr("fetcher.job.opening.os.path.islink", lambda path: False)
         with pytest.raises(LedgerError, match=r"lock: cannot lock the job: No space left on device"):
             Lock(str(tmp_path)).acquire()
     lock = Lock(str(tmp_path))

@@ -14,7 +14,7 @@ from tests.sweeps import mutations
 from tests.sweeps.mutants import Mutant, mutants_of
 from tests.sweeps.mutations import NEAREST, ROOT, NearTest, Swept, drawn, judges_of, listed, nearest_files, sources_of
 
-SAMPLED = ("middleware/accept", "middleware/headers", "middleware/robots/rules", "hosts/adaptive", "hosts/breaker",
+SAMPLED = ("middleware/accept", "middleware/robots_rules", "frontier/spill", "hosts/adaptive", "hosts/breaker",
            "hosts/network", "frontier/queues")  # fmt: skip
 """What is changed in the sample: modules whose own tests take a second."""
 
@@ -135,8 +135,7 @@ def test_a_module_is_judged_by_the_file_of_its_name() -> None:
         return nearest_files(sources_of(part)[0])[0]
 
     assert named("middleware/redirects") == "tests/test_redirects.py"
-    assert named("middleware/robots/rules") == "tests/test_robots_rules.py"
-    assert named("middleware/robots/parse") == "tests/test_robots.py"
+    assert named("middleware/robots_rules") == "tests/test_robots_rules.py"
     assert nearest_files(sources_of("middleware/redirects")[0], own=True) == ["tests/test_redirects.py"]
 
 

@@ -32,7 +32,7 @@ from fetcher.sinks import journal as journal_module
 from fetcher.sinks.job_output import JobOutput
 from fetcher.sinks.journal import Frame, Journal
 from fetcher.sinks.layout import DEFAULT_COLUMNS
-from fetcher.sources.list_options import DEFAULT_OPTIONS
+from fetcher.sources.inputs import DEFAULT_OPTIONS
 from tests.test_sinks import failure, page
 
 ADVICE = "put it back as it was, or begin again with --fresh"

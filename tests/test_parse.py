@@ -16,10 +16,9 @@ from selectolax.lexbor import LexborHTMLParser, SelectolaxError
 from fetcher.errors import ConfigError, ParseError
 from fetcher.model import Extractor, Page, Request, Response
 from fetcher.page import parse as module
-from fetcher.page.page_builder import page_of
-from fetcher.page.parse import MAX_KEPT_BYTES, Document, kind_of, parse, read_body
+from fetcher.page.parse import MAX_KEPT_BYTES, Document, kind_of, page_of, parse, read_body
 from fetcher.page.select import Selection
-from fetcher.sinks.record import to_record
+from fetcher.sinks.layout import to_record
 
 REQUEST = Request(7, "http://example.com/")
 HTML = "text/html; charset=utf-8"

@@ -23,7 +23,7 @@ from fetcher.job import report as job_report
 from fetcher.job.host_memory import TROUBLED
 from fetcher.job.identity import JobIdentity
 from fetcher.job.ledger import Ledger, LedgerRow, RunProgress
-from fetcher.job.lock import Lock
+from fetcher.job.opening import Lock
 from fetcher.job.report import JobReport, JobSnapshot, report
 from fetcher.job.shards import report_shards
 from fetcher.sinks.durable import Mark

@@ -22,7 +22,7 @@ import pytest
 from fetcher.drawing.document import document
 from fetcher.errors import SourceError
 from fetcher.hosts.state import HostReport
-from fetcher.job.lock import Lock
+from fetcher.job.opening import Lock
 from fetcher.job.report import HostFigures, OutputFigures
 from fetcher.report.html_report import render_comparison, render_job, render_shards
 from fetcher.report.job_page import JobPage, read_job, read_shards

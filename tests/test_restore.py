@@ -19,7 +19,7 @@ from fetcher import Config, ConfigError, Fetcher, Job, Request, Response, Status
 from fetcher.compression import compress, decompress
 from fetcher.errors import LedgerError, SourceError
 from fetcher.job import restore
-from fetcher.job.part_ledger import PartsLedger
+from fetcher.job.ledger import PartsLedger
 from fetcher.job.paths import LEDGER
 from fetcher.sinks.layout import Layout
 

@@ -15,14 +15,13 @@ import pytest
 from fetcher.config import Config
 from fetcher.errors import ConnectError, FetchError, Skipped, StatusError
 from fetcher.hosts.scheduler import Scheduler
+from fetcher.middleware import robots as handler
 from fetcher.middleware.accept import accept
 from fetcher.middleware.gate import Gate
 from fetcher.middleware.redirects import Redirects
 from fetcher.middleware.retry import Retry
-from fetcher.middleware.robots import cache as robots_cache
-from fetcher.middleware.robots.fetch import robots_exchange
-from fetcher.middleware.robots.handler import GOOD_FOR, PAUSE, Robots
-from fetcher.middleware.robots.parse import MAX_ROBOTS_BYTES, parse_robots
+from fetcher.middleware.robots import GOOD_FOR, PAUSE, Robots, robots_exchange
+from fetcher.middleware.robots_rules import MAX_ROBOTS_BYTES, parse_robots
 from fetcher.model import Request, Response
 from fetcher.request_state import RequestState, Requeue, current
 from fetcher.transport.connector import StagedResolver
@@ -649,13 +648,13 @@ async def test_a_host_that_was_given_up_stays_so() -> None:
 
 
 async def test_origins_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robots_cache, "MAX_ORIGINS", 3)
+    monkeypatch.setattr(handler, "MAX_ORIGINS", 3)
     site = Scripted("")
     for name in "abcadae":
         await site.code(f"http://{name}.test/")
     assert len(site.robots) == 3
     assert [url[7] for url in site.asked] == ["a", "b", "c", "d", "e"]
-    monkeypatch.setattr(robots_cache, "MAX_RULES_BYTES", 30_000)
+    monkeypatch.setattr(handler, "MAX_RULES_BYTES", 30_000)
     site = Scripted(*(large_file(n) for n in range(4)))
     for name in "abcd":
         assert await site.code(f"http://{name}.test/1") == "robots_denied"
@@ -663,7 +662,7 @@ async def test_origins_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPa
     assert await site.code("http://d.test/1") == "robots_denied"
     assert len(site.asked) == 4
     assert site.robots._cache.size == sum(
-        robots_cache.ORIGIN_BYTES + known.rules.size for known in site.robots._cache._known.values() if known.rules
+        handler.ORIGIN_BYTES + known.rules.size for known in site.robots._cache._known.values() if known.rules
     )
 
 
@@ -672,7 +671,7 @@ def large_file(number: int) -> str:
 
 
 async def test_files_that_are_alike_are_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robots_cache, "MAX_RULES_BYTES", 40_000)
+    monkeypatch.setattr(handler, "MAX_RULES_BYTES", 40_000)
     site = Scripted(large_file(0))
     for n in range(20):
         assert await site.code(f"http://h{n}.test/1") == "robots_denied"
@@ -680,7 +679,7 @@ async def test_files_that_are_alike_are_kept_once(monkeypatch: pytest.MonkeyPatc
     cache = site.robots._cache
     (rules,) = {known.rules for known in cache._known.values()}
     assert rules is not None
-    assert cache.size == 20 * robots_cache.ORIGIN_BYTES + rules.size
+    assert cache.size == 20 * handler.ORIGIN_BYTES + rules.size
     site.answers = [large_file(1)]
     site.now += GOOD_FOR + 1
     for n in range(20):
@@ -688,13 +687,13 @@ async def test_files_that_are_alike_are_kept_once(monkeypatch: pytest.MonkeyPatc
         assert await site.code(f"http://h{n}.test/only-1") == "robots_denied"
     (others,) = cache._origins
     assert others is not rules
-    assert cache.size == 20 * robots_cache.ORIGIN_BYTES + others.size
+    assert cache.size == 20 * handler.ORIGIN_BYTES + others.size
     del rules
     assert len(cache._alike) == 1
 
 
 async def test_a_file_that_was_cut_is_not_like_one_that_is_whole() -> None:
-    cache = robots_cache.RobotsCache("fetcher")
+    cache = handler.RobotsCache("fetcher")
     body = b"User-agent: *\nDisallow: /a\nDisallow: /b"
     assert ((await cache.read(body, truncated=False)).denial("/b") is None) is False
     assert ((await cache.read(body, truncated=True)).denial("/b") is None) is True
@@ -708,8 +707,8 @@ async def test_a_large_file_is_read_beside_the_loop_and_a_small_one_in_it(monkey
         threads.append(threading.current_thread().name)
         return parse_robots(*words, **named)
 
-    monkeypatch.setattr(robots_cache, "parse_robots", noted)
-    cache = robots_cache.RobotsCache("fetcher")
+    monkeypatch.setattr(handler, "parse_robots", noted)
+    cache = handler.RobotsCache("fetcher")
     await cache.read(DENY.encode(), truncated=False)
     await cache.read(DENY.encode() + b"#" * 100_000, truncated=False)
     small, large = threads

@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fetcher.config.policies import product_token
-from fetcher.middleware.robots import rules as robots_rules
-from fetcher.middleware.robots.parse import MAX_ROBOTS_BYTES, parse_robots
-from fetcher.middleware.robots.rules import EVERYTHING, Rule, Rules
+from fetcher.middleware import robots_rules
+from fetcher.middleware.robots_rules import EVERYTHING, MAX_ROBOTS_BYTES, Rule, Rules, parse_robots
 
 
 def rules(text: str, token: str = "fetcher") -> Rules:

@@ -28,7 +28,7 @@ from fetcher.errors import (
 from fetcher.hosts.scheduler import Scheduler
 from fetcher.middleware import schemes
 from fetcher.middleware.gate import Gate
-from fetcher.middleware.headers import Secrets
+from fetcher.middleware.redirects import Secrets
 from fetcher.model import Exchange, Failure, Outcome, Page, Request, Response, Stage
 from fetcher.report.summary import summarize
 from fetcher.request_state import RequestState, SchemeTrial, Transfer, current

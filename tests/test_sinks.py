@@ -23,7 +23,7 @@ from fetcher.errors import ConfigError, ConnectError, FetcherError, SinkError, S
 from fetcher.model import Failure, Outcome, Page, Request, records
 from fetcher.sinks import COLUMNS, Layout, check_output, open_sink, to_json, to_record
 from fetcher.sinks.csv_format import CSVSink, defuse
-from fetcher.sinks.record import RecordMaker
+from fetcher.sinks.layout import RecordMaker
 from fetcher.sinks.text import TextSink
 from tests.lab.suites import suite
 from tests.test_escape import steers

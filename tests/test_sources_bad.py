@@ -14,8 +14,7 @@ from backports import zstd
 
 from fetcher.errors import SourceError
 from fetcher.sources import BadRow, ListOptions, check, read
-from fetcher.sources.encoding import ListEncoding
-from fetcher.sources.lines import MAX_LINE_BYTES
+from fetcher.sources.lines import MAX_LINE_BYTES, ListEncoding
 from fetcher.sources.text import read_text
 from tests.test_sources import put, rows_of
 

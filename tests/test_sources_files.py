@@ -24,9 +24,9 @@ import pytest
 from fetcher.errors import InvalidURL, SourceError
 from fetcher.model import Failure, Outcome, Request
 from fetcher.sinks import open_sink
-from fetcher.sinks.record import COLUMNS, to_json, to_record
+from fetcher.sinks.layout import COLUMNS, to_json, to_record
 from fetcher.sources import BadRow, check, estimate_rows, read
-from fetcher.sources.list_options import ListOptions
+from fetcher.sources.inputs import ListOptions
 from tests.test_sources import put, rows_of, shown
 
 

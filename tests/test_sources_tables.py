@@ -13,7 +13,7 @@ import pytest
 from fetcher.errors import ConfigError, SourceError
 from fetcher.sources import BadRow, check, read
 from fetcher.sources.columns import LESS_LIKELY_NAMES, LIKELY_NAMES
-from fetcher.sources.list_options import ListOptions, parse_carry, parse_delimiter, parse_encoding
+from fetcher.sources.inputs import ListOptions, parse_carry, parse_delimiter, parse_encoding
 from tests.test_sources import put, rows_of, shown
 
 

@@ -275,6 +275,15 @@ def _descriptors() -> list[str]:
     return here
 
 
+def test_one_descriptor_is_held_and_given_back(tmp_path: Path) -> None:
+    before = sorted(os.listdir("/proc/self/fd"))
+    spill = Spill(str(tmp_path))
+    spill.append(spill.spilled(), [frozen(1)])
+    assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+    spill.close()
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_killed_process_leaves_nothing(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\n"

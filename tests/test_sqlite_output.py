@@ -26,7 +26,7 @@ from fetcher.sinks import COLUMNS, JobOutput, Layout, Mark, check_output, open_j
 from fetcher.sinks import batch_sink as batch_sink_module
 from fetcher.sinks import sqlite_format as sqlite_module
 from fetcher.sinks.job_output import Batch, KeptRow
-from fetcher.sinks.record import to_json, to_record
+from fetcher.sinks.layout import to_json, to_record
 from fetcher.sinks.sqlite_schema import TableSchema
 from tests.test_sinks import failure, naughty, page
 

@@ -16,7 +16,7 @@ import pytest
 from fetcher.compression import compress
 from fetcher.config import Config
 from fetcher.errors import ConfigError, JobLocked, SinkError, SourceError
-from fetcher.job.outputs import check_job_outputs
+from fetcher.job.job import check_job_outputs
 from fetcher.job.paths import folder_for
 from fetcher.sinks import open_sink
 from fetcher.sinks.job_output import Mark

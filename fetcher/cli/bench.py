@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
+from fetcher.cli.commands import GroupedCommand, OneOf, complete_files
 from fetcher.cli.crawl import command as crawl
 from fetcher.cli.crawl import option, with_options
-from fetcher.cli.grouped import GroupedCommand, OneOf, complete_files
 
 __all__ = ["command"]
 

@@ -27,19 +27,16 @@ from fetcher.cli.exits import COMPLETE, FAILED, PIPE_CLOSED, discard_stdout, exi
 from fetcher.cli.outputs import print_text, write_text
 from fetcher.cli.redaction import redact
 from fetcher.cli.resume_command import resume_command
-from fetcher.cli.settings import concurrency_within_limits, list_options, make_config, read_latency
-from fetcher.cli.unused import warn_of_unused
+from fetcher.cli.settings import concurrency_within_limits, list_options, make_config, read_latency, warn_of_unused
 from fetcher.config.options import named, number_from
 from fetcher.errors import ConfigError, FetcherError
 from fetcher.report.live_line import LiveLine
-from fetcher.report.notices import Notices
 from fetcher.report.progress import DRAW_SECONDS, Piece, clock, fit
 from fetcher.report.summary import human_seconds
-from fetcher.sinks.escape import printable
 from fetcher.sinks.opening import check_path
 from fetcher.sources import is_url_argument, read_lists
 from fetcher.stats import counted
-from fetcher.terminal import has_colour
+from fetcher.terminal import Notices, has_colour, printable
 from fetcher.urls import without_userinfo
 
 __all__ = ["bench"]

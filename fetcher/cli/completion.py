@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from fetcher.cli.grouped import GroupedCommand, OneOf
+from fetcher.cli.commands import GroupedCommand, OneOf
 
 __all__ = ["command"]
 

@@ -34,9 +34,8 @@ from fetcher.report.forecast import (
     least_time,
     sharing_of,
 )
-from fetcher.report.notices import Notices
-from fetcher.sinks.escape import printable
 from fetcher.stats import Stats, counted
+from fetcher.terminal import Notices, printable
 from fetcher.transport.resolver import Resolver
 from fetcher.urls import Target, identity, parse
 

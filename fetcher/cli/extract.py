@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
+from fetcher.cli.commands import GroupedCommand, Value, complete_files
 from fetcher.cli.crawl import command as crawl
 from fetcher.cli.crawl import option, with_options
-from fetcher.cli.grouped import GroupedCommand, Value, complete_files
 from fetcher.config.options import number_from
 
 __all__ = ["command"]

@@ -13,8 +13,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from fetcher import topics
+from fetcher.cli.commands import GroupedCommand
 from fetcher.cli.exits import PIPE_CLOSED, discard_stdout
-from fetcher.cli.grouped import GroupedCommand
 from fetcher.cli.refusals import in_plain_text
 from fetcher.topics import Topic
 

@@ -16,10 +16,10 @@ from fetcher.errors import ConfigError
 from fetcher.live.place import LivePlace
 from fetcher.live.run import RunSource
 from fetcher.live.server import Command, LiveServer
-from fetcher.report.notices import Notices
 from fetcher.report.summary import Summary
 from fetcher.stats import Stats
 from fetcher.stored import StoredFile
+from fetcher.terminal import Notices
 
 __all__ = ["LiveRun", "announce"]
 

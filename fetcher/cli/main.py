@@ -48,8 +48,7 @@ def _reject(error: click.ClickException) -> int:
 
 def _say(text: str) -> None:
     from fetcher.cli.redaction import redact
-    from fetcher.sinks.escape import printable
-    from fetcher.terminal import has_colour, paint
+    from fetcher.terminal import has_colour, paint, printable
 
     name = paint("fetcher:", "red") if has_colour(sys.stderr) else "fetcher:"
     print(f"{name} {printable(redact(text))}", file=sys.stderr)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import click
 
 from fetcher import __version__, topics
-from fetcher.cli.grouped import GROUPS, group_of
+from fetcher.cli.commands import GROUPS, group_of
 from fetcher.topics import Topic
 
 __all__ = ["manual"]

@@ -16,7 +16,7 @@ import msgspec
 from fetcher.cli.settings import RUN_KEYS, concurrency_within_limits, list_options, make_config
 from fetcher.config import Config, Follow
 from fetcher.errors import ConfigError, SinkError, SourceError
-from fetcher.job.outputs import check_job_outputs
+from fetcher.job.job import check_job_outputs
 from fetcher.job.paths import folder_for, has_earlier, is_job
 from fetcher.job.resume import choose_codes
 from fetcher.model import Extractor, Middleware
@@ -231,7 +231,7 @@ def _with_workers(plan: Plan) -> Plan:
         raise ConfigError("ray-address: is for workers on a cluster: give --workers ray as well, or leave it out")
     if workers in (1, "auto"):
         return plan
-    from fetcher.parallel.choosing import MANY, cores
+    from fetcher.worker_count import MANY, cores
 
     if plan["ordered"] and (plan.config.keep_body or plan.config.keep_messages):
         raise ConfigError(

@@ -170,7 +170,7 @@ def _what_there_is(command: click.Command, known: list[str]) -> str:
         return f"'fetcher {command.name}' has none"
     if len(known) <= MOST_LISTED:
         return f"'fetcher {command.name}' has {', '.join(known)}"
-    from fetcher.cli.grouped import GROUPS, group_of
+    from fetcher.cli.commands import GROUPS, group_of
 
     there = {group_of(param) for param in command.params if isinstance(param, click.Option)}
     groups = [group for group in GROUPS if group in there]

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from fetcher.cli.commands import GroupedCommand, complete_files
 from fetcher.cli.exits import PIPE_CLOSED, discard_stdout
-from fetcher.cli.grouped import GroupedCommand, complete_files
 from fetcher.errors import ConfigError, SinkError
 from fetcher.job.paths import LEDGER, folder_for, is_job
 from fetcher.report.summary import describe_trouble, human_bytes, human_seconds

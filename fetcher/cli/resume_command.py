@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fetcher.cli.redaction import HIDDEN, PROXIES, SECRET_NAME
-from fetcher.sinks.escape import printable
+from fetcher.terminal import printable
 from fetcher.urls import hide_userinfo
 
 __all__ = ["resume_command"]

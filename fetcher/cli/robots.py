@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fetcher.cli.commands import GroupedCommand
 from fetcher.cli.crawl import command as crawl
 from fetcher.cli.exits import ALL_FAILED, COMPLETE
-from fetcher.cli.grouped import GroupedCommand
 from fetcher.config import Config
 from fetcher.errors import FetchError
 from fetcher.urls import Target, erase_userinfo, lacks_scheme, parse
 
 if TYPE_CHECKING:
-    from fetcher.middleware.robots.handler import Verdict
+    from fetcher.middleware.robots import Verdict
 
 __all__ = ["command"]
 
@@ -45,9 +45,8 @@ def command(context: click.Context, /, urls: tuple[str, ...], as_json: bool, con
       fetcher robots https://example.com/private/page.html
       fetcher robots example.com -A 'SomeBot/1.0' --json
     """  # noqa: D301  (click keeps the lines below this very control character as they are)
-    from fetcher.cli.settings import gather, make_config
-    from fetcher.cli.unused import warn_of_unused
-    from fetcher.report.notices import Notices
+    from fetcher.cli.settings import gather, make_config, warn_of_unused
+    from fetcher.terminal import Notices
 
     warn_of_unused(Notices())
     settings = {key: value for key, value in gather(context, config).items() if key not in OWN}
@@ -112,8 +111,8 @@ def _delay_of(target: Target, asked: float, config: Config) -> float:
 
 
 def _as_text(report: dict[str, Any]) -> str:
-    from fetcher.sinks.escape import printable
     from fetcher.stats import counted
+    from fetcher.terminal import printable
 
     url = report["url"]
     if report["error"] is not None:

@@ -20,6 +20,7 @@ from fetcher.cli.exits import (
     PIPE_CLOSED,
     TERMINATED,
     TIME_LIMIT,
+    CrawlSignals,
     discard_stdout,
     exit_by,
     exit_of,
@@ -27,17 +28,15 @@ from fetcher.cli.exits import (
 from fetcher.cli.outputs import estimate_total, open_output, open_source, write_summary
 from fetcher.cli.plan import Plan, make_extraction_plan, make_plan
 from fetcher.cli.redaction import redact
-from fetcher.cli.settings import at_most_failed
-from fetcher.cli.signals import CrawlSignals
-from fetcher.cli.unused import warn_of_unused
+from fetcher.cli.settings import at_most_failed, warn_of_unused
 from fetcher.client import Fetcher
 from fetcher.errors import ConfigError, FetcherError
 from fetcher.job.resume import ResumeState
 from fetcher.middleware.gate import Gate
-from fetcher.report.notices import Notices
 from fetcher.report.summary import summarize
 from fetcher.sinks.opening import is_special
 from fetcher.stats import Stats
+from fetcher.terminal import Notices
 
 if TYPE_CHECKING:
     from fetcher.cli.live import LiveRun

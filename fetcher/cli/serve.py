@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from fetcher.cli.commands import GroupedCommand, Value, complete_files
 from fetcher.cli.exits import PIPE_CLOSED, discard_stdout
-from fetcher.cli.grouped import GroupedCommand, Value, complete_files
 from fetcher.config.options import number_from
 from fetcher.errors import FetcherError, SinkError
 

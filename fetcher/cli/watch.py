@@ -58,7 +58,7 @@ async def _serve(source: Any, place: Any, names: list[str], *, opens: bool) -> N
 
     from fetcher.cli.live import announce
     from fetcher.live.server import LiveServer
-    from fetcher.report.notices import Notices
+    from fetcher.terminal import Notices
 
     async with LiveServer(source, place, names=names) as server:
         await announce(server, Notices(), opens=opens, quiet=False)

@@ -9,11 +9,13 @@ from fetcher.config.config import (
     AddressPolicy,
     ClientCertificate,
     Config,
+    ConfigOptions,
     Content,
     Follow,
     Header,
     HostPolicy,
     Identity,
+    LimitOptions,
     Limits,
     Parsing,
     ProxyPolicy,
@@ -24,7 +26,6 @@ from fetcher.config.config import (
     config_from,
     read_toml,
 )
-from fetcher.config.keywords import ConfigOptions, LimitOptions
 
 __all__ = [
     "OPTIONS",

@@ -1,21 +1,21 @@
 """Every setting, as one frozen ``Config`` made of small policies.
 
 The same flat names serve three callers: a command line flag ``--per-host``, a line ``per-host = 6`` of a TOML
-file, and ``Config.of(per_host=6)``. ``OPTIONS`` says which policy each name lands in. The environment is
-read in ``cli/`` alone: a library does not change behind its caller's back.
+file, and ``Config.of(per_host=6)``. ``OPTIONS`` says which policy each name lands in, ``ConfigOptions`` what each may
+be, for editors and type checkers; a test holds the two against each other. The environment is read in ``cli/`` alone: a
+library does not change behind its caller's back.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias, Unpack, get_args
+from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack, get_args
 
 import msgspec
 
 from fetcher.buckets import Shard
-from fetcher.config.keywords import ConfigOptions, LimitOptions
 from fetcher.config.options import (
     ClientCertificate,
     Header,
@@ -51,6 +51,7 @@ from fetcher.config.policies import (
     Accept,
     AddressPolicy,
     Content,
+    ContentPart,
     Follow,
     HostPolicy,
     Identity,
@@ -70,11 +71,42 @@ from fetcher.errors import ConfigError, InvalidURL
 from fetcher.urls import host_key
 
 __all__ = [
-    "OPTIONS", "Accept", "AddressPolicy", "ClientCertificate", "Config", "Content", "Follow", "Header", "HostPolicy", "Identity", "Limits", "Parsing",
-    "ProxyPolicy", "RetryPolicy", "TLSPolicy", "Timeouts", "config_from",
-]  # fmt: skip
+    "OPTIONS",
+    "Accept",
+    "AddressPolicy",
+    "ClientCertificate",
+    "Config",
+    "ConfigOptions",
+    "Content",
+    "Follow",
+    "Header",
+    "HostPolicy",
+    "Identity",
+    "LimitOptions",
+    "Limits",
+    "Parsing",
+    "ProxyPolicy",
+    "RetryPolicy",
+    "TLSPolicy",
+    "Timeouts",
+    "config_from",
+]
 
 MAX_FILE_BYTES = 16 * 1024 * 1024  # a hundred thousand hosts with limits of their own have room
+
+Amount: TypeAlias = float | str
+"""A number, or the text a user would type: seconds (``"500ms"``, ``"2m"``), or requests per second (``"30/m"``)."""
+
+Size: TypeAlias = int | str
+"""Bytes, or a text such as ``"10M"``."""
+
+Statuses: TypeAlias = int | str | Sequence[int | str]
+"""Status codes: ``404``, ``"2xx,404"``, ``["200-299", 404]``."""
+
+Texts: TypeAlias = str | Sequence[str]
+"""One text, or a list of them."""
+
+FileName: TypeAlias = str | os.PathLike[str]
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -413,3 +445,96 @@ POLICIES: dict[str, Callable[..., Any]] = {
     "identity": Identity, "proxy": ProxyPolicy, "tls": TLSPolicy, "parsing": Parsing,
     "content": Content, "follow": Follow,
 }  # fmt: skip
+
+
+class LimitOptions(TypedDict, total=False):
+    """What ``Fetcher.set_limits`` takes: options of a ``Config`` that can be changed while a stream runs."""
+
+    concurrency: int
+    rate: Amount | None
+    hosts: Mapping[str, Mapping[str, Any]] | tuple[tuple[str, HostPolicy], ...]
+
+
+class ConfigOptions(TypedDict, total=False):
+    """What ``Config.of`` takes, and so do ``Fetcher``, ``fetch`` and ``fetch_all``: the command line's names with ``_``.
+
+    ``keep_body`` keeps each page's body in ``Page.body``: in memory, as long as the page is. ``keep_messages`` keeps
+    what was on the wire in ``messages``, for a web archive. ``columns`` and ``explode`` are for outputs.
+    ``parse=False`` leaves ``title``, ``links`` and the robots ``meta`` out: without these a page is parsed only where
+    something is taken out of it. ``with_`` is ``with`` elsewhere, which is a word of Python's own:
+    ``with_="meta,links"``. ``select`` may also be a mapping, of names to selectors:
+    ``{"price": ".price", "images[]": "img@src"}``.
+    """
+
+    concurrency: int
+    per_host: int
+    delay: Amount
+    rate: Amount | None
+    per_site: int | None
+    per_address: int | None
+    max_crawl_delay: Amount
+    max_redirects: int
+    max_size: Size
+    truncate: bool
+    memory: Size
+    lookahead: int
+    limit: int | None
+    time_limit: Amount | None
+    timeout: Amount
+    connect_timeout: Amount
+    read_timeout: Amount
+    retries: int
+    backoff: Amount
+    max_backoff: Amount
+    max_retry_after: Amount
+    host_patience: Amount
+    accept: Statuses
+    retry_on: Statuses | None
+    private_network: PrivateNetwork
+    user_agent: str
+    header: str | Header | Sequence[str | Header]
+    user: Texts
+    cookie: Texts
+    cookie_file: Texts
+    insecure: bool
+    ca_bundle: FileName | None
+    cert: str | ClientCertificate | Sequence[str | ClientCertificate]
+    key: FileName | None
+    tls: TLSProfile
+    proxy: str | None
+    http_proxy: str | None
+    https_proxy: str | None
+    no_proxy: Texts
+    isolate: bool
+    parsers: int | Literal["auto"] | None
+    parse_timeout: Amount
+    hosts: Mapping[str, Mapping[str, Any]] | tuple[tuple[str, HostPolicy], ...]
+    robots: bool
+    default_scheme: Literal["auto", "https", "http"]
+    select: Texts | Mapping[str, str]
+    select_from: FileName
+    table: str | None
+    skip_when: Texts
+    explode: str | None
+    with_: ContentPart | str | Sequence[ContentPart]
+    text: TextMethod | None
+    text_format: TextFormat
+    preview: int
+    columns: Texts
+    keep_headers: Texts
+    keep_body: bool
+    keep_messages: bool
+    parse: bool
+    dedupe: bool
+    shard: str | Shard | None
+    follow: bool
+    follow_css: str | None
+    depth: int | None
+    within: Within
+    include: Texts
+    exclude: Texts
+    max_pages: int
+    max_pages_per_host: int | None
+    follow_refresh: bool
+    head: bool
+    max_failed: int | str | None

@@ -11,7 +11,7 @@ import html
 import math
 import re
 
-from fetcher.sinks.escape import printable
+from fetcher.terminal import printable
 
 __all__ = [
     "UNKNOWN",

@@ -19,9 +19,9 @@ from fetcher.job.paths import SINCE, has_earlier
 from fetcher.job.report import COMPLETE, JobSnapshot, report
 from fetcher.job.since import EarlierTable, key_of
 from fetcher.model import Change
-from fetcher.sinks.escape import printable
 from fetcher.sources.earlier import RecordFile
 from fetcher.sqlite_files import address, guard
+from fetcher.terminal import printable
 from fetcher.urls import parse
 
 __all__ = ["ChangeReport", "changes_of"]

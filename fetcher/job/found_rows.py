@@ -12,8 +12,7 @@ from typing import Any
 from fetcher.config import Follow
 from fetcher.found.rows import FoundRows
 from fetcher.found.store import NamedLinks, look_up
-from fetcher.job.found_ledger import Discovered
-from fetcher.job.ledger import Ledger
+from fetcher.job.ledger import Discovered, Ledger
 from fetcher.job.ledger_reader import MAX_NUMBER_BYTES
 from fetcher.job.schema import attach, explained
 from fetcher.model import Request

@@ -15,8 +15,8 @@ import msgspec
 
 from fetcher.config import Config, Follow
 from fetcher.errors import ConfigError, LedgerError
-from fetcher.sinks.escape import printable
-from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
+from fetcher.sources.inputs import DEFAULT_OPTIONS, ListOptions
+from fetcher.terminal import printable
 from fetcher.urls import suffixes_digest, without_userinfo
 
 __all__ = ["JobIdentity"]

@@ -1,8 +1,9 @@
 """A job: a list of URLs fetched into files, that survives whatever ends the process and goes on where it was.
 
-Law 1: the counts are the job's, not the run's. Law 6: what was acknowledged is durable; what was not is redone. A row
-has one record, whatever happens: at the start each output is cut back to what the ledger knows (``opening``), and the
-rest is fetched.
+Law 1: the counts are the job's, not the run's. Law 2: what a job is asked to write is checked before anything is opened:
+what does not go together is a ``ConfigError``, before a row is fetched. Law 6: what was acknowledged is durable; what
+was not is redone. A row has one record, whatever happens: at the start each output is cut back to what the ledger knows
+(``opening``), and the rest is fetched.
 """
 
 from __future__ import annotations
@@ -18,32 +19,34 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fetcher.client import Fetcher
+from fetcher.compression import SUFFIXES
+from fetcher.config import Config
 from fetcher.errors import ConfigError, InvalidURL
 from fetcher.intake import Followed, Row
 from fetcher.job.host_memory import delays_of, pauses_of, remember
 from fetcher.job.identity import JobIdentity
 from fetcher.job.ledger import OK, LedgerRow, RunProgress
 from fetcher.job.opening import OpenJob, open_job
-from fetcher.job.outputs import bodies_of, body_shown, check_job_outputs, format_shown, layout_of, paths_of
 from fetcher.job.paths import CRASH_MARKER, folder_for, work_folder
 from fetcher.job.resume import FinishedPages, ResumeFilter, ResumeState, choose_codes, digest_of
 from fetcher.job.writer import Writer
 from fetcher.model import Outcome, Page
-from fetcher.sinks import JobOutput, Layout, open_job_outputs
-from fetcher.sinks.layout import body_place
-from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
+from fetcher.sinks import JobOutput, Layout, check_store, format_of, needs_messages, open_job_outputs
+from fetcher.sinks.layout import BodyPlace, ItemColumns, body_place
+from fetcher.sources.inputs import DEFAULT_OPTIONS, ListOptions
 from fetcher.sources.rows import FinishedRow
 from fetcher.stats import Stats
-from fetcher.store import is_store_url
+from fetcher.store import is_store_url, parse_address
 from fetcher.urls import parse
 
 if TYPE_CHECKING:
     from fetcher.job.found_rows import LedgerRows
     from fetcher.job.kept_list import KeptList
     from fetcher.job.since import EarlierPages
+    from fetcher.sinks.body_folder import BodyFolder
     from fetcher.stored.page import RowsBeingRead, StoredFile, StoredPage
 
-__all__ = ["Job"]
+__all__ = ["Job", "bodies_of", "body_shown", "check_job_outputs", "format_shown", "layout_of", "paths_of"]
 
 T = TypeVar("T")
 
@@ -359,3 +362,87 @@ class Job:
             with contextlib.suppress(Exception):  # the cancellation is what is raised
                 await running
             raise
+
+
+def layout_of(fetcher: Fetcher, fields: Sequence[str] | None, place: BodyPlace, *, since: bool) -> Layout:
+    """Return what records look like: by the config and the extractor, with the list's own ``fields``."""
+    return Layout.of(
+        fetcher.config,
+        place,
+        since=since,
+        fields=None if fields is None else tuple(dict.fromkeys(fields)),
+        select=tuple(dict.fromkeys(fetcher.reader.selected_names)),
+        select_lists=tuple(fetcher.reader.selected_lists),
+        select_types=tuple(fetcher.reader.selected_types),
+        explode=ItemColumns.of(fetcher.reader.explosion),
+    )
+
+
+def paths_of(outputs: Sequence[str | os.PathLike[str]], given: str | None, config: Config) -> list[str]:
+    """Return the outputs' paths. Raises ``ConfigError`` for one that needs what is not kept."""
+    paths = [os.fspath(path) for path in outputs]
+    for path in paths:
+        if needs_messages(path, given) and not config.keep_messages:
+            raise ConfigError(f"{path}: a WARC is made of the messages themselves: Config.of(keep_messages=True)")
+    return paths
+
+
+def check_job_outputs(
+    paths: Sequence[str],
+    format: str | None,  # noqa: A002  # the option's own name
+    config: Config,
+    body: str,
+    inputs: Sequence[str] = (),
+) -> None:
+    """Raise ``ConfigError`` for what does not go together with an output in a store."""
+    url = next((path for path in paths if is_store_url(path)), None)
+    if url is None:
+        return
+    if len(paths) > 1:
+        raise ConfigError(
+            f"{url}: an output in a store is a job's only one, for another machine must be able to go on with it alone: "
+            "write the others by a run of their own"
+        )
+    if config.follow.asked:
+        raise ConfigError(
+            f"{url}: rows that are found (--follow) are known to a ledger alone, and not yet to a store: "
+            "leave out --follow, or write to a folder here (-o pages/ -f parquet) and copy it there when it is complete"
+        )
+    if body_place(body) == "folder":
+        raise ConfigError(
+            f"{url}: bodies in a folder stay on this machine: keep them in the parts, with --body inline or -f warc"
+        )
+    place = parse_address(url, ConfigError)
+    for listed in inputs:
+        if is_store_url(listed) and parse_address(listed, ConfigError).is_within(place):
+            raise ConfigError(
+                f"output: {listed} is a list that is to be read, and lies under {url}: write to another prefix"
+            )
+    check_store(url, format_of(url, format), config.content.columns)
+
+
+def bodies_of(fetcher: Fetcher, body: str, directory: str) -> BodyFolder | None:
+    """Return where bodies are stored, if they are. Raises ``ConfigError`` where there will be none, or no place."""
+    place = body_place(body)
+    if place != "none" and not fetcher.config.keep_body:
+        raise ConfigError(f"body: {body!r} needs the bodies of pages: give the fetcher a config with keep_body=True")
+    if place != "folder":
+        return None
+    if os.path.realpath(body) == os.path.realpath(directory):
+        raise ConfigError(f"body: {body} is the folder of the job; name one of its own")
+    from fetcher.sinks.body_folder import BodyFolder  # most runs keep no bodies
+
+    return BodyFolder(body, owner=os.path.realpath(directory))
+
+
+def body_shown(layout: Layout, bodies: BodyFolder | None) -> str:
+    """Return what must not change of where bodies go: a folder may be moved, and another one has not the files."""
+    if bodies is not None:
+        return os.path.basename(os.path.abspath(bodies.path)) + "/"
+    return "inline" if "body" in layout.columns else "none"
+
+
+def format_shown(path: str, given: str | None) -> str:
+    """Return what must not change of an output's format: with its packing."""
+    packing = path[path.rfind(".") :].lower()
+    return format_of(path, given) + (packing if packing in SUFFIXES else "")

@@ -1,8 +1,13 @@
 """The ledger of a job: what became of each row, and how far each output is committed, in one SQLite file.
 
+Its reading side is ``LedgerReader``. On that stand the rows that were found on pages, where links are followed; the
+batches of a run; and what outputs in a store ask: notes about parts, the rows of one, and those that are lost with it.
+
 Law 6: a batch of rows and the outputs' positions are one transaction, made after the records are durable; after a
-kill, a full disk or an I/O error in between, the ledger has either all of it or nothing. No error is lost: checkpoints
-are made explicitly, and closing checks that the journals are gone.
+kill, a full disk or an I/O error in between, the ledger has either all of it or nothing. Rows that were found are
+written in the transaction of the records of their pages, and what is taken out is on the disk before anything is
+fetched again. No error is lost: checkpoints are made explicitly, and closing checks that the journals are gone.
+Law 7: what is read is checked.
 """
 
 from __future__ import annotations
@@ -12,18 +17,20 @@ import os
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import msgspec
 
+from fetcher.config import Follow
 from fetcher.errors import LedgerError, Skipped
 from fetcher.files import sync_folder_of
-from fetcher.job.found_ledger import Discovered, FoundLedger
-from fetcher.job.ledger_reader import MAX_NOTE_BYTES, OK, Tally
+from fetcher.job.ledger_reader import MAX_NOTE_BYTES, OK, LedgerReader, Tally
 from fetcher.job.pace import PaceLog
 from fetcher.job.schema import (
+    FOLLOWING_FORMATS,
     JOURNALS,
     MAX_VALUE_BYTES,
+    SEEN_KEY,
     SHIFT,
     connect,
     damaged,
@@ -33,14 +40,90 @@ from fetcher.job.schema import (
     upgrade,
     whole,
 )
+from fetcher.model import Request
 from fetcher.sinks.job_output import Batch, Mark
 
-__all__ = ["OK", "Discovered", "Ledger", "LedgerRow", "RunProgress", "Tally"]
+if TYPE_CHECKING:
+    from fetcher.found.store import FoundStore, ListedURL, NamedLinks
+    from fetcher.sinks.store_parts import PartRow
+
+__all__ = ["OK", "Discovered", "FoundLedger", "Ledger", "LedgerRow", "PartsLedger", "RunProgress", "Tally"]
 
 NO_NOTES: Mapping[str, bytes] = MappingProxyType({})
 CHECKPOINT_ROWS = 10_000  # between two copies of the journal into the ledger
 CHECKPOINT_COMMITS = 64
 INTERNED_NAMES = 20_000  # kept in memory, of codes and of hosts each
+
+FOLLOWING = "note following"  # where it is kept how far that is
+
+
+class Discovered(msgspec.Struct, frozen=True):
+    """What is noted with a batch where links are followed: rows of the list that were taken, and pages that name links."""
+
+    listed: list[ListedURL]
+    pages: list[NamedLinks]
+
+
+class FoundLedger(LedgerReader):
+    """A ledger with the rows that were ``found``, once it is told by which rules. Every method raises ``LedgerError``."""
+
+    def __init__(self, path: str, db: sqlite3.Connection) -> None:
+        super().__init__(path, db)
+        self.found: FoundStore | None = None
+        with explained(path, "open"):
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            self._follows = version in FOLLOWING_FORMATS
+        if self._follows:
+            from fetcher.found.store import LISTED_IDS  # most jobs follow no links
+
+            self._last_listed = LISTED_IDS
+
+    def follow(self, rules: Follow) -> FoundStore:
+        """Return the rows that are found, by ``rules``: from now on a commit takes what is discovered."""
+        from fetcher.found.store import KEY_BYTES, LISTED_IDS, FollowState, FoundStore  # as above
+
+        key = self.blob(SEEN_KEY, KEY_BYTES)
+        if not self._follows or key is None or len(key) != KEY_BYTES:
+            raise damaged(self.path, "no place for rows that are found")
+        noted = self.blob(FOLLOWING, MAX_NOTE_BYTES)
+        try:
+            state = FollowState() if noted is None else msgspec.json.decode(noted, type=FollowState)
+        except (ValueError, RecursionError) as error:
+            raise damaged(self.path, str(error)) from error
+        with explained(self.path, "open"):
+            (last,) = self._db.execute("SELECT coalesce(max(id), ?) FROM found", (LISTED_IDS,)).fetchone()
+            if whole(self.path, last) != LISTED_IDS + state.found:
+                raise damaged(self.path, f"{state.found} rows were found, and the last is {last}")
+            self.found = FoundStore(self._db, rules, key=key, state=state, in_job=True)
+        return self.found
+
+    def unfinished(self) -> int:
+        """Count the rows that were found and have no outcome yet."""
+        if self.found is None:
+            return 0
+        from fetcher.found.store import LISTED_IDS  # as above
+
+        with explained(self.path, "read"):
+            (done,) = self._db.execute("SELECT count(*) FROM rows WHERE id > ?", (LISTED_IDS,)).fetchone()
+        return self.found.state.found - whole(self.path, done, 0, self.found.state.found)
+
+    def found_rows(self, after: int, most: int) -> list[Request]:
+        """Return the next rows that were found and have no outcome, in the order of their ids."""
+        assert self.found is not None
+        with explained(self.path, "read"):
+            try:
+                return self.found.pending(after, most)
+            except msgspec.ValidationError as error:
+                raise damaged(self.path, str(error)) from error
+
+    def discover(self, discovered: Discovered) -> int:
+        """Make rows of what was discovered, within a transaction; return how many. Raises ``sqlite3.Error`` too."""
+        assert self.found is not None
+        added = self.found.add(discovered.listed, discovered.pages)
+        if discovered.listed or discovered.pages:
+            state = msgspec.json.encode(self.found.state)
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (FOLLOWING, state))
+        return added
 
 
 class LedgerRow(msgspec.Struct, frozen=True):
@@ -427,3 +510,64 @@ _LAST_PROGRESS = "SELECT taken, more, estimate FROM runs WHERE clean OR seconds 
 _ADD_BATCH = "INSERT OR REPLACE INTO batches VALUES (?, ?, ?)"
 _GONE = "what it knew is lost with it: put it back as it was, or begin again with --fresh"
 _LEFT = "repair that and run the same command again: nothing is lost"
+
+
+class PartsLedger(Ledger):
+    """A ledger whose outputs may lie in a store. Every method raises ``LedgerError``."""
+
+    def notes_like(self, prefix: str) -> dict[str, bytes]:
+        """Return the notes whose names begin so, in their order."""
+        with explained(self.path, "read"):
+            found = self._db.execute(
+                "SELECT key, value FROM meta WHERE key >= ? AND key < ? ORDER BY key",
+                (f"note {prefix}", f"note {prefix}\uffff"),
+            ).fetchall()
+        for key, value in found:
+            if not isinstance(key, str) or not isinstance(value, bytes):
+                raise damaged(self.path, "a note that is none")
+        return {key.removeprefix("note "): value for key, value in found}
+
+    def part_rows(self, first: int, last: int) -> Iterator[PartRow]:
+        """Yield the rows whose records have the numbers from ``first`` to ``last``, in their order.
+
+        May be used in any thread. All rows are looked through for them.
+        """
+        from fetcher.sinks.store_parts import PartRow  # most outputs are on this disk
+
+        with explained(self.path, "read"), contextlib.closing(self._attach()) as db:
+            for row, digest, code, status, size, elapsed, host, attempts in db.execute(_PART_ROWS, (first, last)):
+                if not isinstance(code, str) or not isinstance(host, str):
+                    raise damaged(self.path, "a row without a code or a host")
+                shifted = whole(self.path, digest, -SHIFT, SHIFT - 1)
+                yield PartRow(
+                    whole(self.path, row),
+                    shifted + SHIFT,
+                    code,
+                    status,
+                    size,
+                    whole(self.path, elapsed),
+                    host,
+                    attempts,
+                )
+
+    def keep_note(self, name: str, note: bytes) -> None:
+        """Keep a note at once: it is on the disk when this returns."""
+        with self._transaction():
+            self._set_meta(f"note {name}", note)
+        self._checkpoint("FULL")
+
+    def forget_rows(self, first: int, last: int, note: str) -> int:
+        """Take out the rows whose records have the numbers ``first`` to ``last``, and a note; return how many rows."""
+        with self._transaction():
+            forgotten = self._db.execute("DELETE FROM rows WHERE seq BETWEEN ? AND ?", (first, last)).rowcount
+            if note:
+                self._db.execute("DELETE FROM meta WHERE key = ?", (f"note {note}",))
+        self._checkpoint("FULL")
+        self.last = self._last()
+        self.done -= forgotten
+        return forgotten
+
+
+_PART_ROWS = """
+    SELECT rows.id, digest, codes.name, status, bytes, elapsed, hosts.name, attempts FROM rows
+    JOIN codes ON codes.id = code JOIN hosts ON hosts.id = host WHERE seq BETWEEN ? AND ? ORDER BY seq"""

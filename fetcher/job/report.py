@@ -26,9 +26,9 @@ from fetcher.job.ledger_reader import MAX_CODES, MAX_NAME_CHARACTERS, MAX_NOTE_B
 from fetcher.job.pace import LAST_PACE, MAX_PACE_ROWS, PaceRow
 from fetcher.job.paths import LEDGER, LOCK
 from fetcher.job.schema import JOURNALS, MAX_VALUE_BYTES, attach, connect, damaged, explained, whole
-from fetcher.sinks.escape import printable
 from fetcher.sinks.store_parts import NOTE, decode_part
 from fetcher.store import is_store_url
+from fetcher.terminal import printable
 
 __all__ = [
     "COMPLETE",

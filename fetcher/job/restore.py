@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 from fetcher.errors import LedgerError
 from fetcher.files import move
 from fetcher.job.identity import JobIdentity
-from fetcher.job.ledger import OK, LedgerRow, RunProgress
-from fetcher.job.part_ledger import PartsLedger
+from fetcher.job.ledger import OK, LedgerRow, PartsLedger, RunProgress
 from fetcher.job.paths import BEGIN_AGAIN, LEDGER, RESTORED, clear_job
 from fetcher.job.schema import JOURNALS
 from fetcher.sinks.job_output import JobOutput, LedgerOutput, Mark

@@ -27,8 +27,8 @@ from functools import cache
 from fetcher.errors import LedgerError
 from fetcher.files import PRIVATE, move, sync_file
 from fetcher.job import pace
-from fetcher.sinks.escape import printable
 from fetcher.sqlite_files import BUSY_SECONDS, JOURNALS, REPAIR, address, advice_about, guard, is_busy
+from fetcher.terminal import printable
 
 __all__ = [
     "APPLICATION",

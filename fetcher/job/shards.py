@@ -19,8 +19,8 @@ from fetcher.job.changes import ChangeReport, changes_of
 from fetcher.job.identity import JobIdentity
 from fetcher.job.report import COMPLETE, INTERRUPTED, RUNNING, STOPPED, HostFigures, JobReport, JobSnapshot, figures_of
 from fetcher.job.schema import whole
-from fetcher.sinks.escape import printable
 from fetcher.stats import counted
+from fetcher.terminal import printable
 
 __all__ = ["ShardFigures", "ShardJob", "ShardsReport", "changes_of_shards", "in_order", "report_shards"]
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from fetcher.errors import SourceError
-from fetcher.job.part_ledger import PartsLedger
+from fetcher.job.ledger import PartsLedger
 from fetcher.store import is_store_url
 
 __all__ = ["note_lists"]

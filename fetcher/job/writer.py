@@ -12,8 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
-from fetcher.job.found_ledger import Discovered
-from fetcher.job.ledger import Ledger, LedgerRow, RunProgress
+from fetcher.job.ledger import Discovered, Ledger, LedgerRow, RunProgress
 from fetcher.sinks import JobOutput, Mark
 from fetcher.sinks.job_output import LedgerOutput
 

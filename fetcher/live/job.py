@@ -22,8 +22,8 @@ from fetcher.job.schema import JOURNALS
 from fetcher.job.shards import ShardsReport, report_shards
 from fetcher.live.figures import MAX_POINTS, Latencies, thinned
 from fetcher.live.state import MAX_CODES, MAX_HOSTS, Eta, Latency, LiveState, Point, RowCounts, State
-from fetcher.sinks.escape import printable
 from fetcher.stats import counted
+from fetcher.terminal import printable
 
 __all__ = ["JobSource"]
 

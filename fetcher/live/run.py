@@ -32,8 +32,8 @@ from fetcher.live.state import (
 from fetcher.model import Failure, Outcome
 from fetcher.report.summary import Summary
 from fetcher.request_state import InFlight
-from fetcher.sinks.escape import printable
 from fetcher.stats import Stats
+from fetcher.terminal import printable
 
 __all__ = ["RunSource"]
 

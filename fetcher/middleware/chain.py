@@ -18,8 +18,7 @@ from fetcher.middleware.accept import accept
 from fetcher.middleware.gate import Gate, Locate, has_any_route
 from fetcher.middleware.redirects import Redirects
 from fetcher.middleware.retry import Retry
-from fetcher.middleware.robots.fetch import robots_exchange
-from fetcher.middleware.robots.handler import Robots
+from fetcher.middleware.robots import Robots, robots_exchange
 from fetcher.middleware.schemes import Schemes
 from fetcher.model import EarlierRun, Exchange, Middleware, Request, Response, RetryHook, compose
 from fetcher.request_state import current

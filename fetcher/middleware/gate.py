@@ -1,8 +1,11 @@
 """The gate to the wire, innermost of all: the ``await`` around ``hosts/``, which decides.
 
 Law 4: waiting holds nothing: what waits here holds a place in the window, and what would wait longer than a
-second gives up even that. Law 5: only what is on the wire blocks. Law 8: a delay lies between two requests as the
-server sees them, so it counts from when the one before was sent, not from when its slot was taken.
+second gives up even that. Law 5: only what is on the wire blocks. What has gone on for too long without a word, where
+others need the slots, is broken off: so a thousand black holes leave the others nine tenths of them. Such a row had no
+answer yet; it goes back and loses nothing but time. Who is silent is decided in ``hosts/health.py``. Law 8: a delay
+lies between two requests as the server sees them, so it counts from when the one before was sent, not from when its
+slot was taken.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fetcher.config import HostPolicy
 from fetcher.errors import FetchError, Skipped, StatusError
@@ -22,14 +25,13 @@ from fetcher.hosts.limits import count_repeat, set_share
 from fetcher.hosts.scheduler import CONNECT, CONNECT_IN_PLACE, GIVEN_UP, SEND, Scheduler, must_go_back
 from fetcher.hosts.state import HostReport, HostState
 from fetcher.middleware.accept import wished_wait
-from fetcher.middleware.stalls import StallMonitor
 from fetcher.model import Exchange, Request, Response, Stage
-from fetcher.request_state import RequestState, Requeue, Transfer, current
+from fetcher.request_state import MAX_RETURNS, RequestState, Requeue, Transfer, current
 
 if TYPE_CHECKING:
     from fetcher.hosts.remote import RemoteHosts
 
-__all__ = ["Gate", "Locate", "has_any_route"]
+__all__ = ["Gate", "Locate", "StallMonitor", "has_any_route"]
 
 log = logging.getLogger("fetcher.hosts")
 
@@ -39,6 +41,71 @@ DOCUMENTATION_ADDRESSES = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "200
 
 Locate = Callable[[str], Awaitable[str | None]]
 """The address a host key stands for, or ``None`` where it cannot be known."""
+
+SWEEP_SECONDS = 0.5  # between two looks
+
+
+class StallMonitor:
+    """All rows on the wire by their tasks, the oldest first, looked through as long as there are any.
+
+    The gate puts each row into ``on_wire`` with its transfer, and takes it out: a middleware may have several of one
+    row under way. ``recovered`` is told of a host whose first answer has begun.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, clock: Callable[[], float], recovered: Callable[[HostState], None]
+    ) -> None:
+        self.on_wire: dict[asyncio.Task[Any] | None, tuple[RequestState, Transfer]] = {}
+        self._scheduler = scheduler
+        self._clock = clock
+        self._recovered = recovered
+        self.timer: asyncio.TimerHandle | None = None
+        self.broken_off: set[asyncio.Task[Any]] = set()
+
+    def start(self) -> None:
+        """Look around in a while, and as long as there is anything on the wire."""
+        self.timer = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self.sweep)
+
+    def was_broken_off(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether a cancellation is the one made here, and no other; it is over then."""
+        if task is None or task not in self.broken_off:
+            return False
+        self.broken_off.discard(task)
+        return task.uncancel() == 0
+
+    def close(self) -> None:
+        """Look no more."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def sweep(self) -> None:
+        """Find who is silent, and break off what may be where the others need the slots."""
+        self.timer = None
+        now = self._clock()
+        health = self._scheduler.health
+        silent: list[tuple[asyncio.Task[Any] | None, RequestState, Transfer, HostState]] = []
+        for task, (state, transfer) in list(self.on_wire.items()):
+            host = transfer.host
+            assert host is not None
+            in_doubt = host.breaker.half_open
+            if health.silent(host, state.stage, transfer.began, now):
+                silent.append((task, state, transfer, host))
+            elif in_doubt and not host.breaker.half_open:
+                self._recovered(host)
+        excess = self._scheduler.shared.excess_of_suspects if silent else 0
+        for task, state, transfer, host in silent:
+            may_go = state.can_requeue and state.returns < MAX_RETURNS and health.may_break_off(host, state.stage)
+            if excess > 0 and not transfer.suspect and may_go:
+                excess -= 1
+                self._break_off(task)
+        if self.on_wire:
+            self.start()
+
+    def _break_off(self, task: asyncio.Task[Any] | None) -> None:
+        if task is not None and not task.cancelling():  # by somebody else, who means it
+            self.broken_off.add(task)
+            task.cancel()
 
 
 class Waiter:

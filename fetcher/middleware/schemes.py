@@ -18,7 +18,7 @@ import msgspec
 
 from fetcher.errors import ConnectError, FetchError, FetchTimeout, TLSError
 from fetcher.middleware.gate import Gate
-from fetcher.middleware.headers import Secrets
+from fetcher.middleware.redirects import Secrets
 from fetcher.model import Exchange, Request, Response, Stage
 from fetcher.request_state import RequestState, SchemeTrial, current
 from fetcher.urls import Target, lacks_scheme, parse

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from fetcher.model import Failure, Page, Response
-from fetcher.page.page_builder import body_digest, validators_of
+from fetcher.page.parse import body_digest, validators_of
 from fetcher.record import to_json
 
 __all__ = ["carried", "compared", "failed"]

@@ -1,6 +1,7 @@
-"""What a response has in it: its kind, its text and its tree, each made when asked for and once, and what is read there.
+"""What a response has in it: its kind, its text and its tree, each made when asked for and once; and the page made of it.
 
-Law 1: one outcome per request. What a user's extractor raises costs its own URL, as a ``ParseError``.
+Law 1: one outcome per request. What a user's extractor raises costs its own URL, as a ``ParseError``, and what is known
+of a response that cannot be read stands in its failure.
 Law 3: memory is bounded. A document is shared while somebody holds it; the two last small ones stay a while.
 """
 
@@ -15,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
+from xxhash import xxh3_128_hexdigest
 
 from fetcher.charset import count_characters, decode_as, detect, read_media_type, replace_surrogates
 from fetcher.errors import ParseError
-from fetcher.model import Extractor, FoundLinks, Response
+from fetcher.model import Extractor, Failure, FoundLinks, Page, Pairs, Response
+from fetcher.refresh import refresh_of
 
 if TYPE_CHECKING:
     from fetcher.config.policies import Content
@@ -30,13 +33,17 @@ __all__ = [
     "Document",
     "Kind",
     "Reading",
+    "add_reading",
+    "body_digest",
     "content_type_of",
     "extract_from",
     "kind_of",
+    "page_of",
     "parse",
     "read_body",
     "read_head",
     "read_headers",
+    "validators_of",
 ]
 
 Kind: TypeAlias = Literal["html", "xml", "text", "binary"]
@@ -89,6 +96,8 @@ MAX_KEPT_BYTES = 262_144  # the largest body whose tree outlives its page
 _TITLE, _META, _BASE = (LexborHTMLParser("").create_node(name).tag_id for name in ("title", "meta", "base"))
 _TO_ROBOTS = frozenset({"robots", TDM_RESERVATION})
 _UNSET: Any = object()
+
+MAX_VALIDATOR_CHARACTERS = 1_000
 
 
 class Head(NamedTuple):
@@ -481,3 +490,90 @@ def _describe(error: Exception) -> str:
     except Exception as broken:  # noqa: BLE001 - an error of the user's that cannot be shown must not end the run
         message = f"(its message cannot be shown: {type(broken).__name__})"
     return f"{type(error).__name__}: {message}"[:MAX_MESSAGE_CHARACTERS]
+
+
+def add_reading(failure: Failure, response: Response, reading: Reading, *, headers: Pairs = ()) -> Failure:
+    """Return a failure to read a response with what is known of that: its record lacks nothing but the data."""
+    return msgspec.structs.replace(
+        failure,
+        url=response.url,
+        status=response.status,
+        bytes=len(response.body),
+        redirects=response.redirects,
+        length=reading.length,
+        content_type=reading.content_type,
+        charset=reading.charset,
+        title=reading.title,
+        links=reading.links,
+        truncated=response.truncated,
+        robots=reading.robots,
+        refresh=refresh_of(response),
+        headers=headers,
+    )
+
+
+def page_of(
+    response: Response,
+    reading: Reading,
+    *,
+    waited: float,
+    fetched_at: float,
+    headers: Pairs = (),
+    keep_body: bool = False,
+    with_digest: bool = True,
+) -> Page:
+    """Make the page of a response and of what was read out of it.
+
+    ``waited`` is in seconds, ``fetched_at`` in seconds since the epoch, ``headers`` are those to keep.
+    """
+    etag, last_modified = validators_of(response)
+    return Page(
+        request=response.request,
+        url=response.url,
+        status=response.status,
+        length=reading.length,
+        bytes=len(response.body),
+        content_type=reading.content_type,
+        charset=reading.charset,
+        title=reading.title,
+        links=reading.links,
+        data=reading.data,
+        redirects=response.redirects,
+        elapsed=response.elapsed,
+        waited=waited,
+        attempts=response.attempts,
+        fetched_at=fetched_at,
+        truncated=response.truncated,
+        robots=reading.robots,
+        refresh=refresh_of(response),
+        preview=reading.preview,
+        content=reading.content,
+        found=reading.found,
+        unconverted=reading.unconverted,
+        unread=reading.unread,
+        headers=headers,
+        body=response.body if keep_body else None,
+        etag=etag,
+        last_modified=last_modified,
+        digest=body_digest(response.body) if with_digest else None,
+    )
+
+
+def validators_of(response: Response) -> tuple[str | None, str | None]:
+    """Return the ``ETag`` and the ``Last-Modified`` of a response as sent (RFC 9110, 8.8), not all of a very long one."""
+    etag = last_modified = None
+    for name, value in response.headers:
+        if name == "etag":
+            etag = _shown(value)
+        elif name == "last-modified":
+            last_modified = _shown(value)
+    return etag, last_modified
+
+
+def body_digest(body: bytes) -> str:
+    """Return what tells a body from another: XXH3 of 128 bits, made for speed and not against who means to deceive."""
+    return f"xxh3:{xxh3_128_hexdigest(body)}"
+
+
+def _shown(value: str) -> str:
+    return replace_surrogates(value[:MAX_VALIDATOR_CHARACTERS])

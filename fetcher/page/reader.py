@@ -23,8 +23,7 @@ import msgspec
 from fetcher.config import Config, Content
 from fetcher.errors import ConfigError, ParseError, Skipped
 from fetcher.model import Extractor, Page, Response, check_callable, kept_headers
-from fetcher.page.page_builder import page_of
-from fetcher.page.parse import TREE_COLUMNS, Reading, extract_from, kind_of, read_body, read_head, read_headers
+from fetcher.page.parse import TREE_COLUMNS, Reading, extract_from, kind_of, page_of, read_body, read_head, read_headers
 
 if TYPE_CHECKING:
     from fetcher.page.found_links import LinkSearch

@@ -24,9 +24,9 @@ from fetcher.job.shards import ShardsReport, in_order, report_shards
 from fetcher.page.select import Selection
 from fetcher.report.distributions import Distribution
 from fetcher.report.records import READABLE, RecordSums, read_records
-from fetcher.sinks.escape import printable
 from fetcher.sources.earlier import SelectedName, earlier_format
 from fetcher.store import is_store_url
+from fetcher.terminal import printable
 
 __all__ = ["JobPage", "read_job", "read_shards"]
 

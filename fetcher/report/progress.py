@@ -17,9 +17,8 @@ from fetcher.report.live_line import LiveLine
 from fetcher.report.rate import RateMeter
 from fetcher.report.summary import human_seconds
 from fetcher.request_state import InFlight
-from fetcher.sinks.escape import printable
 from fetcher.stats import Stats, counted
-from fetcher.terminal import Colour, has_colour, paint
+from fetcher.terminal import Colour, has_colour, paint, printable
 
 __all__ = ["Progress", "ProgressLine", "clock", "describe_in_flight", "describe_wait"]
 

@@ -10,8 +10,8 @@ import msgspec
 from fetcher.buckets import Shard
 from fetcher.hosts.state import HostReport
 from fetcher.model import Change
-from fetcher.sinks.escape import printable
 from fetcher.stats import FieldCount, Stats, counted
+from fetcher.terminal import printable
 
 __all__ = ["Summary", "describe_trouble", "human_bytes", "human_seconds", "summarize"]
 

@@ -14,14 +14,13 @@ from fetcher.compression import SUFFIXES as COMPRESSED
 from fetcher.errors import ConfigError
 from fetcher.model import Sink
 from fetcher.sinks.durable import DurableFile
-from fetcher.sinks.escape import printable
 from fetcher.sinks.job_output import JobOutput, Mark, Rewrite
 from fetcher.sinks.jsonl import JSONLSink
-from fetcher.sinks.layout import Layout
+from fetcher.sinks.layout import COLUMNS, Layout, Record, to_json, to_record
 from fetcher.sinks.opening import check_path, display_name, is_special
-from fetcher.sinks.record import COLUMNS, Record, to_json, to_record
 from fetcher.sinks.stream import OutputStream, StreamSink, compressor_for
 from fetcher.store import is_store_url
+from fetcher.terminal import printable
 
 if TYPE_CHECKING:
     from fetcher.sinks.child_tables import ChildTable

@@ -20,8 +20,7 @@ import msgspec
 
 from fetcher.model import Outcome
 from fetcher.sinks.explode import exploder_for
-from fetcher.sinks.layout import DEFAULT_LAYOUT, Layout
-from fetcher.sinks.record import RecordMaker, to_json, well_formed
+from fetcher.sinks.layout import DEFAULT_LAYOUT, Layout, RecordMaker, to_json, well_formed
 from fetcher.sinks.stream import StreamSink
 
 __all__ = ["CSVSink", "defuse", "original"]

@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 
 from fetcher.model import Outcome, Page
-from fetcher.sinks.layout import Layout
-from fetcher.sinks.record import ItemPage, to_json, to_record
+from fetcher.sinks.layout import ItemPage, Layout, to_json, to_record
 
 __all__ = ["Exploder", "exploder_for"]
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fetcher.model import Outcome
-from fetcher.sinks.layout import DEFAULT_LAYOUT, Layout
-from fetcher.sinks.record import RecordMaker, to_json
+from fetcher.sinks.layout import DEFAULT_LAYOUT, Layout, RecordMaker, to_json
 from fetcher.sinks.stream import StreamSink
 
 if TYPE_CHECKING:

@@ -18,8 +18,7 @@ from fetcher.errors import ConfigError, missing_extra
 from fetcher.files import write_all
 from fetcher.sinks.child_tables import CHILD_COLUMNS, ChildTable
 from fetcher.sinks.journal import GROUP_BYTES, GROUP_ROWS, Frame
-from fetcher.sinks.layout import Layout
-from fetcher.sinks.record import well_formed
+from fetcher.sinks.layout import Layout, well_formed
 
 try:
     import pyarrow as pa

@@ -24,11 +24,10 @@ from fetcher.sinks.child_tables import CHILD_COLUMNS, CHILD_TABLES, ChildTable, 
 from fetcher.sinks.explode import exploder_for
 from fetcher.sinks.job_output import Batch, JobOutput, KeptRecords, KeptRow, Mark, RecordsOf, Rewrite
 from fetcher.sinks.journal import Journal, JournalMark
-from fetcher.sinks.layout import Layout
+from fetcher.sinks.layout import Layout, RecordMaker, to_json, well_formed
 from fetcher.sinks.opening import RESTORE_ADVICE, check_path, explained
 from fetcher.sinks.parquet import ParquetTable, child_table, has_rest, page_table
 from fetcher.sinks.parquet_files import FileMark, PartFolder, WholeFile, check_parts, remove_table
-from fetcher.sinks.record import RecordMaker, to_json, well_formed
 
 __all__ = ["ChildEncoder", "ParquetOutput", "ParquetState", "RowEncoder", "check_place", "is_folder"]
 

@@ -25,7 +25,6 @@ import msgspec
 from fetcher.errors import SinkError
 from fetcher.files import PLAIN_FLAGS, PRIVATE, create_like, open_regular, sync, sync_folder_of, write_all
 from fetcher.model import Outcome
-from fetcher.sinks.escape import printable
 from fetcher.sinks.job_output import Batch, JobOutput, KeptRow, Mark, Rewrite
 from fetcher.sinks.layout import Layout
 from fetcher.sinks.opening import RESTORE_ADVICE, already_exists, check_same_file, open_for_job, write_error
@@ -37,6 +36,7 @@ from fetcher.sinks.sqlite_schema import (
     as_chunk,
 )
 from fetcher.sqlite_files import BUSY_SECONDS, JOURNALS, address, advice_about, guard, is_busy
+from fetcher.terminal import printable
 
 __all__ = ["SQLiteOutput"]
 

@@ -23,8 +23,7 @@ from fetcher.errors import InvalidURL
 from fetcher.model import Outcome
 from fetcher.sinks.child_tables import CHILD_COLUMNS, ChildTable, child_tables
 from fetcher.sinks.explode import exploder_for
-from fetcher.sinks.layout import Layout
-from fetcher.sinks.record import RecordMaker, to_json, well_formed
+from fetcher.sinks.layout import Layout, RecordMaker, to_json, well_formed
 from fetcher.urls import parse
 
 __all__ = ["APPLICATION", "BATCHES", "FORMAT", "PAGES", "ListTable", "RowMaker", "TableSchema", "as_chunk", "quoted"]

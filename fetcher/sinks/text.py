@@ -12,10 +12,9 @@ from typing import Any
 
 from fetcher.errors import Skipped
 from fetcher.model import Outcome, Page
-from fetcher.sinks.escape import printable
-from fetcher.sinks.record import to_json
+from fetcher.sinks.layout import to_json
 from fetcher.sinks.stream import StreamSink
-from fetcher.terminal import has_colour, paint
+from fetcher.terminal import has_colour, paint, printable
 
 __all__ = ["TextSink"]
 

@@ -40,9 +40,8 @@ from fetcher.files import PRIVATE, create_like, move, sync, write_all
 from fetcher.model import Message, Outcome, Page
 from fetcher.sinks.durable import DurableFile
 from fetcher.sinks.job_output import Batch, KeptRow, Mark, Rewrite
-from fetcher.sinks.layout import DEFAULT_LAYOUT, Layout
+from fetcher.sinks.layout import DEFAULT_LAYOUT, Layout, RecordMaker, to_json
 from fetcher.sinks.opening import already_exists, check_path, display_name, is_special, write_error
-from fetcher.sinks.record import RecordMaker, to_json
 from fetcher.sinks.stream import StreamSink
 from fetcher.urls import DEFAULT_PORTS, parse
 

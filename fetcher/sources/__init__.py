@@ -19,10 +19,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from fetcher.compression import MAGIC_BYTES, packing_of_data
 from fetcher.errors import SourceError
 from fetcher.model import Request
-from fetcher.sources.encoding import ListEncoding
-from fetcher.sources.inputs import FILES, FORMATS, format_of, is_url_argument, is_url_list
-from fetcher.sources.lines import list_name, open_list, reason_of, text_blocks
-from fetcher.sources.list_options import DEFAULT_OPTIONS, ListOptions
+from fetcher.sources.inputs import DEFAULT_OPTIONS, FILES, FORMATS, ListOptions, format_of, is_url_argument, is_url_list
+from fetcher.sources.lines import ListEncoding, list_name, open_list, reason_of, text_blocks
 from fetcher.sources.rows import BadRow, Row, RowNumbers
 from fetcher.sources.text import read_text
 from fetcher.store import is_store_url

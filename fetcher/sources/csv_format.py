@@ -18,9 +18,8 @@ from fetcher.errors import SourceError
 from fetcher.model import Request
 from fetcher.sources.columns import ColumnError, distinct, find_carried, find_url, is_record, looks_like_url
 from fetcher.sources.delimiters import find_delimiter
-from fetcher.sources.encoding import ListEncoding, replaced
-from fetcher.sources.lines import TOO_LONG, OverlongLine, whole_lines
-from fetcher.sources.list_options import ListOptions
+from fetcher.sources.inputs import ListOptions
+from fetcher.sources.lines import TOO_LONG, ListEncoding, OverlongLine, replaced, whole_lines
 from fetcher.sources.rows import BYTE_ORDER_MARK, Row, RowNumbers, bad_row, flaw_within, read_url
 from fetcher.stats import counted
 

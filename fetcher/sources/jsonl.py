@@ -17,9 +17,8 @@ import msgspec
 from fetcher.errors import SourceError
 from fetcher.model import Request
 from fetcher.sources.columns import DEFAULT_COLUMN, ColumnError, find_url, is_record, shown_columns
-from fetcher.sources.encoding import ListEncoding, replaced
-from fetcher.sources.lines import TOO_LONG, OverlongLine, whole_lines
-from fetcher.sources.list_options import ListOptions
+from fetcher.sources.inputs import ListOptions
+from fetcher.sources.lines import TOO_LONG, ListEncoding, OverlongLine, replaced, whole_lines
 from fetcher.sources.rows import BYTE_ORDER_MARK, BadRow, Row, RowNumbers, bad_row, read_url
 
 __all__ = ["read_jsonl"]

@@ -20,9 +20,8 @@ from fetcher.compression import packing_of_data
 from fetcher.errors import SourceError, missing_extra
 from fetcher.model import Request
 from fetcher.sources.columns import HOLDS_NOTHING, ColumnError, distinct, find_carried, find_url, is_record
-from fetcher.sources.encoding import replaced, text_of_bytes
-from fetcher.sources.lines import reason_of
-from fetcher.sources.list_options import ListOptions
+from fetcher.sources.inputs import ListOptions
+from fetcher.sources.lines import reason_of, replaced, text_of_bytes
 from fetcher.sources.rows import MAX_ROW_BYTES, TOO_LARGE_ROW, Row, RowNumbers, bad_row, flaw_of_url, read_url
 from fetcher.store import is_store_url
 

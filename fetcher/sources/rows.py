@@ -14,7 +14,7 @@ import msgspec
 
 from fetcher.errors import InvalidURL
 from fetcher.model import Request
-from fetcher.sources.encoding import replaced
+from fetcher.sources.lines import replaced
 
 __all__ = [
     "BYTE_ORDER_MARK",

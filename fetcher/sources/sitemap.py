@@ -25,8 +25,7 @@ import msgspec
 from fetcher.errors import InvalidURL, SourceError
 from fetcher.model import Request
 from fetcher.sources.columns import ColumnError, find_carried
-from fetcher.sources.encoding import ListEncoding
-from fetcher.sources.lines import MAX_LINE_BYTES, text_blocks
+from fetcher.sources.lines import MAX_LINE_BYTES, ListEncoding, text_blocks
 from fetcher.sources.rows import BadRow, bad_row, read_url
 from fetcher.sources.text import read_text
 from fetcher.urls import join

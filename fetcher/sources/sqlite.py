@@ -19,9 +19,8 @@ from fetcher.model import Request
 from fetcher.sinks.child_tables import CHILD_TABLES, ChildTable
 from fetcher.sources.children import items_of
 from fetcher.sources.columns import HOLDS_NOTHING, ColumnError, distinct, find_carried, find_url, is_record
-from fetcher.sources.encoding import replaced, text_of_bytes
-from fetcher.sources.lines import reason_of
-from fetcher.sources.list_options import ListOptions
+from fetcher.sources.inputs import ListOptions
+from fetcher.sources.lines import reason_of, replaced, text_of_bytes
 from fetcher.sources.rows import MAX_ROW_BYTES, TOO_LARGE_ROW, Row, RowNumbers, bad_row, flaw_of_url, read_url
 
 __all__ = [

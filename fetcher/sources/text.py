@@ -14,8 +14,7 @@ from itertools import islice
 
 from fetcher.errors import SourceError
 from fetcher.model import Request
-from fetcher.sources.encoding import ListEncoding
-from fetcher.sources.lines import TOO_LONG, OverlongLine, whole_lines
+from fetcher.sources.lines import TOO_LONG, ListEncoding, OverlongLine, whole_lines
 from fetcher.sources.rows import BYTE_ORDER_MARK, Row, RowNumbers, bad_row, flaw_within, listed_url
 
 __all__ = ["read_text"]

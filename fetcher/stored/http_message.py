@@ -10,7 +10,7 @@ import re
 
 from fetcher.errors import TooLarge
 from fetcher.model import Pairs
-from fetcher.transport.decoding import Decoder
+from fetcher.transport.codings import Decoder
 
 __all__ = ["decoded", "parse_message"]
 

@@ -20,7 +20,7 @@ from fetcher.config import Limits
 from fetcher.errors import TooLarge
 from fetcher.model import Stage
 from fetcher.request_state import RequestState, Transfer
-from fetcher.transport.decoding import Decoder
+from fetcher.transport.codings import Decoder
 from fetcher.transport.watchdog import Watch
 
 if TYPE_CHECKING:

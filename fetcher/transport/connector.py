@@ -24,7 +24,7 @@ from fetcher.config import Config
 from fetcher.model import Stage
 from fetcher.request_state import current, enter
 from fetcher.transport.address import AddressClass, socket_guard
-from fetcher.transport.decoding import accept_encoding
+from fetcher.transport.codings import accept_encoding
 from fetcher.transport.resolver import Resolver
 from fetcher.transport.response_parser import ResponseParser
 

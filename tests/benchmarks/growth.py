@@ -15,7 +15,7 @@ from typing import NamedTuple
 from fetcher.charset import detect, read_media_type
 from fetcher.middleware.accept import retry_after, wished_wait
 from fetcher.middleware.cookies import ChainJar, cookie_date
-from fetcher.middleware.robots.parse import parse_robots
+from fetcher.middleware.robots_rules import parse_robots
 from fetcher.model import Request, Response
 from fetcher.page.convert import convert
 from fetcher.page.denial import denied_by
@@ -54,8 +54,8 @@ def _cookie(text: str) -> object:
 
 def _csv(text: str) -> object:
     from fetcher.sources.csv_format import read_csv
-    from fetcher.sources.encoding import ListEncoding
-    from fetcher.sources.list_options import DEFAULT_OPTIONS
+    from fetcher.sources.inputs import DEFAULT_OPTIONS
+    from fetcher.sources.lines import ListEncoding
 
     encoding = ListEncoding("x", None)
     blocks: Iterator[bytes] = iter([text.encode()])

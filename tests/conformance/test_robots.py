@@ -6,7 +6,7 @@ import base64
 import json
 from typing import Any
 
-from fetcher.middleware.robots.parse import parse_robots
+from fetcher.middleware.robots_rules import parse_robots
 from tests.lab.suites import suite
 
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from fetcher import worker_count
 from fetcher.buckets import Shard
 from fetcher.config import Config, Limits
 from fetcher.intake import Row
 from fetcher.model import Request
-from fetcher.parallel import choosing
-from fetcher.parallel.choosing import MIN_ROWS, WORKER_BYTES, choose, how_many, within_limits
 from fetcher.sources.rows import FinishedRow
+from fetcher.worker_count import MIN_ROWS, WORKER_BYTES, choose, how_many, within_limits
 
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choosing, "cores", lambda: 4)
-    monkeypatch.setattr(choosing, "memory", lambda: 100 * WORKER_BYTES)
+    monkeypatch.setattr(worker_count, "cores", lambda: 4)
+    monkeypatch.setattr(worker_count, "memory", lambda: 100 * WORKER_BYTES)
 
 
 def urls(rows: int, sites: int = 20) -> list[Row]:
@@ -114,17 +114,17 @@ def test_a_quota_counts(
     monkeypatch.undo()
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    unlimited = choosing.cores()
-    monkeypatch.setattr(choosing, "_SYSTEM", tmp_path)
-    assert choosing.cores() == cores or (cores is None and choosing.cores() >= unlimited)
+    unlimited = worker_count.cores()
+    monkeypatch.setattr(worker_count, "_SYSTEM", tmp_path)
+    assert worker_count.cores() == cores or (cores is None and worker_count.cores() >= unlimited)
 
 
 def test_memory_is_the_least_of_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("400\n")
-    monkeypatch.setattr(choosing, "_SYSTEM", tmp_path)
-    assert choosing.memory() == 600
-    monkeypatch.setattr(choosing, "_PROC", tmp_path / "none")
+    monkeypatch.setattr(worker_count, "_SYSTEM", tmp_path)
+    assert worker_count.memory() == 600
+    monkeypatch.setattr(worker_count, "_PROC", tmp_path / "none")
     (tmp_path / "memory.max").write_text("max\n")
-    assert choosing.memory() is None
+    assert worker_count.memory() is None
