@@ -178,8 +178,15 @@ async def read(engine: Engine, state: RequestState, response: Response, *, isola
     if earlier is not None and state.not_modified and response.status == 304:
         return _carried(state, earlier, response)
     search = None if engine.follow is None else engine.search_for(state.request)
+    reader, seconds = engine.reader, waited(state)
     try:
-        page = await _page_of(engine.reader, state, response, search, isolated=isolated)
+        if not isolated:
+            try:
+                page = reader.read(response, waited=seconds, fetched_at=time.time(), search=search)
+            except MemoryError:
+                isolated = True  # it has memory of its own; asked below, for the error keeps what it passed through
+        if isolated:
+            page = await reader.read_isolated(response, waited=seconds, fetched_at=time.time(), search=search)
     except (ParseError, Skipped) as error:
         reading, error.reading = error.reading, None
         if isinstance(error, Skipped):
@@ -202,18 +209,6 @@ async def read(engine: Engine, state: RequestState, response: Response, *, isola
     from fetcher.page import changes  # most runs have no earlier one
 
     return changes.compared(page, earlier, response.body, by_data=engine.reader.makes_data)
-
-
-async def _page_of(
-    reader: Reader, state: RequestState, response: Response, search: LinkSearch | None, *, isolated: bool
-) -> Page:
-    """Have a body read; where there is no memory for it here, in a process that has all of its own."""
-    if not isolated:
-        try:
-            return reader.read(response, waited=waited(state), fetched_at=time.time(), search=search)
-        except MemoryError:
-            pass  # out of here: the error keeps what it passed through
-    return await reader.read_isolated(response, waited=waited(state), fetched_at=time.time(), search=search)
 
 
 def _carried(state: RequestState, earlier: Page, response: Response | None) -> Page:
@@ -409,7 +404,11 @@ class Outcomes:
         while not self._ready:
             if self._bug is not None:
                 raise self._bug
-            if self._over():
+            if self._stopping:
+                over = not self._dispatcher.running and not self._isolated.running and self._queue.empty()
+            else:
+                over = self._source_ended and self._handed == self._taken
+            if over:
                 if self._source_error is not None:
                     raise self._source_error
                 raise StopAsyncIteration
@@ -556,11 +555,6 @@ class Outcomes:
         state = self._rows.get(self._turn)
         if state is not None:
             hurry(state)
-
-    def _over(self) -> bool:
-        if self._stopping:
-            return not self._dispatcher.running and not self._isolated.running and self._queue.empty()
-        return self._source_ended and self._handed == self._taken
 
     def _task_ended(self, bug: BaseException | None) -> None:
         """Note that a task ended. Law 2: a bug in it ends the run."""

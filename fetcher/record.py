@@ -93,7 +93,7 @@ def to_record(outcome: Any) -> Record:
         outcome.etag,
         outcome.last_modified,
         outcome.digest,
-        without_secrets(request.fields),
+        request.fields and without_secrets(request.fields),
         outcome.data,
     )
 

@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser, SelectolaxError
 
+from fetcher.config import Config
 from fetcher.errors import ConfigError, ParseError
 from fetcher.model import Extractor, Page, Request, Response
 from fetcher.page import parse as module
-from fetcher.page.parse import MAX_KEPT_BYTES, Document, kind_of, page_of, parse, read_body
+from fetcher.page.parse import MAX_KEPT_BYTES, Document, kind_of, parse, read_body
+from fetcher.page.reader import Reader
 from fetcher.page.select import Selection
 from fetcher.sinks.layout import to_record
 
@@ -38,7 +40,7 @@ def read(
     keep_body: bool = False,
 ) -> Page:
     reading = read_body(response, select=select, extract=extract, preview=preview)
-    return page_of(response, reading, waited=0.5, fetched_at=9.0, keep_body=keep_body)
+    return Reader(Config.of(keep_body=keep_body))._page_of(response, reading, waited=0.5, fetched_at=9.0)
 
 
 # Titles

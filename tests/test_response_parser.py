@@ -27,6 +27,7 @@ class Answered:
         self.spoilt = 0
         self.messages: list[tuple[Any, Any]] = []
         self.parser = ResponseParser(self._make, self._spoil)
+        self.parser.begin(self._make())
         self.parser.lenient = lenient
 
     def _make(self) -> Any:

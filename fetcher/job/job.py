@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import methodcaller
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -294,6 +295,11 @@ class Job:
 
             self.found.wrote()
             named = links_of(outcome)
+        try:
+            host = parse(request.url, self._fetcher.config.default_scheme).host
+        except InvalidURL:
+            host = ""
+        chunks: list[bytes] = list(map(methodcaller("encode", outcome), self._outputs))
         row = LedgerRow(
             id=request.id,
             digest=digest_of(request),
@@ -302,9 +308,9 @@ class Job:
             bytes=0 if isinstance(outcome, Page) and outcome.change is not None and outcome.carried else outcome.bytes,
             elapsed=outcome.elapsed,
             attempts=outcome.attempts,
-            host=self._host_of(request.url),
+            host=host,
         )
-        await self._writer.write(row, [output.encode(outcome) for output in self._outputs], body, named)
+        await self._writer.write(row, chunks, body, named)
 
     async def run(self, urls: Iterable[Row] | AsyncIterable[Row]) -> Stats:
         """Fetch what is left of the list and return the stats of the whole job."""
@@ -333,12 +339,6 @@ class Job:
 
             note_lists(self._opened.ledger, self._inputs)
         return self._opened
-
-    def _host_of(self, url: str) -> str:
-        try:
-            return parse(url, self._fetcher.config.default_scheme).host
-        except InvalidURL:
-            return ""
 
     def _progress(self) -> RunProgress:
         stats = self.stats

@@ -20,7 +20,7 @@ from xxhash import xxh3_128_hexdigest
 
 from fetcher.charset import count_characters, decode_as, detect, read_media_type, replace_surrogates
 from fetcher.errors import ParseError
-from fetcher.model import Extractor, Failure, FoundLinks, Page, Pairs, Response
+from fetcher.model import Extractor, Failure, FoundLinks, Pairs, Response
 from fetcher.refresh import refresh_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ __all__ = [
     "content_type_of",
     "extract_from",
     "kind_of",
-    "page_of",
     "parse",
     "read_body",
     "read_head",
@@ -509,53 +508,6 @@ def add_reading(failure: Failure, response: Response, reading: Reading, *, heade
         robots=reading.robots,
         refresh=refresh_of(response),
         headers=headers,
-    )
-
-
-def page_of(
-    response: Response,
-    reading: Reading,
-    *,
-    waited: float,
-    fetched_at: float,
-    headers: Pairs = (),
-    keep_body: bool = False,
-    with_digest: bool = True,
-) -> Page:
-    """Make the page of a response and of what was read out of it.
-
-    ``waited`` is in seconds, ``fetched_at`` in seconds since the epoch, ``headers`` are those to keep.
-    """
-    etag, last_modified = validators_of(response)
-    return Page(
-        request=response.request,
-        url=response.url,
-        status=response.status,
-        length=reading.length,
-        bytes=len(response.body),
-        content_type=reading.content_type,
-        charset=reading.charset,
-        title=reading.title,
-        links=reading.links,
-        data=reading.data,
-        redirects=response.redirects,
-        elapsed=response.elapsed,
-        waited=waited,
-        attempts=response.attempts,
-        fetched_at=fetched_at,
-        truncated=response.truncated,
-        robots=reading.robots,
-        refresh=refresh_of(response),
-        preview=reading.preview,
-        content=reading.content,
-        found=reading.found,
-        unconverted=reading.unconverted,
-        unread=reading.unread,
-        headers=headers,
-        body=response.body if keep_body else None,
-        etag=etag,
-        last_modified=last_modified,
-        digest=body_digest(response.body) if with_digest else None,
     )
 
 

@@ -23,7 +23,18 @@ import msgspec
 from fetcher.config import Config, Content
 from fetcher.errors import ConfigError, ParseError, Skipped
 from fetcher.model import Extractor, Page, Response, check_callable, kept_headers
-from fetcher.page.parse import TREE_COLUMNS, Reading, extract_from, kind_of, page_of, read_body, read_head, read_headers
+from fetcher.page.parse import (
+    TREE_COLUMNS,
+    Reading,
+    body_digest,
+    extract_from,
+    kind_of,
+    read_body,
+    read_head,
+    read_headers,
+    validators_of,
+)
+from fetcher.refresh import refresh_of
 
 if TYPE_CHECKING:
     from fetcher.page.found_links import LinkSearch
@@ -279,19 +290,42 @@ class Reader:
         raise ParseError("parse_crash", "parsing it takes more memory than a process of its own is given")
 
     def _page_of(self, response: Response, reading: Reading, *, waited: float, fetched_at: float) -> Page:
+        """Make the page of a response and of what was read out of it, unless it is not to be kept."""
         if self._skip_when and reading.robots and (word := self._denied_by(reading.robots)):
             denied = Skipped("page_denied", f"the page says {word!r} of itself (--skip-when)")
             denied.reading = reading
             raise denied
         headers = kept_headers(response.headers, self._headers) if self._headers else ()
-        return page_of(
-            response,
-            reading,
+        etag, last_modified = validators_of(response)
+        return Page(
+            request=response.request,
+            url=response.url,
+            status=response.status,
+            length=reading.length,
+            bytes=len(response.body),
+            content_type=reading.content_type,
+            charset=reading.charset,
+            title=reading.title,
+            links=reading.links,
+            data=reading.data,
+            redirects=response.redirects,
+            elapsed=response.elapsed,
             waited=waited,
+            attempts=response.attempts,
             fetched_at=fetched_at,
+            truncated=response.truncated,
+            robots=reading.robots,
+            refresh=refresh_of(response),
+            preview=reading.preview,
+            content=reading.content,
+            found=reading.found,
+            unconverted=reading.unconverted,
+            unread=reading.unread,
             headers=headers,
-            keep_body=self._keep_body,
-            with_digest=self._with_digest,
+            body=response.body if self._keep_body else None,
+            etag=etag,
+            last_modified=last_modified,
+            digest=body_digest(response.body) if self._with_digest else None,
         )
 
     def _open_pool(self) -> ParserPool:

@@ -101,15 +101,15 @@ class StampedProtocol(ResponseHandler):
     def set_response_params(self, **options: Any) -> None:
         """Make ready for the next answer."""
         self._options = options
+        super().set_response_params(**options)
         if self.parser is None:
             self.parser = ResponseParser(self._new_parser, self.force_close)
-        else:
-            self.parser.begin(self._new_parser())
+        self.parser.begin(self._parser)
         self._parser = self.parser  # type: ignore[assignment]  # it has the methods that count
         self.busy = True
 
     def _new_parser(self) -> Any:
-        """Return a parser of aiohttp's."""
+        """Return one more parser of aiohttp's: of an answer that has to be mended."""
         super().set_response_params(**self._options)
         made, self._parser = self._parser, self.parser  # type: ignore[assignment]  # as above
         return made

@@ -113,7 +113,7 @@ class ResponseParser:
     """The answer to one request, byte by byte, with the methods of aiohttp's parser that its connection calls.
 
     ``make`` makes one of aiohttp's; ``spoil`` is told that the connection must not be used again. ``begin`` makes it
-    ready for the answer to the next request. Only where it is ``lenient`` heads are mended; it is not with the answer
+    ready for the answer to a request. Only where it is ``lenient`` heads are mended; it is not with the answer
     to a CONNECT. ``final`` is the message of the final answer, ``head`` its head as it came, where ``keep_head`` asks
     for it.
     """
@@ -139,7 +139,6 @@ class ResponseParser:
     def __init__(self, make: Callable[[], Any], spoil: Callable[[], None]) -> None:
         self._make = make
         self._spoil = spoil
-        self.begin(make())
 
     def begin(self, parser: Any) -> None:
         """Forget the answer before; ``parser`` is aiohttp's for the next."""
