@@ -168,11 +168,14 @@ async def exchange(engine: Engine, state: RequestState) -> Response | FetchError
     return result
 
 
-async def read(engine: Engine, state: RequestState, response: Response, *, isolated: bool) -> Outcome:
+async def read(
+    engine: Engine, state: RequestState, response: Response, *, isolated: bool, more: bool = False
+) -> Outcome:
     """Make the outcome of an answer: its page, or the failure to read one out of it, or that it is not to be kept.
 
     ``isolated`` has it read in a process of its own, where a page can do no harm; else nothing here waits, unless
-    memory is short. Raises ``ResourceError`` where that is so for any page.
+    memory is short. ``more`` says that another answer is read at once after this one (see ``Reader.read``).
+    Raises ``ResourceError`` where memory is short for any page.
     """
     earlier = None if engine.earlier is None else known_page(state, engine.earlier)
     if earlier is not None and state.not_modified and response.status == 304:
@@ -182,9 +185,10 @@ async def read(engine: Engine, state: RequestState, response: Response, *, isola
     try:
         if not isolated:
             try:
-                page = reader.read(response, waited=seconds, fetched_at=time.time(), search=search)
+                page = reader.read(response, waited=seconds, fetched_at=time.time(), search=search, more=more)
             except MemoryError:
                 isolated = True  # it has memory of its own; asked below, for the error keeps what it passed through
+                reader.unmark()
         if isolated:
             page = await reader.read_isolated(response, waited=seconds, fetched_at=time.time(), search=search)
     except (ParseError, Skipped) as error:
@@ -512,20 +516,26 @@ class Outcomes:
 
     async def _consume(self) -> None:
         """Read what came: the only place where bodies are parsed, and let go."""
-        clock, engine = self._engine.gate.clock, self._engine
+        clock, engine, queue = self._engine.gate.clock, self._engine, self._queue
+        reader = engine.reader
         turn = clock() + SLICE_SECONDS
         while True:
-            state, result = await self._queue.get()
+            if queue.empty():
+                reader.unmark()
+            state, result = await queue.get()
             if isinstance(result, FetchError):
                 self._deliver(state, _failed(engine, state, result))
             elif isinstance(result, Page):  # of an earlier run: nothing was asked
                 self._deliver(state, result)
-            elif engine.reader.needs_isolation(result, links=engine.follow is not None):
+            elif reader.needs_isolation(result, links=engine.follow is not None):
                 self._isolated.start(state, result)
             else:
-                self._deliver(state, await read(engine, state, result, isolated=False))
+                outcome = await read(engine, state, result, isolated=False, more=not queue.empty())
+                self._deliver(state, outcome)
+                del outcome
             del result
             if clock() > turn:
+                reader.unmark()
                 await asyncio.sleep(0)
                 turn = clock() + SLICE_SECONDS
 

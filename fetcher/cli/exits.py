@@ -39,8 +39,6 @@ INTERRUPTED = 130
 TERMINATED = 143
 PIPE_CLOSED = 141
 
-_ENDING = (signal.SIGINT, signal.SIGTERM)
-
 
 def exit_of(error: Exception) -> int:
     """Return the code of a run that an error has ended."""
@@ -122,6 +120,6 @@ class CrawlSignals:
         self._interrupt(self._count)
 
     def _end_late(self, number: int, _: object) -> None:
-        self._count += number in _ENDING
+        self._count += number in (signal.SIGINT, signal.SIGTERM)
         if self._count > 2:
             os._exit(128 + number)

@@ -151,6 +151,7 @@ class Reader:
         self._size = processes or parsing.parsers or min(MAX_PROCESSES, os.cpu_count() or 1)
         self._pool: ParserPool | None = None
         self._mark_row: MarkRow | None = None
+        self._marked = False
         self.suspects: frozenset[int] = frozenset()
         self.slots: str | None = None
 
@@ -165,7 +166,14 @@ class Reader:
         try:
             yield
         finally:
+            self.unmark()
             self._mark_row, self.suspects, self.slots = None, frozenset(), None
+
+    def unmark(self) -> None:
+        """Say that no row is being parsed, where ``read`` has left its mark."""
+        if self._marked and self._mark_row is not None:
+            self._mark_row(0)
+        self._marked = False
 
     @property
     def selected_names(self) -> list[str]:
@@ -221,13 +229,26 @@ class Reader:
             return False
         return kind_of(response) in ("html", "xml") and (self._all_html or looks_dangerous(response.body))
 
-    def read(self, response: Response, *, waited: float, fetched_at: float, search: LinkSearch | None = None) -> Page:
-        """Make the page of a response here and now. Raises ``ParseError``; see ``read_body``."""
+    def read(
+        self,
+        response: Response,
+        *,
+        waited: float,
+        fetched_at: float,
+        search: LinkSearch | None = None,
+        more: bool = False,
+    ) -> Page:
+        """Make the page of a response here and now. Raises ``ParseError``; see ``read_body``.
+
+        ``more`` says that another one is read at once after it. Then its mark is left to be written over, for to write
+        one takes as long as a twentieth of a page; whoever reads no other after all calls ``unmark``.
+        """
         if self._head:
             return self._page_of(response, read_headers(response), waited=waited, fetched_at=fetched_at)
         mark_row = self._mark_row
         if mark_row is not None:
             mark_row(response.request.id)
+            self._marked = True
         try:
             reading = read_body(
                 response,
@@ -239,8 +260,8 @@ class Reader:
                 search=search,
             )
         finally:
-            if mark_row is not None:
-                mark_row(0)
+            if not more:
+                self.unmark()
         return self._page_of(response, reading, waited=waited, fetched_at=fetched_at)
 
     async def read_isolated(
