@@ -177,11 +177,7 @@ class Response(msgspec.Struct, frozen=True):
 
     def header(self, name: str) -> str | None:
         """Return the first value of the header ``name`` (any case), or ``None``."""
-        name = name.lower()
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
+        return dict(reversed(self.headers)).get(name.lower())
 
 
 class Message(msgspec.Struct, frozen=True):

@@ -519,8 +519,9 @@ class Outcomes:
         clock, engine, queue = self._engine.gate.clock, self._engine, self._queue
         reader = engine.reader
         turn = clock() + SLICE_SECONDS
+        more = False  # the last page was read as one that another follows
         while True:
-            if queue.empty():
+            if more and queue.empty():
                 reader.unmark()
             state, result = await queue.get()
             if isinstance(result, FetchError):
@@ -530,12 +531,12 @@ class Outcomes:
             elif reader.needs_isolation(result, links=engine.follow is not None):
                 self._isolated.start(state, result)
             else:
-                outcome = await read(engine, state, result, isolated=False, more=not queue.empty())
-                self._deliver(state, outcome)
-                del outcome
+                more = not queue.empty()
+                self._deliver(state, await read(engine, state, result, isolated=False, more=more))
             del result
             if clock() > turn:
-                reader.unmark()
+                if more:
+                    reader.unmark()
                 await asyncio.sleep(0)
                 turn = clock() + SLICE_SECONDS
 

@@ -30,11 +30,12 @@ _ATTRIBUTE = re.compile(rb"([^\s=/>\"']+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\
 def refresh_of(response: Response) -> str | None:
     """Return the http(s) URL that a page leads to by itself, or ``None``: a page that only loads itself again is one."""
     said = response.header("refresh")
-    head = response.body[:PRESCANNED_BYTES]
     if said is None:
+        body = response.body
         # Of most pages this is all that is done: to write 4 KB in small letters takes twenty times as long.
-        if b"equiv" not in head and b"EQUIV" not in head and b"Equiv" not in head:
+        if body.find(b"quiv", 0, PRESCANNED_BYTES) < 0 and body.find(b"QUIV", 0, PRESCANNED_BYTES) < 0:
             return None
+        head = body[:PRESCANNED_BYTES]
         if b"refresh" not in head.lower():
             return None
         said = _meta_of(response, head)

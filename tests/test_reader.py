@@ -31,6 +31,7 @@ from fetcher.page.reader import (
     SAFE_BYTES,
     SAMPLE_BYTES,
     SAMPLED_BYTES,
+    SMALL_BYTES,
     Reader,
     looks_dangerous,
     name_of,
@@ -582,6 +583,27 @@ def test_what_few_samples_show_is_reckoned_for_the_whole_page(
     body = start + b"<b>" * (MAX_TAGS_HERE) + b"some words > " * 11_900
     monkeypatch.setattr(reader_module, "random", lambda: looks_at)
     assert looks_dangerous(body) is dangerous
+
+
+@pytest.mark.parametrize(
+    ("size", "tags", "dangerous"),
+    [
+        # In the first 128 bytes of 60 KB there are so few that all of it would have 7,031, or 7,500.
+        (60_000, 15, False),
+        (60_000, 16, True),
+        # To the byte: of a larger page twice as many bytes are looked at, so as many tags are half as dense.
+        (SMALL_BYTES, 15, True),
+        (SMALL_BYTES + 1, 15, False),
+        (SMALL_BYTES + 1, 30, True),
+    ],
+)
+def test_of_a_small_page_fewer_samples_show_as_much(
+    size: int, tags: int, dangerous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = b"<" * tags + b"x" * (SAMPLE_BYTES - tags)
+    body = start + b"<b>" * MAX_TAGS_HERE
+    monkeypatch.setattr(reader_module, "random", lambda: 0.0)
+    assert looks_dangerous((body + b"words > " * 9_000)[:size]) is dangerous
 
 
 def test_above_a_megabyte_everything_is() -> None:

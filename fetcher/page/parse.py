@@ -93,6 +93,7 @@ TDM_RESERVATION = "tdm-reservation"
 MAX_MESSAGE_CHARACTERS = 500  # of what an extractor raised
 MAX_KEPT_BYTES = 262_144  # the largest body whose tree outlives its page
 _TITLE, _META, _BASE = (LexborHTMLParser("").create_node(name).tag_id for name in ("title", "meta", "base"))
+_TITLE_OR_META = frozenset({_TITLE, _META})
 _TO_ROBOTS = frozenset({"robots", TDM_RESERVATION})
 _UNSET: Any = object()
 
@@ -109,7 +110,7 @@ class Head(NamedTuple):
 class Document:
     """The text and the tree of a response's body, made lazily; that of XML has its elements below the body.
 
-    ``charset`` is the name ``detect`` gives. Of ``tree`` only those who do not change it may share it.
+    ``charset`` is the name ``detect`` gives, ``content_type`` what the headers say. Of ``tree`` only those who do not change it may share it.
     """
 
     __slots__ = (
@@ -122,13 +123,14 @@ class Document:
         "_title",
         "_tree",
         "charset",
+        "content_type",
         "is_xml",
         "response",
     )
 
     def __init__(self, response: Response) -> None:
         self.response = response
-        content_type = content_type_of(response)
+        self.content_type = content_type = content_type_of(response)
         self.charset, start, self._text = detect(response.body, content_type)
         self._bytes = response.body[start:] if start else response.body
         self._tree: LexborHTMLParser | None = None
@@ -178,9 +180,11 @@ class Document:
             # To begin a search takes longer than to go through most heads.
             for node in head.traverse() if head is not None else ():
                 tag = node.tag_id
+                if tag not in _TITLE_OR_META:
+                    continue
                 if tag == _TITLE:
                     title = node if title is None else title
-                elif tag == _META and (node.attributes.get("name") or "").lower() in _TO_ROBOTS:
+                elif (node.attributes.get("name") or "").lower() in _TO_ROBOTS:
                     to_robots.append(node)
             self._head = Head(title, to_robots)
         return self._head
@@ -265,11 +269,12 @@ def content_type_of(response: Response) -> str | None:
 
     Which of them counts is for ``read_media_type`` to say: servers, and the programs behind them, each add one.
     """
-    said = None
-    for name, value in response.headers:
-        if name == "content-type":
-            said = value if said is None else f"{said}, {value}"
-    return said
+    headers = response.headers
+    said = dict(headers)  # a loop over them takes three times as long
+    if len(said) == len(headers):
+        return said.get("content-type")
+    values = [value for name, value in headers if name == "content-type"]
+    return ", ".join(values) if values else None
 
 
 def kind_of(response: Response) -> Kind:
@@ -350,7 +355,7 @@ def read_body(
         raise
     return Reading(
         length=document.length if document else None,
-        content_type=read_media_type(content_type_of(response)).essence or None,
+        content_type=read_media_type(document.content_type if document else content_type_of(response)).essence or None,
         charset=document.charset if document else None,
         title=title,
         links=links,
@@ -446,11 +451,13 @@ def _robots_of(response: Response, metas: Sequence[LexborNode]) -> str | None:
     (``otherbot: noindex``); that stands as it is. A reservation against text and data mining is one more word.
     """
     said, reservation = list[str](), None
-    for name, value in response.headers:
-        if name == "x-robots-tag":
-            said.append(value)
-        elif name == TDM_RESERVATION and reservation is None:
-            reservation = value
+    names = dict(response.headers)
+    if "x-robots-tag" in names or TDM_RESERVATION in names:
+        for name, value in response.headers:
+            if name == "x-robots-tag":
+                said.append(value)
+            elif name == TDM_RESERVATION and reservation is None:
+                reservation = value
     for node in metas[:MAX_ROBOTS_METAS]:
         content = node.attributes.get("content") or ""
         if (node.attributes.get("name") or "").lower() == "robots":
@@ -513,13 +520,9 @@ def add_reading(failure: Failure, response: Response, reading: Reading, *, heade
 
 def validators_of(response: Response) -> tuple[str | None, str | None]:
     """Return the ``ETag`` and the ``Last-Modified`` of a response as sent (RFC 9110, 8.8), not all of a very long one."""
-    etag = last_modified = None
-    for name, value in response.headers:
-        if name == "etag":
-            etag = _shown(value)
-        elif name == "last-modified":
-            last_modified = _shown(value)
-    return etag, last_modified
+    said = dict(response.headers)
+    etag, last_modified = said.get("etag"), said.get("last-modified")
+    return etag and _shown(etag), last_modified and _shown(last_modified)
 
 
 def body_digest(body: bytes) -> str:

@@ -64,8 +64,9 @@ LONG_TAG_BYTES = 16 * 1024  # without a ">": a tag as long as that may have thou
 # To count the tags of a page takes a twentieth of its parse, so most are judged by a look here and there: at places
 # nobody can foresee, or a page could hide its tags from them. Of a large page, enough tags fit into a small part.
 SAMPLED_BYTES = 256 * 1024  # and more are counted
-SAMPLES = 16
-SAMPLE_BYTES = 256
+SAMPLES, SAMPLE_BYTES = 16, 256
+SMALL_BYTES = 64 * 1024  # of which so many tags take at least half: less of it shows them as surely
+SMALL_SAMPLES, SMALL_SAMPLE_BYTES = 8, 128
 MAX_SAMPLED_TAGS = 0.75 * MAX_TAGS_HERE  # reckoned by the samples: from here on they are counted
 
 
@@ -248,7 +249,6 @@ class Reader:
         mark_row = self._mark_row
         if mark_row is not None:
             mark_row(response.request.id)
-            self._marked = True
         try:
             reading = read_body(
                 response,
@@ -260,8 +260,11 @@ class Reader:
                 search=search,
             )
         finally:
-            if not more:
-                self.unmark()
+            if more:
+                self._marked = True
+            elif mark_row is not None:
+                mark_row(0)
+                self._marked = False
         return self._page_of(response, reading, waited=waited, fetched_at=fetched_at)
 
     async def read_isolated(
@@ -408,12 +411,13 @@ def _may_have_many_tags(body: bytes) -> bool:
     second then; one with twice as many in one of forty, with four times as many hardly ever.
     """
     size = len(body)
-    width = size - SAMPLE_BYTES
+    samples, sample = (SMALL_SAMPLES, SMALL_SAMPLE_BYTES) if size <= SMALL_BYTES else (SAMPLES, SAMPLE_BYTES)
+    width = size - sample
     tags = 0
-    for _ in range(SAMPLES):
+    for _ in range(samples):
         at = int(random() * width)  # noqa: S311 - no secret: it need only not be known before
-        tags += body.count(b"<", at, at + SAMPLE_BYTES)
-    return tags * size >= MAX_SAMPLED_TAGS * SAMPLES * SAMPLE_BYTES
+        tags += body.count(b"<", at, at + sample)
+    return tags * size >= MAX_SAMPLED_TAGS * samples * sample
 
 
 def _has_long_tag(body: bytes) -> bool:

@@ -359,17 +359,23 @@ def _check_head(answer: aiohttp.ClientResponse, method: str) -> str:
     return ""
 
 
-_names: dict[bytes, str] = {}
+class _Names(dict[bytes, str]):
+    """The names of headers in lower case, those that came lately."""
+
+    def __missing__(self, raw: bytes) -> str:
+        name = raw.decode("latin-1").lower()
+        if len(self) < REMEMBERED:
+            self[raw] = name
+        return name
+
+
+_names = _Names()
 
 
 def _pairs(answer: Any) -> Pairs:
     """Return the headers as they came, names in lower case."""
     pairs = []
+    names = _names
     for raw, value in answer.raw_headers:
-        name = _names.get(raw)
-        if name is None:
-            name = raw.decode("latin-1").lower()
-            if len(_names) < REMEMBERED:
-                _names[raw] = name
-        pairs.append((name, value.decode("utf-8", "surrogateescape")))
+        pairs.append((names[raw], value.decode("utf-8", "surrogateescape")))
     return tuple(pairs)
