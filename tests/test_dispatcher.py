@@ -16,6 +16,7 @@ from fetcher.dispatcher import Dispatcher, Window
 from fetcher.errors import FetchTimeout, SinkError
 from fetcher.hosts.scheduler import Scheduler
 from fetcher.middleware.gate import Gate
+from fetcher.model import Exchange
 from fetcher.request_state import RequestState
 from fetcher.stats import Stats
 from fetcher.urls import parse
@@ -160,8 +161,21 @@ async def test_a_reader_that_is_not_waiting_is_given_no_more_than_the_look_ahead
         dispatcher.push(row("parked.example", number))
     assert dispatcher.full
     await dispatcher.space()  # there are slots for other hosts
-    assert not dispatcher.full
+    for number in range(106, 106 + 100 // 8):
+        assert not dispatcher.full
+        dispatcher.push(row("parked.example", number))
+    assert dispatcher.full  # an eighth of the look-ahead at a time
     dispatcher.close()
+
+
+async def test_a_row_that_a_middleware_answers_makes_place_for_the_next_of_its_host() -> None:
+    async def answer(request: Request, proceed: Exchange) -> Response:
+        return Response(request, request.url, 200)
+
+    config = Config.of(robots=False, per_host=1)
+    async with asyncio.timeout(5), Fetcher(config, middleware=[answer]) as fetcher:  # or it takes 15 s
+        async with fetcher.stream([f"http://a.example/{n}" for n in range(300)]) as outcomes:
+            assert len([outcome async for outcome in outcomes]) == 300
 
 
 class Slow:

@@ -253,6 +253,30 @@ def test_how_long_a_host_makes_us_wait_is_from_start_to_start() -> None:
     assert frontier.waiting(1) == {"slow": 3}  # for 150 s, the other for 50
 
 
+def test_of_very_many_hosts_only_some_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that came first, for it takes time; of as many as may be compared it is the one with the most rows."""
+    _, frontier = world_of()
+    for host in "abccc":
+        frontier.push(row(host))
+    monkeypatch.setattr("fetcher.frontier.frontier.MAX_COMPARED_HOSTS", 3)
+    assert frontier.waiting(1) == {"c": 3}
+    monkeypatch.setattr("fetcher.frontier.frontier.MAX_COMPARED_HOSTS", 2)
+    assert frontier.waiting(2) == {"a": 1, "b": 1}
+
+
+def test_a_host_that_has_all_its_slots_is_not_one_that_makes_us_wait() -> None:
+    """Else it would seem to need for ever, and would be the first of all from then on."""
+    hosts, frontier = world_of(per_host=1)
+    for _ in range(2):
+        frontier.push(row("a"))
+    first = frontier.pop(1.0)
+    assert first is not None
+    hosts.shared.unreserve(reserved(first))
+    hosts.shared.take(reserved(first), 1.0)
+    assert frontier.pop(2.0) is None
+    assert frontier._queues["a"].gap == 0.0
+
+
 def test_what_came_back_unasked_for_leaves_no_more_than_the_look_ahead_in_memory() -> None:
     _, frontier = world_of(lookahead=100)
     for number in range(201):

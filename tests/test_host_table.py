@@ -58,6 +58,18 @@ def test_what_nothing_depends_on_is_forgotten_and_nothing_else() -> None:
         assert hosts.get(host.key, NOW + 1).not_before == until
 
 
+def test_the_delay_of_a_host_that_is_remembered_in_a_few_bytes_goes_to_the_next_run() -> None:
+    hosts = hosts_of()
+    slow = hosts.get("slow", NOW)
+    hosts.table.set_crawl_delay(slow, 5.0)
+    hosts.shared.take(slow, NOW)
+    hosts.finish(slow)
+    for n in range(MAX_HOSTS):
+        hosts.get(f"h{n}", NOW + 1)
+    assert len(hosts.table) < MAX_HOSTS
+    assert hosts.table.delays() == {"slow": 5.0}
+
+
 def test_a_host_that_rests_is_remembered_in_a_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fetcher.hosts.table.MAX_RESTING_REPORTED", MAX_HOSTS)
     hosts = hosts_of()

@@ -778,6 +778,18 @@ async def test_any_grace_lets_what_is_on_the_wire_go_on(monkeypatch: pytest.Monk
     assert at_once == [False, True]
 
 
+async def test_after_its_grace_a_run_ends_whatever_is_on_the_wire(lab: LabServer) -> None:
+    lab.add("/held", HeldCase())
+    async with opened(concurrency=2) as fetcher:
+        await meet(fetcher, lab)
+        async with fetcher.stream(listed(lab, 3, "/held")) as outcomes:
+            reading = asyncio.create_task(anext(outcomes, None))
+            await lab.until(lambda: len(lab.log) == 2)
+            outcomes.stop(0.05)
+            assert await asyncio.wait_for(reading, DEADLINE / 2) is None
+        assert (outcomes.stats.input, outcomes.stats.pending) == (3, 3)
+
+
 async def test_stop_wakes_who_waits_for_a_row_that_never_comes() -> None:
     state: list[str] = []
     async with opened() as fetcher, fetcher.stream(waiting_source([], state)) as outcomes:

@@ -65,6 +65,14 @@ def test_an_answer_to_what_was_sent_meanwhile_is_the_end_of_it() -> None:
     assert not network.failed("h0", NOW + 0.2)  # all is counted anew
 
 
+def test_what_was_sent_when_it_began_was_sent_meanwhile() -> None:
+    network = Network(60.0)
+    for n in range(MIN_FAILED_HOSTS):
+        network.failed(f"h{n}", NOW)
+    assert network.answered(NOW)
+    assert not network.away(NOW)
+
+
 def test_the_pauses_between_two_probes_grow_and_a_wave_counts_once() -> None:
     network = Network(60.0)
     for n in range(MIN_FAILED_HOSTS):

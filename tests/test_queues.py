@@ -128,6 +128,18 @@ def test_what_cannot_leave_stays_and_counts(spill: Spill) -> None:
     assert len(drained(queue, spill)) == 7
 
 
+def test_of_the_newest_rows_those_that_cannot_leave_come_first(spill: Spill) -> None:
+    queue = HostQueue("a.example")
+    queue.push(row())
+    queue.cut(spill, 0)
+    late = row(tag="late")
+    queue.push(late)
+    queue.push(row())
+    assert queue.flush(spill) == 1
+    assert (queue.held, queue.count) == (1, 3)
+    assert drained(queue, spill)[0] == late.order
+
+
 def test_there_is_nothing_to_pop_but_in_memory(spill: Spill) -> None:
     queue = HostQueue("a.example")
     queue.push(row())

@@ -234,6 +234,14 @@ def test_a_batch_is_parted_only_where_it_has_over_twice_what_is_asked_for(spill:
     assert len(spill.take(spilled, rows)) == rows - taken
 
 
+def test_of_a_second_batch_what_is_still_wanted_is_taken(spill: Spill) -> None:
+    spilled = spill.spilled()
+    for first, rows in ((0, 10), (10, 11)):
+        spill.append(spilled, list(map(frozen, range(first, first + rows))))
+    assert [state.order for state in spill.take(spilled, 15)] == list(range(15))
+    assert [state.order for state in spill.take(spilled, 15)] == list(range(15, 21))
+
+
 def test_rows_on_the_shelf_keep_their_times(spill: Spill) -> None:
     place = spill.put_delayed([frozen(1), frozen(2)], [5.0, 7.5])
     assert [(due, state.order) for due, state in spill.get_delayed(place)] == [(5.0, 1), (7.5, 2)]
