@@ -37,6 +37,16 @@ def test_pauses_run_on_and_delays_begin_anew(notes: dict[str, bytes]) -> None:
     assert pauses(notes, THEN + 9_999) == {"both.example": 20.0, "slow.example": 10.0}
 
 
+def test_a_pause_is_noted_to_the_millisecond_and_so_once() -> None:
+    hosts = Scheduler(Limits(), RetryPolicy())
+    hosts.health.park(hosts.get("parked.example", 100.0), 100.0, 60.0)
+    noted = {
+        remember(Gate(hosts, clock=lambda late=late: 100.0 + late), THEN + late + error)[PARKED]  # type: ignore[misc]
+        for late, error in ((0.0, 0.0), (1.0, 0.0003), (2.0, -0.0003))  # the two clocks are not read at once
+    }
+    assert noted == {b'{"parked.example":1000060.0}'}
+
+
 def test_a_clock_that_was_put_back_makes_nobody_wait_for_ever(notes: dict[str, bytes]) -> None:
     assert max(pauses(notes, THEN - 1e6).values()) == 300.0
 
