@@ -796,3 +796,14 @@ async def test_a_clock_that_is_set_back_gives_no_negative_seconds(
     assert (json.loads(line)["elapsed"], json.loads(line)["waited"]) == (0.0, 0.0)
     figures = report(f"{output}.job")
     assert figures.seconds == figures.runs[0].seconds == 0.0
+
+
+async def test_a_job_that_compares_leaves_nothing_open(web: Web, output: Path) -> None:
+    later = output.with_name("later.jsonl")
+    async with opened(web) as fetcher:
+        async with Job(fetcher, output) as job:
+            await job.run(urls("ab"))
+        async with Job(fetcher, later, since=output) as comparing:
+            await comparing.run(urls("ab"))
+            assert any("later" in name for name in held_in(output.parent))
+        assert held_in(output.parent) == []
