@@ -29,6 +29,12 @@ def test_a_table_has_the_columns_of_one_list_where_that_is_said() -> None:
     assert not identity(outputs=["jsonl"], one_table=True).one_table
 
 
+def test_a_table_begins_with_a_mark_where_that_is_said() -> None:
+    assert not identity(outputs=["csv"]).csv_bom
+    assert identity(outputs=["csv.gz"], csv_bom=True).csv_bom
+    assert not identity(outputs=["jsonl"], csv_bom=True).csv_bom
+
+
 def test_an_identity_comes_back_as_it_was() -> None:
     config = Config.of(
         select=["h=h1", "p=.price"], accept="2xx,404", dedupe=True, max_size="1M", truncate=True, preview=9

@@ -24,6 +24,7 @@ from fetcher.job import ledger, ledger_reader, schema
 from fetcher.job.ledger import Ledger, LedgerRow, PartsLedger, Tally
 from fetcher.job.schema import FORMAT
 from fetcher.sinks.durable import Batch, Mark
+from fetcher.sinks.store_parts import PartRow
 from fetcher.spawn import environment
 from tests.lab.ledger_rows import entry, so_far
 
@@ -212,6 +213,22 @@ def test_rows_of_parts_that_are_gone_are_forgotten(path: str) -> None:
     assert made.forget_rows(5, 9, "") == 1
     assert (made.done, made.last) == (1, 1)
     assert list(made.finished()) == [(1, digest(1))]
+    made.abandon()
+
+
+def test_the_rows_of_a_part_are_read_back_and_checked(path: str) -> None:
+    made = PartsLedger.create(path, identity=IDENTITY, outputs=["s3://lab/pages/"])
+    made.begin_run(1.0)
+    made.commit([LedgerRow(9, 2**32 - 1, "ok", 200, 7, 1.5, 2, "a.example"), entry(4), entry(5)], [Mark(3)], so_far(3))
+    assert [row.id for row in made.part_rows(1, 2)] == [9, 4]
+    assert next(iter(made.part_rows(1, 1))) == PartRow(9, 2**32 - 1, "ok", 200, 7, 1_500, "a.example", 2)
+    for table in ("codes", "hosts"):
+        with contextlib.closing(sqlite3.connect(path)) as other, other:
+            other.execute(f"UPDATE {table} SET name = cast(name AS BLOB)")
+        with pytest.raises(LedgerError, match="a row without a code or a host"):
+            list(made.part_rows(1, 3))
+        with contextlib.closing(sqlite3.connect(path)) as other, other:
+            other.execute(f"UPDATE {table} SET name = cast(name AS TEXT)")
     made.abandon()
 
 
@@ -412,6 +429,7 @@ import sys
 from fetcher.job import ledger
 from tests.lab.ledger_rows import entry, so_far
 from fetcher.sinks.durable import Batch, Mark
+from fetcher.sinks.store_parts import PartRow
 ledger.CHECKPOINT_ROWS = 100
 opened = ledger.Ledger.open(sys.argv[1])
 opened.begin_run(1.0)
@@ -448,6 +466,7 @@ from fetcher.errors import LedgerError
 from fetcher.job import ledger
 from tests.lab.ledger_rows import entry, so_far
 from fetcher.sinks.durable import Batch, Mark
+from fetcher.sinks.store_parts import PartRow
 ledger.CHECKPOINT_ROWS = 10
 path = os.path.join(sys.argv[1], "ledger.sqlite")
 try:
@@ -573,6 +592,7 @@ from fetcher.errors import LedgerError
 from fetcher.job.ledger import Ledger
 from tests.lab.ledger_rows import entry, so_far
 from fetcher.sinks.durable import Batch, Mark
+from fetcher.sinks.store_parts import PartRow
 if len(sys.argv) > 2:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 opened = Ledger.open(sys.argv[1])

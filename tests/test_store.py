@@ -97,6 +97,7 @@ def test_what_does_not_go_together_with_a_store_is_refused() -> None:
         (["s3://lab/a/"], None, config, "none", "-f"),
         (["s3://lab/a/"], "sqlite", config, "none", "sqlite is not written to a store"),
         (["s3://lab/a.parquet"], None, config, "none", "folder of parts"),
+        (["s3://lab/a/"], "parquet", Config.of(with_=["links"]), "none", "a table of their own|pip install"),
     ]:
         with pytest.raises(ConfigError, match=word):
             check_job_outputs(outputs, form, given, body)
