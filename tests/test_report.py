@@ -306,6 +306,14 @@ def test_a_damaged_share_is_no_shard(share: bytes, tmp_path: Path) -> None:
         report_shards([folder], hosts=1)
 
 
+def test_of_very_many_outputs_the_first_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fetcher.job.report.MAX_OUTPUTS", 2)
+    ledger = begin(folder, ["a.jsonl", "b.jsonl", "c.jsonl"])
+    write(ledger, [entry(1)], so_far(1, ok=1), position=500)
+    end(ledger, so_far(1, ok=1))
+    assert [(output.path, output.position) for output in told(folder).outputs] == [("a.jsonl", 500), ("b.jsonl", 500)]
+
+
 def test_a_view_is_of_one_moment(folder: Path) -> None:
     ledger = begin(folder)
     write(ledger, [entry(1)], so_far(1, ok=1))

@@ -170,6 +170,26 @@ async def test_an_empty_disk_knows_all_that_is_in_the_store(
     assert [path.name for path in second.disk.iterdir() if path.name.startswith(LEDGER)] == [LEDGER]
 
 
+async def test_what_was_left_of_a_ledger_that_was_being_made_is_taken_away(shelves: Shelves, tmp_path: Path) -> None:
+    await Machine(tmp_path / "one").run("abcde")
+    other = Machine(tmp_path / "two")
+    other.disk.mkdir()
+    for end in ("", "-wal", "-shm", ".new"):
+        other.disk.joinpath(f"{restore.RESTORED}{end}").write_bytes(b"half of one")
+    job = await other.run("abcde")
+    assert (other.taken(), job.resume_state.done) == ("", 5)
+    assert [path.name for path in other.disk.iterdir() if path.name.startswith(restore.RESTORED)] == []
+
+
+async def test_a_job_whose_parts_are_gone_is_one_of_which_nothing_is_known(shelves: Shelves, tmp_path: Path) -> None:
+    await Machine(tmp_path / "one").run("abcde")
+    shelves.objects = {path: data for path, data in shelves.objects.items() if "part-" not in path}
+    other = Machine(tmp_path / "two")
+    await other.run("abcde")
+    assert other.taken() == "abcde"
+    assert other.first_run() == (1, 0, 1, None, 0.0, 0, 0)  # its list was not read to its end either
+
+
 async def test_where_there_is_no_job_in_the_store_one_begins(shelves: Shelves, tmp_path: Path) -> None:
     job = await Machine(tmp_path).run("ab")
     assert not job.resume_state.resumed
