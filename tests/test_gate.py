@@ -16,7 +16,7 @@ from fetcher.hosts.scheduler import DISPATCH, Scheduler
 from fetcher.hosts.state import HostReport, HostState
 from fetcher.middleware.gate import SWEEP_SECONDS, Gate
 from fetcher.model import Request, Response, Stage
-from fetcher.request_state import RequestState, Requeue, current
+from fetcher.request_state import RequestState, Requeue, Transfer, current
 from fetcher.urls import parse
 
 
@@ -150,6 +150,31 @@ async def test_a_row_of_a_host_that_was_given_up_does_so_too() -> None:
     assert caught.value.code == "host_budget"
     assert room.told == ["a.test"]
     assert room.idle()
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(1e9, "given up: "), (60.0, "parked: a.test for 60.0 s")])
+def test_a_host_that_is_parked_or_given_up_is_told_of(
+    seconds: float, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "fetcher.hosts"):
+        Room().park("a.test", seconds)
+    (line,) = caplog.messages
+    assert line.startswith(said)
+
+
+@pytest.mark.parametrize("suspect", [False, True])
+def test_a_port_that_does_not_speak_a_scheme_leaves_its_host_as_suspect_as_it_was(suspect: bool) -> None:
+    class Trial:
+        def failed(self, *_: object) -> bool:
+            return True
+
+    room = Room()
+    host, state = room.hosts.get("a.test", room.now), room.state(1)
+    room.hosts.shared.set_suspect(host, suspect=not suspect)
+    state.transfer = Transfer(suspect=suspect)
+    state.trial = Trial()  # type: ignore[assignment]  # as far as it is asked here
+    room.gate._failed(host, state, ConnectError("connect_refused"), room.now, room.now)
+    assert host.suspect is suspect
 
 
 async def test_a_row_that_waits_holds_no_reservation() -> None:

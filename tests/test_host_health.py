@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -613,6 +614,19 @@ def test_where_nobody_ever_answered_it_says_nothing_either() -> None:
 
 def test_a_route_is_told_without_a_word_to_anybody() -> None:
     assert has_any_route() in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("number", "there"), [(errno.ENETUNREACH, False), (errno.EAFNOSUPPORT, False), (errno.EMFILE, True)]
+)
+def test_where_something_else_is_missing_there_may_be_a_route(
+    number: int, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fetcher.middleware.gate.socket.socket", refuse)
+    assert has_any_route() is there
 
 
 def test_silence_is_rare_below_its_bound() -> None:

@@ -255,6 +255,7 @@ def make_shard(
     *,
     listed: str = "l.txt",
     troubled: Sequence[HostReport] = (),
+    taken: int | None = None,
 ) -> str:
     """Make the job of one of two shards of a list, which has ended."""
     identity = JobIdentity.of(
@@ -264,8 +265,14 @@ def make_shard(
     made = Ledger.create(str(folder / "ledger.sqlite"), identity=identity.to_json(), outputs=["pages.jsonl"])
     made.begin_run(BEGAN)
     made.commit(entries, [Mark()], so_far(len(entries)), {TROUBLED: msgspec.json.encode(troubled)})
-    end(made, so_far(len(entries)))
+    end(made, so_far(len(entries) if taken is None else taken))
     return str(folder)
+
+
+def test_what_is_left_of_all_shards_is_a_sum(tmp_path: Path) -> None:
+    folders = [make_shard(tmp_path / str(n), n, [entry(n)], taken=taken) for n, taken in ((1, 4), (2, 6))]
+    assert report_shards(folders, hosts=1).left == 8
+    assert report_shards(folders[:1], hosts=1).left is None  # who knows what the others have
 
 
 def test_the_hosts_of_all_shards_come_in_one_order(tmp_path: Path) -> None:

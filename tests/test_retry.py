@@ -8,12 +8,12 @@ import pytest
 
 from fetcher import Config, Fetcher, RetryDetails, errors
 from fetcher.config import Accept, Limits, RetryPolicy
-from fetcher.errors import RETRYABLE, FetchError, StatusError
+from fetcher.errors import RETRYABLE, FetchError, Skipped, StatusError
 from fetcher.hosts.health import HealthTracker
 from fetcher.hosts.scheduler import Scheduler
 from fetcher.middleware.gate import Gate
 from fetcher.middleware.retry import NETWORK_PAUSE_SECONDS, Backoff, Retry
-from fetcher.model import Request, Response
+from fetcher.model import Request, Response, Stage
 from fetcher.request_state import RequestState, Requeue, current
 from fetcher.urls import parse
 
@@ -112,6 +112,30 @@ async def test_the_last_try_at_a_host_that_never_answered_is_far_from_the_others
     far = 10 * policy.backoff
     assert (later.value.due >= now + far) == (tries == 4 and not answered)
     assert state.attempts == tries
+
+
+@pytest.mark.parametrize(
+    ("error", "stage", "attempts"),
+    [
+        (errors.ConnectError("connect_refused"), Stage.CONNECTING, 1),
+        (errors.ConnectError("connect_refused"), Stage.ROBOTS, 0),  # it was asked for its robots.txt alone
+        (Skipped("address_blocked"), Stage.CONNECTING, 0),
+    ],
+)
+async def test_what_cannot_change_ends_the_row_and_was_a_try_where_it_was_the_rows_own(
+    error: FetchError, stage: Stage, attempts: int
+) -> None:
+    state = RequestState(Request(1, "http://a.test/"), parse("http://a.test/"))
+    error.final = True
+
+    async def fail(_: Request) -> Response:
+        state.stage = stage
+        raise error
+
+    current.set(state)
+    with pytest.raises(type(error)):
+        await Retry(POLICY, Gate(Scheduler(Limits(), POLICY), lambda: 1_000.0))(state.request, fail)
+    assert state.attempts == attempts
 
 
 async def test_a_row_whose_host_asks_to_wait_goes_back_until_then() -> None:

@@ -20,7 +20,7 @@ import pytest
 from pyarrow import parquet
 from warcio.archiveiterator import ArchiveIterator
 
-from fetcher import ConfigError, Fetcher, Job, Page, Request, Response, StatusError
+from fetcher import ConfigError, Fetcher, Job, LedgerError, Page, Request, Response, StatusError
 from fetcher.job import since
 from fetcher.middleware.conditional import conditions_of
 from tests.lab.command import environment, run
@@ -336,6 +336,20 @@ async def test_an_output_of_any_length_is_read_whole(
             stats = await job.run(urls)
             assert (job.since, dict(stats.changes)) == (f"--since {old}: 5 pages", {"unchanged": 5})
         assert site.told == {304: 5}
+
+
+async def test_a_table_of_another_format_is_refused_in_words(lab: LabServer, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.jsonl", tmp_path / "new.jsonl"
+    async with Fetcher(robots=False) as fetcher:
+        async with Job(fetcher, old) as job:
+            await job.run([lab.url("/ok")])
+        async with Job(fetcher, new, since=old) as job:
+            await job.run([lab.url("/ok")])
+        with closing(sqlite3.connect(f"{new}.job/since.sqlite")) as table, table:
+            (told,) = table.execute("SELECT value FROM meta").fetchone()
+            table.execute("UPDATE meta SET value = ?", (json.dumps({**json.loads(told), "format": 99}).encode(),))
+        with pytest.raises(LedgerError, match=r"since\.sqlite: cannot be made or read: format 99: "):
+            await Job(fetcher, new, since=old).__aenter__()
 
 
 async def test_the_last_record_of_a_url_counts_and_a_value_of_another_kind_is_none(
