@@ -20,7 +20,7 @@ from fetcher.middleware.accept import accept
 from fetcher.middleware.gate import Gate
 from fetcher.middleware.redirects import Redirects
 from fetcher.middleware.retry import Retry
-from fetcher.middleware.robots import GOOD_FOR, PAUSE, Robots, robots_exchange
+from fetcher.middleware.robots import PAUSE, Robots, robots_exchange
 from fetcher.middleware.robots_rules import MAX_ROBOTS_BYTES, parse_robots
 from fetcher.model import Request, Response
 from fetcher.request_state import RequestState, Requeue, current
@@ -33,6 +33,7 @@ from tests.lab.exchange import Case, Exchange
 from tests.lab.server import LabServer, black_hole, refused_port, silent_port
 
 DENY = "User-agent: *\nDisallow: /ok\n"
+DAY = 24 * 3_600  # the longest that a robots.txt is believed (RFC 9309, 2.4)
 
 
 class Noted(Gate):
@@ -576,7 +577,7 @@ async def test_the_path_is_judged_whatever_the_origin(origin: str) -> None:
 async def test_a_good_answer_is_believed_for_a_day() -> None:
     site = Scripted("", DENY)
     assert await site.code() == "allowed"
-    site.now += GOOD_FOR - 1
+    site.now += DAY - 1
     assert await site.code() == "allowed"
     site.now += 2
     assert await site.code() == "robots_denied"
@@ -599,7 +600,7 @@ async def test_what_cannot_be_had_is_asked_for_again_after_growing_times() -> No
 async def test_an_old_answer_serves_where_there_is_no_new_one() -> None:
     site = Scripted(DENY, ConnectError("connect_refused"), "")
     assert await site.code() == "robots_denied"
-    site.now += GOOD_FOR + 1
+    site.now += DAY + 1
     assert await site.code() == "robots_denied"
     assert len(site.asked) == 2
     site.now += PAUSE + 1
@@ -681,7 +682,7 @@ async def test_files_that_are_alike_are_kept_once(monkeypatch: pytest.MonkeyPatc
     assert rules is not None
     assert cache.size == 20 * handler.ORIGIN_BYTES + rules.size
     site.answers = [large_file(1)]
-    site.now += GOOD_FOR + 1
+    site.now += DAY + 1
     for n in range(20):
         assert await site.code(f"http://h{n}.test/only-0") == "allowed"
         assert await site.code(f"http://h{n}.test/only-1") == "robots_denied"
