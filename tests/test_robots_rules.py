@@ -106,6 +106,12 @@ def test_the_rule_that_decided_is_told_with_its_line() -> None:
     assert len(found) == 2
 
 
+@pytest.mark.parametrize(("escapes", "denied"), [(1_000, False), (1_001, True)])
+def test_a_path_of_very_many_escapes_is_refused_where_anything_may_be_meant(escapes: int, denied: bool) -> None:
+    rules = parse_robots(b"User-agent: *\nDisallow: /*secret\n", "fetcher")
+    assert (rules.denial("/" + "%41" * escapes) is not None) is denied
+
+
 def test_where_rfc_and_reference_differ_over_escapes_less_is_asked_for() -> None:
     assert not allows(of_all("Disallow: /%7Eann"), "/~ann")
     assert not allows(of_all("Disallow: /", "Allow: /%7Eann"), "/~ann")
