@@ -20,7 +20,7 @@ from fetcher.compression import compress, decompress
 from fetcher.errors import LedgerError, SourceError
 from fetcher.job import restore
 from fetcher.job.ledger import PartsLedger
-from fetcher.job.paths import LEDGER
+from fetcher.job.paths import LEDGER, RESTORED
 from fetcher.sinks.layout import Layout
 
 URL = "s3://lab/pages/"
@@ -175,10 +175,10 @@ async def test_what_was_left_of_a_ledger_that_was_being_made_is_taken_away(shelv
     other = Machine(tmp_path / "two")
     other.disk.mkdir()
     for end in ("", "-wal", "-shm", ".new"):
-        other.disk.joinpath(f"{restore.RESTORED}{end}").write_bytes(b"half of one")
+        other.disk.joinpath(f"{RESTORED}{end}").write_bytes(b"half of one")
     job = await other.run("abcde")
     assert (other.taken(), job.resume_state.done) == ("", 5)
-    assert [path.name for path in other.disk.iterdir() if path.name.startswith(restore.RESTORED)] == []
+    assert [path.name for path in other.disk.iterdir() if path.name.startswith(RESTORED)] == []
 
 
 async def test_a_job_whose_parts_are_gone_is_one_of_which_nothing_is_known(shelves: Shelves, tmp_path: Path) -> None:
