@@ -476,6 +476,28 @@ async def test_a_transport_of_the_callers_own_is_asked_by_both(doors: Doors) -> 
 # What an error says of a scheme
 
 
+@pytest.mark.parametrize(
+    ("final", "spoken", "redirects", "unspoken"),
+    [
+        (True, False, (), True),
+        (False, False, (), False),
+        (True, True, (), False),
+        (True, False, ("http://a.test/",), False),
+    ],
+)
+def test_what_is_known_of_a_robots_txt_tells_of_a_first_request_alone(
+    final: bool, spoken: bool, redirects: tuple[str, ...], unspoken: bool
+) -> None:
+    target = parse("https://example.com/")
+    state = RequestState(Request(1, "example.com"), target)
+    state.redirects = redirects
+    trial = SchemeTrial(target.origin, lambda: None)
+    trial.spoken = spoken
+    error = TLSError("tls_protocol")
+    error.final = final
+    assert schemes._is_unspoken(trial, state, error) is unspoken
+
+
 def told(target: Any, error: FetchError, stage: Stage, *, slow: bool = False, status: int | None = None) -> str:
     """Return what a trial takes an error for."""
     state = RequestState(Request(1, "example.com"), target)
