@@ -168,14 +168,11 @@ async def exchange(engine: Engine, state: RequestState) -> Response | FetchError
     return result
 
 
-async def read(
-    engine: Engine, state: RequestState, response: Response, *, isolated: bool, more: bool = False
-) -> Outcome:
+async def read(engine: Engine, state: RequestState, response: Response, *, isolated: bool) -> Outcome:
     """Make the outcome of an answer: its page, or the failure to read one out of it, or that it is not to be kept.
 
     ``isolated`` has it read in a process of its own, where a page can do no harm; else nothing here waits, unless
-    memory is short. ``more`` says that another answer is read at once after this one (see ``Reader.read``).
-    Raises ``ResourceError`` where memory is short for any page.
+    memory is short. Raises ``ResourceError`` where that is so for any page.
     """
     earlier = None if engine.earlier is None else known_page(state, engine.earlier)
     if earlier is not None and state.not_modified and response.status == 304:
@@ -185,10 +182,9 @@ async def read(
     try:
         if not isolated:
             try:
-                page = reader.read(response, waited=seconds, fetched_at=time.time(), search=search, more=more)
+                page = reader.read(response, waited=seconds, fetched_at=time.time(), search=search)
             except MemoryError:
                 isolated = True  # it has memory of its own; asked below, for the error keeps what it passed through
-                reader.unmark()
         if isolated:
             page = await reader.read_isolated(response, waited=seconds, fetched_at=time.time(), search=search)
     except (ParseError, Skipped) as error:
@@ -516,27 +512,20 @@ class Outcomes:
 
     async def _consume(self) -> None:
         """Read what came: the only place where bodies are parsed, and let go."""
-        clock, engine, queue = self._engine.gate.clock, self._engine, self._queue
-        reader = engine.reader
+        clock, engine = self._engine.gate.clock, self._engine
         turn = clock() + SLICE_SECONDS
-        more = False  # the last page was read as one that another follows
         while True:
-            if more and queue.empty():
-                reader.unmark()
-            state, result = await queue.get()
+            state, result = await self._queue.get()
             if isinstance(result, FetchError):
                 self._deliver(state, _failed(engine, state, result))
             elif isinstance(result, Page):  # of an earlier run: nothing was asked
                 self._deliver(state, result)
-            elif reader.needs_isolation(result, links=engine.follow is not None):
+            elif engine.reader.needs_isolation(result, links=engine.follow is not None):
                 self._isolated.start(state, result)
             else:
-                more = not queue.empty()
-                self._deliver(state, await read(engine, state, result, isolated=False, more=more))
+                self._deliver(state, await read(engine, state, result, isolated=False))
             del result
             if clock() > turn:
-                if more:
-                    reader.unmark()
                 await asyncio.sleep(0)
                 turn = clock() + SLICE_SECONDS
 

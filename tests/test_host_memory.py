@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 import pytest
 
@@ -41,7 +43,7 @@ def test_a_pause_is_noted_to_the_millisecond_and_so_once() -> None:
     hosts = Scheduler(Limits(), RetryPolicy())
     hosts.health.park(hosts.get("parked.example", 100.0), 100.0, 60.0)
     noted = {
-        remember(Gate(hosts, clock=lambda late=late: 100.0 + late), THEN + late + error)[PARKED]  # type: ignore[misc]
+        remember(Gate(hosts, clock=partial(float, 100.0 + late)), THEN + late + error)[PARKED]
         for late, error in ((0.0, 0.0), (1.0, 0.0003), (2.0, -0.0003))  # the two clocks are not read at once
     }
     assert noted == {b'{"parked.example":1000060.0}'}

@@ -19,7 +19,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from xxhash import xxh3_128_hexdigest
 
-from fetcher.client import Fetcher
 from fetcher.config import Config
 from fetcher.errors import ConfigError, ParseError
 from fetcher.model import Extractor, Page, Request, Response
@@ -483,46 +482,6 @@ def test_a_row_is_marked_while_its_page_is_parsed_here() -> None:
         assert told[9:] == [6, "extract", 0]
     here(reader, respond(SMALL_PAGE, row=7))
     assert told[12:] == ["extract"]
-
-
-def test_a_mark_is_left_where_another_page_is_read_at_once() -> None:
-    told: list[int] = []
-    reader = Reader(Config())
-    with reader.marking(told.append):
-        for row in (3, 4):
-            reader.read(respond(SMALL_PAGE, row=row), waited=0.0, fetched_at=0.0, more=True)
-        assert told == [3, 4]
-        reader.unmark()
-        reader.unmark()
-        assert told == [3, 4, 0]
-        reader.read(respond(SMALL_PAGE, row=5), waited=0.0, fetched_at=0.0, more=True)
-    assert told == [3, 4, 0, 5, 0]
-
-
-async def test_no_mark_stands_while_there_is_nothing_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of pages that come together only the last is followed by a 0: nothing else runs between them."""
-    told: list[int] = []
-    monkeypatch.setattr("fetcher.pipeline.SLICE_SECONDS", 60.0)
-    together, late = asyncio.Event(), asyncio.Event()
-
-    async def transport(request: Request) -> Response:
-        await (late if request.url.endswith("late") else together).wait()
-        return Response(request, request.url, 200, (("content-type", "text/html"),), SMALL_PAGE)
-
-    urls = [f"http://{number}.test/" for number in range(1, 5)] + ["http://5.test/late"]
-    async with Fetcher(robots=False, transport=transport) as fetcher:
-        with fetcher.reader.marking(told.append):
-            async with fetcher.stream(urls) as outcomes:
-                asyncio.get_running_loop().call_later(0.01, together.set)
-                for _ in range(4):
-                    await anext(outcomes)
-                assert sorted(told[:4]) == [1, 2, 3, 4]
-                await asyncio.sleep(0)
-                assert told[4:] == [0]
-                late.set()
-                await anext(outcomes)
-                await asyncio.sleep(0)
-                assert told[5:] == [5, 0]
 
 
 def test_no_row_is_marked_that_is_parsed_apart() -> None:

@@ -214,11 +214,6 @@ class HostState:
             self.breaker.close()
             self.adjust()
 
-    def trip_breaker(self) -> None:
-        """Let it have one at once, until it answers."""
-        self.breaker.trip()
-        self.adjust()
-
     def refused(self, now: float, *, sure: bool) -> bool:
         """Learn from a refusal that it bears less; say whether the limit fell."""
         if self.adaptive is None:

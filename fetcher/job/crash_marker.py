@@ -1,7 +1,6 @@
 """The crash marker: which row is being parsed in this process, in a file that outlives the process.
 
 Law 6: a page that kills the whole process is known when the job is resumed, and is then parsed in a process of its own.
-A mark stands while its page is parsed; where another page is parsed at once after it, that one's is written over it.
 The file is written, not mapped: another program that cuts a mapped file would end us by SIGBUS.
 """
 

@@ -152,7 +152,6 @@ class Reader:
         self._size = processes or parsing.parsers or min(MAX_PROCESSES, os.cpu_count() or 1)
         self._pool: ParserPool | None = None
         self._mark_row: MarkRow | None = None
-        self._marked = False
         self.suspects: frozenset[int] = frozenset()
         self.slots: str | None = None
 
@@ -167,14 +166,7 @@ class Reader:
         try:
             yield
         finally:
-            self.unmark()
             self._mark_row, self.suspects, self.slots = None, frozenset(), None
-
-    def unmark(self) -> None:
-        """Say that no row is being parsed, where ``read`` has left its mark."""
-        if self._marked and self._mark_row is not None:
-            self._mark_row(0)
-        self._marked = False
 
     @property
     def selected_names(self) -> list[str]:
@@ -230,20 +222,8 @@ class Reader:
             return False
         return kind_of(response) in ("html", "xml") and (self._all_html or looks_dangerous(response.body))
 
-    def read(
-        self,
-        response: Response,
-        *,
-        waited: float,
-        fetched_at: float,
-        search: LinkSearch | None = None,
-        more: bool = False,
-    ) -> Page:
-        """Make the page of a response here and now. Raises ``ParseError``; see ``read_body``.
-
-        ``more`` says that another one is read at once after it. Then its mark is left to be written over, for to write
-        one takes as long as a twentieth of a page; whoever reads no other after all calls ``unmark``.
-        """
+    def read(self, response: Response, *, waited: float, fetched_at: float, search: LinkSearch | None = None) -> Page:
+        """Make the page of a response here and now. Raises ``ParseError``; see ``read_body``."""
         if self._head:
             return self._page_of(response, read_headers(response), waited=waited, fetched_at=fetched_at)
         mark_row = self._mark_row
@@ -260,11 +240,8 @@ class Reader:
                 search=search,
             )
         finally:
-            if more:
-                self._marked = True
-            elif mark_row is not None:
+            if mark_row is not None:
                 mark_row(0)
-                self._marked = False
         return self._page_of(response, reading, waited=waited, fetched_at=fetched_at)
 
     async def read_isolated(
