@@ -34,11 +34,11 @@ async def lab() -> AsyncIterator[LabServer]:
         ("/silent", "read_timeout", {"read_timeout": 0.3}, 0.3),
         ("/silent?after=head", "read_timeout", {"read_timeout": 0.3}, 0.3),
         ("/silent?after=body", "read_timeout", {"read_timeout": 0.3}, 0.3),
-        ("/silent", "total_timeout", {"timeout": 0.3}, 0.3),
-        ("/slow-headers?n=10000&gap=0.01", "total_timeout", {"timeout": 0.5}, 0.5),
-        ("/drip?n=10000&gap=0.01", "too_slow", {"timeout": 0.5}, 0.5),
-        ("/slow-body?chunks=10000&gap=0.01", "too_slow", {"timeout": 0.5}, 0.5),
-        ("/delay/0/silent?after=body", "too_slow", {"timeout": 0.3}, 0.3),
+        ("/silent", "total_timeout", {"timeout": 1.0}, 1.0),
+        ("/slow-headers?n=10000&gap=0.01", "total_timeout", {"timeout": 1.0}, 1.0),
+        ("/drip?n=10000&gap=0.01", "too_slow", {"timeout": 1.0}, 1.0),
+        ("/slow-body?chunks=10000&gap=0.01", "too_slow", {"timeout": 1.0}, 1.0),
+        ("/delay/0/silent?after=body", "too_slow", {"timeout": 1.0}, 1.0),
     ],
 )
 async def test_time_runs_out_when_it_should(
