@@ -33,6 +33,7 @@ def refresh_of(response: Response) -> str | None:
     if said is None:
         body = response.body
         # Of most pages this is all that is done: to write 4 KB in small letters takes twenty times as long.
+        # "equiv" is written so, as "Equiv" or as "EQUIV".
         if body.find(b"quiv", 0, PRESCANNED_BYTES) < 0 and body.find(b"QUIV", 0, PRESCANNED_BYTES) < 0:
             return None
         head = body[:PRESCANNED_BYTES]

@@ -1,4 +1,4 @@
-"""What a response has in it: its kind, its text and its tree, each made when asked for and once; and the page made of it.
+"""What a response has in it: its kind, its text and its tree, each made when asked for and once, and what is read there.
 
 Law 1: one outcome per request. What a user's extractor raises costs its own URL, as a ``ParseError``, and what is known
 of a response that cannot be read stands in its failure.
@@ -110,7 +110,8 @@ class Head(NamedTuple):
 class Document:
     """The text and the tree of a response's body, made lazily; that of XML has its elements below the body.
 
-    ``charset`` is the name ``detect`` gives, ``content_type`` what the headers say. Of ``tree`` only those who do not change it may share it.
+    ``charset`` is the name ``detect`` gives, ``content_type`` what the headers say. Of ``tree`` only those who do not
+    change it may share it.
     """
 
     __slots__ = (

@@ -359,8 +359,8 @@ def _check_head(answer: aiohttp.ClientResponse, method: str) -> str:
     return ""
 
 
-class _Names(dict[bytes, str]):
-    """The names of headers in lower case, those that came lately."""
+class _LowerNames(dict[bytes, str]):
+    """The names of headers in lower case, at most ``REMEMBERED`` of them: to make one takes longer than to find it."""
 
     def __missing__(self, raw: bytes) -> str:
         name = raw.decode("latin-1").lower()
@@ -369,7 +369,7 @@ class _Names(dict[bytes, str]):
         return name
 
 
-_names = _Names()
+_names = _LowerNames()
 
 
 def _pairs(answer: Any) -> Pairs:
