@@ -2,7 +2,8 @@
 
 Law 1: one outcome per request. What a user's extractor raises costs its own URL, as a ``ParseError``, and what is known
 of a response that cannot be read stands in its failure.
-Law 3: memory is bounded. A document is shared while somebody holds it; the two last small ones stay a while.
+Law 3: memory is bounded. A document is shared while somebody holds it; in a library the two last small ones stay a
+while.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from xxhash import xxh3_128_hexdigest
 
 from fetcher.charset import count_characters, decode_as, detect, read_media_type, replace_surrogates
 from fetcher.errors import ParseError
+from fetcher.event_loop import freed_memory_stays
 from fetcher.model import Extractor, Failure, FoundLinks, Pairs, Response
 from fetcher.refresh import refresh_of
 
@@ -258,9 +260,10 @@ def parse(response: Response) -> Document:
     if document is None or document.response is not response:
         document = Document(response)
         _last = weakref.ref(document)
-        # A tree that is freed before the next is made is memory given back to the system and asked for again,
+        # A tree that is freed before the next is made may be memory given back to the system and asked for again,
         # page fault by page fault: a tenth of the time. So two small ones are kept until others take their place.
-        if len(response.body) <= MAX_KEPT_BYTES:
+        # Where what is freed stays, the next tree is rather made where the last one was, which the cache still has.
+        if len(response.body) <= MAX_KEPT_BYTES and not freed_memory_stays():
             _kept.append(document)
     return document
 
