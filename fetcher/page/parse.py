@@ -340,7 +340,9 @@ def read_body(
     document = parse(response) if kind != "binary" else None
     page = document if kind in ("html", "xml") else None
     title = links = robots = data = found = None
-    unconverted, unread, more = set[str](), set[str](), dict[str, Any]()
+    unconverted: set[str] = set()
+    unread: set[str] = set()
+    more: dict[str, Any] = {}
     try:
         title = page.title if page and "title" in columns else None
         if content is not None:
@@ -454,7 +456,8 @@ def _robots_of(response: Response, metas: Sequence[LexborNode]) -> str | None:
     It is said in ``X-Robots-Tag`` headers and in the ``metas`` of its head. A header may name the robot it is for
     (``otherbot: noindex``); that stands as it is. A reservation against text and data mining is one more word.
     """
-    said, reservation = list[str](), None
+    said: list[str] = []
+    reservation = None
     names = dict(response.headers)
     if "x-robots-tag" in names or TDM_RESERVATION in names:
         for name, value in response.headers:

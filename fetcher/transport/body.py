@@ -152,7 +152,8 @@ class Bodies:
         if not cut and decoder is None and (response.content_length or 0) > limit:
             raise TooLarge(message=f"Content-Length is {response.content_length} bytes, max-size is {limit}")
         recording = transfer.recording if transfer is not None else None
-        chunks, size, wire, readany = list[bytes](), 0, 0, response.content.readany
+        chunks: list[bytes] = []
+        size, wire, readany = 0, 0, response.content.readany
         if decoder is not None and decoder.has_window:
             decoder, chunks, wire = await self._read_packed(response, (codings, limit), state, watch)
             size = sum(map(len, chunks))
