@@ -329,9 +329,10 @@ class Gate:
             self.scheduler.shared.set_suspect(host, suspect=state.transfer is not None and state.transfer.suspect)
             return
         if isinstance(error, StatusError):  # a transport of the caller's own
-            health.answered(host, port, error.status, began, now)
-            if error.status in REFUSALS:
-                self._refused(host, error.status, error.retry_after, began, now)
+            status = error.status
+            health.answered(host, port, status, began, now)
+            if status in REFUSALS:
+                self._refused(host, status, error.retry_after, began, now)
         elif not isinstance(error, Skipped):
             health.failed(host, port, failure_kind(error, state.stage), began, now)
             self._send_away(host, now)

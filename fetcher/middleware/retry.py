@@ -147,13 +147,13 @@ class Retry:
     def _blame(self, host: HostState, state: RequestState, error: FetchError, now: float) -> Blame:
         """Say who pays for an error."""
         if isinstance(error, StatusError):
-            wish = error.retry_after
-            if error.status in ASKING_STATUSES and wish is not None and not state.asked_to_wait:
+            status, wish = error.status, error.retry_after
+            if status in ASKING_STATUSES and wish is not None and not state.asked_to_wait:
                 state.asked_to_wait = True  # once: some answer a 403 with it for ever
                 if wish <= host.settings.retry.max_retry_after:
                     self._gate.scheduler.health.asked_to_wait(host, now, wish)
                     return "host"
-            asked = error.status == 429 or (error.status == 503 and wish is not None)
+            asked = status == 429 or (status == 503 and wish is not None)
             return "host" if asked else "row"
         return self._gate.scheduler.health.blame(host, state.target.port, failure_kind(error, state.stage), now)
 

@@ -12,6 +12,7 @@ import re
 import weakref
 from collections import deque
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -286,22 +287,31 @@ def kind_of(response: Response) -> Kind:
 
     The look at the bytes is the WHATWG MIME Sniffing Standard's in small. An empty body of no known type is text.
     """
-    essence = read_media_type(content_type_of(response)).essence
-    if essence in {"text/html", "application/xhtml+xml"}:
-        return "html"
-    if essence in _XML_TYPES or essence.endswith("+xml"):
+    declared, unknown = _declared_kind(content_type_of(response))
+    if declared == "xml":
         return "html" if _XHTML.match(response.body[:SNIFFED_BYTES]) else "xml"
-    if essence.startswith("text/") or essence.endswith("+json") or essence in _TEXT_TYPES:
-        return "text"
-    unknown = essence in _UNKNOWN_TYPES
-    if not unknown and essence != "application/octet-stream":
-        return "binary"
+    if declared is not None:
+        return declared
     if unknown and _HTML_START.match(response.body):
         return "html"
     head = response.body[:SNIFFED_BYTES]
     if head.startswith(_MARKS):
         return "text"
     return "binary" if head.startswith(_BINARY_START) or _BINARY_BYTE.search(head) else "text"
+
+
+@lru_cache(maxsize=256)
+def _declared_kind(content_type: str | None) -> tuple[Kind | None, bool]:
+    """Return what the headers say that a body is, ``None`` where that is for its bytes; and whether they say nothing."""
+    essence = read_media_type(content_type).essence
+    if essence in {"text/html", "application/xhtml+xml"}:
+        return "html", False
+    if essence in _XML_TYPES or essence.endswith("+xml"):
+        return "xml", False
+    if essence.startswith("text/") or essence.endswith("+json") or essence in _TEXT_TYPES:
+        return "text", False
+    unknown = essence in _UNKNOWN_TYPES
+    return None if unknown or essence == "application/octet-stream" else "binary", unknown
 
 
 class Reading(msgspec.Struct, frozen=True, array_like=True, tag="reading"):
@@ -368,10 +378,10 @@ def read_body(
         preview=document.text[:preview] if document and preview else None,
         robots=robots,
         data=data,
-        unconverted=tuple(sorted(unconverted)),
+        unconverted=tuple(sorted(unconverted)) if unconverted else (),
         content=more,
         found=found,
-        unread=tuple(sorted(unread)),
+        unread=tuple(sorted(unread)) if unread else (),
     )
 
 
