@@ -25,7 +25,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the options of glibc's ``mallopt`
 KEPT_BYTES = 64 * 1024 * 1024  # as much freed memory as stays with the process, at the heap's end
 HEAP_BLOCK_BYTES = 32 * 1024 * 1024  # blocks up to this size come from the heap: glibc takes no larger number
 
-_freed_memory_stays = False
+freed_memory_stays = False
+"""Whether what is freed stays with the process, to be taken again without a page fault."""
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
@@ -45,7 +46,7 @@ def keep_freed_memory() -> None:
 
     Else each tree costs its memory again, page fault by page fault. Where another library allocates, nothing is done.
     """
-    global _freed_memory_stays  # noqa: PLW0603 - a setting of the process, as the allocator's own
+    global freed_memory_stays  # noqa: PLW0603 - a setting of the process, as the allocator's own
     if not sys.platform.startswith("linux"):
         return
     import ctypes  # takes a while, and a library's user does without
@@ -53,12 +54,7 @@ def keep_freed_memory() -> None:
     with contextlib.suppress(AttributeError):  # musl has no such function
         mallopt = ctypes.CDLL(None).mallopt
         kept = mallopt(M_TRIM_THRESHOLD, KEPT_BYTES) and mallopt(M_MMAP_THRESHOLD, HEAP_BLOCK_BYTES)
-        _freed_memory_stays = bool(kept)
-
-
-def freed_memory_stays() -> bool:
-    """Tell whether what is freed stays with the process, to be taken again without a page fault."""
-    return _freed_memory_stays
+        freed_memory_stays = bool(kept)
 
 
 def fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -61,7 +61,7 @@ async def main():
         del document
     return last() is None, (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults) // 50
 
-print(event_loop.freed_memory_stays(), *event_loop.run(main()), event_loop.freed_memory_stays())
+print(event_loop.freed_memory_stays, *event_loop.run(main()), event_loop.freed_memory_stays)
 """
 
 
@@ -75,4 +75,4 @@ def test_a_tree_is_made_where_the_last_one_was() -> None:
 def test_where_another_library_allocates_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     event_loop.keep_freed_memory()
-    assert not event_loop.freed_memory_stays()
+    assert not event_loop.freed_memory_stays

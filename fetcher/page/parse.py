@@ -20,9 +20,9 @@ import msgspec
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 from xxhash import xxh3_128_hexdigest
 
+from fetcher import event_loop
 from fetcher.charset import count_characters, decode_as, detect, read_media_type, replace_surrogates
 from fetcher.errors import ParseError
-from fetcher.event_loop import freed_memory_stays
 from fetcher.model import Extractor, Failure, FoundLinks, Pairs, Response
 from fetcher.refresh import refresh_of
 
@@ -264,7 +264,7 @@ def parse(response: Response) -> Document:
         # A tree that is freed before the next is made may be memory given back to the system and asked for again,
         # page fault by page fault: a tenth of the time. So two small ones are kept until others take their place.
         # Where what is freed stays, the next tree is rather made where the last one was, which the cache still has.
-        if len(response.body) <= MAX_KEPT_BYTES and not freed_memory_stays():
+        if len(response.body) <= MAX_KEPT_BYTES and not event_loop.freed_memory_stays:
             _kept.append(document)
     return document
 
@@ -346,18 +346,16 @@ def read_body(
     ``preview`` is in characters, ``content`` says what is read into columns of its own, ``search`` which links are to
     be followed. A page whose tree no ``columns`` need is not parsed. Raises ``ParseError`` with what was read before.
     """
-    kind = kind_of(response)
-    document = parse(response) if kind != "binary" else None
+    document = parse(response) if (kind := kind_of(response)) != "binary" else None
     page = document if kind in ("html", "xml") else None
     title = links = robots = data = found = None
     unconverted: set[str] = set()
     unread: set[str] = set()
-    more: dict[str, Any] = {}
     try:
         title = page.title if page and "title" in columns else None
-        if content is not None:
-            more = _read_content(document, kind, content, unconverted, count_links="links" in columns)
-        if page and "links" in columns:
+        counts = "links" in columns
+        more = {} if content is None else _read_content(document, kind, content, unconverted, count_links=counts)
+        if page and counts:
             links = page.count_links(with_base=select is not None and select.needs_base)
         robots = _robots_of(response, page.head.to_robots if page and "robots" in columns else ())
         found = None if search is None else _links_of(page, response, search)

@@ -172,7 +172,6 @@ class Bodies:
                     if state is not None and FREE_BYTES < size <= limit and not state.holds_memory:
                         await self._permit(response, state, watch)
         except aiohttp.ClientPayloadError as error:
-            # Browsers and curl show a gzip whose length was said to be larger than it is.
             if decoder is None or not isinstance(error.__cause__, ContentLengthError) or not decoder.ends_by_itself:
                 raise
             response.close()

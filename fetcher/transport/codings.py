@@ -279,7 +279,10 @@ class Decoder:
 
     @property
     def ends_by_itself(self) -> bool:
-        """Whether what came is whole by the trailer of its gzip, however long it was said to be."""
+        """Whether what came is whole by the trailer of its gzip, however long it was said to be.
+
+        Browsers and curl show such a body whose length was said to be larger than it is.
+        """
         return bool(self._layers) and all(layer.name == "gzip" and layer.ended for layer in self._layers)
 
     def _pull(self, index: int, limit: int) -> bytes:
