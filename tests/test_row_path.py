@@ -69,3 +69,8 @@ def test_the_way_of_a_row_is_found(crawled: Crawled) -> None:
 def test_a_plain_crawl_imports_nothing_that_it_does_not_use(crawled: Crawled) -> None:
     assert IDLE & set(crawled.modules) == set()
     assert all(name.startswith("fetcher.") and find_spec(name) is not None for name in IDLE)  # they exist
+
+
+def test_the_way_is_no_longer_than_is_asked(crawled: Crawled) -> None:
+    """Who adds to it on purpose raises its limit in ``tests/benchmarks/row_path.py``, and says there what for."""
+    assert [str(figure) for figure in crawled.figures() if not figure.holds] == []
