@@ -35,7 +35,7 @@ def read_links(anchors: Sequence[LexborNode], urls: BoundedURLs) -> list[dict[st
     """
     links: list[dict[str, Any]] = []
     known: dict[str, tuple[str, bool, int] | None] = {}
-    left = urls.left
+    left, resolve = urls.left, urls.base.resolve
     for anchor in anchors:
         attributes = anchor.attributes
         reference = attributes.get("href")
@@ -43,7 +43,7 @@ def read_links(anchors: Sequence[LexborNode], urls: BoundedURLs) -> list[dict[st
             reference = inner_text(anchor) if anchor.tag == "link" else ""
         target = known.get(reference, _UNKNOWN)
         if target is _UNKNOWN:  # a page links to most of what it links to more than once
-            target = known[reference] = _target_of(reference, urls)
+            target = known[reference] = _target_of(resolve(reference), urls)
         if target is None:
             continue
         url, internal, size = target
@@ -75,9 +75,8 @@ def read_links(anchors: Sequence[LexborNode], urls: BoundedURLs) -> list[dict[st
     return links
 
 
-def _target_of(reference: str, urls: BoundedURLs) -> tuple[str, bool, int] | None:
-    """Return a reference as an absolute URL, whether it is internal, and the room for its record; ``None`` for no link."""
-    url = urls.base.resolve(reference)
+def _target_of(url: str | None, urls: BoundedURLs) -> tuple[str, bool, int] | None:
+    """Return an absolute URL, whether it is internal, and the room for its record; ``None`` for what is no link."""
     if url is None or len(url) > MAX_URL:
         return None
     internal = url.startswith(urls.own)
