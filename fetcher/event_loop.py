@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-__all__ = ["fastest_loop", "freed_memory_stays", "run", "run_blocking"]
+__all__ = ["fastest_loop", "freed_memory_stays", "keep_freed_memory", "run", "run_blocking"]
 
 T = TypeVar("T")
 
@@ -44,14 +44,15 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 def keep_freed_memory() -> None:
     """Have glibc give the system nothing back of what is freed, so that the next page's tree is made where the last was.
 
-    Else each tree costs its memory again, page fault by page fault. Where another library allocates, nothing is done.
+    Else each tree costs its memory again, page fault by page fault. Where there is no glibc, or a Python without
+    ``ctypes``, nothing is done.
     """
     global freed_memory_stays  # noqa: PLW0603 - a setting of the process, as the allocator's own
     if not sys.platform.startswith("linux"):
         return
-    import ctypes  # takes a while, and a library's user does without
+    with contextlib.suppress(ImportError, OSError, AttributeError):  # musl has no such function
+        import ctypes  # takes a while, and a library's user does without
 
-    with contextlib.suppress(AttributeError):  # musl has no such function
         mallopt = ctypes.CDLL(None).mallopt
         kept = mallopt(M_TRIM_THRESHOLD, KEPT_BYTES) and mallopt(M_MMAP_THRESHOLD, HEAP_BLOCK_BYTES)
         freed_memory_stays = bool(kept)

@@ -77,8 +77,8 @@ Source: TypeAlias = Iterable[Row] | AsyncIterable[Row]
 Policies: TypeAlias = tuple[tuple[str, HostPolicy], ...]
 """What holds for single hosts and domains."""
 
-# How long the consumer parses before the loop may turn: a batch of pages, for each turn begins with an empty cache (a
-# page at a time takes a quarter more of the CPU). No timer notices it, and asyncio's debug mode tells of 0.1 s.
+# How long the consumer parses before the loop may turn. A batch of pages, for each turn begins with an empty cache: a
+# page at a time takes a quarter more CPU. Timeouts are far longer, and asyncio's debug mode warns from 0.1 s on.
 SLICE_SECONDS = 0.025
 GRACE_SECONDS = 5.0  # that exchanges on the wire are given to finish when a run is stopped
 

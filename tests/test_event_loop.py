@@ -73,6 +73,14 @@ def test_a_tree_is_made_where_the_last_one_was() -> None:
 
 
 def test_where_another_library_allocates_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_loop, "freed_memory_stays", False)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    event_loop.keep_freed_memory()
+    assert not event_loop.freed_memory_stays
+
+
+def test_a_python_without_ctypes_does_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_loop, "freed_memory_stays", False)
+    monkeypatch.setitem(sys.modules, "ctypes", None)
     event_loop.keep_freed_memory()
     assert not event_loop.freed_memory_stays
