@@ -381,6 +381,18 @@ def rows_of(host: str, number: int) -> list[RequestState]:
     return [row(host) for _ in range(number)]
 
 
+def test_of_two_long_queues_the_longer_one_makes_room() -> None:
+    hosts, frontier = world_of(lookahead=1_000)
+    for host, rows in (("long", 400), ("longer", 600)):
+        hosts.health.park(hosts.get(host, 0.0), 0.0, 5.0)
+        for state in rows_of(host, rows):
+            frontier.push(state)
+    assert frontier.pop(0.0) is None
+    assert frontier.make_room(100, 0.0) == 100
+    assert frontier._queues["long"].held == 400
+    assert frontier._queues["longer"].held < 600
+
+
 def test_room_is_made_by_the_longest_queues() -> None:
     hosts, frontier = world_of(lookahead=1_000)
     hosts.health.park(hosts.get("long", 0.0), 0.0, 5.0)

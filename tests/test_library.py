@@ -1049,6 +1049,14 @@ async def test_who_fetches_one_page_is_told_of_a_middleware_that_sends_it_back()
             await fetcher.fetch("http://a.example/")
 
 
+async def test_who_fetches_one_page_is_left_without_its_row(lab: LabServer) -> None:
+    async with opened() as fetcher:
+        assert (await fetcher.fetch(lab.url("/ok"))).ok
+        with pytest.raises(StatusError):
+            await fetcher.fetch(lab.url("/status/404"))
+    assert current.get(None) is None  # it would stay in memory, and be taken for the row of whatever is asked next
+
+
 async def test_a_row_that_goes_back_to_wait_holds_no_memory(lab: LabServer) -> None:
     held: list[bool] = []
 

@@ -145,7 +145,7 @@ class HostState:
     )
 
     def __init__(
-        self, key: str, settings: HostSettings, *, robots_known: bool = True, groups: tuple[HostGroup, ...] = ()
+        self, key: str, settings: HostSettings, *, robots_known: bool, groups: tuple[HostGroup, ...] = ()
     ) -> None:
         self.key = key
         self.settings = settings
