@@ -1,6 +1,6 @@
 """How a coroutine is run to its end: by a command of ours, and for a caller that does not await.
 
-``run`` takes the fastest loop that is installed, has the collector look rarely and freed memory stay. A library does
+``run`` takes the fastest loop that is installed, has the collector look rarely, and freed memory stay. A library does
 not decide this for its host: only commands, and the processes that they measure with, call it. ``run_blocking`` is for
 all others.
 """
@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 LOOK_SECONDS = 0.1  # between two looks whether a waiting caller was cancelled by a signal
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the options of glibc's ``mallopt``, malloc.h
+LONG_RUN_SECONDS = 1.0  # what ends sooner has no use for it: it takes 10 ms, most of them to import ctypes
 KEPT_BYTES = 64 * 1024 * 1024  # as much freed memory as stays with the process, at the heap's end
 HEAP_BLOCK_BYTES = 32 * 1024 * 1024  # blocks up to this size come from the heap: glibc takes no larger number
 
@@ -33,9 +34,9 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end and return its result."""
     gc.freeze()  # what is loaded stays: no collection needs to look at it again
     gc.set_threshold(50_000, 20, 50)  # rows come and go by reference count; cycles are rare
-    keep_freed_memory()
     try:
         with asyncio.Runner(loop_factory=fastest_loop()) as runner:
+            runner.get_loop().call_later(LONG_RUN_SECONDS, keep_freed_memory)
             return runner.run(main)
     finally:
         main.close()  # a Ctrl-C may come before it began: it would be told as never awaited
@@ -51,7 +52,7 @@ def keep_freed_memory() -> None:
     if not sys.platform.startswith("linux"):
         return
     with contextlib.suppress(ImportError, OSError, AttributeError):  # musl has no such function
-        import ctypes  # takes a while, and a library's user does without
+        import ctypes
 
         mallopt = ctypes.CDLL(None).mallopt
         kept = mallopt(M_TRIM_THRESHOLD, KEPT_BYTES) and mallopt(M_MMAP_THRESHOLD, HEAP_BLOCK_BYTES)

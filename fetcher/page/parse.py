@@ -264,7 +264,9 @@ def parse(response: Response) -> Document:
         # A tree that is freed before the next is made may be memory given back to the system and asked for again,
         # page fault by page fault: a tenth of the time. So two small ones are kept until others take their place.
         # Where what is freed stays, the next tree is rather made where the last one was, which the cache still has.
-        if len(response.body) <= MAX_KEPT_BYTES and not event_loop.freed_memory_stays:
+        if event_loop.freed_memory_stays:
+            _kept.clear()
+        elif len(response.body) <= MAX_KEPT_BYTES:
             _kept.append(document)
     return document
 
