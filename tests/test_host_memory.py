@@ -39,6 +39,12 @@ def test_pauses_run_on_and_delays_begin_anew(notes: dict[str, bytes]) -> None:
     assert pauses(notes, THEN + 9_999) == {"both.example": 20.0, "slow.example": 10.0}
 
 
+def test_a_pause_of_less_than_a_second_is_remembered() -> None:
+    hosts = Scheduler(Limits(), RetryPolicy())
+    hosts.health.park(hosts.get("parked.example", 100.0), 100.0, 0.5)
+    assert pauses(remember(Gate(hosts, clock=lambda: 100.0), THEN), THEN) == {"parked.example": 0.5}
+
+
 def test_a_pause_is_noted_to_the_millisecond_and_so_once() -> None:
     hosts = Scheduler(Limits(), RetryPolicy())
     hosts.health.park(hosts.get("parked.example", 100.0), 100.0, 60.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import os
@@ -21,11 +22,13 @@ import pytest
 from fetcher.config import Config
 from fetcher.errors import LedgerError
 from fetcher.job import ledger, ledger_reader, schema
+from fetcher.job.found_rows import LedgerRows
 from fetcher.job.ledger import Ledger, LedgerRow, PartsLedger, Tally
 from fetcher.job.schema import FORMAT
 from fetcher.sinks.durable import Batch, Mark
 from fetcher.sinks.store_parts import PartRow
 from fetcher.spawn import environment
+from fetcher.stats import Stats
 from tests.lab.ledger_rows import entry, so_far
 
 DEADLINE = 60
@@ -926,6 +929,44 @@ def test_batches_that_do_not_fit_are_refused(path: str, statement: str) -> None:
     tamper(path, statement)
     with pytest.raises(LedgerError, match="damaged or not ours"), looked_into(path) as opened:
         list(opened.batches(0, opened.marks()[0]))
+
+
+async def test_who_waits_for_rows_that_were_found_has_them_committed_soon(path: str) -> None:
+    rules = Config.of(follow=True).follow
+    Ledger.create(path, identity=IDENTITY, outputs=["a"], follow=True).close()
+    told = 0
+
+    def commit_soon() -> None:
+        nonlocal told
+        told += 1
+
+    async def in_thread(act: Callable[[], Any]) -> Any:
+        return act()
+
+    with looked_into(path) as opened:
+        opened.follow(rules)
+        found = LedgerRows(rules, Stats(), ledger=opened, concurrency=4, in_thread=in_thread)
+        found.commit_soon = commit_soon
+        waiting = asyncio.ensure_future(found.change())
+        await asyncio.sleep(0)
+        assert told == 1
+        found.settled(0, 0)
+        await waiting
+        found.close()
+
+
+@pytest.mark.parametrize("second", [1, 2, "3"])
+def test_rows_that_a_damaged_tree_gives_out_of_order_are_refused(
+    path: str, second: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with begun(path) as made:
+        made.commit([entry(number) for number in (1, 2)], [Mark(2, 1, 7)], so_far(2))
+        made.close()
+    with looked_into(path) as opened:
+        assert [row for row, _ in opened.finished()] == [1, 2]
+        monkeypatch.setattr(opened, "_read", lambda *_: [(2, 0), (second, 0)])
+        with pytest.raises(LedgerError, match="rows out of order"):
+            list(opened.finished())
 
 
 @pytest.mark.parametrize("how", ["deleted", "moved", "replaced", "its folder deleted"])
