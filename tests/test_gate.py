@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any
 
 import pytest
 
@@ -246,6 +247,53 @@ async def test_those_who_wait_are_sent_back_when_their_host_is_parked_for_long()
     room.gate.close()
 
 
+async def test_those_who_wait_are_sent_back_when_their_host_fails() -> None:
+    room, failing = Room(per_host=1), asyncio.Event()
+
+    async def refused(request: Request) -> Response:
+        await failing.wait()
+        raise ConnectError("connect_refused")
+
+    async def through(number: int) -> Response:
+        state = room.state(number, can_requeue=number == 2)
+        current.set(state)
+        return await room.gate(state.request, refused)
+
+    failing.set()
+    with pytest.raises(ConnectError):
+        await through(0)  # this one is the row's own
+    failing.clear()
+    tasks = [asyncio.create_task(through(number)) for number in (1, 2)]
+    await room.settle()
+    failing.set()
+    await room.settle()
+    assert [task.done() for task in tasks] == [True, True]
+    assert isinstance(tasks[0].exception(), ConnectError)
+    assert isinstance(tasks[1].exception(), Requeue)
+    assert room.idle()
+    room.gate.close()
+
+
+async def test_a_closed_gate_leaves_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, room = asyncio.get_running_loop(), Room(delay=0.5)
+    call_later, timers = loop.call_later, list[asyncio.TimerHandle]()
+
+    def noted(*words: Any, **named: Any) -> asyncio.TimerHandle:
+        timers.append(call_later(*words, **named))
+        return timers[-1]
+
+    monkeypatch.setattr(loop, "call_later", noted)
+    tasks = [asyncio.create_task(room.go(room.state(number))) for number in range(2)]
+    await room.settle()
+    room.wire.held[0].set()
+    await room.settle()
+    assert [task.done() for task in tasks] == [True, False]
+    assert not all(timer.cancelled() for timer in timers)
+    room.gate.close()
+    assert all(timer.cancelled() for timer in timers)
+    tasks[1].cancel()
+
+
 async def test_a_short_delay_is_waited_for_at_the_gate() -> None:
     room = Room(delay=0.01)
     room.gate.clock = asyncio.get_running_loop().time
@@ -310,6 +358,22 @@ async def test_the_address_of_a_host_is_asked_for_once() -> None:
         room.wire.held[number].set()
         await task
     assert asked == ["a.test"]
+    assert room.idle()
+
+
+async def test_a_row_whose_address_has_no_slot_left_goes_back_and_does_not_wait() -> None:
+    room = Room(per_address=1)
+
+    async def locate(key: str) -> str | None:
+        return "192.0.2.1"
+
+    room.gate = Gate(room.hosts, lambda: room.now, locate=locate)
+    first = asyncio.create_task(room.go(room.state(1, "a.test")))
+    await room.settle()
+    with pytest.raises(Requeue):
+        await asyncio.wait_for(room.go(room.state(2, "b.test", can_requeue=True)), 30)
+    room.wire.held[1].set()
+    await first
     assert room.idle()
 
 

@@ -5,6 +5,7 @@ The store is a dictionary behind what a library of ``fsspec`` offers; ``test_sto
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import shutil
@@ -90,6 +91,8 @@ class Machine:
     async def __call__(self, request: Request) -> Response:
         name = request.url.rpartition("/")[2]
         self.asked.append(name)
+        if name == "a":
+            await asyncio.sleep(0.01)  # or nothing would show whether the ledger has the time it took
         if name in MISSING:
             raise StatusError(404)
         return Response(request, request.url, 200, (("content-type", "text/html"),), f"<title>{name}".encode())

@@ -667,6 +667,14 @@ async def test_origins_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPa
     )
 
 
+async def test_the_origin_at_hand_is_remembered_however_large_its_file_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "MAX_RULES_BYTES", 1)
+    site = Scripted(large_file(0))
+    for _ in range(2):
+        assert await site.code("http://a.test/1") == "robots_denied"
+    assert (len(site.asked), len(site.robots)) == (1, 1)
+
+
 def large_file(number: int) -> str:
     return f"User-agent: *\nDisallow: /only-{number}\n" + "".join(f"Disallow: /{n}\n" for n in range(100))
 

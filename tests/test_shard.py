@@ -608,6 +608,19 @@ def test_a_pattern_that_nothing_fits_is_exit_2(desk: Desk) -> None:
     )
 
 
+def test_the_rows_of_a_program_may_have_any_number(desk: Desk) -> None:
+    rows = [Request(10 * number, url) for number, url in enumerate(listed(desk, *range(12)), 1)]
+
+    async def mirror(shard: str) -> Stats:
+        async with Fetcher(shard=shard, robots=False) as fetcher:
+            async with Job(fetcher, desk.folder / f"{shard[0]}-2.jsonl") as job:
+                return await job.run(rows)
+
+    assert sum(asyncio.run(mirror(shard)).input for shard in ("1/2", "2/2")) == 12
+    sums = report(desk, "?-2.jsonl")
+    assert (sums["input"], sums["state"], sums["notes"]) == (12, "complete", [])
+
+
 def test_shards_that_have_a_row_twice_are_told(two: Desk) -> None:
     """By a program that gave both the same rows: their numbers tell it."""
     two.crawl("--shard", "1/1", to="all.jsonl")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -69,6 +71,39 @@ async def test_a_row_waits_for_others_and_is_committed_in_the_end(thread: Thread
     assert ledger.batches == []
     await writer.close()
     assert ledger.batches == [(1, {})]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_closed_writer_leaves_no_timer(
+    fails: bool, thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third row waits for its time while the first two are being written."""
+    written = threading.Event()
+
+    class Slow(Committed):
+        def commit(self, *_: Any, **__: Any) -> int:
+            written.wait(DEADLINE)
+            if fails:
+                raise SinkError("no space left")
+            return 0
+
+    loop = asyncio.get_running_loop()
+    call_later, timers = loop.call_later, list[asyncio.TimerHandle]()
+
+    def noted(*words: Any, **named: Any) -> asyncio.TimerHandle:
+        timers.append(call_later(*words, **named))
+        return timers[-1]
+
+    monkeypatch.setattr(loop, "call_later", noted)
+    monkeypatch.setattr(writer_module, "MAX_BATCH_ROWS", 2)
+    writer = writer_of(Slow(), thread)
+    for _ in range(3):
+        await writer.write(ROW, [])
+    assert len(timers) == 3
+    written.set()
+    with pytest.raises(SinkError) if fails else contextlib.nullcontext():
+        await writer.close()
+    assert [timer.cancelled() for timer in timers] == [True] * 3
 
 
 async def test_so_many_rows_are_a_batch(thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,8 +122,6 @@ class Writer:
         self._store()
         self._note()
         await self._settle()
-        if self._timer is not None:
-            self._timer.cancel()
         if self._error is not None:
             raise self._error
 
