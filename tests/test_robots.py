@@ -675,6 +675,16 @@ async def test_the_origin_at_hand_is_remembered_however_large_its_file_is(monkey
     assert (len(site.asked), len(site.robots)) == (1, 1)
 
 
+async def test_of_large_files_those_are_forgotten_that_were_asked_for_longest_ago(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handler, "MAX_RULES_BYTES", 30_000)
+    site = Scripted(*(large_file(n) for n in range(3)))
+    for name in "abaca":
+        await site.code(f"http://{name}.test/1")
+    assert [url[7] for url in site.asked] == ["a", "b", "c"]
+
+
 def large_file(number: int) -> str:
     return f"User-agent: *\nDisallow: /only-{number}\n" + "".join(f"Disallow: /{n}\n" for n in range(100))
 

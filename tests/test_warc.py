@@ -23,9 +23,9 @@ from warcio.archiveiterator import ArchiveIterator as OtherIterator
 
 from fetcher import Config, Fetcher, Job
 from fetcher.errors import ConfigError
-from fetcher.model import Failure, Message, Request
+from fetcher.model import Failure, Message, Request, RetryDetails
 from fetcher.pipeline import Outcomes
-from fetcher.request_state import EARLIER_BYTES
+from fetcher.request_state import EARLIER_BYTES, current
 from fetcher.sinks import check_output, format_of, open_sink
 from fetcher.sinks.warc import surt_of
 from tests.lab.command import run
@@ -483,6 +483,25 @@ async def test_a_failure_has_its_messages_too(lab: LabServer) -> None:
     (message,) = outcome.messages
     assert isinstance(message, Message)
     assert message.response.startswith(b"HTTP/1.1 404 ")
+
+
+async def test_a_row_that_waits_for_its_next_try_keeps_little_of_the_last(lab: LabServer) -> None:
+    kept: list[tuple[bool, int]] = []
+
+    def note(details: RetryDetails) -> None:
+        messages = current.get().messages or []
+        kept.append((current.get().holds_memory, sum(len(message.body) for message in messages)))
+
+    config = Config.of(robots=False, keep_messages=True, accept="404", retry_on="200", retries=1, backoff=0)
+    async with asyncio.timeout(DEADLINE), Fetcher(config, on_retry=note) as fetcher:
+        async with fetcher.stream([lab.url("/ok?size=200000")]) as outcomes:
+            (outcome,) = [outcome async for outcome in outcomes]
+    assert isinstance(outcome, Failure)
+    assert outcome.attempts == 2
+    assert len(outcome.messages[-1].body) >= 200_000
+    ((holds, size),) = kept
+    assert not holds
+    assert 0 < size <= EARLIER_BYTES
 
 
 async def test_an_outcome_holds_its_memory_until_it_is_handed_out(lab: LabServer) -> None:
