@@ -364,6 +364,17 @@ async def test_six_are_too_many_and_allow(lab: LabServer) -> None:
     assert len(lab.requests("/file")) == 5
 
 
+async def test_for_a_row_that_came_by_a_redirect_six_are_too_many_as_well(lab: LabServer) -> None:
+    leading(6, lab)
+    target = parse(lab.url("/ok"))
+    async with stack(max_redirects=50) as fetcher:
+        asker = RequestState(Request(1, "http://public.test/"), target)
+        asker.redirects, asker.reached = (target.wire,), "private"
+        current.set(asker)
+        await fetcher.robots.judge(target)
+    assert len(lab.requests("/file")) == 5
+
+
 @pytest.mark.parametrize("to", ["/robots.txt", "http://[::1", "mailto:me"])
 async def test_a_redirect_to_nowhere_allows(lab: LabServer, to: str) -> None:
     lab.add("/robots.txt", status(302, Location=to))

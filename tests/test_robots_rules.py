@@ -240,6 +240,7 @@ def test_500_kib_count_and_a_torn_line_does_not() -> None:
         ("Request-rate: 1/5s", 5.0),
         ("Request-rate: 10/1m", 6.0),
         ("Request-rate: 1/1h 0600-0845", 3600.0),
+        ("Request-rate: 24/1D", 3600.0),
         ("Request-rate: 2 / 1", 0.5),
         ("Request-rate: 0/5", 0.0),
         ("Request-rate: fast", 0.0),
