@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fetcher.client import Fetcher
-from fetcher.config import Config
+from fetcher.config import Config, Limits, RetryPolicy
 from fetcher.errors import (
     ConnectError,
     ConnectTimeout,
@@ -28,7 +28,7 @@ from fetcher.errors import (
 from fetcher.hosts.scheduler import Scheduler
 from fetcher.middleware import schemes
 from fetcher.middleware.gate import Gate
-from fetcher.middleware.redirects import Secrets
+from fetcher.middleware.redirects import RedirectChain, Secrets
 from fetcher.model import Exchange, Failure, Outcome, Page, Request, Response, Stage
 from fetcher.report.summary import summarize
 from fetcher.request_state import RequestState, SchemeTrial, Transfer, current
@@ -604,3 +604,20 @@ def test_the_summary_says_how_many_went_by_http() -> None:
     summary = summarize(stats, 1.0)
     assert "2 rows without a scheme went by http" in summary.as_text()
     assert '"by_http": 2' in summary.as_json()
+
+
+@pytest.mark.parametrize(("by_http", "asked"), [(True, "http://example.com/"), (False, "example.com")])
+async def test_a_row_that_goes_on_with_a_chain_is_not_tried_anew(by_http: bool, asked: str) -> None:
+    """Perhaps it was another process that found out what its host speaks."""
+    handler = schemes.Schemes(Gate(Scheduler(Limits(), RetryPolicy())), Secrets(Config.of().identity))
+    state = RequestState(Request(1, "example.com"), SECURE)
+    state.chain, state.by_http = RedirectChain(SECURE, "example.com"), by_http
+    seen: list[str] = []
+
+    async def proceed(request: Request) -> Response:
+        seen.append(request.url)
+        return Response(request, request.url, 200)
+
+    current.set(state)
+    await handler(state.request, proceed)
+    assert (seen, state.by_http, len(handler)) == ([asked], by_http, 0)
