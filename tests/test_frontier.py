@@ -391,6 +391,7 @@ def test_of_two_long_queues_the_longer_one_makes_room() -> None:
     assert frontier.make_room(100, 0.0) == 100
     assert frontier._queues["long"].held == 400
     assert frontier._queues["longer"].held < 600
+    frontier.clear()
 
 
 def test_room_is_made_by_the_longest_queues() -> None:
