@@ -46,6 +46,7 @@ __all__ = [
     "answering",
     "check_callable",
     "compose",
+    "first_values",
     "kept_headers",
     "records",
 ]
@@ -177,7 +178,24 @@ class Response(msgspec.Struct, frozen=True):
 
     def header(self, name: str) -> str | None:
         """Return the first value of the header ``name`` (any case), or ``None``."""
-        return dict(reversed(self.headers)).get(name.lower())
+        return first_values(self.headers).get(name.lower())
+
+
+_looked_up: tuple[Pairs, dict[str, str]] = (), {}
+
+
+def first_values(headers: Pairs) -> dict[str, str]:
+    """Return the first value of each of a response's ``headers``; the dict is shared, and not to be changed.
+
+    It is made once for the same headers asked about in a row, as they are while a page is read.
+    """
+    global _looked_up  # noqa: PLW0603 - the last answer: a lost race costs making it again
+    known, values = _looked_up
+    if known is not headers:
+        values = dict(reversed(headers))
+        if type(headers) is tuple:  # what can change would have an old answer
+            _looked_up = headers, values
+    return values
 
 
 class Message(msgspec.Struct, frozen=True):

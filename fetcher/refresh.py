@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from fetcher.errors import InvalidURL
-from fetcher.model import Response
+from fetcher.model import Response, first_values
 from fetcher.urls import join, parse
 
 __all__ = ["refresh_of"]
@@ -29,7 +29,7 @@ _ATTRIBUTE = re.compile(rb"([^\s=/>\"']+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\
 
 def refresh_of(response: Response) -> str | None:
     """Return the http(s) URL that a page leads to by itself, or ``None``: a page that only loads itself again is one."""
-    said = response.header("refresh")
+    said = first_values(response.headers).get("refresh")
     if said is None:
         body = response.body
         # Of most pages this is all that is done: to write 4 KB in small letters takes twenty times as long.

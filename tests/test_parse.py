@@ -15,15 +15,20 @@ from selectolax.lexbor import LexborHTMLParser, SelectolaxError
 
 from fetcher.config import Config
 from fetcher.errors import ConfigError, ParseError
-from fetcher.model import Extractor, Page, Request, Response
+from fetcher.model import Extractor, Page, Request, Response, first_values
 from fetcher.page import parse as module
-from fetcher.page.parse import MAX_KEPT_BYTES, Document, kind_of, parse, read_body
+from fetcher.page.parse import MAX_KEPT_BYTES, SMALL_BYTES, Document, kind_of, parse, read_body, validators_of
 from fetcher.page.reader import Reader
 from fetcher.page.select import Selection
 from fetcher.sinks.layout import to_record
 
 REQUEST = Request(7, "http://example.com/")
 HTML = "text/html; charset=utf-8"
+FRAGMENTS = [
+    "<a href=1>", "<a>", "<A HREF='x'>", "</a>", "<svg>", "</svg>", "<math>", "</math>", "<a xlink:href=z>", "<A XLINK:HREF=z>",
+    "<template>", "</template>", "<svg:a href=1>", "<table><tr><td>", "<select>", "<textarea>", "</textarea>", "<title>",
+    "</title>", "<foreignObject>", "<noscript>", "<!--", "-->", "<![CDATA[", "]]>", "text",
+]  # fmt: skip
 
 
 def respond(body: bytes | str, content_type: str | None = HTML, **known: Any) -> Response:
@@ -41,6 +46,32 @@ def read(
 ) -> Page:
     reading = read_body(response, select=select, extract=extract, preview=preview)
     return Reader(Config.of(keep_body=keep_body))._page_of(response, reading, waited=0.5, fetched_at=9.0)
+
+
+# Headers
+
+
+def test_headers_are_looked_up_by_the_first_of_a_name() -> None:
+    pairs = (("etag", '"a"'), ("x-seen", "1"), ("etag", '"b"'))
+    first = Response(REQUEST, REQUEST.url, 200, pairs)
+    assert [first.header(name) for name in ("ETag", "x-seen", "age")] == ['"a"', "1", None]
+    assert validators_of(first) == ('"a"', None)
+    other = Response(REQUEST, REQUEST.url, 200, (("age", "3"),))
+    assert (other.header("age"), other.header("etag")) == ("3", None)
+    assert (first.header("age"), first.header("etag")) == (None, '"a"')
+
+
+def test_headers_are_looked_up_once_for_all_that_ask() -> None:
+    pairs = (("etag", '"a"'),)
+    assert first_values(pairs) is first_values(pairs)
+
+
+def test_headers_that_can_change_are_looked_up_each_time() -> None:
+    pairs: Any = [("age", "1")]  # of a transport that is not ours
+    response = Response(REQUEST, REQUEST.url, 200, pairs)
+    assert response.header("age") == "1"
+    pairs[0] = ("age", "2")
+    assert response.header("age") == "2"
 
 
 # Titles
@@ -85,6 +116,42 @@ def test_images_without_end_cost_no_more_than_a_look() -> None:
 def test_links_are_anchors_with_a_target() -> None:
     html = "<a href=x>1</a><a name=y>2</a><a href>3</a><link href=z><template><a href=t></a></template><area href=q>"
     assert parse(respond(html)).count_links() == 2
+
+
+@pytest.mark.parametrize(
+    ("html", "number"),
+    [
+        ("<p>none", 0),
+        ("<A HREF=x>1</A><a href>2</a><a>3</a><a name=href>4</a><area href=q><b href=x></b>", 2),
+        ("<svg><a href=x></a><a xlink:href=y></a><A XLINK:HREF=z></a></svg><a xlink:href=w></a>", 3),
+        ("<math><a href=x></a><a xlink:href=y></a></math>", 2),
+        ("<template><a href=t></a></template><!-- <a href=c> --><textarea><a href=u></textarea>", 0),
+        ("<a href=1></a>" * 100, 100),
+    ],
+)
+def test_links_are_as_many_in_a_small_page_as_in_a_large_one(html: str, number: int) -> None:
+    large = html + f"<!--{'-' * SMALL_BYTES}-->"
+    assert len(html) <= SMALL_BYTES < len(large)
+    assert (parse(respond(html)).count_links(), parse(respond(large)).count_links()) == (number, number)
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join))
+def test_links_of_a_small_page_are_those_that_a_search_finds(html: str) -> None:
+    assert parse(respond(html)).count_links() == len(LexborHTMLParser(html).css("a[href]"))
+
+
+def test_a_page_is_searched_for_links_only_where_it_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[int] = []
+
+    class Tree(LexborHTMLParser):
+        def css(self, query: str) -> Any:
+            searched.append(len(self.html or ""))
+            return super().css(query)
+
+    monkeypatch.setattr(module, "LexborHTMLParser", Tree)
+    for size in (SMALL_BYTES, SMALL_BYTES + 1):
+        assert parse(respond("<a href=x></a>".ljust(size))).count_links() == 1
+    assert len(searched) == 1
 
 
 @pytest.mark.parametrize(

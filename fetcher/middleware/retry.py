@@ -50,6 +50,9 @@ class Backoff:
             ),
             reraise=True,
         )
+        self._state = RetryCallState(
+            self._retrying, None, (), {}
+        )  # of whichever row is asked about: nothing else is read
 
     def _may_pass(self, error: BaseException) -> bool:
         """Whether the same request may succeed later."""
@@ -62,7 +65,7 @@ class Backoff:
         # Not by way of the state's outcome: that is a future, and costs more than all strategies.
         if not self._retryable.predicate(error):
             return None
-        state = RetryCallState(self._retrying, None, (), {})
+        state = self._state
         state.attempt_number = attempts
         if self._retrying.stop(state):
             return None
