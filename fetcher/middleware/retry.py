@@ -50,9 +50,8 @@ class Backoff:
             ),
             reraise=True,
         )
-        self._state = RetryCallState(
-            self._retrying, None, (), {}
-        )  # of whichever row is asked about: nothing else is read
+        # Of whichever row is asked about: the strategies read the number of its attempts, and nothing else.
+        self._state = RetryCallState(self._retrying, None, (), {})
 
     def _may_pass(self, error: BaseException) -> bool:
         """Whether the same request may succeed later."""
