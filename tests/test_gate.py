@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
 
 import pytest
 
@@ -19,6 +18,7 @@ from fetcher.middleware.gate import SWEEP_SECONDS, Gate
 from fetcher.model import Request, Response, Stage
 from fetcher.request_state import RequestState, Requeue, Transfer, current
 from fetcher.urls import parse
+from tests.lab.timers import note_timers
 
 
 class Wire:
@@ -275,14 +275,8 @@ async def test_those_who_wait_are_sent_back_when_their_host_fails() -> None:
 
 
 async def test_a_closed_gate_leaves_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop, room = asyncio.get_running_loop(), Room(delay=0.5)
-    call_later, timers = loop.call_later, list[asyncio.TimerHandle]()
-
-    def noted(*words: Any, **named: Any) -> asyncio.TimerHandle:
-        timers.append(call_later(*words, **named))
-        return timers[-1]
-
-    monkeypatch.setattr(loop, "call_later", noted)
+    room = Room(delay=0.5)
+    timers = note_timers(monkeypatch)
     tasks = [asyncio.create_task(room.go(room.state(number))) for number in range(2)]
     await room.settle()
     room.wire.held[0].set()

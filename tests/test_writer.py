@@ -17,6 +17,7 @@ from fetcher.job import writer as writer_module
 from fetcher.job.ledger import LedgerRow, RunProgress
 from fetcher.job.writer import Writer
 from fetcher.model import Discovery, FoundLinks
+from tests.lab.timers import note_timers
 
 DEADLINE = 30.0
 HOUR = 3600.0
@@ -87,14 +88,7 @@ async def test_a_closed_writer_leaves_no_timer(
                 raise SinkError("no space left")
             return 0
 
-    loop = asyncio.get_running_loop()
-    call_later, timers = loop.call_later, list[asyncio.TimerHandle]()
-
-    def noted(*words: Any, **named: Any) -> asyncio.TimerHandle:
-        timers.append(call_later(*words, **named))
-        return timers[-1]
-
-    monkeypatch.setattr(loop, "call_later", noted)
+    timers = note_timers(monkeypatch)
     monkeypatch.setattr(writer_module, "MAX_BATCH_ROWS", 2)
     writer = writer_of(Slow(), thread)
     for _ in range(3):
