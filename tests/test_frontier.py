@@ -356,6 +356,23 @@ def test_hosts_that_would_be_the_last_stay_the_first_as_long_as_they_would(per_h
     assert len(pop_all(frontier, 0.0)) == 1_100
 
 
+def test_a_host_that_would_be_the_last_no_more_takes_turns_with_the_others() -> None:
+    _, frontier = world_of(concurrency=4_000, per_host=2_000)
+    for host in [*SMALL, *["large"] * 400]:
+        frontier.push(row(host))
+    assert [state.target.host for state in popped(frontier, 3)] == [SMALL[0], "large", "large"]
+    for n in range(1_200):
+        frontier.push(row(f"h{n % 4}"))
+    popped(frontier, 300)  # meanwhile they are chosen anew
+    then = Counter(state.target.host for state in popped(frontier, 100))
+    assert then == {"large": 20, "h0": 20, "h1": 20, "h2": 20, "h3": 20}
+
+
+def popped(frontier: Frontier, rows: int) -> list[RequestState]:
+    """Pop so many rows."""
+    return [state for _ in range(rows) if (state := frontier.pop(0.0)) is not None]
+
+
 def test_what_a_host_makes_us_wait_counts_as_much_as_its_rows() -> None:
     hosts, frontier = world_of(concurrency=2, per_host=1)
     for host in ["patient", "patient", *[f"h{n % 10}" for n in range(100)]]:

@@ -555,3 +555,11 @@ def test_hosts_with_trouble_are_told_of_by_all_processes(remotes: int) -> None:
         remote.heard({}, {}, [HostReport(f"there{number}.test", refused=number + 1)], room.now)
         room.gate.remote.append(remote)
     assert [report.host for report in room.gate.troubled()] == [f"there{n}.test" for n in reversed(range(remotes))]
+
+
+def test_what_another_process_has_under_way_counts_once_it_has_said_so() -> None:
+    room, remote = Room(), RemoteHosts()
+    room.gate.remote.append(remote)
+    assert room.gate.on_wire == 0
+    remote.on_wire = 3
+    assert room.gate.on_wire == 3

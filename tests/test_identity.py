@@ -158,6 +158,22 @@ def test_a_list_that_grew_or_moved_is_taken_on(was: list[str], now: list[str]) -
 
 
 @pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        (["a.txt"], ["lists/a.txt"], None),
+        (["a.txt"], ["b.txt"], ("INPUT 1", "a.txt", "b.txt")),
+        (["a.txt"], ["a.txt", "b.txt"], ("INPUT 2", "not given", "b.txt")),
+        (["a.txt", "b.txt"], ["a.txt"], ("INPUT 2", "b.txt", "not given")),
+        ([], ["a.txt"], ("INPUT 1", "not given", "a.txt")),
+    ],
+)
+def test_of_two_jobs_the_first_list_that_differs_is_named(
+    one: list[str], other: list[str], told: tuple[str, str, str] | None
+) -> None:
+    assert identity(inputs=one).other_list(identity(inputs=other)) == told
+
+
+@pytest.mark.parametrize(
     ("was", "now", "message"),
     [
         (["a.txt"], ["b.txt"], "INPUT 1 was a.txt when this job began, and is b.txt"),

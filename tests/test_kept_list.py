@@ -140,6 +140,15 @@ def test_a_kill_at_any_byte_loses_no_document_that_was_handed_out(
             kept.close()
 
 
+def test_a_document_that_is_cut_while_it_is_read_is_told_of(tmp_path: Path, suffix: str) -> None:
+    kept = KeptList(str(tmp_path))
+    entries = kept.document("http://a/s.xml", lambda: iter(FIRST))
+    os.truncate(kept.path, os.path.getsize(kept.path) - 1)
+    with pytest.raises(LedgerError, match=r": was changed while it was read: "):
+        list(entries)
+    kept.close()
+
+
 def test_nothing_is_handed_out_before_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
     monkeypatch.setattr(kept_list, "sync", lambda _: steps.append("synced"))

@@ -862,6 +862,23 @@ def test_a_note_too_long_is_refused_by_its_length(path: str) -> None:
         opened.note("parked")
 
 
+def test_what_reads_a_ledger_has_connections_that_cannot_write(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(path)
+    asked: list[bool] = []
+
+    def attach(path: str, *, write: bool, longest: int) -> sqlite3.Connection:
+        asked.append(write)
+        return schema.attach(path, write=write, longest=longest)
+
+    with looked_into(path) as opened:
+        monkeypatch.setattr(ledger_reader, "attach", attach)
+        assert list(opened.order(["ok"])) != []
+        connection = contextlib.closing(schema.attach(path, write=False))
+        with connection as db, pytest.raises(sqlite3.OperationalError, match="readonly"):
+            db.execute("DELETE FROM rows")
+    assert set(asked) == {False}
+
+
 def test_an_identity_that_is_no_blob_is_refused(path: str) -> None:
     fill(path)
     tamper(path, "UPDATE meta SET value = '{}' WHERE key = 'identity'")

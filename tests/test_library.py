@@ -778,6 +778,13 @@ async def test_any_grace_lets_what_is_on_the_wire_go_on(monkeypatch: pytest.Monk
     assert at_once == [False, True]
 
 
+async def test_what_was_delivered_in_order_is_let_go(lab: LabServer) -> None:
+    async with opened(keep_body=True) as fetcher, fetcher.stream(listed(lab, 5), ordered=True) as outcomes:
+        assert isinstance(outcomes, Outcomes)
+        assert [outcome.request.id async for outcome in outcomes] == [1, 2, 3, 4, 5]
+        assert (outcomes._rows, outcomes._held) == ({}, {})
+
+
 async def test_after_its_grace_a_run_ends_whatever_is_on_the_wire(lab: LabServer) -> None:
     lab.add("/held", HeldCase())
     async with opened(concurrency=2) as fetcher:

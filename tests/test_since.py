@@ -350,6 +350,35 @@ async def test_a_table_of_another_format_is_refused_in_words(lab: LabServer, tmp
             table.execute("UPDATE meta SET value = ?", (json.dumps({**json.loads(told), "format": 99}).encode(),))
         with pytest.raises(LedgerError, match=r"since\.sqlite: cannot be made or read: format 99: "):
             await Job(fetcher, new, since=old).__aenter__()
+        assert open_files(tmp_path) == []
+
+
+def open_files(folder: Path) -> list[str]:
+    """The files below ``folder`` that this process has open."""
+    links = (Path("/proc/self/fd", number) for number in os.listdir("/proc/self/fd"))
+    return sorted(
+        os.readlink(link) for link in links if link.is_symlink() and os.readlink(link).startswith(str(folder))
+    )
+
+
+async def test_a_job_that_cannot_be_opened_leaves_its_fetcher_as_it_was(lab: LabServer, tmp_path: Path) -> None:
+    lab.site.own["", "/versioned"] = site = VersionedSite("a")
+    url = lab.url("/versioned?n=a")
+    old, new = tmp_path / "old.jsonl", tmp_path / "new.jsonl"
+    async with Fetcher(robots=False) as fetcher:
+        async with Job(fetcher, old) as job:
+            await job.run([url])
+        async with Job(fetcher, new, since=old) as job:
+            await job.run([url])
+        with closing(sqlite3.connect(f"{new}.job/ledger.sqlite")) as ledger, ledger:
+            ledger.execute("INSERT OR REPLACE INTO meta VALUES ('note parked', x'7b')")
+        job = Job(fetcher, new, since=old)
+        with pytest.raises(LedgerError):  # once the fetcher compares with the earlier pages
+            await job.__aenter__()
+        assert open_files(tmp_path) == []
+        reset(site)
+        assert (await fetcher.fetch(url)).change is None
+        assert site.told == {200: 1}
 
 
 async def test_the_last_record_of_a_url_counts_and_a_value_of_another_kind_is_none(

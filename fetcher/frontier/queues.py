@@ -82,10 +82,9 @@ class HostQueue:
         return self.rows.popleft()
 
     def refill(self, spill: Spill, rows: int) -> int:
-        """Read the next rows back, about that many; return how many have come into memory."""
+        """Read the next rows back from the disk, where some are, about that many; return how many have come into memory."""
         spilled = self.spilled
-        if spilled is None:
-            return 0
+        assert spilled is not None
         if self.rows is None:
             self.rows = deque()
         taken = spill.take(spilled, rows)

@@ -210,7 +210,7 @@ class JobIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for field, flag in _FLAGS.items():
             one, two = getattr(self, field), getattr(other, field)
             if one != two:
-                shown = [_shown(value, empty_counts=field == "carry") for value in (one, two)]
+                shown = [_shown(value, empty="nothing" if field == "carry" else _NOT_GIVEN) for value in (one, two)]
                 yield field, flag, shown[0], shown[1]
 
     def asked(self) -> Iterator[tuple[str, str]]:
@@ -256,9 +256,14 @@ def _same_name(shown: str) -> str:
     return shown if "://" in shown else os.path.basename(shown)
 
 
-def _shown(value: Any, *, empty_counts: bool = False) -> str:
-    if value is None or value == ():
-        return "not given" if value is None or not empty_counts else "nothing"
+_NOT_GIVEN = "not given"
+
+
+def _shown(value: Any, *, empty: str = _NOT_GIVEN) -> str:
+    if value is None:
+        return _NOT_GIVEN
+    if value == ():
+        return empty
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, Iterable) and not isinstance(value, str):
