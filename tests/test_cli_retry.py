@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +74,22 @@ def failed(lab: LabServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         assert desk.crawl("--read-timeout", "0.3").code == 0
         assert desk.stats()["failed"] == len(ILLS) + 1
         yield desk.folder
+
+
+def test_an_output_that_is_a_link_to_another_disk_is_made_anew_there(desk: Desk, moody: Moody) -> None:
+    if not os.path.isdir("/dev/shm") or os.stat("/dev/shm").st_dev == os.stat(desk.folder).st_dev:
+        pytest.skip("there is one disk")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        output = desk.folder / "pages.jsonl"
+        output.symlink_to(f"{other}/there.jsonl")
+        desk.write([*desk.urls("1"), *ill(desk, "a"), *desk.urls("2")])
+        assert desk.crawl().code == 0
+        moody.well = True
+        ended = desk.crawl("--retry-failed")
+        assert (ended.code, desk.stats()["ok"]) == (0, 3), ended.said
+        assert sorted(record["id"] for record in desk.records()) == [1, 2, 3]
+        assert output.is_symlink()
+        assert os.listdir(other) == ["there.jsonl"]
 
 
 CHOICES = {

@@ -41,6 +41,7 @@ from fetcher.job.resume import ResumeState
 from fetcher.model import Page
 from fetcher.sinks import DurableFile
 from tests.lab.desk import plain
+from tests.lab.open_files import open_files
 
 DEADLINE = 60.0
 
@@ -715,28 +716,19 @@ async def test_the_files_of_a_job_are_for_their_owner_alone(web: Web, output: Pa
     assert {"ledger.sqlite", "ledger.sqlite-wal", "lock", "parsing"} <= seen
 
 
-def held_in(folder: Path) -> list[str]:
-    """Return what this process has open of a folder."""
-    found = []
-    for number in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # what the listing itself had open
-            found.append(os.readlink(f"/proc/self/fd/{number}"))
-    return [name for name in found if name.startswith(str(folder))]
-
-
 async def test_a_job_that_ends_by_an_error_leaves_nothing_open(web: Web, output: Path) -> None:
     bodies = output.parent / "bodies"
     async with opened(web, keep_body=True) as fetcher:
         with pytest.raises(SinkError, match="moved"):
             async with Job(fetcher, output, body=bodies) as job:
                 await job.run(urls("ab"))
-                assert held_in(output.parent) != []
+                assert open_files(output.parent) != []
                 output.rename(output.parent / "elsewhere")
-        assert held_in(output.parent) == []
+        assert open_files(output.parent) == []
         output.parent.joinpath("elsewhere").rename(output)
         async with Job(fetcher, output, body=bodies) as job:
             await job.run(urls("abc"))
-    assert held_in(output.parent) == []
+    assert open_files(output.parent) == []
     assert records(output) == pages("abc")
 
 
@@ -756,7 +748,7 @@ async def test_a_job_that_cannot_begin_leaves_nothing_open_and_no_thread(
         with pytest.raises(LedgerError, match=r"is damaged \(Input data was truncated\): put it back"):
             async with Job(fetcher, output, since=old) as job:
                 await job.run(urls("abc"))
-        assert held_in(tmp_path) == []
+        assert open_files(tmp_path) == []
     assert web.taken() == list("aabb")
     for thread in threads() - before:  # it was told to end, and nobody waited for it
         thread.join(30)
@@ -805,5 +797,5 @@ async def test_a_job_that_compares_leaves_nothing_open(web: Web, output: Path) -
             await job.run(urls("ab"))
         async with Job(fetcher, later, since=output) as comparing:
             await comparing.run(urls("ab"))
-            assert any("later" in name for name in held_in(output.parent))
-        assert held_in(output.parent) == []
+            assert any("later" in name for name in open_files(output.parent))
+        assert open_files(output.parent) == []

@@ -17,6 +17,7 @@ from fetcher.sources.network import BrokenEntry, DelayedEntry, Entry
 from fetcher.sources.rows import bad_row
 from fetcher.sources.sitemap import Sitemap
 from tests.lab.desk import plain
+from tests.lab.open_files import open_files
 
 FIRST: list[Entry] = [
     Request(0, "http://a/1", (), {"lastmod": "2024"}),
@@ -72,17 +73,13 @@ def test_what_was_kept_is_given_again(tmp_path: Path, suffix: str) -> None:
 
 
 def test_one_file_is_open_until_it_is_closed(tmp_path: Path, suffix: str) -> None:
-    def files() -> int:
-        links = (Path("/proc/self/fd", number) for number in os.listdir("/proc/self/fd"))
-        return sum(link.is_symlink() and os.readlink(link).startswith(str(tmp_path)) for link in links)
-
     kept = KeptList(str(tmp_path))
     for url in ("http://a/1.xml", "http://a/2.xml"):
         given(kept, url, SECOND)
-        assert files() == 1
+        assert len(open_files(tmp_path)) == 1
     kept.close()
     kept.close()
-    assert files() == 0
+    assert open_files(tmp_path) == []
 
 
 def test_a_document_of_many_frames(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:

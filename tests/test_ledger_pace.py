@@ -153,6 +153,17 @@ def test_which_rows_go() -> None:
     assert too_many([], 1.0) == []
 
 
+@pytest.mark.parametrize("runs", [MAX_PACE_ROWS // 2 + extra for extra in (1, 2, 3, 2_000, 2_501, 2_502, 2_505)])
+def test_of_more_runs_some_are_told_the_last_among_them(runs: int) -> None:
+    rows = [(number, number, 0.5) for number in range(1, runs + 1)]
+    gone = too_many(rows, 10.0)
+    stays = [row for row, *_ in rows if row not in set(gone)]
+    assert len(gone) + len(stays) == runs
+    assert MAX_PACE_ROWS // 5 < len(stays) <= MAX_PACE_ROWS // 2 + 1
+    assert stays[-1] == runs
+    assert max(after - before for before, after in pairwise(stays)) <= 8
+
+
 # A ledger of an older version
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import pytest
@@ -29,6 +29,7 @@ from fetcher.job.shards import report_shards
 from fetcher.sinks.durable import Mark
 from fetcher.sources import ListOptions
 from fetcher.spawn import environment
+from tests.lab.open_files import open_files
 
 BEGAN = 1_700_000_000.0
 
@@ -121,6 +122,19 @@ def test_a_job_that_is_worked_on(folder: Path) -> None:
     end(ledger, so_far(10, ok=10))
     lock.release()
     assert (told(folder).state, told(folder).pid) == ("complete", None)
+
+
+def test_what_cannot_be_looked_at_is_not_left_open(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_job(folder, [entry(1)])
+
+    def broken(path: str, doing: str) -> NoReturn:
+        assert open_files(folder) != []
+        raise LedgerError(f"{path}: cannot be {doing}")
+
+    monkeypatch.setattr(job_report, "explained", broken)
+    with pytest.raises(LedgerError, match="cannot be read"):
+        JobSnapshot(str(folder)).__enter__()
+    assert open_files(folder) == []
 
 
 def test_looking_leaves_the_lock_to_the_next_run(folder: Path) -> None:
@@ -273,6 +287,16 @@ def test_what_is_left_of_all_shards_is_a_sum(tmp_path: Path) -> None:
     folders = [make_shard(tmp_path / str(n), n, [entry(n)], taken=taken) for n, taken in ((1, 4), (2, 6))]
     assert report_shards(folders, hosts=1).left == 8
     assert report_shards(folders[:1], hosts=1).left is None  # who knows what the others have
+
+
+def test_the_shards_run_as_long_as_one_of_them_does(tmp_path: Path) -> None:
+    folders = [make_shard(tmp_path / str(n), n, [entry(n)]) for n in (1, 2)]
+    assert report_shards(folders[:1], hosts=1).state == "stopped"  # who knows how the other one ended
+    lock = Lock(folders[1])
+    lock.acquire()
+    assert report_shards(folders, hosts=1).state == "running"
+    lock.release()
+    assert report_shards(folders, hosts=1).state == "complete"
 
 
 def test_the_hosts_of_all_shards_come_in_one_order(tmp_path: Path) -> None:

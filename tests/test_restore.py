@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -23,6 +23,7 @@ from fetcher.job import restore
 from fetcher.job.ledger import PartsLedger
 from fetcher.job.paths import LEDGER, RESTORED
 from fetcher.sinks.layout import Layout
+from tests.lab.open_files import open_files
 
 URL = "s3://lab/pages/"
 MISSING = "dh"
@@ -324,3 +325,19 @@ async def test_what_does_not_go_together_with_a_store_is_refused_by_the_job(
         with pytest.raises(ConfigError, match=message):
             Job(fetcher, *outputs, directory=tmp_path / "job", format="jsonl", **job)
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_ledger_that_cannot_be_taken_up_is_not_left_open(
+    shelves: Shelves, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path / "one")
+    await machine.run("ab")
+
+    def broken(*_: object) -> NoReturn:
+        assert open_files(machine.disk) != []
+        raise LedgerError("it is not what it was")
+
+    monkeypatch.setattr(restore, "_attached", broken)
+    with pytest.raises(LedgerError, match="not what it was"):
+        await machine.run("abc")
+    assert open_files(machine.disk) == []

@@ -25,6 +25,7 @@ from fetcher.job import since
 from fetcher.middleware.conditional import conditions_of
 from tests.lab.command import environment, run
 from tests.lab.desk import Desk, plain
+from tests.lab.open_files import open_files
 from tests.lab.server import LabServer
 from tests.lab.versioned import VersionedSite
 from tests.sweeps.since import play
@@ -351,14 +352,6 @@ async def test_a_table_of_another_format_is_refused_in_words(lab: LabServer, tmp
         with pytest.raises(LedgerError, match=r"since\.sqlite: cannot be made or read: format 99: "):
             await Job(fetcher, new, since=old).__aenter__()
         assert open_files(tmp_path) == []
-
-
-def open_files(folder: Path) -> list[str]:
-    """The files below ``folder`` that this process has open."""
-    links = (Path("/proc/self/fd", number) for number in os.listdir("/proc/self/fd"))
-    return sorted(
-        os.readlink(link) for link in links if link.is_symlink() and os.readlink(link).startswith(str(folder))
-    )
 
 
 async def test_a_job_that_cannot_be_opened_leaves_its_fetcher_as_it_was(lab: LabServer, tmp_path: Path) -> None:

@@ -33,25 +33,24 @@ ROWS_A_COMMIT = 5_000
 
 def open_ledger(folder: str, outputs: Sequence[JobOutput], identity: JobIdentity) -> PartsLedger:
     """Open the ledger in ``folder``; one that knows less than the store is made again. Raises ``LedgerError``."""
-    path = os.path.join(folder, LEDGER)
-    ledger = PartsLedger.open(path)
-    try:
-        if not _attached(ledger, outputs):
-            return ledger
-    except BaseException:
-        ledger.abandon()
-        raise
+    ledger, behind = _open_attached(folder, outputs)
+    if not behind:
+        return ledger
     log.warning("%s: the store knows of more than %s: it is gone on from what is there", outputs[0].path, folder)
     ledger.abandon()
     clear_job(folder)
     restore(folder, outputs, identity)
-    ledger = PartsLedger.open(path)
+    return _open_attached(folder, outputs)[0]
+
+
+def _open_attached(folder: str, outputs: Sequence[JobOutput]) -> tuple[PartsLedger, bool]:
+    """Open the ledger and let the outputs know it; say whether it is behind one of them."""
+    ledger = PartsLedger.open(os.path.join(folder, LEDGER))
     try:
-        _attached(ledger, outputs)
+        return ledger, _attached(ledger, outputs)
     except BaseException:
         ledger.abandon()
         raise
-    return ledger
 
 
 def restore(folder: str, outputs: Sequence[JobOutput], identity: JobIdentity) -> bool:
