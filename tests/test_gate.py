@@ -16,7 +16,7 @@ from fetcher.hosts.scheduler import DISPATCH, Scheduler
 from fetcher.hosts.state import HostReport, HostState
 from fetcher.middleware.gate import SWEEP_SECONDS, Gate
 from fetcher.model import Request, Response, Stage
-from fetcher.request_state import RequestState, Requeue, Transfer, current
+from fetcher.request_state import RequestState, Requeue, SchemeTrial, Transfer, current
 from fetcher.urls import parse
 from tests.lab.timers import note_timers
 
@@ -422,6 +422,43 @@ async def test_dead_hosts_make_room_and_their_rows_go_back() -> None:
     room.wire.held[9].set()
     assert (await tasks[9]).status == 200
     assert room.hosts.shared.suspected == 0
+    assert room.idle()
+    room.gate.close()
+
+
+class Trial(SchemeTrial):
+    """A trial that takes an exchange broken off for an answer."""
+
+    def __init__(self) -> None:
+        super().__init__(("https", "a.test", 443), lambda: None, patience=1.0)
+
+    def broken_off(self, state: RequestState) -> ConnectError:
+        return ConnectError("connect_timeout", "silent")
+
+
+@pytest.mark.parametrize(
+    ("trial", "returns", "ends"),
+    [(None, 0, Requeue), (None, 1, Requeue), (Trial(), 0, Requeue), (Trial(), 1, ConnectError)],
+)
+async def test_a_row_on_trial_is_told_the_second_time_that_it_is_broken_off(
+    trial: SchemeTrial | None, returns: int, ends: type[BaseException]
+) -> None:
+    room = Times(concurrency=2)
+    tasks = []
+    for number, host in enumerate(("a.test", "b.test")):
+        state = room.state(number, host, can_requeue=True)
+        state.trial = trial
+        for _ in range(returns):
+            state.count_return()
+        tasks.append(asyncio.create_task(room.go(state)))
+        await room.settle()
+        advance(state, Stage.CONNECTING)
+    room.sweep(3.0)
+    await room.settle()
+    assert [task.done() for task in tasks] == [True, False]
+    assert type(tasks[0].exception()) is ends
+    room.wire.held[1].set()
+    await tasks[1]
     assert room.idle()
     room.gate.close()
 

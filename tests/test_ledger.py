@@ -219,6 +219,15 @@ def test_rows_of_parts_that_are_gone_are_forgotten(path: str) -> None:
     made.abandon()
 
 
+def test_the_note_of_a_part_goes_with_its_rows(path: str) -> None:
+    made = PartsLedger.create(path, identity=IDENTITY, outputs=["s3://lab/pages/"])
+    made.begin_run(1.0)
+    made.commit([entry(1), entry(2)], [Mark(2)], so_far(2), {"part 1": b"one", "part 2": b"two"})
+    assert made.forget_rows(2, 2, "part 2") == 1
+    assert made.notes_like("part") == {"part 1": b"one"}
+    made.abandon()
+
+
 def test_the_rows_of_a_part_are_read_back_and_checked(path: str) -> None:
     made = PartsLedger.create(path, identity=IDENTITY, outputs=["s3://lab/pages/"])
     made.begin_run(1.0)

@@ -113,6 +113,17 @@ async def test_a_refresh_and_other_statuses_are_no_list(site: SitemapSite) -> No
             await crawled(fetcher, site.url("/s.xml"))
 
 
+async def test_a_list_is_what_was_asked_for_wherever_it_would_lead_a_reader(site: SitemapSite) -> None:
+    async def leads_on(exchange: Exchange) -> None:
+        refresh = ("Refresh", f"0; url={site.url('/other.xml')}")
+        await exchange.reply(urlset(site.pages("a")), kind="application/xml", headers=[refresh])
+
+    site.lab.add("/s.xml", leads_on, site.host)
+    async with Fetcher(Config.of(robots=False, follow_refresh=True)) as fetcher:
+        await crawled(fetcher, site.url("/s.xml"))
+    assert (site.asked("/s.xml"), site.asked("/other.xml"), site.asked("/ok")) == (1, 0, 1)
+
+
 async def test_a_list_that_is_too_large_is_named(site: SitemapSite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetcher.lists, "MAX_BYTES", 1_000)
     site.put("/s.xml", urlset(site.pages(*range(100))))

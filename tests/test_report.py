@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sqlite3
@@ -152,6 +153,19 @@ def test_a_lock_without_a_number_is_held_all_the_same(folder: Path) -> None:
     lock = Lock(str(folder))
     lock.acquire()
     (folder / "lock").write_text("\x1b[31m\n")
+    assert (told(folder).state, told(folder).pid) == ("running", None)
+    lock.release()
+
+
+def test_a_lock_that_cannot_be_read_is_held_all_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_job(folder, [entry(1)])
+    lock = Lock(str(folder))
+    lock.acquire()
+
+    def broken(*_: int) -> NoReturn:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "read", broken)
     assert (told(folder).state, told(folder).pid) == ("running", None)
     lock.release()
 

@@ -686,6 +686,14 @@ async def test_the_origin_at_hand_is_remembered_however_large_its_file_is(monkey
     assert (len(site.asked), len(site.robots)) == (1, 1)
 
 
+async def test_of_two_files_that_are_too_large_together_one_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "MAX_RULES_BYTES", 15_000)
+    site = Scripted(large_file(0), large_file(1))
+    for name in "abb":
+        assert await site.code(f"http://{name}.test/1") == "robots_denied"
+    assert (len(site.asked), len(site.robots)) == (2, 1)
+
+
 async def test_of_large_files_those_are_forgotten_that_were_asked_for_longest_ago(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -382,6 +382,14 @@ async def test_what_is_remembered_is_bounded(doors: Doors, monkeypatch: pytest.M
     assert len(made[0]) == 4
 
 
+def test_what_was_found_first_is_forgotten_unless_it_was_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schemes, "REMEMBERED", 2)
+    known = schemes.Schemes(Gate(Scheduler(Limits(), RetryPolicy())), Secrets(Config().identity))
+    for host in ("a.test", "b.test", "a.test", "c.test"):
+        known._keep((host, 443, 80), schemes.Finding("https", 1.0))
+    assert [host for host, *_ in known._findings] == ["a.test", "c.test"]
+
+
 async def test_scheme_https_and_http_ask_nobody_else(doors: Doors) -> None:
     (outcome,) = await crawled(doors, ["refusing-1.door.test/0/1"], default_scheme="https")
     assert fate(outcome) == ("https", "connect_refused")

@@ -536,6 +536,15 @@ def test_of_a_pattern_the_newest_complete_output_counts(desk: Desk) -> None:
     assert site.told == {304: 2}
 
 
+def test_an_output_whose_job_cannot_be_read_is_no_complete_one(desk: Desk) -> None:
+    site_of(desk, "a")
+    for number in (1, 2):
+        assert desk.crawl(to=f"pages-{number}.jsonl").code == 0
+    (desk.folder / "pages-2.jsonl.job" / "ledger.sqlite").write_bytes(b"no ledger" * 1_000)
+    ended = desk.crawl("--since", "pages-*.jsonl", to="new.jsonl")
+    assert "--since pages-1.jsonl: 1 pages\n" in ended.said, ended.said
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

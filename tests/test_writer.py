@@ -17,6 +17,7 @@ from fetcher.job import writer as writer_module
 from fetcher.job.ledger import LedgerRow, RunProgress
 from fetcher.job.writer import Writer
 from fetcher.model import Discovery, FoundLinks
+from fetcher.sinks.body_folder import BodyFile
 from tests.lab.timers import note_timers
 
 DEADLINE = 30.0
@@ -141,6 +142,19 @@ async def test_the_links_that_pages_name_fill_a_batch_too(
     await ledger.until(1)
     await writer.close()
     assert [rows for rows, _ in ledger.batches] == [2]
+
+
+async def test_bodies_fill_a_batch_too_each_of_them_once(
+    thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "MAX_BATCH_BYTES", 1_000)
+    ledger = Committed()
+    writer = writer_of(ledger, thread)
+    for name in ("a", "a", "b"):
+        await writer.write(ROW, [], body=BodyFile(name, b"x" * 600, packed=False))
+    await ledger.until(1)
+    await writer.close()
+    assert [rows for rows, _ in ledger.batches] == [3]
 
 
 async def test_news_of_hosts_are_kept_without_a_row(thread: ThreadPoolExecutor) -> None:
