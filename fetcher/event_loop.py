@@ -30,16 +30,19 @@ freed_memory_stays = False
 """Whether what is freed stays with the process, to be taken again without a page fault."""
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end and return its result."""
+def run(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run the coroutine that ``start`` makes to its end, and return its result."""
+    main: Coroutine[Any, Any, T] | None = None
     gc.freeze()  # what is loaded stays: no collection needs to look at it again
     gc.set_threshold(50_000, 20, 50)  # rows come and go by reference count; cycles are rare
     try:
         with asyncio.Runner(loop_factory=fastest_loop()) as runner:
             runner.get_loop().call_later(LONG_RUN_SECONDS, keep_freed_memory)
+            main = start()  # as late as can be: one that a Ctrl-C keeps from its begin would be told as never awaited
             return runner.run(main)
     finally:
-        main.close()  # a Ctrl-C may come before it began: it would be told as never awaited
+        if main is not None:
+            main.close()
 
 
 def keep_freed_memory() -> None:

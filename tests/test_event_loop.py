@@ -22,7 +22,7 @@ from fetcher import event_loop
 async def main():
     return type(asyncio.get_running_loop()).__module__.partition(".")[0]
 
-print(event_loop.run(main()), gc.get_threshold()[0] > 10_000, gc.get_freeze_count() > 0)
+print(event_loop.run(main), gc.get_threshold()[0] > 10_000, gc.get_freeze_count() > 0)
 """
 
 
@@ -40,6 +40,33 @@ def test_it_is_the_fastest_that_is_installed_and_the_collector_looks_rarely() ->
 
 def test_without_one_it_is_the_interpreters_own() -> None:
     assert said("plain") == ["asyncio", "True", "True"]
+
+
+INTERRUPTED = """
+import asyncio, gc, sys
+from fetcher import event_loop
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+async def main():
+    print("began")
+
+place, name = sys.argv[1].rsplit(".", 1)
+setattr(eval(place), name, interrupted)
+try:
+    event_loop.run(main)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("place", ["gc.freeze", "gc.set_threshold", "event_loop.fastest_loop", "asyncio.Runner.run"])
+def test_what_an_interrupt_keeps_from_its_begin_is_not_told_of(place: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, place], cwd=ROOT, timeout=60, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
 PARSE = """
@@ -73,7 +100,7 @@ async def main():
         del blocks
     return before() is None and last() is None, (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults) // 20
 
-print(event_loop.freed_memory_stays, kept, *event_loop.run(main()), event_loop.freed_memory_stays)
+print(event_loop.freed_memory_stays, kept, *event_loop.run(main), event_loop.freed_memory_stays)
 """
 
 

@@ -176,7 +176,7 @@ def _main() -> None:
     spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=RoundSpec)
     when_owner_ends(lambda: os._exit(1))
     try:  # on the command line's own loop, so that a round costs what a crawl costs
-        message: Message = event_loop.run(run(spec, lambda rows: _send(RoundProgress(rows))))
+        message: Message = event_loop.run(lambda: run(spec, lambda rows: _send(RoundProgress(rows))))
     except FetcherError as error:
         message = RoundError(str(error), isinstance(error, ConfigError))
     _send(message)

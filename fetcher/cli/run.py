@@ -128,7 +128,7 @@ def _run(plan: Plan, notices: Notices) -> int:
         for note in plan.notes:
             notices.say(f"warning: {note}", level="warning")
     crawl = Crawl(plan, fetcher, notices)
-    code = event_loop.run(crawl.run())
+    code = event_loop.run(crawl.run)
     crawl.signals.ignore()
     return code
 

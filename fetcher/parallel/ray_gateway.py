@@ -394,7 +394,7 @@ def main() -> None:
         return
     _tell(control, found)
     try:
-        event_loop.run(Gateway(ray, control, workers or found["cores"]).run())
+        event_loop.run(Gateway(ray, control, workers or found["cores"]).run)
     finally:
         ray.shutdown()
 

@@ -515,7 +515,7 @@ def main() -> None:
     os.close(null)
     words = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
     lease = float(words["--lease"]) if "--lease" in words else None
-    event_loop.run(serve(end, words.get("--marker"), lease))
+    event_loop.run(lambda: serve(end, words.get("--marker"), lease))
 
 
 if __name__ == "__main__":
