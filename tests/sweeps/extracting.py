@@ -11,6 +11,7 @@ import argparse
 import itertools
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -80,6 +81,17 @@ def judge(read: Path, crawled: Path) -> list[str]:
     return troubles
 
 
+# What multiprocessing says in a process that it was starting when the one that starts it was killed: none of ours runs yet.
+ORPHAN = re.compile(
+    r'Traceback \(most recent call last\):\n  File "<string>", line 1, in <module>\n'
+    r'  File "[^"]*/multiprocessing/spawn\.py", line \d+, in spawn_main\n(?:  .*\n)*\w+(?:: .*)?\n'
+)
+
+
+def _unless_ours(said: re.Match[str]) -> str:
+    return said[0] if "fetcher" in said[0] else ""
+
+
 def kills(
     count: int, *, ground: Path, root: Path, pages: int, workers: int = 2, seed: int = 1, a_job: int = 4
 ) -> tuple[int, list[str]]:
@@ -99,7 +111,7 @@ def kills(
                 code = process.wait()
             heard = said.read_text(errors="replace")
         struck = code == -signal.SIGKILL
-        troubles.extend(scars(heard))
+        troubles.extend(scars(ORPHAN.sub(_unless_ours, heard) if struck else heard))
         if (struck and seconds is None) or (not struck and code):
             troubles.append(f"it ended with {code}: {heard[-800:]}")
         return struck
