@@ -84,7 +84,7 @@ def judge(read: Path, crawled: Path) -> list[str]:
 # What multiprocessing says in a process that it was starting when the one that starts it was killed: none of ours runs yet.
 ORPHAN = re.compile(
     r'Traceback \(most recent call last\):\n  File "<string>", line 1, in <module>\n'
-    r'  File "[^"]*/multiprocessing/spawn\.py", line \d+, in spawn_main\n(?:  .*\n)*\w+(?:: .*)?\n'
+    r'(?:    .*\n)*  File "[^"]*/multiprocessing/spawn\.py", line \d+, in spawn_main\n(?:  .*\n)*\w+(?:: .*)?\n'
 )
 
 
