@@ -82,7 +82,7 @@ class HostQueue:
         return self.rows.popleft()
 
     def refill(self, spill: Spill, rows: int) -> int:
-        """Read the next rows back from the disk, where some are, about that many; return how many have come into memory."""
+        """Read about so many of its rows back that are on the disk, and some must be; return how many came into memory."""
         spilled = self.spilled
         assert spilled is not None
         if self.rows is None:
